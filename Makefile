@@ -1,0 +1,40 @@
+# make run     sets up .venv and runs the default experiment to its first estimate
+# make test    sets up .venv and runs the tests
+# make bench   benchmarks (ONLY=group for one)        make lint   formatting and style
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+TARGET ?= results/coverage_0.1/calibrated-ips.json
+BIN := .venv/bin
+
+.PHONY: run test lint setup help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+setup: .venv/.ready
+
+# The language model engine is compiled from source; -DLLAVA_BUILD=OFF leaves out the part for pictures.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "ERROR: $(PYTHON) is not Python 3.11 to 3.13; name one with make PYTHON=python3.11"; exit 1; }
+	@echo "Setting up .venv: llama.cpp is compiled from source, about 6 minutes on 2 cores the first time ..."
+	@$(PYTHON) -m venv .venv || { echo "ERROR: $(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv"; exit 1; }
+	@CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[test]'
+	@touch $@
+	@echo "... done."
+
+# After Snakemake itself was killed it leaves a lock; it is taken away when no other Snakemake works in this folder.
+run: .venv/.ready
+	@$(BIN)/arena-cje unlock
+	@$(BIN)/snakemake --cores $(CORES) --no-hooks $(TARGET)
+	@$(BIN)/arena-cje show $(TARGET)
+
+test: .venv/.ready
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.ready
+	$(BIN)/ruff check workflow tests benchmarks
+	$(BIN)/ruff format --check workflow tests benchmarks
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules

@@ -1,0 +1,220 @@
+"""What every estimator owes: exactness for the base policy, invariance, rows in, rows out, errors that help."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from arena_cje import estimators
+from arena_cje.errors import UserError
+from arena_cje.estimation.estimate import Options, evaluate
+from arena_cje.estimation.records import Draws
+from arena_cje.simulate import Target, World, draw, truth
+from worlds import healthy, take, take_draws
+
+WEIGHTED = [name for name in estimators.NAMES if estimators.get(name).NEEDS == ("log_ratio",)]
+OPTIONS = Options()
+
+
+def test_every_module_declares_itself():
+    assert {"calibrated-ips", "direct", "raw-ips", "snips"} <= set(estimators.NAMES)
+    for name in estimators.NAMES:
+        module = estimators.get(name)
+        assert set(module.NEEDS) <= {"log_ratio", "fresh_score"} and module.NEEDS
+        assert "V = " in module.__doc__
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="unknown estimator 'calibrated_ips'.*did you mean 'calibrated-ips'"):
+        estimators.get("calibrated_ips")
+
+
+@pytest.mark.parametrize("coverage", [0.25, 1.0])
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_the_base_policy_as_target_gives_the_base_value(name, coverage):
+    logged, draws, _ = healthy(coverage=coverage)
+    found = evaluate(name, logged, draws, OPTIONS)
+    clone = found.estimates["clone"]
+    assert clone.value == pytest.approx(found.base.value, abs=1e-12)
+    assert clone.se == pytest.approx(found.base.se, abs=1e-12)
+    assert (found.weights["clone"].raw == 1).all()
+    contrast = clone - found.base
+    assert (contrast.value, contrast.se) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_direct_on_the_logged_responses_gives_the_base_value():
+    logged, _, _ = healthy()
+    score = logged.judge_score[:, None]
+    same = {p: Draws(p, score, np.full(score.shape, np.nan)) for p in logged.policies}
+    found = evaluate("direct", logged, same, OPTIONS)
+    assert found.estimates["clone"].value == pytest.approx(found.base.value, abs=1e-12)
+    assert found.estimates["clone"].se == pytest.approx(found.base.se, abs=1e-12)
+
+
+def test_calibration_preserves_the_mean_label_where_scores_repeat_those_of_the_slice():
+    logged, _, _ = healthy()
+    labelled = logged.oracle_label[logged.labelled]
+    score = logged.judge_score[logged.labelled][np.arange(len(logged.prompt_id)) % len(labelled)]
+    repeated = {p: Draws(p, score[:, None], np.full((len(score), 1), np.nan)) for p in logged.policies}
+    found = evaluate("direct", logged, repeated, OPTIONS)
+    assert found.estimates["better"].value == pytest.approx(labelled.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_estimates_keep_the_declared_order(name):
+    logged, draws, _ = healthy()
+    found = evaluate(name, logged, draws, OPTIONS)
+    assert tuple(found.estimates) == tuple(found.n_used) == logged.policies == ("better", "clone", "worse")
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_order_of_rows_changes_nothing_but_the_order(name):
+    logged, draws, _ = healthy()
+    order = np.random.default_rng(5).permutation(len(logged.prompt_id))
+    there = evaluate(name, logged, draws, OPTIONS).estimates["better"]
+    back = evaluate(name, take(logged, order), take_draws(draws, order), OPTIONS).estimates["better"]
+    assert back.value == pytest.approx(there.value, abs=1e-12)
+    assert back.se == pytest.approx(there.se, abs=1e-12)
+    assert back.jackknife == pytest.approx(there.jackknife, abs=1e-12)
+    assert back.influence == pytest.approx(there.influence[order], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_a_constant_on_the_log_ratios_changes_nothing(name):
+    logged, _, _ = healthy()
+    there = evaluate(name, logged, None, OPTIONS).estimates["better"]
+    back = evaluate(name, replace(logged, log_ratio=logged.log_ratio + 400), None, OPTIONS).estimates["better"]
+    assert (back.value, back.se) == pytest.approx((there.value, there.se), abs=1e-10)
+
+
+def test_an_infinite_clip_makes_raw_ips_snips():
+    logged, _, _ = healthy()
+    snips = evaluate("snips", logged, None, OPTIONS).estimates["better"]
+    raw = evaluate("raw-ips", logged, None, Options(clip=np.inf)).estimates["better"]
+    cut = evaluate("raw-ips", logged, None, Options(clip=1.2)).estimates["better"]
+    assert (raw.value, raw.se) == pytest.approx((snips.value, snips.se), abs=1e-12)
+    assert cut.value != pytest.approx(snips.value, abs=1e-3)
+
+
+def test_snips_by_hand():
+    logged, _, _ = healthy(coverage=1.0)
+    weight = np.exp(logged.log_ratio[:, 0])
+    found = evaluate("snips", logged, None, OPTIONS).estimates["better"]
+    assert found.value == pytest.approx(weight @ logged.oracle_label / weight.sum())
+    residual = weight * (logged.oracle_label - found.value) / weight.mean()
+    assert found.se == pytest.approx(residual.std(ddof=1) / np.sqrt(len(residual)))
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_rows_outside_the_target_support_weigh_nothing_in_raw_weights(name):
+    logged, _, _ = healthy()
+    log_ratio = logged.log_ratio.copy()
+    log_ratio[:50, 0] = -np.inf
+    found = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    assert (found.weights["better"].raw[:50] == 0).all()
+    assert found.n_used["better"] == len(logged.prompt_id)
+    assert np.isfinite(found.estimates["better"].value)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_unscored_rows_are_left_out_for_that_policy_alone(name):
+    """The full n carries the same value and spread as the scored rows alone would."""
+    logged, _, _ = healthy(coverage=1.0)
+    log_ratio = logged.log_ratio.copy()
+    log_ratio[::4, 0] = np.nan
+    found = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    whole = evaluate(name, logged, None, OPTIONS)
+    better = found.estimates["better"]
+    assert (found.n_used["better"], found.n_used["worse"]) == (300, 400)
+    assert found.estimates["worse"].value == whole.estimates["worse"].value
+    assert (better.influence[::4] == 0).all() and len(better.influence) == 400
+    assert np.isnan(found.weights["better"].raw[::4]).all()
+    used = better.influence[~np.isnan(log_ratio[:, 0])] * 300 / 400
+    assert better.se == pytest.approx(used.std(ddof=1) / np.sqrt(300), rel=0.01)
+
+
+def test_missing_draws_are_left_out_row_by_row():
+    logged, draws, _ = healthy(draws_per_prompt=2)
+    score = draws["better"].judge_score.copy()
+    score[:40] = np.nan  # no draw at all
+    score[40:80, 1] = np.nan  # one of two
+    found = evaluate("direct", logged, draws | {"better": replace(draws["better"], judge_score=score)}, OPTIONS)
+    reward = found.calibration.full(score)
+    expected = np.mean([np.nanmean(row) for row in reward[40:]])
+    assert found.n_used["better"] == 360
+    assert found.estimates["better"].value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_no_overlap_gives_no_number(name):
+    logged, _, _ = healthy()
+    log_ratio = logged.log_ratio.copy()
+    log_ratio[:, 0], log_ratio[:, 1] = -np.inf, np.nan
+    found = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    for policy, used in (("better", 400), ("clone", 0)):
+        estimate = found.estimates[policy]
+        assert np.isnan([estimate.value, estimate.se, *estimate.interval()]).all()
+        assert found.n_used[policy] == used
+    assert np.isfinite(found.estimates["worse"].value)
+    assert "clone" not in found.weights
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_six_labels_are_enough_for_a_finite_answer(name):
+    logged, draws, _ = healthy(n=60, coverage=0.1)
+    for estimate in evaluate(name, logged, draws, OPTIONS).estimates.values():
+        assert np.isfinite([estimate.value, estimate.se, *estimate.interval()]).all()
+        assert len(estimate.jackknife) == 3
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_the_seed_deals_the_folds(name):
+    logged, draws, _ = healthy()
+    one, two = (evaluate(name, logged, draws, Options(seed=seed)).estimates["better"] for seed in (1, 2))
+    assert (one.jackknife != two.jackknife).any()
+    again = evaluate(name, logged, draws, Options(seed=1)).estimates["better"]
+    assert again.value == one.value and (again.jackknife == one.jackknife).all()
+
+
+def test_needs_are_checked_at_the_door():
+    logged, draws, _ = healthy()
+    with pytest.raises(UserError, match="'direct' needs fresh draws of every target policy; none for 'clone', 'worse'"):
+        evaluate("direct", logged, {"better": draws["better"]}, OPTIONS)
+    unscored = replace(logged, log_ratio=np.full_like(logged.log_ratio, np.nan))
+    with pytest.raises(UserError, match="'snips' needs log probabilities"):
+        evaluate("snips", unscored, draws, OPTIONS)
+    assert evaluate("direct", unscored, draws, OPTIONS).weights == {}
+
+
+def test_impossible_inputs_are_refused():
+    logged, _, _ = healthy()
+    with pytest.raises(UserError, match=r"1 of 400 judge scores lie outside \[0, 1\] or are missing"):
+        evaluate("snips", replace(logged, judge_score=np.append(logged.judge_score[1:], np.nan)), None, OPTIONS)
+    with pytest.raises(UserError, match="oracle labels lie outside"):
+        evaluate("snips", replace(logged, oracle_label=100 * logged.oracle_label), None, OPTIONS)
+    with pytest.raises(UserError, match=r"\+inf"):
+        evaluate("snips", replace(logged, log_ratio=np.full_like(logged.log_ratio, np.inf)), None, OPTIONS)
+    with pytest.raises(ValueError, match=r"shape \(400, 3\)"):
+        evaluate("snips", replace(logged, log_ratio=logged.log_ratio[:, 0]), None, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"n_folds": 1}, "n_folds"), ({"clip": 0.0}, "clip"), ({"ess_floor": 1.5}, "ess_floor")]
+)
+def test_options_check_themselves(wrong, said):
+    with pytest.raises(UserError, match=said):
+        Options(**wrong)
+
+
+def test_the_simulated_truth_is_the_mean_label():
+    world = World(targets={"up": Target(0.7, 0.4), "down": Target(-0.7)}, coverage=1.0)
+    logged, draws, values = draw(world, 200_000, seed=0)
+    assert values == truth(world)
+    assert logged.oracle_label.mean() == pytest.approx(values["base"], abs=0.002)
+    weight = np.exp(logged.log_ratio)
+    assert weight.mean(axis=0) == pytest.approx(np.ones(2), abs=0.02)
+    weighted = (weight * logged.oracle_label[:, None]).mean(axis=0)
+    assert weighted == pytest.approx([values["up"], values["down"]], abs=0.01)
+    assert draws["up"].judge_score.mean() > logged.judge_score.mean() > draws["down"].judge_score.mean()

@@ -1,0 +1,58 @@
+"""Folds belong to prompts: balanced, stable, blind to the order of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from arena_cje.estimation.folds import affordable, clusters, deal, rank_key
+
+IDS = np.array([f"p{i}" for i in range(103)])
+CHOSEN = np.arange(103) % 4 == 0  # 26 of them
+
+
+def test_chosen_prompts_are_dealt_evenly():
+    fold = deal(IDS, CHOSEN, 5, seed=42)
+    sizes = np.bincount(fold[CHOSEN], minlength=5)
+    assert sizes.max() - sizes.min() <= 1
+    assert set(fold) == set(range(5))
+
+
+def test_rank_in_the_order_of_the_key_decides():
+    fold = deal(IDS, CHOSEN, 5, seed=42)
+    ranked = sorted(IDS[CHOSEN], key=lambda name: rank_key(name, 42))
+    by_name = dict(zip(IDS, fold, strict=True))
+    assert [by_name[name] for name in ranked] == [rank % 5 for rank in range(len(ranked))]
+
+
+def test_rows_of_a_prompt_share_its_fold():
+    ids = np.repeat(IDS, 3)
+    chosen = np.arange(len(ids)) % 7 == 0
+    fold = deal(ids, chosen, 5, seed=1).reshape(-1, 3)
+    assert (fold == fold[:, :1]).all()
+
+
+def test_order_of_rows_and_type_of_array_do_not_matter():
+    order = np.random.default_rng(0).permutation(len(IDS))
+    expected = deal(IDS, CHOSEN, 5, seed=3)[order]
+    assert (deal(IDS[order], CHOSEN[order], 5, seed=3) == expected).all()
+    assert (deal(IDS[order].astype(object), CHOSEN[order], 5, seed=3) == expected).all()
+
+
+def test_an_unchosen_prompt_keeps_its_fold_when_others_go():
+    fold = deal(IDS, CHOSEN, 5, seed=42)
+    kept = ~CHOSEN & (np.arange(103) < 60)
+    assert (deal(IDS[kept], np.zeros(kept.sum(), bool), 5, seed=42) == fold[kept]).all()
+
+
+def test_folds_change_with_the_seed():
+    assert (deal(IDS, CHOSEN, 5, seed=1) != deal(IDS, CHOSEN, 5, seed=2)).any()
+
+
+@pytest.mark.parametrize(("prompts", "folds"), [(4, 2), (5, 2), (6, 3), (9, 4), (10, 5), (39, 5), (1000, 5)])
+def test_few_labels_bear_few_folds(prompts, folds):
+    assert affordable(5, prompts) == folds
+
+
+def test_clusters_are_prompts():
+    assert clusters(np.array(["b", "a", "b"])).tolist() == [1, 0, 1]

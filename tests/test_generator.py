@@ -1,0 +1,145 @@
+"""Generation: a response depends on its own prompt, sampling and stream alone, and follows the scored distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import tiny_gguf
+from arena_cje.llama import chat
+from arena_cje.llama.distribution import Sampling, log_probs, sample, stream
+from arena_cje.llama.generator import Request, generate, text_of
+from arena_cje.llama.model import Context, open_model
+from arena_cje.llama.scorer import Item, score
+
+MAX_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tiny_gguf.write(tmp_path_factory.mktemp("models") / "tiny.gguf", add_bos=True)
+    with open_model(path, n_ctx=512) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+    return {str(i): chat.render(model, "be brief", "well " * length) for i, length in enumerate((1, 30, 2, 60, 7) * 4)}
+
+
+def draw(model, prompts, keys, sampling=Sampling(), n_slots=16, max_tokens=MAX_TOKENS):  # noqa: B008
+    requests = [Request(key, prompts[key], stream(42, "base", key, 0)) for key in keys]
+    return {r.key: r for r in generate(model, requests, sampling, max_tokens, n_slots)}
+
+
+@pytest.fixture(scope="module")
+def responses(model, prompts):
+    return draw(model, prompts, prompts)
+
+
+@pytest.mark.parametrize("n_slots", [1, 2, 3, 5, 32])
+def test_a_response_does_not_depend_on_the_number_of_slots_or_the_order(model, prompts, responses, n_slots):
+    assert draw(model, prompts, prompts, n_slots=n_slots) == responses
+    assert draw(model, prompts, reversed(list(prompts)), n_slots=n_slots) == responses
+
+
+def test_a_response_is_the_same_alone_and_after_resumption(model, prompts, responses):
+    keys = list(prompts)
+    for key in keys[::3]:
+        assert draw(model, prompts, [key]) == {key: responses[key]}
+    rest = keys[7:]
+    assert draw(model, prompts, keys[:7]) | draw(model, prompts, rest, n_slots=4) == responses
+
+
+class Scripted:
+    """A stream of given numbers."""
+
+    def __init__(self, *numbers: float):
+        self.random = iter(numbers).__next__
+
+
+def second_token_edges(model, prompt) -> np.ndarray:
+    """Where the distribution function of a response's second token jumps, given a first draw of 0, (V,)."""
+    with Context(model, n_tokens=200, n_batch=len(prompt), n_outputs=2, n_seq=2) as context:
+        first = [sample(context.decode(prompt, range(len(prompt)), i, 1), Sampling(), np.zeros(1))[0] for i in (0, 1)]
+        logits = context.decode(first, [len(prompt)] * 2, range(2), 2)
+        return np.cumsum(np.exp(log_probs(logits[:1], Sampling())[0]))
+
+
+def test_a_response_on_the_edge_between_two_tokens_is_the_same_alone(model, prompts):
+    """The last digit of a logit decides here, so a single row computed by another kernel would show."""
+    edges = second_token_edges(model, prompts["0"])[10:250:3]
+
+    def drawn(chosen):
+        requests = [Request(edge, prompts["0"], Scripted(0.0, edge)) for edge in chosen]
+        return {r.key: r.token_ids for r in generate(model, requests, Sampling(), 2)}
+
+    together = drawn(edges)
+    assert {edge: ids for chosen in edges for edge, ids in drawn([chosen]).items()} == together
+
+
+def test_responses_differ_between_streams(model, prompts, responses):
+    ids = [r.token_ids for r in responses.values() if len(r.token_ids) > 4]
+    assert len(set(ids)) == len(ids) > 5
+
+
+def test_responses_end_with_the_end_token_or_at_the_limit(model, responses):
+    reasons = {r.finish_reason for r in responses.values()}
+    assert reasons == {"stop", "length"}  # both kinds occur, or this test shows nothing
+    for response in responses.values():
+        ends = [token in model.eog_ids for token in response.token_ids]
+        assert response.status == "ok" and not any(ends[:-1])
+        assert ends[-1] == (response.finish_reason == "stop")
+        assert ends[-1] or len(ends) == MAX_TOKENS
+
+
+def test_the_text_leaves_the_end_token_out(model):
+    ids = model.tokenize("hello there")
+    assert text_of(model, (*ids, tiny_gguf.IM_END)) == text_of(model, ids) == "hello there"
+    assert text_of(model, (tiny_gguf.IM_END,)) == text_of(model, ()) == ""
+
+
+def test_a_request_that_does_not_fit_is_returned_unanswered(model, prompts, responses):
+    long = {"long": (65,) * (model.n_ctx - MAX_TOKENS + 1), "fits": (65,) * (model.n_ctx - MAX_TOKENS)}
+    drawn = draw(model, prompts | long, [*long, "0"])
+    assert (drawn["long"].token_ids, drawn["long"].finish_reason, drawn["long"].status) == ((), None, "too_long")
+    assert drawn["fits"].status == "ok" and drawn["0"] == responses["0"]
+    assert draw(model, long, ["long"])["long"].status == "too_long"
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0, 0.7), Sampling(0.6, 0.9)], ids=str)
+def test_what_is_drawn_has_a_probability(model, prompts, sampling):
+    drawn = draw(model, prompts, prompts, sampling)
+    items = [Item(key, prompts[key], r.token_ids) for key, r in drawn.items()]
+    scored = [s for _, [s] in score(model, items, [sampling], drawn_from=sampling)]
+    assert {s.status for s in scored} == {"ok"}
+    assert sampling.temperature > 0 or {s.total for s in scored} == {0.0}
+
+
+def test_first_tokens_follow_the_scored_probabilities(model, prompts):
+    n = 3000
+    requests = [Request(i, prompts["0"], stream(1, "base", "0", i)) for i in range(n)]
+    drawn = np.array([r.token_ids[0] for r in generate(model, requests, Sampling(), 1, 8)])
+    items = [Item(token, prompts["0"], (token,)) for token in range(model.n_vocab)]
+    p = np.exp([s.total for _, [s] in score(model, items, [Sampling()])])
+    assert p.sum() == pytest.approx(1, abs=1e-6)
+    common = n * p >= 5  # the rest in one cell, as the chi-square approximation asks for
+    counts = np.bincount(drawn, minlength=model.n_vocab)
+    observed = [*counts[common], counts[~common].sum()]
+    assert stats.chisquare(observed, n * np.array([*p[common], 1 - p[common].sum()])).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("max_tokens", "n_slots"), [(0, 4), (4, 0), (4, 257)])
+def test_impossible_sizes_are_refused(model, prompts, max_tokens, n_slots):
+    with pytest.raises(ValueError, match="max_tokens must be"):
+        draw(model, prompts, ["0"], max_tokens=max_tokens, n_slots=n_slots)
+
+
+def test_an_empty_prompt_is_refused(model):
+    with pytest.raises(ValueError, match="empty prompt"):
+        draw(model, {"x": ()}, ["x"])
+
+
+def test_nothing_asked_is_nothing_drawn(model):
+    assert draw(model, {}, []) == {}

@@ -1,0 +1,267 @@
+"""Only what is stale reruns: exact job lists of dry runs after every kind of change."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from workflow_run import CONFIG, Run, copy_workflow, write_prompts
+
+SHARDS = ("0000", "0001", "0002")
+POLICIES = ("base", "clone", "cool", "other")
+TARGETS = POLICIES[1:]
+COVERAGES = ("0.25", "0.5")
+ESTIMATORS = ("calibrated-ips", "direct", "snips")
+
+
+def each(rule: str, *parts: tuple[str, ...]) -> set[str]:
+    """Jobs `rule a b ...` for every combination of the wildcards."""
+    return {" ".join((rule, *values)) for values in product(*parts)}
+
+
+def gathered(stage: str, policies: tuple[str, ...], coverages: tuple[str, ...] = ()) -> set[str]:
+    """Jobs that gather the shards of a stage."""
+    if not coverages:
+        return {f"gather {stage}/{policy}" for policy in policies}
+    return {f"gather {stage}/{policy}/coverage_{coverage}" for policy in policies for coverage in coverages}
+
+
+ESTIMATES = each("estimate", COVERAGES, ESTIMATORS) | each("validate", COVERAGES)
+ANALYSIS = each("assemble", COVERAGES) | ESTIMATES | {"all"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_model) -> Run:
+    """The whole small experiment, done, by a copy of the workflow that tests may edit."""
+    folder = tmp_path_factory.mktemp("staleness")
+    run = Run(folder / "run", copy.deepcopy(CONFIG), root=copy_workflow(folder / "workflow"))
+    run.directory.mkdir()
+    (run.directory / "tiny.gguf").symlink_to(tiny_model)
+    write_prompts(run.directory / "prompts.jsonl", 40)
+    (run.directory / "other.txt").write_text("Answer with other words.")
+    run.snakemake()
+    return run
+
+
+@pytest.fixture
+def changed(finished) -> Run:
+    """The same folder with a configuration of its own."""
+    return Run(finished.directory, copy.deepcopy(finished.config), root=finished.root)
+
+
+@contextmanager
+def edited(path: Path, before: str, after: str) -> Iterator[None]:
+    text = path.read_text()
+    assert re.search(before, text), f"{path} has no {before!r}"
+    path.write_text(re.sub(before, after, text, count=1))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.snakemake()
+    assert finished.jobs() == set()
+
+
+def test_touching_every_script_makes_nothing_stale(finished):
+    for script in (finished.root / "workflow" / "scripts").glob("*.py"):
+        script.touch()
+    assert finished.jobs() == set()
+
+
+def test_keys_that_change_no_result_make_nothing_stale(changed):
+    changed.config |= {"n_slots": 4, "model_slots": 1}
+    changed.config["policies"]["cool"]["description"] = "a little colder"
+    changed.config["models"]["smollm2"]["n_threads"] = 2
+    assert changed.jobs() == set()
+
+
+def test_the_order_of_keys_makes_nothing_stale(changed):
+    changed.config["policies"] = {
+        name: dict(reversed(block.items())) for name, block in changed.config["policies"].items()
+    }
+    changed.config = dict(reversed(changed.config.items()))
+    assert changed.jobs() == set()
+
+
+def test_more_prompts_make_their_shard_and_the_joins(changed):
+    changed.config["n_prompts"] = 32
+    new = ("0003",)
+    assert changed.jobs() == (
+        each("sample_prompts", new)
+        | each("generate", POLICIES, new)
+        | each("score", ("smollm2-helpful", "smollm2-other"), new)
+        | each("judge", POLICIES, new)
+        | each("oracle", ("base",), (*COVERAGES, "1.0"), new)
+        | each("oracle", TARGETS, ("1.0",), new)
+        | gathered("responses", POLICIES)
+        | gathered("judge", POLICIES)
+        | each("gather_logprobs", POLICIES)
+        | gathered("oracle", ("base",), (*COVERAGES, "1.0"))
+        | gathered("oracle", TARGETS, ("1.0",))
+        | each("fresh_draws", COVERAGES, TARGETS)
+        | ANALYSIS
+    )
+
+
+def test_another_coverage_buys_its_labels_and_analyses_them(changed):
+    assert changed.jobs("results/coverage_0.3/snips.json") == (
+        each("oracle", ("base",), ("0.3",), SHARDS)
+        | {"gather oracle/base/coverage_0.3", "assemble 0.3", "estimate 0.3 snips"}
+    )
+
+
+def test_a_listed_coverage_adds_its_own_jobs_and_the_step_above_it(changed):
+    changed.config["coverages"] = [*COVERAGES, "0.75"]
+    assert changed.jobs() == (
+        each("oracle", ("base",), ("0.75", "1.0"), SHARDS)
+        | gathered("oracle", ("base",), ("0.75", "1.0"))
+        | each("assemble", ("0.75",))
+        | each("fresh_draws", ("0.75",), TARGETS)
+        | each("estimate", ("0.75",), ESTIMATORS)
+        | each("validate", (*COVERAGES, "0.75"))
+        | {"all"}
+    )
+
+
+def test_a_comment_in_the_scorer_makes_nothing_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/llama/scorer.py", "VERSION = 1", "VERSION = 1  # a remark"):
+        assert finished.jobs() == set()
+
+
+def test_the_version_of_the_scorer_makes_what_it_scored_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/llama/scorer.py", "VERSION = 1", "VERSION = 2"):
+        assert finished.jobs() == (
+            each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
+            | each("gather_logprobs", POLICIES)
+            | each("judge", POLICIES, SHARDS)  # this judge reads likelihoods
+            | gathered("judge", POLICIES)
+            | each("fresh_draws", COVERAGES, TARGETS)
+            | ANALYSIS
+        )
+
+
+def joins_of_a_new_policy(name: str) -> set[str]:
+    """Jobs that any policy adds, whatever its context."""
+    return (
+        each("generate", (name,), SHARDS)
+        | each("judge", (name,), SHARDS)
+        | each("oracle", (name,), ("1.0",), SHARDS)
+        | {
+            f"gather responses/{name}",
+            f"gather judge/{name}",
+            f"gather oracle/{name}/coverage_1.0",
+            f"gather_logprobs {name}",
+        }
+        | each("fresh_draws", COVERAGES, (name,))
+        | ANALYSIS
+    )
+
+
+def test_a_policy_in_a_new_context_adds_its_scores(changed):
+    (changed.directory / "third.txt").write_text("A third way.")
+    changed.config["policies"]["third"] = {"like": "base", "system_prompt": "third.txt"}
+    assert changed.jobs() == joins_of_a_new_policy("third") | each("score", ("smollm2-third",), SHARDS)
+
+
+def test_a_policy_with_the_sampling_of_the_base_adds_no_scores(changed):
+    changed.config["policies"]["twin"] = {"like": "base"}
+    assert changed.jobs() == joins_of_a_new_policy("twin")
+
+
+def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
+    changed.config["policies"]["warm"] = {"like": "base", "temperature": 1.1}
+    assert changed.jobs() == (
+        joins_of_a_new_policy("warm")
+        | each("score", ("smollm2-helpful",), SHARDS)
+        | each("gather_logprobs", ("base", "clone", "cool"))
+    )
+
+
+def test_a_removed_policy_makes_only_the_joins_stale(changed):
+    del changed.config["policies"]["other"]
+    assert changed.jobs() == ANALYSIS
+
+
+def test_the_text_of_a_rubric_makes_its_grades_stale(finished):
+    with edited(finished.root / "resources/judges/likelihood.yaml", "temperature: 1.0", "temperature: 0.9"):
+        assert finished.jobs() == (
+            each("judge", POLICIES, SHARDS)
+            | gathered("judge", POLICIES)
+            | each("fresh_draws", COVERAGES, TARGETS)
+            | ANALYSIS
+        )
+
+
+def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
+    with edited(finished.directory / "other.txt", "other", "very other"):
+        assert finished.jobs() == (
+            each("generate", ("other",), SHARDS)
+            | each("score", ("smollm2-other",), SHARDS)
+            | each("judge", ("other",), SHARDS)
+            | each("oracle", ("other",), ("1.0",), SHARDS)
+            | {
+                "gather responses/other",
+                "gather judge/other",
+                "gather oracle/other/coverage_1.0",
+                "gather_logprobs other",
+            }
+            | each("fresh_draws", COVERAGES, ("other",))
+            | ANALYSIS
+        )
+
+
+def test_the_code_of_one_estimator_makes_its_estimates_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/estimators/snips.py", r"\Z", "\n# a remark\n"):
+        assert finished.jobs() == each("estimate", COVERAGES, ("snips",)) | each("validate", COVERAGES) | {"all"}
+
+
+def test_a_threshold_makes_the_estimates_stale(changed):
+    changed.config["verdict"] = {"labels_caution": 20}
+    assert changed.jobs() == ESTIMATES | {"all"}
+
+
+def test_the_seed_makes_everything_stale_but_the_model(changed):
+    changed.config["seed"] = 2
+    everything = (
+        each("sample_prompts", SHARDS)
+        | each("generate", POLICIES, SHARDS)
+        | each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
+        | each("judge", POLICIES, SHARDS)
+        | each("oracle", ("base",), (*COVERAGES, "1.0"), SHARDS)
+        | each("oracle", TARGETS, ("1.0",), SHARDS)
+        | gathered("responses", POLICIES)
+        | gathered("judge", POLICIES)
+        | each("gather_logprobs", POLICIES)
+        | gathered("oracle", ("base",), (*COVERAGES, "1.0"))
+        | gathered("oracle", TARGETS, ("1.0",))
+        | each("fresh_draws", COVERAGES, TARGETS)
+        | ANALYSIS
+    )
+    assert changed.jobs() == everything
+
+
+def test_one_estimate_asks_for_no_more_than_it_needs(changed):
+    changed.directory = changed.directory / "elsewhere"
+    changed.directory.mkdir()
+    for name in ("tiny.gguf", "prompts.jsonl", "other.txt"):
+        (changed.directory / name).symlink_to(changed.directory.parent / name)
+    assert changed.jobs("results/coverage_0.25/calibrated-ips.json") == (
+        {"register_model smollm2"}
+        | each("sample_prompts", SHARDS)
+        | each("generate", ("base",), SHARDS)
+        | each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
+        | each("judge", ("base",), SHARDS)
+        | each("oracle", ("base",), ("0.25",), SHARDS)
+        | {"gather responses/base", "gather judge/base", "gather oracle/base/coverage_0.25"}
+        | each("gather_logprobs", POLICIES)
+        | {"assemble 0.25", "estimate 0.25 calibrated-ips"}
+    )

@@ -1,0 +1,166 @@
+"""Importance weights: mean one, blind to constants, capped where a cap is promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from arena_cje.diagnostics.overlap import describe, ess_share, mean_raw_weight, tail_index
+from arena_cje.estimation.weights import capped_variance, clipped, hajek, mixture, simcal, smallest_on_simplex
+
+N = 600
+
+
+def problem(seed: int = 0, shift: float = 0.8, style: float = 0.5):
+    rng = np.random.default_rng(seed)
+    quality, noise = rng.standard_normal(N), rng.standard_normal(N)
+    weight = hajek(shift * quality + style * noise)
+    index = np.round(1 / (1 + np.exp(-quality)), 2)
+    reward = np.clip(index + 0.1 * rng.standard_normal(N), 0, 1)
+    return weight, index, reward, rng.integers(0, 5, N), rng.integers(0, 5, N)
+
+
+def stabilised(weight, index, reward, inner, outer, var_cap=1.0, ess_floor=0.2):
+    return simcal(weight, index, reward, inner, outer, var_cap=var_cap, ess_floor=ess_floor)
+
+
+def test_hajek_is_mean_one_and_blind_to_a_constant():
+    log_ratio = np.random.default_rng(0).normal(0, 100, 500)
+    assert hajek(log_ratio).mean() == pytest.approx(1)
+    assert hajek(log_ratio - 700) == pytest.approx(hajek(log_ratio))
+
+
+def test_equal_policies_weigh_exactly_one():
+    assert (hajek(np.zeros(7)) == 1).all()
+
+
+def test_outside_the_support_weighs_nothing():
+    assert hajek(np.array([0.0, -np.inf, 0.0])).tolist() == [1.5, 0, 1.5]
+    assert np.isnan(hajek(np.full(3, -np.inf))).all()
+
+
+def test_clipping_cuts_then_rescales():
+    weight = np.array([8.0, 0.0, 0.0, 0.0])
+    assert clipped(weight, np.inf) == pytest.approx(4 * weight / 8)
+    assert clipped(np.array([3.0, 0.5, 0.5]), 1.0) == pytest.approx(np.array([1.0, 0.5, 0.5]) * 1.5)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.8, -0.8, 3.0])
+def test_simcal_is_mean_one_positive_and_keeps_half_of_the_sample(shift):
+    weight = stabilised(*problem(shift=shift, style=2.0))
+    assert weight.mean() == pytest.approx(1)
+    assert weight.min() > 0
+    assert weight.var() <= 1 + 1e-9
+    assert ess_share(weight) >= 0.5 - 1e-9
+
+
+@pytest.mark.parametrize(("var_cap", "ess_floor", "cap"), [(0.3, 0.2, 0.3), (1.0, 0.8, 0.25)])
+def test_the_tighter_of_the_two_caps_rules(var_cap, ess_floor, cap):
+    weight = stabilised(*problem(shift=2.0), var_cap=var_cap, ess_floor=ess_floor)
+    assert weight.var() <= cap + 1e-9
+    assert ess_share(weight) >= 1 / (1 + cap) - 1e-9
+
+
+def test_simcal_of_ones_is_ones():
+    _, index, reward, inner, outer = problem()
+    assert stabilised(np.ones(N), index, reward, inner, outer) == pytest.approx(np.ones(N), abs=1e-12)
+
+
+def test_ties_in_the_index_get_equal_weights():
+    weight, index, reward, inner, outer = problem()
+    fitted = stabilised(weight, index, reward, inner, outer)
+    for fold in range(5):
+        for level in np.unique(index[outer == fold]):
+            assert np.ptp(fitted[(outer == fold) & (index == level)]) < 1e-12
+
+
+@pytest.mark.parametrize(("shift", "direction"), [(0.8, 1), (-0.8, -1)])
+def test_weights_rise_and_fall_with_the_truth(shift, direction):
+    """The direction is the target's, not the one that varies least."""
+    weight, index, reward, inner, outer = problem(shift=shift, style=0.0)
+    fitted = stabilised(weight, index, reward, inner, outer)
+    assert direction * np.corrcoef(fitted, index)[0, 1] > 0.6
+    share = mixture(weight, index, reward, inner)
+    assert share[0 if direction > 0 else 1] > 0.8
+
+
+def test_the_mixture_is_blind_to_the_scale_of_rewards():
+    weight, index, reward, inner, _ = problem()
+    share = mixture(weight, index, reward, inner)
+    assert mixture(weight, index, reward + 3, inner) == pytest.approx(share, abs=1e-9)
+    assert mixture(weight, index, 10 * reward, inner) == pytest.approx(share, abs=1e-9)
+
+
+def test_order_of_rows_does_not_matter():
+    parts = problem()
+    order = np.random.default_rng(9).permutation(N)
+    assert stabilised(*(part[order] for part in parts)) == pytest.approx(stabilised(*parts)[order])
+
+
+def test_few_rows_keep_their_raw_weights():
+    weight = hajek(np.linspace(-0.5, 0.5, 8))
+    fitted = stabilised(weight, np.linspace(0, 1, 8), np.linspace(0, 1, 8), np.arange(8) % 5, np.arange(8) % 5)
+    assert fitted == pytest.approx(weight)
+
+
+def test_one_row_with_all_the_weight_stays_finite():
+    _, index, reward, inner, outer = problem()
+    weight = np.zeros(N)
+    weight[0] = N
+    fitted = stabilised(weight, index, reward, inner, outer)
+    assert np.isfinite(fitted).all() and fitted.mean() == pytest.approx(1)
+
+
+def test_capped_variance_leaves_small_variances_alone():
+    weight = np.array([0.9, 1.1])
+    assert (capped_variance(weight, 1.0) == weight).all()
+    assert capped_variance(np.array([0.0, 0, 0, 4]), 1.0).var() == pytest.approx(1)
+
+
+def test_smallest_on_the_simplex():
+    assert smallest_on_simplex(np.diag([1.0, 3.0])) == pytest.approx([0.75, 0.25])
+    assert smallest_on_simplex(np.array([[1.0, 2.0], [2.0, 5.0]])) == pytest.approx([1, 0])
+    assert smallest_on_simplex(np.ones((3, 3))) == pytest.approx(np.ones(3) / 3)
+    assert smallest_on_simplex(np.zeros((2, 2))) == pytest.approx([0.5, 0.5])
+    quadratic = np.array([[2.0, 0.5], [0.5, 1.0]])
+    assert smallest_on_simplex(1e6 * quadratic) == pytest.approx(smallest_on_simplex(quadratic))
+
+
+def test_ess_share_of_known_weights():
+    assert ess_share(np.ones(5)) == 1
+    assert ess_share(np.array([5.0, 0, 0, 0, 0])) == pytest.approx(0.2)
+    weight = np.random.default_rng(0).exponential(size=1000)
+    weight /= weight.mean()
+    assert ess_share(weight) == pytest.approx(1 / (1 + weight.var()))
+
+
+def test_tail_index_recovers_a_pareto():
+    uniform = (np.arange(1, 20001) - 0.5) / 20000
+    for alpha in (0.8, 1.5, 3.0):
+        assert tail_index(uniform ** (-1 / alpha)) == pytest.approx(alpha, rel=0.02)
+
+
+def test_tail_index_knows_when_it_does_not_know():
+    mostly_zero = np.zeros(1000)
+    mostly_zero[:40] = 25
+    assert np.isnan(tail_index(mostly_zero))
+    assert np.isnan(tail_index(np.ones(9)))
+    assert tail_index(np.ones(100)) == np.inf
+
+
+def test_mean_raw_weight_survives_overflow_and_equal_policies():
+    assert mean_raw_weight(np.zeros(10)) == (1, 0, 0)
+    _, _, z = mean_raw_weight(np.array([600.0, 601.0, 599.0]))
+    assert z > 0 and np.isfinite(z)
+    mean, se, z = mean_raw_weight(np.log(np.array([1.5, 0.5])))
+    assert (mean, se, z) == pytest.approx((1, 0.5, 0), abs=1e-12)
+
+
+def test_described_weights_count_what_is_extreme():
+    weight = np.concatenate([np.full(10, 0.0), np.full(10, 0.0005), np.full(10, 0.005), np.full(968, 1.0), [150, 1500]])
+    found = describe(np.append(weight, np.nan))
+    assert found.n == 1000
+    assert (found.n_zero, found.n_below_0_001, found.n_below_0_01) == (10, 20, 30)
+    assert (found.n_above_100, found.n_above_1000, found.max_weight) == (2, 1, 1500)
+    assert found.near_zero_share == pytest.approx(0.01)
+    assert found.top5_mass == pytest.approx((1650 + 48) / weight.sum())

@@ -1,0 +1,21 @@
+"""Causal Judge Evaluation: how good a policy would be, from judge scores, few oracle labels and log probabilities.
+
+result = arena_cje.analyze("cje_dataset.jsonl", estimator="calibrated-ips")
+result = arena_cje.load("results/coverage_0.1/calibrated-ips.json")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "analyze", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on demand: a job that only scores or generates does not pay for polars and scipy.
+    if name in ("analyze", "load"):
+        from arena_cje import analysis
+
+        return getattr(analysis, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

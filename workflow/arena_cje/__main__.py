@@ -1,0 +1,63 @@
+"""The command line beside Snakemake: look at results, take away a dead lock.
+
+arena-cje show results/coverage_0.1/calibrated-ips.json
+arena-cje unlock
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import arena_cje
+from arena_cje.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 1 and one sentence when the user has something to mend."""
+    parser = argparse.ArgumentParser(prog="arena-cje", description="Look at results of Causal Judge Evaluation.")
+    parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="print results files as tables")
+    show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    unlock = commands.add_parser("unlock", help="take away the lock that a killed Snakemake left")
+    unlock.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    options = parser.parse_args(arguments)
+    try:
+        return show(options.files) if options.command == "show" else _unlock(options.directory)
+    except UserError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+
+
+def show(files: Iterable[str | Path]) -> int:
+    """Print results files as tables."""
+    for file in files:
+        print(f"\n{file}")
+        print(arena_cje.load(file))
+    return 0
+
+
+def _unlock(directory: Path) -> int:
+    """Remove Snakemake's locks unless a Snakemake process works in the folder."""
+    import psutil
+
+    locks = directory / ".snakemake" / "locks"
+    if not locks.is_dir() or not any(locks.iterdir()):
+        return 0
+    for process in psutil.process_iter(["cmdline", "cwd", "pid"]):
+        is_snakemake = any(Path(word).name == "snakemake" for word in process.info["cmdline"] or ())
+        if is_snakemake and process.info["cwd"] == str(directory.resolve()):
+            raise UserError(
+                f"Snakemake (process {process.pid}) is at work in {directory.resolve()}; wait for it, or end it first"
+            )
+    for lock in locks.iterdir():
+        lock.unlink()
+    print("Took away the lock of a Snakemake that was killed.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

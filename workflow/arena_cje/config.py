@@ -1,0 +1,276 @@
+"""The configuration as frozen records: every key, its type, its default and its reason, checked in one place.
+
+`parse` turns the merged YAML that Snakemake hands over into a `Config`, and refuses in one sentence what cannot be right:
+unknown keys (naming the nearest known one), relations that do not hold, estimators whose needs nothing meets. The reasons
+beside the fields are what `config/README.md` and the JSON schema say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from arena_cje import estimators, relations
+from arena_cje.errors import UserError, nearest
+from arena_cje.labeling import canonical
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+# YAML reads 0.1 as a number and "0.1" as text; both mean the file name coverage_0.1.
+Coverage = Annotated[str, BeforeValidator(canonical)]
+
+
+class Record(BaseModel):
+    """A frozen slice of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prompts(Record):
+    source: str = Field(
+        "prompts/default.jsonl",
+        description="JSONL with `prompt_id`, `prompt` and, for the reference oracle, `reference`; a path, or in `resources/`",
+    )
+
+
+class Model(Record):
+    file: str | None = Field(
+        None, description="a name in `resources/models/MODELS.yaml`, fetched and checked on first use"
+    )
+    path: str | None = Field(None, description="any other GGUF file, by path; give this or `file`")
+    sha256: str | None = Field(None, description="expected hash of the file at `path`; null records it without a check")
+    n_ctx: int = Field(
+        2048, ge=64, description="longest prompt plus response in tokens; longer ones become rows with a status"
+    )
+    n_gpu_layers: int = Field(
+        -1, ge=-1, description="layers on the GPU, -1 all; a build without GPU support ignores it"
+    )
+    n_threads: int = Field(
+        1, ge=1, description="threads a process; on CPUs one process a core with one thread each is fastest"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        if (self.file is None) == (self.path is None):
+            raise ValueError("give either `file` (a name in MODELS.yaml) or `path` (a GGUF file), not both or neither")
+        if self.sha256 is not None and self.path is None:
+            raise ValueError("`sha256` belongs to `path`; a `file` has its hash in MODELS.yaml")
+        return self
+
+
+class Policy(Record):
+    provider: Literal["llama_cpp"] = Field("llama_cpp", description="who runs the model")
+    model: Name = Field(description="a name under `models`")
+    system_prompt: str | None = Field(
+        None, description="a file of `resources/policies/` or a path; null sends no system message"
+    )
+    temperature: float = Field(1.0, ge=0, le=10, description="0 is greedy, refused for the base policy")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="nucleus mass; below 1 the policy cannot say everything the base says"
+    )
+    max_tokens: int = Field(256, ge=1, description="where a response is cut; the same for all policies (see below)")
+    description: str | None = Field(None, description="one line for people")
+
+    @property
+    def context(self) -> str:
+        """Name of the scoring context (model, system prompt): one forward pass serves all policies that share it."""
+        return f"{self.model}-{Path(self.system_prompt).stem if self.system_prompt else 'none'}"
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """What turns the context's logits into this policy's distribution."""
+        return {"temperature": self.temperature, "top_p": self.top_p}
+
+
+class Judge(Record):
+    provider: Literal["llama_cpp"] = Field("llama_cpp", description="who reads the rubric")
+    model: Name = Field(description="a name under `models`")
+    rubric: str = Field("likelihood.yaml", description="a file of `resources/judges/` or a path")
+
+
+class Oracle(Record):
+    provider: Literal["reference"] = Field(
+        "reference", description="`reference` grades by the checks that stand beside each prompt"
+    )
+    target_labels: Share = Field(0.0, description="share of each target's fresh draws that is labelled for estimation")
+    truth: Literal["none", "all"] | Share = Field(
+        "all",
+        description="labels for `validation.csv` only: `none`, `all` or a share of the fresh draws; never enters an estimate",
+    )
+
+    @property
+    def truth_coverage(self) -> str | None:
+        """Share of the draws that is labelled for validation, as it stands in a file name; None for no validation."""
+        share = {"none": 0.0, "all": 1.0}.get(self.truth, self.truth)
+        return canonical(share) if share else None
+
+
+class Analysis(Record):
+    n_folds: int = Field(5, ge=2, description="folds of cross-fitting, balanced over the labelled prompts")
+    jackknife_folds: int = Field(
+        20, ge=2, description="folds of the oracle-uncertainty jackknife; fewer where labels are few"
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="intervals have level 1 - alpha")
+    clip: float = Field(100.0, gt=1, description="`raw-ips`: largest mean-one weight before it is normalised again")
+    var_cap: float = Field(
+        1.0, gt=0, description="`calibrated-ips`: largest variance of the mean-one calibrated weights"
+    )
+    ess_floor: float = Field(
+        0.2, gt=0, le=1, description="`calibrated-ips`: smallest effective share of the calibrated weights"
+    )
+
+
+class Config(Record):
+    seed: int = Field(42, ge=0, description="of the prompt order, the sampling streams and the folds")
+    n_prompts: int = Field(
+        400,
+        ge=1,
+        description="prompts sampled; raising it leaves the earlier ones, and all that was paid for, as they are",
+    )
+    draws_per_prompt: int = Field(1, ge=1, description="fresh responses of each target policy to a prompt")
+    shard_size: int = Field(
+        100, ge=1, description="prompts a job: smaller spreads over more cores or nodes, larger starts fewer processes"
+    )
+    prompts: Prompts = Prompts()
+    models: dict[Name, Model] = Field({}, description="models by name")
+    policies: dict[Name, Policy] = Field({}, description="policies by name; `like: other` starts from another block")
+    base_policy: Name = Field("base", description="the policy whose responses are logged and scored under all others")
+    judge: Judge | None = Field(None, description="grades every response, cheaply")
+    oracle: Oracle = Oracle()
+    coverages: list[Coverage] = Field(
+        ["0.1"],
+        min_length=1,
+        description="shares of prompts with an oracle label, analysed side by side; any other may be asked for",
+    )
+    estimators: list[str] = Field(
+        list(estimators.NAMES),
+        min_length=1,
+        description="estimators that `snakemake` alone runs; any other may be asked for",
+    )
+    analysis: Analysis = Analysis()
+    verdict: dict[str, float] = Field(
+        {}, description="thresholds of the verdicts that differ from the defaults (see below)"
+    )
+    n_slots: int = Field(
+        16,
+        ge=2,
+        le=64,
+        description="responses that one process generates side by side; changes the speed, never the responses",
+    )
+    model_slots: int | None = Field(
+        None, ge=1, description="model processes at a time on one machine; null is one a physical core"
+    )
+    logged_data: str | None = Field(
+        None,
+        description="a logged data set of your own in the CJE format: starts at the data set stage, needs no model",
+    )
+    fresh_draws: str | None = Field(
+        None, description="a folder of fresh draws beside `logged_data`, a file for each policy"
+    )
+    fresh: bool = Field(False, description="ignore the journals of finished items (with `--forceall`: start over)")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Target policies in declared order."""
+        return tuple(name for name in self.policies if name != self.base_policy)
+
+    @property
+    def contexts(self) -> dict[str, Policy]:
+        """Scoring contexts by name, each with one policy that stands for it."""
+        return {policy.context: policy for policy in reversed(self.policies.values())}
+
+    def samplings(self, context: str) -> list[dict[str, float]]:
+        """Samplings to score in a context, sorted, without policy names."""
+        found = {
+            tuple(sorted(policy.sampling.items())) for policy in self.policies.values() if policy.context == context
+        }
+        return [dict(sampling) for sampling in sorted(found)]
+
+
+def parse(merged: Mapping[str, Any]) -> Config:
+    """The checked configuration, or a `UserError` that says which key is wrong and what was expected."""
+    raw = dict(merged)
+    raw["policies"] = _resolve_like(raw.get("policies") or {})
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(_sentence(error)) from None
+    relations.check(config)
+    return config
+
+
+def _resolve_like(policies: Mapping[str, Any]) -> dict[str, Any]:
+    """Policies with every `like: other` replaced by the block it names, own keys on top."""
+
+    def resolve(name: str, seen: tuple[str, ...]) -> Any:
+        block = policies[name]
+        if not isinstance(block, Mapping) or "like" not in block:
+            return block
+        other = block["like"]
+        if other not in policies:
+            raise UserError(
+                f"config: policy {name!r} is like {other!r}, which is not under `policies`{nearest(str(other), policies)}"
+            )
+        if other in seen:
+            raise UserError(
+                f"config: policies {' -> '.join((*seen, other))} are `like` each other in a circle; give one of them in full"
+            )
+        own = {key: value for key, value in block.items() if key != "like"}
+        return {**resolve(other, (*seen, other)), **own}
+
+    return {name: resolve(name, (name,)) for name in policies}
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """Known keys of the record that holds the last element of a pydantic error location."""
+    records = {
+        "prompts": Prompts,
+        "models": Model,
+        "policies": Policy,
+        "judge": Judge,
+        "oracle": Oracle,
+        "analysis": Analysis,
+    }
+    if len(location) == 1:
+        return list(Config.model_fields)
+    known = list(records[location[0]].model_fields) if location[0] in records else []
+    return [*known, "like"] if location[0] == "policies" else known
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first finding of a validation as one sentence."""
+    finding = error.errors()[0]
+    location = tuple(
+        part for part in finding["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
+    )
+    place, got = ".".join(str(part) for part in location), finding["input"]
+    if finding["type"] == "extra_forbidden":
+        known = _fields_at(location)
+        hint = nearest(str(location[-1]), known) or f"; known here: {', '.join(known)}"
+        return f"config: unknown key `{place}`{hint}"
+    if finding["type"] == "missing":
+        return f"config: `{place}` is missing; config/README.md says what it is"
+    said = finding["msg"].removeprefix("Value error, ")
+    if finding["type"] == "string_pattern_mismatch":
+        said = "a name starts with a letter and has only letters, digits, _ and -"
+    if finding["type"] == "value_error":
+        return f"config: `{place}`: {said}"
+    return f"config: `{place}`: {said[0].lower() + said[1:]}, got {got!r}"
+
+
+def find(name: str, kind: str, *, workflow_resources: Path) -> Path:
+    """A file the configuration names: relative to the working directory if it is there, else the workflow's own.
+
+    `kind` is the folder of `resources/` that holds files of this sort ("policies", "judges", ...).
+    """
+    places = [Path(name), workflow_resources / kind / name, workflow_resources / name, workflow_resources.parent / name]
+    for place in places:
+        if place.is_file():
+            return place
+    shipped = sorted(path.name for path in (workflow_resources / kind).glob("*") if path.name != "README.md")
+    hint = nearest(name, shipped) or f"; shipped: {', '.join(shipped)}"
+    raise UserError(f"config: no file {name!r} in the working directory or in resources/{kind}/{hint}")

@@ -1,0 +1,89 @@
+"""How well the judge's scores, calibrated, stand for the oracle's labels.
+
+Everything that measures fit is held out: each labelled row is predicted by the calibrator that did not see its fold.
+
+    RMSE = sqrt(mean (Y - f^(-k)(S))^2),   calibration error = sum_g n_g/m |mean_g f^(-k)(S) - mean_g Y|
+
+with up to ten groups g of equal size in the order of the prediction. A monotone rising fit turns an inverted judge
+into a constant without a word, hence the two warnings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from arena_cje.estimation.calibration import Calibration
+from arena_cje.estimation.records import Reason
+
+GROUPS = 10
+
+
+@dataclass(frozen=True)
+class CalibrationDiagnostics:
+    """The calibrator and the judge in figures."""
+
+    n_labels: int
+    n_folds: int
+    f_min: float
+    f_max: float
+    score_min: float  # range of the labelled scores
+    score_max: float
+    rmse: float  # held out
+    calibration_error: float  # held out
+    within_tenth: float  # share of |f - Y| <= 0.1, held out
+    spearman: float  # judge score and label; NaN when either is constant
+    instability: float  # largest mean |f^(-k) - f| over folds, at the labelled scores
+    reasons: tuple[Reason, ...]
+
+
+def diagnose(fitted: Calibration) -> CalibrationDiagnostics:
+    """Figures and warnings of one calibration."""
+    full = fitted.full(fitted.score)
+    held_out = fitted.held_out(fitted.score, fitted.slice_fold)
+    error = fitted.label - held_out
+    spearman = rank_correlation(fitted.score, fitted.label)
+    return CalibrationDiagnostics(
+        n_labels=len(fitted.label),
+        n_folds=len(fitted.cross_fitted),
+        f_min=float(full.min()),
+        f_max=float(full.max()),
+        score_min=float(fitted.score.min()),
+        score_max=float(fitted.score.max()),
+        rmse=float(np.sqrt(np.mean(error**2))),
+        calibration_error=calibration_error(held_out, fitted.label),
+        within_tenth=float(np.mean(np.abs(error) <= 0.1)),
+        spearman=spearman,
+        instability=max(float(np.mean(np.abs(f(fitted.score) - full))) for f in fitted.cross_fitted),
+        reasons=_warnings(fitted, full, spearman),
+    )
+
+
+def rank_correlation(score: np.ndarray, label: np.ndarray) -> float:
+    """Spearman's correlation, NaN when either side is constant."""
+    if np.ptp(score) == 0 or np.ptp(label) == 0:
+        return float("nan")
+    return float(np.corrcoef(stats.rankdata(score), stats.rankdata(label))[0, 1])
+
+
+def calibration_error(predicted: np.ndarray, label: np.ndarray) -> float:
+    """Mean absolute gap between predictions and labels (m,) over groups of like prediction."""
+    order = np.argsort(predicted, kind="stable")
+    groups = np.array_split(order, min(GROUPS, len(order)))
+    return float(sum(abs(np.sum(predicted[g] - label[g])) for g in groups) / len(order))
+
+
+def _warnings(fitted: Calibration, full: np.ndarray, spearman: float) -> tuple[Reason, ...]:
+    found = []
+    if len(fitted.cross_fitted) < fitted.n_folds_wanted:
+        sentence = f"{len(fitted.label)} labels bear {len(fitted.cross_fitted)} folds, not {fitted.n_folds_wanted}"
+        found.append(Reason("few_folds", sentence))
+    if spearman < 0:
+        sentence = f"higher judge scores go with lower labels (Spearman {spearman:.2f}): the scale looks inverted"
+        found.append(Reason("inverted_judge", sentence, "caution"))
+    if np.ptp(full) == 0 and np.ptp(fitted.label) > 0:
+        sentence = f"the calibrator is constant at {full[0]:.3f} although labels vary: every response gets that reward"
+        found.append(Reason("constant_calibration", sentence, "caution"))
+    return tuple(found)

@@ -1,0 +1,115 @@
+"""Overlap of base and target policy, from importance weights.
+
+    ESS / n = (sum w)^2 / (n sum w^2),   alpha = k / sum_{j <= k} log(w_(j) / w_(k+1)),   affinity = E[sqrt(W)]
+
+The raw weights say how much the two policies overlap. Stabilised weights have the effective sample size their
+variance cap gives them, so both are described and only the raw ones are judged.
+
+Kish (1965), "Survey Sampling"; Hill (1975), "A simple general approach to inference about the tail of a distribution",
+Annals of Statistics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from arena_cje.estimation.records import Weights
+
+NEAR_ZERO = 1e-10  # of mean-one weights: such a row says nothing about the target
+
+
+@dataclass(frozen=True)
+class WeightDiagnostics:
+    """Mean-one weights of one policy in figures."""
+
+    n: int  # rows that have a weight
+    ess_share: float
+    tail_index: float  # below 2 the weights' variance is infinite, below 1 their mean; NaN when it cannot be computed
+    max_weight: float
+    top5_mass: float  # share of the total in the largest 5 % of weights
+    cv: float
+    near_zero_share: float
+    hellinger_affinity: float  # 1 for equal policies
+    n_zero: int
+    n_above_100: int
+    n_below_0_01: int
+    n_above_1000: int
+    n_below_0_001: int
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Weights before and after stabilisation, and whether the raw ones average to one without being made to."""
+
+    raw: WeightDiagnostics
+    stabilised: WeightDiagnostics
+    mean_weight: float  # mean of exp(log ratio): 1 in expectation when the base can say all that the target says
+    mean_weight_se: float
+    mean_weight_z: float  # distance of that mean from 1 in standard errors
+
+
+def diagnose(weights: Weights, log_ratio: np.ndarray) -> Overlap:
+    """Overlap of one policy from its weights and its log ratios, both (n,), NaN where a row was left out."""
+    mean, se, z = mean_raw_weight(log_ratio[~np.isnan(log_ratio)])
+    return Overlap(describe(weights.raw), describe(weights.stabilised), mean, se, z)
+
+
+def describe(weight: np.ndarray) -> WeightDiagnostics:
+    """Figures of mean-one weights (n,); NaN marks rows without one."""
+    weight = weight[~np.isnan(weight)]
+    if not len(weight):
+        nan = float("nan")
+        return WeightDiagnostics(0, nan, nan, nan, nan, nan, nan, nan, 0, 0, 0, 0, 0)
+    return WeightDiagnostics(
+        n=len(weight),
+        ess_share=ess_share(weight),
+        tail_index=tail_index(weight),
+        max_weight=float(weight.max()),
+        top5_mass=_top_mass(weight, 0.05),
+        cv=float(weight.std() / weight.mean()),
+        near_zero_share=float(np.mean(weight < NEAR_ZERO)),
+        hellinger_affinity=min(1.0, float(np.mean(np.sqrt(weight)))),
+        n_zero=int(np.sum(weight == 0)),
+        n_above_100=int(np.sum(weight > 100)),
+        n_below_0_01=int(np.sum(weight < 0.01)),
+        n_above_1000=int(np.sum(weight > 1000)),
+        n_below_0_001=int(np.sum(weight < 0.001)),
+    )
+
+
+def ess_share(weight: np.ndarray) -> float:
+    """Effective sample size over n (n,): 1 for equal weights, 1/n when one row has them all."""
+    return float(weight.sum() ** 2 / (len(weight) * np.sum(weight**2)))
+
+
+def tail_index(weight: np.ndarray) -> float:
+    """Hill's estimate from the k largest weights; infinite when they are equal, NaN when too few are above zero."""
+    k = int(min(max(10, 0.05 * len(weight)), 0.1 * len(weight)))
+    if k < 1:
+        return float("nan")
+    largest = np.sort(weight)[::-1][: k + 1]
+    if largest[-1] <= 0:
+        return float("nan")
+    excess = np.sum(np.log(largest[:-1] / largest[-1]))
+    return float(k / excess) if excess > 0 else float("inf")
+
+
+def mean_raw_weight(log_ratio: np.ndarray) -> tuple[float, float, float]:
+    """Mean of exp(log ratio) over rows (n,), its standard error, and how many of them it lies from 1."""
+    if len(log_ratio) < 2:
+        return float("nan"), float("nan"), float("nan")
+    # Work on weights divided by exp(shift): their squares overflow from 355 nats on.
+    shift = max(float(log_ratio.max()), 0.0)
+    scaled = np.exp(log_ratio - shift)
+    mean, se = scaled.mean(), scaled.std(ddof=1) / np.sqrt(len(scaled))
+    gap = mean - np.exp(-shift)
+    z = 0.0 if gap == 0 else float(gap / se) if se > 0 else float(np.sign(gap) * np.inf)
+    unit = np.exp(min(shift, 709.0))
+    return float(mean * unit), float(se * unit), z
+
+
+def _top_mass(weight: np.ndarray, share: float) -> float:
+    count = int(np.ceil(share * len(weight)))
+    return float(np.sort(weight)[::-1][:count].sum() / weight.sum())

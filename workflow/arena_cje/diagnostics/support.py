@@ -1,0 +1,86 @@
+"""Support: do oracle labels lie where the target policy's judge scores lie?
+
+    w_b = p_b / m_b,   unsupported = sum of p_b where m_b = 0
+    share = (1 - unsupported) (sum_j w_j)^2 / (m sum_j w_j^2),   effective labels = m share
+
+p_b is the target's share of scores in cell b, m_b the number of labels there, j runs over the m labels. A label
+counts by how much of the target it must speak for: when 3 of 250 labels carry three quarters of the target, few are
+effective, even though no score lies outside the labelled range. Kish's effective sample size, applied to labels.
+
+It speaks of support alone. Whether labels mean the same at the same score needs labels of the target's own responses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from arena_cje.estimation.calibration import Monotone
+
+MAX_DISTINCT = 20  # up to this many distinct scores are their own cells
+BINS = 10  # equal cells of the observed range otherwise
+EDGE = 0.05  # of the calibrator's range: rewards this near its ends are saturated
+OUT_OF_RANGE, SATURATED = 0.05, 0.20  # shares at which the card turns, as in the public package cje-eval
+
+
+@dataclass(frozen=True)
+class Support:
+    """How many labels speak for one target."""
+
+    unsupported: float  # share of the target's scores in cells without a label
+    share: float  # of the labels that is effective
+    effective_labels: float
+
+
+@dataclass(frozen=True)
+class BoundaryCard:
+    """How much of the target lies where the calibrator can only hold its last value."""
+
+    status: str  # ok, caution, refuse, or inconclusive without scores
+    out_of_range: float  # share of scores outside the labelled range
+    saturation: float  # share of rewards near the ends of the calibrator's range
+    partial_id_width: float  # how far the value could move if labels beyond the range were 0 or 1
+
+
+def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_weight: np.ndarray) -> Support:
+    """Support of a target with scores and weights (t,) by labels at scores (m,); NaN scores are left out."""
+    kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
+    target_score, target_weight = target_score[kept], target_weight[kept]
+    labels = len(label_score)
+    if not labels or not target_weight.sum() > 0:
+        return Support(float("nan"), float("nan"), float("nan"))
+    cell = _cells(np.concatenate([label_score, target_score]))
+    count = np.bincount(cell[:labels], minlength=cell.max() + 1)  # (b,)
+    mass = np.bincount(cell[labels:], weights=target_weight, minlength=len(count)) / target_weight.sum()  # (b,)
+    unsupported = float(mass[count == 0].sum())
+    spoken_for = mass[count > 0]
+    squares = np.sum(spoken_for**2 / count[count > 0])  # sum over labels of w_j^2
+    share = float((1 - unsupported) * spoken_for.sum() ** 2 / (labels * squares)) if squares > 0 else 0.0
+    return Support(unsupported, share, labels * share)
+
+
+def _cells(score: np.ndarray) -> np.ndarray:
+    """Cell of every score: the distinct scores if few, else equal bins of their range."""
+    distinct, code = np.unique(score, return_inverse=True)
+    if len(distinct) <= MAX_DISTINCT:
+        return code.reshape(-1)
+    inner_edges = np.linspace(distinct[0], distinct[-1], BINS + 1)[1:-1]
+    return np.searchsorted(inner_edges, score, side="right")
+
+
+def boundary_card(
+    calibrator: Monotone, label_score: np.ndarray, target_score: np.ndarray, target_weight: np.ndarray
+) -> BoundaryCard:
+    """Where a target's scores (t,) lie against the labelled ones (m,)."""
+    kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
+    score, weight = target_score[kept], target_weight[kept]
+    if not weight.sum() > 0:
+        return BoundaryCard("inconclusive", float("nan"), float("nan"), float("nan"))
+    mass = weight / weight.sum()
+    low, high = float(mass[score < label_score.min()].sum()), float(mass[score > label_score.max()].sum())
+    f_min, f_max = calibrator.values.min(), calibrator.values.max()
+    edge, reward = EDGE * (f_max - f_min), calibrator(score)
+    saturation = float(mass[(reward <= f_min + edge) | (reward >= f_max - edge)].sum())
+    status = "refuse" if low + high >= OUT_OF_RANGE else "caution" if saturation >= SATURATED else "ok"
+    return BoundaryCard(status, low + high, saturation, float(low * f_min + high * (1 - f_max)))

@@ -1,0 +1,179 @@
+"""May an estimate be published? Each line looks at one quantity; the worst line gives the level.
+
+    ok        publish
+    caution   publish with the reason beside it
+    refuse    do not publish: the number stands on something other than data about this policy
+
+Which lines apply depends on what the estimator stands on. Importance weights answer for overlap, always by the raw
+ones; calibrated rewards answer for labels, judge and support. Transport, the same label at the same score, is not
+seen in logged data: a target other than the base policy carries that as a reason which leaves the level as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+
+from arena_cje.diagnostics import calibration, overlap, support
+from arena_cje.diagnostics.calibration import CalibrationDiagnostics
+from arena_cje.diagnostics.overlap import Overlap
+from arena_cje.diagnostics.support import Support
+from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.estimation.estimate import Evaluation
+from arena_cje.estimation.records import Draws, Logged, Reason, Verdict
+
+
+def judge(
+    module: ModuleType,
+    evaluation: Evaluation,
+    logged: Logged,
+    draws: Mapping[str, Draws] | None,
+    thresholds: Thresholds,
+) -> dict[str, Verdict]:
+    """Verdict of every target policy, in declared order."""
+    diagnostics = calibration.diagnose(evaluation.calibration)
+    shared = calibration_reasons(diagnostics, thresholds)
+    return {
+        policy: Verdict(
+            _rows(evaluation, policy, logged.log_ratio[:, column])
+            or _published(module, evaluation, logged, draws or {}, policy, thresholds) + shared
+        )
+        for column, policy in enumerate(logged.policies)
+    }
+
+
+def judge_base(evaluation: Evaluation, thresholds: Thresholds) -> Verdict:
+    """Verdict of the base policy's own value, which stands on its own labels and the judge."""
+    return Verdict(calibration_reasons(calibration.diagnose(evaluation.calibration), thresholds))
+
+
+def _rows(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[Reason, ...]:
+    """Why there is no estimate, or none with an interval, if so."""
+    estimate, n = evaluation.estimates[policy], len(log_ratio)
+    if np.isfinite([estimate.value, estimate.se]).all():
+        return ()
+    if not estimate.n_used:
+        return (Reason("no_rows", f"none of the {n} rows has what the estimator needs", "refuse"),)
+    if np.isfinite(estimate.value):
+        text = f"{estimate.n_used} usable rows of {estimate.n_clusters} prompts give no standard error: two are needed"
+        return (Reason("too_few_rows", text, "refuse"),)
+    impossible = int(np.sum(log_ratio == -np.inf))
+    return (Reason("no_overlap", f"the target could have given none of {impossible} base responses", "refuse"),)
+
+
+def _published(
+    module: ModuleType,
+    evaluation: Evaluation,
+    logged: Logged,
+    draws: Mapping[str, Draws],
+    policy: str,
+    thresholds: Thresholds,
+) -> tuple[Reason, ...]:
+    """Reasons of one policy that has an estimate."""
+    log_ratio = logged.log_ratio[:, logged.policies.index(policy)]
+    reasons = left_out_reasons(evaluation.n_used[policy], len(log_ratio), module.NEEDS)
+    if "log_ratio" in module.NEEDS:
+        reasons += overlap_reasons(overlap.diagnose(evaluation.weights[policy], log_ratio), thresholds)
+    spoken_for = target_support(module, evaluation, logged, draws, policy)
+    return reasons + support_reasons(spoken_for, thresholds) + transport_reasons(log_ratio)
+
+
+def target_support(
+    module: ModuleType, evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws], policy: str
+) -> Support:
+    """Labels that speak for a target: by its fresh draws where the estimator uses them, else by weighted rows."""
+    label_score = evaluation.calibration.score
+    if "fresh_score" in module.NEEDS:
+        fresh = draws[policy].judge_score  # (n, m)
+        drawn = ~np.isnan(fresh)
+        # A prompt counts once, however many draws it has.
+        weight = drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
+        return support.effective_labels(label_score, fresh.reshape(-1), weight.reshape(-1))
+    return support.effective_labels(label_score, logged.judge_score, evaluation.weights[policy].raw)
+
+
+def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...]) -> tuple[Reason, ...]:
+    """Says how many rows an estimate does without."""
+    if n_used == n:
+        return ()
+    lacking = " or ".join({"log_ratio": "a log ratio", "fresh_score": "a fresh draw"}[need] for need in needs)
+    return (Reason("rows_left_out", f"{n - n_used} of {n} rows are left out for want of {lacking}"),)
+
+
+def overlap_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Lines about raw importance weights."""
+    raw, t, reasons = found.raw, thresholds, []
+    level = _below(raw.ess_share, t.ess_refuse, t.ess_caution)
+    if level != "ok":
+        text = (
+            f"raw weights make {raw.ess_share:.1%} of the rows effective "
+            f"(refuse < {t.ess_refuse:.0%}, caution < {t.ess_caution:.0%})"
+        )
+        reasons.append(Reason("low_ess", text, level))
+    if raw.near_zero_share > t.near_zero_refuse:
+        text = f"{raw.near_zero_share:.1%} of raw weights are practically zero (refuse > {t.near_zero_refuse:.0%})"
+        reasons.append(Reason("near_zero_weights", text, "refuse"))
+    if raw.tail_index < t.tail_caution:
+        text = f"the raw weights' tail index is {raw.tail_index:.2f}: below {t.tail_caution:g} their mean is infinite"
+        reasons.append(Reason("heavy_tail", text, "caution"))
+    if raw.top5_mass > t.top5_caution and raw.cv > t.cv_caution:
+        text = f"5 % of the rows carry {raw.top5_mass:.0%} of the raw weight (coefficient of variation {raw.cv:.1f})"
+        reasons.append(Reason("concentrated_weights", text, "caution"))
+    if abs(found.mean_weight_z) > t.mean_weight_z:
+        text = (
+            f"raw weights average {found.mean_weight:.3g} where 1 is expected, {abs(found.mean_weight_z):.1f} standard "
+            "errors off: log probabilities disagree, or the target says what the base never says"
+        )
+        reasons.append(Reason("mean_weight_off", text, "caution"))
+    return tuple(reasons)
+
+
+def support_reasons(found: Support, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Lines about the labels that speak for a target."""
+    t, reasons = thresholds, []
+    level = _below(found.share, t.label_share_refuse, t.label_share_caution)
+    if level != "ok":
+        text = (
+            f"{found.share:.1%} of the labels speak for this policy, {found.unsupported:.1%} of its scores have none "
+            f"(refuse < {t.label_share_refuse:.0%}, caution < {t.label_share_caution:.0%})"
+        )
+        reasons.append(Reason("unsupported_labels", text, level))
+    level = _below(found.effective_labels, t.effective_labels_refuse, t.effective_labels_caution)
+    if level != "ok":
+        text = (
+            f"{found.effective_labels:.1f} effective labels for this policy "
+            f"(refuse < {t.effective_labels_refuse:g}, caution < {t.effective_labels_caution:g})"
+        )
+        reasons.append(Reason("few_effective_labels", text, level))
+    return tuple(reasons)
+
+
+def calibration_reasons(found: CalibrationDiagnostics, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Lines about the oracle slice and the judge, the same for every policy."""
+    t, reasons = thresholds, []
+    level = _below(found.n_labels, t.labels_refuse, t.labels_caution)
+    if level != "ok":
+        text = f"{found.n_labels} oracle labels (refuse < {t.labels_refuse}, caution < {t.labels_caution})"
+        reasons.append(Reason("few_labels", text, level))
+    if not found.spearman >= t.spearman_caution:
+        text = f"judge and oracle agree weakly: Spearman {found.spearman:.2f} (caution < {t.spearman_caution:g})"
+        reasons.append(Reason("weak_judge", text, "caution"))
+    return (*reasons, *found.reasons)
+
+
+def transport_reasons(log_ratio: np.ndarray) -> tuple[Reason, ...]:
+    """A policy other than the base may be labelled otherwise at the same score; nothing here has looked."""
+    scored = log_ratio[~np.isnan(log_ratio)]
+    if len(scored) and not scored.any():
+        return ()
+    text = "whether the calibrator holds for this policy is not checked: no labels of its own responses"
+    return (Reason("transport_unverified", text),)
+
+
+def _below(value: float, refuse: float, caution: float) -> str:
+    """Level of a quantity that ought to be large; unknown is a caution."""
+    if value < refuse:
+        return "refuse"
+    return "ok" if value >= caution else "caution"

@@ -1,0 +1,22 @@
+"""Estimators by name: one file each, found by being there.
+
+A module states its formula, declares what it `NEEDS` ("log_ratio", "fresh_score") and has one function
+`estimate(data, rewards, options) -> Point`. File `raw_ips.py` is the estimator `raw-ips`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+from arena_cje.errors import UserError, nearest
+
+NAMES = tuple(sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")))
+
+
+def get(name: str) -> ModuleType:
+    """The module of an estimator."""
+    if name not in NAMES:
+        raise UserError(f"unknown estimator {name!r}{nearest(name, NAMES)}; available: {', '.join(NAMES)}")
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

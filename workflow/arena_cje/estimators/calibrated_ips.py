@@ -1,0 +1,39 @@
+"""Inverse propensity scoring with calibrated weights (SIMCal).
+
+    V = sum(w R) / sum(w),   influence_i = w_i (R_i - f_i) + W_i (f_i - V),   w = monotone fit of W on f
+
+f is the held-out calibrated score. Only E[W | S] matters for the mean of a reward that is a function of the score;
+fitting it as a monotone function takes the rest of the weights' variation out of w. The fit is itself made from W,
+which is why the influence of f keeps the raw weights, while the residual R - f, zero unless rewards are raw labels,
+has the fitted ones.
+
+Right when E[W | S] is monotone in the reward or a mixture of both directions. The variance cap keeps half of the
+sample effective whatever the overlap: without overlap V is drawn towards the base policy's value, and only the raw
+weights tell.
+
+van der Laan, Lin, Carone & Luedtke (2025), "Stabilized inverse probability weighting via isotonic calibration", CLeaR;
+the estimator's name is that of the public package cje-eval.
+"""
+
+from __future__ import annotations
+
+from arena_cje.estimation.records import Options, Point, PolicyData, Rewards
+from arena_cje.estimation.weights import hajek, simcal, weighted_mean
+
+NEEDS = ("log_ratio",)
+
+
+def estimate(data: PolicyData, rewards: Rewards, options: Options) -> Point:
+    raw = hajek(data.log_ratio)  # (u,) mean one
+    weight = simcal(
+        raw,
+        rewards.index,
+        rewards.held_out,
+        data.inner_fold,
+        data.outer_fold,
+        var_cap=options.var_cap,
+        ess_floor=options.ess_floor,
+    )  # (u,) mean one
+    point = weighted_mean(weight, rewards)
+    influence = point.influence + (raw - weight) * (rewards.index - point.value)
+    return Point(point.value, influence - influence.mean(), weight)

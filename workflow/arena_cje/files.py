@@ -1,0 +1,118 @@
+"""Files appear whole or not at all, and say what they hold.
+
+Content goes to a temporary file in the same folder, which is synced to disk and then renamed. A NaN is never written to
+JSON as null: who means "missing" writes None.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Row = dict[str, Any]
+Placed = tuple[str, Row]  # where a row stands ("FILE:LINE"), and the row
+
+
+def read_placed(path: str | Path) -> list[Placed]:
+    """The objects of a JSONL file with their places; blank lines are skipped, a malformed line is refused."""
+    path = Path(path)
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    return [(f"{path}:{k}", _parsed(f"{path}:{k}", line)) for k, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _parsed(where: str, line: bytes) -> Row:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        hint = "; NaN and Infinity are not JSON, write null" if b"NaN" in line or b"Infinity" in line else ""
+        raise UserError(f"{where}: not valid JSON ({error}){hint}") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected one JSON object a line, got {type(row).__name__}")
+    return row
+
+
+def read_jsonl(path: str | Path) -> list[Row]:
+    """The objects of a JSONL file."""
+    return [row for _, row in read_placed(path)]
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
+    """One object a line, whole or not at all; a number that JSON cannot hold is refused."""
+    lines = []
+    for k, row in enumerate(rows):
+        name = _unwritable(row)
+        if name is not None:
+            raise UserError(f"{path} (row {k}): {name} is not a finite number; write None where the value is missing")
+        lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    write_bytes(path, b"".join(lines))
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        return orjson.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON with sorted keys: equal values give equal bytes."""
+    name = _unwritable(value)
+    if name is not None:
+        raise UserError(f"{name} is not a finite number, which JSON cannot hold; write None where the value is missing")
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Indented JSON with sorted keys."""
+    write_bytes(path, json_text(value).encode())
+
+
+def write_csv(path: str | Path, frame: pl.DataFrame) -> None:
+    """A frame as CSV, missing values empty."""
+    replace(path, frame.write_csv)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """The file, whole or not at all."""
+    replace(path, lambda handle: handle.write(content))
+
+
+def _unwritable(value: Any, name: str = "") -> str | None:
+    """The dotted name of the first NaN or infinity: orjson would write it as null without a word."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else name
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    found = (_unwritable(part, f"{name}.{key}" if name else str(key)) for key, part in inside)
+    return next((text for text in found if text is not None), None)
+
+
+def replace(path: str | Path, write: Callable[[Any], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it, and put it in its place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # tempfile.mkstemp would make the result readable by its owner alone.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as handle:
+            write(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

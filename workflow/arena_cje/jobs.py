@@ -1,0 +1,74 @@
+"""What every job of the workflow does around its work: a log one can follow, errors in one sentence, model and journal.
+
+    with job(snakemake) as log:
+        ...
+
+Log lines go to the job's log file and, with the job's name before them, to the terminal. A `UserError` ends the job with one
+line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from arena_cje import schemas
+from arena_cje.errors import UserError
+from arena_cje.journal import Journal
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[logging.Logger]:
+    """Log to the job's file and the terminal while the body runs; turn a `UserError` into one line and status 1."""
+    name = " ".join([snakemake.rule, *(str(value) for value in snakemake.wildcards)])
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s"))
+    for path in snakemake.log:
+        root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s"))
+    try:
+        yield logging.getLogger("arena_cje")
+    except UserError as error:
+        root.error("%s", error)
+        sys.exit(1)
+
+
+def _handler(handler: logging.Handler, form: str) -> logging.Handler:
+    handler.setFormatter(logging.Formatter(form))
+    return handler
+
+
+def journal(snakemake: Any, stage: str) -> Journal:
+    """The journal of a job: one file a shard, in a folder for its stage and policy (or context)."""
+    return Journal(
+        Path("results/journal") / stage / f"{snakemake.wildcards.shard}.jsonl", fresh=bool(snakemake.config["fresh"])
+    )
+
+
+@contextmanager
+def open_model(snakemake: Any, n_ctx: int) -> Iterator[tuple[Any, str]]:
+    """The job's model, open, and the recorded hash of its file. How it runs (threads, layers) is read from the config."""
+    from arena_cje.llama import model
+
+    name = Path(snakemake.input.model).stem
+    settings = snakemake.config["models"][name]
+    runs = {key: settings[key] for key in ("n_gpu_layers", "n_threads") if key in settings}
+    with model.open_model(snakemake.input.gguf, n_ctx=n_ctx, **runs) as opened:
+        yield opened, schemas.read_json(snakemake.input.model)["sha256"]
+
+
+def text(path: str | list[str]) -> str | None:
+    """The text of a prompt file, stripped; None for a rule input that is not there."""
+    return Path(path).read_text(encoding="utf-8").strip() if path else None
+
+
+def report(log: logging.Logger, summary: Mapping[str, Any]) -> None:
+    """Say how many rows there are, and what was dropped and why."""
+    log.info("%d rows", summary["n_rows"])
+    for what in ("dropped", "unscored"):
+        for reason, count in summary.get(what, {}).items():
+            log.warning("%d rows %s: %s", count, what, reason)

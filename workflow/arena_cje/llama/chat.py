@@ -1,0 +1,110 @@
+"""From a conversation to token ids, by the model's own chat template.
+
+The template's control tokens become tokens; the same characters written in a system prompt or by a user stay text, so
+that no prompt can end its own turn. The template is rendered around two markers. Where tokenising everything at once is
+safe it is done so, since that is how the model was trained; a text that holds control tokens is tokenised apart.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+
+import jinja2
+from jinja2 import ext, nodes, parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from arena_cje.errors import UserError
+from arena_cje.llama.model import Model
+
+SYSTEM, USER = "\ue000system\ue001", "\ue000user\ue001"  # private-use characters, which templates leave alone
+EDGE = "\u2003"  # a white-space character around a marker, gone where the template trims
+PIECE = re.compile(f"({EDGE}?)({SYSTEM}|{USER})({EDGE}?)")
+TODAY = datetime.datetime(2024, 7, 26)  # Llama 3's own default: a prompt must not change from day to day
+
+
+def render(model: Model, system_prompt: str | None, user: str) -> tuple[int, ...]:
+    """Token ids of the prompt up to where the response begins.
+
+    A template without a system role has the system prompt put before the user's text. Without a system prompt no system
+    message is passed, and the template's own default, if it has one, applies.
+    """
+    texts = {USER: user}
+    skeleton = None
+    if system_prompt:
+        skeleton = _skeleton(model, (SYSTEM, USER))
+        texts = {SYSTEM: system_prompt, USER: user} if skeleton else {USER: f"{system_prompt}\n\n{user}"}
+    skeleton = skeleton or _skeleton(model, (USER,))
+    if skeleton is None:
+        raise UserError(f"model {model.path.name}: its chat template does not render a user's message")
+    return _one_bos(model, _tokenize(model, _pieces(skeleton, texts)))
+
+
+def _skeleton(model: Model, markers: tuple[str, ...]) -> str | None:
+    """The template rendered around markers; None where it refuses these roles or does not show each message once."""
+    if model.chat_template is None:
+        raise UserError(
+            f"model {model.path.name} has no chat template, so it is no chat model; use one tuned on instructions"
+        )
+    return _render_template(model.chat_template, model.bos_text, model.eos_text, markers)
+
+
+@functools.cache
+def _render_template(template: str, bos_text: str, eos_text: str, markers: tuple[str, ...]) -> str | None:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[ext.LoopControlExtension, _GenerationTag]
+    )
+    environment.globals.update(raise_exception=_raise_exception, strftime_now=TODAY.strftime)
+    roles = {SYSTEM: "system", USER: "user"}
+    messages = [{"role": roles[marker], "content": f"{EDGE}{marker}{EDGE}"} for marker in markers]
+    try:
+        text = environment.from_string(template).render(
+            messages=messages, bos_token=bos_text, eos_token=eos_text, add_generation_prompt=True
+        )
+    except (jinja2.TemplateError, TypeError, ValueError):
+        return None
+    return text if all(text.count(marker) == 1 for marker in markers) else None
+
+
+class _GenerationTag(ext.Extension):
+    """Training's `{% generation %}` block, which is its content here."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _raise_exception(message: str) -> None:
+    raise ValueError(message)
+
+
+def _pieces(skeleton: str, texts: dict[str, str]) -> list[tuple[str, bool]]:
+    """(piece, whether it is the template's) in order; a text is trimmed where the template trims its marker."""
+    pieces = []
+    end = 0
+    for match in PIECE.finditer(skeleton):
+        text = texts[match[2]]
+        text = text if match[1] else text.lstrip()
+        pieces += [(skeleton[end : match.start()], True), (text if match[3] else text.rstrip(), False)]
+        end = match.end()
+    return [*pieces, (skeleton[end:], True)]
+
+
+def _tokenize(model: Model, pieces: list[tuple[str, bool]]) -> list[int]:
+    texts = [piece for piece, is_template in pieces if not is_template]
+    if all(model.tokenize(text, special=True) == model.tokenize(text) for text in texts):
+        return list(model.tokenize("".join(piece for piece, _ in pieces), special=True))
+    return [token for piece, is_template in pieces for token in model.tokenize(piece, special=is_template)]
+
+
+def _one_bos(model: Model, ids: list[int]) -> tuple[int, ...]:
+    """With exactly one BOS first, where the model wants it; most templates write it themselves, some do not."""
+    if not model.add_bos:
+        return tuple(ids)
+    start = 0
+    while start < len(ids) and ids[start] == model.bos_id:
+        start += 1
+    return (model.bos_id, *ids[start:])

@@ -1,0 +1,256 @@
+"""A GGUF model opened through llama.cpp's C interface: tokenizer, vocabulary, contexts.
+
+The C interface rather than the high-level class, because exact log probabilities need control over which tokens share a
+forward pass: in floating point a sum depends on how it is cut, so the same tokens cut otherwise give other last digits.
+Fixed here, as results depend on them: flash attention `auto`, key and value caches in 16 bits, one physical batch per
+decode, and one cache a sequence ("streams"), so that a sequence's keys lie in its own order whatever its neighbours do.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from arena_cje.errors import UserError
+from arena_cje.llama import fetch
+
+CACHE_STEP = 256  # tokens; llama.cpp pads caches to multiples of it
+ERROR_LEVEL = 3  # GGML_LOG_LEVEL_ERROR
+
+_errors: collections.deque[str] = collections.deque(maxlen=1)
+
+
+@functools.cache
+def library() -> ModuleType:
+    """llama_cpp, imported when first needed, its log kept silent but for the last error (see `last_error`)."""
+    import llama_cpp
+
+    llama_cpp.llama_log_set(_keep_error(llama_cpp), None)
+    return llama_cpp
+
+
+@functools.cache
+def _keep_error(llama_cpp: ModuleType) -> ctypes._CFuncPtr:
+    # Cached, because the library holds a bare pointer: a collected callback would crash it.
+    @llama_cpp.llama_log_callback
+    def keep_error(level: int, text: bytes, _: object) -> None:
+        if level == ERROR_LEVEL:
+            _errors.append(text.decode(errors="replace").strip())
+
+    return keep_error
+
+
+def last_error() -> str:
+    """llama.cpp's last error message, on one line."""
+    return " ".join(_errors[-1].split()) if _errors else "no reason given"
+
+
+class Model:
+    """An open model. Use `open_model` as a context manager."""
+
+    def __init__(self, path: Path, pointer: int, *, n_ctx: int, n_threads: int):
+        llama = library()
+        self.path = path
+        self.n_ctx = n_ctx  # tokens, the most that prompt and response may have together
+        self.n_threads = n_threads
+        self.pointer = pointer
+        self.contexts: set[Context] = set()
+        self._vocab = llama.llama_model_get_vocab(pointer)
+        self.n_vocab = llama.llama_vocab_n_tokens(self._vocab)
+        self.eog_ids = frozenset(i for i in range(self.n_vocab) if llama.llama_vocab_is_eog(self._vocab, i))
+        self.add_bos = bool(llama.llama_vocab_get_add_bos(self._vocab))
+        self.bos_id = llama.llama_vocab_bos(self._vocab)  # -1 where the vocabulary has none
+        self.bos_text = self._piece(self.bos_id)
+        self.eos_text = self._piece(llama.llama_vocab_eos(self._vocab))
+        template = llama.llama_model_chat_template(pointer, None)
+        self.chat_template = None if template is None else template.decode("utf-8")
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the contexts that are still open, as when a loop over results was left early, and then the weights."""
+        for context in list(self.contexts):
+            context.close()
+        if self.pointer is not None:
+            library().llama_model_free(self.pointer)
+            self.pointer = None
+
+    def tokenize(self, text: str, special: bool = False) -> tuple[int, ...]:
+        """Token ids of `text`, without BOS; only with `special` does a written-out control token become itself."""
+        raw = text.encode("utf-8", errors="replace")  # lone surrogates have no UTF-8
+        ids = np.empty(len(raw) + 8, dtype=np.int32)  # no tokenizer makes more tokens than bytes and a space prefix
+        pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        count = library().llama_tokenize(self._vocab, raw, len(raw), pointer, len(ids), False, special)
+        if count < 0:
+            raise RuntimeError(f"llama_tokenize returned {count} for a text of {len(raw)} bytes")
+        return tuple(ids[:count].tolist())
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids; control tokens are left out, broken UTF-8 becomes the replacement character."""
+        tokens = np.asarray(ids, dtype=np.int32)
+        pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        size = 16 * len(tokens) + 16  # bytes, a first guess
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = library().llama_detokenize(self._vocab, pointer, len(tokens), buffer, size, False, False)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", errors="replace")
+            size = -count
+
+    def _piece(self, token: int) -> str:
+        """The text of one token, control tokens written out; empty for -1."""
+        if token < 0:
+            return ""
+        buffer = ctypes.create_string_buffer(256)
+        count = library().llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
+        return buffer.raw[: max(count, 0)].decode("utf-8", errors="replace")
+
+
+def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_threads: int = 1) -> Model:
+    """Open a GGUF file, memory-mapped; `n_gpu_layers` below 0 puts all layers on the accelerator, if there is one."""
+    path = Path(path)
+    if n_ctx < 1 or n_threads < 1:
+        raise UserError(f"model {path.name}: n_ctx and n_threads must be at least 1, got {n_ctx} and {n_threads}")
+    fetch.check_magic(path)
+    llama = library()
+    llama.llama_backend_init()
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = n_gpu_layers
+    params.load_mode = llama.LLAMA_LOAD_MODE_MMAP
+    _errors.clear()
+    pointer = llama.llama_model_load_from_file(os.fsencode(path), params)
+    if not pointer:
+        raise UserError(f"model file {path} cannot be loaded: {last_error()}; fetch it again or use another model")
+    trained = llama.llama_model_n_ctx_train(pointer)
+    if llama.llama_model_has_encoder(pointer) or not llama.llama_model_has_decoder(pointer):
+        reason = "it is not a decoder-only language model"
+    elif n_ctx > trained:
+        reason = f"n_ctx is {n_ctx}, but the model was trained on contexts of at most {trained} tokens; lower n_ctx"
+    else:
+        return Model(path, pointer, n_ctx=n_ctx, n_threads=n_threads)
+    llama.llama_model_free(pointer)
+    raise UserError(f"model file {path} cannot be used: {reason}")
+
+
+class Context:
+    """Caches for `n_seq` sequences of up to `n_tokens` tokens, and the buffers of one batch. A context manager.
+
+    `n_batch` is the most tokens in one decode and `n_outputs` the most rows of logits; memory follows all four.
+    """
+
+    def __init__(self, model: Model, *, n_tokens: int, n_batch: int, n_outputs: int, n_seq: int = 1):
+        llama = library()
+        params = llama.llama_context_default_params()
+        params.n_ctx = round_up(n_tokens, CACHE_STEP) * n_seq
+        params.n_batch = params.n_ubatch = max(n_batch, n_seq)
+        params.n_seq_max = n_seq
+        params.n_outputs_max = n_outputs
+        params.n_outputs_max_per_seq = 0  # no limit of its own
+        params.n_threads = params.n_threads_batch = model.n_threads
+        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
+        params.type_k = params.type_v = llama.GGML_TYPE_F16
+        params.kv_unified = False
+        self._pointer = llama.llama_init_from_model(model.pointer, params)
+        if not self._pointer:
+            raise UserError(
+                f"model {model.path.name}: no memory for {n_seq} caches of {n_tokens} tokens ({last_error()}); "
+                "lower n_ctx, max_tokens or the number of slots"
+            )
+        self._model = model
+        model.contexts.add(self)
+        self._allocate_batch(max(n_batch, n_seq), n_seq)
+
+    def _allocate_batch(self, size: int, n_seq: int) -> None:
+        llama = library()
+        self._tokens = np.empty(size, dtype=np.int32)
+        self._positions = np.empty(size, dtype=np.int32)
+        self._wanted = np.empty(size, dtype=np.int8)
+        self._counts = np.ones(size, dtype=np.int32)  # every token belongs to one sequence
+        self._sequence_ids = np.arange(n_seq, dtype=np.int32)
+        self._sequence_pointers = np.empty(size, dtype=np.uintp)
+        integers, pointers = ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))
+        self._batch = llama.llama_batch(
+            n_tokens=0,
+            token=self._tokens.ctypes.data_as(integers),
+            pos=self._positions.ctypes.data_as(integers),
+            n_seq_id=self._counts.ctypes.data_as(integers),
+            seq_id=self._sequence_pointers.ctypes.data_as(pointers),
+            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the caches and buffers."""
+        if self._pointer is not None:
+            library().llama_free(self._pointer)
+            self._pointer = None
+            self._model.contexts.discard(self)
+
+    def decode(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        positions: Sequence[int] | np.ndarray | range,
+        sequences: int | Sequence[int] | np.ndarray,
+        n_wanted: int,
+    ) -> np.ndarray:
+        """One forward pass; logits of its last `n_wanted` tokens, (n_wanted, V) float32, valid until the next pass.
+
+        The array is a view of llama.cpp's own buffer: copy what must outlive the next pass.
+        """
+        pointer = self._open()
+        n = len(tokens)
+        if n > len(self._tokens):  # llama.cpp would abort the process
+            raise ValueError(f"a batch of {n} tokens does not fit the context's {len(self._tokens)}")
+        self._tokens[:n] = tokens
+        self._positions[:n] = positions
+        self._sequence_pointers[:n] = self._sequence_ids.ctypes.data + 4 * np.asarray(sequences)
+        self._wanted[: n - n_wanted] = 0
+        self._wanted[n - n_wanted : n] = 1
+        self._batch.n_tokens = n
+        status = library().llama_decode(pointer, self._batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode returned {status} for {n} tokens: {last_error()}")
+        return np.ctypeslib.as_array(library().llama_get_logits(pointer), shape=(n_wanted, self._model.n_vocab))
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        library().llama_memory_clear(self._memory(), False)
+
+    def forget(self, sequence: int) -> None:
+        """Forget one sequence."""
+        library().llama_memory_seq_rm(self._memory(), sequence, -1, -1)
+
+    def move(self, source: int, target: int) -> None:
+        """Move a sequence into the (forgotten) place of another."""
+        library().llama_memory_seq_cp(self._memory(), source, target, -1, -1)
+        self.forget(source)
+
+    def _memory(self) -> int:
+        return library().llama_get_memory(self._open())
+
+    def _open(self) -> int:
+        """The library's pointer; it would crash on one that was freed."""
+        if self._pointer is None:
+            raise RuntimeError("this context is closed, or its model is")
+        return self._pointer
+
+
+def round_up(n: int, step: int) -> int:
+    """The least multiple of `step` that is at least `n`."""
+    return -(-n // step) * step

@@ -1,0 +1,171 @@
+"""What a results file holds, and how it is read again.
+
+A `Result` is its document, the content of the results file, and the influence values beside it; everything it says is
+read from there, so that a result computed now and one loaded later cannot differ. A refused policy has null among the
+estimates and its number, interval and reasons under `refused`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arena_cje.errors import UserError
+from arena_cje.estimation.records import Reason, Verdict
+from arena_cje.files import json_text, read_json, replace, write_bytes, write_csv
+from arena_cje.report.tables import console_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA_VERSION = 1
+WEIGHT_COLUMNS = ("ess_raw", "max_weight_raw", "effective_labels", "label_share")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """Policy values with their intervals and verdicts; arrays in declared order of the p target policies."""
+
+    document: dict[str, Any]  # the content of the results file
+    prompt_id: np.ndarray | None = None  # (n,) str
+    influence: np.ndarray | None = (
+        None  # (n, p), rows as in `prompt_id`; None where the file beside the results is gone
+    )
+    base_influence: np.ndarray | None = None  # (n,)
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        return tuple(self.document["metadata"]["target_policies"])
+
+    @property
+    def base_policy(self) -> str:
+        return self.document["base_policy"]["policy"]
+
+    @property
+    def estimates(self) -> np.ndarray:
+        """(p,) in [0, 1], NaN where refused."""
+        return np.array(self.document["estimates"], dtype=float)
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """(p,), NaN where refused."""
+        return np.array(self.document["standard_errors"], dtype=float)
+
+    @property
+    def confidence_intervals(self) -> np.ndarray:
+        """(p, 2) lower and upper ends, NaN where refused."""
+        return np.array(self.document["confidence_intervals"], dtype=float).reshape(-1, 2)
+
+    @property
+    def refused(self) -> dict[str, dict[str, Any]]:
+        """What was computed for refused policies, and why it is not published."""
+        refused = self.document["refused"]
+        return {policy: refused[policy] for policy in (self.base_policy, *self.policies) if policy in refused}
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """By policy, the base policy first."""
+        held = self.document["verdicts"]
+        return {
+            policy: Verdict(tuple(Reason(**reason) for reason in held[policy]["reasons"]))
+            for policy in (self.base_policy, *self.policies)
+        }
+
+    def summary(self, policy: str) -> dict[str, float]:
+        """Estimate, se, ci_lower, ci_upper and df of a policy, refused or not; NaN where unknown."""
+        number = self.document["refused"].get(policy) or self._published(policy)
+        low, high = number["confidence_interval"]
+        named = {"estimate": number["estimate"], "se": number["se"], "ci_lower": low, "ci_upper": high}
+        named["df"] = self.document["se_components"][policy]["df"]
+        return {name: math.nan if value is None else value for name, value in named.items()}
+
+    def _published(self, policy: str) -> dict[str, Any]:
+        if policy == self.base_policy:
+            return self.document["base_policy"]
+        k = self.policies.index(policy)
+        names = {"estimate": "estimates", "se": "standard_errors", "confidence_interval": "confidence_intervals"}
+        return {name: self.document[field][k] for name, field in names.items()}
+
+    def to_json(self) -> str:
+        """The results file: indented, keys sorted, missing values null."""
+        return json_text(self.document)
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row a policy, the base policy last; numbers of refused policies stand in `refused_estimate` alone."""
+        import polars as pl
+
+        numbers = ("estimate", "se", "ci_lower", "ci_upper", "ess", "max_weight")
+        schema = {"policy": pl.String} | dict.fromkeys(numbers, pl.Float64)
+        schema |= dict.fromkeys(("role", "status", "reasons"), pl.String)
+        schema |= {"refused_estimate": pl.Float64, "n_used": pl.Int64, "df": pl.Float64}
+        schema |= dict.fromkeys(WEIGHT_COLUMNS, pl.Float64)
+        rows = [_frame_row(self, policy) for policy in (*self.policies, self.base_policy)]
+        return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+    def __repr__(self) -> str:
+        return console_table(self)
+
+
+def _frame_row(result: Result, policy: str) -> dict[str, Any]:
+    summary, verdict = result.summary(policy), result.verdicts[policy]
+    weights = result.document["metadata"]["diagnostics"].get(policy, {})
+    row = {
+        "policy": policy,
+        "ess": weights.get("ess"),
+        "max_weight": weights.get("max_weight"),
+        "role": "base" if policy == result.base_policy else "target",
+        "status": verdict.level,
+        "reasons": ";".join(reason.code for reason in verdict.reasons),
+        "n_used": result.document["n_used"][policy],
+        "df": summary["df"],
+    } | {name: weights.get(name) for name in WEIGHT_COLUMNS}
+    if policy in result.refused:
+        return row | {"refused_estimate": summary["estimate"]}
+    return row | {name: summary[name] for name in ("estimate", "se", "ci_lower", "ci_upper")}
+
+
+def write(result: Result, json_path: str | Path, csv_path: str | Path, influence_path: str | Path) -> None:
+    """The results file, its table, and the influence values, one row a logged response."""
+    if result.influence is None:
+        raise UserError(
+            f"{influence_path}: this result was loaded without its influence values; analyze the data again"
+        )
+    write_bytes(json_path, result.to_json().encode())
+    write_csv(csv_path, result.to_frame())
+    replace(influence_path, _influence_frame(result).write_parquet)
+
+
+def load(path: str | Path) -> Result:
+    """A results file back into a `Result`, with the influence values if their file lies beside it."""
+    path = Path(path)
+    document = read_json(path)
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: not a results file of schema version {SCHEMA_VERSION}; expected results/coverage_*/ESTIMATOR.json"
+        )
+    result = Result(document)
+    beside = path.with_name(f"{path.stem}.influence.parquet")
+    return _with_influence(result, beside) if beside.exists() else result
+
+
+def _influence_frame(result: Result) -> pl.DataFrame:
+    import polars as pl
+
+    columns = {"prompt_id": result.prompt_id.tolist(), result.base_policy: result.base_influence}
+    return pl.DataFrame(columns | dict(zip(result.policies, result.influence.T, strict=True)))
+
+
+def _with_influence(result: Result, path: Path) -> Result:
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    return Result(
+        result.document,
+        np.array(frame["prompt_id"].to_list()),
+        np.column_stack([frame[policy].to_numpy() for policy in result.policies]),
+        frame[result.base_policy].to_numpy(),
+    )

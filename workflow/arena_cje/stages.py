@@ -1,0 +1,185 @@
+"""The stages that cost hours: generate, score, grade. Rows in, rows out, every finished item in the journal.
+
+Each function names the items of its rows by all that determines their results, takes what the journal has, does the rest and
+returns rows in the order of its input. Prompt ids and draws label rows; they enter a key only where the random stream of a
+response depends on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from arena_cje.journal import Journal, complete
+from arena_cje.judging import Grader, Item, records
+from arena_cje.labeling import golden_position
+from arena_cje.llama import chat, generator, scorer
+from arena_cje.llama.distribution import Sampling, stream
+from arena_cje.provenance import digest
+
+Row = dict[str, Any]
+
+
+def responses(
+    model: Any,
+    model_sha256: str,
+    prompts: Sequence[Row],
+    *,
+    policy: str,
+    system_prompt: str | None,
+    sampling: Sampling,
+    max_tokens: int,
+    draws: int,
+    seed: int,
+    n_slots: int,
+    journal: Journal,
+) -> list[Row]:
+    """Responses of one policy to the prompts, `draws` of each: rows of `schemas.RESPONSES`."""
+    requests, keys = {}, []
+    for row in prompts:
+        prompt_ids = chat.render(model, system_prompt, row["prompt"])
+        for draw in range(draws):
+            who = {"seed": seed, "policy": policy, "prompt_id": row["prompt_id"], "draw": draw}
+            how = {**asdict(sampling), "max_tokens": max_tokens, "fits": len(prompt_ids) + max_tokens <= model.n_ctx}
+            key = digest({"generate": generator.VERSION, "model": model_sha256, "prompt_ids": prompt_ids, **how, **who})
+            requests[key] = generator.Request(key, prompt_ids, stream(seed, policy, row["prompt_id"], draw))
+            keys.append((key, row, draw))
+
+    def work(missing: Mapping[str, generator.Request]) -> Iterator[tuple[str, Row]]:
+        for done in generator.generate(model, missing.values(), sampling, max_tokens=max_tokens, n_slots=n_slots):
+            yield (
+                done.key,
+                {"token_ids": list(done.token_ids), "finish_reason": done.finish_reason, "status": done.status},
+            )
+
+    finished = complete(journal, requests, work, unit="responses")
+    return [
+        {
+            "prompt_id": row["prompt_id"],
+            "policy": policy,
+            "draw_idx": draw,
+            "prompt": row["prompt"],
+            "response": generator.text_of(model, finished[key]["token_ids"]),
+            **finished[key],
+            "seed": seed,
+            "model_sha256": model_sha256,
+            "item": key,
+        }
+        for key, row, draw in keys
+    ]
+
+
+def logprobs(
+    model: Any,
+    model_sha256: str,
+    rows: Sequence[Row],
+    *,
+    system_prompt: str | None,
+    samplings: Sequence[Sampling],
+    drawn_from: Sampling | None,
+    journal: Journal,
+) -> list[Row]:
+    """Log probabilities of responses in one scoring context: a row for each response and sampling.
+
+    drawn_from: the sampling that drew the responses when this is the context they were drawn in, else None.
+    A response of this model is scored by the token ids it was generated with; one of another model by tokenising its text
+    (without control tokens) and the end-of-turn token where it stopped by itself.
+    """
+    keys: dict[tuple[str, Sampling], str] = {}
+    passes: dict[str, scorer.Item] = {}
+    wanted: list[tuple[Row, str]] = []
+    for row in rows:
+        prompt_ids = chat.render(model, system_prompt, row["prompt"])
+        response_ids = response_tokens(model, model_sha256, row)
+        fits = len(prompt_ids) + len(response_ids) <= model.n_ctx
+        name = digest({"model": model_sha256, "prompt_ids": prompt_ids, "response_ids": response_ids, "fits": fits})
+        passes[name] = scorer.Item(name, prompt_ids, response_ids)
+        wanted.append((row, name))
+        for sampling in samplings:
+            how = {**asdict(sampling), "drawn": sampling == drawn_from and sampling.top_p < 1}
+            keys[name, sampling] = digest({"score": scorer.VERSION, "pass": name, **how})
+
+    def work(missing: Mapping[str, tuple[str, Sampling]]) -> Iterator[tuple[str, Row]]:
+        # One pass serves all samplings of a response; those the journal has are computed again for nothing, at 0.2 ms a token.
+        again = {name for name, _ in missing.values()}
+        todo = [passes[name] for name in passes if name in again]
+        for name, scored in scorer.score(model, todo, samplings, drawn_from=drawn_from):
+            for sampling, result in zip(samplings, scored, strict=True):
+                if (key := keys[name, sampling]) in missing:
+                    yield key, _scored(result)
+
+    finished = complete(journal, {key: what for what, key in keys.items()}, work, unit="scores")
+    return [
+        {
+            "prompt_id": row["prompt_id"],
+            **asdict(sampling),
+            **_unjournalled(finished[keys[name, sampling]]),
+        }
+        for row, name in wanted
+        for sampling in samplings
+    ]
+
+
+def response_tokens(model: Any, model_sha256: str, row: Row) -> tuple[int, ...]:
+    """Token ids of a response for this model; empty where there is no response."""
+    if row["model_sha256"] == model_sha256 or row["status"] != "ok":
+        return tuple(row["token_ids"])
+    ids = tuple(model.tokenize(row["response"], special=False))
+    return (*ids, model.end_of_turn) if row["finish_reason"] == "stop" else ids
+
+
+def _scored(result: scorer.Scored) -> Row:
+    """A score as a journal record: JSON has no infinity, so impossible tokens are null there."""
+    tokens = [value if value > float("-inf") else None for value in result.token_logprobs.tolist()]
+    return {"token_logprobs": tokens, "n_boundary": result.n_boundary, "status": result.status}
+
+
+def _unjournalled(record: Row) -> Row:
+    tokens = [float("-inf") if value is None else value for value in record["token_logprobs"]]
+    has_total = record["status"] in ("ok", "outside_support")
+    return {
+        "logprob": math.fsum(tokens) if has_total else None,
+        "n_tokens": len(tokens),
+        "token_logprobs": tokens,
+        "n_boundary": record["n_boundary"],
+        "status": record["status"],
+    }
+
+
+def items(rows: Iterable[Row], references: Mapping[str, Mapping[str, Any]] | None = None) -> list[Item]:
+    """Responses as items to be graded, with the reference of their prompts where a grader reads it."""
+    return [
+        Item(
+            prompt_id=row["prompt_id"],
+            draw_idx=row["draw_idx"],
+            prompt=row["prompt"],
+            response=row["response"],
+            token_ids=tuple(row["token_ids"]),
+            reference=references.get(row["prompt_id"]) if references else None,
+        )
+        for row in rows
+    ]
+
+
+def grades(
+    grader: Grader, wanted: Sequence[Item], *, journal: Journal, known: Mapping[str, Row] | None = None
+) -> list[Row]:
+    """Grades of the items: rows of `schemas.GRADES`. `known`: grades of a lower coverage by key, taken as they are."""
+    keys = [digest(grader.identity(item)) for item in wanted]
+    by_key = dict(zip(keys, wanted, strict=True))
+    given = {key: row for key, row in (known or {}).items() if key in by_key}
+    todo = {key: item for key, item in by_key.items() if key not in given}
+    finished = complete(journal, todo, lambda missing: records(grader.grade(missing)), unit="grades") | given
+    return [
+        {"prompt_id": item.prompt_id, "draw_idx": item.draw_idx}
+        | {field: finished[key][field] for field in ("score", "reason", "reply")}
+        | {"item": key}
+        for key, item in zip(keys, wanted, strict=True)
+    ]
+
+
+def labelled(rows: Sequence[Row], *, coverage: str, start: int, draws: int) -> list[Row]:
+    """Rows of a shard that the oracle labels at a coverage; `start` is the position of its first prompt in the random order."""
+    return [row for index, row in enumerate(rows) if golden_position(start * draws + index, coverage)]

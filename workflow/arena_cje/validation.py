@@ -1,0 +1,114 @@
+"""Estimates beside the truth: what the oracle says of every response of a policy.
+
+    truth V = mean_i mean_j Y_ij,   se(V) = sd(mean_j (Y_ij - f(S_ij))) / sqrt(n)
+    covered  <=>  |estimate - V| <= t sqrt(se^2 + se(V)^2)
+
+Estimate and truth share their prompts and their judge scores, so that only the labels' noise given the score is the
+truth's own: f is an isotonic fit of Y on S within these labels. The truth never enters an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from arena_cje.errors import UserError, nearest
+from arena_cje.estimation.calibration import isotonic
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from arena_cje.files import Row
+    from arena_cje.results import Result
+
+Truth = tuple[float, float]  # value and standard error, in [0, 1]
+
+
+def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
+    """Value of a policy and its standard error, from labels (n, m) and judge scores (n, m) of its responses.
+
+    NaN where a draw, its label or its score is missing; prompts without any label do not count.
+    """
+    labelled = ~np.isnan(labels)
+    if not labelled.any():
+        return float("nan"), float("nan")
+    value = float(_prompt_means(labels).mean())
+    both = labelled & ~np.isnan(scores)
+    residual = np.full(labels.shape, np.nan)
+    if both.any():
+        residual[both] = labels[both] - isotonic(scores[both], labels[both])(scores[both])
+    of_prompt = _prompt_means(residual)  # prompts with a label and a score
+    if len(of_prompt) < 2:
+        return value, float("nan")
+    return value, float(of_prompt.std(ddof=1) / np.sqrt(len(of_prompt)))
+
+
+def truth_of(judge: Sequence[Row], oracle: Sequence[Row]) -> Truth:
+    """`truth` from the judge's and the oracle's grades of one policy's responses."""
+    prompts = {name: i for i, name in enumerate(dict.fromkeys(row["prompt_id"] for row in oracle))}
+    width = 1 + max((row["draw_idx"] for row in oracle), default=0)
+    labels, scores = np.full((2, len(prompts), width), np.nan)  # (n, m) each
+    for grades, into in ((oracle, labels), (judge, scores)):
+        for row in grades:
+            if row["score"] is not None and row["prompt_id"] in prompts and row["draw_idx"] < width:
+                into[prompts[row["prompt_id"]], row["draw_idx"]] = row["score"]
+    return truth(labels, scores)
+
+
+def validate(results: Sequence[Result], truths: Mapping[str, Truth]) -> pl.DataFrame:
+    """One row an estimator and policy, the base policy's own value among them."""
+    import polars as pl
+
+    known = {policy for result in results for policy in (result.base_policy, *result.policies)}
+    for policy in truths:
+        if policy not in known:
+            raise UserError(f"a truth of {policy!r}, which no result has{nearest(policy, known)}")
+    rows = [
+        _compared(result, policy, truths.get(policy, (float("nan"), float("nan"))))
+        for result in results
+        for policy in (result.base_policy, *result.policies)
+    ]
+    return pl.DataFrame(rows, schema=_columns()).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _prompt_means(values: np.ndarray) -> np.ndarray:
+    """Mean over the draws of every prompt that has one, (<= n,)."""
+    present = ~np.isnan(values)
+    count = present.sum(axis=1)
+    total = np.where(present, values, 0.0).sum(axis=1)
+    return total[count > 0] / count[count > 0]
+
+
+def _columns() -> dict[str, type[pl.DataType]]:
+    import polars as pl
+
+    texts = dict.fromkeys(("estimator", "policy", "status"), pl.String)
+    numbers = ("estimate", "refused_estimate", "ci_lower", "ci_upper", "truth", "truth_se", "absolute_error")
+    return texts | dict.fromkeys(numbers, pl.Float64) | {"covered": pl.Boolean}
+
+
+def _compared(result: Result, policy: str, known: Truth) -> Row:
+    summary, (value, se) = result.summary(policy), known
+    metadata = result.document["metadata"]
+    row = {
+        "estimator": metadata["estimator"],
+        "policy": policy,
+        "status": result.verdicts[policy].level,
+        "truth": value,
+        "truth_se": se,
+    }
+    if policy in result.refused:
+        return row | {"refused_estimate": summary["estimate"]}
+    error = abs(summary["estimate"] - value)
+    reach = stats.t.ppf(1 - metadata["alpha"] / 2, summary["df"]) * np.hypot(summary["se"], se)
+    unknown = np.isnan(error) or np.isnan(reach)
+    return row | {
+        "estimate": summary["estimate"],
+        "ci_lower": summary["ci_lower"],
+        "ci_upper": summary["ci_upper"],
+        "absolute_error": error,
+        "covered": None if unknown else bool(error <= reach),
+    }

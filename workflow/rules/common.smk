@@ -1,0 +1,95 @@
+# What all rules share: the checked configuration, where things lie, and what a job's parameters are.
+import copy
+import os
+import sys
+from pathlib import Path
+
+import psutil
+from snakemake.exceptions import WorkflowError
+
+WORKFLOW = Path(workflow.current_basedir).parent  # the folder of this workflow's rules, scripts and library
+ROOT = WORKFLOW.parent
+RESOURCES = ROOT / "resources"
+
+# Jobs import the library from here, installed or not (a conda environment has it from nowhere else).
+sys.path.insert(0, str(WORKFLOW))
+os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.environ.get("PYTHONPATH")) if path)
+
+from arena_cje import config as configuration
+from arena_cje import estimators, prompts, relations, targets
+from arena_cje.errors import UserError
+from arena_cje.provenance import canonical, code_hash
+
+# Policies given with --configfile (all that `config` holds so far) replace the shipped ones: merging the two would evaluate
+# policies that nobody asked for.
+own_policies = copy.deepcopy(config.get("policies"))
+
+
+configfile: str(ROOT / "config" / "config.yaml")
+
+
+if own_policies:
+    config["policies"] = own_policies
+
+
+def said(function, *args, **kwargs):
+    """Call a library function; a user's mistake ends the workflow with its one sentence."""
+    try:
+        return function(*args, **kwargs)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+CONFIG = said(configuration.parse, config)
+config.update(CONFIG.model_dump(mode="json"))  # scripts read the defaults too
+BASE = CONFIG.base_policy
+# Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
+said(targets.check, sys.argv[1:], CONFIG)
+said(targets.check_writable, Path("results"))
+
+# One model process a physical core: --cores 8 on a small machine must not start eight models. On a cluster each node has its
+# own cores, so nothing is limited from the head node; --resources model_slots=N overrides.
+if workflow.local_exec and "model_slots" not in workflow.global_resources:
+    workflow.register_resource("model_slots", CONFIG.model_slots or psutil.cpu_count(logical=False) or 1)
+
+
+wildcard_constraints:
+    shard=r"\d\d\d\d+",
+    policy="[A-Za-z][A-Za-z0-9_-]*",
+    context="[A-Za-z0-9_.-]+",
+    coverage=r"1\.0|0\.[0-9]*[1-9]",
+    estimator="|".join(estimators.NAMES),
+
+
+def resource_file(name, kind):
+    """A file the configuration names: the user's, else the workflow's."""
+    return str(said(configuration.find, name, kind, workflow_resources=RESOURCES))
+
+
+# The files of the system prompts as rule inputs, by the name the policies use; none where no system message is sent.
+SYSTEM_PROMPTS = {
+    name: resource_file(name, "policies") if name else []
+    for name in {policy.system_prompt for policy in CONFIG.policies.values()}
+    if CONFIG.logged_data is None
+}
+
+
+def needs_draws(estimator):
+    """Does the estimator use fresh draws of the target policies?"""
+    return "fresh_score" in estimators.get(estimator).NEEDS
+
+
+def all_results():
+    """Targets of the whole experiment."""
+    names = [
+        name for name in CONFIG.estimators if CONFIG.logged_data is None or CONFIG.fresh_draws or not needs_draws(name)
+    ]
+    wanted = expand(
+        "results/coverage_{coverage}/{estimator}.{kind}",
+        coverage=CONFIG.coverages,
+        estimator=names,
+        kind=["json", "csv"],
+    )
+    if CONFIG.logged_data is None and CONFIG.oracle.truth_coverage:
+        wanted += expand("results/coverage_{coverage}/validation.csv", coverage=CONFIG.coverages)
+    return wanted

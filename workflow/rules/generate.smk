@@ -1,0 +1,39 @@
+# Responses of every policy. results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> {policy}.jsonl
+from arena_cje.llama import generator
+
+
+def generation(policy):
+    """What determines the responses of a policy, beside its model, its system prompt and the prompts."""
+    block = CONFIG.policies[policy]
+    return {
+        **block.sampling,
+        "max_tokens": block.max_tokens,
+        "draws": 1 if policy == BASE else CONFIG.draws_per_prompt,
+        "n_ctx": CONFIG.models[block.model].n_ctx,
+        "seed": CONFIG.seed,
+        "version": generator.VERSION,
+    }
+
+
+rule generate:
+    """Generate responses of {wildcards.policy} to shard {wildcards.shard}"""
+    input:
+        prompts="results/prompts/{shard}.jsonl",
+        model=lambda w: f"results/models/{CONFIG.policies[w.policy].model}.json",
+        gguf=lambda w: ancient(gguf(CONFIG.policies[w.policy].model)),
+        system_prompt=lambda w: SYSTEM_PROMPTS[CONFIG.policies[w.policy].system_prompt],
+    output:
+        "results/responses/{policy}/{shard}.jsonl",
+    log:
+        "logs/generate/{policy}/{shard}.log",
+    benchmark:
+        "logs/benchmarks/generate/{policy}/{shard}.tsv"
+    conda:
+        "../../envs/llama.yaml"
+    resources:
+        model_slots=1,
+        mem_mb=1000,
+    params:
+        generation=lambda w: canonical(generation(w.policy)),
+    script:
+        "../scripts/generate.py"

@@ -1,0 +1,74 @@
+# Grades: the judge reads every response, the oracle the share that was asked for.
+# results/responses/{policy}/{shard}.jsonl -> results/judge/{policy}/{shard}.jsonl -> results/judge/{policy}.jsonl
+#                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
+from arena_cje import judging
+from arena_cje.labeling import canonical as canonical_coverage
+from arena_cje.providers import llama_cpp, reference
+
+RUBRIC = resource_file(CONFIG.judge.rubric, "judges")
+
+
+def ladder(policy):
+    """Coverages at which a policy's responses are labelled, rising: each step buys only what the one below lacks."""
+    if policy == BASE:
+        steps = {*CONFIG.coverages, CONFIG.oracle.truth_coverage}
+    else:
+        own = CONFIG.oracle.target_labels
+        steps = {CONFIG.oracle.truth_coverage, canonical_coverage(own) if own else None}
+    return sorted(steps - {None}, key=float)
+
+
+def lower_step(w):
+    """The same shard at the next lower coverage in use, so that no label is bought twice side by side."""
+    below = [step for step in ladder(w.policy) if float(step) < float(w.coverage)]
+    return f"results/oracle/{w.policy}/coverage_{below[-1]}/{w.shard}.jsonl" if below else []
+
+
+rule judge:
+    """Judge the responses of {wildcards.policy}, shard {wildcards.shard}"""
+    input:
+        responses="results/responses/{policy}/{shard}.jsonl",
+        rubric=RUBRIC,
+        system_prompt=resource_file(said(judging.load_rubric, Path(RUBRIC)).system_prompt, "policies"),
+        model=f"results/models/{CONFIG.judge.model}.json",
+        gguf=ancient(gguf(CONFIG.judge.model)),
+    output:
+        "results/judge/{policy}/{shard}.jsonl",
+    log:
+        "logs/judge/{policy}/{shard}.log",
+    benchmark:
+        "logs/benchmarks/judge/{policy}/{shard}.tsv"
+    conda:
+        "../../envs/llama.yaml"
+    resources:
+        model_slots=1,
+        mem_mb=1000,
+    params:
+        provider=CONFIG.judge.provider,
+        n_ctx=CONFIG.models[CONFIG.judge.model].n_ctx,
+        version=[llama_cpp.VERSION, scorer.VERSION],
+    script:
+        "../scripts/judge.py"
+
+
+rule oracle:
+    """Label a share {wildcards.coverage} of the responses of {wildcards.policy}, shard {wildcards.shard}"""
+    input:
+        prompts="results/prompts/{shard}.jsonl",
+        responses="results/responses/{policy}/{shard}.jsonl",
+        lower=lower_step,
+    output:
+        "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
+    log:
+        "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
+    benchmark:
+        "logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv"
+    conda:
+        "../../envs/stats.yaml"
+    params:
+        provider=CONFIG.oracle.provider,
+        start=lambda w: int(w.shard) * CONFIG.shard_size,
+        draws=lambda w: 1 if w.policy == BASE else CONFIG.draws_per_prompt,
+        version=reference.VERSION,
+    script:
+        "../scripts/oracle.py"

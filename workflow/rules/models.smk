@@ -1,0 +1,37 @@
+# The models: fetched and checked once, their hash recorded. resources/models/MODELS.yaml -> results/models/{model}.json
+
+
+def gguf(model):
+    """The GGUF file of a configured model."""
+    block = CONFIG.models[model]
+    return block.path or str(RESOURCES / "models" / block.file)
+
+
+rule fetch_model:
+    """Fetch {wildcards.file} and check its hash"""
+    input:
+        ancient(RESOURCES / "models" / "MODELS.yaml"),
+    output:
+        str(RESOURCES / "models" / "{file}.gguf"),
+    log:
+        "logs/models/fetch-{file}.log",
+    conda:
+        "../../envs/llama.yaml"
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule register_model:
+    """Record the hash of model {wildcards.model}"""
+    input:
+        lambda w: gguf(w.model),
+    output:
+        "results/models/{model}.json",
+    log:
+        "logs/models/{model}.log",
+    conda:
+        "../../envs/llama.yaml"
+    params:
+        sha256=lambda w: CONFIG.models[w.model].sha256,
+    script:
+        "../scripts/register_model.py"

@@ -1,0 +1,55 @@
+# Teacher-forced log probabilities of the base responses: one pass a scoring context (model, system prompt) for all its policies.
+# results/responses/{base}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet -> results/logprobs/{policy}.parquet
+from arena_cje.llama import scorer
+
+
+rule score:
+    """Score the base responses of shard {wildcards.shard} in context {wildcards.context}"""
+    input:
+        responses=f"results/responses/{BASE}/{{shard}}.jsonl",
+        model=lambda w: f"results/models/{CONFIG.contexts[w.context].model}.json",
+        gguf=lambda w: ancient(gguf(CONFIG.contexts[w.context].model)),
+        system_prompt=lambda w: SYSTEM_PROMPTS[CONFIG.contexts[w.context].system_prompt],
+    output:
+        "results/logprobs/{context}/{shard}.parquet",
+    log:
+        "logs/score/{context}/{shard}.log",
+    benchmark:
+        "logs/benchmarks/score/{context}/{shard}.tsv"
+    conda:
+        "../../envs/llama.yaml"
+    resources:
+        model_slots=1,
+        mem_mb=1000,
+    params:
+        # Samplings, not policy names: a policy that shares a scored distribution adds nothing to do here.
+        samplings=lambda w: canonical(CONFIG.samplings(w.context)),
+        # In the context where the responses were drawn, a token on the edge of the nucleus counts as inside.
+        drawn_from=lambda w: (
+            canonical(CONFIG.policies[BASE].sampling) if CONFIG.policies[BASE].context == w.context else None
+        ),
+        n_ctx=lambda w: CONFIG.models[CONFIG.contexts[w.context].model].n_ctx,
+        version=scorer.VERSION,
+    script:
+        "../scripts/score.py"
+
+
+rule gather_logprobs:
+    """Gather the log probabilities under {wildcards.policy}"""
+    input:
+        lambda w: expand(
+            "results/logprobs/{context}/{shard}.parquet",
+            context=CONFIG.policies[w.policy].context,
+            shard=SHARDS,
+        ),
+    output:
+        "results/logprobs/{policy}.parquet",
+    log:
+        "logs/score/{policy}.log",
+    conda:
+        "../../envs/stats.yaml"
+    params:
+        sampling=lambda w: canonical(CONFIG.policies[w.policy].sampling),
+        code=code_hash("arena_cje.assemble"),
+    script:
+        "../scripts/gather_logprobs.py"

@@ -1,0 +1,29 @@
+"""Assemble the logged data set at one coverage, and the summary of what it was made from and what was dropped."""
+
+import json
+
+from arena_cje import assemble, dataset, schemas
+from arena_cje.jobs import job, report
+
+with job(snakemake) as log:
+    made_from = json.loads(snakemake.params.made_from)
+    rows, summary = assemble.logged_rows(
+        schemas.RESPONSES.read(snakemake.input.responses),
+        schemas.GRADES.read(snakemake.input.judge),
+        schemas.GRADES.read(snakemake.input.oracle),
+        {
+            policy: schemas.LOGPROBS.read(path)
+            for policy, path in zip(made_from["policies"], snakemake.input.logprobs, strict=True)
+        },
+        base_policy=made_from["base_policy"],
+    )
+    models = {
+        model: schemas.read_json(path) for model, path in zip(made_from["models"], snakemake.input.models, strict=True)
+    }
+    summary |= {
+        "coverage": snakemake.wildcards.coverage,
+        "provenance": made_from | {"models": models, "code": snakemake.params.code},
+    }
+    report(log, summary)
+    dataset.write_logged(snakemake.output.dataset, rows)
+    schemas.write_json(snakemake.output.summary, summary)

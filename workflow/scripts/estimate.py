@@ -1,0 +1,27 @@
+"""Estimate the policy values of one data set by one estimator."""
+
+import json
+from pathlib import Path
+
+import arena_cje
+from arena_cje import analysis, schemas
+from arena_cje.jobs import job
+from arena_cje.provenance import sha256
+
+with job(snakemake) as log:
+    params, data = snakemake.params, snakemake.input
+    summary = schemas.read_json(data.summary)
+    result = arena_cje.analyze(
+        data.dataset,
+        {Path(path).stem: path for path in data.draws} or None,
+        estimator=snakemake.wildcards.estimator,
+        base_policy=summary["base_policy"],
+        thresholds=json.loads(params.thresholds),
+        cautions=json.loads(params.cautions),
+        provenance=summary["provenance"]
+        | {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code},
+        **json.loads(params.options),
+    )
+    analysis.write(result, snakemake.output.json, snakemake.output.csv, snakemake.output.influence)
+    for policy, why in result.refused.items():
+        log.warning("%s is refused: %s", policy, "; ".join(why["reasons"]))

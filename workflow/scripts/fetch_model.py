@@ -1,0 +1,10 @@
+"""Fetch a model of MODELS.yaml and check its hash."""
+
+from pathlib import Path
+
+from arena_cje.jobs import job
+from arena_cje.llama.fetch import fetch
+
+with job(snakemake):
+    output = Path(snakemake.output[0])
+    fetch(output.name, Path(snakemake.input[0]), output)

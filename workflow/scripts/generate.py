@@ -1,0 +1,26 @@
+"""Generate the responses of one policy to one shard of prompts."""
+
+import json
+
+from arena_cje import schemas, stages
+from arena_cje.jobs import job, journal, open_model, text
+from arena_cje.llama.distribution import Sampling
+
+with job(snakemake):
+    how = json.loads(snakemake.params.generation)
+    policy = snakemake.wildcards.policy
+    with open_model(snakemake, how["n_ctx"]) as (model, sha256), journal(snakemake, f"generate/{policy}") as kept:
+        rows = stages.responses(
+            model,
+            sha256,
+            schemas.PROMPTS.read(snakemake.input.prompts),
+            policy=policy,
+            system_prompt=text(snakemake.input.system_prompt),
+            sampling=Sampling(temperature=how["temperature"], top_p=how["top_p"]),
+            max_tokens=how["max_tokens"],
+            draws=how["draws"],
+            seed=how["seed"],
+            n_slots=snakemake.config["n_slots"],
+            journal=kept,
+        )
+    schemas.RESPONSES.write(snakemake.output[0], rows)

@@ -1,0 +1,24 @@
+"""Score one shard of base responses in one context, under every sampling that a policy there has."""
+
+import json
+
+from arena_cje import schemas, stages
+from arena_cje.jobs import job, journal, open_model, text
+from arena_cje.llama.distribution import Sampling
+
+with job(snakemake):
+    params = snakemake.params
+    with (
+        open_model(snakemake, params.n_ctx) as (model, sha256),
+        journal(snakemake, f"score/{snakemake.wildcards.context}") as kept,
+    ):
+        rows = stages.logprobs(
+            model,
+            sha256,
+            schemas.RESPONSES.read(snakemake.input.responses),
+            system_prompt=text(snakemake.input.system_prompt),
+            samplings=[Sampling(**sampling) for sampling in json.loads(params.samplings)],
+            drawn_from=Sampling(**json.loads(params.drawn_from)) if params.drawn_from else None,
+            journal=kept,
+        )
+    schemas.SCORES.write(snakemake.output[0], rows)
