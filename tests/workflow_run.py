@@ -25,9 +25,9 @@ CONFIG: dict[str, Any] = {
     "models": {"smollm2": {"file": None, "path": "tiny.gguf", "n_ctx": 512}},
     "policies": {
         "base": {"model": "smollm2", "system_prompt": "helpful.txt", "max_tokens": 6},
-        "clone": {"like": "base"},
-        "cool": {"like": "base", "temperature": 0.8},
         "other": {"like": "base", "system_prompt": "other.txt"},
+        "cool": {"like": "base", "temperature": 0.8},
+        "clone": {"like": "base"},
     },
     "coverages": ["0.25", "0.5"],
     "estimators": ["calibrated-ips", "direct", "snips"],

@@ -61,6 +61,12 @@ def open_model(snakemake: Any, n_ctx: int) -> Iterator[tuple[Any, str]]:
         yield opened, schemas.read_json(snakemake.input.model)["sha256"]
 
 
+def same_tokenizer(snakemake: Any) -> bool:
+    """Do the job's model and the one that generated the responses share their token ids?"""
+    records = [schemas.read_json(path) for path in (snakemake.input.model, snakemake.input.generated_by)]
+    return records[0]["tokenizer_sha256"] == records[1]["tokenizer_sha256"]
+
+
 def text(path: str | list[str]) -> str | None:
     """The text of a prompt file, stripped; None for a rule input that is not there."""
     return Path(path).read_text(encoding="utf-8").strip() if path else None

@@ -8,7 +8,7 @@ response depends on them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -79,20 +79,20 @@ def logprobs(
     system_prompt: str | None,
     samplings: Sequence[Sampling],
     drawn_from: Sampling | None,
+    same_tokenizer: bool,
     journal: Journal,
 ) -> list[Row]:
     """Log probabilities of responses in one scoring context: a row for each response and sampling.
 
     drawn_from: the sampling that drew the responses when this is the context they were drawn in, else None.
-    A response of this model is scored by the token ids it was generated with; one of another model by tokenising its text
-    (without control tokens) and the end-of-turn token where it stopped by itself.
+    same_tokenizer: whether this model shares its token ids with the one that generated (see `response_tokens`).
     """
     keys: dict[tuple[str, Sampling], str] = {}
     passes: dict[str, scorer.Item] = {}
     wanted: list[tuple[Row, str]] = []
     for row in rows:
         prompt_ids = chat.render(model, system_prompt, row["prompt"])
-        response_ids = response_tokens(model, model_sha256, row)
+        response_ids = response_tokens(model, row, same_tokenizer=same_tokenizer)
         fits = len(prompt_ids) + len(response_ids) <= model.n_ctx
         name = digest({"model": model_sha256, "prompt_ids": prompt_ids, "response_ids": response_ids, "fits": fits})
         passes[name] = scorer.Item(name, prompt_ids, response_ids)
@@ -122,9 +122,14 @@ def logprobs(
     ]
 
 
-def response_tokens(model: Any, model_sha256: str, row: Row) -> tuple[int, ...]:
-    """Token ids of a response for this model; empty where there is no response."""
-    if row["model_sha256"] == model_sha256 or row["status"] != "ok":
+def response_tokens(model: Any, row: Row, *, same_tokenizer: bool) -> tuple[int, ...]:
+    """Token ids of a response for this model; empty where there is no response.
+
+    With the same tokenizer they are the ids that were generated: tokenising the text again often gives others. Otherwise
+    the text is tokenised, control tokens written in it staying text, and the end of turn is added where the response
+    stopped by itself.
+    """
+    if same_tokenizer or row["status"] != "ok":
         return tuple(row["token_ids"])
     ids = tuple(model.tokenize(row["response"], special=False))
     return (*ids, model.end_of_turn) if row["finish_reason"] == "stop" else ids
@@ -148,15 +153,23 @@ def _unjournalled(record: Row) -> Row:
     }
 
 
-def items(rows: Iterable[Row], references: Mapping[str, Mapping[str, Any]] | None = None) -> list[Item]:
-    """Responses as items to be graded, with the reference of their prompts where a grader reads it."""
+def items(
+    rows: Iterable[Row],
+    *,
+    references: Mapping[str, Mapping[str, Any]] | None = None,
+    tokens: Callable[[Row], tuple[int, ...]] = lambda row: tuple(row["token_ids"]),
+) -> list[Item]:
+    """Responses as items to be graded, with the reference of their prompts where a grader reads it.
+
+    tokens: token ids of a response for the grader's model.
+    """
     return [
         Item(
             prompt_id=row["prompt_id"],
             draw_idx=row["draw_idx"],
             prompt=row["prompt"],
             response=row["response"],
-            token_ids=tuple(row["token_ids"]),
+            token_ids=tokens(row),
             reference=references.get(row["prompt_id"]) if references else None,
         )
         for row in rows

@@ -44,7 +44,6 @@ rule validate:
     conda:
         "../../envs/stats.yaml"
     params:
-        policies=list(CONFIG.policies),
         code=code_hash("arena_cje.validation"),
     script:
         "../scripts/validate.py"

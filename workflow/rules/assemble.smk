@@ -13,7 +13,6 @@ def made_from():
         "policies": {name: generation(name) | {"context": block.context} for name, block in CONFIG.policies.items()},
         "judge": CONFIG.judge.model_dump(),
         "oracle": {"provider": CONFIG.oracle.provider, "target_labels": CONFIG.oracle.target_labels},
-        "models": MODELS,
         "versions": {"score": scorer.VERSION, "judge": llama_cpp.VERSION, "oracle": reference.VERSION},
     }
 

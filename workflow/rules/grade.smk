@@ -5,6 +5,7 @@ from arena_cje import judging
 from arena_cje.labeling import canonical as canonical_coverage
 from arena_cje.providers import llama_cpp, reference
 
+said(reference.check, SAMPLE)
 RUBRIC = resource_file(CONFIG.judge.rubric, "judges")
 
 
@@ -32,6 +33,7 @@ rule judge:
         system_prompt=resource_file(said(judging.load_rubric, Path(RUBRIC)).system_prompt, "policies"),
         model=f"results/models/{CONFIG.judge.model}.json",
         gguf=ancient(gguf(CONFIG.judge.model)),
+        generated_by=lambda w: f"results/models/{CONFIG.policies[w.policy].model}.json",
     output:
         "results/judge/{policy}/{shard}.jsonl",
     log:

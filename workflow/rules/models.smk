@@ -1,16 +1,26 @@
 # The models: fetched and checked once, their hash recorded. resources/models/MODELS.yaml -> results/models/{model}.json
 
+from arena_cje.llama import fetch
+
+MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"
+
 
 def gguf(model):
-    """The GGUF file of a configured model."""
+    """The GGUF file of a configured model; a name without a recipe, or a path without a file, ends the workflow."""
     block = CONFIG.models[model]
-    return block.path or str(RESOURCES / "models" / block.file)
+    if block.path:
+        said(fetch.check_magic, block.path)
+        return block.path
+    file = RESOURCES / "models" / block.file
+    if not file.exists():
+        said(fetch.read_entry, block.file, MODELS_YAML)
+    return str(file)
 
 
 rule fetch_model:
     """Fetch {wildcards.file} and check its hash"""
     input:
-        ancient(RESOURCES / "models" / "MODELS.yaml"),
+        ancient(MODELS_YAML),
     output:
         str(RESOURCES / "models" / "{file}.gguf"),
     log:
@@ -33,5 +43,6 @@ rule register_model:
         "../../envs/llama.yaml"
     params:
         sha256=lambda w: CONFIG.models[w.model].sha256,
+        n_ctx=lambda w: CONFIG.models[w.model].n_ctx,
     script:
         "../scripts/register_model.py"

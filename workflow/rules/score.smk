@@ -9,6 +9,7 @@ rule score:
         responses=f"results/responses/{BASE}/{{shard}}.jsonl",
         model=lambda w: f"results/models/{CONFIG.contexts[w.context].model}.json",
         gguf=lambda w: ancient(gguf(CONFIG.contexts[w.context].model)),
+        generated_by=f"results/models/{CONFIG.policies[BASE].model}.json",
         system_prompt=lambda w: SYSTEM_PROMPTS[CONFIG.contexts[w.context].system_prompt],
     output:
         "results/logprobs/{context}/{shard}.parquet",

@@ -1,6 +1,7 @@
 """Assemble the logged data set at one coverage, and the summary of what it was made from and what was dropped."""
 
 import json
+from pathlib import Path
 
 from arena_cje import assemble, dataset, schemas
 from arena_cje.jobs import job, report
@@ -11,15 +12,10 @@ with job(snakemake) as log:
         schemas.RESPONSES.read(snakemake.input.responses),
         schemas.GRADES.read(snakemake.input.judge),
         schemas.GRADES.read(snakemake.input.oracle),
-        {
-            policy: schemas.LOGPROBS.read(path)
-            for policy, path in zip(made_from["policies"], snakemake.input.logprobs, strict=True)
-        },
+        {Path(path).stem: schemas.LOGPROBS.read(path) for path in snakemake.input.logprobs},
         base_policy=made_from["base_policy"],
     )
-    models = {
-        model: schemas.read_json(path) for model, path in zip(made_from["models"], snakemake.input.models, strict=True)
-    }
+    models = {Path(path).stem: schemas.read_json(path) for path in snakemake.input.models}
     summary |= {
         "coverage": snakemake.wildcards.coverage,
         "provenance": made_from | {"models": models, "code": snakemake.params.code},

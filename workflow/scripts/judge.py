@@ -1,18 +1,22 @@
 """Judge one shard of responses."""
 
+from functools import partial
 from pathlib import Path
 
 from arena_cje import judging, schemas, stages
-from arena_cje.jobs import job, journal, open_model, text
+from arena_cje.jobs import job, journal, open_model, same_tokenizer, text
 from arena_cje.providers.llama_cpp import Judge
 
 with job(snakemake):
+    policy = snakemake.wildcards.policy
     rubric = judging.load_rubric(Path(snakemake.input.rubric))
-    items = stages.items(schemas.RESPONSES.read(snakemake.input.responses))
+    responses = schemas.RESPONSES.read(snakemake.input.responses)
+    shared = same_tokenizer(snakemake)
     with (
         open_model(snakemake, snakemake.params.n_ctx) as (model, sha256),
-        journal(snakemake, f"judge/{snakemake.wildcards.policy}") as kept,
+        journal(snakemake, f"judge/{policy}") as kept,
     ):
+        items = stages.items(responses, tokens=partial(stages.response_tokens, model, same_tokenizer=shared))
         grader = Judge(model, sha256, rubric, text(snakemake.input.system_prompt))
         rows = stages.grades(grader, items, journal=kept)
     schemas.GRADES.write(snakemake.output[0], rows)

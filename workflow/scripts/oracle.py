@@ -11,5 +11,5 @@ with job(snakemake):
     references = {row["prompt_id"]: row.get("reference") for row in schemas.PROMPTS.read(snakemake.input.prompts)}
     known = {row["item"]: row for row in schemas.GRADES.read(snakemake.input.lower)} if snakemake.input.lower else None
     with journal(snakemake, f"oracle/{w.policy}") as kept:
-        rows = stages.grades(Oracle(), stages.items(wanted, references), journal=kept, known=known)
+        rows = stages.grades(Oracle(), stages.items(wanted, references=references), journal=kept, known=known)
     schemas.GRADES.write(snakemake.output[0], rows)

