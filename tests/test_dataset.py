@@ -49,7 +49,7 @@ def test_arrays_keep_rows_and_declared_order(lines):
     assert logged.log_ratio.tolist() == [[-2.0, 1.0], [-2.0, 1.0]]
     assert logged.judge_score.tolist() == [0.5, 1.0]
     assert logged.labelled.tolist() == [True, False]
-    assert dropped == {"n_read": 2, "n_kept": 2, "dropped": {}, "n_labels_dropped": 0}
+    assert dropped == {"n_responses": 2, "n_rows": 2, "dropped": {}, "n_labels_dropped": 0}
     assert load_logged(lines(logged_row("a")), policies=("p", "q"))[0].log_ratio.tolist() == [[1.0, -2.0]]
 
 
@@ -81,7 +81,7 @@ def test_score_and_label_may_stand_under_metadata_but_not_disagree(lines):
 def test_a_row_without_a_score_is_dropped_and_counted(lines):
     logged, dropped = load_logged(lines(logged_row("a", judge_score=None), logged_row("b")))
     assert logged.prompt_id.tolist() == ["b"]
-    assert dropped == {"n_read": 2, "n_kept": 1, "dropped": {"no judge score": 1}, "n_labels_dropped": 1}
+    assert dropped == {"n_responses": 2, "n_rows": 1, "dropped": {"no judge score": 1}, "n_labels_dropped": 1}
 
 
 def test_a_missing_log_probability_leaves_its_row_out_for_that_policy_alone(lines):
@@ -266,7 +266,7 @@ def test_bring_masks_every_copy_of_a_response(brought, tmp_path, coverage, kept)
 def test_bring_keeps_a_share_of_the_targets_labels(brought):
     _, fresh, summary = bring(*brought, 0.5, 42, 0.25)
     assert sum(row["oracle_label"] is not None for row in fresh["q"]) == 10
-    assert summary["fresh_draws"]["q"] == {"n_read": 40, "n_labels_found": 40, "n_labels": 10}
+    assert summary["fresh_draws"]["q"] == {"n_responses": 40, "n_labels_found": 40, "n_labels": 10}
 
 
 def test_bring_refuses_base_draws_that_contradict_the_logged_rows(brought, lines):

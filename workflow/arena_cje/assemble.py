@@ -62,7 +62,7 @@ def logged_rows(
         "target_policies": targets,
         "n_responses": len(responses),
         "n_rows": len(rows),
-        "n_labelled": sum(row["oracle_label"] is not None for row in rows),
+        "n_oracle": sum(row["oracle_label"] is not None for row in rows),
         "dropped": dict(dropped),
         "not_scored": {policy: not_scored[policy] for policy in targets},
         "finish_reasons": dict(Counter(str(response["finish_reason"]) for response in responses)),

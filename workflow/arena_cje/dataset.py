@@ -8,7 +8,7 @@ order of a hash of the prompt id.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,12 +107,27 @@ def read_draws(source: Source, policy: str) -> list[Response]:
     return sorted(responses, key=lambda response: response.draw_idx)
 
 
+def draw_paths(folder: Path, known: Collection[str] = ()) -> dict[str, Path]:
+    """Files of fresh draws by policy; `known` policies may have a name that itself ends in `_responses`."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such directory of fresh draws")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        short = path.stem.removesuffix("_responses")
+        name = path.stem if path.stem in known else short
+        if name not in found or path.stem == f"{name}_responses":
+            found[name] = path
+    if not found:
+        raise UserError(f"{folder}: no fresh draws in it; expected files POLICY_responses.jsonl or POLICY.jsonl")
+    return found
+
+
 def find_draws(fresh_draws: str | Path | Mapping[str, Source], base: str, policies: Sequence[str]) -> dict[str, Source]:
     """Where the fresh draws of each target lie, the base's among them when they are there.
 
     In a directory `{policy}_responses.jsonl` is preferred to `{policy}.jsonl`.
     """
-    found = dict(fresh_draws) if isinstance(fresh_draws, Mapping) else _files(Path(fresh_draws), {base, *policies})
+    found = dict(fresh_draws) if isinstance(fresh_draws, Mapping) else draw_paths(Path(fresh_draws), {base, *policies})
     where = "fresh_draws" if isinstance(fresh_draws, Mapping) else str(fresh_draws)
     for name in found:
         if policies and name not in (base, *policies):
@@ -157,7 +172,7 @@ def bring(
             load_draws(source, name, [response.prompt_id for response in scored])
             keep = first_come([draw.prompt_id for draw in draws], seed, target_labels, _labelled(draws)).mask
         fresh[name] = mask([identified(draw) for draw in draws], keep)
-        counts[name] = {"n_read": len(draws), "n_labels_found": int(_labelled(draws).sum()), "n_labels": int(sum(keep))}
+        counts[name] = {"n_responses": len(draws), "n_labels_found": int(_labelled(draws).sum()), "n_labels": int(sum(keep))}
     summary = _counts(responses, scored) | {
         "base_policy": base,
         "target_policies": list(policies or (name for name in sources if name != base)),
@@ -214,25 +229,11 @@ def _counts(read: Sequence[Response], kept: Sequence[Response]) -> dict[str, Any
     dropped = len(read) - len(kept)
     lost = int(_labelled(read).sum() - _labelled(kept).sum())
     reasons = {NO_SCORE: dropped} if dropped else {}
-    return {"n_read": len(read), "n_kept": len(kept), "dropped": reasons, "n_labels_dropped": lost}
+    return {"n_responses": len(read), "n_rows": len(kept), "dropped": reasons, "n_labels_dropped": lost}
 
 
 def _labelled(responses: Sequence[Response]) -> np.ndarray:
     return np.array([response.oracle_label is not None for response in responses], dtype=bool)
-
-
-def _files(folder: Path, known: set[str]) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such directory of fresh draws")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        short = path.stem.removesuffix("_responses")
-        name = path.stem if path.stem in known else short
-        if name not in found or path.stem == f"{name}_responses":
-            found[name] = path
-    if not found:
-        raise UserError(f"{folder}: no fresh draws in it; expected files POLICY_responses.jsonl or POLICY.jsonl")
-    return found
 
 
 def _same_labels(draws: Sequence[Response], kept: Sequence[Response]) -> list[bool]:

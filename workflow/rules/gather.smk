@@ -7,12 +7,12 @@ rule gather:
         expand("results/{{table}}/{shard}.jsonl", shard=SHARDS),
     output:
         "results/{table}.jsonl",
-    wildcard_constraints:
-        table="prompts|(responses|judge)/[^/]+|oracle/[^/]+/coverage_[^/]+",
     log:
         "logs/gather/{table}.log",
+    wildcard_constraints:
+        table="prompts|(responses|judge)/[^/]+|oracle/[^/]+/coverage_[^/]+",
+    localrule: True
     conda:
         "../../envs/stats.yaml"
-    localrule: True
     shell:
         "cat {input:q} > {output:q} 2> {log:q}"

@@ -2,6 +2,9 @@
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
 from arena_cje import dataset
 
+if not Path(CONFIG.logged_data).is_file():
+    raise WorkflowError(f"{CONFIG.logged_data}: no such file; logged_data is a JSONL file in the CJE format")
+
 IMPORTED = said(dataset.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
 
 
@@ -27,7 +30,7 @@ rule import_data:
         fresh_draws=CONFIG.fresh_draws,
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,
-        base_policy=BASE,
+        base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
         code=code_hash("arena_cje.dataset"),
     script:
         "../scripts/import_data.py"
