@@ -1,6 +1,6 @@
 # make run     sets up .venv and runs the default experiment to its first estimate
 # make test    sets up .venv and runs the tests
-# make bench   benchmarks (ONLY=group for one)        make lint   formatting and style
+# make lint    checks formatting and style
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 TARGET ?= results/coverage_0.1/calibrated-ips.json
@@ -28,13 +28,13 @@ setup: .venv/.ready
 # After Snakemake itself was killed it leaves a lock; it is taken away when no other Snakemake works in this folder.
 run: .venv/.ready
 	@$(BIN)/arena-cje unlock
-	@$(BIN)/snakemake --cores $(CORES) --no-hooks $(TARGET)
+	@$(BIN)/snakemake --cores $(CORES) --no-hooks --quiet rules host -- $(TARGET)
 	@$(BIN)/arena-cje show $(TARGET)
 
 test: .venv/.ready
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.ready
-	$(BIN)/ruff check workflow tests benchmarks
-	$(BIN)/ruff format --check workflow tests benchmarks
+	$(BIN)/ruff check workflow tests
+	$(BIN)/ruff format --check workflow tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules

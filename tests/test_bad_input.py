@@ -148,6 +148,21 @@ def test_prompts_longer_than_the_context_are_rows_with_a_status(run):
     assert json.loads(run.path("coverage_0.5/direct.json").read_text())["metadata"]["n_samples"] == 23
 
 
+def test_a_response_too_long_for_one_context_is_left_out_for_that_policy_alone(run):
+    rows = [json.loads(line) for line in (run.directory / "prompts.jsonl").read_text().splitlines()]
+    rows[5]["prompt"] = "x" * 300
+    (run.directory / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run.directory / "other.txt").write_text("y" * 200)
+    run.snakemake("results/coverage_0.5/snips.json")
+    summary = json.loads(run.path("coverage_0.5/summary.json").read_text())
+    assert (summary["n_rows"], summary["dropped"]) == (24, {})
+    assert summary["not_scored"] == {"other": 1, "cool": 0, "clone": 0}
+    result = json.loads(run.path("coverage_0.5/snips.json").read_text())
+    assert result["n_used"] == {"base": 24, "other": 23, "cool": 24, "clone": 24}
+    codes = [reason["code"] for reason in result["verdicts"]["other"]["reasons"]]
+    assert "rows_left_out" in codes
+
+
 def test_a_missing_key_of_a_rubric(run):
     (run.directory / "mine.yaml").write_text("kind: likelihood\ntemprature: 1\n")
     run.config["judge"] = {"model": "smollm2", "rubric": "mine.yaml"}

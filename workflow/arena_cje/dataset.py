@@ -172,7 +172,11 @@ def bring(
             load_draws(source, name, [response.prompt_id for response in scored])
             keep = first_come([draw.prompt_id for draw in draws], seed, target_labels, _labelled(draws)).mask
         fresh[name] = mask([identified(draw) for draw in draws], keep)
-        counts[name] = {"n_responses": len(draws), "n_labels_found": int(_labelled(draws).sum()), "n_labels": int(sum(keep))}
+        counts[name] = {
+            "n_responses": len(draws),
+            "n_labels_found": int(_labelled(draws).sum()),
+            "n_labels": int(sum(keep)),
+        }
     summary = _counts(responses, scored) | {
         "base_policy": base,
         "target_policies": list(policies or (name for name in sources if name != base)),

@@ -1,0 +1,85 @@
+"""What the project says of itself is true: pins agree, documents name what exists, the wiring is clean."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_run import ROOT, SNAKEMAKE
+
+PINS = {
+    match[1].lower().replace("_", "-"): match[2]
+    for match in re.finditer(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.name)
+def test_conda_environments_have_the_pins_of_constraints(path):
+    dependencies = yaml.safe_load(path.read_text())["dependencies"]
+    flat = [part for item in dependencies for part in (item["pip"] if isinstance(item, dict) else [item])]
+    pinned = dict(re.fullmatch(r"([\w-]+) ?==?([\d.]+)", item).groups() for item in flat if "=" in item)
+    del pinned["python"]
+    assert pinned == {name: PINS[name] for name in pinned}
+
+
+def test_every_dependency_is_pinned():
+    text = (ROOT / "pyproject.toml").read_text()
+    named = re.findall(r'^  "([\w-]+)>=', text, re.MULTILINE)
+    assert named
+    assert set(named) <= set(PINS)
+
+
+def test_every_rule_logs_and_has_an_environment():
+    done = subprocess.run([*SNAKEMAKE, "--lint", "json"], cwd=ROOT, capture_output=True, text=True)
+    assert "No log directive" not in done.stdout
+    assert "Specify a conda environment" not in done.stdout
+
+
+def test_every_script_and_rule_file_is_used():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    for script in (ROOT / "workflow" / "scripts").glob("*.py"):
+        assert f"scripts/{script.name}" in rules
+    included = (ROOT / "workflow" / "Snakefile").read_text()
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        assert f"rules/{path.name}" in included
+
+
+def test_importing_the_library_is_cheap():
+    code = "import sys, arena_cje; sys.exit(any(name in sys.modules for name in ('polars', 'scipy', 'llama_cpp')))"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
+    assert done.returncode == 0
+
+
+def test_reading_the_workflow_imports_no_engine():
+    """The DAG is built on every start; what only jobs need must not be imported for it."""
+    code = "import sys; from arena_cje.llama import generator, scorer; from arena_cje.providers import llama_cpp, reference;"
+    code += "from arena_cje import config, targets, prompts; sys.exit(any(m in sys.modules for m in ('llama_cpp', 'scipy', 'polars')))"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("document", ["README.md", "config/README.md", "docs/features.md"])
+def test_files_that_documents_name_exist(document):
+    text = (ROOT / document).read_text()
+    named = set(re.findall(r"`((?:config|resources|workflow|tests|profiles|envs)/[\w./-]+\.\w+)`", text))
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert not missing
+
+
+def test_the_readme_names_the_commands_of_the_makefile():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in ("run", "test", "lint"):
+        assert f"make {target}" in readme
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_no_path_of_a_machine_is_in_the_project():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    own = Path(__file__).name
+    for name in files:
+        if name.endswith((".py", ".smk", ".md", ".yaml", ".toml", ".txt")) and not name.endswith(own):
+            assert not re.search(r"(?<![\w./-])/(?:home|root|Users)/\w", (ROOT / name).read_text()), name
