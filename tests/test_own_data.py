@@ -6,9 +6,10 @@ import json
 import os
 from pathlib import Path
 
-import arena_cje
 import numpy as np
 import pytest
+
+import arena_cje
 from arena_cje import simulate
 from workflow_run import Run
 

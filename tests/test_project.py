@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from workflow_run import ROOT, SNAKEMAKE
 
 PINS = {
@@ -56,8 +57,13 @@ def test_importing_the_library_is_cheap():
 
 def test_reading_the_workflow_imports_no_engine():
     """The DAG is built on every start; what only jobs need must not be imported for it."""
-    code = "import sys; from arena_cje.llama import generator, scorer; from arena_cje.providers import llama_cpp, reference;"
-    code += "from arena_cje import config, targets, prompts; sys.exit(any(m in sys.modules for m in ('llama_cpp', 'scipy', 'polars')))"
+    code = (
+        "import sys\n"
+        "from arena_cje import config, prompts, relations, targets\n"
+        "from arena_cje.llama import generator, scorer\n"
+        "from arena_cje.providers import llama_cpp, reference\n"
+        "sys.exit(any(name in sys.modules for name in ('llama_cpp', 'scipy', 'polars')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
     assert done.returncode == 0
 

@@ -6,9 +6,12 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import arena_cje
 import numpy as np
+import polars as pl
 import pytest
+import yaml
+
+import arena_cje
 from arena_cje import schemas
 from arena_cje.provenance import sha256
 from workflow_run import ROOT, Run
@@ -19,7 +22,11 @@ MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     """100 prompts of the shipped experiment: base responses, all contexts scored, judged, labelled; and unhelpful's truth."""
-    run = Run(tmp_path_factory.mktemp("real"), {"n_prompts": 100, "shard_size": 50})
+    policies = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["policies"]
+    again = {"again": {"like": "base", "system_prompt": "helpful_again.txt"}}
+    config = {"n_prompts": 100, "shard_size": 50, "policies": policies | again}
+    run = Run(tmp_path_factory.mktemp("real"), config)
+    (run.directory / "helpful_again.txt").write_text("You are a helpful assistant.")
     run.snakemake(
         "results/coverage_0.25/calibrated-ips.json",
         "results/oracle/base/coverage_1.0.jsonl",
@@ -52,6 +59,12 @@ def test_the_clone_is_the_base(run):
     result = arena_cje.load(run.path("coverage_0.25/calibrated-ips.json"))
     base = result.summary(result.base_policy)
     assert result.summary("clone")["estimate"] == pytest.approx(base["estimate"], abs=1e-12)
+
+
+def test_a_pass_of_its_own_has_the_same_bits(run):
+    """`again` has the base's words in a file of its own, so it is scored by passes that share nothing with the base's."""
+    shared, own = (pl.read_parquet(run.path(f"logprobs/{policy}.parquet")) for policy in ("base", "again"))
+    assert shared.equals(own)
 
 
 def test_no_policy_but_the_clone_is_the_base(run):
