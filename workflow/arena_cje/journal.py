@@ -40,7 +40,11 @@ class Journal:
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "ab+")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process that works on %s", self.path)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         if self.fresh and self.path.stat().st_size:
             self._set_aside()
         self.records = dict(read(self.path))
