@@ -112,10 +112,29 @@ def test_intervals_contain_their_estimates(result):
 def test_the_standard_error_is_made_of_its_components(result):
     for policy in ("base", *result.policies):
         made = result.document["se_components"][policy]
-        assert np.hypot(made["sampling"], made["oracle"]) == pytest.approx(result.summary(policy)["se"], rel=1e-12)
+        parts = np.array([made["sampling"], made["oracle"], made["cap_bias"]])
+        assert np.sqrt(np.sum(parts**2)) == pytest.approx(result.summary(policy)["se"], rel=1e-12)
         spread = np.array(made["jackknife_deviations"])
         folds = made["n_jackknife"]
         assert np.sqrt((folds - 1) / folds * np.sum(spread**2)) == pytest.approx(made["oracle"], rel=1e-9)
+
+
+def test_what_capped_weights_did_to_an_estimate_is_written_down(data):
+    result = arena_cje.analyze(data / "logged.jsonl", var_cap=0.01)
+    plain = arena_cje.analyze(data / "logged.jsonl")
+    drawn = result.summary("near")["estimate"] - plain.summary("near")["estimate"]
+    assert result.document["se_components"]["near"]["cap_bias"] == pytest.approx(drawn, abs=1e-9)
+    assert drawn < -0.001
+    assert [plain.document["se_components"][name]["cap_bias"] for name in ("base", "same", "near")] == [0, 0, 0]
+
+
+def test_labels_that_speak_for_the_base_policy_are_shown(data, result):
+    found = result.document["metadata"]["diagnostics"]["base"]
+    assert 0.8 < found["label_share"] <= 1
+    assert found["effective_labels"] == pytest.approx(120 * found["label_share"])
+    assert result.to_frame().row(-1, named=True)["effective_labels"] == found["effective_labels"]
+    shown = next(line for line in repr(result).splitlines() if line.startswith("base"))
+    assert shown.split()[-2:] == [f"{found['effective_labels']:.0f}", "ok"]
 
 
 def test_weights_are_described_as_used_and_as_they_were(data):
@@ -244,7 +263,7 @@ def test_fresh_draws_name_the_targets_where_nothing_is_scored(data, tmp_path):
     [
         ({"estimator": "calibratd-ips"}, "unknown estimator 'calibratd-ips'.*calibrated-ips"),
         ({"estimator": "direct"}, "'direct' needs fresh draws"),
-        ({"fresh_draws": "gone"}, "no such directory"),
+        ({"fresh_draws": "gone"}, "gone: no such "),
         ({"oracle_coverage": 0.0}, "oracle_coverage must lie in"),
         ({"oracle_coverage": 1.5}, "oracle_coverage must lie in"),
         ({"oracle_coverage": 0.001}, "at least 4 prompts"),

@@ -23,9 +23,10 @@ def run(tmp_path, tiny_model) -> Run:
 
 
 def refused(run: Run, sentence: str, *arguments: str) -> None:
-    """Snakemake fails before any job and says the sentence on one line."""
+    """Snakemake fails before any job, and its last line is the sentence."""
     said = run.snakemake("-n", *arguments, ok=False)
-    assert any(sentence in line for line in said.splitlines()), said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("ERROR ") and sentence in last, said
     assert "Traceback" not in said
 
 
@@ -84,7 +85,7 @@ def test_a_damaged_model_file(run, tiny_model):
 
 def test_a_missing_system_prompt(run):
     (run.directory / "other.txt").unlink()
-    refused(run, "no file 'other.txt' in the working directory or in resources/policies/")
+    refused(run, "config: no file 'other.txt' in")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,28 @@ def test_draws_that_are_not_there(tmp_path):
 
 
 def test_logged_data_that_is_not_there(tmp_path):
-    refused(Run(tmp_path, {"logged_data": "nowhere.jsonl"}), "nowhere.jsonl: no such file")
+    refused(Run(tmp_path, {"logged_data": "nowhere.jsonl"}), f"nowhere.jsonl: no such file in {tmp_path}")
+
+
+def test_results_are_not_brought_along_to_their_own_place(tmp_path):
+    place = tmp_path / "results" / "coverage_0.5"
+    place.mkdir(parents=True)
+    (place / "cje_dataset.jsonl").write_text(json.dumps(LOGGED))
+    run = Run(tmp_path, {"logged_data": "results/coverage_0.5/cje_dataset.jsonl"})
+    refused(run, "lies among the results of this working directory", "results/coverage_0.5/snips.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"prompt_id,judge_score\na,0.5\n", "is not JSONL, it begins with 'prompt_id,judge_score'"),
+        (b"\x1f\x8b\x08\x00", "is compressed"),
+        (b'[{"prompt_id": "a"}]', "is one JSON array"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, content, sentence):
+    (tmp_path / "mine.jsonl").write_bytes(content)
+    job_fails(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
 
 
 def test_the_command_line_says_one_sentence(tmp_path):

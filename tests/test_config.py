@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_coverages_may_be_written_as_numbers(raw):
         (("models", "smollm2", "path"), "x.gguf", "not both or neither"),
         (("n_prompts",), 0, "greater than or equal to 1, got 0"),
         (("fresh_draws",), "folder", "without `logged_data`"),
+        (("policies",), ["base", "clone"], "expected a block for each policy"),
+        (("policies",), {}, "base policy 'base' is not under `policies`; defined: none"),
+        (("policies", "clone"), "base", "`policies.clone`: expected a block of keys, got 'base'"),
+        (("estimators",), ["snips", "snips"], "`estimators` lists 'snips' more than once"),
+        (("coverages",), ["0.1", 0.1], "`coverages` lists '0.1' more than once"),
+        (("oracle", "truth"), "some", "unable to parse string as a number, got 'some'"),
+        (("oracle", "truth"), 2, "less than or equal to 1, got 2"),
+        (("oracle", "target_labels"), 0.2, "no estimator of this version uses labels of the targets' own responses"),
         (("judge",), None, "`judge` is missing"),
         (("verdict",), {"few_lables": 3}, "few_lables"),
     ],
@@ -94,9 +103,42 @@ def test_own_data_needs_no_policies():
     assert config.policies == {}
 
 
+def test_own_policies_replace_the_shipped_ones(raw):
+    own = {"policies": {"base": {"model": "smollm2"}, "mine": {"like": "base", "temperature": 0.5}}}
+    merged = raw | {"policies": raw["policies"] | own["policies"]}
+    assert list(parse(merged, own=own).policies) == ["base", "mine"]
+    with pytest.raises(UserError, match="defined: none"):
+        parse(raw, own={"policies": {}})
+
+
+def test_a_path_of_ones_own_replaces_the_shipped_file(raw):
+    raw["models"]["smollm2"]["path"] = "mine.gguf"
+    model = parse(raw, own={"models": {"smollm2": {"path": "mine.gguf"}}}).models["smollm2"]
+    assert (model.path, model.file) == ("mine.gguf", None)
+
+
+def test_a_context_has_a_name_that_is_good_in_a_path(raw):
+    raw["policies"]["clone"]["system_prompt"] = "folder/my grüß prompt.txt"
+    assert parse(raw).policies["clone"].context == "smollm2-my_gr_prompt"
+    raw["policies"]["cool"]["system_prompt"] = "my_gr_prompt.txt"
+    assert "would share the name 'smollm2-my_gr_prompt'" in refused(raw)
+
+
+def test_the_example_of_a_threshold_is_a_threshold(raw):
+    example = re.search(r"verdict: .*e\.g\. (\{.*?\})", Path("config/config.yaml").read_text())[1]
+    raw["verdict"] = yaml.safe_load(example)
+    assert parse(raw).verdict
+
+
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
+        ("./results/coverage_0.10/snips.json", "write coverage_0.1"),
+        ("results/oracle/base/coverage_0.10.jsonl", "write coverage_0.1"),
+        ("results/responses/base.json", "(did you mean 'results/responses/base.jsonl'?)"),
+        ("results/coverage_0.1/snips.jsn", "(did you mean 'results/coverage_0.1/snips.json'?)"),
+        ("results/models/foo.json", "no such target"),
+        ("results/coverage_0.1", "no such target"),
         ("results/coverage_0.10/calibrated-ips.json", "write coverage_0.1"),
         ("results/coverage_2/calibrated-ips.json", "(0, 1]"),
         ("results/coverage_0.1/calibrated-isp.json", "did you mean 'calibrated-ips'?"),
@@ -111,10 +153,18 @@ def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence):
 
 
 def test_targets_that_can_be_made_pass(raw):
-    targets.check(
-        ["results/coverage_0.33/raw-ips.csv", "results/coverage_0.1/validation.csv", "results/prompts.jsonl", "all"],
-        parse(raw),
-    )
+    words = ["-n", "results/coverage_0.33/raw-ips.csv", "results/coverage_0.1/validation.csv", "results/prompts.jsonl"]
+    words += ["results/oracle/clone/coverage_0.7/0003.jsonl", "results/logprobs/smollm2-helpful/0001.parquet", "all"]
+    words += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
+    targets.check(words, parse(raw))
+
+
+def test_a_validation_without_a_truth_is_refused(raw):
+    raw["oracle"]["truth"] = "none"
+    with pytest.raises(UserError, match="`oracle.truth` is none"):
+        targets.check(["results/coverage_0.1/validation.csv"], parse(raw))
+    with pytest.raises(UserError, match="data brought along"):
+        targets.check(["results/coverage_0.1/validation.csv"], parse({"logged_data": "mine.jsonl"}))
 
 
 def test_files_are_found_in_the_working_directory_first(tmp_path, monkeypatch):

@@ -211,7 +211,7 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
         find_draws(tmp_path / "fresh", "base", ("q",))
     with pytest.raises(UserError, match="no fresh draws of target policy 'r'"):
         find_draws(tmp_path / "fresh", "base", ("q", "p", "r"))
-    with pytest.raises(UserError, match="no such directory"):
+    with pytest.raises(UserError, match="no such folder"):
         find_draws(tmp_path / "gone", "base", ("q",))
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from arena_cje import estimators
 from arena_cje.errors import UserError
-from arena_cje.estimation.estimate import Options, evaluate
-from arena_cje.estimation.records import Draws
+from arena_cje.estimation.estimate import OUTER_SEED, Options, evaluate
+from arena_cje.estimation.folds import deal
+from arena_cje.estimation.records import Draws, PolicyData, Rewards
+from arena_cje.estimation.weights import hajek
 from arena_cje.simulate import Target, World, draw, truth
 from worlds import healthy, take, take_draws
 
@@ -107,6 +109,81 @@ def test_snips_by_hand():
     assert found.se == pytest.approx(residual.std(ddof=1) / np.sqrt(len(residual)))
 
 
+def test_raw_ips_cuts_weights_at_a_hundred_unless_told():
+    logged, _, _ = healthy(n=1000)
+    log_ratio = logged.log_ratio.copy()
+    log_ratio[:, 0] = 0
+    log_ratio[0, 0] = np.log(999)  # half of the total: mean-one weights of 500 and 1/2
+    found = evaluate("raw-ips", replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    weight = found.weights["better"].stabilised
+    assert weight[0] / weight[1] == pytest.approx(100 / (1000 / 1998))
+
+
+def held_out_by_hand(found, logged):
+    """Calibrated scores (n,), each from a calibrator that did not see the row's fold."""
+    fitted = found.calibration
+    return np.array([fitted.cross_fitted[k](s) for k, s in zip(fitted.fold, logged.judge_score, strict=True)])
+
+
+def test_influence_functions_use_held_out_rewards():
+    logged, draws, _ = healthy()
+    weight = hajek(logged.log_ratio[:, 0])
+    for name in ("snips", "raw-ips"):
+        found = evaluate(name, logged, None, OPTIONS)
+        reward = held_out_by_hand(found, logged)
+        expected = weight * (reward - np.mean(weight * reward))
+        assert found.estimates["better"].influence == pytest.approx(expected, abs=1e-12)
+        assert found.base.influence == pytest.approx(reward - reward.mean(), abs=1e-12)
+    found = evaluate("direct", logged, draws, OPTIONS)
+    reward = held_out_by_hand(found, replace(logged, judge_score=draws["better"].judge_score[:, 0]))
+    assert found.estimates["better"].influence == pytest.approx(reward - reward.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("coverage", [0.25, 1.0])
+def test_influence_of_calibrated_ips_by_hand(coverage):
+    """Fitted weights on the reward, and what raw ones add on the calibrated score."""
+    logged, _, _ = healthy(coverage=coverage)
+    found = evaluate("calibrated-ips", logged, None, OPTIONS)
+    estimate, weights = found.estimates["better"], found.weights["better"]
+    score = held_out_by_hand(found, logged)
+    reward = logged.oracle_label if coverage == 1 else score
+    centred = weights.stabilised * (reward - np.mean(weights.stabilised * reward))
+    influence = centred + (weights.raw - weights.stabilised) * (score - estimate.value)
+    assert estimate.influence == pytest.approx(influence - influence.mean(), abs=1e-12)
+
+
+def test_the_jackknife_fits_the_weights_again():
+    """Without a fold of labels the calibrated score is another one, and so are weights that are monotone in it."""
+    logged, _, _ = healthy()
+    found = evaluate("calibrated-ips", logged, None, OPTIONS)
+    n = len(logged.prompt_id)
+    inner, outer = (deal(logged.prompt_id, np.ones(n, bool), 5, seed) for seed in (42, 42 + OUTER_SEED))
+    data, no_draws = PolicyData(logged.log_ratio[:, 0], inner, outer), np.empty((n, 0))
+    for k, calibrator in enumerate(found.calibration.jackknife):
+        reward = calibrator(logged.judge_score)
+        rewards = Rewards(reward, reward, reward, no_draws, no_draws)
+        expected = estimators.get("calibrated-ips").estimate(data, rewards, OPTIONS).value
+        assert found.estimates["better"].jackknife[k] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_bias_of_capped_weights_is_measured_against_uncapped_ones():
+    logged, _, values = draw(World(targets={"far": Target(1.2)}, prompt_share=0.0), 2000, seed=0)
+    found = evaluate("calibrated-ips", logged, None, OPTIONS)
+    free = evaluate("calibrated-ips", logged, None, Options(var_cap=np.inf, ess_floor=1e-9)).estimates["far"]
+    far = found.estimates["far"]
+    assert far.bias == pytest.approx(far.value - free.value, abs=1e-12)
+    assert far.bias < -0.03 and abs(far.bias) > 0.7 * abs(far.value - values["far"])
+    assert free.bias == found.base.bias == 0
+    assert far.jackknife != pytest.approx(free.jackknife, abs=0.01)
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_no_bias_is_taken_where_no_cap_binds(name):
+    logged, draws, _ = healthy()
+    found = evaluate(name, logged, draws, OPTIONS)
+    assert [estimate.bias for estimate in (found.base, *found.estimates.values())] == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_rows_outside_the_target_support_weigh_nothing_in_raw_weights(name):
     logged, _, _ = healthy()
@@ -120,7 +197,7 @@ def test_rows_outside_the_target_support_weigh_nothing_in_raw_weights(name):
 
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_unscored_rows_are_left_out_for_that_policy_alone(name):
-    """The full n carries the same value and spread as the scored rows alone would."""
+    """The full n carries the same value, spread and degrees of freedom as the scored rows alone do."""
     logged, _, _ = healthy(coverage=1.0)
     log_ratio = logged.log_ratio.copy()
     log_ratio[::4, 0] = np.nan
@@ -131,8 +208,11 @@ def test_unscored_rows_are_left_out_for_that_policy_alone(name):
     assert found.estimates["worse"].value == whole.estimates["worse"].value
     assert (better.influence[::4] == 0).all() and len(better.influence) == 400
     assert np.isnan(found.weights["better"].raw[::4]).all()
-    used = better.influence[~np.isnan(log_ratio[:, 0])] * 300 / 400
-    assert better.se == pytest.approx(used.std(ddof=1) / np.sqrt(300), rel=0.01)
+    alone = evaluate(name, take(logged, np.flatnonzero(~np.isnan(log_ratio[:, 0]))), None, OPTIONS).estimates["better"]
+    # Folds of all prompts and of those that are scored differ, and with them stabilised weights.
+    near = {"abs": 1e-3, "rel": 1e-2} if name == "calibrated-ips" else {"rel": 1e-12}
+    assert (better.value, better.se) == pytest.approx((alone.value, alone.se), **near)
+    assert (better.df, alone.df) == pytest.approx((299, 299))
 
 
 def test_missing_draws_are_left_out_row_by_row():

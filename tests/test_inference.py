@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from arena_cje import estimators
 from arena_cje.estimation.estimate import Options, evaluate
-from arena_cje.estimation.records import Estimate
+from arena_cje.estimation.records import Draws, Estimate, Logged
 from arena_cje.simulate import Target, World, draw
 from worlds import healthy, take, take_draws
 
@@ -16,10 +19,11 @@ REPLICATES = 200
 DOWN, UP = {"down": Target(-0.4, 0.3)}, {"up": Target(0.4, 0.3)}
 
 
-def estimate_of(influence, jackknife=(), cluster=None) -> Estimate:
+def estimate_of(influence, jackknife=(), cluster=None, used=None, bias=0.0) -> Estimate:
     influence = np.array(influence, dtype=float)
     cluster = np.arange(len(influence)) if cluster is None else np.array(cluster)
-    return Estimate(0.5, influence, cluster, np.array(jackknife, dtype=float), len(influence))
+    used = np.ones(len(influence), bool) if used is None else np.array(used)
+    return Estimate(0.5, influence, cluster, np.array(jackknife, dtype=float), used, bias)
 
 
 def test_jackknife_variance_in_closed_form():
@@ -44,11 +48,50 @@ def test_degrees_of_freedom_lie_between_the_two_sources():
 
 
 def test_rows_that_were_not_used_lend_no_certainty():
-    influence = np.zeros(100)
-    influence[:2] = [50, -50]
-    two = Estimate(0.5, influence, np.arange(100), np.empty(0), 2)
-    assert two.df == 1
-    assert np.isnan(Estimate(0.5, np.zeros(100), np.arange(100), np.empty(0), 1).se)
+    """Two prompts among fifty, two rows each: the mean of four rows, one degree of freedom."""
+    own = np.array([3.0, 1.0, -2.0, -2.0])
+    cluster, used = np.repeat(np.arange(50), 2), np.arange(100) < 4
+    influence = np.where(used, np.append(own, np.zeros(96)) * 100 / 4, 0)
+    two = estimate_of(influence, cluster=cluster, used=used)
+    alone = estimate_of(own, cluster=cluster[:4])
+    assert (two.n_used, two.n_clusters, two.df) == (4, 2, 1)
+    assert two.sampling_variance == pytest.approx(2 * (4**2 + 4**2) / 4**2)
+    assert (two.se, two.df) == (pytest.approx(alone.se), alone.df)
+    shifted = estimate_of(influence + np.where(used, 7, 0), cluster=cluster, used=used)
+    assert shifted.se == pytest.approx(two.se)  # centred over the prompts that were used
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_a_single_prompt_has_no_standard_error(rows):
+    cluster, used = np.repeat(np.arange(50), 2), np.arange(100) < rows
+    one = estimate_of(np.zeros(100), jackknife=[0.4, 0.6], cluster=cluster, used=used)
+    whole = estimate_of(np.linspace(-1, 1, 100), jackknife=[0.4, 0.6], cluster=cluster)
+    for estimate in (one, one - whole, whole - one):
+        assert np.isnan([estimate.se, estimate.df, *estimate.interval()]).all()
+
+
+def test_a_contrast_stands_on_the_prompts_of_either_side():
+    first, second = np.arange(10) < 4, np.arange(10) >= 6
+    one = estimate_of(np.where(first, [1, -1, 2, -2] + [0] * 6, 0), used=first)
+    other = estimate_of(np.where(second, [0] * 6 + [1, -1, 3, -3], 0), used=second)
+    contrast = one - other
+    assert contrast.used.tolist() == (first | second).tolist() and contrast.df == 7
+    assert contrast.sampling_variance == pytest.approx(8 / 7 * (1 + 1 + 4 + 4 + 1 + 1 + 9 + 9) / 10**2)
+
+
+def test_an_interval_is_a_t_interval():
+    five = estimate_of([-2, -1, 0, 1, 2])
+    low, high = five.interval()
+    assert (high - low) / 2 == pytest.approx(2.7764451 * np.sqrt(2.5 / 5))
+    assert np.diff(five.interval(0.2))[0] / 2 == pytest.approx(stats.t.ppf(0.9, 4) * five.se)
+
+
+def test_a_bias_widens_the_interval_and_leaves_the_degrees_of_freedom():
+    plain, biased = (estimate_of([-2, -1, 0, 1, 2], [0.1, 0.2, 0.4], bias=bias) for bias in (0.0, -0.3))
+    assert biased.se**2 == pytest.approx(plain.se**2 + 0.09)
+    assert (biased.df, biased.value) == (plain.df, plain.value)
+    assert (biased - biased).bias == 0
+    assert (plain - biased).bias == pytest.approx(0.3)
 
 
 def test_a_contrast_cancels_what_is_shared():
@@ -87,7 +130,8 @@ def test_the_jackknife_evaluates_the_estimator_without_each_fold(name):
     for estimate in (*found.estimates.values(), found.base):
         assert len(estimate.jackknife) == 20
         assert abs(estimate.jackknife.mean() - estimate.value) < 0.01
-        assert estimate.se**2 == pytest.approx(estimate.sampling_variance + estimate.oracle_variance)
+        spread = estimate.sampling_variance + estimate.oracle_variance
+        assert estimate.se**2 == pytest.approx(spread + estimate.bias**2)
     without_first = found.calibration.jackknife[0]
     assert found.base.jackknife[0] == pytest.approx(without_first(logged.judge_score).mean(), abs=1e-12)
 
@@ -112,12 +156,22 @@ def test_rows_that_share_prompts_widen_the_interval(name):
     assert twice.df <= once.df * 1.2
 
 
-def replicate(name: str, targets: dict[str, Target], coverage: float) -> dict[str, np.ndarray]:
+def discrete(logged: Logged, draws: dict[str, Draws]) -> tuple[Logged, dict[str, Draws]]:
+    """The same with judge scores rounded to twenty-one levels."""
+    coarse = {p: replace(d, judge_score=np.round(20 * d.judge_score) / 20) for p, d in draws.items()}
+    return replace(logged, judge_score=np.round(20 * logged.judge_score) / 20), coarse
+
+
+def replicate(
+    name: str, targets: dict[str, Target], coverage: float, *, rounded: bool = False, **changes
+) -> dict[str, np.ndarray]:
     """Error, standard error and whether the interval covers, each (replicates, policies)."""
-    world = World(targets=targets, coverage=coverage)
+    world = World(targets=targets, coverage=coverage, **changes)
     rows = {"error": [], "se": [], "covered": []}
     for seed in range(REPLICATES):
         logged, draws, values = draw(world, 400, seed)
+        if rounded:
+            logged, draws = discrete(logged, draws)
         found = evaluate(name, logged, draws, Options()).estimates
         intervals = {policy: estimate.interval() for policy, estimate in found.items()}
         rows["error"].append([estimate.value - values[policy] for policy, estimate in found.items()])
@@ -135,6 +189,18 @@ def assert_honest(found: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_intervals_cover_with_a_quarter_of_the_labels(name):
     assert_honest(replicate(name, UP, coverage=0.25))
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_intervals_cover_with_a_tenth_of_the_labels_and_a_judge_of_few_levels(name):
+    assert_honest(replicate(name, UP, coverage=0.1, rounded=True))
+
+
+def test_intervals_cover_where_the_cap_on_weights_binds():
+    """Capped weights draw the value to the base's by several standard errors, and the interval says so."""
+    found = replicate("calibrated-ips", {"far": Target(1.2)}, coverage=0.25, prompt_share=0.0)
+    assert (found["covered"].mean(axis=0) >= 0.95 - 4 * 0.015).all()
+    assert (found["error"].mean(axis=0) < -2 * found["error"].std(axis=0)).all()
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)

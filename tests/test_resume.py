@@ -92,6 +92,18 @@ def test_a_killed_snakemake_is_unlocked_and_goes_on(tmp_path, tiny_model, uninte
     assert differing(run, uninterrupted) == []
 
 
+def test_an_interrupted_run_says_one_line_and_goes_on(tmp_path, tiny_model, uninterrupted):
+    run = new_run(tmp_path / "run", tiny_model)
+    process = run.start(TARGET)
+    wait_for_items(run, "generate/base", 20, process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    log = run.directory / "logs/generate/base/0000.log"
+    assert log.read_text().splitlines()[-1].endswith("interrupted; the same command goes on from here")
+    run.snakemake(TARGET)
+    assert differing(run, uninterrupted) == []
+
+
 def test_a_damaged_journal_line_is_done_again(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24)
     run.snakemake("results/responses/base.jsonl")

@@ -13,14 +13,14 @@ NAN = float("nan")
 
 
 def test_labels_that_follow_the_score_have_no_noise_of_their_own():
-    score = np.linspace(0, 1, 40)[:, None]
+    score = np.repeat(np.linspace(0, 1, 8), 10)[:, None]
     assert truth(score**2, score) == (pytest.approx(np.mean(score**2)), pytest.approx(0, abs=1e-12))
 
 
 def test_labels_without_relation_to_the_score_have_their_full_noise():
     label = np.tile([0.2, 0.8], 50)[:, None]
     value, se = truth(label, np.full((100, 1), 0.5))
-    assert (value, se) == (pytest.approx(0.5), pytest.approx(label.std(ddof=1) / 10))
+    assert (value, se) == (pytest.approx(0.5), pytest.approx(label.std(ddof=1) / 10, rel=0.05))
 
 
 def test_the_truth_counts_prompts_not_draws():
@@ -29,9 +29,17 @@ def test_the_truth_counts_prompts_not_draws():
 
 
 def test_a_label_without_a_score_counts_for_the_value():
-    label, score = np.array([[0.0], [0.5], [1.0]]), np.array([[0.1], [0.1], [NAN]])
+    label, score = np.append(np.tile([0.2, 0.8], 50), 1.0)[:, None], np.append(np.full(100, 0.5), NAN)[:, None]
     value, se = truth(label, score)
-    assert (value, se) == (pytest.approx(0.5), pytest.approx(np.std([-0.25, 0.25], ddof=1) / np.sqrt(2)))
+    assert value == pytest.approx((50 + 1) / 101)
+    assert se == truth(label[:-1], score[:-1])[1]
+
+
+def test_few_labels_have_the_noise_of_their_mean():
+    label, score = np.linspace(0, 1, 9)[:, None], np.linspace(0, 1, 9)[:, None]
+    assert truth(label, score) == (pytest.approx(0.5), pytest.approx(label.std(ddof=1) / 3))
+    more = np.linspace(0, 1, 10)[:, None]
+    assert truth(more, more)[1] < truth(label, score)[1] / 2
 
 
 def test_no_labels_no_truth():
@@ -48,6 +56,22 @@ def test_the_standard_error_covers_given_the_scores():
         value, se = truth(score + rng.normal(0, 0.2, score.shape), score)
         reached.append(abs(value - score.mean()) <= 1.96 * se)
     assert 0.90 <= np.mean(reached) <= 0.98
+
+
+def test_the_standard_error_is_not_shortened_by_fitting_the_labels_it_judges():
+    """Labels without relation to the score: a rising fit would follow a part of their noise."""
+    rng = np.random.default_rng(6)
+    score = rng.uniform(size=(40, 1))
+    found = [truth(rng.normal(0.5, 0.1, (40, 1)), score)[1] for _ in range(200)]
+    assert np.mean(found) >= 0.1 / np.sqrt(40)
+
+
+def test_draws_of_a_prompt_are_held_out_together():
+    """Two equal draws of each prompt say what one says."""
+    rng = np.random.default_rng(7)
+    score = rng.uniform(size=(60, 1))
+    label = rng.normal(0.5, 0.1, (60, 1))
+    assert truth(np.repeat(label, 2, axis=1), np.repeat(score, 2, axis=1)) == pytest.approx(truth(label, score))
 
 
 def test_grades_are_joined_by_prompt_and_draw():

@@ -15,10 +15,10 @@ from arena_cje.diagnostics.support import Support, boundary_card, effective_labe
 from arena_cje.diagnostics.verdict import Thresholds
 from arena_cje.estimation.calibration import isotonic
 from arena_cje.estimation.estimate import Options, evaluate
-from arena_cje.estimation.records import Reason, Verdict, Weights
+from arena_cje.estimation.records import Draws, Estimate, Reason, Verdict, Weights
 from arena_cje.estimation.weights import hajek
 from arena_cje.simulate import draw
-from worlds import UNHELPFUL, healthy
+from worlds import UNHELPFUL, healthy, take, take_draws
 
 T = Thresholds()
 GOOD_OVERLAP = Overlap(describe(np.ones(100)), describe(np.ones(100)), 1.0, 0.0, 0.0)
@@ -117,7 +117,8 @@ def test_a_healthy_world_is_published_with_transport_unverified(name):
     assert tuple(found) == logged.policies
     assert found["better"].level == "ok"
     assert levels(found["better"].reasons) == {"transport_unverified": "ok"}
-    assert found["clone"].reasons == ()
+    # The clone's weighted responses are the base's own, its fresh draws are not.
+    assert levels(found["clone"].reasons) == ({"transport_unverified": "ok"} if name == "direct" else {})
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
@@ -165,14 +166,91 @@ def test_a_single_usable_row_is_refused():
     assert levels(found["better"].reasons)["too_few_rows"] == "refuse"
 
 
+def test_rows_of_a_single_prompt_are_refused():
+    logged, draws, _ = healthy()
+    rows = np.append(np.arange(400), [0, 0])
+    logged, draws = take(logged, rows), take_draws(draws, rows)
+    log_ratio = logged.log_ratio.copy()
+    log_ratio[1:400, 0] = np.nan
+    found, evaluation = judged("snips", replace(logged, log_ratio=log_ratio), draws)
+    assert evaluation.n_used["better"] == 3
+    assert "there are 3 of one prompt" in found["better"].reasons[0].sentence
+    assert levels(found["better"].reasons)["too_few_rows"] == "refuse"
+
+
 def test_the_base_policy_answers_for_labels_and_judge_alone():
     logged, draws, _ = healthy(n=60, coverage=0.1)
     _, evaluation = judged("snips", logged, draws)
-    found = verdict.judge_base(evaluation, T)
+    found = verdict.judge_base(evaluation, logged, T)
     assert found.level == "refuse" and levels(found.reasons)["few_labels"] == "refuse"
     logged, draws, _ = healthy()
     _, evaluation = judged("snips", logged, draws)
-    assert verdict.judge_base(evaluation, T).reasons == ()
+    assert verdict.judge_base(evaluation, logged, T).reasons == ()
+
+
+def test_the_base_policy_is_refused_where_labels_were_chosen_by_score():
+    """Labels on the best tenth alone: nine tenths of the base's own responses have none near them."""
+    logged, draws, _ = healthy(n=1000, coverage=1.0)
+    best = logged.judge_score > np.quantile(logged.judge_score, 0.9)
+    chosen = replace(logged, oracle_label=np.where(best, logged.oracle_label, np.nan))
+    _, evaluation = judged("snips", chosen, draws)
+    found = verdict.judge_base(evaluation, chosen, T)
+    assert levels(found.reasons)["unsupported_labels"] == "refuse"
+    assert verdict.base_support(evaluation, chosen).unsupported > 0.6
+
+
+def test_the_base_policys_prompts_count_once_however_many_rows_they_have():
+    logged, draws, _ = healthy(n=200)
+    rows = np.append(np.arange(200), np.full(500, 7))
+    repeated = take(logged, rows)
+    _, once = judged("snips", logged, draws)
+    _, often = judged("snips", repeated, take_draws(draws, rows))
+    often = replace(often, calibration=once.calibration)
+    expected = verdict.base_support(once, logged)
+    assert verdict.base_support(often, repeated).share == pytest.approx(expected.share)
+
+
+def test_directs_support_counts_prompts_not_draws():
+    """One prompt with fifty draws where no label lies is one prompt in four hundred."""
+    logged, draws, _ = healthy()
+    label = np.where(logged.judge_score > 0.2, logged.oracle_label, np.nan)
+    logged = replace(logged, oracle_label=label)
+    score = np.full((400, 50), np.nan)
+    score[:, 0] = 0.5 + logged.judge_score / 2
+    score[0] = 0.0
+    unequal = draws | {"better": Draws("better", score, np.full(score.shape, np.nan))}
+    _, evaluation = judged("direct", logged, unequal)
+    found = verdict.target_support(estimators.get("direct"), evaluation, logged, unequal, "better")
+    assert found.unsupported == pytest.approx(1 / 400)
+
+
+@pytest.mark.parametrize(
+    ("needs", "log_ratio", "said"),
+    [
+        (("log_ratio",), [0.0, 0.0, 0.0], False),
+        (("log_ratio",), [0.0, 0.0, 1e-9], True),
+        (("log_ratio",), [0.0, 0.0, np.nan], True),
+        (("log_ratio",), [np.nan] * 3, True),
+        (("fresh_score",), [0.0, 0.0, 0.0], True),
+        (("log_ratio", "fresh_score"), [0.0, 0.0, 0.0], True),
+    ],
+)
+def test_transport_is_open_unless_every_response_is_known_to_be_the_bases_own(needs, log_ratio, said):
+    assert bool(verdict.transport_reasons(needs, np.array(log_ratio))) == said
+
+
+@pytest.mark.parametrize(("bias", "level"), [(0.0, None), (0.024, "ok"), (-0.024, "ok"), (-0.026, "caution")])
+def test_line_about_capped_weights(bias, level):
+    logged, draws, _ = healthy()
+    _, evaluation = judged("calibrated-ips", logged, draws)
+    influence = np.resize([2.0, -2.0], 400) * np.sqrt(399 / 400)  # standard error .1
+    estimate = Estimate(0.5, influence, np.arange(400), np.empty(0), np.ones(400, bool), bias)
+    found = verdict.cap_reasons(estimate, T)
+    assert levels(found) == ({} if level is None else {"variance_capped": level})
+    assert all(f"by {bias:+.3f}" in reason.sentence and "is 0.100 without" in reason.sentence for reason in found)
+    changed = replace(evaluation, estimates=evaluation.estimates | {"better": estimate})
+    told = verdict.judge(estimators.get("calibrated-ips"), changed, logged, draws, T)["better"]
+    assert ("variance_capped" in levels(told.reasons)) == (level is not None)
 
 
 def test_unequal_log_probabilities_show_in_the_mean_weight():
@@ -184,7 +262,7 @@ def test_unequal_log_probabilities_show_in_the_mean_weight():
 def test_overlap_is_described_before_and_after():
     log_ratio = np.append(np.random.default_rng(0).normal(0, 2, 999), np.nan)
     raw = np.append(hajek(log_ratio[:-1]), np.nan)
-    found = overlap.diagnose(Weights(raw, np.where(np.isnan(raw), np.nan, 1.0)), log_ratio)
+    found = overlap.diagnose(Weights(raw, np.where(np.isnan(raw), np.nan, 1.0)), log_ratio, np.arange(1000))
     assert found.raw.n == found.stabilised.n == 999
     assert found.raw.ess_share < 0.2 and found.stabilised.ess_share == 1
     assert found.raw.hellinger_affinity < found.stabilised.hellinger_affinity == 1

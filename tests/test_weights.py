@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from arena_cje.diagnostics.overlap import describe, ess_share, mean_raw_weight, tail_index
+from arena_cje.estimation.records import Options
 from arena_cje.estimation.weights import capped_variance, clipped, hajek, mixture, simcal, smallest_on_simplex
 
 N = 600
@@ -20,8 +21,8 @@ def problem(seed: int = 0, shift: float = 0.8, style: float = 0.5):
     return weight, index, reward, rng.integers(0, 5, N), rng.integers(0, 5, N)
 
 
-def stabilised(weight, index, reward, inner, outer, var_cap=1.0, ess_floor=0.2):
-    return simcal(weight, index, reward, inner, outer, var_cap=var_cap, ess_floor=ess_floor)
+def stabilised(weight, index, reward, inner, outer, cap=1.0):
+    return simcal(weight, index, reward, inner, outer, cap=cap)[0]
 
 
 def test_hajek_is_mean_one_and_blind_to_a_constant():
@@ -56,9 +57,29 @@ def test_simcal_is_mean_one_positive_and_keeps_half_of_the_sample(shift):
 
 @pytest.mark.parametrize(("var_cap", "ess_floor", "cap"), [(0.3, 0.2, 0.3), (1.0, 0.8, 0.25)])
 def test_the_tighter_of_the_two_caps_rules(var_cap, ess_floor, cap):
-    weight = stabilised(*problem(shift=2.0), var_cap=var_cap, ess_floor=ess_floor)
+    assert Options(var_cap=var_cap, ess_floor=ess_floor).weight_variance == pytest.approx(cap)
+    weight = stabilised(*problem(shift=2.0), cap=cap)
     assert weight.var() <= cap + 1e-9
     assert ess_share(weight) >= 1 / (1 + cap) - 1e-9
+
+
+def test_a_cap_that_does_not_bind_changes_nothing():
+    capped, uncapped = simcal(*problem(shift=0.4), cap=1.0)
+    assert (capped == uncapped).all() and capped.var() < 1
+    capped, uncapped = simcal(*problem(shift=2.0), cap=1.0)
+    assert uncapped.var() > 1.5 > capped.var()
+    assert (simcal(*problem(shift=2.0), cap=np.inf) == uncapped).all()
+
+
+def test_a_folds_weights_are_fitted_by_the_other_folds_and_average_to_one():
+    weight, index, reward, inner, outer = problem()
+    before = simcal(weight, index, reward, inner, outer, cap=np.inf)[1]
+    for fold in range(5):
+        held = outer == fold
+        assert before[held].mean() == pytest.approx(1)
+        moved = simcal(np.where(held, 9 * weight[::-1], weight), index, reward, inner, outer, cap=np.inf)[1]
+        assert moved[held] == pytest.approx(before[held], rel=1e-12)
+        assert moved[~held] != pytest.approx(before[~held], rel=1e-3)
 
 
 def test_simcal_of_ones_is_ones():
@@ -149,11 +170,31 @@ def test_tail_index_knows_when_it_does_not_know():
 
 
 def test_mean_raw_weight_survives_overflow_and_equal_policies():
-    assert mean_raw_weight(np.zeros(10)) == (1, 0, 0)
-    _, _, z = mean_raw_weight(np.array([600.0, 601.0, 599.0]))
+    assert mean_raw_weight(np.zeros(10), np.arange(10)) == (1, 0, 0)
+    _, _, z = mean_raw_weight(np.array([600.0, 601.0, 599.0]), np.arange(3))
     assert z > 0 and np.isfinite(z)
-    mean, se, z = mean_raw_weight(np.log(np.array([1.5, 0.5])))
+    mean, se, z = mean_raw_weight(np.log(np.array([1.5, 0.5])), np.arange(2))
     assert (mean, se, z) == pytest.approx((1, 0.5, 0), abs=1e-12)
+
+
+def test_a_mean_weight_of_one_up_to_rounding_is_one():
+    rounding = 1e-12 * np.ones(10)
+    assert mean_raw_weight(rounding, np.arange(10))[2] == 0
+    assert mean_raw_weight(-rounding, np.arange(10))[2] == 0
+    assert mean_raw_weight(1e6 * rounding, np.arange(10))[2] > 1e3
+
+
+def test_the_mean_weights_error_counts_prompts_not_rows():
+    log_ratio = np.random.default_rng(0).normal(0.3, 0.5, 40)
+    once = mean_raw_weight(log_ratio, np.arange(40))
+    assert once[1] == pytest.approx(np.exp(log_ratio).std(ddof=1) / np.sqrt(40))
+    assert mean_raw_weight(np.repeat(log_ratio, 3), np.repeat(np.arange(40), 3)) == pytest.approx(once)
+    assert np.isnan(mean_raw_weight(log_ratio, np.zeros(40, int))).all()
+
+
+@pytest.mark.parametrize(("weight", "share"), [(1.1e-10, 0.0), (0.9e-10, 0.5)])
+def test_a_weight_of_a_ten_billionth_is_near_zero(weight, share):
+    assert describe(np.array([weight, 2.0] * 20)).near_zero_share == share
 
 
 def test_described_weights_count_what_is_extreme():

@@ -16,7 +16,8 @@ import orjson
 from arena_cje import estimators
 from arena_cje.dataset import find_draws, load_draws, load_logged
 from arena_cje.diagnostics import calibration, overlap, support
-from arena_cje.diagnostics.verdict import Thresholds, judge, judge_base, target_support
+from arena_cje.diagnostics.support import Support
+from arena_cje.diagnostics.verdict import Thresholds, base_support, judge, judge_base, target_support
 from arena_cje.errors import UserError, nearest
 from arena_cje.estimation.estimate import Evaluation, evaluate
 from arena_cje.estimation.records import Draws, Estimate, Logged, Options, Reason, Verdict
@@ -82,7 +83,8 @@ def analyze(
     rows, draws, drawn = _with_draws(rows, fresh_draws)
     rows, labels = _with_coverage(rows, seed, oracle_coverage)
     evaluation = evaluate(estimator, rows, draws, options)
-    verdicts = {rows.base_policy: judge_base(evaluation, limits)} | judge(module, evaluation, rows, draws, limits)
+    verdicts = {rows.base_policy: judge_base(evaluation, rows, limits)}
+    verdicts |= judge(module, evaluation, rows, draws, limits)
     for policy, reason in (cautions or {}).items():
         verdicts[policy] = Verdict((*verdicts[policy].reasons, Reason(*reason)))
     analysis = _Analysis(module, rows, draws, evaluation, verdicts, alpha)
@@ -163,7 +165,8 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
             "estimator": evaluation.estimator,
             "n_samples": len(logged.prompt_id),
             "n_prompts": len(np.unique(logged.prompt_id)),
-            "diagnostics": {policy: _diagnostics(analysis, policy) for policy in logged.policies},
+            "diagnostics": {logged.base_policy: _base_diagnostics(analysis)}
+            | {policy: _diagnostics(analysis, policy) for policy in logged.policies},
         },
     }
 
@@ -177,7 +180,7 @@ def _refusals(verdict: Verdict) -> list[str]:
 
 
 def _components(estimate: Estimate) -> dict[str, Any]:
-    """What the standard error is made of: se^2 = sampling^2 + oracle^2.
+    """What the standard error is made of: se^2 = sampling^2 + oracle^2 + cap_bias^2, the last with its sign.
 
     The deviations of the jackknife from their mean are what a paired difference of two policies needs beside the
     influence values.
@@ -186,6 +189,7 @@ def _components(estimate: Estimate) -> dict[str, Any]:
     return {
         "sampling": math.sqrt(estimate.sampling_variance),
         "oracle": math.sqrt(estimate.oracle_variance),
+        "cap_bias": estimate.bias,
         "df": estimate.df,
         "n_jackknife": len(jackknife),
         "jackknife_deviations": (jackknife - jackknife.mean()).tolist() if len(jackknife) else [],
@@ -205,7 +209,8 @@ def _diagnostics(analysis: _Analysis, policy: str) -> dict[str, Any]:
     evaluation, logged = analysis.evaluation, analysis.logged
     found: dict[str, Any] = {"level": analysis.verdicts[policy].level, "n_used": evaluation.n_used[policy]}
     if policy in evaluation.weights:
-        weights = overlap.diagnose(evaluation.weights[policy], logged.log_ratio[:, logged.policies.index(policy)])
+        log_ratio = logged.log_ratio[:, logged.policies.index(policy)]
+        weights = overlap.diagnose(evaluation.weights[policy], log_ratio, evaluation.base.cluster)
         weighted = "log_ratio" in analysis.module.NEEDS
         found |= {
             "ess": weights.stabilised.ess_share if weighted else None,
@@ -216,16 +221,30 @@ def _diagnostics(analysis: _Analysis, policy: str) -> dict[str, Any]:
         }
     if math.isfinite(evaluation.estimates[policy].value):
         labels = target_support(analysis.module, evaluation, logged, analysis.draws, policy)
-        found |= {"effective_labels": labels.effective_labels, "label_share": labels.share}
-        found |= {"unsupported_share": labels.unsupported, "boundary": dataclasses.asdict(_boundary(analysis, policy))}
+        found |= _support(labels) | {"boundary": dataclasses.asdict(_boundary(analysis, policy))}
     return found
+
+
+def _base_diagnostics(analysis: _Analysis) -> dict[str, Any]:
+    """Label support of the base policy, which needs no weights."""
+    evaluation, base = analysis.evaluation, analysis.logged.base_policy
+    found = {"level": analysis.verdicts[base].level, "n_used": evaluation.base.n_used}
+    return found | _support(base_support(evaluation, analysis.logged))
+
+
+def _support(labels: Support) -> dict[str, Any]:
+    return {
+        "effective_labels": labels.effective_labels,
+        "label_share": labels.share,
+        "unsupported_share": labels.unsupported,
+    }
 
 
 def _boundary(analysis: _Analysis, policy: str) -> support.BoundaryCard:
     fitted = analysis.evaluation.calibration
     if "fresh_score" in analysis.module.NEEDS:
         score = analysis.draws[policy].judge_score  # (n, m)
-        weight = 1 / np.maximum((~np.isnan(score)).sum(axis=1, keepdims=True), 1) * np.ones(score.shape)
+        weight = support.once_a_prompt(score)  # (n, m)
     else:
         score, weight = analysis.logged.judge_score, analysis.evaluation.weights[policy].raw
     return support.boundary_card(fitted.full, fitted.score, score.reshape(-1), weight.reshape(-1))

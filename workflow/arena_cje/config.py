@@ -7,6 +7,7 @@ beside the fields are what `config/README.md` and the JSON schema say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 # YAML reads 0.1 as a number and "0.1" as text; both mean the file name coverage_0.1.
 Coverage = Annotated[str, BeforeValidator(canonical)]
+
+
+def _share_of_truth(value: Any) -> Any:
+    """`none` and `all` are shares too."""
+    return {"none": 0.0, "all": 1.0}.get(value, value) if isinstance(value, str) else value
+
+
+Truth = Annotated[float, BeforeValidator(_share_of_truth), Field(ge=0, le=1)]
 
 
 class Record(BaseModel):
@@ -78,7 +87,8 @@ class Policy(Record):
     @property
     def context(self) -> str:
         """Name of the scoring context (model, system prompt): one forward pass serves all policies that share it."""
-        return f"{self.model}-{Path(self.system_prompt).stem if self.system_prompt else 'none'}"
+        told = Path(self.system_prompt).stem if self.system_prompt else "none"
+        return f"{self.model}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', told)}"
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -97,16 +107,15 @@ class Oracle(Record):
         "reference", description="`reference` grades by the checks that stand beside each prompt"
     )
     target_labels: Share = Field(0.0, description="share of each target's fresh draws that is labelled for estimation")
-    truth: Literal["none", "all"] | Share = Field(
-        "all",
+    truth: Truth = Field(
+        1.0,
         description="labels for `validation.csv` only: `none`, `all` or a share of the fresh draws; never enters an estimate",
     )
 
     @property
     def truth_coverage(self) -> str | None:
         """Share of the draws that is labelled for validation, as it stands in a file name; None for no validation."""
-        share = {"none": 0.0, "all": 1.0}.get(self.truth, self.truth)
-        return canonical(share) if share else None
+        return canonical(self.truth) if self.truth else None
 
 
 class Analysis(Record):
@@ -191,9 +200,12 @@ class Config(Record):
         return [dict(sampling) for sampling in sorted(found)]
 
 
-def parse(merged: Mapping[str, Any]) -> Config:
-    """The checked configuration, or a `UserError` that says which key is wrong and what was expected."""
-    raw = dict(merged)
+def parse(merged: Mapping[str, Any], *, own: Mapping[str, Any] | None = None) -> Config:
+    """The checked configuration, or a `UserError` that says which key is wrong and what was expected.
+
+    merged: the shipped file with the user's keys merged in; own: the user's keys alone, where there are any.
+    """
+    raw = _overlay(merged, own or {})
     raw["policies"] = _resolve_like(raw.get("policies") or {})
     try:
         config = Config.model_validate(raw)
@@ -203,8 +215,25 @@ def parse(merged: Mapping[str, Any]) -> Config:
     return config
 
 
-def _resolve_like(policies: Mapping[str, Any]) -> dict[str, Any]:
+def _overlay(merged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The merged keys, but the user's policies replace the shipped ones, and a model's `path` its shipped `file`.
+
+    Merging policies would evaluate some that nobody asked for.
+    """
+    raw = dict(merged)
+    if "policies" in own:
+        raw["policies"] = own["policies"]
+    models = own.get("models")
+    for name, block in models.items() if isinstance(models, Mapping) else ():
+        if isinstance(block, Mapping) and block.get("path") is not None and "file" not in block:
+            raw["models"] = {**raw["models"], name: {**raw["models"][name], "file": None}}
+    return raw
+
+
+def _resolve_like(policies: Any) -> dict[str, Any]:
     """Policies with every `like: other` replaced by the block it names, own keys on top."""
+    if not isinstance(policies, Mapping):
+        raise UserError(f"config: `policies` is {policies!r:.60}, expected a block for each policy, by name")
 
     def resolve(name: str, seen: tuple[str, ...]) -> Any:
         block = policies[name]
@@ -255,8 +284,11 @@ def _sentence(error: ValidationError) -> str:
     if finding["type"] == "missing":
         return f"config: `{place}` is missing; config/README.md says what it is"
     said = finding["msg"].removeprefix("Value error, ")
+    place = place.removesuffix(".[key]")
     if finding["type"] == "string_pattern_mismatch":
         said = "a name starts with a letter and has only letters, digits, _ and -"
+    if finding["type"] == "model_type":
+        said = "expected a block of keys"
     if finding["type"] == "value_error":
         return f"config: `{place}`: {said}"
     return f"config: `{place}`: {said[0].lower() + said[1:]}, got {got!r}"
@@ -267,10 +299,19 @@ def find(name: str, kind: str, *, workflow_resources: Path) -> Path:
 
     `kind` is the folder of `resources/` that holds files of this sort ("policies", "judges", ...).
     """
-    places = [Path(name), workflow_resources / kind / name, workflow_resources / name, workflow_resources.parent / name]
+    shipped = workflow_resources / kind
+    places = [
+        Path(name),
+        Path("resources") / kind / name,
+        shipped / name,
+        workflow_resources / name,
+        workflow_resources.parent / name,
+    ]
     for place in places:
         if place.is_file():
             return place
-    shipped = sorted(path.name for path in (workflow_resources / kind).glob("*") if path.name != "README.md")
-    hint = nearest(name, shipped) or f"; shipped: {', '.join(shipped)}"
-    raise UserError(f"config: no file {name!r} in the working directory or in resources/{kind}/{hint}")
+    names = sorted(path.name for path in shipped.glob("*") if path.name != "README.md")
+    hint = nearest(name, names) or f"; shipped: {', '.join(names)}"
+    raise UserError(
+        f"config: no file {name!r} in {Path.cwd()}, its resources/{kind}/ or the workflow's resources/{kind}/{hint}"
+    )

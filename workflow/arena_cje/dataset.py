@@ -107,10 +107,24 @@ def read_draws(source: Source, policy: str) -> list[Response]:
     return sorted(responses, key=lambda response: response.draw_idx)
 
 
+def check_brought(path: Path, *, results: Path) -> None:
+    """Refuse a file that cannot be brought along: one that is not there, or one that this run's results would replace."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a JSONL file in the CJE format")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file in {Path.cwd()}; name a JSONL file in the CJE format")
+    if path.resolve().is_relative_to(results.resolve()):
+        raise UserError(
+            f"{path}: lies among the results of this working directory, which this run would replace; copy it elsewhere, "
+            "or choose another --directory"
+        )
+
+
 def draw_paths(folder: Path, known: Collection[str] = ()) -> dict[str, Path]:
     """Files of fresh draws by policy; `known` policies may have a name that itself ends in `_responses`."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such directory of fresh draws")
+        what = "is a file" if folder.exists() else f"no such folder in {Path.cwd()}"
+        raise UserError(f"{folder}: {what}; expected a folder of fresh draws, a file for each policy")
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.jsonl")):
         short = path.stem.removesuffix("_responses")

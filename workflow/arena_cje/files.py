@@ -27,10 +27,24 @@ def read_placed(path: str | Path) -> list[Placed]:
     """The objects of a JSONL file with their places; blank lines are skipped, a malformed line is refused."""
     path = Path(path)
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    _check_is_jsonl(path, content)
+    lines = content.split(b"\n")
     return [(f"{path}:{k}", _parsed(f"{path}:{k}", line)) for k, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _check_is_jsonl(path: Path, content: bytes) -> None:
+    """Refuse files of other kinds by their first bytes, before each line is found wrong."""
+    first = content.lstrip()[:1]
+    if content.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path}: is compressed; unpack it first (gunzip), JSONL is expected")
+    if first == b"[":
+        raise UserError(f"{path}: is one JSON array; write one object a line (jq -c '.[]' {path.name})")
+    if first and first != b"{":
+        start = content.splitlines()[0][:40].decode(errors="replace")
+        raise UserError(f"{path}: is not JSONL, it begins with {start!r}; expected one JSON object a line")
 
 
 def _parsed(where: str, line: bytes) -> Row:

@@ -35,6 +35,9 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     except UserError as error:
         root.error("%s", error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        root.warning("interrupted; the same command goes on from here")
+        sys.exit(130)
 
 
 def _handler(handler: logging.Handler, form: str) -> logging.Handler:

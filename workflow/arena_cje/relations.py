@@ -18,7 +18,10 @@ def check(config: Config) -> None:
     """Raise a `UserError` for the first thing that does not fit."""
     for name in config.estimators:
         estimators.get(name)
+    _check_no_repeats("estimators", config.estimators)
+    _check_no_repeats("coverages", config.coverages)
     _check_thresholds(config)
+    _check_target_labels(config)
     if config.logged_data is None:
         _check_no_stray_draws(config)
         _check_base(config)
@@ -31,6 +34,12 @@ def _defined(names: Iterable[str]) -> str:
     return f"; defined: {', '.join(names) or 'none'}"
 
 
+def _check_no_repeats(key: str, values: list[str]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"config: `{key}` lists {value!r} more than once; each counts once, leave the others out")
+
+
 def _check_thresholds(config: Config) -> None:
     known = [field.name for field in fields(Thresholds)]
     for name in config.verdict:
@@ -38,6 +47,15 @@ def _check_thresholds(config: Config) -> None:
             raise UserError(
                 f"config: unknown threshold `verdict.{name}`{nearest(name, known)}; known: {', '.join(known)}"
             )
+
+
+def _check_target_labels(config: Config) -> None:
+    # Bought or masked labels that no estimator reads would look as if they had counted.
+    if config.oracle.target_labels > 0:
+        raise UserError(
+            f"config: `oracle.target_labels` is {config.oracle.target_labels:g}, but no estimator of this version uses labels "
+            "of the targets' own responses; leave it at 0.0 (`oracle.truth` labels them for validation.csv)"
+        )
 
 
 def _check_no_stray_draws(config: Config) -> None:
@@ -84,14 +102,15 @@ def _check_limits(config: Config) -> None:
 
 
 def _check_contexts(config: Config) -> None:
-    """A scoring context is named by its files, so two files of one name would share it."""
-    file_of: dict[str, str | None] = {}
+    """A scoring context is named by its model and its prompt's file, so names that are too alike would share it."""
+    told: dict[str, tuple[str, str | None]] = {}
     for policy in config.policies.values():
-        first = file_of.setdefault(policy.context, policy.system_prompt)
-        if first != policy.system_prompt:
+        own = (policy.model, policy.system_prompt)
+        first = told.setdefault(policy.context, own)
+        if first != own:
             raise UserError(
-                f"config: system prompts {first!r} and {policy.system_prompt!r} have the same file name, which names the "
-                f"scoring context {policy.context!r}; rename one of the files"
+                f"config: model {first[0]!r} with system prompt {first[1]!r} and model {own[0]!r} with {own[1]!r} would "
+                f"share the name {policy.context!r} of a scoring context; rename one of the files or models"
             )
         if policy.context in config.policies:
             raise UserError(
@@ -111,9 +130,10 @@ def cautions(config: Config) -> dict[str, tuple[str, str, str]]:
         same = (policy.context, policy.sampling) == (base.context, base.sampling)
         if base.top_p < 1 and not same:
             wider = policy.top_p > base.top_p
+            whose = f"this policy's of {policy.top_p:g}" if wider else "this policy's own"
             sentence = (
-                f"the base policy samples from a nucleus of {base.top_p:g} and this policy from {policy.top_p:g}: what "
-                "only this policy would say is not in the logged responses"
+                f"the base policy's nucleus of {base.top_p:g} leaves out tokens that are in {whose}: what only this policy "
+                "would say is not in the logged responses"
             )
             found[name] = ("support_exceeds_base", sentence, "caution" if wider else "ok")
     return found

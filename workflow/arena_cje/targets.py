@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from arena_cje import estimators
@@ -12,35 +12,62 @@ from arena_cje.config import Config
 from arena_cje.errors import UserError, nearest
 from arena_cje.labeling import canonical
 
-AT_COVERAGE = re.compile(r"results/coverage_(?P<coverage>[^/]*)/(?P<file>.*)")
-OF_POLICY = re.compile(r"results/(?P<stage>responses|logprobs|judge|oracle)/(?P<policy>[^/.]+)")
-NOT_ESTIMATORS = ("summary.json", "cje_dataset.jsonl", "validation.csv")
+COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
+SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 SUFFIXES = (".json", ".csv", ".influence.parquet")
+TAKES_A_PATH = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 
-def check(requested: Iterable[str] | None, config: Config) -> None:
-    """Raise a `UserError` for a target whose coverage, estimator or policy cannot be made."""
-    for target in requested or ():
-        if found := AT_COVERAGE.fullmatch(target):
-            canonical(found["coverage"])
-            _check_analysis(target, found["file"], config)
-        elif found := OF_POLICY.match(target):
-            _check_policy(target, found["policy"], config, contexts=found["stage"] == "logprobs")
+def check(words: Sequence[str], config: Config) -> None:
+    """Raise a `UserError` for a target among the words of a command line that cannot be made."""
+    for before, word in zip(("", *words), words, strict=False):
+        target = os.path.relpath(word) if word.startswith(("/", "./")) else word
+        if target.startswith("results/") and before not in TAKES_A_PATH:
+            _check_target(target, config)
 
 
-def _check_analysis(target: str, file: str, config: Config) -> None:
-    if file in NOT_ESTIMATORS:
+def _check_target(target: str, config: Config) -> None:
+    if found := COVERAGE.search(target):
+        canonical(found[1])
+    # A shard's file is as good as the whole table's, and a coverage that is not listed as good as one that is.
+    known = _known(config, coverage=found[1] if found else "0.1")
+    brought = config.logged_data is not None and "/fresh_draws/" in target  # the policies are those of the files
+    if SHARD.sub("0000", target) in known or brought or Path(target).exists():
         return
-    if file.startswith("fresh_draws/"):
-        return _check_policy(target, Path(file).stem, config)
-    suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), None)
-    if "/" in file or suffix is None:
-        return
-    name = file.removesuffix(suffix)
+    folder, file = os.path.split(target)
+    if os.path.basename(folder).startswith("coverage_") and file.endswith(SUFFIXES):
+        _check_analysis(target, file.split(".")[0], config)
+    _check_policy(target, config)
+    raise UserError(f"{target}: there is no such target{nearest(target, known)}; the README has a table of them")
+
+
+def _known(config: Config, *, coverage: str) -> set[str]:
+    """Every target there is, with one coverage for all and one shard for all."""
+    at = f"results/coverage_{coverage}"
+    draws = config.logged_data is None or config.fresh_draws is not None
+    usable = [name for name in estimators.NAMES if draws or "fresh_score" not in estimators.get(name).NEEDS]
+    known = {f"{at}/{name}{suffix}" for name in usable for suffix in SUFFIXES}
+    known |= {f"{at}/{file}" for file in ("cje_dataset.jsonl", "summary.json")}
+    if config.logged_data is not None:
+        return known
+    tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
+    tables |= {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
+    known |= {f"results/{table}{part}.jsonl" for table in tables for part in ("", "/0000")}
+    known |= {f"results/logprobs/{policy}.parquet" for policy in config.policies}
+    known |= {f"results/logprobs/{context}/0000.parquet" for context in config.contexts}
+    known |= {f"results/models/{model}.json" for model in config.models}
+    known |= {f"{at}/fresh_draws/{policy}.jsonl" for policy in config.targets}
+    return known | ({f"{at}/validation.csv"} if config.oracle.truth_coverage else set())
+
+
+def _check_analysis(target: str, name: str, config: Config) -> None:
+    """Say why an analysis at a coverage cannot be made."""
+    if name == "validation":
+        why = "the truth of data brought along is not known" if config.logged_data else "`oracle.truth` is none"
+        raise UserError(f"{target}: there is nothing to validate against, {why}")
     if name not in estimators.NAMES:
-        raise UserError(
-            f"{target}: unknown estimator {name!r}{nearest(name, estimators.NAMES)}; available: {', '.join(estimators.NAMES)}"
-        )
+        known = ", ".join(estimators.NAMES)
+        raise UserError(f"{target}: unknown estimator {name!r}{nearest(name, estimators.NAMES)}; available: {known}")
     if "fresh_score" in estimators.get(name).NEEDS and config.logged_data is not None and config.fresh_draws is None:
         raise UserError(
             f"{target}: estimator {name!r} needs fresh draws of the target policies, and none were brought along; "
@@ -48,20 +75,23 @@ def _check_analysis(target: str, file: str, config: Config) -> None:
         )
 
 
-def _check_policy(target: str, policy: str, config: Config, *, contexts: bool = False) -> None:
-    if config.logged_data is not None:
+def _check_policy(target: str, config: Config) -> None:
+    """Say when a target names a policy that is not there."""
+    found = re.match(r"results/(?:responses|logprobs|judge|oracle|coverage_[^/]+/fresh_draws)/([^/.]+)", target)
+    if found is None or config.logged_data is not None:
         return
-    known = [*config.policies, *(config.contexts if contexts else ())]
-    if policy not in known:
+    policies = [*config.policies, *config.contexts]
+    if found[1] not in policies:
+        hint = nearest(found[1], policies)
         raise UserError(
-            f"{target}: unknown policy {policy!r}{nearest(policy, known)}; defined in the config: {', '.join(config.policies)}"
+            f"{target}: unknown policy {found[1]!r}{hint}; defined in the config: {', '.join(config.policies)}"
         )
 
 
 def is_estimate(target: str) -> bool:
     """Is this target the results file of an estimator?"""
-    found = AT_COVERAGE.fullmatch(target)
-    return found is not None and found["file"].removesuffix(".json") in estimators.NAMES
+    folder, file = os.path.split(target)
+    return os.path.basename(folder).startswith("coverage_") and file.removesuffix(".json") in estimators.NAMES
 
 
 def check_writable(results: Path) -> None:
@@ -75,3 +105,8 @@ def check_writable(results: Path) -> None:
         raise UserError(
             f"{place}: is not writable, so no results can be kept; change its permissions or choose another --directory"
         )
+
+
+def asked(targets: Iterable[str] | None) -> list[str]:
+    """Results files among the targets, to be shown at the end of a run."""
+    return [target for target in sorted(targets or ()) if is_estimate(target)]

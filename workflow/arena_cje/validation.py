@@ -1,10 +1,12 @@
 """Estimates beside the truth: what the oracle says of every response of a policy.
 
-    truth V = mean_i mean_j Y_ij,   se(V) = sd(mean_j (Y_ij - f(S_ij))) / sqrt(n)
+    truth V = mean_i mean_j Y_ij,   se(V) = sd(mean_j (Y_ij - f^(-k)(S_ij))) / sqrt(n)
     covered  <=>  |estimate - V| <= t sqrt(se^2 + se(V)^2)
 
 Estimate and truth share their prompts and their judge scores, so that only the labels' noise given the score is the
-truth's own: f is an isotonic fit of Y on S within these labels. The truth never enters an estimate.
+truth's own. f^(-k) is an isotonic fit of Y on S over all these labels but those of the prompt's fold, since residuals
+from a curve that was fitted to them are too small; fewer than ten labels are held against their mean. The truth never
+enters an estimate.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 from scipy import stats
 
 from arena_cje.errors import UserError, nearest
-from arena_cje.estimation.calibration import isotonic
+from arena_cje.estimation.calibration import calibrate
+from arena_cje.estimation.folds import affordable, deal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from arena_cje.results import Result
 
 Truth = tuple[float, float]  # value and standard error, in [0, 1]
+
+FOLDS, SEED = 5, 0  # of prompts, for the noise of the labels alone
+MIN_LABELS = 10  # fewer tell no curve from noise
 
 
 def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
@@ -36,14 +42,25 @@ def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
     if not labelled.any():
         return float("nan"), float("nan")
     value = float(_prompt_means(labels).mean())
-    both = labelled & ~np.isnan(scores)
-    residual = np.full(labels.shape, np.nan)
-    if both.any():
-        residual[both] = labels[both] - isotonic(scores[both], labels[both])(scores[both])
-    of_prompt = _prompt_means(residual)  # prompts with a label and a score
-    if len(of_prompt) < 2:
+    noise = _prompt_means(_residuals(labels, scores))  # prompts with a label and a score
+    if len(noise) < 2:
         return value, float("nan")
-    return value, float(of_prompt.std(ddof=1) / np.sqrt(len(of_prompt)))
+    return value, float(noise.std(ddof=1) / np.sqrt(len(noise)))
+
+
+def _residuals(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Labels less what scores of other prompts say of them, (n, m); the labels themselves where they are few."""
+    both = ~np.isnan(labels) & ~np.isnan(scores)
+    if both.sum() < MIN_LABELS:
+        return labels
+    score, label, prompt = scores[both], labels[both], np.nonzero(both)[0]  # (l,) each
+    folds = affordable(FOLDS, len(np.unique(prompt)))
+    fold = deal(prompt, np.ones(len(prompt), bool), folds, SEED)
+    residual, predicted = np.full(labels.shape, np.nan), np.empty(len(label))
+    for k in range(folds):
+        predicted[fold == k] = calibrate(score, label, fold, without_fold=k)(score[fold == k])
+    residual[both] = label - predicted
+    return residual
 
 
 def truth_of(judge: Sequence[Row], oracle: Sequence[Row]) -> Truth:

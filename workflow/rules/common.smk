@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import psutil
-from snakemake.exceptions import WorkflowError
 
 WORKFLOW = Path(workflow.current_basedir).parent  # the folder of this workflow's rules, scripts and library
 ROOT = WORKFLOW.parent
@@ -20,27 +19,21 @@ from arena_cje import estimators, prompts, relations, targets
 from arena_cje.errors import UserError
 from arena_cje.provenance import canonical, code_hash
 
-# Policies given with --configfile (all that `config` holds so far) replace the shipped ones: merging the two would evaluate
-# policies that nobody asked for.
-own_policies = copy.deepcopy(config.get("policies"))
+own = copy.deepcopy(config)  # what --configfile and --config give; Snakemake merges it into the shipped file below
 
 
 configfile: str(ROOT / "config" / "config.yaml")
 
 
-if own_policies:
-    config["policies"] = own_policies
-
-
 def said(function, *args, **kwargs):
-    """Call a library function; a user's mistake ends the workflow with its one sentence."""
+    """Call a library function; a user's mistake ends Snakemake with one line and status 1."""
     try:
         return function(*args, **kwargs)
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        sys.exit(f"ERROR {error}")
 
 
-CONFIG = said(configuration.parse, config)
+CONFIG = said(configuration.parse, config, own=own)
 config.update(CONFIG.model_dump(mode="json"))  # scripts read the defaults too
 BASE = CONFIG.base_policy
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
@@ -57,6 +50,7 @@ wildcard_constraints:
     shard=r"\d\d\d\d+",
     policy="[A-Za-z][A-Za-z0-9_-]*",
     context="[A-Za-z0-9_.-]+",
+    model="[A-Za-z][A-Za-z0-9_-]*",
     coverage=r"1\.0|0\.[0-9]*[1-9]",
     estimator="|".join(estimators.NAMES),
 
@@ -79,15 +73,18 @@ def needs_draws(estimator):
     return "fresh_score" in estimators.get(estimator).NEEDS
 
 
+# The configured estimators whose needs are met: data brought along may have no fresh draws.
+ESTIMATORS = [
+    name for name in CONFIG.estimators if CONFIG.logged_data is None or CONFIG.fresh_draws or not needs_draws(name)
+]
+
+
 def all_results():
     """Targets of the whole experiment."""
-    names = [
-        name for name in CONFIG.estimators if CONFIG.logged_data is None or CONFIG.fresh_draws or not needs_draws(name)
-    ]
     wanted = expand(
         "results/coverage_{coverage}/{estimator}.{kind}",
         coverage=CONFIG.coverages,
-        estimator=names,
+        estimator=ESTIMATORS,
         kind=["json", "csv"],
     )
     if CONFIG.logged_data is None and CONFIG.oracle.truth_coverage:

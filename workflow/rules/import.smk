@@ -2,10 +2,10 @@
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
 from arena_cje import dataset
 
-if not Path(CONFIG.logged_data).is_file():
-    raise WorkflowError(f"{CONFIG.logged_data}: no such file; logged_data is a JSONL file in the CJE format")
-
+said(dataset.check_brought, Path(CONFIG.logged_data), results=Path("results"))
 IMPORTED = said(dataset.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
+for path in IMPORTED.values():
+    said(dataset.check_brought, path, results=Path("results"))
 
 
 def draw_files(coverage):

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from arena_cje.estimation.inference import clustered_variance
 from arena_cje.estimation.records import Weights
 
+SAME = 1e-9  # a mean weight this near to 1 is 1: log probabilities are sums of rounded numbers
 NEAR_ZERO = 1e-10  # of mean-one weights: such a row says nothing about the target
 
 
@@ -47,12 +49,13 @@ class Overlap:
     stabilised: WeightDiagnostics
     mean_weight: float  # mean of exp(log ratio): 1 in expectation when the base can say all that the target says
     mean_weight_se: float
-    mean_weight_z: float  # distance of that mean from 1 in standard errors
+    mean_weight_z: float  # distance of that mean from 1 in standard errors, by prompt
 
 
-def diagnose(weights: Weights, log_ratio: np.ndarray) -> Overlap:
-    """Overlap of one policy from its weights and its log ratios, both (n,), NaN where a row was left out."""
-    mean, se, z = mean_raw_weight(log_ratio[~np.isnan(log_ratio)])
+def diagnose(weights: Weights, log_ratio: np.ndarray, cluster: np.ndarray) -> Overlap:
+    """Overlap of one policy from its weights, log ratios and prompt codes, all (n,), NaN where a row was left out."""
+    scored = ~np.isnan(log_ratio)
+    mean, se, z = mean_raw_weight(log_ratio[scored], cluster[scored])
     return Overlap(describe(weights.raw), describe(weights.stabilised), mean, se, z)
 
 
@@ -96,16 +99,17 @@ def tail_index(weight: np.ndarray) -> float:
     return float(k / excess) if excess > 0 else float("inf")
 
 
-def mean_raw_weight(log_ratio: np.ndarray) -> tuple[float, float, float]:
-    """Mean of exp(log ratio) over rows (n,), its standard error, and how many of them it lies from 1."""
-    if len(log_ratio) < 2:
+def mean_raw_weight(log_ratio: np.ndarray, cluster: np.ndarray) -> tuple[float, float, float]:
+    """Mean of exp(log ratio) over rows (n,), its standard error by prompt, and how many of them it lies from 1."""
+    if len(np.unique(cluster)) < 2:
         return float("nan"), float("nan"), float("nan")
     # Work on weights divided by exp(shift): their squares overflow from 355 nats on.
     shift = max(float(log_ratio.max()), 0.0)
     scaled = np.exp(log_ratio - shift)
-    mean, se = scaled.mean(), scaled.std(ddof=1) / np.sqrt(len(scaled))
-    gap = mean - np.exp(-shift)
-    z = 0.0 if gap == 0 else float(gap / se) if se > 0 else float(np.sign(gap) * np.inf)
+    mean, one = scaled.mean(), np.exp(-shift)
+    se = np.sqrt(clustered_variance(scaled - mean, cluster, len(scaled)))
+    gap = mean - one
+    z = 0.0 if abs(gap) <= SAME * one else float(gap / se) if se > 0 else float(np.sign(gap) * np.inf)
     unit = np.exp(min(shift, 709.0))
     return float(mean * unit), float(se * unit), z
 

@@ -60,6 +60,12 @@ def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_w
     return Support(unsupported, share, labels * share)
 
 
+def once_a_prompt(score: np.ndarray) -> np.ndarray:
+    """Weights (n, m) of draws with scores (n, m): those of a prompt sum to one, missing draws weigh nothing."""
+    drawn = ~np.isnan(score)
+    return drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
+
+
 def _cells(score: np.ndarray) -> np.ndarray:
     """Cell of every score: the distinct scores if few, else equal bins of their range."""
     distinct, code = np.unique(score, return_inverse=True)

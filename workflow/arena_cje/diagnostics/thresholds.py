@@ -17,6 +17,8 @@ class Thresholds:
     cv_caution: float = 2.0
     tail_caution: float = 1.0  # below 1 the mean of the weights is infinite (Hill 1975)
     mean_weight_z: float = 4.0  # normal tail of 6e-5: rare by chance among hundreds of policies
+    # Of the standard error without it: a bias of a quarter takes a 95 % interval to 94.3 % when it is not counted.
+    cap_bias_caution: float = 0.25
     # Effective labels: sound policies of a labelled Arena data set lay at shares of .60-.997 and the unhelpful one at
     # .005-.107 under 300 label masks at each of four coverages; below 10 labels sound ones are refused by chance.
     label_share_refuse: float = 0.25

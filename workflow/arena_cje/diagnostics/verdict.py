@@ -5,12 +5,14 @@
     refuse    do not publish: the number stands on something other than data about this policy
 
 Which lines apply depends on what the estimator stands on. Importance weights answer for overlap, always by the raw
-ones; calibrated rewards answer for labels, judge and support. Transport, the same label at the same score, is not
-seen in logged data: a target other than the base policy carries that as a reason which leaves the level as it is.
+ones, and for what capping them did; calibrated rewards answer for labels, judge and support, those of the base policy
+too. Transport, the same label at the same score, is not seen in logged data: a target whose responses are not the
+base's own carries that as a reason which leaves the level as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -22,7 +24,7 @@ from arena_cje.diagnostics.overlap import Overlap
 from arena_cje.diagnostics.support import Support
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.estimation.estimate import Evaluation
-from arena_cje.estimation.records import Draws, Logged, Reason, Verdict
+from arena_cje.estimation.records import Draws, Estimate, Logged, Reason, Verdict
 
 
 def judge(
@@ -44,9 +46,10 @@ def judge(
     }
 
 
-def judge_base(evaluation: Evaluation, thresholds: Thresholds) -> Verdict:
+def judge_base(evaluation: Evaluation, logged: Logged, thresholds: Thresholds) -> Verdict:
     """Verdict of the base policy's own value, which stands on its own labels and the judge."""
-    return Verdict(calibration_reasons(calibration.diagnose(evaluation.calibration), thresholds))
+    shared = calibration_reasons(calibration.diagnose(evaluation.calibration), thresholds)
+    return Verdict(support_reasons(base_support(evaluation, logged), thresholds) + shared)
 
 
 def _rows(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[Reason, ...]:
@@ -57,7 +60,7 @@ def _rows(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[R
     if not estimate.n_used:
         return (Reason("no_rows", f"none of the {n} rows has what the estimator needs", "refuse"),)
     if np.isfinite(estimate.value):
-        text = f"{estimate.n_used} usable rows of {estimate.n_clusters} prompts give no standard error: two are needed"
+        text = f"a standard error needs usable rows of two prompts, there are {estimate.n_used} of one prompt"
         return (Reason("too_few_rows", text, "refuse"),)
     impossible = int(np.sum(log_ratio == -np.inf))
     return (Reason("no_overlap", f"the target could have given none of {impossible} base responses", "refuse"),)
@@ -75,9 +78,11 @@ def _published(
     log_ratio = logged.log_ratio[:, logged.policies.index(policy)]
     reasons = left_out_reasons(evaluation.n_used[policy], len(log_ratio), module.NEEDS)
     if "log_ratio" in module.NEEDS:
-        reasons += overlap_reasons(overlap.diagnose(evaluation.weights[policy], log_ratio), thresholds)
+        found = overlap.diagnose(evaluation.weights[policy], log_ratio, evaluation.base.cluster)
+        reasons += overlap_reasons(found, thresholds)
+    reasons += cap_reasons(evaluation.estimates[policy], thresholds)
     spoken_for = target_support(module, evaluation, logged, draws, policy)
-    return reasons + support_reasons(spoken_for, thresholds) + transport_reasons(log_ratio)
+    return reasons + support_reasons(spoken_for, thresholds) + transport_reasons(module.NEEDS, log_ratio)
 
 
 def target_support(
@@ -87,11 +92,15 @@ def target_support(
     label_score = evaluation.calibration.score
     if "fresh_score" in module.NEEDS:
         fresh = draws[policy].judge_score  # (n, m)
-        drawn = ~np.isnan(fresh)
-        # A prompt counts once, however many draws it has.
-        weight = drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
-        return support.effective_labels(label_score, fresh.reshape(-1), weight.reshape(-1))
+        return support.effective_labels(label_score, fresh.reshape(-1), support.once_a_prompt(fresh).reshape(-1))
     return support.effective_labels(label_score, logged.judge_score, evaluation.weights[policy].raw)
+
+
+def base_support(evaluation: Evaluation, logged: Logged) -> Support:
+    """Labels that speak for the base policy: its responses are draws of its own, each prompt counts once."""
+    cluster = evaluation.base.cluster
+    weight = 1 / np.bincount(cluster)[cluster]  # (n,)
+    return support.effective_labels(evaluation.calibration.score, logged.judge_score, weight)
 
 
 def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...]) -> tuple[Reason, ...]:
@@ -104,14 +113,9 @@ def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...]) -> tuple[Reaso
 
 def overlap_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Lines about raw importance weights."""
-    raw, t, reasons = found.raw, thresholds, []
-    level = _below(raw.ess_share, t.ess_refuse, t.ess_caution)
-    if level != "ok":
-        text = (
-            f"raw weights make {raw.ess_share:.1%} of the rows effective "
-            f"(refuse < {t.ess_refuse:.0%}, caution < {t.ess_caution:.0%})"
-        )
-        reasons.append(Reason("low_ess", text, level))
+    raw, t = found.raw, thresholds
+    text = f"raw weights make {raw.ess_share:.1%} of the rows effective"
+    reasons = _too_low("low_ess", raw.ess_share, text, t.ess_refuse, t.ess_caution, ".0%")
     if raw.near_zero_share > t.near_zero_refuse:
         text = f"{raw.near_zero_share:.1%} of raw weights are practically zero (refuse > {t.near_zero_refuse:.0%})"
         reasons.append(Reason("near_zero_weights", text, "refuse"))
@@ -130,50 +134,53 @@ def overlap_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...
     return tuple(reasons)
 
 
+def cap_reasons(estimate: Estimate, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Says where capping the weights moved the value, and how far beside its noise."""
+    if not estimate.bias:
+        return ()
+    unbiased = math.sqrt(estimate.sampling_variance + estimate.oracle_variance)
+    text = (
+        f"the cap on the weights' variance moves the estimate by {estimate.bias:+.3f}, where its standard error is "
+        f"{unbiased:.3f} without that (caution > {thresholds.cap_bias_caution:g} times it); the interval allows for it"
+    )
+    level = "caution" if abs(estimate.bias) > thresholds.cap_bias_caution * unbiased else "ok"
+    return (Reason("variance_capped", text, level),)
+
+
 def support_reasons(found: Support, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """Lines about the labels that speak for a target."""
-    t, reasons = thresholds, []
-    level = _below(found.share, t.label_share_refuse, t.label_share_caution)
-    if level != "ok":
-        text = (
-            f"{found.share:.1%} of the labels speak for this policy, {found.unsupported:.1%} of its scores have none "
-            f"(refuse < {t.label_share_refuse:.0%}, caution < {t.label_share_caution:.0%})"
-        )
-        reasons.append(Reason("unsupported_labels", text, level))
-    level = _below(found.effective_labels, t.effective_labels_refuse, t.effective_labels_caution)
-    if level != "ok":
-        text = (
-            f"{found.effective_labels:.1f} effective labels for this policy "
-            f"(refuse < {t.effective_labels_refuse:g}, caution < {t.effective_labels_caution:g})"
-        )
-        reasons.append(Reason("few_effective_labels", text, level))
-    return tuple(reasons)
+    """Lines about the labels that speak for a policy."""
+    t, count = thresholds, found.effective_labels
+    text = f"{found.share:.1%} of the labels speak for this policy, {found.unsupported:.1%} of its scores have none"
+    share = _too_low("unsupported_labels", found.share, text, t.label_share_refuse, t.label_share_caution, ".0%")
+    text = f"{count:.1f} effective labels for this policy"
+    few = _too_low("few_effective_labels", count, text, t.effective_labels_refuse, t.effective_labels_caution)
+    return (*share, *few)
 
 
 def calibration_reasons(found: CalibrationDiagnostics, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Lines about the oracle slice and the judge, the same for every policy."""
-    t, reasons = thresholds, []
-    level = _below(found.n_labels, t.labels_refuse, t.labels_caution)
-    if level != "ok":
-        text = f"{found.n_labels} oracle labels (refuse < {t.labels_refuse}, caution < {t.labels_caution})"
-        reasons.append(Reason("few_labels", text, level))
+    t, labels = thresholds, f"{found.n_labels} oracle labels"
+    reasons = _too_low("few_labels", found.n_labels, labels, t.labels_refuse, t.labels_caution)
     if not found.spearman >= t.spearman_caution:
         text = f"judge and oracle agree weakly: Spearman {found.spearman:.2f} (caution < {t.spearman_caution:g})"
         reasons.append(Reason("weak_judge", text, "caution"))
     return (*reasons, *found.reasons)
 
 
-def transport_reasons(log_ratio: np.ndarray) -> tuple[Reason, ...]:
-    """A policy other than the base may be labelled otherwise at the same score; nothing here has looked."""
-    scored = log_ratio[~np.isnan(log_ratio)]
-    if len(scored) and not scored.any():
+def transport_reasons(needs: tuple[str, ...], log_ratio: np.ndarray) -> tuple[Reason, ...]:
+    """Responses other than the base's own may be labelled otherwise at the same score; nothing here has looked.
+
+    Without fresh draws, and with every log ratio known to be zero, the responses are the base's own.
+    """
+    if "fresh_score" not in needs and (log_ratio == 0).all():
         return ()
-    text = "whether the calibrator holds for this policy is not checked: no labels of its own responses"
+    text = "whether the calibration holds for this policy is not checked by labels of its own responses"
     return (Reason("transport_unverified", text),)
 
 
-def _below(value: float, refuse: float, caution: float) -> str:
-    """Level of a quantity that ought to be large; unknown is a caution."""
-    if value < refuse:
-        return "refuse"
-    return "ok" if value >= caution else "caution"
+def _too_low(code: str, value: float, sentence: str, refuse: float, caution: float, form: str = "g") -> list[Reason]:
+    """The reason of a quantity that ought to be large, if there is one; unknown is a caution."""
+    if value >= caution and not value < refuse:
+        return []
+    limits = f"(refuse < {refuse:{form}}, caution < {caution:{form}})"
+    return [Reason(code, f"{sentence} {limits}", "refuse" if value < refuse else "caution")]

@@ -143,9 +143,8 @@ def _target(problem: _Problem, log_ratio: np.ndarray, fresh_score: np.ndarray) -
         used &= ~np.isnan(fresh_score).all(axis=1)
     else:
         fresh_score = fresh_score[:, :0]
-    n_used = int(used.sum())
-    if not n_used or ("log_ratio" in needs and not np.isfinite(log_ratio[used]).any()):
-        return Estimate(float("nan"), np.full(len(used), np.nan), problem.cluster, np.empty(0), n_used), None
+    if not used.any() or ("log_ratio" in needs and not np.isfinite(log_ratio[used]).any()):
+        return Estimate(float("nan"), np.full(len(used), np.nan), problem.cluster, np.empty(0), used), None
 
     data = PolicyData(log_ratio[used], problem.inner_fold[used], problem.outer_fold[used])
 
@@ -158,7 +157,8 @@ def _target(problem: _Problem, log_ratio: np.ndarray, fresh_score: np.ndarray) -
     calibrated = not problem.fully_labelled or "fresh_score" in needs
     folds = range(len(problem.calibration.jackknife)) if calibrated else ()
     jackknife = np.array([evaluated(k).value for k in folds])
-    estimate = Estimate(point.value, _embed(point.influence, used), problem.cluster, jackknife, n_used)
+    influence = _embed(point.influence, used)
+    estimate = Estimate(point.value, influence, problem.cluster, jackknife, used, point.bias)
     return estimate, None if point.weight is None else _spread(point.weight, used)
 
 
@@ -186,7 +186,7 @@ def _base(problem: _Problem) -> Estimate:
     folds = () if problem.fully_labelled else range(len(problem.calibration.jackknife))
     jackknife = [_rewards(problem, no_draws, everyone, without_fold=k).value.mean() for k in folds]
     influence = rewards.held_out - rewards.held_out.mean()
-    return Estimate(float(rewards.value.mean()), influence, problem.cluster, np.array(jackknife), len(everyone))
+    return Estimate(float(rewards.value.mean()), influence, problem.cluster, np.array(jackknife), everyone)
 
 
 def _weights(log_ratio: np.ndarray, used_weight: np.ndarray | None) -> Weights:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from arena_cje.errors import UserError
+from arena_cje.estimation.inference import clustered_variance
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Options:
         if not 0 < self.ess_floor <= 1:
             raise UserError(f"ess_floor must lie in (0, 1], got {self.ess_floor}")
 
+    @property
+    def weight_variance(self) -> float:
+        """Greatest variance of stabilised weights: the tighter of both limits, as ESS/n = 1/(1 + Var w)."""
+        return min(self.var_cap, 1 / self.ess_floor - 1)
+
 
 @dataclass(frozen=True)
 class PolicyData:
@@ -92,6 +98,7 @@ class Point:
     value: float
     influence: np.ndarray  # (u,) centred
     weight: np.ndarray | None = None  # (u,) mean one
+    bias: float = 0.0  # how far the value was moved on purpose, signed: 0 where nothing was traded for variance
 
 
 @dataclass(frozen=True)
@@ -106,34 +113,36 @@ class Weights:
 class Estimate:
     """A value with everything its uncertainty is made of.
 
-        Var = G/(G-1) sum_c (sum_{i in c} influence_i)^2 / n^2  +  (K-1)/K sum_k (jackknife_k - mean)^2
+        se^2 = G/(G-1) sum_c (sum_{i in c} influence_i)^2 / n^2  +  (K-1)/K sum_k (jackknife_k - mean)^2  +  bias^2
 
-    The first term is clustered by prompt (G clusters); the second is the delete-one-fold jackknife over the oracle
-    slice (Efron & Stein 1981), where the whole estimator is evaluated again with the calibrator that never saw fold
-    k. Degrees of freedom by Welch-Satterthwaite over the two terms (G - 1 and K - 1). Subtraction gives a paired
-    contrast: influence and jackknife are subtracted row by row and fold by fold, so that shared prompts and shared
-    calibration error cancel.
+    The first term is clustered by prompt, over the G prompts with a usable row; the second is the delete-one-fold
+    jackknife over the oracle slice (Efron & Stein 1981), where the whole estimator is evaluated again with the
+    calibrator that never saw fold k. The third is a bias taken on purpose, such as that of capped weights: it is known
+    up to noise, so that the interval is widened by it, not moved. Degrees of freedom by Welch-Satterthwaite over the
+    first two terms (G - 1 and K - 1). Subtraction gives a paired contrast: influence, jackknife and bias are subtracted
+    row by row and fold by fold, so that what is shared cancels.
     """
 
     value: float
     influence: np.ndarray  # (n,) centred, on the scale of the mean over n rows; 0 where a row was not used
     cluster: np.ndarray  # (n,) int, one code per prompt
     jackknife: np.ndarray  # (K,) values without each fold of the oracle slice; empty where no calibration was needed
-    n_used: int
+    used: np.ndarray  # (n,) bool; the other rows lacked what the estimator needs
+    bias: float = 0.0
+
+    @property
+    def n_used(self) -> int:
+        return int(self.used.sum())
 
     @property
     def n_clusters(self) -> int:
-        return len(np.unique(self.cluster))
+        """Prompts with a usable row: the others carry no information."""
+        return len(np.unique(self.cluster[self.used]))
 
     @property
     def sampling_variance(self) -> float:
-        """Variance over prompts, NaN with fewer than two of them, or fewer than two usable rows."""
-        totals = np.bincount(self.cluster, weights=self.influence)  # (G,)
-        groups = len(totals)
-        if min(groups, self.n_used) < 2:
-            return float("nan")
-        centred = totals - totals.mean()
-        return float(groups / (groups - 1) * np.sum(centred**2) / len(self.influence) ** 2)
+        """Variance over prompts, NaN with fewer than two that have a usable row."""
+        return clustered_variance(self.influence[self.used], self.cluster[self.used], len(self.influence))
 
     @property
     def oracle_variance(self) -> float:
@@ -145,15 +154,15 @@ class Estimate:
 
     @property
     def se(self) -> float:
-        return float(np.sqrt(self.sampling_variance + self.oracle_variance))
+        return float(np.sqrt(self.sampling_variance + self.oracle_variance + self.bias**2))
 
     @property
     def df(self) -> float:
-        """Welch-Satterthwaite degrees of freedom; prompts without a usable row carry none."""
+        """Welch-Satterthwaite degrees of freedom, NaN with fewer than two prompts; the bias has none of its own."""
         sampling, oracle = self.sampling_variance, self.oracle_variance
-        prompts = max(min(self.n_clusters, self.n_used) - 1, 1)
+        prompts = max(self.n_clusters - 1, 1)
         spread = sampling**2 / prompts + oracle**2 / max(len(self.jackknife) - 1, 1)
-        return float((sampling + oracle) ** 2 / spread) if spread > 0 else float(prompts)
+        return float(prompts) if spread == 0 else float((sampling + oracle) ** 2 / spread)
 
     def interval(self, alpha: float = 0.05) -> tuple[float, float]:
         """Two-sided t interval at level 1 - alpha."""
@@ -167,12 +176,15 @@ class Estimate:
             raise ValueError("a contrast needs two estimates with the same folds of the oracle slice")
         mine = self.jackknife if len(self.jackknife) else np.full(len(other.jackknife), self.value)
         its = other.jackknife if len(other.jackknife) else np.full(len(self.jackknife), other.value)
+        # A side without a variance of its own has no influence to speak of, and must not count as certain.
+        known = min(self.n_clusters, other.n_clusters) >= 2
         return Estimate(
             self.value - other.value,
-            self.influence - other.influence,
+            self.influence - other.influence if known else np.full(len(self.influence), np.nan),
             self.cluster,
             mine - its,
-            min(self.n_used, other.n_used),
+            self.used | other.used,
+            self.bias - other.bias,
         )
 
 

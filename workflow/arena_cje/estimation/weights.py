@@ -6,7 +6,7 @@
 fits of W on an ordering index z (the held-out calibrated score), one rising and one falling, mixed for the least
 squared error of the weighted mean reward, with the variance of the result capped:
 
-    w = 1 + s (sum_k a_k w_k(z) - 1),   s = min(1, sqrt(V_max / Var)),   V_max = min(var_cap, 1/ess_floor - 1)
+    w = 1 + s (sum_k a_k w_k(z) - 1),   s = min(1, sqrt(cap / Var)),   cap = min(var_cap, 1/ess_floor - 1)
 
 All of it is fitted on the complement of the row's outer fold. As ESS/n = 1/(1 + Var w), the cap fixes the effective
 sample size of the result: after `simcal` it is a choice, not evidence of overlap. Judge overlap by the raw weights.
@@ -87,35 +87,37 @@ def simcal(
     inner_fold: np.ndarray,
     outer_fold: np.ndarray,
     *,
-    var_cap: float,
-    ess_floor: float,
+    cap: float,
 ) -> np.ndarray:
-    """Stabilised mean-one weights (n,): monotone in `index` within every outer fold, which is fitted by the others."""
-    cap = min(var_cap, 1 / ess_floor - 1)
+    """Stabilised mean-one weights, variance at most `cap`: (2, n), as they are and as they were without the cap.
+
+    Monotone in `index` within every outer fold, which is fitted by the others.
+    """
     order = np.argsort(index, kind="stable")  # sorted once, so that every fit below sorts what is sorted
     raw, z, r, inner, outer = (array[order] for array in (weight, index, reward, inner_fold, outer_fold))
-    fitted = np.maximum(raw, FLOOR)
+    fitted = np.tile(np.maximum(raw, FLOOR), (2, 1))  # (2, n)
     for fold in np.unique(outer):
         held = outer == fold
         train = ~held
         if train.sum() < MIN_TRAIN or held.sum() < MIN_HELD_OUT:
             continue
         projected = _project(raw[train], z[train], r[train], inner[train], cap, z[held])
-        fitted[held] = projected / projected.mean()
-    stabilised = np.empty(len(weight))
-    stabilised[order] = fitted / fitted.mean()
-    return capped_variance(stabilised, cap)
+        fitted[:, held] = projected / projected.mean(axis=1, keepdims=True)
+    stabilised = np.empty(fitted.shape)
+    stabilised[:, order] = fitted / fitted.mean(axis=1, keepdims=True)
+    return np.stack([capped_variance(stabilised[0], cap), capped_variance(stabilised[1], np.inf)])
 
 
 def _project(
     weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray, cap: float, at: np.ndarray
 ) -> np.ndarray:
-    """Fit candidates, mixture and cap on training rows; weights at the points `at`."""
+    """Fit candidates, mixture and cap on training rows; weights at the points `at` (h,), capped and not, (2, h)."""
     share = mixture(weight, index, reward, fold)  # (2,)
     candidates = _candidates(weight, index)
     trained = sum(a * candidate(index) for a, candidate in zip(share, candidates, strict=True))
     predicted = sum(a * candidate(at) for a, candidate in zip(share, candidates, strict=True))
-    return np.maximum(1 + shrinkage(trained, cap) * (predicted - 1), FLOOR)
+    factor = np.array([[shrinkage(trained, cap)], [1.0]])
+    return np.maximum(1 + factor * (predicted - 1), FLOOR)
 
 
 def mixture(weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -99,8 +99,10 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
 
 def check_magic(path: str | Path) -> None:
     """Refuse a file that is missing or does not begin as GGUF files do."""
+    if Path(path).is_dir():
+        raise UserError(f"model file {path} is a folder, expected a GGUF file")
     if not Path(path).is_file():
-        raise UserError(f"model file {path} does not exist; fetch it (`snakemake {path}`) or put it in place yourself")
+        raise UserError(f"model file {path} does not exist; check `path` under `models`, or put the file in place")
     with open(path, "rb") as file:
         magic = file.read(len(MAGIC))
     if magic != MAGIC:
