@@ -146,7 +146,8 @@ def test_the_example_of_a_threshold_is_a_threshold(raw):
         ("results/coverage_0.1/fresh_draws/clon.jsonl", "unknown policy 'clon'"),
     ],
 )
-def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence):
+def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # away from results that a run may have left here
     with pytest.raises(UserError, match=".") as error:
         targets.check([target], parse(raw))
     assert sentence in str(error.value)

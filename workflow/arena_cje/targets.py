@@ -32,7 +32,7 @@ def _check_target(target: str, config: Config) -> None:
     # A shard's file is as good as the whole table's, and a coverage that is not listed as good as one that is.
     known = _known(config, coverage=found[1] if found else "0.1")
     brought = config.logged_data is not None and "/fresh_draws/" in target  # the policies are those of the files
-    if SHARD.sub("0000", target) in known or brought or Path(target).exists():
+    if SHARD.sub("0000", target) in known or brought or Path(target).is_file():
         return
     folder, file = os.path.split(target)
     if os.path.basename(folder).startswith("coverage_") and file.endswith(SUFFIXES):

@@ -87,7 +87,9 @@ def fit(logged: Logged, *, n_folds: int, jackknife_folds: int, seed: int) -> Cal
     labelled = logged.labelled
     prompts = len(np.unique(logged.prompt_id[labelled]))
     if prompts < MIN_LABELLED_PROMPTS:
-        mend = "raise the oracle coverage or the number of prompts" if prompts else "no row has an oracle_label, give some"
+        mend = (
+            "raise the oracle coverage or the number of prompts" if prompts else "no row has an oracle_label, give some"
+        )
         raise UserError(
             f"calibration needs oracle labels on at least {MIN_LABELLED_PROMPTS} prompts, got {prompts} of "
             f"{len(np.unique(logged.prompt_id))}; {mend}"
