@@ -50,6 +50,18 @@ def test_another_shard_size_finds_what_other_shards_did(tmp_path):
     assert calls == ["a", "b", "c", "d", "e"]
 
 
+def test_a_line_that_a_sibling_is_writing_is_no_damage(tmp_path, caplog):
+    with Journal(tmp_path / "0000.jsonl") as journal:
+        complete(journal, {"a": 1, "b": 2}, work_recorder([]))
+    sibling = tmp_path / "0000.jsonl"
+    sibling.write_bytes(sibling.read_bytes()[:-7])
+    calls: list[str] = []
+    with Journal(tmp_path / "0001.jsonl") as journal:
+        complete(journal, {"a": 1, "b": 2}, work_recorder(calls))
+    assert calls == ["b"]
+    assert "damaged" not in caplog.text
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x00\xff\n", b"00000000 {}\n", b'1234abcd {"key": "c", "record"'])
 def test_a_truncated_last_line_is_skipped_and_redone(tmp_path, damage, caplog):
     path, calls = tmp_path / "0000.jsonl", []

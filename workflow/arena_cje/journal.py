@@ -66,7 +66,7 @@ class Journal:
         if not self._siblings_read and any(key not in self.records for key in wanted):
             for sibling in sorted(self.path.parent.glob("*.jsonl")):
                 if sibling != self.path:
-                    for key, record in read(sibling):
+                    for key, record in read(sibling, in_use=True):
                         self.records.setdefault(key, record)
             self._siblings_read = True
         return {key: self.records[key] for key in wanted if key in self.records}
@@ -80,11 +80,16 @@ class Journal:
         self.records[key] = dict(record)
 
 
-def read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Keys and records of a journal file; lines that a kill or a full disk damaged are skipped and counted in the log."""
+def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Keys and records of a journal file; lines that a kill or a full disk damaged are skipped and counted in the log.
+
+    in_use: another job may be writing its last line just now, which is no damage.
+    """
     damaged = 0
     with open(path, "rb") as file:
         for line in file:
+            if in_use and not line.endswith(b"\n"):
+                break
             checksum, _, body = line.rstrip(b"\n").partition(b" ")
             if not checksum:
                 continue
