@@ -114,16 +114,15 @@ def test_the_order_of_keys_makes_nothing_stale(changed):
     assert changed.jobs() == set()
 
 
-def test_more_prompts_make_their_shard_and_the_joins(changed):
-    changed.config["n_prompts"] = 32
-    new = ("0003",)
-    assert changed.jobs() == (
-        each("sample_prompts", new)
-        | each("generate", POLICIES, new)
-        | each("score", ("smollm2-helpful", "smollm2-other"), new)
-        | each("judge", POLICIES, new)
-        | each("oracle", ("base",), (*COVERAGES, "1.0"), new)
-        | each("oracle", TARGETS, ("1.0",), new)
+def everything_of(shards: tuple[str, ...]) -> set[str]:
+    """All jobs of some shards, and all that joins them to the others."""
+    return (
+        each("sample_prompts", shards)
+        | each("generate", POLICIES, shards)
+        | each("score", ("smollm2-helpful", "smollm2-other"), shards)
+        | each("judge", POLICIES, shards)
+        | each("oracle", ("base",), (*COVERAGES, "1.0"), shards)
+        | each("oracle", TARGETS, ("1.0",), shards)
         | gathered("responses", POLICIES)
         | gathered("judge", POLICIES)
         | each("gather_logprobs", POLICIES)
@@ -132,6 +131,11 @@ def test_more_prompts_make_their_shard_and_the_joins(changed):
         | each("fresh_draws", COVERAGES, TARGETS)
         | ANALYSIS
     )
+
+
+def test_more_prompts_make_their_shard_and_the_joins(changed):
+    changed.config["n_prompts"] = 32
+    assert changed.jobs() == everything_of(("0003",))
 
 
 def test_another_coverage_buys_its_labels_and_analyses_them(changed):
@@ -253,22 +257,7 @@ def test_a_threshold_makes_the_estimates_stale(changed):
 
 def test_the_seed_makes_everything_stale_but_the_model(changed):
     changed.config["seed"] = 2
-    everything = (
-        each("sample_prompts", SHARDS)
-        | each("generate", POLICIES, SHARDS)
-        | each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
-        | each("judge", POLICIES, SHARDS)
-        | each("oracle", ("base",), (*COVERAGES, "1.0"), SHARDS)
-        | each("oracle", TARGETS, ("1.0",), SHARDS)
-        | gathered("responses", POLICIES)
-        | gathered("judge", POLICIES)
-        | each("gather_logprobs", POLICIES)
-        | gathered("oracle", ("base",), (*COVERAGES, "1.0"))
-        | gathered("oracle", TARGETS, ("1.0",))
-        | each("fresh_draws", COVERAGES, TARGETS)
-        | ANALYSIS
-    )
-    assert changed.jobs() == everything
+    assert changed.jobs() == everything_of(SHARDS)
 
 
 def test_one_estimate_asks_for_no_more_than_it_needs(changed):
