@@ -65,7 +65,7 @@ def _cells(result: Result, policy: str) -> list[str]:
         interval = f"[{_number(summary['ci_lower'])}, {_number(summary['ci_upper'])}]"
         numbers = [_number(summary["estimate"]), _number(summary["se"]), interval]
     weighted = weights if weights.get("ess") is not None else {}
-    figures = [_number(weighted.get(name), ".2f") for name in ("ess", "ess_raw")]
+    figures = [_number(weighted.get(name), ".3f") for name in ("ess", "ess_raw")]
     figures += [_number(weighted.get("max_weight"), ".1f"), _number(weights.get("effective_labels"), ".0f")]
     return [policy + role, *numbers, *figures, level]
 
