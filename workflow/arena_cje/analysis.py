@@ -17,8 +17,9 @@ from arena_cje import estimators
 from arena_cje.dataset import find_draws, load_draws, load_logged
 from arena_cje.diagnostics import calibration, overlap, support
 from arena_cje.diagnostics.support import Support
-from arena_cje.diagnostics.verdict import Thresholds, base_support, judge, judge_base, target_support
-from arena_cje.errors import UserError, nearest
+from arena_cje.diagnostics.thresholds import Thresholds, moved
+from arena_cje.diagnostics.verdict import base_support, judge, judge_base, target_scores, target_support
+from arena_cje.errors import UserError
 from arena_cje.estimation.estimate import Evaluation, evaluate
 from arena_cje.estimation.records import Draws, Estimate, Logged, Options, Reason, Verdict
 from arena_cje.files import json_text
@@ -75,7 +76,8 @@ def analyze(
     """
     if not 0 < alpha < 1:
         raise UserError(f"alpha must lie in (0, 1), got {alpha}; 0.05 gives 95 % intervals")
-    module, limits = estimators.get(estimator), _thresholds(thresholds)
+    module = estimators.get(estimator)
+    limits = thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {})
     options = Options(
         seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, clip=clip, var_cap=var_cap, ess_floor=ess_floor
     )
@@ -95,16 +97,6 @@ def analyze(
     # Through its own text, so that what is returned is what a reader of the file gets.
     written = orjson.loads(json_text(_plain(document)))
     return Result(written, rows.prompt_id, influence, evaluation.base.influence)
-
-
-def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
-    if isinstance(given, Thresholds):
-        return given
-    known = [field.name for field in dataclasses.fields(Thresholds)]
-    for name in given or {}:
-        if name not in known:
-            raise UserError(f"unknown threshold {name!r}{nearest(name, known)}; known: {', '.join(known)}")
-    return Thresholds(**(given or {}))
 
 
 def _with_draws(
@@ -242,12 +234,8 @@ def _support(labels: Support) -> dict[str, Any]:
 
 def _boundary(analysis: _Analysis, policy: str) -> support.BoundaryCard:
     fitted = analysis.evaluation.calibration
-    if "fresh_score" in analysis.module.NEEDS:
-        score = analysis.draws[policy].judge_score  # (n, m)
-        weight = support.once_a_prompt(score)  # (n, m)
-    else:
-        score, weight = analysis.logged.judge_score, analysis.evaluation.weights[policy].raw
-    return support.boundary_card(fitted.full, fitted.score, score.reshape(-1), weight.reshape(-1))
+    standing = target_scores(analysis.module, analysis.evaluation, analysis.logged, analysis.draws, policy)
+    return support.boundary_card(fitted.full, fitted.score, *standing)
 
 
 def _plain(value: Any) -> Any:

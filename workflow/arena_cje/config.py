@@ -19,7 +19,8 @@ from arena_cje.errors import UserError, nearest
 from arena_cje.labeling import canonical
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+NAME = "[A-Za-z][A-Za-z0-9_-]*"  # of a policy or a model, good in a path
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 # YAML reads 0.1 as a number and "0.1" as text; both mean the file name coverage_0.1.
 Coverage = Annotated[str, BeforeValidator(canonical)]
@@ -186,6 +187,15 @@ class Config(Record):
     def targets(self) -> tuple[str, ...]:
         """Target policies in declared order."""
         return tuple(name for name in self.policies if name != self.base_policy)
+
+    @property
+    def has_draws(self) -> bool:
+        """Are there fresh draws of the targets: generated, or brought along?"""
+        return self.logged_data is None or self.fresh_draws is not None
+
+    def can_run(self, estimator: str) -> bool:
+        """Does an estimator have the fresh draws it may need?"""
+        return self.has_draws or not estimators.needs_draws(estimator)
 
     @property
     def contexts(self) -> dict[str, Policy]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from arena_cje import estimators
-from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ def check(config: Config) -> None:
         estimators.get(name)
     _check_no_repeats("estimators", config.estimators)
     _check_no_repeats("coverages", config.coverages)
-    _check_thresholds(config)
+    thresholds.moved(config.verdict, where="config: `verdict`: ")
     _check_target_labels(config)
     if config.logged_data is None:
         _check_no_stray_draws(config)
@@ -38,15 +37,6 @@ def _check_no_repeats(key: str, values: list[str]) -> None:
     for value in values:
         if values.count(value) > 1:
             raise UserError(f"config: `{key}` lists {value!r} more than once; each counts once, leave the others out")
-
-
-def _check_thresholds(config: Config) -> None:
-    known = [field.name for field in fields(Thresholds)]
-    for name in config.verdict:
-        if name not in known:
-            raise UserError(
-                f"config: unknown threshold `verdict.{name}`{nearest(name, known)}; known: {', '.join(known)}"
-            )
 
 
 def _check_target_labels(config: Config) -> None:

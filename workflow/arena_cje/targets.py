@@ -44,9 +44,7 @@ def _check_target(target: str, config: Config) -> None:
 def _known(config: Config, *, coverage: str) -> set[str]:
     """Every target there is, with one coverage for all and one shard for all."""
     at = f"results/coverage_{coverage}"
-    draws = config.logged_data is None or config.fresh_draws is not None
-    usable = [name for name in estimators.NAMES if draws or "fresh_score" not in estimators.get(name).NEEDS]
-    known = {f"{at}/{name}{suffix}" for name in usable for suffix in SUFFIXES}
+    known = {f"{at}/{name}{suffix}" for name in estimators.NAMES if config.can_run(name) for suffix in SUFFIXES}
     known |= {f"{at}/{file}" for file in ("cje_dataset.jsonl", "summary.json")}
     if config.logged_data is not None:
         return known
@@ -68,7 +66,7 @@ def _check_analysis(target: str, name: str, config: Config) -> None:
     if name not in estimators.NAMES:
         known = ", ".join(estimators.NAMES)
         raise UserError(f"{target}: unknown estimator {name!r}{nearest(name, estimators.NAMES)}; available: {known}")
-    if "fresh_score" in estimators.get(name).NEEDS and config.logged_data is not None and config.fresh_draws is None:
+    if not config.can_run(name):
         raise UserError(
             f"{target}: estimator {name!r} needs fresh draws of the target policies, and none were brought along; "
             "add --config fresh_draws=DIR"

@@ -13,7 +13,7 @@ rule estimate:
     input:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
-        draws=lambda w: draw_files(w.coverage) if needs_draws(w.estimator) else [],
+        draws=lambda w: draw_files(w.coverage) if estimators.needs_draws(w.estimator) else [],
     output:
         json="results/coverage_{coverage}/{estimator}.json",
         csv="results/coverage_{coverage}/{estimator}.csv",

@@ -48,9 +48,9 @@ if workflow.local_exec and "model_slots" not in workflow.global_resources:
 
 wildcard_constraints:
     shard=r"\d\d\d\d+",
-    policy="[A-Za-z][A-Za-z0-9_-]*",
+    policy=configuration.NAME,
     context="[A-Za-z0-9_.-]+",
-    model="[A-Za-z][A-Za-z0-9_-]*",
+    model=configuration.NAME,
     coverage=r"1\.0|0\.[0-9]*[1-9]",
     estimator="|".join(estimators.NAMES),
 
@@ -68,15 +68,8 @@ SYSTEM_PROMPTS = {
 }
 
 
-def needs_draws(estimator):
-    """Does the estimator use fresh draws of the target policies?"""
-    return "fresh_score" in estimators.get(estimator).NEEDS
-
-
 # The configured estimators whose needs are met: data brought along may have no fresh draws.
-ESTIMATORS = [
-    name for name in CONFIG.estimators if CONFIG.logged_data is None or CONFIG.fresh_draws or not needs_draws(name)
-]
+ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
 
 
 def all_results():

@@ -1,10 +1,13 @@
 # The models: fetched and checked once, their hash recorded. resources/models/MODELS.yaml -> results/models/{model}.json
 
+import functools
+
 from arena_cje.llama import fetch
 
 MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"
 
 
+@functools.cache  # the input functions of every job ask
 def gguf(model):
     """The GGUF file of a configured model; a name without a recipe, or a path without a file, ends the workflow."""
     block = CONFIG.models[model]

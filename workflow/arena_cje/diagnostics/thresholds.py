@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from arena_cje.errors import UserError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +32,12 @@ class Thresholds:
     labels_refuse: int = 10
     labels_caution: int = 30
     spearman_caution: float = 0.3  # below it a score explains under a tenth of the variance in rank
+
+
+def moved(given: Mapping[str, float], *, where: str = "") -> Thresholds:
+    """The thresholds with those given by name moved; `where` begins the sentence that refuses an unknown name."""
+    known = [field.name for field in fields(Thresholds)]
+    for name in given:
+        if name not in known:
+            raise UserError(f"{where}unknown threshold {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return Thresholds(**given)

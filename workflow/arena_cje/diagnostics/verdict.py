@@ -88,12 +88,19 @@ def _published(
 def target_support(
     module: ModuleType, evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws], policy: str
 ) -> Support:
-    """Labels that speak for a target: by its fresh draws where the estimator uses them, else by weighted rows."""
-    label_score = evaluation.calibration.score
+    """Labels that speak for a target."""
+    score, weight = target_scores(module, evaluation, logged, draws, policy)
+    return support.effective_labels(evaluation.calibration.score, score, weight)
+
+
+def target_scores(
+    module: ModuleType, evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws], policy: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Judge scores that stand for a target and their weights: its fresh draws where it uses them, else weighted rows."""
     if "fresh_score" in module.NEEDS:
         fresh = draws[policy].judge_score  # (n, m)
-        return support.effective_labels(label_score, fresh.reshape(-1), support.once_a_prompt(fresh).reshape(-1))
-    return support.effective_labels(label_score, logged.judge_score, evaluation.weights[policy].raw)
+        return fresh.reshape(-1), support.once_a_prompt(fresh).reshape(-1)
+    return logged.judge_score, evaluation.weights[policy].raw
 
 
 def base_support(evaluation: Evaluation, logged: Logged) -> Support:

@@ -20,3 +20,8 @@ def get(name: str) -> ModuleType:
     if name not in NAMES:
         raise UserError(f"unknown estimator {name!r}{nearest(name, NAMES)}; available: {', '.join(NAMES)}")
     return import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def needs_draws(name: str) -> bool:
+    """Does the estimator use fresh draws of the target policies?"""
+    return "fresh_score" in get(name).NEEDS
