@@ -107,7 +107,9 @@ class Oracle(Record):
     provider: Literal["reference"] = Field(
         "reference", description="`reference` grades by the checks that stand beside each prompt"
     )
-    target_labels: Share = Field(0.0, description="share of each target's fresh draws that is labelled for estimation")
+    target_labels: Share = Field(
+        0.0, description="share of each target's fresh draws labelled for estimation; 0 until an estimator uses them"
+    )
     truth: Truth = Field(
         1.0,
         description="labels for `validation.csv` only: `none`, `all` or a share of the fresh draws; never enters an estimate",
