@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import re
 
 import jinja2
@@ -39,6 +40,12 @@ def render(model: Model, system_prompt: str | None, user: str) -> tuple[int, ...
     if skeleton is None:
         raise UserError(f"model {model.path.name}: its chat template does not render a user's message")
     return _one_bos(model, _tokenize(model, _pieces(skeleton, texts)))
+
+
+def shared(model: Model, system_prompt: str | None) -> tuple[int, ...]:
+    """Token ids that the prompts with this system prompt begin with, whatever the user says."""
+    one, other = (render(model, system_prompt, user) for user in ("a", "1"))
+    return tuple(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _skeleton(model: Model, markers: tuple[str, ...]) -> str | None:

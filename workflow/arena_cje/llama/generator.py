@@ -1,8 +1,9 @@
 """Generation: many responses at once, each as if it were alone.
 
-Prompts are read one a pass; then all responses grow by one token a pass. At least two rows go into every such pass,
-since llama.cpp computes a single row with another kernel. So a response depends on its prompt, its sampling and its
-random stream, bit for bit, and not on its neighbours, on the number of slots or on where a run was resumed.
+Prompts are read one by one (see `prefill`); then all responses grow by one token a pass. At least two rows go into
+every such pass, since llama.cpp computes a single row with another kernel. So a response depends on its prompt, its
+sampling and its random stream, bit for bit, and not on its neighbours, on the number of slots or on where a run was
+resumed.
 
 Tokens are drawn by `distribution.sample`, with none of the usual extras (top-k, min-p, repetition penalties): the text
 must come from exactly the distribution that is scored.
@@ -16,12 +17,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from arena_cje.llama.distribution import Sampling, sample
-from arena_cje.llama.model import Context, Model
+from arena_cje.llama.model import CACHE_STEP, Context, Model, round_up
+from arena_cje.llama.prefill import BLOCK, Reader, usable
 
 # Raise this number when any drawn response would change: the passes above, the distribution, the use of the stream.
-VERSION = 1
+VERSION = 2
 
-MAX_SLOTS = 256  # LLAMA_MAX_SEQ
+MAX_SLOTS = 255  # of llama.cpp's 256 sequences (LLAMA_MAX_SEQ) one holds the shared prefix
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,21 @@ class _Draft:
 
 
 def generate(
-    model: Model, requests: Iterable[Request], sampling: Sampling, max_tokens: int, n_slots: int = 16
+    model: Model,
+    requests: Iterable[Request],
+    sampling: Sampling,
+    max_tokens: int,
+    n_slots: int = 32,
+    *,
+    cache_tokens: int = 8192,
+    shared: Sequence[int] = (),
 ) -> Iterator[Response]:
-    """Draw a response of up to `max_tokens` tokens for every request; yielded as each is finished, none left out."""
+    """Draw a response of up to `max_tokens` tokens for every request; yielded as each is finished, none left out.
+
+    Up to `n_slots` grow side by side, fewer (but two) where their caches would hold more than `cache_tokens` together:
+    these two bound the memory and the speed, and change no response. `shared` are the ids that the prompts begin with
+    (`chat.shared`), another matter of speed. Give the same for a policy, whatever the requests.
+    """
     if max_tokens < 1 or not 1 <= n_slots <= MAX_SLOTS:
         raise ValueError(f"max_tokens must be >= 1 and n_slots in 1..{MAX_SLOTS}, got {max_tokens} and {n_slots}")
     waiting = []
@@ -74,10 +88,21 @@ def generate(
             waiting.append(request)
     if not waiting:
         return
+    shared = usable(model, shared)
     longest = max(len(request.prompt_ids) for request in waiting)
-    n_seq = max(2, min(n_slots, len(waiting)))
-    with Context(model, n_tokens=longest + max_tokens, n_batch=longest, n_outputs=n_seq, n_seq=n_seq) as context:
-        yield from _run(model, context, waiting, sampling, max_tokens, n_slots)
+    n_tokens = max(longest + max_tokens, len(shared))
+    n_caches = cache_tokens // round_up(n_tokens, CACHE_STEP) - (1 if shared else 0)
+    n_slots = min(n_slots, len(waiting), max(2, n_caches))
+    n_seq = max(2, n_slots)
+    with Context(
+        model,
+        n_tokens=n_tokens,
+        n_batch=min(n_tokens, BLOCK),
+        n_outputs=n_seq,
+        n_seq=n_seq + 1 if shared else n_seq,
+    ) as context:
+        reader = Reader(context, shared, place=n_seq)
+        yield from _run(model, context, reader, waiting, sampling, max_tokens, n_slots)
 
 
 def text_of(model: Model, token_ids: Sequence[int]) -> str:
@@ -87,13 +112,19 @@ def text_of(model: Model, token_ids: Sequence[int]) -> str:
 
 
 def _run(
-    model: Model, context: Context, waiting: list[Request], sampling: Sampling, max_tokens: int, n_slots: int
+    model: Model,
+    context: Context,
+    reader: Reader,
+    waiting: list[Request],
+    sampling: Sampling,
+    max_tokens: int,
+    n_slots: int,
 ) -> Iterator[Response]:
     queue = iter(waiting)
     drafts: list[_Draft] = []  # slot i of the context holds drafts[i]
     while True:
         while len(drafts) < n_slots and (request := next(queue, None)) is not None:
-            drafts.append(_begin(context, len(drafts), request, sampling))
+            drafts.append(_begin(reader, len(drafts), request, sampling))
             yield from _finished(model, context, drafts, max_tokens, since=len(drafts) - 1)
         if not drafts:
             return
@@ -101,12 +132,12 @@ def _run(
         yield from _finished(model, context, drafts, max_tokens, since=0)
 
 
-def _begin(context: Context, slot: int, request: Request, sampling: Sampling) -> _Draft:
-    """Read the prompt in a pass of its own and draw the first token."""
+def _begin(reader: Reader, slot: int, request: Request, sampling: Sampling) -> _Draft:
+    """Read the prompt in passes of its own and draw the first token."""
     if not request.prompt_ids:
         raise ValueError(f"request {request.key!r} has an empty prompt, so nothing predicts its first token")
     draft = _Draft(request)
-    logits = context.decode(request.prompt_ids, range(len(request.prompt_ids)), slot, 1)
+    (logits,) = reader.read(request.prompt_ids, slot, 1)
     _draw(logits, [draft], sampling)
     return draft
 

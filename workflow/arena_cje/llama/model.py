@@ -54,6 +54,14 @@ def last_error() -> str:
     return " ".join(_errors[-1].split()) if _errors else "no reason given"
 
 
+def has_gpu() -> bool:
+    """Whether the installed llama.cpp finds a GPU on this machine; False where it is not installed."""
+    try:
+        return bool(library().llama_supports_gpu_offload())
+    except ImportError:
+        return False
+
+
 class Model:
     """An open model. Use `open_model` as a context manager."""
 
@@ -64,6 +72,8 @@ class Model:
         self.n_threads = n_threads
         self.pointer = pointer
         self.contexts: set[Context] = set()
+        # A recurrent state holds all it has read in one sum and cannot go back to an earlier token.
+        self.can_rewind = not (llama.llama_model_is_recurrent(pointer) or llama.llama_model_is_hybrid(pointer))
         self._vocab = llama.llama_model_get_vocab(pointer)
         self.n_vocab = llama.llama_vocab_n_tokens(self._vocab)
         self.eog_ids = frozenset(i for i in range(self.n_vocab) if llama.llama_vocab_is_eog(self._vocab, i))
@@ -139,6 +149,9 @@ def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_thr
     params = llama.llama_model_default_params()
     params.n_gpu_layers = n_gpu_layers
     params.load_mode = llama.LLAMA_LOAD_MODE_MMAP
+    # llama.cpp's matrix extension for recent Intel processors crashes on quantised weights (its issue 20824, unresolved in
+    # the pinned version); without the extra buffers the usual kernels are used.
+    params.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
     _errors.clear()
     pointer = llama.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
@@ -166,7 +179,7 @@ class Context:
         params.n_ctx = round_up(n_tokens, CACHE_STEP) * n_seq
         params.n_batch = params.n_ubatch = max(n_batch, n_seq)
         params.n_seq_max = n_seq
-        params.n_outputs_max = n_outputs
+        params.n_outputs_max = max(n_outputs, n_seq)  # llama.cpp aborts on fewer than sequences
         params.n_outputs_max_per_seq = 0  # no limit of its own
         params.n_threads = params.n_threads_batch = model.n_threads
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
@@ -237,19 +250,22 @@ class Context:
         status = library().llama_decode(pointer, self._batch)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for {n} tokens: {last_error()}")
+        if n_wanted == 0:
+            return np.empty((0, self._model.n_vocab), dtype=np.float32)
         return np.ctypeslib.as_array(library().llama_get_logits(pointer), shape=(n_wanted, self._model.n_vocab))
 
-    def clear(self) -> None:
-        """Forget every sequence."""
-        library().llama_memory_clear(self._memory(), False)
+    def forget(self, sequence: int, *, since: int = 0) -> None:
+        """Forget a sequence, or what it has from position `since` on."""
+        if not library().llama_memory_seq_rm(self._memory(), sequence, since, -1):
+            raise RuntimeError(f"model {self._model.path.name} cannot forget part of a sequence")
 
-    def forget(self, sequence: int) -> None:
-        """Forget one sequence."""
-        library().llama_memory_seq_rm(self._memory(), sequence, -1, -1)
+    def copy(self, source: int, target: int) -> None:
+        """Copy a sequence into the (forgotten) place of another."""
+        library().llama_memory_seq_cp(self._memory(), source, target, -1, -1)
 
     def move(self, source: int, target: int) -> None:
         """Move a sequence into the (forgotten) place of another."""
-        library().llama_memory_seq_cp(self._memory(), source, target, -1, -1)
+        self.copy(source, target)
         self.forget(source)
 
     def _memory(self) -> int:

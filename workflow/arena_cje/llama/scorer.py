@@ -2,10 +2,10 @@
 
     log p(a | x) = sum_t log p(a_t | x, a_1 .. a_{t-1})    nats, over the response's tokens alone
 
-Each sample has a forward pass of its own from an empty cache, in one physical batch. Packing samples together, sharing
-prefixes or cutting the batch would all be legitimate and all change the last digits (by 0.001 to 0.1 nats a response),
-so that the same policy scored twice would not have weight 1 exactly. The base policy must be scored here too, never by
-the numbers noted while it generated. Every sampling asked for is read off the same pass.
+Each sample has a forward pass of its own, cut as `prefill` says. Packing samples together, or cutting them by what else
+is in the shard, would be legitimate and change the last digits (by 0.001 to 0.1 nats a response), so that the same
+policy scored twice would not have weight 1 exactly. The base policy must be scored here too, never by the numbers noted
+while it generated. Every sampling asked for is read off the same pass.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 
 from arena_cje.llama.distribution import Sampling, token_log_probs
 from arena_cje.llama.model import Context, Model
+from arena_cje.llama.prefill import BLOCK, Reader, usable
 
 # Raise this number when any log probability would change: the batching above, the distribution, the tokens that count.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -53,44 +54,71 @@ class Scored:
 
 
 def score(
-    model: Model, items: Iterable[Item], samplings: Sequence[Sampling], *, drawn_from: Sampling | None = None
+    model: Model,
+    items: Iterable[Item],
+    samplings: Sequence[Sampling],
+    *,
+    drawn_from: Sampling | None = None,
+    shared: Sequence[int] = (),
 ) -> Iterator[tuple[Hashable, list[Scored]]]:
     """Score every item under every sampling, in the given order; none is left out.
 
     `drawn_from` is the sampling that drew the responses when these prompts are the ones they were drawn for (the base
     policy's own context), None otherwise. It alone takes tokens on the boundary of the nucleus for inside.
+    `shared` are the ids that the prompts begin with (`chat.shared`): a matter of speed. Give the same for a context,
+    whatever the items.
     """
     items = list(items)
     fitting = [item for item in items if _fits(item, model)]
-    n_tokens = max((len(item.prompt_ids) + len(item.response_ids) for item in fitting), default=1)
+    shared = usable(model, shared) if fitting else ()
+    longest = max((len(item.prompt_ids) + len(item.response_ids) for item in fitting), default=1)
+    n_tokens = max(longest, len(shared))
     n_outputs = max((len(item.response_ids) for item in fitting), default=1)
-    with Context(model, n_tokens=n_tokens, n_batch=n_tokens, n_outputs=n_outputs) as context:
+    with Context(
+        model,
+        n_tokens=n_tokens,
+        n_batch=min(n_tokens, BLOCK),
+        n_outputs=min(n_outputs, BLOCK),
+        n_seq=2 if shared else 1,
+    ) as context:
+        reader = Reader(context, shared, place=1)
         for item in items:
             if not _fits(item, model):
                 yield item.key, [_unscored("too_long")] * len(samplings)
             elif not item.response_ids:
                 yield item.key, [_unscored("empty")] * len(samplings)
             else:
-                logits = _forward(context, item)  # (t, V)
-                yield item.key, [_scored(logits, item, s, drawn=s == drawn_from) for s in samplings]
+                yield item.key, _scored(_forward(reader, item), item, samplings, drawn_from)
 
 
 def _fits(item: Item, model: Model) -> bool:
     return len(item.prompt_ids) + len(item.response_ids) <= model.n_ctx
 
 
-def _forward(context: Context, item: Item) -> np.ndarray:
-    """Logits that predict the response's tokens, (t, V)."""
+def _forward(reader: Reader, item: Item) -> Iterator[np.ndarray]:
+    """Logits that predict the response's tokens, (., V) a block."""
     if not item.prompt_ids:
         raise ValueError(f"item {item.key!r} has an empty prompt, so nothing predicts its first token")
-    context.clear()
     tokens = [*item.prompt_ids, *item.response_ids[:-1]]  # nothing is predicted from the last token
-    return context.decode(tokens, range(len(tokens)), 0, len(item.response_ids))
+    return reader.read(tokens, 0, len(item.response_ids))
 
 
-def _scored(logits: np.ndarray, item: Item, sampling: Sampling, *, drawn: bool) -> Scored:
-    logprobs, n_boundary = token_log_probs(logits, item.response_ids, sampling, drawn=drawn)
-    return Scored(logprobs, n_boundary, _status(logprobs))
+def _scored(
+    blocks: Iterable[np.ndarray], item: Item, samplings: Sequence[Sampling], drawn_from: Sampling | None
+) -> list[Scored]:
+    parts: list[list[tuple[np.ndarray, int]]] = [[] for _ in samplings]
+    done = 0
+    for logits in blocks:
+        ids = item.response_ids[done : done + len(logits)]
+        for part, sampling in zip(parts, samplings, strict=True):
+            part.append(token_log_probs(logits, ids, sampling, drawn=sampling == drawn_from))
+        done += len(logits)
+    return [_joined(part) for part in parts]
+
+
+def _joined(parts: list[tuple[np.ndarray, int]]) -> Scored:
+    logprobs = np.concatenate([logprobs for logprobs, _ in parts])  # (t,) nats
+    return Scored(logprobs, sum(n_boundary for _, n_boundary in parts), _status(logprobs))
 
 
 def _status(logprobs: np.ndarray) -> str:

@@ -53,7 +53,8 @@ class Judge:
             scorer.Item(key, chat.render(self.model, self.system_prompt, item.prompt), item.token_ids)
             for key, item in items.items()
         ]
-        for key, (scored,) in scorer.score(self.model, passes, [sampling]):
+        shared = chat.shared(self.model, self.system_prompt)
+        for key, (scored,) in scorer.score(self.model, passes, [sampling], shared=shared):
             if scored.status in UNSCORED:
                 yield key, Grade(None, UNSCORED[scored.status])
             else:

@@ -1,0 +1,135 @@
+"""Reading in blocks after a shared prefix: the same bits as one pass over everything, in any order and company."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tiny_gguf
+from arena_cje.llama import chat, generator, prefill
+from arena_cje.llama.distribution import Sampling, stream
+from arena_cje.llama.generator import Request, generate
+from arena_cje.llama.model import Context, open_model
+from arena_cje.llama.prefill import BLOCK, LEAST, Reader
+from arena_cje.llama.scorer import Item, score
+
+SYSTEM = "you never hurry and say what you think " * 10  # some 400 tokens of the byte vocabulary
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    with open_model(tiny_gguf.write(tmp_path_factory.mktemp("models") / "tiny.gguf"), n_ctx=1024) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def shared(model):
+    return chat.shared(model, SYSTEM)
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+    users = ["why?", "tell me about trains " * 5, "", "a", "well " * 60]
+    return {str(i): chat.render(model, SYSTEM, user) for i, user in enumerate(users)}
+
+
+def one_pass(model, tokens) -> np.ndarray:
+    with Context(model, n_tokens=len(tokens), n_batch=len(tokens), n_outputs=len(tokens)) as context:
+        return context.decode(tokens, range(len(tokens)), 0, len(tokens)).copy()
+
+
+@given(st.integers(0, 2000), st.integers(0, 3000))
+def test_blocks_cover_a_text_in_order_and_none_is_short_where_there_are_two(start, length):
+    blocks = list(prefill._blocks(start, start + length))
+    assert [position for begin, end in blocks for position in range(begin, end)] == list(range(start, start + length))
+    sizes = [end - begin for begin, end in blocks]
+    assert max(sizes, default=0) <= BLOCK
+    assert len(blocks) == 1 or min(sizes, default=LEAST) >= LEAST
+
+
+@pytest.mark.parametrize("length", [1, 63, BLOCK, BLOCK + 1, BLOCK + LEAST, 900])
+def test_blocks_have_the_bits_of_one_pass(model, length):
+    tokens = np.random.default_rng(length).integers(0, model.n_vocab, length).tolist()
+    with Context(model, n_tokens=length, n_batch=BLOCK, n_outputs=BLOCK) as context:
+        rows = np.concatenate([logits.copy() for logits in Reader(context).read(tokens, 0, length)])
+    assert np.array_equal(rows, one_pass(model, tokens))
+
+
+def test_only_the_wanted_rows_come_back(model):
+    tokens = np.random.default_rng(1).integers(0, model.n_vocab, 700).tolist()
+    with Context(model, n_tokens=700, n_batch=BLOCK, n_outputs=BLOCK) as context:
+        reader = Reader(context)
+        for n_wanted in (1, 3, 200, 600):
+            rows = np.concatenate([logits.copy() for logits in reader.read(tokens, 0, n_wanted)])
+            assert np.array_equal(rows, one_pass(model, tokens)[-n_wanted:])
+
+
+def test_prompts_of_a_context_begin_with_what_they_share(model, shared, prompts):
+    assert len(shared) > 300
+    assert all(ids[: len(shared)] == shared for ids in prompts.values())
+    text = model.detokenize(shared)
+    assert SYSTEM.strip() in text and "why" not in text
+
+
+def test_a_shared_prefix_changes_no_bit_of_a_score(model, shared, prompts):
+    rng = np.random.default_rng(3)
+    items = [
+        Item((key, n), ids, tuple(rng.integers(0, model.n_vocab, n).tolist()))
+        for (key, ids), n in itertools.product(prompts.items(), (1, 30, 150))
+    ]
+    items.append(Item("other", chat.render(model, "be brief", "why?" * 30), (65, 66)))  # shares next to nothing
+
+    def bits(items, shared):
+        return {
+            key: scored.token_logprobs.tobytes() for key, [scored] in score(model, items, [Sampling()], shared=shared)
+        }
+
+    plain = bits(items, ())
+    assert bits(items, shared) == plain
+    assert bits(items[::-1], shared) == plain
+    assert {key: value for item in items for key, value in bits([item], shared).items()} == plain
+
+
+@pytest.mark.parametrize("n_slots", [1, 3, 16])
+def test_a_shared_prefix_changes_no_response(model, shared, prompts, n_slots):
+    def drawn(shared):
+        requests = [Request(key, ids, stream(7, "base", key, 0)) for key, ids in prompts.items()]
+        return {r.key: r.token_ids for r in generate(model, requests, Sampling(), 20, n_slots, shared=shared)}
+
+    assert drawn(shared) == drawn(())
+
+
+def test_a_shared_prefix_is_read_once(model, shared, prompts, monkeypatch):
+    read = []
+    decode = Context.decode
+    monkeypatch.setattr(
+        Context, "decode", lambda self, tokens, *rest: read.append(len(tokens)) or decode(self, tokens, *rest)
+    )
+    items = [Item(key, ids, (65, 66)) for key, ids in prompts.items()]
+    list(score(model, items, [Sampling()], shared=shared))
+    own = [max(LEAST, len(item.prompt_ids) + 1 - len(shared)) for item in items]
+    assert sum(read) == len(shared) + sum(own)
+
+
+def test_a_short_prefix_and_a_state_that_cannot_go_back_are_not_shared(model, monkeypatch):
+    assert prefill.usable(model, range(LEAST - 1)) == ()
+    assert prefill.usable(model, range(LEAST)) == tuple(range(LEAST))
+    monkeypatch.setattr(model, "can_rewind", False)
+    assert prefill.usable(model, range(LEAST)) == ()
+
+
+@pytest.mark.parametrize(
+    ("cache_tokens", "with_shared", "n_caches"),
+    [(512, False, 2), (512, True, 3), (2048, False, 4), (2048, True, 4), (100_000, False, 5), (100_000, True, 6)],
+)
+def test_caches_hold_no_more_than_they_may(model, prompts, shared, monkeypatch, cache_tokens, with_shared, n_caches):
+    """Five requests of up to 512 tokens: two caches at least, and one for what is shared."""
+    made = []
+    monkeypatch.setattr(generator, "Context", lambda *args, **sizes: made.append(sizes) or Context(*args, **sizes))
+    requests = [Request(i, prompts["0"], stream(7, "base", "0", i)) for i in range(5)]
+    list(generate(model, requests, Sampling(), 4, cache_tokens=cache_tokens, shared=shared if with_shared else ()))
+    assert [sizes["n_seq"] for sizes in made] == [n_caches]

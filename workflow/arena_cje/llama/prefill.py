@@ -1,0 +1,70 @@
+"""Reading tokens into a context, many a pass: what they share with others once, the rest in blocks.
+
+    tokens  0 ........ start ........ cut ........ end
+            copied from the           read in blocks of at most BLOCK tokens
+            shared prefix
+
+Blocks bound the memory, whatever the length of a text; the prefix is what the system prompt makes the prompts of a
+context begin with. Where a text is cut depends on it and the prefix alone, and no block is shorter than LEAST where that
+can be helped. So its logits have the same bits in any order and company, and on a CPU the same as in one pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from arena_cje.llama.model import Context, Model
+
+BLOCK = 512  # tokens; larger blocks are no faster on a CPU, and a row of logits takes up to a megabyte
+# Tokens; from here on llama.cpp's attention on CPUs takes its fast kernel (GGML_FA_TILE_Q in ggml-cpu/ops.cpp), which
+# adds up in another order than the slow one.
+LEAST = 64
+
+
+def usable(model: Model, shared: Sequence[int]) -> tuple[int, ...]:
+    """The prefix, or nothing where reading it once does not pay or the model's state cannot be cut back to it."""
+    return tuple(shared) if len(shared) >= LEAST and model.can_rewind else ()
+
+
+class Reader:
+    """Reads texts into sequences of a context. `shared` is read at once, into the sequence `place`."""
+
+    def __init__(self, context: Context, shared: Sequence[int] = (), place: int = 0):
+        self._context = context
+        self._shared = shared
+        self._place = place
+        for start, end in _blocks(0, len(shared)):
+            context.decode(shared[start:end], range(start, end), place, 0)
+
+    def read(self, tokens: Sequence[int], sequence: int, n_wanted: int) -> Iterator[np.ndarray]:
+        """Logits of the last `n_wanted` tokens, (., V) a block, each valid until the next is asked for."""
+        start = self._start(tokens, n_wanted)
+        self._context.forget(sequence)
+        if start > 0:
+            self._context.copy(self._place, sequence)
+            self._context.forget(sequence, since=start)
+        for begin, end in _blocks(start, len(tokens)):
+            n_rows = min(end - begin, max(0, end - (len(tokens) - n_wanted)))
+            logits = self._context.decode(tokens[begin:end], range(begin, end), sequence, n_rows)
+            if n_rows > 0:
+                yield logits
+
+    def _start(self, tokens: Sequence[int], n_wanted: int) -> int:
+        """How many tokens are taken from the shared prefix; few are not worth a copy."""
+        same = (a == b for a, b in zip(self._shared, tokens, strict=False))
+        common = sum(1 for _ in itertools.takewhile(bool, same))
+        start = min(common, len(tokens) - max(LEAST, n_wanted))
+        return start if start >= LEAST else 0
+
+
+def _blocks(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut [start, end) into blocks, the last one of LEAST tokens or more where there are two."""
+    while end - start > BLOCK:
+        cut = min(start + BLOCK, end - LEAST)
+        yield start, cut
+        start = cut
+    if start < end:
+        yield start, end
