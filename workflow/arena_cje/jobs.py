@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its work: a log one can follow, errors in one sentence, model and journal.
+"""What every job of the workflow does around its work: a log one can follow, errors in one sentence, model, journal, benchmark.
 
     with job(snakemake) as log:
         ...
@@ -10,15 +10,21 @@ line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceba
 from __future__ import annotations
 
 import logging
+import re
+import resource
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from arena_cje import schemas
+import psutil
+
+from arena_cje import files, schemas
 from arena_cje.errors import UserError
-from arena_cje.journal import Journal
+from arena_cje.journal import Journal, Tally
 
 
 @contextmanager
@@ -28,7 +34,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s"))
-    for path in snakemake.log:
+    for path in snakemake.log[:1]:  # a benchmark may stand after it
         root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s"))
     try:
         yield logging.getLogger("arena_cje")
@@ -45,22 +51,59 @@ def _handler(handler: logging.Handler, form: str) -> logging.Handler:
     return handler
 
 
-def journal(snakemake: Any, stage: str) -> Journal:
-    """The journal of a job: one file a shard, in a folder for its stage and policy (or context)."""
-    return Journal(
-        Path("results/journal") / stage / f"{snakemake.wildcards.shard}.jsonl", fresh=bool(snakemake.config["fresh"])
-    )
+@contextmanager
+def journal(snakemake: Any, stage: str) -> Iterator[Journal]:
+    """The journal of a job: one file a shard, in a folder for its stage and policy (or context).
+
+    When the body has ended well, the job's benchmark file says how long it took and how much was done in it.
+    """
+    path = Path("results/journal") / stage / f"{snakemake.wildcards.shard}.jsonl"
+    with Journal(path, fresh=bool(snakemake.config["fresh"])) as kept:
+        yield kept
+    row = _benchmark(kept.tally)
+    lines = ("\t".join(fields) + "\n" for fields in (row.keys(), row.values()))
+    files.write_bytes(snakemake.log.benchmark, "".join(lines).encode())
+
+
+def _benchmark(tally: Tally) -> dict[str, str]:
+    """What the process has used until now, under the names of Snakemake's benchmarks, and what it has done.
+
+    Rates are those of the work alone, without start and loading; NA where there were no tokens.
+    """
+    seconds = time.time() - psutil.Process().create_time()
+    return {
+        "s": f"{seconds:.4f}",
+        "h:m:s": str(timedelta(seconds=int(seconds))),
+        "max_rss": _peak_memory(),
+        "cpu_time": f"{time.process_time():.2f}",
+        "items": str(tally.items),
+        "prompt_tokens": str(tally.prompt_tokens),
+        "response_tokens": str(tally.response_tokens),
+        "tokens_per_s": f"{tally.tokens / tally.seconds:.2f}" if tally.tokens else "NA",
+        "tokens_per_cpu_s": f"{tally.tokens / tally.cpu_seconds:.2f}" if tally.tokens else "NA",
+    }
+
+
+def _peak_memory() -> str:
+    """The most memory that the process has held, in MB; NA where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux's getrusage would tell the parent's peak where that was larger, since it outlives exec.
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return f"{int(found[1]) / 2**10:.2f}" if found else "NA"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}"  # macOS counts bytes
 
 
 @contextmanager
 def open_model(snakemake: Any, n_ctx: int) -> Iterator[tuple[Any, str]]:
-    """The job's model, open, and the recorded hash of its file. How it runs (threads, layers) is read from the config."""
+    """The job's model, open, and the recorded hash of its file. How it runs is no parameter: it changes no result."""
     from arena_cje.llama import model
 
     name = Path(snakemake.input.model).stem
     settings = snakemake.config["models"][name]
-    runs = {key: settings[key] for key in ("n_gpu_layers", "n_threads") if key in settings}
-    with model.open_model(snakemake.input.gguf, n_ctx=n_ctx, **runs) as opened:
+    with model.open_model(
+        snakemake.input.gguf, n_ctx=n_ctx, n_gpu_layers=settings["n_gpu_layers"], n_threads=snakemake.threads
+    ) as opened:
         yield opened, schemas.read_json(snakemake.input.model)["sha256"]
 
 

@@ -15,18 +15,72 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 log = logging.getLogger(__name__)
 
 
+class Done(NamedTuple):
+    """A finished item: the record to keep, and the tokens that were read and drawn (or scored) for it."""
+
+    key: str
+    record: Mapping[str, Any]
+    prompt_tokens: int = 0
+    response_tokens: int = 0
+
+
+@dataclass
+class Tally:
+    """What a job has done itself, without what its journal had; the clock runs from when the tally is made."""
+
+    items: int = 0
+    prompt_tokens: int = 0
+    response_tokens: int = 0
+    seconds: float = 0.0  # wall time up to the last item
+    cpu_seconds: float = 0.0  # the same in processor time, all threads together
+    _began: float = field(default_factory=time.monotonic, init=False, repr=False)
+    _cpu_began: float = field(default_factory=time.process_time, init=False, repr=False)
+
+    def count(self, done: Done) -> None:
+        """Add one finished item."""
+        self.items += 1
+        self.prompt_tokens += done.prompt_tokens
+        self.response_tokens += done.response_tokens
+        self.seconds = time.monotonic() - self._began
+        self.cpu_seconds = time.process_time() - self._cpu_began
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and responses."""
+        return self.prompt_tokens + self.response_tokens
+
+    def progress(self, n_items: int, unit: str) -> str:
+        """How far a job of `n_items` is, how fast, and how long the rest will take at that pace."""
+        seconds = max(self.seconds, 1e-9)
+        tokens = f"{_figure(self.tokens / seconds)} tokens a second, " if self.tokens else ""
+        left = _figure((n_items - self.items) * seconds / self.items)
+        return f"{self.items}/{n_items} {unit}, {_figure(self.items / seconds)} a second, {tokens}{left} s left"
+
+    def total(self, unit: str) -> str:
+        """All that was done."""
+        tokens = f": {_figure(self.prompt_tokens)} prompt and {_figure(self.response_tokens)} response tokens"
+        return f"{_figure(self.items)} {unit}{tokens if self.tokens else ''} in {_figure(self.seconds)} s"
+
+
+def _figure(value: float) -> str:
+    """A number for a log: two digits below ten, whole above, thousands apart."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}".replace(",", " ")
+
+
 class Journal:
     """Append-only store of finished items: `with Journal(path) as journal: ...`.
 
-    A second process that opens the same file waits for the first: two jobs never pay for one item twice.
+    A second process that opens the same file waits for the first: two jobs never pay for one item twice. `tally` is what
+    this job did itself.
 
     fresh: ignore what earlier runs left (the file is moved aside, not deleted).
     """
@@ -35,6 +89,7 @@ class Journal:
         self.path = path
         self.fresh = fresh
         self.records: dict[str, dict[str, Any]] = {}
+        self.tally = Tally()
         self._siblings_read = fresh
 
     def __enter__(self) -> Journal:
@@ -113,27 +168,29 @@ def _ends_with_newline(path: Path) -> bool:
 def complete(
     journal: Journal,
     items: Mapping[str, Any],
-    work: Callable[[dict[str, Any]], Iterable[tuple[str, Mapping[str, Any]]]],
+    work: Callable[[dict[str, Any]], Iterable[Done]],
     *,
     unit: str = "items",
     every: float = 10.0,
 ) -> dict[str, dict[str, Any]]:
     """Records of all items by key: those in the journal as they are, the rest through `work`, appended as they finish.
 
-    items: what to do, by key. work: takes the missing items by key and yields (key, record) in any order. every: seconds
+    items: what to do, by key. work: takes the missing items by key and yields them done, in any order. every: seconds
     between progress lines in the log.
     """
-    done = journal.find(items)
-    missing = {key: item for key, item in items.items() if key not in done}
-    log.info("%d %s: %d in the journal, %d to do", len(items), unit, len(done), len(missing))
-    started = reported = time.monotonic()
-    for count, (key, record) in enumerate(work(missing) if missing else (), start=1):
-        journal.append(key, record)
-        done[key] = dict(record)
-        now = time.monotonic()
-        if now - reported >= every or count == len(missing):
-            rate = count / max(now - started, 1e-9)
-            left = (len(missing) - count) / rate
-            log.info("%d/%d %s, %.2f a second, %.0f s left", count, len(missing), unit, rate, left)
-            reported = now
-    return done
+    records = journal.find(items)
+    missing = {key: item for key, item in items.items() if key not in records}
+    log.info("%d %s: %d in the journal, %d to do", len(items), unit, len(records), len(missing))
+    if not missing:
+        return records
+    tally = journal.tally = Tally()
+    reported = 0.0
+    for done in work(missing):
+        journal.append(done.key, done.record)
+        records[done.key] = dict(done.record)
+        tally.count(done)
+        if tally.seconds - reported >= every or tally.items == len(missing):
+            log.info("%s", tally.progress(len(missing), unit))
+            reported = tally.seconds
+    log.info("%s", tally.total(unit))
+    return records

@@ -7,17 +7,21 @@ response depends on them.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from arena_cje.journal import Journal, complete
+from arena_cje.journal import Done, Journal, complete
 from arena_cje.judging import Grader, Item, records
 from arena_cje.labeling import golden_position
 from arena_cje.llama import chat, generator, scorer
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.provenance import digest
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -34,6 +38,7 @@ def responses(
     draws: int,
     seed: int,
     n_slots: int,
+    cache_tokens: int,
     journal: Journal,
 ) -> list[Row]:
     """Responses of one policy to the prompts, `draws` of each: rows of `schemas.RESPONSES`."""
@@ -47,15 +52,22 @@ def responses(
             requests[key] = generator.Request(key, prompt_ids, stream(seed, policy, row["prompt_id"], draw))
             keys.append((key, row, draw))
 
-    def work(missing: Mapping[str, generator.Request]) -> Iterator[tuple[str, Row]]:
-        for done in generator.generate(model, missing.values(), sampling, max_tokens=max_tokens, n_slots=n_slots):
-            yield (
-                done.key,
-                {"token_ids": list(done.token_ids), "finish_reason": done.finish_reason, "status": done.status},
-            )
+    def work(missing: Mapping[str, generator.Request]) -> Iterator[Done]:
+        for drawn in generator.generate(
+            model,
+            missing.values(),
+            sampling,
+            max_tokens=max_tokens,
+            n_slots=n_slots,
+            cache_tokens=cache_tokens,
+            shared=chat.shared(model, system_prompt),
+        ):
+            record = {"token_ids": list(drawn.token_ids), "finish_reason": drawn.finish_reason, "status": drawn.status}
+            n_read = len(requests[drawn.key].prompt_ids) if drawn.status == "ok" else 0
+            yield Done(drawn.key, record, n_read, len(drawn.token_ids))
 
     finished = complete(journal, requests, work, unit="responses")
-    return [
+    rows = [
         {
             "prompt_id": row["prompt_id"],
             "policy": policy,
@@ -69,6 +81,8 @@ def responses(
         }
         for key, row, draw in keys
     ]
+    _warn_of(row["status"] for row in rows)
+    return rows
 
 
 def logprobs(
@@ -101,17 +115,21 @@ def logprobs(
             how = {**asdict(sampling), "drawn": sampling == drawn_from and sampling.top_p < 1}
             keys[name, sampling] = digest({"score": scorer.VERSION, "pass": name, **how})
 
-    def work(missing: Mapping[str, tuple[str, Sampling]]) -> Iterator[tuple[str, Row]]:
+    def work(missing: Mapping[str, tuple[str, Sampling]]) -> Iterator[Done]:
         # One pass serves all samplings of a response; those the journal has are computed again for nothing, at 0.2 ms a token.
         again = {name for name, _ in missing.values()}
         todo = [passes[name] for name in passes if name in again]
-        for name, scored in scorer.score(model, todo, samplings, drawn_from=drawn_from):
+        shared = chat.shared(model, system_prompt)
+        for name, scored in scorer.score(model, todo, samplings, drawn_from=drawn_from, shared=shared):
+            n_scored = len(scored[0].token_logprobs)
+            tokens = (len(passes[name].prompt_ids), n_scored) if n_scored else (0, 0)
             for sampling, result in zip(samplings, scored, strict=True):
                 if (key := keys[name, sampling]) in missing:
-                    yield key, _scored(result)
+                    yield Done(key, _scored(result), *tokens)
+                    tokens = (0, 0)  # the pass is counted once
 
     finished = complete(journal, {key: what for what, key in keys.items()}, work, unit="scores")
-    return [
+    scores = [
         {
             "prompt_id": row["prompt_id"],
             **asdict(sampling),
@@ -120,6 +138,32 @@ def logprobs(
         for row, name in wanted
         for sampling in samplings
     ]
+    for sampling in samplings:
+        _tell_support(sampling, [row for row in scores if sampling == Sampling(row["temperature"], row["top_p"])])
+    _warn_of(row["status"] for row in scores)
+    return scores
+
+
+def _tell_support(sampling: Sampling, scores: Sequence[Row]) -> None:
+    """Say how often responses touch or leave the set of tokens that a sampling can draw."""
+    n_boundary = sum(row["n_boundary"] for row in scores)
+    n_outside = sum(row["status"] == "outside_support" for row in scores)
+    if n_boundary or n_outside:
+        log.info(
+            "temperature %g, top_p %g: %d tokens on the boundary of the nucleus, %d of %d responses outside the support",
+            sampling.temperature,
+            sampling.top_p,
+            n_boundary,
+            n_outside,
+            len(scores),
+        )
+
+
+def _warn_of(statuses: Iterable[str]) -> None:
+    """Say how many rows have no result, and why. A response that a policy cannot give has one: probability zero."""
+    counts = Counter(statuses)
+    for status in sorted(counts.keys() - {"ok", "outside_support"}):
+        log.warning("%d of %d rows: %s", counts[status], counts.total(), status)
 
 
 def response_tokens(model: Any, row: Row, *, same_tokenizer: bool) -> tuple[int, ...]:
@@ -180,17 +224,30 @@ def grades(
     grader: Grader, wanted: Sequence[Item], *, journal: Journal, known: Mapping[str, Row] | None = None
 ) -> list[Row]:
     """Grades of the items: rows of `schemas.GRADES`. `known`: grades of a lower coverage by key, taken as they are."""
-    keys = [digest(grader.identity(item)) for item in wanted]
+    identities = [grader.identity(item) for item in wanted]
+    keys = [digest(identity) for identity in identities]
     by_key = dict(zip(keys, wanted, strict=True))
     given = {key: row for key, row in (known or {}).items() if key in by_key}
     todo = {key: item for key, item in by_key.items() if key not in given}
-    finished = complete(journal, todo, lambda missing: records(grader.grade(missing)), unit="grades") | given
-    return [
+    # A grader that reads tokens names them, since they determine its grade.
+    tokens = {
+        key: (len(identity.get("prompt_ids", ())), len(identity.get("response_ids", ())))
+        for key, identity in zip(keys, identities, strict=True)
+    }
+
+    def work(missing: Mapping[str, Item]) -> Iterator[Done]:
+        for key, record in records(grader.grade(missing)):
+            yield Done(key, record, *(tokens[key] if record["score"] is not None else (0, 0)))
+
+    finished = complete(journal, todo, work, unit="grades") | given
+    rows = [
         {"prompt_id": item.prompt_id, "draw_idx": item.draw_idx}
         | {field: finished[key][field] for field in ("score", "reason", "reply")}
         | {"item": key}
         for key, item in zip(keys, wanted, strict=True)
     ]
+    _warn_of("ok" if row["score"] is not None else row["reason"] for row in rows)
+    return rows
 
 
 def labelled(rows: Sequence[Row], *, coverage: str, start: int, draws: int) -> list[Row]:

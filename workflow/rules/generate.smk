@@ -26,13 +26,13 @@ rule generate:
         "results/responses/{policy}/{shard}.jsonl",
     log:
         "logs/generate/{policy}/{shard}.log",
-    benchmark:
-        "logs/benchmarks/generate/{policy}/{shard}.tsv"
+        benchmark="logs/benchmarks/generate/{policy}/{shard}.tsv",
     conda:
         "../../envs/llama.yaml"
+    threads: lambda w: CONFIG.models[CONFIG.policies[w.policy].model].n_threads
     resources:
         model_slots=1,
-        mem_mb=1000,
+        mem_mb=lambda w, input: memory(input.gguf),
     params:
         generation=lambda w: canonical(generation(w.policy)),
     script:

@@ -38,13 +38,13 @@ rule judge:
         "results/judge/{policy}/{shard}.jsonl",
     log:
         "logs/judge/{policy}/{shard}.log",
-    benchmark:
-        "logs/benchmarks/judge/{policy}/{shard}.tsv"
+        benchmark="logs/benchmarks/judge/{policy}/{shard}.tsv",
     conda:
         "../../envs/llama.yaml"
+    threads: CONFIG.models[CONFIG.judge.model].n_threads
     resources:
         model_slots=1,
-        mem_mb=1000,
+        mem_mb=lambda w, input: memory(input.gguf),
     params:
         provider=CONFIG.judge.provider,
         n_ctx=CONFIG.models[CONFIG.judge.model].n_ctx,
@@ -63,8 +63,7 @@ rule oracle:
         "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
     log:
         "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
-    benchmark:
-        "logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv"
+        benchmark="logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv",
     conda:
         "../../envs/stats.yaml"
     params:

@@ -20,6 +20,11 @@ def gguf(model):
     return str(file)
 
 
+def memory(path):
+    """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; told once it is there."""
+    return 500 + 2 * Path(path).stat().st_size // 10**6
+
+
 rule fetch_model:
     """Fetch {wildcards.file} and check its hash"""
     input:

@@ -15,13 +15,13 @@ rule score:
         "results/logprobs/{context}/{shard}.parquet",
     log:
         "logs/score/{context}/{shard}.log",
-    benchmark:
-        "logs/benchmarks/score/{context}/{shard}.tsv"
+        benchmark="logs/benchmarks/score/{context}/{shard}.tsv",
     conda:
         "../../envs/llama.yaml"
+    threads: lambda w: CONFIG.models[CONFIG.contexts[w.context].model].n_threads
     resources:
         model_slots=1,
-        mem_mb=1000,
+        mem_mb=lambda w, input: memory(input.gguf),
     params:
         # Samplings, not policy names: a policy that shares a scored distribution adds nothing to do here.
         samplings=lambda w: canonical(CONFIG.samplings(w.context)),

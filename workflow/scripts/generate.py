@@ -21,6 +21,7 @@ with job(snakemake):
             draws=how["draws"],
             seed=how["seed"],
             n_slots=snakemake.config["n_slots"],
+            cache_tokens=snakemake.config["cache_tokens"],
             journal=kept,
         )
-    schemas.RESPONSES.write(snakemake.output[0], rows)
+        schemas.RESPONSES.write(snakemake.output[0], rows)

@@ -19,4 +19,4 @@ with job(snakemake):
         items = stages.items(responses, tokens=partial(stages.response_tokens, model, same_tokenizer=shared))
         grader = Judge(model, sha256, rubric, text(snakemake.input.system_prompt))
         rows = stages.grades(grader, items, journal=kept)
-    schemas.GRADES.write(snakemake.output[0], rows)
+        schemas.GRADES.write(snakemake.output[0], rows)

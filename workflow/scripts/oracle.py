@@ -12,4 +12,4 @@ with job(snakemake):
     known = {row["item"]: row for row in schemas.GRADES.read(snakemake.input.lower)} if snakemake.input.lower else None
     with journal(snakemake, f"oracle/{w.policy}") as kept:
         rows = stages.grades(Oracle(), stages.items(wanted, references=references), journal=kept, known=known)
-    schemas.GRADES.write(snakemake.output[0], rows)
+        schemas.GRADES.write(snakemake.output[0], rows)

@@ -20,4 +20,4 @@ with job(snakemake):
             same_tokenizer=same_tokenizer(snakemake),
             journal=kept,
         )
-    schemas.SCORES.write(snakemake.output[0], rows)
+        schemas.SCORES.write(snakemake.output[0], rows)
