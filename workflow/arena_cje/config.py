@@ -168,13 +168,20 @@ class Config(Record):
         {}, description="thresholds of the verdicts that differ from the defaults (see below)"
     )
     n_slots: int = Field(
-        16,
+        32,
         ge=2,
-        le=64,
+        le=128,
         description="responses that one process generates side by side; changes the speed, never the responses",
     )
+    cache_tokens: int = Field(
+        8192,
+        ge=512,
+        description="tokens, of prompts and responses, that these may hold together; bounds memory as `n_slots` does",
+    )
     model_slots: int | None = Field(
-        None, ge=1, description="model processes at a time on one machine; null is one a physical core"
+        None,
+        ge=1,
+        description="model processes at a time on one machine; null is one on a GPU, else one a physical core",
     )
     logged_data: str | None = Field(
         None,

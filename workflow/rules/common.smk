@@ -17,6 +17,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.e
 from arena_cje import config as configuration
 from arena_cje import estimators, prompts, relations, targets
 from arena_cje.errors import UserError
+from arena_cje.llama.model import has_gpu
 from arena_cje.provenance import canonical, code_hash
 
 own = copy.deepcopy(config)  # what --configfile and --config give; Snakemake merges it into the shipped file below
@@ -40,10 +41,19 @@ BASE = CONFIG.base_policy
 said(targets.check, sys.argv[1:], CONFIG)
 said(targets.check_writable, Path("results"))
 
-# One model process a physical core: --cores 8 on a small machine must not start eight models. On a cluster each node has its
-# own cores, so nothing is limited from the head node; --resources model_slots=N overrides.
+
+def model_processes():
+    """How many model processes run side by side on this machine: one on a GPU, else one a physical core."""
+    if CONFIG.model_slots:
+        return CONFIG.model_slots
+    offloads = any(model.n_gpu_layers != 0 for model in CONFIG.models.values())
+    return 1 if offloads and has_gpu() else psutil.cpu_count(logical=False) or 1
+
+
+# --cores 8 on a small machine must not start eight models. On a cluster each node has its own cores, so nothing is limited
+# from the head node; --resources model_slots=N overrides.
 if workflow.local_exec and "model_slots" not in workflow.global_resources:
-    workflow.register_resource("model_slots", CONFIG.model_slots or psutil.cpu_count(logical=False) or 1)
+    workflow.register_resource("model_slots", model_processes())
 
 
 wildcard_constraints:
