@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tiny_gguf
+from arena_cje.llama.model import open_model
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A random language model of some hundred kilobytes, in a real GGUF file."""
     return tiny_gguf.write(tmp_path_factory.mktemp("model") / "tiny.gguf", spread=8.0)
+
+
+@pytest.fixture(scope="module", params=tiny_gguf.KINDS)
+def model(request, tmp_path_factory):
+    """An open random model of each architecture and kind of vocabulary."""
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    with open_model(tiny_gguf.write(path, **tiny_gguf.KINDS[request.param]), n_ctx=tiny_gguf.N_CTX_TRAIN) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def opening(model) -> tuple[int, ...]:
+    """Token ids for prompts to begin with, enough of them to be worth sharing."""
+    return tuple(np.random.default_rng(4).integers(0, model.n_vocab, 100).tolist())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,34 +71,6 @@ def test_prompts_of_a_context_begin_with_what_they_share(model, shared, prompts)
     assert all(ids[: len(shared)] == shared for ids in prompts.values())
     text = model.detokenize(shared)
     assert SYSTEM.strip() in text and "why" not in text
-
-
-def test_a_shared_prefix_changes_no_bit_of_a_score(model, shared, prompts):
-    rng = np.random.default_rng(3)
-    items = [
-        Item((key, n), ids, tuple(rng.integers(0, model.n_vocab, n).tolist()))
-        for (key, ids), n in itertools.product(prompts.items(), (1, 30, 150))
-    ]
-    items.append(Item("other", chat.render(model, "be brief", "why?" * 30), (65, 66)))  # shares next to nothing
-
-    def bits(items, shared):
-        return {
-            key: scored.token_logprobs.tobytes() for key, [scored] in score(model, items, [Sampling()], shared=shared)
-        }
-
-    plain = bits(items, ())
-    assert bits(items, shared) == plain
-    assert bits(items[::-1], shared) == plain
-    assert {key: value for item in items for key, value in bits([item], shared).items()} == plain
-
-
-@pytest.mark.parametrize("n_slots", [1, 3, 16])
-def test_a_shared_prefix_changes_no_response(model, shared, prompts, n_slots):
-    def drawn(shared):
-        requests = [Request(key, ids, stream(7, "base", key, 0)) for key, ids in prompts.items()]
-        return {r.key: r.token_ids for r in generate(model, requests, Sampling(), 20, n_slots, shared=shared)}
-
-    assert drawn(shared) == drawn(())
 
 
 def test_a_shared_prefix_is_read_once(model, shared, prompts, monkeypatch):

@@ -2,7 +2,8 @@
 
 The template's control tokens become tokens; the same characters written in a system prompt or by a user stay text, so
 that no prompt can end its own turn. The template is rendered around two markers. Where tokenising everything at once is
-safe it is done so, since that is how the model was trained; a text that holds control tokens is tokenised apart.
+safe it is done so, since that is how the model was trained; around a text that holds control tokens, only the
+template's own become tokens.
 """
 
 from __future__ import annotations
@@ -104,7 +105,12 @@ def _tokenize(model: Model, pieces: list[tuple[str, bool]]) -> list[int]:
     texts = [piece for piece, is_template in pieces if not is_template]
     if all(model.tokenize(text, special=True) == model.tokenize(text) for text in texts):
         return list(model.tokenize("".join(piece for piece, _ in pieces), special=True))
-    return [token for piece, is_template in pieces for token in model.tokenize(piece, special=is_template)]
+    runs = [""]  # plain text and the template's control tokens by turns, as tokenising everything at once would cut it
+    for piece, is_template in pieces:
+        first, *rest = model.control_texts.split(piece) if is_template else [piece]
+        runs[-1] += first
+        runs += rest
+    return [token for i, run in enumerate(runs) for token in model.tokenize(run, special=i % 2 == 1)]
 
 
 def _one_bos(model: Model, ids: list[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -115,7 +116,43 @@ class Model:
         count = library().llama_tokenize(self._vocab, raw, len(raw), pointer, len(ids), False, special)
         if count < 0:
             raise RuntimeError(f"llama_tokenize returned {count} for a text of {len(raw)} bytes")
-        return tuple(ids[:count].tolist())
+        tokens = tuple(ids[:count].tolist())
+        return tokens if special or self.control_ids.isdisjoint(tokens) else self._spelt_out(tokens)
+
+    def _spelt_out(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """Control tokens as bytes: a SentencePiece vocabulary joins pieces of text up to them, whatever it is told."""
+        return tuple(
+            part
+            for token in tokens
+            for part in (
+                [self._byte_ids[b] for b in self._piece(token).encode()] if token in self.control_ids else [token]
+            )
+        )
+
+    @functools.cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Tokens that no text may become."""
+        return frozenset(self._having(library().LLAMA_TOKEN_ATTR_CONTROL))
+
+    @functools.cached_property
+    def control_texts(self) -> re.Pattern[str]:
+        """Matches what becomes one token with `special`, as its one group."""
+        ids = self._having(library().LLAMA_TOKEN_ATTR_CONTROL | library().LLAMA_TOKEN_ATTR_UNKNOWN)
+        texts = sorted({self._piece(token) for token in ids} - {""}, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, texts)) or '(?!)'})")
+
+    @functools.cached_property
+    def _byte_ids(self) -> dict[int, int]:
+        """The token of each byte, in a vocabulary that has such."""
+        texts = {
+            token: library().llama_vocab_get_text(self._vocab, token)
+            for token in self._having(library().LLAMA_TOKEN_ATTR_BYTE)
+        }
+        return {int(text[3:5], 16): token for token, text in texts.items()}
+
+    def _having(self, attributes: int) -> list[int]:
+        attribute_of = library().llama_vocab_get_attr
+        return [token for token in range(self.n_vocab) if attribute_of(self._vocab, token) & attributes]
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids; control tokens are left out, broken UTF-8 becomes the replacement character."""
