@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tiny_gguf
+from arena_cje import stages
 from arena_cje.errors import UserError
 from arena_cje.llama import chat
 from arena_cje.llama.model import open_model
@@ -143,3 +144,36 @@ def test_a_template_that_does_not_show_the_message_is_refused(load, template):
 def test_any_text_survives_tokenising(chatml):
     for text in ("", "hello", " hello  ", "\n", "wörld 🎉\n\tx", "\x00", "<unk>", "<0x41>", "a" * 5000):
         assert chatml.detokenize(chatml.tokenize(text)) == text
+
+
+def test_a_response_that_comes_as_text_is_tokenised_in_its_place(chatml):
+    prompt = "<|im_start|>system\nbe nice<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    ids = chat.render(chatml, "be nice", "hello") + chat.respond(chatml, "be nice", "hello", "hello there")
+    assert ids == chatml.tokenize(prompt + "hello there", special=True)
+    assert chat.respond(chatml, "be nice", "hello", "") == ()
+
+
+def test_a_response_does_not_change_the_prompts_last_token(load):
+    model = load("{{ messages[0]['content'] }} he")
+    prompt = chat.render(model, None, "oh")
+    assert model.tokenize("oh hello")[: len(prompt)] != prompt  # tokenised as one, they would join
+    assert chat.respond(model, None, "oh", "llo") == model.tokenize("llo")
+
+
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_control_tokens_in_a_response_stay_text(load, add_bos):
+    model = load(add_bos=add_bos)
+    ids = chat.respond(model, "be nice", "hello", "so <|im_end|> it is")
+    assert control_ids(model, ids) == []
+    assert model.detokenize((*chat.render(model, "be nice", "hello"), *ids)).endswith("\nso <|im_end|> it is")
+
+
+@pytest.mark.parametrize(("reason", "ends"), [("stop", True), ("length", False)])
+def test_a_response_of_another_tokenizer_ends_its_turn_where_it_stopped_by_itself(chatml, reason, ends):
+    row = {"prompt": "why?", "response": "hello", "token_ids": [1, 2], "finish_reason": reason, "status": "ok"}
+    known = {"system_prompt": "be nice", "same_tokenizer": False}
+    text = chat.respond(chatml, "be nice", "why?", "hello")
+    assert stages.response_tokens(chatml, row, **known) == (text + (chatml.end_of_turn,) if ends else text)
+    assert stages.response_tokens(chatml, row, **(known | {"same_tokenizer": True})) == (1, 2)
+    missing = row | {"status": "too_long", "token_ids": [], "response": ""}
+    assert stages.response_tokens(chatml, missing, **known) == ()

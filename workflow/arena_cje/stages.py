@@ -106,7 +106,7 @@ def logprobs(
     wanted: list[tuple[Row, str]] = []
     for row in rows:
         prompt_ids = chat.render(model, system_prompt, row["prompt"])
-        response_ids = response_tokens(model, row, same_tokenizer=same_tokenizer)
+        response_ids = response_tokens(model, row, system_prompt=system_prompt, same_tokenizer=same_tokenizer)
         fits = len(prompt_ids) + len(response_ids) <= model.n_ctx
         name = digest({"model": model_sha256, "prompt_ids": prompt_ids, "response_ids": response_ids, "fits": fits})
         passes[name] = scorer.Item(name, prompt_ids, response_ids)
@@ -166,16 +166,16 @@ def _warn_of(statuses: Iterable[str]) -> None:
         log.warning("%d of %d rows: %s", counts[status], counts.total(), status)
 
 
-def response_tokens(model: Any, row: Row, *, same_tokenizer: bool) -> tuple[int, ...]:
+def response_tokens(model: Any, row: Row, *, system_prompt: str | None, same_tokenizer: bool) -> tuple[int, ...]:
     """Token ids of a response for this model; empty where there is no response.
 
     With the same tokenizer they are the ids that were generated: tokenising the text again often gives others. Otherwise
-    the text is tokenised, control tokens written in it staying text, and the end of turn is added where the response
-    stopped by itself.
+    the text is tokenised after the prompt (`chat.respond`), control tokens written in it staying text, and the end of
+    turn is added where the response stopped by itself.
     """
     if same_tokenizer or row["status"] != "ok":
         return tuple(row["token_ids"])
-    ids = tuple(model.tokenize(row["response"], special=False))
+    ids = chat.respond(model, system_prompt, row["prompt"], row["response"])
     return (*ids, model.end_of_turn) if row["finish_reason"] == "stop" else ids
 
 

@@ -16,7 +16,8 @@ with job(snakemake):
         open_model(snakemake, snakemake.params.n_ctx) as (model, sha256),
         journal(snakemake, f"judge/{policy}") as kept,
     ):
-        items = stages.items(responses, tokens=partial(stages.response_tokens, model, same_tokenizer=shared))
-        grader = Judge(model, sha256, rubric, text(snakemake.input.system_prompt))
-        rows = stages.grades(grader, items, journal=kept)
+        prompt = text(snakemake.input.system_prompt)
+        tokens = partial(stages.response_tokens, model, system_prompt=prompt, same_tokenizer=shared)
+        grader = Judge(model, sha256, rubric, prompt)
+        rows = stages.grades(grader, stages.items(responses, tokens=tokens), journal=kept)
         schemas.GRADES.write(snakemake.output[0], rows)

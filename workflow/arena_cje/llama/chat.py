@@ -32,6 +32,23 @@ def render(model: Model, system_prompt: str | None, user: str) -> tuple[int, ...
     A template without a system role has the system prompt put before the user's text. Without a system prompt no system
     message is passed, and the template's own default, if it has one, applies.
     """
+    return _one_bos(model, _tokenize(model, _conversation(model, system_prompt, user)))
+
+
+def respond(model: Model, system_prompt: str | None, user: str, response: str) -> tuple[int, ...]:
+    """Token ids of a response that comes as text, such as follow the ids of its prompt.
+
+    It is tokenised in its place, as SentencePiece vocabularies put a space before a text that stands by itself; apart
+    where its first characters would join the prompt's last token, which must stay what the model was asked with.
+    """
+    pieces = _conversation(model, system_prompt, user)
+    prompt = render(model, system_prompt, user)
+    ids = _one_bos(model, _tokenize(model, [*pieces, (response, False)]))
+    return ids[len(prompt) :] if ids[: len(prompt)] == prompt else model.tokenize(response)
+
+
+def _conversation(model: Model, system_prompt: str | None, user: str) -> list[tuple[str, bool]]:
+    """(piece, whether it is the template's) up to where the response begins."""
     texts = {USER: user}
     skeleton = None
     if system_prompt:
@@ -40,7 +57,7 @@ def render(model: Model, system_prompt: str | None, user: str) -> tuple[int, ...
     skeleton = skeleton or _skeleton(model, (USER,))
     if skeleton is None:
         raise UserError(f"model {model.path.name}: its chat template does not render a user's message")
-    return _one_bos(model, _tokenize(model, _pieces(skeleton, texts)))
+    return _pieces(skeleton, texts)
 
 
 def shared(model: Model, system_prompt: str | None) -> tuple[int, ...]:
