@@ -1,12 +1,13 @@
 # make run     sets up .venv and runs the default experiment to its first estimate
 # make test    sets up .venv and runs the tests
+# make bench   sets up .venv and measures speed, memory and exactness; ONLY=engine for one group
 # make lint    checks formatting and style
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 TARGET ?= results/coverage_0.1/calibrated-ips.json
 BIN := .venv/bin
 
-.PHONY: run test lint setup help
+.PHONY: run test bench lint setup help
 .DEFAULT_GOAL := help
 
 help:
@@ -34,7 +35,10 @@ run: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -m pytest $(ARGS)
 
+bench: .venv/.ready
+	@$(BIN)/python -m benchmarks $(ONLY)
+
 lint: .venv/.ready
-	$(BIN)/ruff check workflow tests
-	$(BIN)/ruff format --check workflow tests
+	$(BIN)/ruff check workflow tests benchmarks
+	$(BIN)/ruff format --check workflow tests benchmarks
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules
