@@ -209,6 +209,8 @@ def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
         joins_of_a_new_policy("warm")
         | each("score", ("smollm2-helpful",), SHARDS)
         | each("gather_logprobs", ("base", "clone", "cool"))
+        | each("judge", ("base",), SHARDS)  # takes its grades from these scores
+        | gathered("judge", ("base",))
     )
 
 

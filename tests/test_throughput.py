@@ -18,7 +18,7 @@ import pytest
 from arena_cje import jobs, schemas, stages
 from arena_cje.errors import UserError
 from arena_cje.journal import Done, Journal, complete
-from arena_cje.judging import Grade, Likelihood
+from arena_cje.judging import Grade, Likelihood, load_rubric
 from arena_cje.llama import chat
 from arena_cje.llama.distribution import Sampling
 from arena_cje.llama.model import open_model
@@ -254,7 +254,7 @@ def run(tmp_path_factory, tiny_model) -> Run:
 def test_benchmarks_tell_what_each_job_did_and_took(run):
     folder = run.directory / "logs" / "benchmarks"
     n_tokens = response_tokens(schemas.RESPONSES.read(run.path("responses/base.jsonl")))
-    for name, items in {"generate/base": 12, "score/smollm2-helpful": 24, "judge/base": 12}.items():
+    for name, items in {"generate/base": 12, "score/smollm2-helpful": 24}.items():
         row = read_benchmark(folder / name / "0000.tsv")
         assert (int(row["items"]), int(row["response_tokens"])) == (items, n_tokens)
         tokens = int(row["prompt_tokens"]) + n_tokens
@@ -267,6 +267,19 @@ def test_benchmarks_tell_what_each_job_did_and_took(run):
     oracle = read_benchmark(folder / "oracle/base/coverage_0.25/0000.tsv")
     n_labels = len(run.journal_keys("oracle"))
     assert (oracle["items"], oracle["response_tokens"], oracle["tokens_per_s"]) == (str(n_labels), "0", "NA")
+
+
+def test_a_judge_does_not_compute_again_what_was_scored(run, tiny_model):
+    """The base's context is the judge's, so its grades come from there, the same to the last bit."""
+    row = read_benchmark(run.directory / "logs/benchmarks/judge/base/0000.tsv")
+    assert (row["items"], row["prompt_tokens"], row["response_tokens"]) == ("12", "0", "0")
+    rubric = load_rubric(ROOT / "resources/judges/likelihood.yaml")
+    prompt = (ROOT / "resources/policies" / rubric.system_prompt).read_text().strip()
+    items = {item.prompt_id: item for item in stages.items(schemas.RESPONSES.read(run.path("responses/base.jsonl")))}
+    with open_model(tiny_model, n_ctx=512) as model:
+        graded = dict(Judge(model, "any", rubric, prompt).grade(items))
+    judged = {row["prompt_id"]: row["score"] for row in schemas.GRADES.read(run.path("judge/base.jsonl"))}
+    assert judged == {prompt_id: grade.score for prompt_id, grade in graded.items()}
 
 
 def test_the_log_is_beside_the_benchmark_and_not_in_it(run):

@@ -23,6 +23,12 @@ def policy_logprobs(scored: pl.DataFrame, *, temperature: float, top_p: float) -
     )
 
 
+def scores_at(temperature: float, scored: pl.DataFrame | None) -> dict[str, Row]:
+    """The scores of a context at a temperature, without a nucleus, by prompt id; none where nothing was scored."""
+    rows = [] if scored is None else policy_logprobs(scored, temperature=temperature, top_p=1.0).iter_rows(named=True)
+    return {row["prompt_id"]: row for row in rows}
+
+
 def by_key(rows: Iterable[Row]) -> dict[tuple[str, int], Row]:
     """Grades by (prompt id, draw)."""
     return {(row["prompt_id"], row["draw_idx"]): row for row in rows}

@@ -7,7 +7,7 @@ oracle are the same thing here, one cheap and one dear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,11 +20,13 @@ from arena_cje.errors import UserError
 
 @dataclass(frozen=True)
 class Grade:
-    """A score in [0, 1], or none and the reason why; `reply` is what the grader said."""
+    """A score in [0, 1], or none and the reason why; `reply` is what the grader said, the tokens what it cost."""
 
     score: float | None
     reason: str | None = None
     reply: str | None = None
+    prompt_tokens: int = 0
+    response_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,3 @@ def load_rubric(path: Path) -> Likelihood:
         raise UserError(
             f"{path}: not a rubric this version reads ({'; '.join(line.strip() for line in said[1:3])}); see resources/judges/"
         ) from None
-
-
-def records(grades: Iterable[tuple[str, Grade]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Grades as journal records."""
-    for key, grade in grades:
-        yield key, {"score": grade.score, "reason": grade.reason, "reply": grade.reply}

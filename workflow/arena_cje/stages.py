@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from arena_cje.journal import Done, Journal, complete
-from arena_cje.judging import Grader, Item, records
+from arena_cje.judging import Grader, Item
 from arena_cje.labeling import golden_position
 from arena_cje.llama import chat, generator, scorer
 from arena_cje.llama.distribution import Sampling, stream
@@ -224,20 +224,15 @@ def grades(
     grader: Grader, wanted: Sequence[Item], *, journal: Journal, known: Mapping[str, Row] | None = None
 ) -> list[Row]:
     """Grades of the items: rows of `schemas.GRADES`. `known`: grades of a lower coverage by key, taken as they are."""
-    identities = [grader.identity(item) for item in wanted]
-    keys = [digest(identity) for identity in identities]
+    keys = [digest(grader.identity(item)) for item in wanted]
     by_key = dict(zip(keys, wanted, strict=True))
     given = {key: row for key, row in (known or {}).items() if key in by_key}
     todo = {key: item for key, item in by_key.items() if key not in given}
-    # A grader that reads tokens names them, since they determine its grade.
-    tokens = {
-        key: (len(identity.get("prompt_ids", ())), len(identity.get("response_ids", ())))
-        for key, identity in zip(keys, identities, strict=True)
-    }
 
     def work(missing: Mapping[str, Item]) -> Iterator[Done]:
-        for key, record in records(grader.grade(missing)):
-            yield Done(key, record, *(tokens[key] if record["score"] is not None else (0, 0)))
+        for key, grade in grader.grade(missing):
+            record = {"score": grade.score, "reason": grade.reason, "reply": grade.reply}
+            yield Done(key, record, grade.prompt_tokens, grade.response_tokens)
 
     finished = complete(journal, todo, work, unit="grades") | given
     rows = [

@@ -6,7 +6,8 @@ from arena_cje.labeling import canonical as canonical_coverage
 from arena_cje.providers import llama_cpp, reference
 
 said(reference.check, SAMPLE)
-RUBRIC = resource_file(CONFIG.judge.rubric, "judges")
+RUBRIC_FILE = resource_file(CONFIG.judge.rubric, "judges")
+RUBRIC = said(judging.load_rubric, Path(RUBRIC_FILE))
 
 
 def ladder(policy):
@@ -25,12 +26,22 @@ def lower_step(w):
     return f"results/oracle/{w.policy}/coverage_{below[-1]}/{w.shard}.jsonl" if below else []
 
 
+def already_scored(w):
+    """The shard's log probabilities where the judge would only compute them again: the base responses, in a context it shares."""
+    for name, policy in CONFIG.contexts.items():
+        shares = (policy.model, policy.system_prompt) == (CONFIG.judge.model, RUBRIC.system_prompt)
+        if shares and w.policy == BASE and {"temperature": RUBRIC.temperature, "top_p": 1.0} in CONFIG.samplings(name):
+            return f"results/logprobs/{name}/{w.shard}.parquet"
+    return []
+
+
 rule judge:
     """Judge the responses of {wildcards.policy}, shard {wildcards.shard}"""
     input:
         responses="results/responses/{policy}/{shard}.jsonl",
-        rubric=RUBRIC,
-        system_prompt=resource_file(said(judging.load_rubric, Path(RUBRIC)).system_prompt, "policies"),
+        scored=already_scored,
+        rubric=RUBRIC_FILE,
+        system_prompt=resource_file(RUBRIC.system_prompt, "policies"),
         model=f"results/models/{CONFIG.judge.model}.json",
         gguf=ancient(gguf(CONFIG.judge.model)),
         generated_by=lambda w: f"results/models/{CONFIG.policies[w.policy].model}.json",

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from arena_cje import judging, schemas, stages
+from arena_cje import assemble, judging, schemas, stages
 from arena_cje.jobs import job, journal, open_model, same_tokenizer, text
 from arena_cje.providers.llama_cpp import Judge
 
@@ -18,6 +18,7 @@ with job(snakemake):
     ):
         prompt = text(snakemake.input.system_prompt)
         tokens = partial(stages.response_tokens, model, system_prompt=prompt, same_tokenizer=shared)
-        grader = Judge(model, sha256, rubric, prompt)
+        scored = schemas.SCORES.read(snakemake.input.scored) if snakemake.input.scored else None
+        grader = Judge(model, sha256, rubric, prompt, assemble.scores_at(rubric.temperature, scored))
         rows = stages.grades(grader, stages.items(responses, tokens=tokens), journal=kept)
         schemas.GRADES.write(snakemake.output[0], rows)

@@ -7,8 +7,8 @@ the geometric mean of the token probabilities at the rubric's temperature, witho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,20 @@ UNSCORED = {
 
 @dataclass(frozen=True)
 class Judge:
-    """A local model that reads a likelihood rubric."""
+    """A local model that reads a likelihood rubric.
+
+    `scored` are rows of `schemas.LOGPROBS` for responses, by prompt id, that an experiment has scored with this model, prompt
+    and temperature for its own sake: the same numbers, so they are not computed again.
+    """
 
     model: Any
     model_sha256: str
     rubric: Likelihood
     system_prompt: str
+    scored: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def identity(self, item: Item) -> dict[str, Any]:
-        prompt_ids = chat.render(self.model, self.system_prompt, item.prompt)
+        prompt_ids = self._prompt_ids(item)
         return {
             "judge": VERSION,
             "score": scorer.VERSION,
@@ -48,14 +53,25 @@ class Judge:
         }
 
     def grade(self, items: Mapping[str, Item]) -> Iterator[tuple[str, Grade]]:
-        sampling = Sampling(temperature=self.rubric.temperature)
-        passes = [
-            scorer.Item(key, chat.render(self.model, self.system_prompt, item.prompt), item.token_ids)
-            for key, item in items.items()
-        ]
-        shared = chat.shared(self.model, self.system_prompt)
-        for key, (scored,) in scorer.score(self.model, passes, [sampling], shared=shared):
-            if scored.status in UNSCORED:
-                yield key, Grade(None, UNSCORED[scored.status])
+        passes = []
+        for key, item in items.items():
+            if (row := self.scored.get(item.prompt_id)) is not None:
+                yield key, _grade(row["status"], row["token_logprobs"])
             else:
-                yield key, Grade(float(np.exp(np.mean(scored.token_logprobs))))
+                passes.append(scorer.Item(key, self._prompt_ids(item), item.token_ids))
+        n_read = {one.key: len(one.prompt_ids) for one in passes}
+        sampling = Sampling(temperature=self.rubric.temperature)
+        shared = chat.shared(self.model, self.system_prompt)
+        for key, (result,) in scorer.score(self.model, passes, [sampling], shared=shared):
+            yield key, _grade(result.status, result.token_logprobs, n_read[key])
+
+    def _prompt_ids(self, item: Item) -> tuple[int, ...]:
+        return chat.render(self.model, self.system_prompt, item.prompt)
+
+
+def _grade(status: str, token_logprobs: Sequence[float], n_read: int = 0) -> Grade:
+    """The grade of a scored response, for which `n_read` prompt tokens were read now; 0 where it had been scored before."""
+    if status in UNSCORED:
+        return Grade(None, UNSCORED[status])
+    n_scored = len(token_logprobs) if n_read else 0
+    return Grade(float(np.exp(np.mean(token_logprobs))), prompt_tokens=n_read, response_tokens=n_scored)
