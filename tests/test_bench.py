@@ -15,20 +15,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import benchmarks
 from arena_cje.errors import UserError
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.llama.generator import Request, generate
 from arena_cje.llama.model import open_model
 from arena_cje.llama.scorer import Item, score
-from workflow_run import ROOT
-
-sys.path.insert(0, str(ROOT))  # benchmarks are run from the root and never installed
-
-import benchmarks
 from benchmarks import __main__ as command
 from benchmarks import _replay, _timing, _work, engine
 from benchmarks._memory import peak_of
 from benchmarks._result import Result, save, table
+from workflow_run import ROOT
 
 RESULTS = [
     Result("scorer / its calls", 0.97312, ">= 0.95", "4 items"),

@@ -68,7 +68,7 @@ def test_reading_the_workflow_imports_no_engine():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("document", ["README.md", "config/README.md", "docs/features.md"])
+@pytest.mark.parametrize("document", ["README.md", "config/README.md", "docs/engine.md", "docs/features.md"])
 def test_files_that_documents_name_exist(document):
     text = (ROOT / document).read_text()
     named = set(re.findall(r"`((?:config|resources|workflow|tests|profiles|envs)/[\w./-]+\.\w+)`", text))
@@ -78,7 +78,7 @@ def test_files_that_documents_name_exist(document):
 
 def test_the_readme_names_the_commands_of_the_makefile():
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
-    for target in ("run", "test", "lint"):
+    for target in ("run", "test", "bench", "lint"):
         assert f"make {target}" in readme
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
