@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
-import resource
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+
+from arena_cje.usage import peak_memory
 
 
 def peak_of(task: Callable[[], object]) -> int:
@@ -19,10 +17,4 @@ def peak_of(task: Callable[[], object]) -> int:
 
 def _peak_after(task: Callable[[], object]) -> int:
     task()
-    status = Path("/proc/self/status")
-    # On Linux ru_maxrss begins with what the parent had when it started this process; VmHWM is this one's own.
-    own = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    if own:
-        return 1024 * int(own[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory()

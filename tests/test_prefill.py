@@ -1,4 +1,4 @@
-"""Reading in blocks after a shared prefix: the same bits as one pass over everything, in any order and company."""
+"""Reading in blocks after a shared prefix: nothing twice, no more memory than allowed, every logit that was asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from arena_cje.llama import chat, generator, prefill
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.llama.generator import Request, generate
 from arena_cje.llama.model import Context, open_model
-from arena_cje.llama.prefill import BLOCK, LEAST, Reader
+from arena_cje.llama.prefill import BLOCK, LEAST, WORTH, Reader, start_of
 from arena_cje.llama.scorer import Item, score
 
 SYSTEM = "you never hurry and say what you think " * 10  # some 400 tokens of the byte vocabulary
@@ -81,15 +81,30 @@ def test_a_shared_prefix_is_read_once(model, shared, prompts, monkeypatch):
     )
     items = [Item(key, ids, (65, 66)) for key, ids in prompts.items()]
     list(score(model, items, [Sampling()], shared=shared))
-    own = [max(LEAST, len(item.prompt_ids) + 1 - len(shared)) for item in items]
-    assert sum(read) == len(shared) + sum(own)
+    lengths = [len(item.prompt_ids) + 1 for item in items]
+    assert sum(read) == len(shared) + sum(length - start_of(len(shared), length, 2) for length in lengths)
+    assert sum(read) < len(shared) + (len(items) + 1) * LEAST + sum(lengths) - len(items) * len(shared)
+
+
+@given(st.integers(0, 3000), st.integers(1, 3000), st.integers(1, 3000))
+def test_what_is_taken_from_a_prefix_is_shared_and_not_wanted(n_common, n_tokens, n_wanted):
+    n_wanted = min(n_wanted, n_tokens)
+    assert 0 <= start_of(n_common, n_tokens, n_wanted) <= min(n_common, n_tokens - n_wanted)
+
+
+@pytest.mark.parametrize(
+    ("n_common", "n_tokens", "start"),
+    [(14, 58, 14), (37, 80, 37), (100, 151, 87), (800, 830, 766), (800, 900, 800), (0, 90, 0), (60, 63, 60)],
+)
+def test_a_long_prefix_is_given_up_in_part_for_the_fast_kernel(n_common, n_tokens, start):
+    assert start_of(n_common, n_tokens, 1) == start
 
 
 def test_a_short_prefix_and_a_state_that_cannot_go_back_are_not_shared(model, monkeypatch):
-    assert prefill.usable(model, range(LEAST - 1)) == ()
-    assert prefill.usable(model, range(LEAST)) == tuple(range(LEAST))
+    assert prefill.usable(model, range(WORTH - 1)) == ()
+    assert prefill.usable(model, range(WORTH)) == tuple(range(WORTH))
     monkeypatch.setattr(model, "can_rewind", False)
-    assert prefill.usable(model, range(LEAST)) == ()
+    assert prefill.usable(model, range(WORTH)) == ()
 
 
 @pytest.mark.parametrize(

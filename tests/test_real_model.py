@@ -14,6 +14,8 @@ import yaml
 import arena_cje
 from arena_cje import schemas
 from arena_cje.provenance import sha256
+from benchmarks import engine
+from benchmarks._memory import peak_of
 from workflow_run import ROOT, Run
 
 MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
@@ -90,3 +92,8 @@ def test_the_judge_is_a_probability_and_goes_with_the_oracle(run):
     judged = scores(run.path("judge/base.jsonl"))
     assert ((judged > 0) & (judged < 1)).all()
     assert spearmanr(judged, scores(run.path("oracle/base/coverage_1.0.jsonl"))).statistic > 0.2
+
+
+@pytest.mark.parametrize("task", [engine.score_a_full_context, engine.generate_into_full_caches])
+def test_a_full_context_takes_little_memory_beside_the_models_file(run, task):
+    assert peak_of(task) - MODEL.stat().st_size < 700e6

@@ -10,8 +10,6 @@ line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceba
 from __future__ import annotations
 
 import logging
-import re
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +23,7 @@ import psutil
 from arena_cje import files, schemas
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal, Tally
+from arena_cje.usage import peak_memory
 
 
 @contextmanager
@@ -74,7 +73,7 @@ def _benchmark(tally: Tally) -> dict[str, str]:
     return {
         "s": f"{seconds:.4f}",
         "h:m:s": str(timedelta(seconds=int(seconds))),
-        "max_rss": _peak_memory(),
+        "max_rss": f"{peak_memory() / 2**20:.2f}",
         "cpu_time": f"{time.process_time():.2f}",
         "items": str(tally.items),
         "prompt_tokens": str(tally.prompt_tokens),
@@ -82,16 +81,6 @@ def _benchmark(tally: Tally) -> dict[str, str]:
         "tokens_per_s": f"{tally.tokens / tally.seconds:.2f}" if tally.tokens else "NA",
         "tokens_per_cpu_s": f"{tally.tokens / tally.cpu_seconds:.2f}" if tally.tokens else "NA",
     }
-
-
-def _peak_memory() -> str:
-    """The most memory that the process has held, in MB; NA where the system does not tell."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux's getrusage would tell the parent's peak where that was larger, since it outlives exec.
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        return f"{int(found[1]) / 2**10:.2f}" if found else "NA"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}"  # macOS counts bytes
 
 
 @contextmanager

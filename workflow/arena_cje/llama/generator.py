@@ -23,6 +23,7 @@ from arena_cje.llama.prefill import BLOCK, Reader, usable
 # Raise this number when any drawn response would change: the passes above, the distribution, the use of the stream.
 VERSION = 2
 
+CACHE_TOKENS = 8192
 MAX_SLOTS = 255  # of llama.cpp's 256 sequences (LLAMA_MAX_SEQ) one holds the shared prefix
 
 
@@ -69,14 +70,14 @@ def generate(
     max_tokens: int,
     n_slots: int = 32,
     *,
-    cache_tokens: int = 8192,
+    cache_tokens: int = CACHE_TOKENS,
     shared: Sequence[int] = (),
 ) -> Iterator[Response]:
     """Draw a response of up to `max_tokens` tokens for every request; yielded as each is finished, none left out.
 
     Up to `n_slots` grow side by side, fewer (but two) where their caches would hold more than `cache_tokens` together:
     these two bound the memory and the speed, and change no response. `shared` are the ids that the prompts begin with
-    (`chat.shared`), another matter of speed. Give the same for a policy, whatever the requests.
+    (`chat.shared`): a matter of speed, and of the last digits. Give the same for a policy, whatever the requests.
     """
     if max_tokens < 1 or not 1 <= n_slots <= MAX_SLOTS:
         raise ValueError(f"max_tokens must be >= 1 and n_slots in 1..{MAX_SLOTS}, got {max_tokens} and {n_slots}")

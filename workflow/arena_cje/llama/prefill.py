@@ -5,8 +5,8 @@
             shared prefix
 
 Blocks bound the memory, whatever the length of a text; the prefix is what the system prompt makes the prompts of a
-context begin with. Where a text is cut depends on it and the prefix alone, and no block is shorter than LEAST where that
-can be helped. So its logits have the same bits in any order and company, and on a CPU the same as in one pass.
+context begin with. Where a text is cut depends on it and the prefix alone, so that its logits have the same bits in any
+order and company.
 """
 
 from __future__ import annotations
@@ -22,11 +22,26 @@ BLOCK = 512  # tokens; larger blocks are no faster on a CPU, and a row of logits
 # Tokens; from here on llama.cpp's attention on CPUs takes its fast kernel (GGML_FA_TILE_Q in ggml-cpu/ops.cpp), which
 # adds up in another order than the slow one.
 LEAST = 64
+WORTH = 8  # tokens; a shorter prefix saves less than its copy takes
 
 
 def usable(model: Model, shared: Sequence[int]) -> tuple[int, ...]:
-    """The prefix, or nothing where reading it once does not pay or the model's state cannot be cut back to it."""
-    return tuple(shared) if len(shared) >= LEAST and model.can_rewind else ()
+    """The prefix, or nothing where it is not worth sharing or the model's state cannot be cut back to it."""
+    return tuple(shared) if len(shared) >= WORTH and model.can_rewind else ()
+
+
+def start_of(n_common: int, n_tokens: int, n_wanted: int) -> int:
+    """How many of a text's `n_tokens` to take from the prefix, of which it has `n_common` and needs the last `n_wanted` read.
+
+    All, or so many fewer that the rest is long enough for the fast kernel, whichever costs less on a CPU.
+    """
+    most = min(n_common, n_tokens - n_wanted)
+    return min((most, min(most, max(0, n_tokens - LEAST))), key=lambda start: _cost(start, n_tokens - start))
+
+
+def _cost(start: int, n_read: int) -> float:
+    """Of reading `n_read` tokens after `start` others, in tokens of a long block: a fit to times of the default model."""
+    return n_read if n_read >= LEAST else 9 + n_read * (1 + start / 150)
 
 
 class Reader:
@@ -41,7 +56,9 @@ class Reader:
 
     def read(self, tokens: Sequence[int], sequence: int, n_wanted: int) -> Iterator[np.ndarray]:
         """Logits of the last `n_wanted` tokens, (., V) a block, each valid until the next is asked for."""
-        start = self._start(tokens, n_wanted)
+        same = (a == b for a, b in zip(self._shared, tokens, strict=False))
+        n_common = sum(1 for _ in itertools.takewhile(bool, same))
+        start = start_of(n_common, len(tokens), n_wanted)
         self._context.forget(sequence)
         if start > 0:
             self._context.copy(self._place, sequence)
@@ -51,13 +68,6 @@ class Reader:
             logits = self._context.decode(tokens[begin:end], range(begin, end), sequence, n_rows)
             if n_rows > 0:
                 yield logits
-
-    def _start(self, tokens: Sequence[int], n_wanted: int) -> int:
-        """How many tokens are taken from the shared prefix; few are not worth a copy."""
-        same = (a == b for a, b in zip(self._shared, tokens, strict=False))
-        common = sum(1 for _ in itertools.takewhile(bool, same))
-        start = min(common, len(tokens) - max(LEAST, n_wanted))
-        return start if start >= LEAST else 0
 
 
 def _blocks(start: int, end: int) -> Iterator[tuple[int, int]]:

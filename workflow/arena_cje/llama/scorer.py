@@ -65,8 +65,8 @@ def score(
 
     `drawn_from` is the sampling that drew the responses when these prompts are the ones they were drawn for (the base
     policy's own context), None otherwise. It alone takes tokens on the boundary of the nucleus for inside.
-    `shared` are the ids that the prompts begin with (`chat.shared`): a matter of speed. Give the same for a context,
-    whatever the items.
+    `shared` are the ids that the prompts begin with (`chat.shared`): a matter of speed, and of the last digits. Give the
+    same for a context, whatever the items.
     """
     items = list(items)
     fitting = [item for item in items if _fits(item, model)]
