@@ -15,14 +15,15 @@ help:
 
 setup: .venv/.ready
 
-# The language model engine is compiled from source; -DLLAVA_BUILD=OFF leaves out the part for pictures.
+# The language model engine is compiled from source; -DLLAVA_BUILD=OFF leaves out the part for pictures. With CMAKE_ARGS of
+# the user's own (docs/engine.md) pip must not take the wheel that it kept from a build with others.
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || { echo "ERROR: $(PYTHON) is not Python 3.11 to 3.13; name one with make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up .venv: llama.cpp is compiled from source, about 6 minutes on 2 cores the first time ..."
 	@$(PYTHON) -m venv .venv || { echo "ERROR: $(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv"; exit 1; }
 	@CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[test]'
+	  $${CMAKE_ARGS:+--no-cache-dir} --constraint constraints.txt --editable '.[test]'
 	@touch $@
 	@echo "... done."
 
