@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import itertools
 import re
 
 import jinja2
@@ -19,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from arena_cje.errors import UserError
 from arena_cje.llama.model import Model
+from arena_cje.llama.prefill import n_common
 
 SYSTEM, USER = "\ue000system\ue001", "\ue000user\ue001"  # private-use characters, which templates leave alone
 EDGE = "\u2003"  # a white-space character around a marker, gone where the template trims
@@ -63,7 +63,7 @@ def _conversation(model: Model, system_prompt: str | None, user: str) -> list[tu
 def shared(model: Model, system_prompt: str | None) -> tuple[int, ...]:
     """Token ids that the prompts with this system prompt begin with, whatever the user says."""
     one, other = (render(model, system_prompt, user) for user in ("a", "1"))
-    return tuple(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return one[: n_common(one, other)]
 
 
 def _skeleton(model: Model, markers: tuple[str, ...]) -> str | None:

@@ -30,12 +30,17 @@ def usable(model: Model, shared: Sequence[int]) -> tuple[int, ...]:
     return tuple(shared) if len(shared) >= WORTH and model.can_rewind else ()
 
 
-def start_of(n_common: int, n_tokens: int, n_wanted: int) -> int:
-    """How many of a text's `n_tokens` to take from the prefix, of which it has `n_common` and needs the last `n_wanted` read.
+def n_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many token ids two texts begin with alike."""
+    return sum(1 for _ in itertools.takewhile(bool, (a == b for a, b in zip(one, other, strict=False))))
+
+
+def start_of(n_shared: int, n_tokens: int, n_wanted: int) -> int:
+    """How many of a text's `n_tokens` to take from the prefix, of which it has `n_shared` and needs the last `n_wanted` read.
 
     All, or so many fewer that the rest is long enough for the fast kernel, whichever costs less on a CPU.
     """
-    most = min(n_common, n_tokens - n_wanted)
+    most = min(n_shared, n_tokens - n_wanted)
     return min((most, min(most, max(0, n_tokens - LEAST))), key=lambda start: _cost(start, n_tokens - start))
 
 
@@ -56,9 +61,7 @@ class Reader:
 
     def read(self, tokens: Sequence[int], sequence: int, n_wanted: int) -> Iterator[np.ndarray]:
         """Logits of the last `n_wanted` tokens, (., V) a block, each valid until the next is asked for."""
-        same = (a == b for a, b in zip(self._shared, tokens, strict=False))
-        n_common = sum(1 for _ in itertools.takewhile(bool, same))
-        start = start_of(n_common, len(tokens), n_wanted)
+        start = start_of(n_common(self._shared, tokens), len(tokens), n_wanted)
         self._context.forget(sequence)
         if start > 0:
             self._context.copy(self._place, sequence)
