@@ -8,21 +8,23 @@ estimates and its number, interval and reasons under `refused`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arena_cje.errors import UserError
-from arena_cje.estimation.records import Reason, Verdict
+from arena_cje.estimation.folds import clusters
+from arena_cje.estimation.records import Estimate, Reason, Verdict
 from arena_cje.files import json_text, read_json, replace, write_bytes, write_csv
 from arena_cje.report.tables import console_table
 
 if TYPE_CHECKING:
     import polars as pl
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WEIGHT_COLUMNS = ("ess_raw", "max_weight_raw", "effective_labels", "label_share")
 
 
@@ -32,14 +34,18 @@ class Result:
 
     document: dict[str, Any]  # the content of the results file
     prompt_id: np.ndarray | None = None  # (n,) str
-    influence: np.ndarray | None = (
-        None  # (n, p), rows as in `prompt_id`; None where the file beside the results is gone
-    )
+    # (n, p), rows as in `prompt_id`, NaN where a row was not used; None where the file beside the results is gone
+    influence: np.ndarray | None = None
     base_influence: np.ndarray | None = None  # (n,)
 
     @property
     def policies(self) -> tuple[str, ...]:
         return tuple(self.document["metadata"]["target_policies"])
+
+    @property
+    def name(self) -> str:
+        """What the result goes by: the estimator, or the variant of it that the configuration names."""
+        return self.document["metadata"]["variant"]
 
     @property
     def base_policy(self) -> str:
@@ -90,6 +96,46 @@ class Result:
         names = {"estimate": "estimates", "se": "standard_errors", "confidence_interval": "confidence_intervals"}
         return {name: self.document[field][k] for name, field in names.items()}
 
+    def estimate(self, policy: str) -> Estimate:
+        """The estimate of a policy with all that its uncertainty is made of, refused or not; subtract two for a contrast."""
+        if self.influence is None or self.prompt_id is None or self.base_influence is None:
+            raise UserError(
+                f"{self.name}: this result was loaded without its influence values, which differences need; "
+                "keep ESTIMATOR.influence.parquet beside the results file"
+            )
+        parts, value = self.document["se_components"][policy], self.summary(policy)["estimate"]
+        column = self.base_influence if policy == self.base_policy else self.influence[:, self.policies.index(policy)]
+        used = ~np.isnan(column)
+        jackknife = np.array(parts["jackknife_deviations"], dtype=float)
+        replicates = np.array(parts.get("bootstrap", []), dtype=float)
+        return Estimate(
+            value, np.where(used, column, 0.0), self._cluster, jackknife, used, parts["cap_bias"], replicates
+        )
+
+    @cached_property
+    def _cluster(self) -> np.ndarray:
+        return clusters(self.prompt_id)
+
+    def comparisons(self) -> pl.DataFrame:
+        """Paired differences, each target minus the base policy first: difference, interval, raw and corrected p-values.
+
+        Null where either policy is refused: there is no level to compare.
+        """
+        import polars as pl
+
+        from arena_cje.estimation.contrasts import contrasts
+
+        estimates = {policy: self.estimate(policy) for policy in (self.base_policy, *self.policies)}
+        found = contrasts(
+            estimates, base=self.base_policy, refused=self.refused, alpha=self.document["metadata"]["alpha"]
+        )
+        return pl.DataFrame([asdict(one) for one in found]).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+    @property
+    def best(self) -> str | None:
+        """The policy with the highest published value, the base policy among them; None where all are refused."""
+        return self.document["best_policy"]["policy"]
+
     def to_json(self) -> str:
         """The results file: indented, keys sorted, missing values null."""
         return json_text(self.document)
@@ -100,7 +146,7 @@ class Result:
 
         numbers = ("estimate", "se", "ci_lower", "ci_upper", "ess", "max_weight")
         schema = {"policy": pl.String} | dict.fromkeys(numbers, pl.Float64)
-        schema |= dict.fromkeys(("role", "status", "reasons"), pl.String)
+        schema |= dict.fromkeys(("role", "status", "reasons", "transport"), pl.String)
         schema |= {"refused_estimate": pl.Float64, "n_used": pl.Int64, "df": pl.Float64}
         schema |= dict.fromkeys(WEIGHT_COLUMNS, pl.Float64)
         rows = [_frame_row(self, policy) for policy in (*self.policies, self.base_policy)]
@@ -120,6 +166,7 @@ def _frame_row(result: Result, policy: str) -> dict[str, Any]:
         "role": "base" if policy == result.base_policy else "target",
         "status": verdict.level,
         "reasons": ";".join(reason.code for reason in verdict.reasons),
+        "transport": (weights.get("transport") or {}).get("status"),
         "n_used": result.document["n_used"][policy],
         "df": summary["df"],
     } | {name: weights.get(name) for name in WEIGHT_COLUMNS}
@@ -156,7 +203,8 @@ def _influence_frame(result: Result) -> pl.DataFrame:
     import polars as pl
 
     columns = {"prompt_id": result.prompt_id.tolist(), result.base_policy: result.base_influence}
-    return pl.DataFrame(columns | dict(zip(result.policies, result.influence.T, strict=True)))
+    columns |= dict(zip(result.policies, result.influence.T, strict=True))
+    return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def _with_influence(result: Result, path: Path) -> Result:

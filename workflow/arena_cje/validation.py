@@ -18,8 +18,8 @@ import numpy as np
 from scipy import stats
 
 from arena_cje.errors import UserError, nearest
-from arena_cje.estimation.calibration import calibrate
 from arena_cje.estimation.folds import affordable, deal
+from arena_cje.estimation.isotonic import isotonic
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,6 +31,7 @@ Truth = tuple[float, float]  # value and standard error, in [0, 1]
 
 FOLDS, SEED = 5, 0  # of prompts, for the noise of the labels alone
 MIN_LABELS = 10  # fewer tell no curve from noise
+RARE = 0.01
 
 
 def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
@@ -58,7 +59,9 @@ def _residuals(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     fold = deal(prompt, np.ones(len(prompt), bool), folds, SEED)
     residual, predicted = np.full(labels.shape, np.nan), np.empty(len(label))
     for k in range(folds):
-        predicted[fold == k] = calibrate(score, label, fold, without_fold=k)(score[fold == k])
+        held = fold == k
+        rest = held if held.all() else ~held
+        predicted[held] = isotonic(score[rest], label[rest])(score[held])
     residual[both] = label - predicted
     return residual
 
@@ -91,6 +94,21 @@ def validate(results: Sequence[Result], truths: Mapping[str, Truth]) -> pl.DataF
     return pl.DataFrame(rows, schema=_columns()).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
+def poor_coverage(table: pl.DataFrame, alpha: float = 0.05) -> list[str]:
+    """Sentences about estimators whose published intervals miss the truth more often than chance allows (1 in 100)."""
+    import polars as pl
+
+    said = []
+    for (name,), rows in table.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
+        hit, of = int(rows["covered"].sum()), len(rows)
+        if stats.binom.cdf(hit, of, 1 - alpha) < RARE:
+            said.append(
+                f"poor coverage: {hit} of {of} intervals that {name} publishes hold the truth; policies share prompts and "
+                "labels, so one unlucky sample can do it, but look at transport and overlap first"
+            )
+    return said
+
+
 def _prompt_means(values: np.ndarray) -> np.ndarray:
     """Mean over the draws of every prompt that has one, (<= n,)."""
     present = ~np.isnan(values)
@@ -111,7 +129,7 @@ def _compared(result: Result, policy: str, known: Truth) -> Row:
     summary, (value, se) = result.summary(policy), known
     metadata = result.document["metadata"]
     row = {
-        "estimator": metadata["estimator"],
+        "estimator": result.name,
         "policy": policy,
         "status": result.verdicts[policy].level,
         "truth": value,

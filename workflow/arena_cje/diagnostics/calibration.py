@@ -15,16 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from arena_cje.estimation.calibration import Calibration
+from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.records import Reason
 
 GROUPS = 10
+MAX_FALL = (
+    0.1  # of a two-stage reward over rising scores: more is not a judge's scale but noise, or a covariate at work
+)
 
 
 @dataclass(frozen=True)
 class CalibrationDiagnostics:
     """The calibrator and the judge in figures."""
 
+    mode: str  # monotone, two_stage, none
     n_labels: int
     n_folds: int
     f_min: float
@@ -40,14 +44,20 @@ class CalibrationDiagnostics:
 
 
 def diagnose(fitted: Calibration) -> CalibrationDiagnostics:
-    """Figures and warnings of one calibration."""
-    full = fitted.full(fitted.score)
-    held_out = fitted.held_out(fitted.score, fitted.slice_fold)
+    """Figures and warnings of one calibration; NaN throughout where there is no label."""
+    nan = float("nan")
+    folds = len(fitted.cross_fitted)
+    if not len(fitted.label):
+        return CalibrationDiagnostics(fitted.mode, 0, folds, nan, nan, nan, nan, nan, nan, nan, nan, nan, ())
+    judged = fitted.slice.judged
+    full = rewards(fitted.full, judged)
+    held_out = fitted.held_out(judged, fitted.slice_fold)
     error = fitted.label - held_out
     spearman = rank_correlation(fitted.score, fitted.label)
     return CalibrationDiagnostics(
+        mode=fitted.mode,
         n_labels=len(fitted.label),
-        n_folds=len(fitted.cross_fitted),
+        n_folds=folds,
         f_min=float(full.min()),
         f_max=float(full.max()),
         score_min=float(fitted.score.min()),
@@ -56,8 +66,8 @@ def diagnose(fitted: Calibration) -> CalibrationDiagnostics:
         calibration_error=calibration_error(held_out, fitted.label),
         within_tenth=float(np.mean(np.abs(error) <= 0.1)),
         spearman=spearman,
-        instability=max(float(np.mean(np.abs(f(fitted.score) - full))) for f in fitted.cross_fitted),
-        reasons=_warnings(fitted, full, spearman),
+        instability=max(float(np.mean(np.abs(rewards(f, judged) - full))) for f in fitted.cross_fitted),
+        reasons=() if fitted.mode == "none" else _warnings(fitted, full, spearman),
     )
 
 
@@ -75,6 +85,20 @@ def calibration_error(predicted: np.ndarray, label: np.ndarray) -> float:
     return float(sum(abs(np.sum(predicted[g] - label[g])) for g in groups) / len(order))
 
 
+def _two_stage_warnings(fitted: Calibration) -> tuple[Reason, ...]:
+    """A calibrator that sees covariates may fall as the score rises, by chance where labels are few."""
+    from arena_cje.estimation.two_stage import falls
+
+    if fitted.full.fallback:
+        sentence = f"{len(fitted.label)} labels are too few for covariates: the calibrator sees the judge score alone"
+        return (Reason("covariates_not_used", sentence, "caution"),)
+    drop = falls(fitted.full, fitted.score, fitted.slice.judged.covariates)
+    if drop <= MAX_FALL:
+        return ()
+    sentence = f"the calibrated reward falls by up to {drop:.2f} while the judge score rises (caution > {MAX_FALL:g})"
+    return (Reason("falling_calibration", sentence, "caution"),)
+
+
 def _warnings(fitted: Calibration, full: np.ndarray, spearman: float) -> tuple[Reason, ...]:
     found = []
     if len(fitted.cross_fitted) < fitted.n_folds_wanted:
@@ -86,4 +110,6 @@ def _warnings(fitted: Calibration, full: np.ndarray, spearman: float) -> tuple[R
     if np.ptp(full) == 0 and np.ptp(fitted.label) > 0:
         sentence = f"the calibrator is constant at {full[0]:.3f} although labels vary: every response gets that reward"
         found.append(Reason("constant_calibration", sentence, "caution"))
+    if fitted.mode == "two_stage":
+        found += _two_stage_warnings(fitted)
     return tuple(found)

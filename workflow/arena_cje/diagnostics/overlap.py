@@ -5,6 +5,13 @@
 The raw weights say how much the two policies overlap. Stabilised weights have the effective sample size their
 variance cap gives them, so both are described and only the raw ones are judged.
 
+Target typicality coverage (TTC) asks whether base responses are ones that the target would give, by surprisal a token:
+
+    T = {i: -log pi'(A_i|X_i) / tokens_i <= q},   q the 0.9 quantile under W,   TTC = share of the logged rows in T
+    se >= sd_T alpha / sqrt(TTC n) sqrt(1 + chi2),   alpha = share of W in T,   chi2 = variance of mean-one W within T
+
+The second line bounds every estimator by weights from below; `bound` is its factor alpha / sqrt(TTC) sqrt(1 + chi2).
+
 Kish (1965), "Survey Sampling"; Hill (1975), "A simple general approach to inference about the tail of a distribution",
 Annals of Statistics.
 """
@@ -19,6 +26,7 @@ from arena_cje.estimation.inference import clustered_variance
 from arena_cje.estimation.records import Weights
 
 SAME = 1e-9  # a mean weight this near to 1 is 1: log probabilities are sums of rounded numbers
+TYPICAL = 0.9  # of the target's responses by surprisal a token are typical of it
 NEAR_ZERO = 1e-10  # of mean-one weights: such a row says nothing about the target
 
 
@@ -50,13 +58,21 @@ class Overlap:
     mean_weight: float  # mean of exp(log ratio): 1 in expectation when the base can say all that the target says
     mean_weight_se: float
     mean_weight_z: float  # distance of that mean from 1 in standard errors, by prompt
+    ttc: float = float("nan")  # NaN where surprisals a token are not known
+    bound: float = float("nan")
 
 
-def diagnose(weights: Weights, log_ratio: np.ndarray, cluster: np.ndarray) -> Overlap:
-    """Overlap of one policy from its weights, log ratios and prompt codes, all (n,), NaN where a row was left out."""
+def diagnose(
+    weights: Weights, log_ratio: np.ndarray, cluster: np.ndarray, token_logprob: np.ndarray | None = None
+) -> Overlap:
+    """Overlap of one policy from its weights, log ratios, prompt codes and log probabilities a token, all (n,).
+
+    NaN marks rows that were left out.
+    """
     scored = ~np.isnan(log_ratio)
     mean, se, z = mean_raw_weight(log_ratio[scored], cluster[scored])
-    return Overlap(describe(weights.raw), describe(weights.stabilised), mean, se, z)
+    typical = (float("nan"),) * 2 if token_logprob is None else typicality(-token_logprob, weights.raw)
+    return Overlap(describe(weights.raw), describe(weights.stabilised), mean, se, z, *typical)
 
 
 def describe(weight: np.ndarray) -> WeightDiagnostics:
@@ -80,6 +96,21 @@ def describe(weight: np.ndarray) -> WeightDiagnostics:
         n_above_1000=int(np.sum(weight > 1000)),
         n_below_0_001=int(np.sum(weight < 0.001)),
     )
+
+
+def typicality(surprisal: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """TTC and the factor of the bound from surprisals a token and mean-one weights, both (n,), NaN where unknown."""
+    known = ~np.isnan(surprisal) & ~np.isnan(weight)
+    surprisal, weight = surprisal[known], weight[known]
+    if not weight.sum() > 0:
+        return float("nan"), float("nan")
+    order = np.argsort(surprisal, kind="stable")
+    share = np.cumsum(weight[order]) / weight.sum()
+    edge = surprisal[order][np.searchsorted(share, TYPICAL - SAME)]
+    inside = surprisal <= edge
+    ttc, alpha, within = float(inside.mean()), float(weight[inside].sum() / weight.sum()), weight[inside]
+    chi2 = within.var() / within.mean() ** 2
+    return ttc, float(alpha / np.sqrt(ttc) * np.sqrt(1 + chi2))
 
 
 def ess_share(weight: np.ndarray) -> float:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arena_cje.estimation.calibration import Monotone
+from arena_cje.estimation.calibration import Calibrator, rewards
+from arena_cje.estimation.records import Labelled
 
 MAX_DISTINCT = 20  # up to this many distinct scores are their own cells
 BINS = 10  # equal cells of the observed range otherwise
+AFFINITY_BINS = 20
 EDGE = 0.05  # of the calibrator's range: rewards this near its ends are saturated
 OUT_OF_RANGE, SATURATED = 0.05, 0.20  # shares at which the card turns, as in the public package cje-eval
 
@@ -60,6 +62,21 @@ def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_w
     return Support(unsupported, share, labels * share)
 
 
+def affinity(logged_score: np.ndarray, target_score: np.ndarray, target_weight: np.ndarray) -> float:
+    """Bhattacharyya affinity sum_b sqrt(p_b q_b) of logged scores (n,) and a target's (t,) over cells of their range.
+
+    Its square bounds the effective sample share of any weights that are a function of the score.
+    """
+    kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
+    score, weight = target_score[kept], target_weight[kept]
+    if not weight.sum() > 0:
+        return float("nan")
+    edges = np.linspace(min(score.min(), logged_score.min()), max(score.max(), logged_score.max()), AFFINITY_BINS + 1)
+    p = np.bincount(np.searchsorted(edges[1:-1], logged_score, side="right"), minlength=AFFINITY_BINS)
+    q = np.bincount(np.searchsorted(edges[1:-1], score, side="right"), weights=weight, minlength=AFFINITY_BINS)
+    return float(np.sqrt(p / p.sum() * q / q.sum()).sum())
+
+
 def once_a_prompt(score: np.ndarray) -> np.ndarray:
     """Weights (n, m) of draws with scores (n, m): those of a prompt sum to one, missing draws weigh nothing."""
     drawn = ~np.isnan(score)
@@ -76,17 +93,20 @@ def _cells(score: np.ndarray) -> np.ndarray:
 
 
 def boundary_card(
-    calibrator: Monotone, label_score: np.ndarray, target_score: np.ndarray, target_weight: np.ndarray
+    calibrator: Calibrator, known: Labelled, target_score: np.ndarray, target_weight: np.ndarray
 ) -> BoundaryCard:
-    """Where a target's scores (t,) lie against the labelled ones (m,)."""
+    """Where a target's scores (t,) lie against the labelled ones; rewards at the labelled covariates' mean."""
     kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
     score, weight = target_score[kept], target_weight[kept]
-    if not weight.sum() > 0:
+    if not weight.sum() > 0 or not len(known.oracle_label):
         return BoundaryCard("inconclusive", float("nan"), float("nan"), float("nan"))
+    label_score = known.judged.score
     mass = weight / weight.sum()
     low, high = float(mass[score < label_score.min()].sum()), float(mass[score > label_score.max()].sum())
-    f_min, f_max = calibrator.values.min(), calibrator.values.max()
-    edge, reward = EDGE * (f_max - f_min), calibrator(score)
+    fitted = rewards(calibrator, known.judged)
+    f_min, f_max = fitted.min(), fitted.max()
+    typical = known.judged.covariates.mean(axis=0)  # (c,)
+    edge, reward = EDGE * (f_max - f_min), calibrator(score, np.broadcast_to(typical, (len(score), len(typical))))
     saturation = float(mass[(reward <= f_min + edge) | (reward >= f_max - edge)].sum())
     status = "refuse" if low + high >= OUT_OF_RANGE else "caution" if saturation >= SATURATED else "ok"
     return BoundaryCard(status, low + high, saturation, float(low * f_min + high * (1 - f_max)))

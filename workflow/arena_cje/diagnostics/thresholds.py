@@ -18,6 +18,10 @@ class Thresholds:
     near_zero_refuse: float = 0.85  # same gates
     top5_caution: float = 0.30  # same gates, together with the coefficient of variation
     cv_caution: float = 2.0
+    # Weights that are not normalised: with a tail index below 2 they have no variance, and a mean off 1 is an error of
+    # the same share of the value. In simulations their intervals covered .70-.85 without these two lines.
+    tail_refuse: float = 2.0
+    mean_weight_refuse: float = 0.10
     tail_caution: float = 1.0  # below 1 the mean of the weights is infinite (Hill 1975)
     mean_weight_z: float = 4.0  # normal tail of 6e-5: rare by chance among hundreds of policies
     # Of the standard error without it: a bias of a quarter takes a 95 % interval to 94.3 % when it is not counted.
@@ -31,7 +35,13 @@ class Thresholds:
     # Isotonic fits need about 25 labels for a negligible bias in the experiments of cje-eval.
     labels_refuse: int = 10
     labels_caution: int = 30
+    # Bootstrap intervals of plug-in direct estimates covered .86 with 50 labels and .94 with 250, the jackknife's .95-.97.
+    bootstrap_caution: float = 200.0
     spearman_caution: float = 0.3  # below it a score explains under a tenth of the variance in rank
+    # The public package cje-eval warned where a policy's own labels lay this far from the calibration.
+    transport_margin: float = 0.05
+    own_labels: float = 50.0  # labelled prompts of a policy's own that mend what calibrator and support lack
+    weighted_labels: float = 20.0  # effective labels of a label term that do the same
 
 
 def moved(given: Mapping[str, float], *, where: str = "") -> Thresholds:

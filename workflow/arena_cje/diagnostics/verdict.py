@@ -5,51 +5,48 @@
     refuse    do not publish: the number stands on something other than data about this policy
 
 Which lines apply depends on what the estimator stands on. Importance weights answer for overlap, always by the raw
-ones, and for what capping them did; calibrated rewards answer for labels, judge and support, those of the base policy
-too. Transport, the same label at the same score, is not seen in logged data: a target whose responses are not the
-base's own carries that as a reason which leaves the level as it is.
+ones, and for what capping them did: fully where they are all there is, as a caution where fresh draws stand beside them.
+Calibrated rewards answer for labels, judge and support, those of the base policy too. Transport, the same label at the
+same score, is seen by labels of the policy's own draws alone; without them that is a reason which leaves the level as
+it is. Enough such labels mend what support and transport would refuse; a label term with overlap mends support, and its
+value is held against labels of the policy's own where there are some.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from types import ModuleType
 
 import numpy as np
 
-from arena_cje.diagnostics import calibration, overlap, support
+from arena_cje import estimators
+from arena_cje.diagnostics import calibration
 from arena_cje.diagnostics.calibration import CalibrationDiagnostics
+from arena_cje.diagnostics.evidence import Evidence
 from arena_cje.diagnostics.overlap import Overlap
 from arena_cje.diagnostics.support import Support
 from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.diagnostics.transport import Audit
 from arena_cje.estimation.estimate import Evaluation
-from arena_cje.estimation.records import Draws, Estimate, Logged, Reason, Verdict
+from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
+
+SOFTER = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
 
 
 def judge(
-    module: ModuleType,
-    evaluation: Evaluation,
-    logged: Logged,
-    draws: Mapping[str, Draws] | None,
-    thresholds: Thresholds,
+    evaluation: Evaluation, logged: Logged, evidence: Mapping[str, Evidence], thresholds: Thresholds
 ) -> dict[str, Verdict]:
-    """Verdict of every target policy, in declared order."""
-    diagnostics = calibration.diagnose(evaluation.calibration)
-    shared = calibration_reasons(diagnostics, thresholds)
-    return {
+    """Verdicts of the base policy and of every target policy, in declared order."""
+    shared = calibration_reasons(calibration.diagnose(evaluation.calibration), thresholds)
+    shared += bootstrap_reasons(evaluation, thresholds)
+    base = Verdict(support_reasons(evidence[logged.base_policy].support, thresholds) + shared)
+    targets = {
         policy: Verdict(
             _rows(evaluation, policy, logged.log_ratio[:, column])
-            or _published(module, evaluation, logged, draws or {}, policy, thresholds) + shared
+            or _published(evaluation, evidence[policy], policy, logged.log_ratio[:, column], thresholds) + shared
         )
         for column, policy in enumerate(logged.policies)
     }
-
-
-def judge_base(evaluation: Evaluation, logged: Logged, thresholds: Thresholds) -> Verdict:
-    """Verdict of the base policy's own value, which stands on its own labels and the judge."""
-    shared = calibration_reasons(calibration.diagnose(evaluation.calibration), thresholds)
-    return Verdict(support_reasons(base_support(evaluation, logged), thresholds) + shared)
+    return {logged.base_policy: base} | targets
 
 
 def _rows(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[Reason, ...]:
@@ -67,47 +64,52 @@ def _rows(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[R
 
 
 def _published(
-    module: ModuleType,
-    evaluation: Evaluation,
-    logged: Logged,
-    draws: Mapping[str, Draws],
-    policy: str,
-    thresholds: Thresholds,
+    evaluation: Evaluation, evidence: Evidence, policy: str, log_ratio: np.ndarray, thresholds: Thresholds
 ) -> tuple[Reason, ...]:
     """Reasons of one policy that has an estimate."""
-    log_ratio = logged.log_ratio[:, logged.policies.index(policy)]
-    reasons = left_out_reasons(evaluation.n_used[policy], len(log_ratio), module.NEEDS)
-    if "log_ratio" in module.NEEDS:
-        found = overlap.diagnose(evaluation.weights[policy], log_ratio, evaluation.base.cluster)
-        reasons += overlap_reasons(found, thresholds)
-    reasons += cap_reasons(evaluation.estimates[policy], thresholds)
-    spoken_for = target_support(module, evaluation, logged, draws, policy)
-    return reasons + support_reasons(spoken_for, thresholds) + transport_reasons(module.NEEDS, log_ratio)
+    needs, estimate = estimators.get(evaluation.estimator).NEEDS, evaluation.estimates[policy]
+    reasons = left_out_reasons(estimate.n_used, len(log_ratio), needs)
+    if "log_ratio" in needs:
+        # Fresh draws carry a doubly robust estimate where the weights do not.
+        weighted = overlap_reasons(evidence.overlap, thresholds)
+        if not estimators.normalised(evaluation.estimator):
+            weighted += unnormalised_reasons(evidence.overlap, thresholds)
+        reasons += softened(weighted) if "fresh_score" in needs else weighted
+    reasons += cap_reasons(estimate, thresholds)
+    if evidence.own_labels >= thresholds.own_labels:
+        return reasons + own_label_reasons(evidence)
+    if not carried(evidence, thresholds):
+        reasons += support_reasons(evidence.support, thresholds)
+    if evidence.audit.status != "NOT_CHECKED":
+        return reasons + audit_reasons(evidence.audit)
+    return reasons + transport_reasons(needs, log_ratio)
 
 
-def target_support(
-    module: ModuleType, evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws], policy: str
-) -> Support:
-    """Labels that speak for a target."""
-    score, weight = target_scores(module, evaluation, logged, draws, policy)
-    return support.effective_labels(evaluation.calibration.score, score, weight)
+def carried(evidence: Evidence, thresholds: Thresholds) -> bool:
+    """Does a label term see enough effective labels to make up for what the calibrator says where it has none?"""
+    if evidence.weighted_labels is None:
+        return False
+    count, share = evidence.weighted_labels
+    return count * share >= thresholds.weighted_labels and share >= thresholds.ess_refuse
 
 
-def target_scores(
-    module: ModuleType, evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws], policy: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Judge scores that stand for a target and their weights: its fresh draws where it uses them, else weighted rows."""
-    if "fresh_score" in module.NEEDS:
-        fresh = draws[policy].judge_score  # (n, m)
-        return fresh.reshape(-1), support.once_a_prompt(fresh).reshape(-1)
-    return logged.judge_score, evaluation.weights[policy].raw
+def own_label_reasons(evidence: Evidence) -> tuple[Reason, ...]:
+    """Says that labels of the policy's own responses stand in for the calibrator's hold on them."""
+    count, by = evidence.own_labels, f"{evidence.audit.delta:+.3f}"
+    text = f"labels of {count} of this policy's own responses correct the calibration by {by}"
+    return (Reason("own_labels", text),)
 
 
-def base_support(evaluation: Evaluation, logged: Logged) -> Support:
-    """Labels that speak for the base policy: its responses are draws of its own, each prompt counts once."""
-    cluster = evaluation.base.cluster
-    weight = 1 / np.bincount(cluster)[cluster]  # (n,)
-    return support.effective_labels(evaluation.calibration.score, logged.judge_score, weight)
+def softened(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """The same reasons, no longer refusing; low overlap above the threshold of refusal only informs."""
+    return tuple(
+        Reason(reason.code, reason.sentence, "caution" if reason.level == "refuse" else _kept(reason))
+        for reason in reasons
+    )
+
+
+def _kept(reason: Reason) -> str:
+    return SOFTER[reason.level] if reason.code == "low_ess" else reason.level
 
 
 def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...]) -> tuple[Reason, ...]:
@@ -141,16 +143,28 @@ def overlap_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...
     return tuple(reasons)
 
 
+def unnormalised_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Lines about weights that are not made to average to one: nothing takes out what a few rows do to their mean."""
+    t, instead = thresholds, "this estimator does not normalise them; choose 'snips' or 'calibrated-ips'"
+    reasons = []
+    if found.raw.tail_index < t.tail_refuse:
+        text = f"the raw weights' tail index is {found.raw.tail_index:.2f} (refuse < {t.tail_refuse:g})"
+        reasons.append(Reason("infinite_variance", f"{text}: their variance is infinite, and {instead}", "refuse"))
+    if not abs(found.mean_weight - 1) <= t.mean_weight_refuse:
+        text = f"raw weights average {found.mean_weight:.3g} (refuse beyond 1 ± {t.mean_weight_refuse:g})"
+        reasons.append(Reason("mean_weight_not_one", f"{text}, and {instead}", "refuse"))
+    return tuple(reasons)
+
+
 def cap_reasons(estimate: Estimate, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Says where capping the weights moved the value, and how far beside its noise."""
     if not estimate.bias:
         return ()
-    unbiased = math.sqrt(estimate.sampling_variance + estimate.oracle_variance)
     text = (
         f"the cap on the weights' variance moves the estimate by {estimate.bias:+.3f}, where its standard error is "
-        f"{unbiased:.3f} without that (caution > {thresholds.cap_bias_caution:g} times it); the interval allows for it"
+        f"{estimate.spread:.3f} without that (caution > {thresholds.cap_bias_caution:g} times it); the interval allows for it"
     )
-    level = "caution" if abs(estimate.bias) > thresholds.cap_bias_caution * unbiased else "ok"
+    level = "caution" if abs(estimate.bias) > thresholds.cap_bias_caution * estimate.spread else "ok"
     return (Reason("variance_capped", text, level),)
 
 
@@ -166,12 +180,39 @@ def support_reasons(found: Support, thresholds: Thresholds) -> tuple[Reason, ...
 
 def calibration_reasons(found: CalibrationDiagnostics, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Lines about the oracle slice and the judge, the same for every policy."""
+    if found.mode == "none":
+        text = "judge scores are taken as they are: the interval says what the judge thinks, not what the oracle would"
+        return (Reason("uncalibrated_rewards", text, "refuse"),)
     t, labels = thresholds, f"{found.n_labels} oracle labels"
     reasons = _too_low("few_labels", found.n_labels, labels, t.labels_refuse, t.labels_caution)
     if not found.spearman >= t.spearman_caution:
         text = f"judge and oracle agree weakly: Spearman {found.spearman:.2f} (caution < {t.spearman_caution:g})"
         reasons.append(Reason("weak_judge", text, "caution"))
     return (*reasons, *found.reasons)
+
+
+def bootstrap_reasons(evaluation: Evaluation, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """A monotone fit follows the noise of few labels, and what is left to draw again is too small."""
+    labels = len(evaluation.calibration.label)
+    if evaluation.options.inference != "bootstrap" or labels >= thresholds.bootstrap_caution:
+        return ()
+    limit = thresholds.bootstrap_caution
+    text = f"bootstrap intervals are too short with {labels} labels (caution < {limit:g}); use the jackknife"
+    return (Reason("bootstrap_too_short", text, "caution"),)
+
+
+def audit_reasons(found: Audit) -> tuple[Reason, ...]:
+    """What labels of the policy's own responses say about the calibration."""
+    low, high = found.interval
+    text = (
+        f"{found.n_labels} labels of this policy's own responses lie {found.delta:+.3f} from what {found.against} says, "
+        f"between {low:+.3f} and {high:+.3f}"
+    )
+    if found.status == "PASS":
+        return (Reason("transport_passed", f"{text}: within {found.margin:g}"),)
+    if found.status == "FAIL":
+        return (Reason("transport_failed", f"{text}: more than {found.margin:g} off", "refuse"),)
+    return (Reason("transport_inconclusive", f"{text}: not known to be within {found.margin:g}", "caution"),)
 
 
 def transport_reasons(needs: tuple[str, ...], log_ratio: np.ndarray) -> tuple[Reason, ...]:

@@ -8,7 +8,7 @@ log ratio, or without a fresh draw, are left out for that policy alone and count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -16,16 +16,27 @@ import numpy as np
 
 from arena_cje import estimators
 from arena_cje.errors import UserError
+from arena_cje.estimation import bootstrap
 from arena_cje.estimation import calibration as calibrating
-from arena_cje.estimation.calibration import Calibration
-from arena_cje.estimation.folds import clusters, deal
-from arena_cje.estimation.records import Draws, Estimate, Logged, Options, Point, PolicyData, Rewards, Weights
+from arena_cje.estimation.calibration import Calibration, rewards
+from arena_cje.estimation.folds import Prompts
+from arena_cje.estimation.records import (
+    Draws,
+    Estimate,
+    Judged,
+    Labelled,
+    Logged,
+    Options,
+    Point,
+    Sample,
+    Weights,
+)
 from arena_cje.estimation.weights import hajek
+from arena_cje.estimators._robust import has_label_term, label_residual
 
-__all__ = ["Evaluation", "Options", "evaluate"]
+__all__ = ["Evaluation", "Options", "evaluate", "evaluate_all"]
 
-# Outer folds of the weights are dealt with a seed of their own, so that they cut across the cross-fitting folds.
-OUTER_SEED = 1000
+ROWS = 2  # salt of the folds that weights and outcome models are fitted by
 
 
 @dataclass(frozen=True)
@@ -33,58 +44,85 @@ class Evaluation:
     """Everything one estimator says about one data set, policies in declared order."""
 
     estimator: str
+    options: Options
     estimates: dict[str, Estimate]
     base: Estimate  # the base policy's own value on its own responses
     calibration: Calibration
     weights: dict[str, Weights]  # of the policies that have log ratios
-    n_used: dict[str, int]
+
+    @property
+    def n_used(self) -> dict[str, int]:
+        return {policy: estimate.n_used for policy, estimate in self.estimates.items()}
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """What all policies share while one data set is evaluated."""
+    """What all estimators and policies share while one data set is evaluated."""
 
-    module: ModuleType
     logged: Logged
-    calibration: Calibration
     options: Options
+    calibration: Calibration
     cluster: np.ndarray  # (n,)
-    inner_fold: np.ndarray  # (n,)
-    outer_fold: np.ndarray  # (n,)
+    fold: np.ndarray  # (n,) of the prompt, for what is fitted to logged rows
+    reward: np.ndarray  # (n,) calibrated scores of the logged responses
+    held_out: np.ndarray  # (n,)
+    without: np.ndarray  # (K, n) calibrated scores without each jackknife fold
 
     @property
-    def fully_labelled(self) -> bool:
-        return bool(self.logged.labelled.all())
+    def labels_are_rewards(self) -> bool:
+        """With a label on every row nobody needs a calibrated score of a logged response."""
+        return self.options.rewards == "calibrated" and bool(self.logged.labelled.all())
 
 
-def evaluate(name: str, logged: Logged, draws: Mapping[str, Draws] | None, options: Options) -> Evaluation:
+@dataclass(frozen=True)
+class _Fresh:
+    """Fresh draws of one policy and their calibrated scores; m = 0 where an estimator does not ask for them."""
+
+    judged: Judged  # leading shape (n, m)
+    label: np.ndarray  # (n, m)
+    reward: np.ndarray  # (n, m)
+    held_out: np.ndarray  # (n, m)
+
+
+def evaluate(
+    name: str,
+    logged: Logged,
+    draws: Mapping[str, Draws] | None,
+    options: Options,
+    calibration_data: Labelled | None = None,
+) -> Evaluation:
     """Value of every target policy and of the base policy itself, each with its uncertainty."""
-    module = estimators.get(name)
+    return evaluate_all([name], logged, draws, options, calibration_data)[name]
+
+
+def evaluate_all(
+    names: Sequence[str],
+    logged: Logged,
+    draws: Mapping[str, Draws] | None,
+    options: Options,
+    calibration_data: Labelled | None = None,
+) -> dict[str, Evaluation]:
+    """The same for several estimators, by name: what they share is computed once."""
+    modules = {name: estimators.get(name) for name in names}
     draws = draws or {}
     check_logged(logged)
-    check_needs(name, module, logged, draws)
-    fitted = calibrating.fit(
-        logged, n_folds=options.n_folds, jackknife_folds=options.jackknife_folds, seed=options.seed
-    )
-    everyone = np.ones(len(logged.prompt_id), dtype=bool)
-    problem = _Problem(
-        module,
-        logged,
-        fitted,
-        options,
-        clusters(logged.prompt_id),
-        deal(logged.prompt_id, everyone, options.n_folds, options.seed),
-        deal(logged.prompt_id, everyone, options.n_folds, options.seed + OUTER_SEED),
-    )
-    estimates, weights = {}, {}
+    for name, module in modules.items():
+        check_needs(name, module, logged, draws, options)
+    problem = _prepare(logged, options, calibration_data)
+    bases = {name: _base(problem, label_term=has_label_term(module, options)) for name, module in modules.items()}
+    estimates: dict[str, dict[str, Estimate]] = {name: {} for name in names}
+    weights: dict[str, dict[str, Weights]] = {name: {} for name in names}
     for column, policy in enumerate(logged.policies):
         log_ratio = logged.log_ratio[:, column]
-        estimate, used_weight = _target(problem, log_ratio, _fresh_score(logged, draws.get(policy)))
-        estimates[policy] = estimate
-        if not np.isnan(log_ratio).all():
-            weights[policy] = _weights(log_ratio, used_weight)
-    used = {policy: estimate.n_used for policy, estimate in estimates.items()}
-    return Evaluation(name, estimates, _base(problem), fitted, weights, used)
+        found = _policy(problem, modules, log_ratio, draws.get(policy))
+        for name, (estimate, used_weight) in found.items():
+            estimates[name][policy] = estimate
+            if not np.isnan(log_ratio).all():
+                weights[name][policy] = _weights(log_ratio, used_weight)
+    return {
+        name: Evaluation(name, options, estimates[name], bases[name], problem.calibration, weights[name])
+        for name in names
+    }
 
 
 def check_logged(logged: Logged) -> None:
@@ -106,8 +144,8 @@ def check_logged(logged: Logged) -> None:
         )
 
 
-def check_needs(name: str, module: ModuleType, logged: Logged, draws: Mapping[str, Draws]) -> None:
-    """Refuse an estimator whose inputs the data set lacks."""
+def check_needs(name: str, module: ModuleType, logged: Logged, draws: Mapping[str, Draws], options: Options) -> None:
+    """Refuse an estimator whose inputs the data set lacks, or an option that it does not have."""
     if "log_ratio" in module.NEEDS and np.isnan(logged.log_ratio).all():
         raise UserError(
             f"estimator {name!r} needs log probabilities of the base responses under the target policies; the data set "
@@ -119,74 +157,177 @@ def check_needs(name: str, module: ModuleType, logged: Logged, draws: Mapping[st
             f"estimator {name!r} needs fresh draws of every target policy; none for {', '.join(map(repr, missing))}: "
             "add them, or choose an estimator that works on the logged responses, such as 'calibrated-ips'"
         )
+    if options.inference == "bootstrap" and name != "direct":
+        raise UserError(f"estimator {name!r} has no bootstrap; use inference 'jackknife', or the estimator 'direct'")
 
 
-def _fresh_score(logged: Logged, draws: Draws | None) -> np.ndarray:
-    """Judge scores of fresh draws, (n, m); m = 0 where there are none."""
-    if draws is None:
-        return np.empty((len(logged.prompt_id), 0))
-    if len(draws.judge_score) != len(logged.prompt_id):
-        raise ValueError(
-            f"fresh draws of {draws.policy!r} must be aligned with the {len(logged.prompt_id)} logged rows, "
-            f"got {len(draws.judge_score)}"
-        )
-    return draws.judge_score
+def _prepare(logged: Logged, options: Options, beside: Labelled | None) -> _Problem:
+    fitted = calibrating.fit(logged, options, beside)
+    prompts = Prompts.of(logged.prompt_id, options.seed)
+    everyone = np.ones(len(logged.prompt_id), dtype=bool)
+    judged = logged.judged
+    return _Problem(
+        logged,
+        options,
+        fitted,
+        prompts.code,
+        prompts.deal(everyone, options.n_folds, salt=ROWS),
+        rewards(fitted.full, judged),
+        fitted.held_out(judged, fitted.fold),
+        np.array([rewards(calibrator, judged) for calibrator in fitted.jackknife]).reshape(-1, len(everyone)),
+    )
 
 
-def _target(problem: _Problem, log_ratio: np.ndarray, fresh_score: np.ndarray) -> tuple[Estimate, np.ndarray | None]:
-    """Estimate of one target policy, and the weights (n,) it used, NaN where a row was left out."""
-    needs = problem.module.NEEDS
+def _policy(
+    problem: _Problem, modules: Mapping[str, ModuleType], log_ratio: np.ndarray, draws: Draws | None
+) -> dict[str, tuple[Estimate, np.ndarray | None]]:
+    """Estimates of one target policy, and the weights (n,) they used, NaN where a row was left out, by estimator."""
+    fresh = _fresh(problem, draws)
+    none = _fresh(problem, None)
+    usable = {name: _usable(module, log_ratio, fresh.judged) for name, module in modules.items()}
+    found = {
+        name: (_no_estimate(problem, used), None)
+        for name, used in usable.items()
+        if not _speaks(modules[name], log_ratio[used])
+    }
+    waiting = [name for name in modules if name not in found]
+    while waiting:
+        # Estimators that can use the same rows see the same sample, so that its weights are made once.
+        used = usable[waiting[0]]
+        alike = {name: modules[name] for name in waiting if np.array_equal(usable[name], used)}
+        waiting = [name for name in waiting if name not in alike]
+        wants = any("fresh_score" in module.NEEDS for module in alike.values())
+        found |= _evaluated(problem, alike, log_ratio, fresh if wants else none, used)
+    return {name: found[name] for name in modules}
+
+
+def _usable(module: ModuleType, log_ratio: np.ndarray, fresh: Judged) -> np.ndarray:
+    """Rows (n,) that have what the estimator needs."""
     used = np.ones(len(log_ratio), dtype=bool)
-    if "log_ratio" in needs:
+    if "log_ratio" in module.NEEDS:
         used &= ~np.isnan(log_ratio)
-    if "fresh_score" in needs:
-        used &= ~np.isnan(fresh_score).all(axis=1)
-    else:
-        fresh_score = fresh_score[:, :0]
-    if not used.any() or ("log_ratio" in needs and not np.isfinite(log_ratio[used]).any()):
-        return Estimate(float("nan"), np.full(len(used), np.nan), problem.cluster, np.empty(0), used), None
-
-    data = PolicyData(log_ratio[used], problem.inner_fold[used], problem.outer_fold[used])
-
-    def evaluated(without_fold: int | None = None) -> Point:
-        rewards = _rewards(problem, fresh_score, used, without_fold=without_fold)
-        return problem.module.estimate(data, rewards, problem.options)
-
-    point = evaluated()
-    # With every row labelled, estimators that look at logged responses alone never ask the calibrator for a reward.
-    calibrated = not problem.fully_labelled or "fresh_score" in needs
-    folds = range(len(problem.calibration.jackknife)) if calibrated else ()
-    jackknife = np.array([evaluated(k).value for k in folds])
-    influence = _embed(point.influence, used)
-    estimate = Estimate(point.value, influence, problem.cluster, jackknife, used, point.bias)
-    return estimate, None if point.weight is None else _spread(point.weight, used)
+    if "fresh_score" in module.NEEDS:
+        used &= ~np.isnan(fresh.score).all(axis=1)
+    return used
 
 
-def _rewards(problem: _Problem, fresh_score: np.ndarray, used: np.ndarray, *, without_fold: int | None) -> Rewards:
-    """Rewards of the usable rows; `without_fold` puts the calibrator without that fold in place of all others."""
-    fitted, score, fresh = problem.calibration, problem.logged.judge_score[used], fresh_score[used]
+def _speaks(module: ModuleType, log_ratio: np.ndarray) -> bool:
+    """Is there a row at all, and one that the target could have given, where the estimator weighs them?"""
+    return len(log_ratio) > 0 and ("log_ratio" not in module.NEEDS or bool(np.isfinite(log_ratio).any()))
+
+
+def _no_estimate(problem: _Problem, used: np.ndarray) -> Estimate:
+    return Estimate(float("nan"), np.full(len(used), np.nan), problem.cluster, np.empty(0), used)
+
+
+def _evaluated(
+    problem: _Problem, modules: Mapping[str, ModuleType], log_ratio: np.ndarray, fresh: _Fresh, used: np.ndarray
+) -> dict[str, tuple[Estimate, np.ndarray | None]]:
+    """Estimates by estimator on one set of usable rows: once in full, once without each fold of the oracle slice."""
+    sample = _sample(problem, log_ratio, fresh, used)
+    points = {name: module.estimate(sample, problem.options) for name, module in modules.items()}
+    asked = {name: _asks_calibrator(problem, module) for name, module in modules.items()}
+    values: dict[str, list[float]] = {name: [] for name in modules}
+    for k in range(len(problem.without)) if any(asked.values()) else ():
+        without = _sample(problem, log_ratio, fresh, used, without_fold=k)
+        for name, module in modules.items():
+            if asked[name]:
+                values[name].append(module.estimate(without, problem.options).value)
+    return {
+        name: (_estimate(problem, point, values[name], used, fresh), _spread(point.weight, used))
+        for name, point in points.items()
+    }
+
+
+def _asks_calibrator(problem: _Problem, module: ModuleType) -> bool:
+    """With every row labelled, estimators that look at logged responses alone never ask the calibrator for a reward."""
+    if problem.options.inference == "bootstrap":
+        return False
+    return not problem.labels_are_rewards or "fresh_score" in module.NEEDS
+
+
+def _estimate(problem: _Problem, point: Point, jackknife: list[float], used: np.ndarray, fresh: _Fresh) -> Estimate:
+    """On the scale of a mean over all n rows: the usable ones carry the influence, the others carry none."""
+    influence = point.influence
+    if not used.all():
+        influence = np.zeros(len(used))
+        influence[used] = point.influence * len(used) / used.sum()
+    drawn = _replicates(problem, fresh.judged[used], fresh.label[used], used)
+    return Estimate(point.value, influence, problem.cluster, np.array(jackknife), used, point.bias, drawn)
+
+
+def _replicates(problem: _Problem, judged: Judged, label: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Bootstrap values of responses (u, m) to the prompts of the used rows; none unless asked for."""
+    options, fitted = problem.options, problem.calibration
+    if options.inference != "bootstrap" or fitted.mode == "none":
+        return np.empty(0)
+    prompts = problem.logged.prompt_id[used]
+    return bootstrap.replicates(
+        fitted.slice, fitted.mode, prompts, judged, label, n=options.n_bootstrap, seed=options.seed
+    )
+
+
+def _sample(
+    problem: _Problem, log_ratio: np.ndarray, fresh: _Fresh, used: np.ndarray, *, without_fold: int | None = None
+) -> Sample:
+    """What estimators see; `without_fold` puts the calibrator without that fold in place of all others."""
+    rows = slice(None) if used.all() else used
     if without_fold is None:
-        fold = fitted.fold[used]
-        value, index = fitted.full(score), fitted.held_out(score, fold)
-        new, new_held_out = fitted.full(fresh), fitted.held_out(fresh, fold)
+        reward, index = problem.reward[rows], problem.held_out[rows]
+        new, new_held_out = fresh.reward[rows], fresh.held_out[rows]
     else:
-        value = index = fitted.jackknife[without_fold](score)
-        new = new_held_out = fitted.jackknife[without_fold](fresh)
-    if problem.fully_labelled:
-        label = problem.logged.oracle_label[used]
-        return Rewards(label, label, index, new, new_held_out)
-    return Rewards(value, index, index, new, new_held_out)
+        reward = index = problem.without[without_fold][rows]
+        new = new_held_out = rewards(problem.calibration.jackknife[without_fold], fresh.judged[rows])
+    label, held_out = problem.logged.oracle_label[rows], index
+    if problem.labels_are_rewards:
+        reward = held_out = label
+    return Sample(
+        log_ratio=log_ratio[rows],
+        fold=problem.fold[rows],
+        label=label,
+        reward=reward,
+        held_out=held_out,
+        index=index,
+        fresh=new,
+        fresh_held_out=new_held_out,
+        fresh_label=fresh.label[rows],
+        weight_variance=problem.options.weight_variance,
+    )
 
 
-def _base(problem: _Problem) -> Estimate:
-    """Mean reward of the base policy's own responses: mean f(S), or mean Y when every row is labelled."""
+def _fresh(problem: _Problem, draws: Draws | None) -> _Fresh:
+    n = len(problem.cluster)
+    if draws is None:
+        nothing = np.empty((n, 0))
+        return _Fresh(Judged.of(nothing), nothing, nothing, nothing)
+    if len(draws.judge_score) != n:
+        raise ValueError(
+            f"fresh draws of {draws.policy!r} must be aligned with the {n} logged rows, got {len(draws.judge_score)}"
+        )
+    judged, fitted = draws.judged, problem.calibration
+    return _Fresh(judged, draws.oracle_label, rewards(fitted.full, judged), fitted.held_out(judged, fitted.fold))
+
+
+def _base(problem: _Problem, *, label_term: bool) -> Estimate:
+    """Mean reward of the base policy's own responses: mean f(S), or mean Y when every row is labelled.
+
+    Beside an estimator with a label term it has that term, too, with weights of one: then the labels' noise cancels in
+    the difference to a target.
+    """
     everyone = np.ones(len(problem.cluster), dtype=bool)
-    no_draws = np.empty((len(everyone), 0))
-    rewards = _rewards(problem, no_draws, everyone, without_fold=None)
-    folds = () if problem.fully_labelled else range(len(problem.calibration.jackknife))
-    jackknife = [_rewards(problem, no_draws, everyone, without_fold=k).value.mean() for k in folds]
-    influence = rewards.held_out - rewards.held_out.mean()
-    return Estimate(float(rewards.value.mean()), influence, problem.cluster, np.array(jackknife), everyone)
+    label, judged = problem.logged.oracle_label, problem.logged.judged
+    own = label if problem.labels_are_rewards else np.full_like(label, np.nan)
+    drawn = _replicates(problem, judged[:, None], own[:, None], everyone)
+    if problem.labels_are_rewards:
+        return Estimate(label.mean(), label - label.mean(), problem.cluster, np.empty(0), everyone, replicates=drawn)
+
+    def earned(held_out: np.ndarray) -> np.ndarray:
+        return held_out + label_residual(label, held_out, np.ones(len(label))) if label_term else held_out
+
+    moved = earned(problem.held_out)
+    value = float((moved if label_term else problem.reward).mean())
+    jackknife = np.array([earned(without).mean() for without in problem.without] if not len(drawn) else [])
+    return Estimate(value, moved - moved.mean(), problem.cluster, jackknife, everyone, replicates=drawn)
 
 
 def _weights(log_ratio: np.ndarray, used_weight: np.ndarray | None) -> Weights:
@@ -195,14 +336,10 @@ def _weights(log_ratio: np.ndarray, used_weight: np.ndarray | None) -> Weights:
     return Weights(raw, raw if used_weight is None else used_weight)
 
 
-def _embed(influence: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Influence on the scale of a mean over all n rows: the usable ones carry it, the others carry none."""
-    embedded = np.zeros(len(used))
-    embedded[used] = influence * len(used) / used.sum()
-    return embedded
-
-
-def _spread(values: np.ndarray, used: np.ndarray) -> np.ndarray:
+def _spread(values: np.ndarray | None, used: np.ndarray) -> np.ndarray | None:
+    """Values (u,) of the used rows over all rows (n,), NaN elsewhere; None stays None."""
+    if values is None or used.all():
+        return values
     spread = np.full(len(used), np.nan)
     spread[used] = values
     return spread

@@ -8,30 +8,51 @@ part.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
 
 
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The G distinct prompts of n rows: their names once, hashed once a seed."""
+
+    names: np.ndarray  # (G,) sorted
+    code: np.ndarray  # (n,) int, which prompt a row is of
+    seed: int
+
+    @classmethod
+    def of(cls, prompt_id: np.ndarray, seed: int) -> Prompts:
+        names, code = np.unique(prompt_id, return_inverse=True)
+        return cls(names, code.reshape(-1), seed)
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """Sort keys (G,): the same in every table that a prompt appears in."""
+        end = f"-{self.seed}"
+        digests = (blake2b(f"{name}{end}".encode(), digest_size=8).digest() for name in self.names.tolist())
+        return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
+
+    def deal(self, chosen: np.ndarray, folds: int, *, salt: int = 0) -> np.ndarray:
+        """Fold of every row, (n,) int in 0 .. folds-1; balanced over prompts with a chosen row. Another salt, another deal."""
+        keys = self.keys if not salt else self.keys * np.uint64(2 * salt + 1)
+        fold = (keys >> np.uint64(32)) % np.uint64(folds)
+        balanced = np.flatnonzero(np.bincount(self.code[chosen], minlength=len(self.names)))
+        dealt_out = balanced[np.argsort(keys[balanced], kind="stable")]
+        fold[dealt_out] = np.arange(len(dealt_out)) % folds
+        return fold.astype(int)[self.code]
+
+
 def clusters(prompt_id: np.ndarray) -> np.ndarray:
     """One code per prompt, 0 .. G-1, (n,) int."""
-    return np.unique(prompt_id, return_inverse=True)[1].reshape(-1)
-
-
-def rank_key(prompt_id: str, seed: int) -> bytes:
-    """Sort key of a prompt: the same in every table it appears in."""
-    return blake2b(f"{prompt_id}-{seed}".encode(), digest_size=16).digest()
+    return Prompts.of(prompt_id, 0).code
 
 
 def deal(prompt_id: np.ndarray, chosen: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Fold of every row, (n,) int in 0 .. folds-1; balanced over prompts with a chosen row."""
-    names, code = np.unique(prompt_id, return_inverse=True)  # (G,), (n,)
-    keys = [rank_key(str(name), seed) for name in names]
-    fold = np.array([int.from_bytes(key, "big") % folds for key in keys], dtype=int)  # (G,)
-    balanced = np.unique(code[chosen])  # prompts with a chosen row
-    dealt_out = sorted(balanced, key=lambda prompt: (keys[prompt], str(names[prompt])))
-    fold[dealt_out] = np.arange(len(dealt_out)) % folds
-    return fold[code.reshape(-1)]
+    return Prompts.of(prompt_id, seed).deal(chosen, folds)
 
 
 def affordable(wanted: int, prompts: int) -> int:

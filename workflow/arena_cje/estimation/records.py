@@ -1,17 +1,52 @@
 """The records that estimation works on: logged rows, fresh draws, estimates, verdicts.
 
-Letters: n logged rows, p target policies, m fresh draws of a prompt, K folds of the oracle slice. Units: nats, [0, 1].
+Letters: n logged rows, p target policies, m fresh draws of a prompt, l labelled responses, K folds of the oracle slice,
+r points of a judge's distribution, c covariates. Units: nats, [0, 1].
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from arena_cje.errors import UserError
-from arena_cje.estimation.inference import clustered_variance
+from arena_cje.estimation import weights
+from arena_cje.estimation.inference import critical_value, kurtosis_df, prompt_totals, variance_of_totals
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of responses before any label: what the judge says of them, and covariates; leading shape (...)."""
+
+    points: np.ndarray  # (..., r) in [0, 1]; one point where the judge is certain, NaN where there is no score
+    mass: np.ndarray  # (..., r) probability of each point; sums to one
+    covariates: np.ndarray  # (..., c)
+
+    @classmethod
+    def of(
+        cls,
+        score: np.ndarray,
+        covariates: np.ndarray | None = None,
+        points: np.ndarray | None = None,
+        mass: np.ndarray | None = None,
+    ) -> Judged:
+        """From scores (...) alone, or with covariates (..., c) and the judge's distribution (..., r)."""
+        if covariates is None:
+            covariates = np.empty((*score.shape, 0))
+        if points is None or mass is None:
+            return cls(score[..., None], np.ones((*score.shape, 1)), covariates)
+        return cls(points, mass, covariates)
+
+    @property
+    def score(self) -> np.ndarray:
+        """Mean score (...), NaN where there is none."""
+        return self.points[..., 0] if self.points.shape[-1] == 1 else np.sum(self.points * self.mass, axis=-1)
+
+    def __getitem__(self, rows: Any) -> Judged:
+        return Judged(self.points[rows], self.mass[rows], self.covariates[rows])
 
 
 @dataclass(frozen=True)
@@ -22,13 +57,21 @@ class Logged:
     policies: tuple[str, ...]  # p target policies, in declared order
     prompt_id: np.ndarray  # (n,) str; rows of one prompt form a cluster
     log_ratio: np.ndarray  # (n, p) nats, target minus base; -inf outside the target's support, NaN where not scored
-    judge_score: np.ndarray  # (n,) in [0, 1]
+    judge_score: np.ndarray  # (n,) in [0, 1]; the mean, where the judge gives a distribution
     oracle_label: np.ndarray  # (n,) in [0, 1], NaN where unlabelled
+    covariates: np.ndarray | None = None  # (n, c), in the units they came in
+    judge_points: np.ndarray | None = None  # (n, r) scores that an uncertain judge may give
+    judge_mass: np.ndarray | None = None  # (n, r) and their probabilities; 0 pads rows with fewer points
+    token_logprob: np.ndarray | None = None  # (n, p) nats a token under each target, for diagnostics; NaN where unknown
 
     @property
     def labelled(self) -> np.ndarray:
         """Rows of the oracle slice, (n,) bool."""
         return ~np.isnan(self.oracle_label)
+
+    @property
+    def judged(self) -> Judged:
+        return Judged.of(self.judge_score, self.covariates, self.judge_points, self.judge_mass)
 
 
 @dataclass(frozen=True)
@@ -38,6 +81,22 @@ class Draws:
     policy: str
     judge_score: np.ndarray  # (n, m) in [0, 1], NaN where a draw is missing
     oracle_label: np.ndarray  # (n, m) in [0, 1], NaN where unlabelled
+    covariates: np.ndarray | None = None  # (n, m, c), each draw's own
+    judge_points: np.ndarray | None = None  # (n, m, r)
+    judge_mass: np.ndarray | None = None  # (n, m, r)
+
+    @property
+    def judged(self) -> Judged:
+        return Judged.of(self.judge_score, self.covariates, self.judge_points, self.judge_mass)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Judged responses with labels that calibrate beside the logged ones, whoever gave them: l of them."""
+
+    prompt_id: np.ndarray  # (l,) str
+    judged: Judged  # leading shape (l,)
+    oracle_label: np.ndarray  # (l,) in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +106,19 @@ class Options:
     seed: int = 42
     n_folds: int = 5  # cross-fitting
     jackknife_folds: int = 20  # delete-one-fold variance of the calibrator
+    rewards: Literal["calibrated", "judge"] = "calibrated"  # `judge` takes its scores as they are
+    calibration: Literal["monotone", "two_stage", "auto"] = "monotone"
+    covariates: tuple[str, ...] = ()  # names of what the two-stage calibrator sees beside the score
+    weights: Literal["calibrated", "raw"] = "calibrated"  # of the doubly robust family
+    label_term: bool = False  # of the doubly robust family
     clip: float = 100.0  # of mean-one weights, raw-ips only
     var_cap: float = 1.0  # greatest variance of stabilised mean-one weights
     ess_floor: float = 0.2  # least effective sample share of stabilised weights
+    inference: Literal["jackknife", "bootstrap"] = "jackknife"  # bootstrap: direct only
+    n_bootstrap: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("n_folds", "jackknife_folds"):
+        for name in ("n_folds", "jackknife_folds", "n_bootstrap"):
             if getattr(self, name) < 2:
                 raise UserError(f"{name} must be at least 2, got {getattr(self, name)}")
         for name in ("clip", "var_cap"):
@@ -60,6 +126,14 @@ class Options:
                 raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 < self.ess_floor <= 1:
             raise UserError(f"ess_floor must lie in (0, 1], got {self.ess_floor}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.covariates and self.calibration == "monotone":
+            raise UserError(
+                f"calibration 'monotone' sees the judge score alone, but covariates are given ({', '.join(self.covariates)}); "
+                "choose calibration 'two_stage' or 'auto', or leave them out"
+            )
 
     @property
     def weight_variance(self) -> float:
@@ -67,28 +141,43 @@ class Options:
         return min(self.var_cap, 1 / self.ess_floor - 1)
 
 
+CHOICES = {
+    "rewards": ("calibrated", "judge"),
+    "calibration": ("monotone", "two_stage", "auto"),
+    "weights": ("calibrated", "raw"),
+    "inference": ("jackknife", "bootstrap"),
+}
+
+
 @dataclass(frozen=True)
-class PolicyData:
-    """What an estimator sees of one policy: its u usable rows, in the order of the logged ones."""
+class Sample:
+    """All that an estimator sees of one policy under one calibrator: its u usable rows, in the order of the logged ones.
 
-    log_ratio: np.ndarray  # (u,) nats; NaN throughout where the estimator does not ask for it
-    inner_fold: np.ndarray  # (u,) fold of the prompt when weights are stacked
-    outer_fold: np.ndarray  # (u,) fold of the prompt when weights are cross-fitted
-
-
-@dataclass(frozen=True)
-class Rewards:
-    """Calibrated scores of one policy's u usable rows, on the oracle's scale.
-
-    `value` makes the point estimate; `held_out` comes from calibrators that did not see the row's fold and makes the
-    influence function. Both are the raw labels when every logged row is labelled. `index` orders responses by quality.
+    `reward` makes the point estimate; `held_out` comes from calibrators that did not see the row's fold and makes the
+    influence function. Both are the raw labels when every logged row is labelled. `index`, the held-out calibrated score
+    also then, orders responses by quality.
     """
 
-    value: np.ndarray  # (u,)
+    log_ratio: np.ndarray  # (u,) nats; NaN throughout where the estimator does not ask for it
+    fold: np.ndarray  # (u,) cross-fitting fold of the prompt, for what is fitted to logged rows
+    label: np.ndarray  # (u,) oracle labels, NaN where unlabelled
+    reward: np.ndarray  # (u,)
     held_out: np.ndarray  # (u,)
-    index: np.ndarray  # (u,) held-out calibrated score, also at full coverage
-    fresh: np.ndarray  # (u, m), NaN where a draw is missing; m = 0 without fresh draws
+    index: np.ndarray  # (u,)
+    fresh: np.ndarray  # (u, m) calibrated scores of fresh draws, NaN where one is missing; m = 0 without any
     fresh_held_out: np.ndarray  # (u, m)
+    fresh_label: np.ndarray  # (u, m) labels of the target's own draws
+    weight_variance: float  # cap on the variance of stabilised weights
+
+    @cached_property
+    def raw(self) -> np.ndarray:
+        """Importance weights (u,), mean one."""
+        return weights.hajek(self.log_ratio)
+
+    @cached_property
+    def stabilised(self) -> np.ndarray:
+        """Monotone fits of the weights (2, u), mean one: with the cap on their variance, and without."""
+        return weights.simcal(self.raw, self.index, self.held_out, self.fold, cap=self.weight_variance)
 
 
 @dataclass(frozen=True)
@@ -113,14 +202,16 @@ class Weights:
 class Estimate:
     """A value with everything its uncertainty is made of.
 
-        se^2 = G/(G-1) sum_c (sum_{i in c} influence_i)^2 / n^2  +  (K-1)/K sum_k (jackknife_k - mean)^2  +  bias^2
+        s^2 = G/(G-1) sum_c (sum_{i in c} influence_i)^2 / n^2  +  (K-1)/K sum_k (jackknife_k - mean)^2
+        se^2 = s^2 + bias^2,   interval = value +- c s   with P(|T + bias/s| <= c) = 1 - alpha
 
     The first term is clustered by prompt, over the G prompts with a usable row; the second is the delete-one-fold
     jackknife over the oracle slice (Efron & Stein 1981), where the whole estimator is evaluated again with the
-    calibrator that never saw fold k. The third is a bias taken on purpose, such as that of capped weights: it is known
-    up to noise, so that the interval is widened by it, not moved. Degrees of freedom by Welch-Satterthwaite over the
-    first two terms (G - 1 and K - 1). Subtraction gives a paired contrast: influence, jackknife and bias are subtracted
-    row by row and fold by fold, so that what is shared cancels.
+    calibrator that never saw fold k. A bias taken on purpose, such as that of capped weights, is known up to noise: it
+    widens the interval and does not move it. T has Welch-Satterthwaite degrees of freedom over the two terms, K - 1 for
+    the second. With bootstrap replicates the standard error is theirs and the interval runs between their percentiles.
+    Subtraction gives a paired contrast: influence, jackknife, bias and replicates are subtracted row by row, fold by
+    fold, draw by draw, so that what is shared cancels.
     """
 
     value: float
@@ -129,6 +220,7 @@ class Estimate:
     jackknife: np.ndarray  # (K,) values without each fold of the oracle slice; empty where no calibration was needed
     used: np.ndarray  # (n,) bool; the other rows lacked what the estimator needs
     bias: float = 0.0
+    replicates: np.ndarray = field(default_factory=lambda: np.empty(0))  # (B,) bootstrap values; empty without
 
     @property
     def n_used(self) -> int:
@@ -137,14 +229,21 @@ class Estimate:
     @property
     def n_clusters(self) -> int:
         """Prompts with a usable row: the others carry no information."""
-        return len(np.unique(self.cluster[self.used]))
+        return len(self._totals)
 
-    @property
+    @cached_property
+    def _totals(self) -> np.ndarray:
+        """Summed influence of every prompt with a usable row, (G,)."""
+        if self.used.all():
+            return prompt_totals(self.influence, self.cluster)
+        return prompt_totals(self.influence[self.used], self.cluster[self.used])
+
+    @cached_property
     def sampling_variance(self) -> float:
         """Variance over prompts, NaN with fewer than two that have a usable row."""
-        return clustered_variance(self.influence[self.used], self.cluster[self.used], len(self.influence))
+        return variance_of_totals(self._totals, len(self.influence))
 
-    @property
+    @cached_property
     def oracle_variance(self) -> float:
         """Variance over the oracle slice: the calibrator was fitted on few labels."""
         folds = len(self.jackknife)
@@ -153,20 +252,33 @@ class Estimate:
         return float((folds - 1) / folds * np.sum((self.jackknife - self.jackknife.mean()) ** 2))
 
     @property
-    def se(self) -> float:
-        return float(np.sqrt(self.sampling_variance + self.oracle_variance + self.bias**2))
+    def spread(self) -> float:
+        """Standard error apart from the bias."""
+        if len(self.replicates):
+            return float(self.replicates.std(ddof=1))
+        return float(np.sqrt(self.sampling_variance + self.oracle_variance))
 
     @property
+    def se(self) -> float:
+        return float(np.hypot(self.spread, self.bias))
+
+    @cached_property
     def df(self) -> float:
         """Welch-Satterthwaite degrees of freedom, NaN with fewer than two prompts; the bias has none of its own."""
+        if len(self._totals) < 2:
+            return float("nan")
         sampling, oracle = self.sampling_variance, self.oracle_variance
-        prompts = max(self.n_clusters - 1, 1)
+        prompts = kurtosis_df(self._totals)
         spread = sampling**2 / prompts + oracle**2 / max(len(self.jackknife) - 1, 1)
         return float(prompts) if spread == 0 else float((sampling + oracle) ** 2 / spread)
 
     def interval(self, alpha: float = 0.05) -> tuple[float, float]:
-        """Two-sided t interval at level 1 - alpha."""
-        half = float(stats.t.ppf(1 - alpha / 2, self.df)) * self.se
+        """Two-sided interval at level 1 - alpha."""
+        if len(self.replicates):
+            low, high = np.quantile(self.replicates, [alpha / 2, 1 - alpha / 2])
+            return float(low), float(high)
+        spread = self.spread
+        half = critical_value(self.bias / spread if self.bias else 0.0, self.df, alpha) * spread
         return self.value - half, self.value + half
 
     def __sub__(self, other: Estimate) -> Estimate:
@@ -174,6 +286,8 @@ class Estimate:
             raise ValueError("a contrast needs two estimates on the same rows")
         if len(self.jackknife) and len(other.jackknife) and len(self.jackknife) != len(other.jackknife):
             raise ValueError("a contrast needs two estimates with the same folds of the oracle slice")
+        if len(self.replicates) != len(other.replicates):
+            raise ValueError("a contrast needs two estimates with the same bootstrap draws")
         mine = self.jackknife if len(self.jackknife) else np.full(len(other.jackknife), self.value)
         its = other.jackknife if len(other.jackknife) else np.full(len(self.jackknife), other.value)
         # A side without a variance of its own has no influence to speak of, and must not count as certain.
@@ -185,6 +299,7 @@ class Estimate:
             mine - its,
             self.used | other.used,
             self.bias - other.bias,
+            self.replicates - other.replicates,
         )
 
 

@@ -3,28 +3,28 @@
     W_i = exp(d_i) / mean(exp(d)),   d = log pi'(A|X) - log pi_0(A|X)
 
 `hajek` has mean one by construction and is exact when the target is the base policy. `simcal` replaces W by monotone
-fits of W on an ordering index z (the held-out calibrated score), one rising and one falling, mixed for the least
-squared error of the weighted mean reward, with the variance of the result capped:
+fits of W on an ordering index z (the held-out calibrated score), one rising and one falling, each made by the other
+folds of prompts, mixed for the least squared error of the weighted mean reward, with the variance of the result capped:
 
     w = 1 + s (sum_k a_k w_k(z) - 1),   s = min(1, sqrt(cap / Var)),   cap = min(var_cap, 1/ess_floor - 1)
 
-All of it is fitted on the complement of the row's outer fold. As ESS/n = 1/(1 + Var w), the cap fixes the effective
-sample size of the result: after `simcal` it is a choice, not evidence of overlap. Judge overlap by the raw weights.
+As ESS/n = 1/(1 + Var w), the cap fixes the effective sample size of the result: after `simcal` it is a choice, not
+evidence of overlap. Judge overlap by the raw weights.
 
 Hajek (1971); van der Laan, Lin, Carone & Luedtke (2025), "Stabilized inverse probability weighting via isotonic
 calibration", CLeaR; the two directions and the cap are those of the public package cje-eval, which mixes for variance
-alone.
+alone, with folds inside folds.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from arena_cje.estimation.calibration import Monotone, isotonic
-from arena_cje.estimation.records import Point, Rewards
+from arena_cje.estimation.isotonic import pooled
 
 FLOOR = 1e-9  # keeps fitted weights positive, so that every fold can be normalised
-MIN_TRAIN, MIN_HELD_OUT = 10, 2  # rows an outer fold needs before its raw weights are replaced
+MIN_TRAIN, MIN_HELD_OUT = 10, 2  # rows a fold needs before its raw weights are replaced
+MANY_ROWS, RESOLUTION = 20_000, 10_000  # above so many rows the index counts in steps of 1/10 000
 
 
 def hajek(log_ratio: np.ndarray) -> np.ndarray:
@@ -41,13 +41,6 @@ def clipped(weight: np.ndarray, clip: float) -> np.ndarray:
     """Mean-one weights cut at `clip`, mean one again: the greatest weight may exceed `clip` after rescaling."""
     cut = np.minimum(weight, clip)
     return cut / cut.mean()
-
-
-def weighted_mean(weight: np.ndarray, rewards: Rewards) -> Point:
-    """Mean of the rewards under mean-one weights (u,), and its influence function on held-out rewards."""
-    value = float(np.mean(weight * rewards.value))
-    centre = np.mean(weight * rewards.held_out)
-    return Point(value, weight * (rewards.held_out - centre), weight)
 
 
 def smallest_on_simplex(quadratic: np.ndarray) -> np.ndarray:
@@ -70,57 +63,55 @@ def smallest_on_simplex(quadratic: np.ndarray) -> np.ndarray:
 
 
 def capped_variance(weight: np.ndarray, cap: float) -> np.ndarray:
-    """Mean-one weights drawn towards one until their variance is at most `cap`."""
-    return 1 + shrinkage(weight, cap) * (weight - 1)
-
-
-def shrinkage(weight: np.ndarray, cap: float) -> float:
-    """Factor on weight - 1 that brings the variance of mean-one weights down to `cap`."""
+    """Mean-one weights drawn towards one until their variance is at most `cap`; as they are where it is."""
     variance = weight.var()
-    return min(1.0, float(np.sqrt(cap / variance))) if variance > 0 else 1.0
+    return weight if variance <= cap else 1 + np.sqrt(cap / variance) * (weight - 1)
 
 
-def simcal(
-    weight: np.ndarray,
-    index: np.ndarray,
-    reward: np.ndarray,
-    inner_fold: np.ndarray,
-    outer_fold: np.ndarray,
-    *,
-    cap: float,
-) -> np.ndarray:
-    """Stabilised mean-one weights, variance at most `cap`: (2, n), as they are and as they were without the cap.
+def simcal(weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray, *, cap: float) -> np.ndarray:
+    """Stabilised mean-one weights: (2, n), variance at most `cap`, and as they were without the cap.
 
-    Monotone in `index` within every outer fold, which is fitted by the others.
+    Monotone in `index` within every fold, whose fits are made by the other folds.
     """
-    order = np.argsort(index, kind="stable")  # sorted once, so that every fit below sorts what is sorted
-    raw, z, r, inner, outer = (array[order] for array in (weight, index, reward, inner_fold, outer_fold))
-    fitted = np.tile(np.maximum(raw, FLOOR), (2, 1))  # (2, n)
-    for fold in np.unique(outer):
-        held = outer == fold
-        train = ~held
-        if train.sum() < MIN_TRAIN or held.sum() < MIN_HELD_OUT:
+    fitted, centre = candidates(weight, index, reward, fold)  # (2, n), (2, n)
+    share = mixture(weight, fitted, reward, centre)  # (2,)
+    mixed = share @ fitted  # (n,)
+    mixed /= mixed.mean()
+    return np.stack([capped_variance(mixed, cap), mixed])
+
+
+def candidates(
+    weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rising and falling fits of the weights that did not see the row's fold, mean one in every fold, and the weighted
+    mean reward of the rows that they did see; both (2, n)."""
+    level, code = _levels(index)  # (b,), (n,)
+    folds = int(fold.max()) + 1
+    cell, shape = code * folds + fold, (len(level), folds)
+    count, total, earned = (
+        np.bincount(cell, weights=values, minlength=level.size * folds).reshape(shape)
+        for values in (None, weight, reward)
+    )  # (b, folds) each: rows, their weight, their reward
+    fitted = np.tile(np.maximum(weight, FLOOR), (2, 1))  # (2, n)
+    centre = np.broadcast_to(np.mean(weight * reward), fitted.shape).copy()
+    for k in range(folds):
+        held = fold == k
+        own = count[:, k]
+        train = count.sum(axis=1) - own  # (b,) rows
+        if train.sum() < MIN_TRAIN or own.sum() < MIN_HELD_OUT:
             continue
-        projected = _project(raw[train], z[train], r[train], inner[train], cap, z[held])
-        fitted[:, held] = projected / projected.mean(axis=1, keepdims=True)
-    stabilised = np.empty(fitted.shape)
-    stabilised[:, order] = fitted / fitted.mean(axis=1, keepdims=True)
-    return np.stack([capped_variance(stabilised[0], cap), capped_variance(stabilised[1], np.inf)])
+        seen = train > 0
+        rows, mean = train[seen], (total.sum(axis=1) - total[:, k])[seen] / train[seen]
+        gained = (earned.sum(axis=1) - earned[:, k])[seen]
+        for c, increasing in enumerate((True, False)):
+            fit = np.maximum(pooled(mean, rows, increasing=increasing), FLOOR)
+            predicted = np.interp(level, level[seen], fit)  # (b,)
+            fitted[c, held] = predicted[code[held]] * (own.sum() / (own @ predicted))
+            centre[c, held] = fit @ gained / (fit @ rows)
+    return fitted / fitted.mean(axis=1, keepdims=True), centre
 
 
-def _project(
-    weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray, cap: float, at: np.ndarray
-) -> np.ndarray:
-    """Fit candidates, mixture and cap on training rows; weights at the points `at` (h,), capped and not, (2, h)."""
-    share = mixture(weight, index, reward, fold)  # (2,)
-    candidates = _candidates(weight, index)
-    trained = sum(a * candidate(index) for a, candidate in zip(share, candidates, strict=True))
-    predicted = sum(a * candidate(at) for a, candidate in zip(share, candidates, strict=True))
-    factor = np.array([[shrinkage(trained, cap)], [1.0]])
-    return np.maximum(1 + factor * (predicted - 1), FLOOR)
-
-
-def mixture(weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def mixture(weight: np.ndarray, fitted: np.ndarray, reward: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Shares (2,) of the rising and the falling fit: least squared error of the held-out weighted mean.
 
     The variance is that of the influence columns, the bias is measured against the raw-weighted mean. Variance alone
@@ -129,33 +120,18 @@ def mixture(weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.
     """
     if not weight.any():
         return np.array([0.5, 0.5])
-    fitted, centre = _held_out_candidates(weight, index, reward, fold)  # (n, 2), (n, 2)
-    raw_value = weight @ reward / weight.sum()
-    bias = np.mean(fitted * (reward - raw_value)[:, None], axis=0)  # (2,)
-    influence = fitted * (reward[:, None] - centre)  # (n, 2)
-    return smallest_on_simplex(np.cov(influence, rowvar=False) / len(weight) + np.outer(bias, bias))
+    bias = np.mean(fitted * (reward - weight @ reward / weight.sum()), axis=1)  # (2,)
+    influence = fitted * (reward - centre)  # (2, n)
+    return smallest_on_simplex(np.cov(influence) / len(weight) + np.outer(bias, bias))
 
 
-def _held_out_candidates(
-    weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Candidate weights of rows their fit did not see, and the weighted mean reward of the rows it did, both (n, 2)."""
-    fitted, centre = np.empty((len(weight), 2)), np.empty((len(weight), 2))
-    for k in np.unique(fold):
-        held = fold == k
-        train = held if held.all() else ~held
-        for c, candidate in enumerate(_candidates(weight[train], index[train])):
-            trained = candidate(index[train])
-            fitted[held, c] = candidate(index[held])
-            centre[held, c] = trained @ reward[train] / trained.sum()
-    return fitted, centre
-
-
-def _candidates(weight: np.ndarray, index: np.ndarray) -> tuple[Monotone, Monotone]:
-    """Non-decreasing and non-increasing fits of the weights, mean one over the rows they were fitted to."""
-    return _positive(isotonic(index, weight), index), _positive(isotonic(index, weight, increasing=False), index)
-
-
-def _positive(fitted: Monotone, index: np.ndarray) -> Monotone:
-    floored = Monotone(fitted.knots, np.maximum(fitted.values, FLOOR))
-    return Monotone(floored.knots, floored.values / floored(index).mean())
+def _levels(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values (b,) in rising order, and which of them each row has (n,); equal index, equal level."""
+    if len(index) <= MANY_ROWS:
+        level, code = np.unique(index, return_inverse=True)
+        return level, code.reshape(-1)
+    step = np.rint(index * RESOLUTION).astype(int)
+    step -= step.min()
+    present = np.bincount(step) > 0
+    code = (np.cumsum(present) - 1)[step]
+    return np.bincount(code, weights=index) / np.bincount(code), code

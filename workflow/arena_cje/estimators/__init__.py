@@ -1,7 +1,7 @@
 """Estimators by name: one file each, found by being there.
 
 A module states its formula, declares what it `NEEDS` ("log_ratio", "fresh_score") and has one function
-`estimate(data, rewards, options) -> Point`. File `raw_ips.py` is the estimator `raw-ips`.
+`estimate(sample, options) -> Point`. File `raw_ips.py` is the estimator `raw-ips`.
 """
 
 from __future__ import annotations
@@ -25,3 +25,8 @@ def get(name: str) -> ModuleType:
 def needs_draws(name: str) -> bool:
     """Does the estimator use fresh draws of the target policies?"""
     return "fresh_score" in get(name).NEEDS
+
+
+def normalised(name: str) -> bool:
+    """Do the weights, if the estimator has any, average to one?"""
+    return getattr(get(name), "NORMALISED", True)

@@ -21,18 +21,15 @@ the estimator's name is that of the public package cje-eval.
 
 from __future__ import annotations
 
-from arena_cje.estimation.records import Options, Point, PolicyData, Rewards
-from arena_cje.estimation.weights import hajek, simcal, weighted_mean
+from arena_cje.estimation.records import Options, Point, Sample
+from arena_cje.estimators._weighted import weighted_mean
 
 NEEDS = ("log_ratio",)
 
 
-def estimate(data: PolicyData, rewards: Rewards, options: Options) -> Point:
-    raw = hajek(data.log_ratio)  # (u,) mean one
-    weight, uncapped = simcal(
-        raw, rewards.index, rewards.held_out, data.inner_fold, data.outer_fold, cap=options.weight_variance
-    )  # (u,) each, mean one
-    point = weighted_mean(weight, rewards)
-    influence = point.influence + (raw - weight) * (rewards.index - point.value)
-    bias = point.value - weighted_mean(uncapped, rewards).value
+def estimate(sample: Sample, options: Options) -> Point:
+    weight, uncapped = sample.stabilised  # (u,) each, mean one
+    point = weighted_mean(weight, sample)
+    influence = point.influence + (sample.raw - weight) * (sample.index - point.value)
+    bias = point.value - weighted_mean(uncapped, sample).value
     return Point(point.value, influence - influence.mean(), weight, bias)

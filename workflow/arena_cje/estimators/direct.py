@@ -1,23 +1,21 @@
 """The direct method: mean calibrated score of fresh draws.
 
-    V = mean_i g_i,   g_i = mean_j f(S'_ij),   influence_i = g_i - V
+    V = mean_i g_i + c,   g_i = mean_j f(S'_ij),   influence_i = g_i - mean g + what the correction c adds (`_fresh`)
 
 Needs no log probabilities and no overlap, but a calibrator that holds for the target's responses: the same mean label
-at the same judge score, and labels where its scores lie. The noise of the draws is in the spread of g_i already.
+at the same judge score, and labels where its scores lie. Ten or more labelled prompts of the target's own mend a
+calibrator that does not hold. The noise of the draws is in the spread of g_i already.
 
 Dudik, Langford & Li (2011), "Doubly robust policy evaluation and learning", ICML.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from arena_cje.estimation.records import Options, Point, PolicyData, Rewards
+from arena_cje.estimation.records import Options, Point, Sample
+from arena_cje.estimators._fresh import fresh_mean
 
 NEEDS = ("fresh_score",)
 
 
-def estimate(data: PolicyData, rewards: Rewards, options: Options) -> Point:
-    value = float(np.nanmean(rewards.fresh, axis=1).mean())
-    held_out = np.nanmean(rewards.fresh_held_out, axis=1)  # (u,)
-    return Point(value, held_out - held_out.mean())
+def estimate(sample: Sample, options: Options) -> Point:
+    return Point(*fresh_mean(sample.fresh, sample.fresh_held_out, sample.fresh_label))

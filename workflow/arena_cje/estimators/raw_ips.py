@@ -10,11 +10,12 @@ Ionides (2008), "Truncated importance sampling", Journal of Computational and Gr
 
 from __future__ import annotations
 
-from arena_cje.estimation.records import Options, Point, PolicyData, Rewards
-from arena_cje.estimation.weights import clipped, hajek, weighted_mean
+from arena_cje.estimation.records import Options, Point, Sample
+from arena_cje.estimation.weights import clipped
+from arena_cje.estimators._weighted import weighted_mean
 
 NEEDS = ("log_ratio",)
 
 
-def estimate(data: PolicyData, rewards: Rewards, options: Options) -> Point:
-    return weighted_mean(clipped(hajek(data.log_ratio), options.clip), rewards)
+def estimate(sample: Sample, options: Options) -> Point:
+    return weighted_mean(clipped(sample.raw, options.clip), sample)

@@ -11,11 +11,11 @@ Swaminathan & Joachims (2015), "The self-normalized estimator for counterfactual
 
 from __future__ import annotations
 
-from arena_cje.estimation.records import Options, Point, PolicyData, Rewards
-from arena_cje.estimation.weights import hajek, weighted_mean
+from arena_cje.estimation.records import Options, Point, Sample
+from arena_cje.estimators._weighted import weighted_mean
 
 NEEDS = ("log_ratio",)
 
 
-def estimate(data: PolicyData, rewards: Rewards, options: Options) -> Point:
-    return weighted_mean(hajek(data.log_ratio), rewards)
+def estimate(sample: Sample, options: Options) -> Point:
+    return weighted_mean(sample.raw, sample)

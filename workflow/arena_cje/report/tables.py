@@ -44,7 +44,23 @@ def console_table(result: Result) -> str:
     for row in rows:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
+    lines += _differences(result, width)
     return "\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reasons(result)])
+
+
+def _differences(result: Result, width: int) -> list[str]:
+    """Each target minus the base policy; nothing where no difference may be published."""
+    rows = []
+    for policy, found in result.document["differences_to_base"].items():
+        if found["difference"] is None:
+            continue
+        low, high = found["confidence_interval"]
+        interval = f"[{_number(low, '+.3f')}, {_number(high, '+.3f')}]"
+        name = textwrap.shorten(policy, width, placeholder="...")
+        rows.append(
+            f"{name:<{width}}  {_number(found['difference'], '+.3f'):>8}  {_number(found['se']):>6}  {interval:>16}"
+        )
+    return ["", f"minus {result.base_policy}", *rows] if rows else []
 
 
 def _headline(result: Result) -> str:
@@ -52,7 +68,7 @@ def _headline(result: Result) -> str:
     labels, rows = metadata["n_oracle"], metadata["n_samples"]
     wanted = metadata["n_labels_wanted"]
     fewer = f", {wanted} were asked for" if labels < wanted else ""
-    return f"{metadata['estimator']}: {rows} logged responses, {labels} oracle labels ({labels / rows:.1%}){fewer}"
+    return f"{result.name}: {rows} logged responses, {labels} oracle labels ({labels / rows:.1%}){fewer}"
 
 
 def _cells(result: Result, policy: str) -> list[str]:

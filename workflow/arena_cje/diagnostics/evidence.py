@@ -1,0 +1,102 @@
+"""What the estimate of one policy rests on, gathered once for the verdict and for the results file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from arena_cje import estimators
+from arena_cje.diagnostics import overlap, support, transport
+from arena_cje.diagnostics.overlap import Overlap
+from arena_cje.diagnostics.support import BoundaryCard, Support
+from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.diagnostics.transport import Audit
+from arena_cje.estimation.estimate import Evaluation
+from arena_cje.estimation.records import Draws, Logged, Weights
+from arena_cje.estimators._fresh import uses_own_labels
+from arena_cje.estimators._robust import has_label_term
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Overlap, support and transport of one policy, as far as its estimator depends on them."""
+
+    overlap: Overlap | None = None  # None where there are no log ratios
+    support: Support | None = None  # None where there is no estimate
+    affinity: float = float("nan")  # of logged and target judge scores, 1 for equal distributions
+    boundary: BoundaryCard | None = None
+    audit: Audit | None = None  # None for the base policy, and where there is no estimate
+    own_labels: int = 0  # labelled prompts of the policy's own draws that the estimate uses
+    weighted_labels: tuple[int, float] | None = (
+        None  # labels of a label term, and their effective share under raw weights
+    )
+
+
+def gather(
+    evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws] | None, thresholds: Thresholds
+) -> dict[str, Evidence]:
+    """Evidence by policy: the base policy first, then the targets in declared order."""
+    draws = draws or {}
+    cluster = evaluation.base.cluster
+    label_term = has_label_term(estimators.get(evaluation.estimator), evaluation.options)
+    audited = sum(bool((~np.isnan(drawn.oracle_label)).any()) for drawn in draws.values())
+    found = {logged.base_policy: Evidence(support=base_support(evaluation, logged))}
+    for column, policy in enumerate(logged.policies):
+        log_ratio, weights = logged.log_ratio[:, column], evaluation.weights.get(policy)
+        by_token = None if logged.token_logprob is None else logged.token_logprob[:, column]
+        overlapping = None if weights is None else overlap.diagnose(weights, log_ratio, cluster, by_token)
+        if not np.isfinite(evaluation.estimates[policy].value):
+            found[policy] = Evidence(overlapping)
+            continue
+        score, mass = target_scores(evaluation, logged, draws, policy)
+        found[policy] = Evidence(
+            overlapping,
+            support.effective_labels(evaluation.calibration.score, score, mass),
+            support.affinity(logged.judge_score, score, mass),
+            support.boundary_card(evaluation.calibration.full, evaluation.calibration.slice, score, mass),
+            transport.audit(
+                evaluation,
+                logged,
+                draws.get(policy),
+                margin=thresholds.transport_margin,
+                family=max(audited, 1),
+                label_term=label_term,
+            ),
+            0 if label_term else _own_labels(evaluation, draws.get(policy)),
+            _weighted_labels(weights, logged) if label_term else None,
+        )
+    return found
+
+
+def target_scores(
+    evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws], policy: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Judge scores that stand for a target and their weights: its fresh draws where it uses them, else weighted rows."""
+    if estimators.needs_draws(evaluation.estimator):
+        fresh = draws[policy].judge_score  # (n, m)
+        return fresh.reshape(-1), support.once_a_prompt(fresh).reshape(-1)
+    return logged.judge_score, evaluation.weights[policy].raw
+
+
+def base_support(evaluation: Evaluation, logged: Logged) -> Support:
+    """Labels that speak for the base policy: its responses are draws of its own, each prompt counts once."""
+    cluster = evaluation.base.cluster
+    weight = 1 / np.bincount(cluster)[cluster]  # (n,)
+    return support.effective_labels(evaluation.calibration.score, logged.judge_score, weight)
+
+
+def _own_labels(evaluation: Evaluation, drawn: Draws | None) -> int:
+    """Labelled prompts of the policy's own draws, where the estimator uses them."""
+    if drawn is None or not estimators.needs_draws(evaluation.estimator):
+        return 0
+    own = np.where(np.isnan(drawn.judge_score), np.nan, drawn.oracle_label)
+    return int((~np.isnan(own)).any(axis=1).sum()) if uses_own_labels(own) else 0
+
+
+def _weighted_labels(weights: Weights, logged: Logged) -> tuple[int, float]:
+    """Labelled rows that have a weight, and their effective share under raw weights."""
+    weight = weights.raw[logged.labelled]
+    weight = weight[~np.isnan(weight)]
+    return len(weight), overlap.ess_share(weight) if weight.any() else 0.0

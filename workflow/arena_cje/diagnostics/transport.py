@@ -1,0 +1,97 @@
+"""Transport audit: does the calibration hold for a policy, by labels of its own responses?
+
+    delta = mean_{labelled draws} (Y' - f^(-k)(S')),   interval at level 1 - alpha / number of audited policies
+
+Judged as an equivalence, so that few labels cannot pass: PASS when the interval lies inside +-margin and at least twenty
+effective prompts are labelled, FAIL when it lies wholly outside, INCONCLUSIVE otherwise, NOT_CHECKED without labels. The
+interval has the prompts' variance and the calibrator's, and is a t interval.
+
+Schuirmann (1987), "A comparison of the two one-sided tests procedure and the power approach", Journal of
+Pharmacokinetics and Biopharmaceutics; Kish (1965), "Survey Sampling", for effective prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from arena_cje.estimation.calibration import Calibration, rewards
+from arena_cje.estimation.estimate import Evaluation
+from arena_cje.estimation.records import Draws, Estimate, Logged
+
+MIN_PROMPTS = 20  # effective ones, for a PASS
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How far labels of a policy's own draws lie from what the calibrator says of them."""
+
+    status: str  # PASS, FAIL, INCONCLUSIVE, NOT_CHECKED
+    delta: float
+    interval: tuple[float, float]
+    n_labels: int
+    effective_prompts: float
+    margin: float
+    against: str = "the calibration"  # what the labels are held against
+
+
+def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estimate:
+    """Mean held-out residual of a policy's own labelled draws; clusters (n,) are prompt codes."""
+    label, judged = draws.oracle_label, draws.judged
+    labelled = ~np.isnan(label) & ~np.isnan(draws.judge_score)  # (n, m)
+    used, count = labelled.any(axis=1), labelled.sum()
+
+    def residual(reward: np.ndarray) -> np.ndarray:
+        return np.where(labelled[used], label[used] - reward, 0.0)
+
+    own = residual(calibration.held_out(judged[used], calibration.fold[used]))  # (u, m)
+    delta = own.sum() / count
+    influence = np.zeros(len(used))
+    influence[used] = (own - delta * labelled[used]).sum(axis=1) * len(used) / count
+    without = [residual(rewards(calibrator, judged[used])).sum() / count for calibrator in calibration.jackknife]
+    return Estimate(float(delta), influence, cluster, np.array(without), used)
+
+
+def label_shift(evaluation: Evaluation, logged: Logged, policy: str) -> Estimate:
+    """What a label term adds to the value of a policy: the shift that the weighted labels of the base's responses see."""
+    weight, fitted = evaluation.weights[policy].raw, evaluation.calibration
+    used = ~np.isnan(weight)
+    labelled = used & logged.labelled
+    scale = weight[labelled] * used.sum() / labelled.sum()
+
+    def missed(reward: np.ndarray) -> np.ndarray:
+        return scale * (logged.oracle_label[labelled] - reward)
+
+    judged = logged.judged[labelled]
+    influence = np.zeros(len(used))
+    influence[labelled] = missed(fitted.held_out(judged, fitted.fold[labelled])) * len(used) / used.sum()
+    value = float(influence.mean())
+    influence[used] -= influence[used].mean()
+    without = [missed(rewards(calibrator, judged)).sum() / used.sum() for calibrator in fitted.jackknife]
+    return Estimate(value, influence, evaluation.base.cluster, np.array(without), used)
+
+
+def audit(
+    evaluation: Evaluation, logged: Logged, draws: Draws | None, *, margin: float, family: int, label_term: bool = False
+) -> Audit:
+    """The audit of one policy among `family` that have labels of their own, after what a label term has mended."""
+    nan = float("nan")
+    labelled = np.zeros((0, 0), bool) if draws is None else ~np.isnan(draws.oracle_label) & ~np.isnan(draws.judge_score)
+    if draws is None or not labelled.any():
+        return Audit("NOT_CHECKED", nan, (nan, nan), 0, 0.0, margin)
+    cluster = evaluation.base.cluster
+    found, against = shift(evaluation.calibration, draws, cluster), "the calibration"
+    if label_term:
+        found, against = found - label_shift(evaluation, logged, draws.policy), "the calibration with the label term"
+    low, high = found.interval(ALPHA / family)
+    prompts = np.bincount(cluster, weights=labelled.sum(axis=1))
+    effective = float(prompts.sum() ** 2 / np.sum(prompts**2))
+    if low > margin or high < -margin:
+        status = "FAIL"
+    elif -margin < low and high < margin and effective >= MIN_PROMPTS:
+        status = "PASS"
+    else:
+        status = "INCONCLUSIVE"
+    return Audit(status, found.value, (low, high), int(labelled.sum()), effective, margin, against)
