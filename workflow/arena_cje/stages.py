@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from arena_cje.journal import Done, Journal, complete
-from arena_cje.judging import Grader, Item
+from arena_cje.judging import Grade, Grader, Item
 from arena_cje.labeling import golden_position
 from arena_cje.llama import chat, generator, scorer
 from arena_cje.llama.distribution import Sampling, stream
@@ -221,9 +222,18 @@ def items(
 
 
 def grades(
-    grader: Grader, wanted: Sequence[Item], *, journal: Journal, known: Mapping[str, Row] | None = None
+    grader: Grader,
+    wanted: Sequence[Item],
+    *,
+    journal: Journal,
+    known: Mapping[str, Row] | None = None,
+    distributions: bool = False,
 ) -> list[Row]:
-    """Grades of the items: rows of `schemas.GRADES`. `known`: grades of a lower coverage by key, taken as they are."""
+    """Grades of the items: rows of `schemas.GRADES`.
+
+    known: grades of a lower coverage by key, taken as they are. distributions: whether rows keep how sure the grader was;
+    the journal always does, so that changing one's mind costs nothing.
+    """
     keys = [digest(grader.identity(item)) for item in wanted]
     by_key = dict(zip(keys, wanted, strict=True))
     given = {key: row for key, row in (known or {}).items() if key in by_key}
@@ -231,18 +241,35 @@ def grades(
 
     def work(missing: Mapping[str, Item]) -> Iterator[Done]:
         for key, grade in grader.grade(missing):
-            record = {"score": grade.score, "reason": grade.reason, "reply": grade.reply}
-            yield Done(key, record, grade.prompt_tokens, grade.response_tokens)
+            yield Done(key, _graded(grade), grade.prompt_tokens, grade.response_tokens)
 
     finished = complete(journal, todo, work, unit="grades") | given
     rows = [
         {"prompt_id": item.prompt_id, "draw_idx": item.draw_idx}
         | {field: finished[key][field] for field in ("score", "reason", "reply")}
-        | {"item": key}
+        | {"distribution": finished[key].get("distribution") if distributions else None}
+        | {"choice_mass": finished[key].get("choice_mass"), "item": key}
         for key, item in zip(keys, wanted, strict=True)
     ]
+    _tell_choice_mass([row["choice_mass"] for row in rows if row["choice_mass"] is not None])
     _warn_of("ok" if row["score"] is not None else row["reason"] for row in rows)
     return rows
+
+
+def _graded(grade: Grade) -> Row:
+    """A grade as a journal record; what only a judge that chooses has is there for it alone."""
+    record: Row = {"score": grade.score, "reason": grade.reason, "reply": grade.reply}
+    if grade.choice_mass is not None:
+        record["choice_mass"] = grade.choice_mass
+        record["distribution"] = None if grade.distribution is None else [list(pair) for pair in grade.distribution]
+    return record
+
+
+def _tell_choice_mass(masses: Sequence[float]) -> None:
+    """Say how probable the judge's answers were beside all that it might have said instead."""
+    if masses:
+        median, least = statistics.median(masses), min(masses)
+        log.info("the judge's answers had probability %.2g in the median, %.2g at least", median, least)
 
 
 def labelled(rows: Sequence[Row], *, coverage: str, start: int, draws: int) -> list[Row]:
