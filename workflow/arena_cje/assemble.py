@@ -94,6 +94,7 @@ def _row(response: Row, grade: Row, label: Row | None) -> Row:
         "prompt": response["prompt"],
         "response": response["response"],
         "judge_score": grade["score"],
+        "judge_distribution": grade.get("distribution"),
         "oracle_label": None if label is None else label["score"],
         "metadata": {"response_token_count": len(response["token_ids"]), "finish_reason": response["finish_reason"]},
     }

@@ -9,12 +9,15 @@ has -inf, which JSON cannot hold: files carry -10000.0 with the policy's name un
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from arena_cje.cje_fields import Distribution, Scale, covariates_of, judge_of, scaled, stored, to_unit
 from arena_cje.errors import UserError, nearest
 from arena_cje.files import Row, read_placed
 from arena_cje.schemas import LOGPROB, Table
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     Source = str | Path | pl.DataFrame
 
+NO_SCORE = "no judge score"
 OUTSIDE_SUPPORT = -10000.0  # stands for -inf in JSONL, with the policy's name under metadata.outside_support
 
 
@@ -35,45 +39,85 @@ class Response:
     row: Row  # as it was read
     prompt_id: str
     draw_idx: int
-    judge_score: float | None  # [0, 1]
+    judge_score: float | None  # [0, 1]; the mean of the distribution, where there is one
     oracle_label: float | None  # [0, 1]
+    distribution: Distribution | None = None  # of an uncertain judge
+    covariates: tuple[float, ...] = ()  # empty where the row has no judge score
+    numbered: bool = False  # does the row itself say its draw_idx?
 
 
-def read_responses(table: Table, source: Source) -> list[Response]:
-    """The rows of a source, checked one by one, with a unique (prompt_id, draw_idx)."""
+def read_responses(
+    table: Table, source: Source, *, covariates: Sequence[str] = (), scale: Scale | None = None
+) -> list[Response]:
+    """The rows of a source, checked one by one, with a unique (prompt_id, draw_idx), counted where it is not given."""
+    responses, seen, drawn = [], {}, {}
+    for response in read_pairs(table, source, covariates=covariates, scale=scale):
+        before = drawn.get(response.prompt_id, 0)
+        drawn[response.prompt_id] = before + 1
+        responses.append(response if response.numbered else replace(response, draw_idx=before))
+        refuse_twice(responses[-1], seen)
+    return responses
+
+
+def read_pairs(
+    table: Table, source: Source, *, covariates: Sequence[str] = (), scale: Scale | None = None
+) -> list[Response]:
+    """The rows of a source, checked one by one; one without a draw_idx speaks of the first draw."""
     if isinstance(source, str | Path):
         placed = read_placed(source)
     else:
         placed = [(f"row {k}", row) for k, row in enumerate(source.iter_rows(named=True))]
-    responses, seen, drawn = [], {}, {}
+    table = scaled(table, scale)
+    rows = []
     for where, row in table.check(placed):
         prompt_id = _prompt_id(row, where, table)
-        index = _stored(row, "draw_idx", where, table)
-        index = drawn.get(prompt_id, 0) if index is None else index
-        drawn[prompt_id] = drawn.get(prompt_id, 0) + 1
-        key = (prompt_id, index)
-        if key in seen:
-            raise UserError(
-                f"{where}: prompt_id {prompt_id!r} with draw_idx {index} appears again (first at {seen[key]}); "
-                "keep one of the two"
-            )
-        seen[key] = where
-        score, label = (_stored(row, name, where, table) for name in ("judge_score", "oracle_label"))
-        responses.append(Response(where, row, prompt_id, index, score, label))
-    return responses
+        index = stored(row, "draw_idx", where, table)
+        score, distribution = judge_of(row, where, table, scale)
+        label = to_unit(stored(row, "oracle_label", where, table), scale)
+        numbers = covariates_of(row, covariates, where) if score is not None else ()
+        told = index is not None
+        rows.append(Response(where, row, prompt_id, index or 0, score, label, distribution, numbers, told))
+    return rows
 
 
-def _stored(row: Row, name: str, where: str, table: Table) -> Any:
-    """A field that may stand at the top level, under metadata, or equally in both; None where it is absent."""
-    values = [place[name] for place in (row, row.get("metadata") or {}) if name in place]
-    if len(values) == 2 and values[0] != values[1]:
+def refuse_twice(response: Response, seen: dict[tuple[str, int], str]) -> None:
+    """Raise a `UserError` where (prompt_id, draw_idx) has been `seen`; note it there otherwise."""
+    key = (response.prompt_id, response.draw_idx)
+    if key in seen:
         raise UserError(
-            f"{where}: {name} is {values[0]!r} at the top level but {values[1]!r} under metadata; make them agree"
+            f"{response.where}: prompt_id {key[0]!r} with draw_idx {key[1]} appears again (first at {seen[key]}); "
+            "keep one of the two"
         )
-    problem = table.columns[name].problem(values[0]) if values else None
-    if problem:
-        raise UserError(f"{where}: {name} {problem}")
-    return values[0] if values else None
+    seen[key] = response.where
+
+
+def arrays(
+    responses: Sequence[Response | None], shape: tuple[int, ...], n_covariates: int = 0
+) -> dict[str, np.ndarray | None]:
+    """What is judged and labelled of responses, as arrays of a shape: fields of `Logged` and `Draws`.
+
+    NaN stands where a response is missing or has no score, and where it has no label. A judge that is certain of one
+    response and not of another gives it one point; points of mass zero, at the mean, fill up those with fewer.
+    """
+    judged = [response if response and response.judge_score is not None else None for response in responses]
+    score = np.array([np.nan if r is None else r.judge_score for r in judged], dtype=float)
+    label = np.array([np.nan if r is None or r.oracle_label is None else r.oracle_label for r in judged], dtype=float)
+    found: dict[str, np.ndarray | None] = {"judge_score": score.reshape(shape), "oracle_label": label.reshape(shape)}
+    found |= {"covariates": None, "judge_points": None, "judge_mass": None}
+    if n_covariates:
+        unknown = (np.nan,) * n_covariates
+        numbers = np.array([unknown if r is None else r.covariates for r in judged], dtype=float)
+        found["covariates"] = numbers.reshape(*shape, n_covariates)
+    given = [len(r.distribution) for r in judged if r and r.distribution]
+    if given:
+        points = np.repeat(score[:, None], max(given), axis=1)  # (..., r)
+        mass = np.zeros_like(points)
+        mass[:, 0] = 1.0
+        for k, r in enumerate(judged):
+            if r and r.distribution:
+                points[k, : len(r.distribution)], mass[k, : len(r.distribution)] = zip(*r.distribution, strict=True)
+        found |= {"judge_points": points.reshape(*shape, -1), "judge_mass": mass.reshape(*shape, -1)}
+    return found
 
 
 def _prompt_id(row: Row, where: str, table: Table) -> str:
@@ -142,6 +186,13 @@ def identified(response: Response) -> Row:
     return row
 
 
+def relabelled(row: Row, other: Row) -> Row:
+    """The row with the label of another one, at the top level and nowhere else."""
+    held = {name: value for name, value in (row.get("metadata") or {}).items() if name != "oracle_label"}
+    label = other["oracle_label"] if "oracle_label" in other else other["metadata"]["oracle_label"]
+    return row | {"oracle_label": label} | ({"metadata": held} if row.get("metadata") else {})
+
+
 def mask(rows: Sequence[Row], keep: Sequence[bool]) -> list[Row]:
     """The rows with labels cleared where not kept, at the top level and under metadata alike."""
     return [row if kept else _unlabelled(row) for row, kept in zip(rows, keep, strict=True)]
@@ -152,6 +203,25 @@ def _unlabelled(row: Row) -> Row:
     if "oracle_label" in (row.get("metadata") or {}):
         cleared["metadata"] = row["metadata"] | {"oracle_label": None}
     return cleared
+
+
+def n_labels(responses: Sequence[Response]) -> int:
+    """How many responses carry an oracle label."""
+    return sum(response.oracle_label is not None for response in responses)
+
+
+def counts(
+    read: Sequence[Response], kept: Sequence[Response], dropped: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """How many rows were read and kept, and why the others were dropped: for want of a judge score, unless told."""
+    lost = len(read) - len(kept)
+    reasons = dropped if dropped is not None else {NO_SCORE: lost}
+    return {
+        "n_responses": len(read),
+        "n_rows": len(kept),
+        "dropped": {reason: count for reason, count in reasons.items() if count},
+        "n_labels_dropped": n_labels(read) - n_labels(kept),
+    }
 
 
 def named(source: Source) -> str:

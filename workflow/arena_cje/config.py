@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from arena_cje import estimators, relations
 from arena_cje.errors import UserError, nearest
 from arena_cje.labeling import canonical
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME = "[A-Za-z][A-Za-z0-9_-]*"  # of a policy or a model, good in a path
@@ -101,14 +105,20 @@ class Judge(Record):
     provider: Literal["llama_cpp"] = Field("llama_cpp", description="who reads the rubric")
     model: Name = Field(description="a name under `models`")
     rubric: str = Field("likelihood.yaml", description="a file of `resources/judges/` or a path")
+    uncertainty: Literal["deterministic", "distribution"] = Field(
+        "deterministic",
+        description="`distribution` keeps how sure the judge is of each score, which needs a rubric of kind `choices`",
+    )
 
 
 class Oracle(Record):
     provider: Literal["reference"] = Field(
         "reference", description="`reference` grades by the checks that stand beside each prompt"
     )
-    target_labels: Share = Field(
-        0.0, description="share of each target's fresh draws labelled for estimation; 0 until an estimator uses them"
+    target_labels: Share | None = Field(
+        None,
+        description="share of each target's fresh draws whose labels enter estimates; null is none of the workflow's own, "
+        "and all that exist in data brought along",
     )
     truth: Truth = Field(
         1.0,
@@ -120,19 +130,70 @@ class Oracle(Record):
         """Share of the draws that is labelled for validation, as it stands in a file name; None for no validation."""
         return canonical(self.truth) if self.truth else None
 
+    @property
+    def target_coverage(self) -> str | None:
+        """Share of the targets' own draws that the workflow labels for estimation, as in a file name; None for none."""
+        return canonical(self.target_labels) if self.target_labels else None
 
-class Analysis(Record):
+
+class Tuning(Record):
+    """Every way to analyse that may differ between the variants of one data set."""
+
     n_folds: int = Field(5, ge=2, description="folds of cross-fitting, balanced over the labelled prompts")
     jackknife_folds: int = Field(
         20, ge=2, description="folds of the oracle-uncertainty jackknife; fewer where labels are few"
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="intervals have level 1 - alpha")
-    clip: float = Field(100.0, gt=1, description="`raw-ips`: largest mean-one weight before it is normalised again")
-    var_cap: float = Field(
-        1.0, gt=0, description="`calibrated-ips`: largest variance of the mean-one calibrated weights"
+    rewards: Literal["calibrated", "judge"] = Field(
+        "calibrated", description="what estimates average: `judge` takes the judge's scores as they are, uncalibrated"
     )
-    ess_floor: float = Field(
-        0.2, gt=0, le=1, description="`calibrated-ips`: smallest effective share of the calibrated weights"
+    calibration: Literal["monotone", "two_stage", "auto"] = Field(
+        "monotone",
+        description="from score to reward: `monotone` in the score, `two_stage` in an index of score and covariates, "
+        "`auto` that one only where it is better by a standard error",
+    )
+    covariates: tuple[str, ...] = Field(
+        (),
+        description="what the two-stage calibrator sees beside the score: `response_length` (words), or numbers that every "
+        "row has in its metadata",
+    )
+    weights: Literal["calibrated", "raw"] = Field(
+        "calibrated", description="doubly robust family: stabilised weights, or the raw ones"
+    )
+    label_term: bool = Field(
+        False, description="doubly robust family: add the weighted residuals of the labels, as `tr-cpo` always does"
+    )
+    clip: float = Field(100.0, gt=1, description="`raw-ips`: largest mean-one weight before it is normalised again")
+    var_cap: float = Field(1.0, gt=0, description="calibrated weights: largest variance of the mean-one weights")
+    ess_floor: float = Field(0.2, gt=0, le=1, description="calibrated weights: smallest effective share of the rows")
+    inference: Literal["jackknife", "bootstrap"] = Field(
+        "jackknife", description="`direct`: `bootstrap` resamples prompts and fits the calibrator anew each time"
+    )
+    n_bootstrap: int = Field(2000, ge=2, description="resamples of the bootstrap")
+
+
+class Analysis(Tuning):
+    scale: tuple[float, float] | None = Field(
+        None, description="range [lo, hi] of scores and labels in data brought along, mapped to [0, 1]; null is [0, 1]"
+    )
+
+    def changed(self, variant: Variant) -> Analysis:
+        """The analysis with what a variant says otherwise."""
+        said = variant.model_dump(exclude_unset=True, exclude={"estimator"})
+        return self.model_copy(update=said)
+
+    def options(self, seed: int) -> Options:
+        """What estimation takes of it; raises where two of the keys do not fit together."""
+        from arena_cje.estimation.records import Options  # with scipy, which takes longer to import than all the rest
+
+        names = {field.name for field in fields(Options)} - {"seed"}
+        return Options(seed=seed, **{name: value for name, value in self if name in names})
+
+
+class Variant(Tuning):
+    estimator: str = Field(
+        description="an estimator to run under the variant's name; any key of `analysis` but `scale` may stand beside it "
+        "and counts for the variant alone"
     )
 
 
@@ -161,9 +222,12 @@ class Config(Record):
     estimators: list[str] = Field(
         list(estimators.NAMES),
         min_length=1,
-        description="estimators that `snakemake` alone runs; any other may be asked for",
+        description="estimators and variants that `snakemake` alone runs; any other may be asked for",
     )
     analysis: Analysis = Analysis()
+    variants: dict[Name, Variant] = Field(
+        {}, description="ablations by name: `results/coverage_*/NAME.json` is their target, `estimators` may list them"
+    )
     verdict: dict[str, float] = Field(
         {}, description="thresholds of the verdicts that differ from the defaults (see below)"
     )
@@ -190,6 +254,12 @@ class Config(Record):
     fresh_draws: str | None = Field(
         None, description="a folder of fresh draws beside `logged_data`, a file for each policy"
     )
+    probes: str | None = Field(
+        None, description="a folder of labels for some of these draws, a file for each policy; they always count"
+    )
+    calibration_data: str | None = Field(
+        None, description="a JSONL file of further judged and labelled responses; they enter calibration only"
+    )
     fresh: bool = Field(False, description="ignore the journals of finished items (with `--forceall`: start over)")
 
     @property
@@ -202,9 +272,21 @@ class Config(Record):
         """Are there fresh draws of the targets: generated, or brought along?"""
         return self.logged_data is None or self.fresh_draws is not None
 
-    def can_run(self, estimator: str) -> bool:
-        """Does an estimator have the fresh draws it may need?"""
-        return self.has_draws or not estimators.needs_draws(estimator)
+    @property
+    def analyses(self) -> tuple[str, ...]:
+        """Every name that an estimate may have: the estimators and the variants."""
+        return (*estimators.NAMES, *self.variants)
+
+    def estimator_of(self, name: str) -> tuple[str, dict[str, Any]]:
+        """Which estimator runs under a name, and the keys of `analysis` that hold there."""
+        if name in self.variants:
+            variant = self.variants[name]
+            return variant.estimator, self.analysis.changed(variant).model_dump()
+        return name, self.analysis.model_dump()
+
+    def can_run(self, name: str) -> bool:
+        """Does an estimator or variant have the fresh draws it may need?"""
+        return self.has_draws or not estimators.needs_draws(self.estimator_of(name)[0])
 
     @property
     def contexts(self) -> dict[str, Policy]:
@@ -282,6 +364,7 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "judge": Judge,
         "oracle": Oracle,
         "analysis": Analysis,
+        "variants": Variant,
     }
     if len(location) == 1:
         return list(Config.model_fields)

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from arena_cje.config import Config
+from arena_cje.config import Config, Tuning, Variant
 from arena_cje.diagnostics.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,10 @@ def table() -> str:
 
 
 def _keys(record: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    inherited = Tuning.model_fields if record is Variant else {}  # keys of `analysis`, which are there already
     for name, field in record.model_fields.items():
+        if name in inherited:
+            continue
         nested = next(
             (part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)), None
         )

@@ -6,21 +6,28 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from arena_cje import estimators
+from arena_cje.cje_fields import check_covariates, check_scale
 from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from arena_cje.config import Config
 
+# Files of results/coverage_*/ that are no estimates.
+TAKEN = ("summary", "validation", "comparisons", "calibration_data", "cje_dataset", "diagnostics_dashboard")
+
 
 def check(config: Config) -> None:
     """Raise a `UserError` for the first thing that does not fit."""
+    _check_variants(config)
     for name in config.estimators:
-        estimators.get(name)
+        if name not in config.variants:
+            _check_estimator(name, config)
     _check_no_repeats("estimators", config.estimators)
     _check_no_repeats("coverages", config.coverages)
     thresholds.moved(config.verdict, where="config: `verdict`: ")
-    _check_target_labels(config)
+    _check_analyses(config)
+    _check_brought(config)
     if config.logged_data is None:
         _check_no_stray_draws(config)
         _check_base(config)
@@ -39,12 +46,58 @@ def _check_no_repeats(key: str, values: list[str]) -> None:
             raise UserError(f"config: `{key}` lists {value!r} more than once; each counts once, leave the others out")
 
 
-def _check_target_labels(config: Config) -> None:
-    # Bought or masked labels that no estimator reads would look as if they had counted.
-    if config.oracle.target_labels > 0:
+def _check_estimator(name: str, config: Config) -> None:
+    if name not in estimators.NAMES:
+        known = config.analyses
+        raise UserError(f"config: unknown estimator {name!r}{nearest(name, known)}; available: {', '.join(known)}")
+
+
+def _check_variants(config: Config) -> None:
+    for name, variant in config.variants.items():
+        if name in estimators.NAMES:
+            raise UserError(
+                f"config: variant {name!r} has the name of an estimator, whose results it would replace; rename it"
+            )
+        if name in TAKEN:
+            raise UserError(f"config: variant {name!r} has the name of another file beside the results; rename it")
+        if variant.estimator not in estimators.NAMES:
+            hint = nearest(variant.estimator, estimators.NAMES)
+            raise UserError(
+                f"config: `variants.{name}.estimator` is {variant.estimator!r}, which is no estimator{hint}; "
+                f"available: {', '.join(estimators.NAMES)}"
+            )
+
+
+def _check_analyses(config: Config) -> None:
+    """Keys of the analysis that do not fit together, in it or in what a variant makes of it."""
+    analyses = {"analysis": config.analysis}
+    analyses |= {f"variants.{name}": config.analysis.changed(own) for name, own in config.variants.items()}
+    for place, analysis in analyses.items():
+        if analysis == type(analysis)():
+            continue  # the defaults fit together, and each start of the workflow would wait for the check
+        try:
+            analysis.options(config.seed)
+            check_covariates(analysis.covariates)
+        except UserError as error:
+            raise UserError(f"config: `{place}`: {error}") from None
+
+
+def _check_brought(config: Config) -> None:
+    """Data beside the logged responses, and what is said about them."""
+    if config.analysis.scale is not None:
+        if config.logged_data is None:
+            raise UserError(
+                "config: `analysis.scale` is given without `logged_data`; it says which range data brought along have, "
+                "the workflow's own scores and labels lie in [0, 1]"
+            )
+        try:
+            check_scale(config.analysis.scale)
+        except UserError as error:
+            raise UserError(f"config: `analysis.scale`: {error}") from None
+    if config.probes is not None and (config.logged_data is None or config.fresh_draws is None):
         raise UserError(
-            f"config: `oracle.target_labels` is {config.oracle.target_labels:g}, but no estimator of this version uses labels "
-            "of the targets' own responses; leave it at 0.0 (`oracle.truth` labels them for validation.csv)"
+            "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of fresh draws brought "
+            "along, give all three (`oracle.target_labels` labels the workflow's own draws)"
         )
 
 

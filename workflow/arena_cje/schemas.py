@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
+    "CALIBRATION",
     "DRAWS",
     "GRADES",
     "LOGGED",
     "LOGPROB",
     "LOGPROBS",
+    "PROBES",
     "PROMPTS",
     "RESPONSES",
     "SCORES",
@@ -52,8 +54,10 @@ TYPES = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "object": ((dict,), "an object"),
+    "list": ((list,), "a list"),
     "list[int]": ((list,), "a list of whole numbers"),
     "list[float]": ((list,), "a list of numbers"),
+    "list[list]": ((list,), "a list of [score, mass] pairs"),
 }
 
 
@@ -68,6 +72,7 @@ class Column:
     high: float | None = None
     choices: tuple[str, ...] = ()
     non_empty: bool = False
+    hint: str = ""  # what to do about a value out of bounds
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, to follow the column's name in a sentence; None when it is right."""
@@ -89,9 +94,9 @@ class Column:
         if isinstance(value, float) and math.isnan(value):
             return "is NaN; write null where the value is missing"
         if self.low is not None and value < self.low:
-            return f"is {value!r}, expected at least {self.low:g}"
+            return f"is {value!r}, expected at least {self.low:g}{self.hint}"
         if self.high is not None and value > self.high:
-            return f"is {value!r}, expected at most {self.high:g}"
+            return f"is {value!r}, expected at most {self.high:g}{self.hint}"
         if self.choices and value not in self.choices:
             return f"is {value!r}, expected one of {', '.join(self.choices)}{nearest(str(value), self.choices)}"
         return "is empty" if self.non_empty and not value else None
@@ -182,9 +187,21 @@ class Table:
         return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
 
 
+ROUNDING = 1e-6  # of masses that sum to one, and of a mean that went through text
+
+
 def _grade_rule(row: Row) -> str | None:
-    unexplained = row.get("score") is None and not row.get("reason")
-    return "score is null without a reason; say why there is none" if unexplained else None
+    score, pairs = row.get("score"), row.get("distribution")
+    if score is None and not row.get("reason"):
+        return "score is null without a reason; say why there is none"
+    if pairs is None:
+        return None
+    if any(len(pair) != 2 for pair in pairs):
+        return "distribution has an element that is no [score, mass] pair"
+    total, mean = sum(mass for _, mass in pairs), sum(point * mass for point, mass in pairs)
+    if abs(total - 1) > ROUNDING:
+        return f"distribution has masses that sum to {total:.8g}, expected 1"
+    return None if score is not None and abs(mean - score) <= ROUNDING else f"score is {score}, expected the mean {mean:.8g}"
 
 
 UNSCORED = ("too_long", "empty", "not_finite")  # why a response has no log probability
@@ -198,7 +215,15 @@ def _logprob_rule(row: Row) -> str | None:
 
 _ID = Column("id", "prompt answered")
 _DRAW = Column("int", "which of the policy's responses to the prompt, from 0", low=0)
-_LABEL = Column("float", "oracle label", null=True, low=0.0, high=1.0)
+_ELSE = "; declare the range of your data by `scale` if it is another"
+_JUDGED = {
+    "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_ELSE),
+    "judge_distribution": Column(
+        "list[list]", "[score, mass] of an uncertain judge; judge_score is its mean", null=True
+    ),
+    "judge_scores": Column("list[float]", "instead of these, repeated scores of equal mass", null=True),
+    "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_ELSE),
+}
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
 
 PROMPTS = Table(
@@ -238,6 +263,8 @@ GRADES = Table(
         "score": Column("float", "judge score or oracle label", null=True, low=0.0, high=1.0),
         "reason": Column("str", "why there is no score", null=True),
         "reply": Column("str", "what the grader said", null=True),
+        "distribution": Column("list[list]", "[score, mass], where the judge says how sure it is", null=True),
+        "choice_mass": Column("float", "probability of all the judge's answers together", null=True, low=0.0, high=1.0),
         "item": Column("str", "hash of all that determined the grade"),
     },
     key=("prompt_id", "draw_idx"),
@@ -279,25 +306,27 @@ LOGGED = Table(
         "base_policy": Column("str", "name of the base policy; `base` when absent", null=True, non_empty=True),
         "base_policy_logprob": LOGPROB,
         "target_policy_logprobs": Column("object", "nats, by target policy", null=True),
-        "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0),
-        "oracle_label": _LABEL,
+        **_JUDGED,
         "metadata": Column("object", "covariates, outside_support", null=True),
     },
     extra=True,
 )
 
-DRAWS = Table(
-    "the fresh draws",
-    {
-        "prompt_id": Column("id", "prompt answered", null=True),
-        "draw_idx": Column("int", "counted from 0 within a prompt when absent", null=True, low=0),
-        "policy": Column("str", "policy that answered", null=True),
-        "target_policy": Column("str", "the same, as older files call it", null=True),
-        "prompt": Column("str", "what the user wrote", null=True),
-        "response": Column("str", "the response", null=True),
-        "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0),
-        "oracle_label": _LABEL,
-        "metadata": Column("object", "covariates", null=True),
-    },
-    extra=True,
-)
+_DRAWN = {
+    "prompt_id": Column("id", "prompt answered", null=True),
+    "draw_idx": Column("int", "counted from 0 within a prompt when absent", null=True, low=0),
+    "policy": Column("str", "policy that answered", null=True),
+    "target_policy": Column("str", "the same, as older files call it", null=True),
+    "prompt": Column("str", "what the user wrote", null=True),
+    "response": Column("str", "the response", null=True),
+    **_JUDGED,
+    "metadata": Column("object", "covariates", null=True),
+}
+
+DRAWS = Table("the fresh draws", _DRAWN, extra=True)
+
+_FIRST = Column("int", "which of the policy's responses to the prompt; 0 when absent", null=True, low=0)
+
+PROBES = Table("the probes", _DRAWN | {"draw_idx": _FIRST}, extra=True)
+
+CALIBRATION = Table("the calibration data", _DRAWN | {"draw_idx": _FIRST}, extra=True)

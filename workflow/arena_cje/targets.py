@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from arena_cje import estimators
 from arena_cje.config import Config
 from arena_cje.errors import UserError, nearest
 from arena_cje.labeling import canonical
+from arena_cje.relations import TAKEN
 
 COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
@@ -44,10 +44,10 @@ def _check_target(target: str, config: Config) -> None:
 def _known(config: Config, *, coverage: str) -> set[str]:
     """Every target there is, with one coverage for all and one shard for all."""
     at = f"results/coverage_{coverage}"
-    known = {f"{at}/{name}{suffix}" for name in estimators.NAMES if config.can_run(name) for suffix in SUFFIXES}
+    known = {f"{at}/{name}{suffix}" for name in config.analyses if config.can_run(name) for suffix in SUFFIXES}
     known |= {f"{at}/{file}" for file in ("cje_dataset.jsonl", "summary.json")}
     if config.logged_data is not None:
-        return known
+        return known | ({f"{at}/calibration_data.jsonl"} if config.calibration_data else set())
     tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
     tables |= {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
     known |= {f"results/{table}{part}.jsonl" for table in tables for part in ("", "/0000")}
@@ -63,9 +63,9 @@ def _check_analysis(target: str, name: str, config: Config) -> None:
     if name == "validation":
         why = "the truth of data brought along is not known" if config.logged_data else "`oracle.truth` is none"
         raise UserError(f"{target}: there is nothing to validate against, {why}")
-    if name not in estimators.NAMES:
-        known = ", ".join(estimators.NAMES)
-        raise UserError(f"{target}: unknown estimator {name!r}{nearest(name, estimators.NAMES)}; available: {known}")
+    if name not in config.analyses:
+        known = ", ".join(config.analyses)
+        raise UserError(f"{target}: unknown estimator {name!r}{nearest(name, config.analyses)}; available: {known}")
     if not config.can_run(name):
         raise UserError(
             f"{target}: estimator {name!r} needs fresh draws of the target policies, and none were brought along; "
@@ -87,9 +87,10 @@ def _check_policy(target: str, config: Config) -> None:
 
 
 def is_estimate(target: str) -> bool:
-    """Is this target the results file of an estimator?"""
+    """Is this target the results file of an estimator or a variant?"""
     folder, file = os.path.split(target)
-    return os.path.basename(folder).startswith("coverage_") and file.removesuffix(".json") in estimators.NAMES
+    stem, suffix = os.path.splitext(file)
+    return os.path.basename(folder).startswith("coverage_") and suffix == ".json" and stem not in TAKEN
 
 
 def check_writable(results: Path) -> None:

@@ -1,11 +1,23 @@
 # Estimates, and the table at the end of a run.
 # results/coverage_{coverage}/cje_dataset.jsonl, fresh_draws/ -> {estimator}.json, .csv, .influence.parquet
+# {estimator} is an estimator, or a variant of one that the config names.
 
 
-def cautions(estimator):
+def module_of(name):
+    """The module of the estimator that runs under a name."""
+    return estimators.get(CONFIG.estimator_of(name)[0])
+
+
+def cautions(name):
     """What the data cannot show: targets that the base's responses cannot speak for, where weights are used."""
-    weighted = "log_ratio" in estimators.get(estimator).NEEDS
+    weighted = "log_ratio" in module_of(name).NEEDS
     return relations.cautions(CONFIG) if weighted and CONFIG.logged_data is None else {}
+
+
+def draws_for(w):
+    """Fresh draws where the estimator uses them, or where labels of the targets' own may stand among them for the audit."""
+    audited = CONFIG.oracle.target_coverage if CONFIG.logged_data is None else CONFIG.fresh_draws
+    return draw_files(w.coverage) if audited or "fresh_score" in module_of(w.estimator).NEEDS else []
 
 
 rule estimate:
@@ -13,7 +25,8 @@ rule estimate:
     input:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
-        draws=lambda w: draw_files(w.coverage) if estimators.needs_draws(w.estimator) else [],
+        draws=draws_for,
+        calibration=lambda w: calibration_file(w.coverage),
     output:
         json="results/coverage_{coverage}/{estimator}.json",
         csv="results/coverage_{coverage}/{estimator}.csv",
@@ -23,10 +36,11 @@ rule estimate:
     conda:
         "../../envs/stats.yaml"
     params:
-        options=canonical({"seed": CONFIG.seed, **CONFIG.analysis.model_dump()}),
+        module=lambda w: CONFIG.estimator_of(w.estimator)[0],
+        options=lambda w: canonical({"seed": CONFIG.seed, **CONFIG.estimator_of(w.estimator)[1]}),
         thresholds=canonical(CONFIG.verdict),
         cautions=lambda w: canonical(cautions(w.estimator)),
-        code=lambda w: code_hash("arena_cje.analysis", estimators.get(w.estimator).__name__),
+        code=lambda w: code_hash("arena_cje.analysis", module_of(w.estimator).__name__),
     script:
         "../scripts/estimate.py"
 

@@ -1,5 +1,9 @@
 # What is analysed at a coverage, in the CJE format, and what was dropped and why.
 # responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
+if CONFIG.calibration_data:
+    from arena_cje import brought
+
+    said(brought.check_brought, Path(CONFIG.calibration_data), results=Path("results"))
 
 MODELS = sorted({policy.model for policy in CONFIG.policies.values()} | {CONFIG.judge.model})
 
@@ -12,15 +16,15 @@ def made_from():
         "base_policy": BASE,
         "policies": {name: generation(name) | {"context": block.context} for name, block in CONFIG.policies.items()},
         "judge": CONFIG.judge.model_dump(),
-        "oracle": {"provider": CONFIG.oracle.provider, "target_labels": CONFIG.oracle.target_labels},
-        "versions": {"score": scorer.VERSION, "judge": llama_cpp.VERSION, "oracle": reference.VERSION},
+        "oracle": {"provider": CONFIG.oracle.provider, "target_labels": CONFIG.oracle.target_labels or 0.0},
+        "versions": {"score": scorer.VERSION, "judge": JUDGE_VERSION, "oracle": reference.VERSION},
     }
 
 
 def target_labels(w):
     """Labels of a target's own draws that enter estimates; none unless `oracle.target_labels` asks for a share."""
-    share = CONFIG.oracle.target_labels
-    return f"results/oracle/{w.policy}/coverage_{canonical_coverage(share)}.jsonl" if share else []
+    share = CONFIG.oracle.target_coverage
+    return f"results/oracle/{w.policy}/coverage_{share}.jsonl" if share else []
 
 
 rule assemble:
@@ -66,3 +70,8 @@ rule fresh_draws:
 def draw_files(coverage):
     """Fresh draws of all targets at a coverage."""
     return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=CONFIG.targets)
+
+
+def calibration_file(coverage):
+    """Calibration data, where there are any: as they are, since the workflow's own data have no masked label to give away."""
+    return CONFIG.calibration_data or []

@@ -62,7 +62,7 @@ wildcard_constraints:
     context="[A-Za-z0-9_.-]+",
     model=configuration.NAME,
     coverage=r"1\.0|0\.[0-9]*[1-9]",
-    estimator="|".join(estimators.NAMES),
+    estimator="|".join(CONFIG.analyses),
 
 
 def resource_file(name, kind):
@@ -78,7 +78,7 @@ SYSTEM_PROMPTS = {
 }
 
 
-# The configured estimators whose needs are met: data brought along may have no fresh draws.
+# The configured estimators and variants whose needs are met: data brought along may have no fresh draws.
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
 
 

@@ -2,12 +2,17 @@
 # results/responses/{policy}/{shard}.jsonl -> results/judge/{policy}/{shard}.jsonl -> results/judge/{policy}.jsonl
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
 from arena_cje import judging
-from arena_cje.labeling import canonical as canonical_coverage
 from arena_cje.providers import llama_cpp, reference
 
 said(reference.check, SAMPLE)
 RUBRIC_FILE = resource_file(CONFIG.judge.rubric, "judges")
 RUBRIC = said(judging.load_rubric, Path(RUBRIC_FILE))
+said(judging.check_uncertainty, RUBRIC, CONFIG.judge.uncertainty, CONFIG.judge.rubric)
+# By kind, so that what concerns the other kind alone makes no grade stale.
+JUDGE_VERSION, JUDGE_PARAMS = {
+    "likelihood": (llama_cpp.VERSION, {}),
+    "choices": (llama_cpp.CHOICES_VERSION, {"uncertainty": CONFIG.judge.uncertainty}),
+}[RUBRIC.kind]
 
 
 def ladder(policy):
@@ -15,8 +20,7 @@ def ladder(policy):
     if policy == BASE:
         steps = {*CONFIG.coverages, CONFIG.oracle.truth_coverage}
     else:
-        own = CONFIG.oracle.target_labels
-        steps = {CONFIG.oracle.truth_coverage, canonical_coverage(own) if own else None}
+        steps = {CONFIG.oracle.truth_coverage, CONFIG.oracle.target_coverage}
     return sorted(steps - {None}, key=float)
 
 
@@ -28,6 +32,8 @@ def lower_step(w):
 
 def already_scored(w):
     """The shard's log probabilities where the judge would only compute them again: the base responses, in a context it shares."""
+    if RUBRIC.kind != "likelihood":
+        return []
     for name, policy in CONFIG.contexts.items():
         shares = (policy.model, policy.system_prompt) == (CONFIG.judge.model, RUBRIC.system_prompt)
         if shares and w.policy == BASE and {"temperature": RUBRIC.temperature, "top_p": 1.0} in CONFIG.samplings(name):
@@ -41,7 +47,7 @@ rule judge:
         responses="results/responses/{policy}/{shard}.jsonl",
         scored=already_scored,
         rubric=RUBRIC_FILE,
-        system_prompt=resource_file(RUBRIC.system_prompt, "policies"),
+        system_prompt=resource_file(RUBRIC.system_prompt, "policies") if RUBRIC.system_prompt else [],
         model=f"results/models/{CONFIG.judge.model}.json",
         gguf=ancient(gguf(CONFIG.judge.model)),
         generated_by=lambda w: f"results/models/{CONFIG.policies[w.policy].model}.json",
@@ -57,9 +63,10 @@ rule judge:
         model_slots=1,
         mem_mb=lambda w, input: memory(input.gguf),
     params:
+        **JUDGE_PARAMS,
         provider=CONFIG.judge.provider,
         n_ctx=CONFIG.models[CONFIG.judge.model].n_ctx,
-        version=[llama_cpp.VERSION, scorer.VERSION],
+        version=[JUDGE_VERSION, scorer.VERSION],
     script:
         "../scripts/judge.py"
 

@@ -1,11 +1,13 @@
 # Data brought along: the same data set files, from a logged data set in the CJE format instead of models.
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
-from arena_cje import dataset
+# probes=DIR calibration_data=FILE          -> their labels in fresh_draws/{policy}.jsonl, calibration_data.jsonl
+from arena_cje import brought, fresh_draws
 
-said(dataset.check_brought, Path(CONFIG.logged_data), results=Path("results"))
-IMPORTED = said(dataset.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
-for path in IMPORTED.values():
-    said(dataset.check_brought, path, results=Path("results"))
+IMPORTED = said(fresh_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
+PROBED = said(fresh_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
+for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *PROBED.values()):
+    if path is not None:
+        said(brought.check_brought, Path(path), results=Path("results"))
 
 
 def draw_files(coverage):
@@ -13,13 +15,21 @@ def draw_files(coverage):
     return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=IMPORTED)
 
 
+def calibration_file(coverage):
+    """Calibration data at a coverage, where they were brought along."""
+    return f"results/coverage_{coverage}/calibration_data.jsonl" if CONFIG.calibration_data else []
+
+
 rule import_data:
     """Read the data brought along and keep labels on a share {wildcards.coverage}"""
     input:
         logged=CONFIG.logged_data,
         draws=[str(path) for path in IMPORTED.values()],
+        probes=[str(path) for path in PROBED.values()],
+        calibration=CONFIG.calibration_data or [],
     output:
         *expand("results/coverage_{{coverage}}/fresh_draws/{policy}.jsonl", policy=IMPORTED),
+        calibration_file("{coverage}"),
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
     log:
@@ -28,9 +38,11 @@ rule import_data:
         "../../envs/stats.yaml"
     params:
         fresh_draws=CONFIG.fresh_draws,
+        probes=CONFIG.probes,
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,
+        scale=CONFIG.analysis.scale,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
-        code=code_hash("arena_cje.dataset"),
+        code=code_hash("arena_cje.brought", "arena_cje.dataset"),
     script:
         "../scripts/import_data.py"

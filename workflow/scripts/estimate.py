@@ -14,7 +14,9 @@ with job(snakemake) as log:
     result = arena_cje.analyze(
         data.dataset,
         {Path(path).stem: path for path in data.draws} or None,
-        estimator=snakemake.wildcards.estimator,
+        estimator=params.module,
+        variant=snakemake.wildcards.estimator,
+        calibration_data=data.calibration or None,
         base_policy=summary["base_policy"],
         thresholds=json.loads(params.thresholds),
         cautions=json.loads(params.cautions),

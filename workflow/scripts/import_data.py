@@ -3,25 +3,31 @@
 from pathlib import Path
 
 from arena_cje import dataset, schemas
+from arena_cje.brought import bring
 from arena_cje.jobs import job, report
 
 with job(snakemake) as log:
-    params = snakemake.params
-    rows, draws, summary = dataset.bring(
-        Path(snakemake.input.logged),
+    params, given = snakemake.params, snakemake.input
+    brought = bring(
+        Path(given.logged),
         Path(params.fresh_draws) if params.fresh_draws else None,
         coverage=float(snakemake.wildcards.coverage),
         seed=params.seed,
         target_labels=params.target_labels,
         base_policy=params.base_policy,
+        probes=params.probes,
+        calibration_data=given.calibration or None,
+        scale=params.scale,
     )
-    summary |= {
+    summary = brought.summary | {
         "coverage": snakemake.wildcards.coverage,
-        "provenance": summary.get("provenance", {}) | {"seed": params.seed, "code": params.code},
+        "provenance": {"seed": params.seed, "code": params.code},
     }
     report(log, summary)
     folder = Path(snakemake.output.dataset).parent
-    for policy, own in draws.items():
-        dataset.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", own)
-    dataset.write_logged(snakemake.output.dataset, rows)
+    for policy, rows in brought.fresh.items():
+        dataset.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, params.scale)
+    if brought.calibration is not None:
+        dataset.write_calibration(folder / "calibration_data.jsonl", brought.calibration, params.scale)
+    dataset.write_logged(snakemake.output.dataset, brought.logged, params.scale)
     schemas.write_json(snakemake.output.summary, summary)

@@ -6,9 +6,11 @@ import arena_cje
 from arena_cje import schemas, validation
 from arena_cje.jobs import job
 
-with job(snakemake):
+with job(snakemake) as log:
     judged = {Path(path).stem: schemas.GRADES.read(path) for path in snakemake.input.judge}
     labelled = {Path(path).parent.name: schemas.GRADES.read(path) for path in snakemake.input.oracle}
     truths = {policy: validation.truth_of(judged[policy], labels) for policy, labels in labelled.items()}
     table = validation.validate([arena_cje.load(path) for path in snakemake.input.results], truths)
+    for sentence in validation.poor_coverage(table):
+        log.warning(sentence)
     schemas.write_csv(snakemake.output[0], table)
