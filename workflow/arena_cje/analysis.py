@@ -157,7 +157,7 @@ def _with_draws(
                 "add one of the two"
             )
         unscored = np.full((len(logged.prompt_id), len(sources)), np.nan)
-        logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=unscored)
+        logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=unscored, token_logprob=None)
     loaded = {
         policy: load_draws(source, policy, logged.prompt_id, probes=probed.get(policy), **read)
         for policy, source in sources.items()

@@ -201,7 +201,11 @@ def _grade_rule(row: Row) -> str | None:
     total, mean = sum(mass for _, mass in pairs), sum(point * mass for point, mass in pairs)
     if abs(total - 1) > ROUNDING:
         return f"distribution has masses that sum to {total:.8g}, expected 1"
-    return None if score is not None and abs(mean - score) <= ROUNDING else f"score is {score}, expected the mean {mean:.8g}"
+    return (
+        None
+        if score is not None and abs(mean - score) <= ROUNDING
+        else f"score is {score}, expected the mean {mean:.8g}"
+    )
 
 
 UNSCORED = ("too_long", "empty", "not_finite")  # why a response has no log probability

@@ -319,15 +319,18 @@ def _base(problem: _Problem, *, label_term: bool) -> Estimate:
     own = label if problem.labels_are_rewards else np.full_like(label, np.nan)
     drawn = _replicates(problem, judged[:, None], own[:, None], everyone)
     if problem.labels_are_rewards:
-        return Estimate(label.mean(), label - label.mean(), problem.cluster, np.empty(0), everyone, replicates=drawn)
+        return Estimate(
+            float(label.mean()), label - label.mean(), problem.cluster, np.empty(0), everyone, replicates=drawn
+        )
 
-    def earned(held_out: np.ndarray) -> np.ndarray:
-        return held_out + label_residual(label, held_out, np.ones(len(label))) if label_term else held_out
+    def term(held_out: np.ndarray) -> np.ndarray:
+        return label_residual(label, held_out, np.ones(len(label))) if label_term else np.zeros(len(label))
 
-    moved = earned(problem.held_out)
-    value = float((moved if label_term else problem.reward).mean())
-    jackknife = np.array([earned(without).mean() for without in problem.without] if not len(drawn) else [])
-    return Estimate(value, moved - moved.mean(), problem.cluster, jackknife, everyone, replicates=drawn)
+    added = term(problem.held_out)
+    influence = problem.held_out + added - np.mean(problem.held_out + added)
+    value = float(problem.reward.mean() + added.mean())
+    jackknife = np.array([np.mean(reward + term(reward)) for reward in problem.without] if not len(drawn) else [])
+    return Estimate(value, influence, problem.cluster, jackknife, everyone, replicates=drawn)
 
 
 def _weights(log_ratio: np.ndarray, used_weight: np.ndarray | None) -> Weights:

@@ -39,11 +39,10 @@ def variance_of_totals(totals: np.ndarray, n: int) -> float:
 def kurtosis_df(totals: np.ndarray) -> float:
     """Degrees of freedom of the variance of prompts' sums (G,); 1 at least."""
     count = len(totals)
-    centred = totals - totals.mean()
-    variance = np.mean(centred**2)
-    if count < 4 or not variance > 0:
+    spread = totals.std()
+    if count < 4 or not spread > 0:
         return float(max(count - 1, 1))
-    kurtosis = np.mean(centred**4) / variance**2
+    kurtosis = np.mean(((totals - totals.mean()) / spread) ** 4)
     return float(np.clip(2 * count / (kurtosis - (count - 3) / (count - 1)), 1.0, count - 1))
 
 
