@@ -247,6 +247,75 @@ def test_files_of_other_kinds_are_named(tmp_path, content, sentence):
     job_fails(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
 
 
+@pytest.fixture
+def brought(tmp_path) -> Run:
+    """Logged data with draws of one target, a folder for probes and a file of calibration data, one row each."""
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(LOGGED | {"prompt_id": p}) + "\n" for p in "ab"))
+    draws = [{"prompt_id": p, "judge_score": 0.5, "response": "Hm."} for p in "ab"]
+    (tmp_path / "draws").mkdir()
+    (tmp_path / "draws" / "clone.jsonl").write_text("".join(json.dumps(row) + "\n" for row in draws))
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "clone.jsonl").write_text(json.dumps(draws[0] | {"oracle_label": 1.0}) + "\n")
+    (tmp_path / "more.jsonl").write_text('{"prompt_id": "x", "judge_score": 0.5, "oracle_label": 1.0}\n')
+    given = {"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"}
+    return Run(tmp_path, given)
+
+
+DATA_SET = "results/coverage_0.5/cje_dataset.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"prompt_id": "z"}, "draws/clone.jsonl has no draw 0 of prompt 'z'"),
+        ({"judge_score": 0.4}, "probes/clone.jsonl:2: judge_score is 0.4, but its draw (draws/clone.jsonl:2) has 0.5"),
+        ({"response": "Oh."}, "probes/clone.jsonl:2: response is 'Oh.', but its draw (draws/clone.jsonl:2) is 'Hm.'"),
+        ({"oracle_label": None}, "probes/clone.jsonl:2: oracle_label is missing or null"),
+    ],
+)
+def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
+    probe = {"prompt_id": "b", "judge_score": 0.5, "oracle_label": 1.0} | row
+    with open(brought.directory / "probes" / "clone.jsonl", "a") as file:
+        file.write(json.dumps(probe) + "\n")
+    job_fails(brought, sentence, DATA_SET)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ('{"prompt_id": "x", "judge_score": 0.4, "oracle_label": 1.0}', "more.jsonl:2: prompt_id 'x' appears again"),
+        (
+            '{"prompt_id": "a", "judge_score": 0.5, "oracle_label": 0.1}',
+            "differs by more than 0.05 from that of the logged",
+        ),
+        ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "declare the range of your data by `scale`"),
+    ],
+)
+def test_bad_calibration_data_name_file_and_line(brought, row, sentence):
+    with open(brought.directory / "more.jsonl", "a") as file:
+        file.write(row + "\n")
+    job_fails(brought, sentence, DATA_SET)
+
+
+def test_labels_that_are_not_there(brought):
+    (brought.directory / "probes" / "clown.jsonl").write_text("")
+    refused(brought, "probes of 'clown', which has no fresh draws as a target policy (did you mean 'clone'?)", DATA_SET)
+    brought.config["probes"] = "nowhere"
+    refused(brought, "nowhere: no such folder", DATA_SET)
+    brought.config |= {"probes": None, "calibration_data": "nowhere.jsonl"}
+    refused(brought, f"nowhere.jsonl: no such file in {brought.directory}", DATA_SET)
+
+
+def test_calibration_data_of_the_workflows_own_responses_that_are_not_there(run):
+    run.config["calibration_data"] = "nowhere.jsonl"
+    refused(run, "nowhere.jsonl: no such file in")
+
+
+def test_an_unknown_key_of_a_variant(run):
+    run.config["variants"] = {"mine": {"estimator": "direct", "calibraton": "auto"}}
+    refused(run, "config: unknown key `variants.mine.calibraton` (did you mean 'calibration'?)")
+
+
 def test_the_command_line_says_one_sentence(tmp_path):
     command = [sys.executable, "-m", "arena_cje", "show", str(tmp_path / "none.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}

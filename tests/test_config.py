@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from arena_cje import config_docs, targets
-from arena_cje.config import find, parse
+from arena_cje.config import Analysis, Config, find, parse
 from arena_cje.errors import UserError
+from arena_cje.estimation.records import Options
 
 SHIPPED = yaml.safe_load(Path("config/config.yaml").read_text())
 
@@ -85,7 +87,42 @@ def test_coverages_may_be_written_as_numbers(raw):
         (("coverages",), ["0.1", 0.1], "`coverages` lists '0.1' more than once"),
         (("oracle", "truth"), "some", "unable to parse string as a number, got 'some'"),
         (("oracle", "truth"), 2, "less than or equal to 1, got 2"),
-        (("oracle", "target_labels"), 0.2, "no estimator of this version uses labels of the targets' own responses"),
+        (("oracle", "target_labels"), 1.2, "less than or equal to 1, got 1.2"),
+        (
+            ("analysis", "covariates"),
+            ["response_length"],
+            "`analysis`: calibration 'monotone' sees the judge score alone",
+        ),
+        (("analysis", "calibration"), "isotonic", "'monotone', 'two_stage' or 'auto', got 'isotonic'"),
+        (("analysis", "n_bootstrap"), 1, "greater than or equal to 2, got 1"),
+        (("analysis", "label_trem"), True, "unknown key `analysis.label_trem` (did you mean 'label_term'?)"),
+        (("analysis", "scale"), [0, 100], "`analysis.scale` is given without `logged_data`"),
+        (("probes",), "folder", "`probes` is given without `logged_data` and `fresh_draws`"),
+        (("variants", "mine"), {"clip": 5}, "`variants.mine.estimator` is missing"),
+        (
+            ("variants", "mine"),
+            {"estimator": "dircet"},
+            "`variants.mine.estimator` is 'dircet', which is no estimator (did",
+        ),
+        (("variants", "snips"), {"estimator": "direct"}, "variant 'snips' has the name of an estimator"),
+        (("variants", "summary"), {"estimator": "direct"}, "variant 'summary' has the name of another file"),
+        (("variants", "my own"), {"estimator": "direct"}, "a name starts with a letter"),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "calibraton": "auto"},
+            "unknown key `variants.mine.calibraton` (did you mean 'calibration'?)",
+        ),
+        (("variants", "mine"), {"estimator": "direct", "scale": [0, 1]}, "unknown key `variants.mine.scale`"),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "covariates": ["response_length"]},
+            "`variants.mine`: calibration 'monotone' sees the judge score alone",
+        ),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "calibration": "auto", "covariates": ["oracle_label"]},
+            "`variants.mine`: covariate 'oracle_label' is a field of the format",
+        ),
         (("judge",), None, "`judge` is missing"),
         (("verdict",), {"few_lables": 3}, "few_lables"),
     ],
@@ -122,6 +159,73 @@ def test_a_context_has_a_name_that_is_good_in_a_path(raw):
     assert parse(raw).policies["clone"].context == "smollm2-my_gr_prompt"
     raw["policies"]["cool"]["system_prompt"] = "my_gr_prompt.txt"
     assert "would share the name 'smollm2-my_gr_prompt'" in refused(raw)
+
+
+def test_the_analysis_has_the_defaults_of_the_library():
+    assert Config().analysis.options(seed=42) == Options()
+    assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - {"alpha", "scale"}
+
+
+def test_the_shipped_analysis_is_the_default_one(raw):
+    assert parse(raw).analysis == Analysis()
+
+
+def test_a_variant_changes_what_it_says_and_nothing_else(raw):
+    raw["analysis"] |= {"calibration": "two_stage", "covariates": ["response_length"], "alpha": 0.1}
+    raw["variants"] = {"plain": {"estimator": "direct", "calibration": "monotone", "covariates": []}}
+    raw["estimators"] = ["direct", "plain"]
+    config = parse(raw)
+    assert config.estimator_of("direct") == ("direct", config.analysis.model_dump())
+    estimator, analysis = config.estimator_of("plain")
+    assert estimator == "direct"
+    changed = {"calibration": "monotone", "covariates": ()}
+    assert analysis == config.analysis.model_dump() | changed
+    # A default that is said counts too: the variant means it.
+    raw["variants"]["plain"]["alpha"] = 0.05
+    assert parse(raw).estimator_of("plain")[1]["alpha"] == 0.05
+
+
+def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw["variants"] = {"direct-length": {"estimator": "direct"}, "hajek": {"estimator": "snips"}}
+    config = parse(raw)
+    targets.check(["results/coverage_0.1/direct-length.json", "results/coverage_0.3/hajek.csv"], config)
+    with pytest.raises(UserError, match=r"unknown estimator 'direct-lenght' \(did you mean 'direct-length'\?\)"):
+        targets.check(["results/coverage_0.1/direct-lenght.json"], config)
+    own = parse({"logged_data": "mine.jsonl", "variants": raw["variants"]})
+    assert (own.can_run("hajek"), own.can_run("direct-length")) == (True, False)
+    with pytest.raises(UserError, match="'direct-length' needs fresh draws"):
+        targets.check(["results/coverage_0.1/direct-length.json"], own)
+    asked = ["results/coverage_0.1/hajek.json", "results/coverage_0.1/summary.json", "results/coverage_0.1/hajek.csv"]
+    assert targets.asked(asked) == ["results/coverage_0.1/hajek.json"]
+
+
+def test_labels_of_the_targets_are_a_choice(raw):
+    assert parse(raw).oracle.target_coverage is None
+    for share, name in ((0, None), (0.25, "0.25"), (1, "1.0")):
+        raw["oracle"]["target_labels"] = share
+        assert parse(raw).oracle.target_coverage == name
+
+
+def test_own_data_may_have_another_scale():
+    assert parse({"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}}).analysis.scale == (0.0, 100.0)
+    for wrong in ([1, 1], [5, 1]):
+        with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .* the lower first"):
+            parse({"logged_data": "mine.jsonl", "analysis": {"scale": wrong}})
+    with pytest.raises(UserError, match="analysis.scale"):
+        parse({"logged_data": "mine.jsonl", "analysis": {"scale": [1]}})
+
+
+def test_probes_need_the_draws_that_they_label():
+    parse({"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"})
+    with pytest.raises(UserError, match="`probes` is given without"):
+        parse({"logged_data": "mine.jsonl", "probes": "probes"})
+
+
+def test_the_example_of_a_variant_is_a_variant(raw):
+    example = re.search(r"variants: .*each a target: (\{.*\})", Path("config/config.yaml").read_text())[1]
+    raw["variants"] = yaml.safe_load(example)
+    assert parse(raw).variants["direct-length"].estimator == "direct"
 
 
 def test_the_example_of_a_threshold_is_a_threshold(raw):

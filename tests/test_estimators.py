@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,19 +10,23 @@ import pytest
 
 from arena_cje import estimators
 from arena_cje.errors import UserError
-from arena_cje.estimation.estimate import OUTER_SEED, Options, evaluate
-from arena_cje.estimation.folds import deal
-from arena_cje.estimation.records import Draws, PolicyData, Rewards
+from arena_cje.estimation.estimate import ROWS, Options, evaluate, evaluate_all
+from arena_cje.estimation.folds import Prompts
+from arena_cje.estimation.records import Draws, Sample
 from arena_cje.estimation.weights import hajek
 from arena_cje.simulate import Target, World, draw, truth
 from worlds import healthy, take, take_draws
 
 WEIGHTED = [name for name in estimators.NAMES if estimators.get(name).NEEDS == ("log_ratio",)]
+NORMALISED = [name for name in WEIGHTED if name != "ips"]
+ROBUST = [name for name in estimators.NAMES if set(estimators.get(name).NEEDS) == {"log_ratio", "fresh_score"}]
 OPTIONS = Options()
 
 
 def test_every_module_declares_itself():
-    assert {"calibrated-ips", "direct", "raw-ips", "snips"} <= set(estimators.NAMES)
+    assert set(WEIGHTED) == {"calibrated-ips", "ips", "raw-ips", "snips"}
+    assert set(ROBUST) == {"dr-cpo", "mrdr", "stacked-dr", "tmle", "tr-cpo"}
+    assert set(estimators.NAMES) == {*WEIGHTED, *ROBUST, "direct"}
     for name in estimators.NAMES:
         module = estimators.get(name)
         assert set(module.NEEDS) <= {"log_ratio", "fresh_score"} and module.NEEDS
@@ -36,6 +41,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize("coverage", [0.25, 1.0])
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_the_base_policy_as_target_gives_the_base_value(name, coverage):
+    """Equal log probabilities weigh one, exactly: trap T23."""
     logged, draws, _ = healthy(coverage=coverage)
     found = evaluate(name, logged, draws, OPTIONS)
     clone = found.estimates["clone"]
@@ -66,6 +72,7 @@ def test_calibration_preserves_the_mean_label_where_scores_repeat_those_of_the_s
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_estimates_keep_the_declared_order(name):
+    """Not the alphabet's: trap T39."""
     logged, draws, _ = healthy()
     found = evaluate(name, logged, draws, OPTIONS)
     assert tuple(found.estimates) == tuple(found.n_used) == logged.policies == ("better", "clone", "worse")
@@ -73,6 +80,7 @@ def test_estimates_keep_the_declared_order(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_order_of_rows_changes_nothing_but_the_order(name):
+    """Labels, weights and draws move with their row: trap T16."""
     logged, draws, _ = healthy()
     order = np.random.default_rng(5).permutation(len(logged.prompt_id))
     there = evaluate(name, logged, draws, OPTIONS).estimates["better"]
@@ -83,11 +91,11 @@ def test_order_of_rows_changes_nothing_but_the_order(name):
     assert back.influence == pytest.approx(there.influence[order], abs=1e-9)
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("name", NORMALISED + ROBUST)
 def test_a_constant_on_the_log_ratios_changes_nothing(name):
-    logged, _, _ = healthy()
-    there = evaluate(name, logged, None, OPTIONS).estimates["better"]
-    back = evaluate(name, replace(logged, log_ratio=logged.log_ratio + 400), None, OPTIONS).estimates["better"]
+    logged, draws, _ = healthy()
+    there = evaluate(name, logged, draws, OPTIONS).estimates["better"]
+    back = evaluate(name, replace(logged, log_ratio=logged.log_ratio + 400), draws, OPTIONS).estimates["better"]
     assert (back.value, back.se) == pytest.approx((there.value, there.se), abs=1e-10)
 
 
@@ -157,12 +165,23 @@ def test_the_jackknife_fits_the_weights_again():
     logged, _, _ = healthy()
     found = evaluate("calibrated-ips", logged, None, OPTIONS)
     n = len(logged.prompt_id)
-    inner, outer = (deal(logged.prompt_id, np.ones(n, bool), 5, seed) for seed in (42, 42 + OUTER_SEED))
-    data, no_draws = PolicyData(logged.log_ratio[:, 0], inner, outer), np.empty((n, 0))
+    fold = Prompts.of(logged.prompt_id, 42).deal(np.ones(n, bool), 5, salt=ROWS)
+    nothing = np.empty((n, 0))
     for k, calibrator in enumerate(found.calibration.jackknife):
         reward = calibrator(logged.judge_score)
-        rewards = Rewards(reward, reward, reward, no_draws, no_draws)
-        expected = estimators.get("calibrated-ips").estimate(data, rewards, OPTIONS).value
+        sample = Sample(
+            log_ratio=logged.log_ratio[:, 0],
+            fold=fold,
+            label=logged.oracle_label,
+            reward=reward,
+            held_out=reward,
+            index=reward,
+            fresh=nothing,
+            fresh_held_out=nothing,
+            fresh_label=nothing,
+            weight_variance=OPTIONS.weight_variance,
+        )
+        expected = estimators.get("calibrated-ips").estimate(sample, OPTIONS).value
         assert found.estimates["better"].jackknife[k] == pytest.approx(expected, abs=1e-12)
 
 
@@ -210,9 +229,9 @@ def test_unscored_rows_are_left_out_for_that_policy_alone(name):
     assert np.isnan(found.weights["better"].raw[::4]).all()
     alone = evaluate(name, take(logged, np.flatnonzero(~np.isnan(log_ratio[:, 0]))), None, OPTIONS).estimates["better"]
     # Folds of all prompts and of those that are scored differ, and with them stabilised weights.
-    near = {"abs": 1e-3, "rel": 1e-2} if name == "calibrated-ips" else {"rel": 1e-12}
-    assert (better.value, better.se) == pytest.approx((alone.value, alone.se), **near)
-    assert (better.df, alone.df) == pytest.approx((299, 299))
+    near = {"abs": 1e-3, "rel": 5e-2} if name == "calibrated-ips" else {"rel": 1e-12}
+    assert (better.value, better.se, better.df) == pytest.approx((alone.value, alone.se, alone.df), **near)
+    assert better.df <= 299
 
 
 def test_missing_draws_are_left_out_row_by_row():
@@ -243,6 +262,7 @@ def test_no_overlap_gives_no_number(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_six_labels_are_enough_for_a_finite_answer(name):
+    """No fold is empty: trap T30."""
     logged, draws, _ = healthy(n=60, coverage=0.1)
     for estimate in evaluate(name, logged, draws, OPTIONS).estimates.values():
         assert np.isfinite([estimate.value, estimate.se, *estimate.interval()]).all()
@@ -251,11 +271,60 @@ def test_six_labels_are_enough_for_a_finite_answer(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_the_seed_deals_the_folds(name):
+    """Another seed, other folds; the same seed, the same: trap T40."""
     logged, draws, _ = healthy()
     one, two = (evaluate(name, logged, draws, Options(seed=seed)).estimates["better"] for seed in (1, 2))
     assert (one.jackknife != two.jackknife).any()
     again = evaluate(name, logged, draws, Options(seed=1)).estimates["better"]
     assert again.value == one.value and (again.jackknife == one.jackknife).all()
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_estimators_in_company_say_what_they_say_alone(name):
+    logged, draws, _ = healthy()
+    log_ratio = logged.log_ratio.copy()
+    log_ratio[:20, 0] = np.nan
+    logged = replace(logged, log_ratio=log_ratio)
+    alone = evaluate(name, logged, draws, OPTIONS)
+    company = evaluate_all(estimators.NAMES, logged, draws, OPTIONS)[name]
+    for policy in logged.policies:
+        one, other = alone.estimates[policy], company.estimates[policy]
+        assert (one.value, one.se, one.bias, one.df) == (other.value, other.se, other.bias, other.df)
+        assert (one.influence == other.influence).all() and (one.jackknife == other.jackknife).all()
+    assert alone.n_used == company.n_used
+    assert alone.base.value == company.base.value
+
+
+def test_ips_by_hand():
+    """The weights as they are: neither normalised nor cut, so that a constant on the log ratios scales the value."""
+    logged, _, _ = healthy(coverage=1.0)
+    weight = np.exp(logged.log_ratio[:, 0])
+    earned = weight * logged.oracle_label
+    found = evaluate("ips", logged, None, OPTIONS).estimates["better"]
+    assert found.value == pytest.approx(earned.mean(), abs=1e-12)
+    assert found.se == pytest.approx(earned.std(ddof=1) / np.sqrt(400), rel=1e-9)
+    twice = evaluate("ips", replace(logged, log_ratio=logged.log_ratio + np.log(2)), None, OPTIONS).estimates["better"]
+    assert (twice.value, twice.se) == pytest.approx((2 * found.value, 2 * found.se))
+    beyond = evaluate("ips", replace(logged, log_ratio=logged.log_ratio + 1e4), None, OPTIONS).estimates["better"]
+    assert np.isfinite(beyond.value)
+
+
+def test_the_means_of_normalised_weights_are_one_and_of_ips_need_not():
+    logged, draws, _ = healthy()
+    for name, found in evaluate_all(estimators.NAMES, logged, draws, OPTIONS).items():
+        raw, used = found.weights["better"].raw, found.weights["better"].stabilised
+        assert raw.mean() == pytest.approx(1)
+        assert (used.mean() == pytest.approx(1)) == (name != "ips")
+        assert estimators.normalised(name) == (name != "ips")
+
+
+def test_ten_thousand_rows_are_a_matter_of_seconds():
+    """Doubly robust, fresh draws and jackknife included, without a search for each row: trap T51."""
+    logged, draws, _ = healthy(n=10_000)
+    began = time.process_time()
+    found = evaluate("dr-cpo", logged, draws, OPTIONS)
+    assert time.process_time() - began < 5
+    assert found.n_used["better"] == 10_000
 
 
 def test_needs_are_checked_at_the_door():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arena_cje.estimation.folds import affordable, clusters, deal, rank_key
+from arena_cje.estimation.folds import Prompts, affordable, clusters, deal
 
 IDS = np.array([f"p{i}" for i in range(103)])
 CHOSEN = np.arange(103) % 4 == 0  # 26 of them
@@ -19,10 +19,10 @@ def test_chosen_prompts_are_dealt_evenly():
 
 
 def test_rank_in_the_order_of_the_key_decides():
-    fold = deal(IDS, CHOSEN, 5, seed=42)
-    ranked = sorted(IDS[CHOSEN], key=lambda name: rank_key(name, 42))
-    by_name = dict(zip(IDS, fold, strict=True))
-    assert [by_name[name] for name in ranked] == [rank % 5 for rank in range(len(ranked))]
+    prompts = Prompts.of(IDS, 42)
+    key, fold = prompts.keys[prompts.code], deal(IDS, CHOSEN, 5, seed=42)
+    ranked = np.flatnonzero(CHOSEN)[np.argsort(key[CHOSEN])]
+    assert fold[ranked].tolist() == [rank % 5 for rank in range(len(ranked))]
 
 
 def test_rows_of_a_prompt_share_its_fold():
@@ -46,12 +46,28 @@ def test_an_unchosen_prompt_keeps_its_fold_when_others_go():
 
 
 def test_folds_change_with_the_seed():
+    """A seed of the user's is a seed of the folds: trap T40."""
     assert (deal(IDS, CHOSEN, 5, seed=1) != deal(IDS, CHOSEN, 5, seed=2)).any()
 
 
 @pytest.mark.parametrize(("prompts", "folds"), [(4, 2), (5, 2), (6, 3), (9, 4), (10, 5), (39, 5), (1000, 5)])
 def test_few_labels_bear_few_folds(prompts, folds):
     assert affordable(5, prompts) == folds
+
+
+def test_another_salt_is_another_deal_that_is_as_even():
+    """What is fitted to logged rows must not share the folds of the oracle slice."""
+    prompts = Prompts.of(IDS, 42)
+    one, other = (prompts.deal(CHOSEN, 5, salt=salt) for salt in (0, 2))
+    assert 0.6 < np.mean(one != other) < 1
+    sizes = np.bincount(other[CHOSEN], minlength=5)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_a_key_belongs_to_its_prompt_in_every_table():
+    whole, part = Prompts.of(IDS, 7), Prompts.of(IDS[40:], 7)
+    assert (part.keys[part.code] == whole.keys[whole.code][40:]).all()
+    assert len(set(whole.keys.tolist())) == len(IDS)
 
 
 def test_clusters_are_prompts():

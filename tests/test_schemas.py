@@ -7,9 +7,22 @@ import pytest
 
 from arena_cje import files
 from arena_cje.errors import UserError
-from arena_cje.schemas import GRADES, LOGPROBS, PROMPTS, RESPONSES, SCORES, read_jsonl, write_jsonl
+from arena_cje.schemas import (
+    CALIBRATION,
+    DRAWS,
+    GRADES,
+    LOGGED,
+    LOGPROBS,
+    PROBES,
+    PROMPTS,
+    RESPONSES,
+    SCORES,
+    read_jsonl,
+    write_jsonl,
+)
 
-GRADE = {"prompt_id": "a", "draw_idx": 0, "score": 0.5, "reason": None, "reply": "5", "item": "h"}
+GRADE = {"prompt_id": "a", "draw_idx": 0, "score": 0.5, "reason": None, "reply": "5"}
+GRADE |= {"distribution": [[0.5, 1.0]], "choice_mass": 0.9, "item": "h"}
 SCORED = {
     "prompt_id": "a",
     "logprob": -3.5,
@@ -110,6 +123,18 @@ def test_columns_are_written_in_declared_order(tmp_path):
         (GRADES, GRADE | {"score": 1.01}, "score is 1.01, expected at most 1"),
         (GRADES, GRADE | {"score": math.nan}, "score is NaN"),
         (GRADES, GRADE | {"score": None}, "without a reason"),
+        (
+            LOGGED,
+            {"judge_score": 85},
+            "judge_score is 85, expected at most 1; declare the range of your data by `scale`",
+        ),
+        (DRAWS, {"judge_distribution": [0.5]}, r"elements of type float, expected a list of \[score, mass\] pairs"),
+        (PROBES, {"draw_idx": -1}, "draw_idx is -1, expected at least 0"),
+        (
+            CALIBRATION,
+            {"judge_scores": [0.5, "high"]},
+            "judge_scores has elements of type str, expected a list of numbers",
+        ),
         (LOGPROBS, SCORED | {"logprob": 0.1}, "logprob is 0.1, expected at most 0"),
         (LOGPROBS, SCORED | {"logprob": None}, "status 'ok', expected too_long"),
         (LOGPROBS, SCORED | {"logprob": -math.inf}, "status 'ok', expected outside_support"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -15,6 +17,7 @@ import pytest
 
 import arena_cje
 from arena_cje import schemas
+from arena_cje.labeling import golden_position
 from workflow_run import CONFIG, Run, copy_workflow, write_prompts
 
 SHARDS = ("0000", "0001", "0002")
@@ -255,6 +258,39 @@ def test_the_code_of_one_estimator_makes_its_estimates_stale(finished):
 def test_a_threshold_makes_the_estimates_stale(changed):
     changed.config["verdict"] = {"labels_caution": 20}
     assert changed.jobs() == ESTIMATES | {"all"}
+
+
+def test_a_variant_adds_its_estimates(changed):
+    changed.config["variants"] = {"hajek": {"estimator": "snips", "n_folds": 4}}
+    assert changed.jobs() == set()
+    assert changed.jobs("results/coverage_0.5/hajek.json") == {"estimate 0.5 hajek"}
+    changed.config["estimators"] = [*ESTIMATORS, "hajek"]
+    assert changed.jobs() == each("estimate", COVERAGES, ("hajek",)) | each("validate", COVERAGES) | {"all"}
+
+
+def test_labels_of_the_targets_are_bought_once_and_taken_over_by_the_truth(changed):
+    changed.config["oracle"] = {"target_labels": 0.25}
+    assert changed.jobs() == (
+        each("oracle", TARGETS, ("0.25", "1.0"), SHARDS)  # the truth starts from the share below it
+        | gathered("oracle", TARGETS, ("0.25", "1.0"))
+        | each("fresh_draws", COVERAGES, TARGETS)
+        | ANALYSIS
+    )
+
+
+def test_labels_of_the_targets_stand_in_their_fresh_draws(finished, tmp_path):
+    shutil.copytree(finished.directory, tmp_path / "run", symlinks=True)
+    run = Run(tmp_path / "run", copy.deepcopy(finished.config), root=finished.root)
+    run.config["oracle"] = {"target_labels": 0.25}
+    bought = Counter(run.journal_keys("oracle"))
+    run.snakemake("results/coverage_0.5/fresh_draws/other.jsonl", "results/oracle/other/coverage_1.0.jsonl")
+    assert Counter(run.journal_keys("oracle")) == bought
+    draws = schemas.read_jsonl(run.path("coverage_0.5/fresh_draws/other.jsonl"))
+    truth = {row["prompt_id"]: row["score"] for row in schemas.read_jsonl(run.path("oracle/other/coverage_1.0.jsonl"))}
+    labelled = [k for k, row in enumerate(draws) if row["oracle_label"] is not None]
+    assert labelled == [k for k in range(len(draws)) if golden_position(k, 0.25)]
+    assert [draws[k]["oracle_label"] for k in labelled] == [truth[draws[k]["prompt_id"]] for k in labelled]
+    assert 3 <= len(labelled) < len(draws)
 
 
 def test_the_seed_makes_everything_stale_but_the_model(changed):

@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 
 from arena_cje.diagnostics.overlap import describe, ess_share, mean_raw_weight, tail_index
+from arena_cje.estimation.isotonic import isotonic
 from arena_cje.estimation.records import Options
-from arena_cje.estimation.weights import capped_variance, clipped, hajek, mixture, simcal, smallest_on_simplex
+from arena_cje.estimation.weights import (
+    MANY_ROWS,
+    RESOLUTION,
+    candidates,
+    capped_variance,
+    clipped,
+    hajek,
+    mixture,
+    simcal,
+    smallest_on_simplex,
+)
 
 N = 600
 
@@ -18,11 +29,11 @@ def problem(seed: int = 0, shift: float = 0.8, style: float = 0.5):
     weight = hajek(shift * quality + style * noise)
     index = np.round(1 / (1 + np.exp(-quality)), 2)
     reward = np.clip(index + 0.1 * rng.standard_normal(N), 0, 1)
-    return weight, index, reward, rng.integers(0, 5, N), rng.integers(0, 5, N)
+    return weight, index, reward, rng.integers(0, 5, N)
 
 
-def stabilised(weight, index, reward, inner, outer, cap=1.0):
-    return simcal(weight, index, reward, inner, outer, cap=cap)[0]
+def stabilised(weight, index, reward, fold, cap=1.0):
+    return simcal(weight, index, reward, fold, cap=cap)[0]
 
 
 def test_hajek_is_mean_one_and_blind_to_a_constant():
@@ -32,6 +43,7 @@ def test_hajek_is_mean_one_and_blind_to_a_constant():
 
 
 def test_equal_policies_weigh_exactly_one():
+    """Equal log probabilities, equal policies: trap T23."""
     assert (hajek(np.zeros(7)) == 1).all()
 
 
@@ -41,6 +53,7 @@ def test_outside_the_support_weighs_nothing():
 
 
 def test_clipping_cuts_then_rescales():
+    """The greatest weight may exceed the clip after rescaling, as written: trap T47."""
     weight = np.array([8.0, 0.0, 0.0, 0.0])
     assert clipped(weight, np.inf) == pytest.approx(4 * weight / 8)
     assert clipped(np.array([3.0, 0.5, 0.5]), 1.0) == pytest.approx(np.array([1.0, 0.5, 0.5]) * 1.5)
@@ -72,44 +85,83 @@ def test_a_cap_that_does_not_bind_changes_nothing():
 
 
 def test_a_folds_weights_are_fitted_by_the_other_folds_and_average_to_one():
-    weight, index, reward, inner, outer = problem()
-    before = simcal(weight, index, reward, inner, outer, cap=np.inf)[1]
-    for fold in range(5):
-        held = outer == fold
-        assert before[held].mean() == pytest.approx(1)
-        moved = simcal(np.where(held, 9 * weight[::-1], weight), index, reward, inner, outer, cap=np.inf)[1]
-        assert moved[held] == pytest.approx(before[held], rel=1e-12)
-        assert moved[~held] != pytest.approx(before[~held], rel=1e-3)
+    weight, index, reward, fold = problem()
+    fitted, centre = candidates(weight, index, reward, fold)
+    for k in range(5):
+        held = fold == k
+        assert fitted[:, held].mean(axis=1) == pytest.approx(1)
+        moved, moved_centre = candidates(np.where(held, 9 * weight[::-1], weight), index, reward, fold)
+        assert moved[:, held] == pytest.approx(fitted[:, held], rel=1e-12)
+        assert moved_centre[:, held] == pytest.approx(centre[:, held], rel=1e-12)
+        assert moved[:, ~held] != pytest.approx(fitted[:, ~held], rel=1e-3)
+
+
+def test_candidates_by_hand():
+    """A rising fit by the other fold, read off by interpolation, mean one in its own fold."""
+    weight, index, reward, fold = problem()
+    fitted, centre = candidates(weight, index, reward, np.minimum(fold, 1))
+    held = fold == 0
+    by_hand = isotonic(index[~held], weight[~held])(index)
+    assert fitted[0, held] == pytest.approx(by_hand[held] / by_hand[held].mean())
+    assert centre[0, held] == pytest.approx(np.average(reward[~held], weights=by_hand[~held]))
 
 
 def test_simcal_of_ones_is_ones():
-    _, index, reward, inner, outer = problem()
-    assert stabilised(np.ones(N), index, reward, inner, outer) == pytest.approx(np.ones(N), abs=1e-12)
+    _, index, reward, fold = problem()
+    assert stabilised(np.ones(N), index, reward, fold) == pytest.approx(np.ones(N), abs=1e-12)
 
 
 def test_ties_in_the_index_get_equal_weights():
-    weight, index, reward, inner, outer = problem()
-    fitted = stabilised(weight, index, reward, inner, outer)
-    for fold in range(5):
-        for level in np.unique(index[outer == fold]):
-            assert np.ptp(fitted[(outer == fold) & (index == level)]) < 1e-12
+    """Rows that nothing tells apart weigh the same, whatever their order: trap T43."""
+    weight, index, reward, fold = problem()
+    fitted = stabilised(weight, index, reward, fold)
+    for k in range(5):
+        for level in np.unique(index[fold == k]):
+            assert np.ptp(fitted[(fold == k) & (index == level)]) < 1e-12
+
+
+def test_ties_get_equal_weights_among_many_rows_as_well():
+    """Beyond so many rows the index counts in steps, to about the same weights; trap T43 there too."""
+    rows = MANY_ROWS + 1
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 50, rows) / 50 + 1e-6 * rng.random(rows)  # less than half a step apart
+    weight = hajek(0.8 * index + 0.3 * rng.standard_normal(rows))
+    fold, reward = rng.integers(0, 5, rows), index
+    stepped = simcal(weight, index, reward, fold, cap=1.0)[0]
+    level = np.rint(index * RESOLUTION).astype(int)
+    for k in range(5):
+        held = fold == k
+        low, high = np.full(RESOLUTION + 2, np.inf), np.zeros(RESOLUTION + 2)
+        np.minimum.at(low, level[held], stepped[held])
+        np.maximum.at(high, level[held], stepped[held])
+        assert np.max(high[high > 0] - low[high > 0]) < 1e-12
+    assert len(np.unique(stepped)) <= 5 * 51
+    few = simcal(weight[:-1], np.round(index[:-1], 4), reward[:-1], fold[:-1], cap=1.0)[0]
+    assert stepped[:-1] == pytest.approx(few, rel=1e-3)
 
 
 @pytest.mark.parametrize(("shift", "direction"), [(0.8, 1), (-0.8, -1)])
 def test_weights_rise_and_fall_with_the_truth(shift, direction):
     """The direction is the target's, not the one that varies least."""
-    weight, index, reward, inner, outer = problem(shift=shift, style=0.0)
-    fitted = stabilised(weight, index, reward, inner, outer)
+    weight, index, reward, fold = problem(shift=shift, style=0.0)
+    fitted = stabilised(weight, index, reward, fold)
     assert direction * np.corrcoef(fitted, index)[0, 1] > 0.6
-    share = mixture(weight, index, reward, inner)
-    assert share[0 if direction > 0 else 1] > 0.8
+    found, centre = candidates(weight, index, reward, fold)
+    assert mixture(weight, found, reward, centre)[0 if direction > 0 else 1] > 0.8
 
 
-def test_the_mixture_is_blind_to_the_scale_of_rewards():
-    weight, index, reward, inner, _ = problem()
-    share = mixture(weight, index, reward, inner)
-    assert mixture(weight, index, reward + 3, inner) == pytest.approx(share, abs=1e-9)
-    assert mixture(weight, index, 10 * reward, inner) == pytest.approx(share, abs=1e-9)
+def shares(weight, index, reward, fold):
+    fitted, centre = candidates(weight, index, reward, fold)
+    return mixture(weight, fitted, reward, centre)
+
+
+def test_the_mixture_is_blind_to_the_origin_and_the_unit_of_rewards():
+    """A constant on the rewards, or ten times their unit, leaves the shares: trap T7, trap T46."""
+    weight, index, reward, fold = problem(shift=0.3)
+    share = shares(weight, index, reward, fold)
+    assert share.min() > 0.01  # both fits take part
+    assert shares(weight, index, reward + 3, fold) == pytest.approx(share, abs=1e-9)
+    assert shares(weight, index, 10 * reward, fold) == pytest.approx(share, abs=1e-9)
 
 
 def test_order_of_rows_does_not_matter():
@@ -120,15 +172,15 @@ def test_order_of_rows_does_not_matter():
 
 def test_few_rows_keep_their_raw_weights():
     weight = hajek(np.linspace(-0.5, 0.5, 8))
-    fitted = stabilised(weight, np.linspace(0, 1, 8), np.linspace(0, 1, 8), np.arange(8) % 5, np.arange(8) % 5)
+    fitted = stabilised(weight, np.linspace(0, 1, 8), np.linspace(0, 1, 8), np.arange(8) % 5)
     assert fitted == pytest.approx(weight)
 
 
 def test_one_row_with_all_the_weight_stays_finite():
-    _, index, reward, inner, outer = problem()
+    _, index, reward, fold = problem()
     weight = np.zeros(N)
     weight[0] = N
-    fitted = stabilised(weight, index, reward, inner, outer)
+    fitted = stabilised(weight, index, reward, fold)
     assert np.isfinite(fitted).all() and fitted.mean() == pytest.approx(1)
 
 
@@ -162,6 +214,7 @@ def test_tail_index_recovers_a_pareto():
 
 
 def test_tail_index_knows_when_it_does_not_know():
+    """With 96 % of the weights zero there is no tail to look at: unknown, not infinite; trap T20."""
     mostly_zero = np.zeros(1000)
     mostly_zero[:40] = 25
     assert np.isnan(tail_index(mostly_zero))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -19,17 +19,17 @@ def fully_labelled(world: World) -> World:
 
 def take(logged: Logged, rows: np.ndarray) -> Logged:
     """The logged rows at these positions, in this order."""
-    return replace(
-        logged,
-        prompt_id=logged.prompt_id[rows],
-        log_ratio=logged.log_ratio[rows],
-        judge_score=logged.judge_score[rows],
-        oracle_label=logged.oracle_label[rows],
-    )
+    return _rows(logged, rows)
 
 
 def take_draws(draws: dict[str, Draws], rows: np.ndarray) -> dict[str, Draws]:
-    return {p: Draws(p, d.judge_score[rows], d.oracle_label[rows]) for p, d in draws.items()}
+    return {policy: _rows(of_policy, rows) for policy, of_policy in draws.items()}
+
+
+def _rows(record, rows: np.ndarray):
+    """Every array of a record has a row for each logged response."""
+    values = {part.name: getattr(record, part.name) for part in fields(record)}
+    return replace(record, **{name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)})
 
 
 def healthy(n: int = 400, seed: int = 0, **changes) -> tuple[Logged, dict[str, Draws], dict[str, float]]:
