@@ -1,0 +1,201 @@
+"""Estimators in worlds whose truth is known: how often published intervals cover, and what is refused.
+
+A cell is a case (a world, and what the analysis is given), a sample size and a share of labels. What an estimator claims
+of a target there is one of four kinds:
+
+    sound      the data carry the claim: intervals must cover, and refusals are mistakes
+    thin       few rows or labels stand behind it: it may be refused, but what is published must cover
+    unsound    it is wrong and the data show it: publishing it is the mistake
+    unseen     it is wrong and nothing in the data shows it; it says `transport_unverified`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arena_cje import estimators
+from arena_cje.diagnostics.evidence import gather
+from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.diagnostics.verdict import judge
+from arena_cje.estimation.estimate import evaluate_all
+from arena_cje.estimation.records import Options
+from arena_cje.simulate import WORLDS, draw
+
+REPLICATES = 500
+CHUNK = 25  # replicates that a process takes at a time
+OWN_LABELS = 50
+
+WEIGHTED = tuple(name for name in estimators.NAMES if not estimators.needs_draws(name))
+LABEL_TERM = ("tr-cpo",)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A world and what the analysis is given of it."""
+
+    world: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_labels: int = 0
+    fault: str | None = None  # what is wrong with its claims: overlap, support, label, covariate
+
+    @property
+    def name(self) -> str:
+        own = f" +{self.target_labels} labels" if self.target_labels else ""
+        return self.world + (" two-stage" if self.options else "") + own
+
+    def kind(self, estimator: str, policy: str) -> str:
+        """Which of the four kinds a claim is."""
+        mended = self.target_labels and estimator not in (*WEIGHTED, *LABEL_TERM)
+        if self.fault is None or mended:
+            return "sound"
+        if self.fault == "overlap":
+            return "thin" if estimator in (*WEIGHTED, *LABEL_TERM) else "sound"
+        if self.fault == "support":
+            return "unsound" if policy == "unhelpful" else "sound"
+        if self.fault == "covariate" and estimator in LABEL_TERM:
+            return "sound"
+        return "unsound" if self.target_labels else "unseen"
+
+
+TWO_STAGE = {"calibration": "two_stage", "covariates": ("style",)}
+CASES = (
+    Case("healthy"),
+    Case("nonlinear"),
+    Case("few_scores"),
+    Case("binary"),
+    Case("clustered"),
+    Case("judge_noise"),
+    Case("covariate_bias", TWO_STAGE),
+    Case("heavy_tails", fault="overlap"),
+    Case("poor_overlap", fault="overlap"),
+    Case("no_transport", fault="support"),
+    Case("no_transport", target_labels=OWN_LABELS, fault="support"),
+    Case("no_transport_hidden", target_labels=OWN_LABELS, fault="label"),
+    Case("no_transport_hidden", fault="label"),
+    Case("covariate_bias", fault="covariate"),
+    Case("style_matters", fault="covariate"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One case at one sample size and share of labels."""
+
+    case: Case
+    n: int
+    share: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.name}, n={self.n}, {self.share:.0%}"
+
+    @property
+    def n_labels(self) -> int:
+        return round(self.share * len(np.unique(draw(WORLDS[self.case.world], self.n, 0)[0].prompt_id)))
+
+    @property
+    def file_name(self) -> str:
+        return self.name.replace(", ", "_").replace(" ", "-").replace("%", "") + ".json"
+
+
+Row = dict[str, Any]
+
+
+def replicate(cell: Cell, seed: int, names: Sequence[str] = estimators.NAMES) -> list[Row]:
+    """Every estimator on one draw of the world, one row an estimator and target."""
+    case, thresholds = cell.case, Thresholds()
+    world = replace(WORLDS[case.world], coverage=cell.share, target_labels=case.target_labels)
+    logged, draws, values = draw(world, cell.n, seed)
+    if not case.options:
+        logged, draws = replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
+    rows = []
+    for name, evaluation in evaluate_all(names, logged, draws, Options(seed=seed, **case.options)).items():
+        verdicts = judge(evaluation, logged, gather(evaluation, logged, draws, thresholds), thresholds)
+        for policy, estimate in evaluation.estimates.items():
+            low, high = estimate.interval()
+            truth = values[policy]
+            rows.append(
+                {
+                    "estimator": name,
+                    "policy": policy,
+                    "error": estimate.value - truth,
+                    "width": high - low,
+                    "covered": bool(low <= truth <= high),
+                    "far_off": bool(truth < low - estimate.se or truth > high + estimate.se),
+                    "level": verdicts[policy].level,
+                    "refused_for": [r.code for r in verdicts[policy].reasons if r.level == "refuse"],
+                }
+            )
+    return rows
+
+
+def replicates(cell: Cell, seeds: range) -> list[Row]:
+    """Rows of several draws."""
+    return [row for seed in seeds for row in replicate(cell, seed)]
+
+
+def summarise(cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    """One row an estimator and target: coverage of what is published, error, width, refusals."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["policy"], row["estimator"]), []).append(row)
+    return [_summary(cell, *key, group) for key, group in groups.items()]
+
+
+def _summary(cell: Cell, policy: str, estimator: str, rows: Sequence[Row]) -> Row:
+    published = [row for row in rows if row["level"] != "refuse"]
+    count = len(rows)
+    return {
+        "case": cell.case.name,
+        "n": cell.n,
+        "labels": cell.n_labels,
+        "share": cell.share,
+        "policy": policy,
+        "estimator": estimator,
+        "kind": cell.case.kind(estimator, policy),
+        "replicates": count,
+        "published": len(published),
+        "coverage": sum(row["covered"] for row in published) / len(published) if published else None,
+        "coverage_all": sum(row["covered"] for row in rows) / count,
+        "bias": float(np.mean([row["error"] for row in rows])),
+        "rmse": float(np.sqrt(np.mean([row["error"] ** 2 for row in rows]))),
+        "width": float(np.mean([row["width"] for row in rows])),
+        "refused": 1 - len(published) / count,
+        "wrong_published": sum(row["far_off"] for row in published) / count,
+    }
+
+
+def run_cell(cell: Cell, pool: Executor, folder: Path, *, n: int = REPLICATES) -> list[Row]:
+    """The summary of a cell: read again where it was finished before with this code, else computed."""
+    path = folder / cell.file_name
+    held = json.loads(path.read_text()) if path.exists() else {}
+    if held.get("replicates") == n and held.get("code") == code():
+        return held["rows"]
+    chunks = [range(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+    rows = [row for part in pool.map(partial(replicates, cell), chunks) for row in part]
+    summary = summarise(cell, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"replicates": n, "code": code(), "rows": summary}, indent=1) + "\n")
+    os.replace(part, path)
+    return summary
+
+
+def code() -> str:
+    """Hash of what the numbers depend on: a change there makes finished cells stale."""
+    from arena_cje.provenance import code_hash
+
+    return code_hash("arena_cje.diagnostics.verdict", "arena_cje.simulate", *_modules())
+
+
+def _modules() -> Iterator[str]:
+    return (estimators.get(name).__name__ for name in estimators.NAMES)

@@ -1,0 +1,131 @@
+"""What intervals and verdicts promise, in a few cells of the grid that `make bench ONLY=coverage` runs."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Executor, Future
+
+import numpy as np
+import pytest
+
+from arena_cje import estimators
+from benchmarks import _simulation as simulation
+from benchmarks import coverage
+from benchmarks._simulation import CASES, Case, Cell, replicates, run_cell, summarise
+
+FEW = 120  # replicates: a Monte Carlo error of .02
+
+
+def case(name: str) -> Case:
+    return next(one for one in CASES if one.name == name)
+
+
+def cell_of(name: str, n: int, share: float, count: int = FEW) -> dict[tuple[str, str], dict]:
+    cell = Cell(case(name), n, share)
+    return {(row["policy"], row["estimator"]): row for row in summarise(cell, replicates(cell, range(count)))}
+
+
+@pytest.mark.parametrize("name", ["healthy", "few_scores", "binary"])
+def test_sound_claims_are_published_and_cover(name):
+    for (policy, estimator), row in cell_of(name, 250, 0.25).items():
+        assert row["kind"] == "sound"
+        assert row["refused"] < 0.05, (policy, estimator)
+        assert row["coverage"] > 0.95 - 4 * np.sqrt(0.95 * 0.05 / FEW), (policy, estimator)
+
+
+def test_a_shift_out_of_the_labelled_support_is_refused_and_the_other_policy_is_not():
+    for (policy, estimator), row in cell_of("no_transport", 500, 0.25, 40).items():
+        assert row["refused"] == (1 if policy == "unhelpful" else 0), estimator
+        assert row["wrong_published"] == 0
+
+
+def test_fifty_labels_of_its_own_publish_the_policy_with_an_honest_interval():
+    found = cell_of("no_transport +50 labels", 500, 0.25)
+    for estimator in ("direct", "dr-cpo", "stacked-dr"):
+        row = found["unhelpful", estimator]
+        assert (row["kind"], row["refused"]) == ("sound", 0)
+        assert row["coverage"] > 0.87 and row["wrong_published"] < 0.03
+    assert found["unhelpful", "calibrated-ips"]["refused"] == 1
+
+
+def test_what_the_scores_hide_labels_of_its_own_show():
+    found = cell_of("no_transport_hidden +50 labels", 500, 0.25, 40)
+    for estimator in estimators.NAMES:
+        row = found["worse", estimator]
+        uses_them = estimators.needs_draws(estimator) and estimator != "tr-cpo"
+        assert row["kind"] == ("sound" if uses_them else "unsound")
+        assert row["refused"] == (0 if uses_them else 1), estimator
+    hidden = cell_of("no_transport_hidden", 500, 0.25, 10)
+    assert {row["kind"] for row in hidden.values()} == {"unseen"}
+    assert hidden["worse", "direct"]["wrong_published"] == 1
+
+
+def test_a_value_without_normalised_weights_is_refused_under_heavy_tails():
+    row = cell_of("heavy_tails", 1000, 0.25, 40)["better", "ips"]
+    assert row["refused"] > 0.9 and row["kind"] == "thin"
+
+
+class Here(Executor):
+    """Runs what it is given at once, and counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def submit(self, function, /, *args, **kwargs):
+        self.calls += 1
+        done: Future = Future()
+        done.set_result(function(*args, **kwargs))
+        return done
+
+
+def test_a_finished_cell_is_not_run_again_unless_the_code_has_changed(tmp_path, monkeypatch):
+    cell, here = Cell(case("healthy"), 250, 0.1), Here()
+    first = run_cell(cell, here, tmp_path, n=2)
+    assert here.calls == 1
+    assert run_cell(cell, here, tmp_path, n=2) == first and here.calls == 1
+    run_cell(cell, here, tmp_path, n=3)
+    assert here.calls == 2
+    monkeypatch.setattr(simulation, "code", lambda: "another")
+    run_cell(cell, here, tmp_path, n=3)
+    assert here.calls == 3
+    assert json.loads((tmp_path / cell.file_name).read_text())["code"] == "another"
+
+
+def row(**changes) -> dict:
+    return {
+        "case": "healthy", "n": 250, "labels": 62, "share": 0.25, "policy": "better", "estimator": "direct",
+        "kind": "sound", "replicates": 500, "published": 500, "coverage": 0.95, "refused": 0.0, "wrong_published": 0.0,
+    } | changes  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "promise"),
+    [
+        ({"coverage": 0.90}, "coverage below .93"),
+        ({"coverage": 0.99}, "coverage above .97"),
+        ({"coverage": 0.86, "labels": 25}, "coverage below .90"),
+        ({"kind": "unsound", "wrong_published": 0.02}, "wrong levels published"),
+        ({"refused": 0.06, "published": 470}, "sound claims refused"),
+    ],
+)
+def test_a_broken_promise_is_counted_and_named(changes, promise):
+    found = {result.name: result for result in coverage.promises([row(), row(**changes)])}
+    (broken,) = [name for name in found if name.startswith(promise)]
+    assert found[broken].value == 1 and "healthy n=250 25% better direct" in found[broken].detail
+    if not promise.startswith("coverage"):
+        assert sum(result.value for result in found.values() if result.value) == 1
+
+
+def test_monte_carlo_noise_is_no_broken_promise():
+    found = list(
+        coverage.promises([row(coverage=0.915), row(coverage=0.98), row(published=0, coverage=None, refused=0.0)])
+    )
+    assert [result.value for result in found[:3]] == [0, 0, 0]
+
+
+def test_the_whole_grid_is_run_when_it_is_asked_for(monkeypatch):
+    monkeypatch.setenv("FULL", "1")
+    assert len(coverage.cells()) == 12 * len(CASES)
+    monkeypatch.delenv("FULL")
+    assert {cell.case for cell in coverage.cells()} == set(CASES)
+    assert len({cell.file_name for cell in coverage.cells()}) == len(coverage.cells())
