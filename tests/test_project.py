@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from workflow_run import ROOT, SNAKEMAKE
 
@@ -32,6 +35,19 @@ def test_every_dependency_is_pinned():
     named = re.findall(r'^  "([\w-]+)>=', text, re.MULTILINE)
     assert named
     assert set(named) <= set(PINS)
+
+
+def test_what_dependencies_depend_on_is_pinned():
+    wanted, seen = [("arena-cje", "test")], set()
+    while wanted:
+        name, extra = wanted.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for needed in map(Requirement, metadata.requires(name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                wanted += [(canonicalize_name(needed.name), inner) for inner in ("", *needed.extras)]
+    assert {name for name, _ in seen} - {"arena-cje"} <= set(PINS)
 
 
 def test_every_rule_logs_and_has_an_environment():
