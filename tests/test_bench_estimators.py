@@ -50,7 +50,7 @@ def test_the_files_the_peer_reads_hold_the_arrays_that_are_evaluated(few, tmp_pa
 def test_without_the_peer_every_row_says_why(few, monkeypatch, tmp_path):
     monkeypatch.setenv(_peer.VARIABLE, str(tmp_path / "no-python"))
     rows = list(estimators.peer())
-    assert len(rows) == 4 + len(estimators.ROBUST) + 1 + len(estimators.OTHERS)
+    assert len(rows) == 4 + 2 * len(estimators.ROBUST) + len(estimators.OTHERS)
     for row in rows:
         assert row.value is None and row.met is None
         assert "no-python, which does not exist" in row.detail

@@ -11,6 +11,7 @@ from arena_cje.estimation.records import Options
 from arena_cje.estimation.weights import (
     MANY_ROWS,
     RESOLUTION,
+    Cells,
     candidates,
     capped_variance,
     clipped,
@@ -86,24 +87,39 @@ def test_a_cap_that_does_not_bind_changes_nothing():
 
 def test_a_folds_weights_are_fitted_by_the_other_folds_and_average_to_one():
     weight, index, reward, fold = problem()
-    fitted, centre = candidates(weight, index, reward, fold)
+    cells = Cells.of(weight, index, reward, fold)
+    fitted, centre = candidates(cells)
     for k in range(5):
         held = fold == k
-        assert fitted[:, held].mean(axis=1) == pytest.approx(1)
-        moved, moved_centre = candidates(np.where(held, 9 * weight[::-1], weight), index, reward, fold)
-        assert moved[:, held] == pytest.approx(fitted[:, held], rel=1e-12)
-        assert moved_centre[:, held] == pytest.approx(centre[:, held], rel=1e-12)
-        assert moved[:, ~held] != pytest.approx(fitted[:, ~held], rel=1e-3)
+        assert np.average(fitted[:, :, k], axis=1, weights=cells.count[:, k]) == pytest.approx(1)
+        changed = Cells.of(np.where(held, 9 * weight[::-1], weight), index, reward, fold)
+        moved, _ = candidates(changed)
+        assert moved[:, :, k] == pytest.approx(fitted[:, :, k], rel=1e-12)
+        assert np.delete(moved, k, axis=2) != pytest.approx(np.delete(fitted, k, axis=2), rel=1e-3)
 
 
 def test_candidates_by_hand():
     """A rising fit by the other fold, read off by interpolation, mean one in its own fold."""
     weight, index, reward, fold = problem()
-    fitted, centre = candidates(weight, index, reward, np.minimum(fold, 1))
+    cells = Cells.of(weight, index, reward, np.minimum(fold, 1))
+    fitted, centre = candidates(cells)
     held = fold == 0
     by_hand = isotonic(index[~held], weight[~held])(index)
-    assert fitted[0, held] == pytest.approx(by_hand[held] / by_hand[held].mean())
-    assert centre[0, held] == pytest.approx(np.average(reward[~held], weights=by_hand[~held]))
+    assert fitted[0].ravel()[cells.cell[held]] == pytest.approx(by_hand[held] / by_hand[held].mean())
+    typical = np.average(reward, weights=weight)
+    assert centre[0, 0] == pytest.approx(np.average(reward[~held] - typical, weights=by_hand[~held]))
+
+
+def test_cells_add_up_to_what_the_rows_say():
+    """Shares of the two fits from sums by cell are those from the rows themselves."""
+    weight, index, reward, fold = problem(shift=0.3)
+    cells = Cells.of(weight, index, reward, fold)
+    fitted, centre = candidates(cells)
+    rows = fitted.reshape(2, -1)[:, cells.cell]
+    influence = rows * (reward - np.average(reward, weights=weight) - centre[:, fold])
+    bias = np.mean(rows * (reward - np.average(reward, weights=weight)), axis=1)
+    by_hand = smallest_on_simplex(np.cov(influence) / N + np.outer(bias, bias))
+    assert mixture(cells, fitted, centre) == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_simcal_of_ones_is_ones():
@@ -146,13 +162,12 @@ def test_weights_rise_and_fall_with_the_truth(shift, direction):
     weight, index, reward, fold = problem(shift=shift, style=0.0)
     fitted = stabilised(weight, index, reward, fold)
     assert direction * np.corrcoef(fitted, index)[0, 1] > 0.6
-    found, centre = candidates(weight, index, reward, fold)
-    assert mixture(weight, found, reward, centre)[0 if direction > 0 else 1] > 0.8
+    assert shares(weight, index, reward, fold)[0 if direction > 0 else 1] > 0.8
 
 
 def shares(weight, index, reward, fold):
-    fitted, centre = candidates(weight, index, reward, fold)
-    return mixture(weight, fitted, reward, centre)
+    cells = Cells.of(weight, index, reward, fold)
+    return mixture(cells, *candidates(cells))
 
 
 def test_the_mixture_is_blind_to_the_origin_and_the_unit_of_rewards():

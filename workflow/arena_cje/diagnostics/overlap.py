@@ -132,7 +132,7 @@ def tail_index(weight: np.ndarray) -> float:
 
 def mean_raw_weight(log_ratio: np.ndarray, cluster: np.ndarray) -> tuple[float, float, float]:
     """Mean of exp(log ratio) over rows (n,), its standard error by prompt, and how many of them it lies from 1."""
-    if len(np.unique(cluster)) < 2:
+    if not len(cluster) or cluster.min() == cluster.max():
         return float("nan"), float("nan"), float("nan")
     # Work on weights divided by exp(shift): their squares overflow from 355 nats on.
     shift = max(float(log_ratio.max()), 0.0)

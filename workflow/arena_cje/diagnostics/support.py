@@ -85,9 +85,9 @@ def once_a_prompt(score: np.ndarray) -> np.ndarray:
 
 def _cells(score: np.ndarray) -> np.ndarray:
     """Cell of every score: the distinct scores if few, else equal bins of their range."""
-    distinct, code = np.unique(score, return_inverse=True)
+    distinct = np.unique(score)
     if len(distinct) <= MAX_DISTINCT:
-        return code.reshape(-1)
+        return np.searchsorted(distinct, score)
     inner_edges = np.linspace(distinct[0], distinct[-1], BINS + 1)[1:-1]
     return np.searchsorted(inner_edges, score, side="right")
 

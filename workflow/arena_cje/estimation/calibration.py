@@ -15,7 +15,7 @@ Barlow et al. (1972), "Statistical Inference under Order Restrictions"; cross-fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,22 @@ def rewards(calibrator: Calibrator, judged: Judged) -> np.ndarray:
     return np.sum(judged.mass * values, axis=-1)
 
 
+def rewards_by_each(calibrators: Sequence[Calibrator], judged: Judged) -> np.ndarray:
+    """Calibrated scores (k, ...) by each of k calibrators."""
+    found = np.empty((len(calibrators), *judged.points.shape[:-1]))
+    if judged.points.shape[-1] > 1 or judged.covariates.shape[-1]:
+        for row, calibrator in zip(found, calibrators, strict=True):
+            row[...] = rewards(calibrator, judged)
+        return found
+    # A curve is read off at rising points several times as fast.
+    score = judged.points.reshape(-1)
+    order = np.argsort(score)
+    none = np.empty((len(score), 0))
+    for row, calibrator in zip(found.reshape(len(calibrators), len(score)), calibrators, strict=True):
+        row[order] = calibrator(score[order], none)
+    return found
+
+
 def calibrate(judged: Judged, label: np.ndarray, mode: str, weight: np.ndarray | None = None) -> Calibrator:
     """Fit labels (l,) on what the judge says of their responses; weights (l,) make some count more."""
     points = judged.points.shape[-1]
@@ -65,6 +81,7 @@ class Calibration:
     """The calibrator, its cross-fitted versions and its delete-one-fold versions, from one oracle slice of l responses."""
 
     slice: Labelled
+    prompts: Prompts  # of the logged rows, then of what was brought along
     slice_fold: np.ndarray  # (l,) cross-fitting fold of the labelled responses
     fold: np.ndarray  # (n,) cross-fitting fold of every logged row
     mode: str  # monotone, two_stage, or none where judge scores are taken as they are
@@ -86,11 +103,8 @@ class Calibration:
 
     def held_out(self, judged: Judged, fold: np.ndarray) -> np.ndarray:
         """Calibrated scores of responses with leading shape (u,) or (u, m), by calibrators that did not see the fold (u,)."""
-        unknown = set(np.unique(fold)) - set(range(len(self.cross_fitted)))
-        if unknown:
-            raise ValueError(
-                f"no calibrator was fitted without fold {min(unknown)}; there are {len(self.cross_fitted)}"
-            )
+        if len(fold) and fold.max() >= len(self.cross_fitted):
+            raise ValueError(f"no calibrator was fitted without fold {fold.max()}; there are {len(self.cross_fitted)}")
         reward = np.empty(judged.points.shape[:-1])
         for k, calibrator in enumerate(self.cross_fitted):
             reward[fold == k] = rewards(calibrator, judged[fold == k])
@@ -113,14 +127,14 @@ def oracle_slice(logged: Logged, beside: Labelled | None = None) -> Labelled:
 def fit(logged: Logged, options: Options, beside: Labelled | None = None) -> Calibration:
     """Calibrate on the oracle slice: the labelled logged rows, and labelled responses beside them."""
     known = oracle_slice(logged, beside)
-    n, count = len(logged.prompt_id), len(known.oracle_label)
-    prompts = Prompts.of(np.concatenate([logged.prompt_id, known.prompt_id]), options.seed)
-    in_slice = np.arange(n + count) >= n
-    n_prompts = len(np.unique(prompts.code[n:]))
+    n, beyond = len(logged.prompt_id), beside.prompt_id if beside else np.empty(0, dtype=str)
+    prompts = Prompts.of(np.concatenate([logged.prompt_id, beyond]) if len(beyond) else logged.prompt_id, options.seed)
+    in_slice = np.concatenate([logged.labelled, np.ones(len(beyond), dtype=bool)])
+    n_prompts = len(np.unique(prompts.code[in_slice]))
     if options.rewards == "judge":
         fold = prompts.deal(in_slice, options.n_folds)
         kept = (as_they_are,) * options.n_folds
-        return Calibration(known, fold[n:], fold[:n], "none", as_they_are, kept, (), options.n_folds)
+        return Calibration(known, prompts, fold[in_slice], fold[:n], "none", as_they_are, kept, (), options.n_folds)
     if n_prompts < MIN_LABELLED_PROMPTS:
         mend = (
             "raise the oracle coverage or the number of prompts"
@@ -132,8 +146,9 @@ def fit(logged: Logged, options: Options, beside: Labelled | None = None) -> Cal
             f"{len(np.unique(logged.prompt_id))}; {mend}"
         )
     fold = prompts.deal(in_slice, affordable(options.n_folds, n_prompts))
-    left_out = prompts.deal(in_slice, affordable(options.jackknife_folds, n_prompts), salt=JACKKNIFE)[n:]
-    mode, choice = _mode(known, fold[n:], options.calibration)
+    left_out = prompts.deal(in_slice, affordable(options.jackknife_folds, n_prompts), salt=JACKKNIFE)
+    left_out = left_out[in_slice]
+    mode, choice = _mode(known, fold[in_slice], options.calibration)
 
     def without(folds: np.ndarray) -> tuple[Calibrator, ...]:
         kept = [folds != k for k in range(folds.max() + 1)]
@@ -141,11 +156,12 @@ def fit(logged: Logged, options: Options, beside: Labelled | None = None) -> Cal
 
     return Calibration(
         slice=known,
-        slice_fold=fold[n:],
+        prompts=prompts,
+        slice_fold=fold[in_slice],
         fold=fold[:n],
         mode=mode,
         full=calibrate(known.judged, known.oracle_label, mode),
-        cross_fitted=without(fold[n:]),
+        cross_fitted=without(fold[in_slice]),
         jackknife=without(left_out),
         n_folds_wanted=options.n_folds,
         choice=choice,

@@ -18,8 +18,7 @@ from arena_cje import estimators
 from arena_cje.errors import UserError
 from arena_cje.estimation import bootstrap
 from arena_cje.estimation import calibration as calibrating
-from arena_cje.estimation.calibration import Calibration, rewards
-from arena_cje.estimation.folds import Prompts
+from arena_cje.estimation.calibration import Calibration, rewards, rewards_by_each
 from arena_cje.estimation.records import (
     Draws,
     Estimate,
@@ -82,6 +81,7 @@ class _Fresh:
     label: np.ndarray  # (n, m)
     reward: np.ndarray  # (n, m)
     held_out: np.ndarray  # (n, m)
+    without: np.ndarray  # (K, n, m) calibrated scores without each jackknife fold
 
 
 def evaluate(
@@ -163,18 +163,18 @@ def check_needs(name: str, module: ModuleType, logged: Logged, draws: Mapping[st
 
 def _prepare(logged: Logged, options: Options, beside: Labelled | None) -> _Problem:
     fitted = calibrating.fit(logged, options, beside)
-    prompts = Prompts.of(logged.prompt_id, options.seed)
-    everyone = np.ones(len(logged.prompt_id), dtype=bool)
+    n = len(logged.prompt_id)
+    everyone = np.arange(len(fitted.prompts.code)) < n
     judged = logged.judged
     return _Problem(
         logged,
         options,
         fitted,
-        prompts.code,
-        prompts.deal(everyone, options.n_folds, salt=ROWS),
+        fitted.prompts.code[:n],
+        fitted.prompts.deal(everyone, options.n_folds, salt=ROWS)[:n],
         rewards(fitted.full, judged),
         fitted.held_out(judged, fitted.fold),
-        np.array([rewards(calibrator, judged) for calibrator in fitted.jackknife]).reshape(-1, len(everyone)),
+        rewards_by_each(fitted.jackknife, judged),
     )
 
 
@@ -182,8 +182,8 @@ def _policy(
     problem: _Problem, modules: Mapping[str, ModuleType], log_ratio: np.ndarray, draws: Draws | None
 ) -> dict[str, tuple[Estimate, np.ndarray | None]]:
     """Estimates of one target policy, and the weights (n,) they used, NaN where a row was left out, by estimator."""
-    fresh = _fresh(problem, draws)
     none = _fresh(problem, None)
+    fresh = _fresh(problem, draws) if any(map(_wants_draws, modules.values())) else none
     usable = {name: _usable(module, log_ratio, fresh.judged) for name, module in modules.items()}
     found = {
         name: (_no_estimate(problem, used), None)
@@ -196,9 +196,13 @@ def _policy(
         used = usable[waiting[0]]
         alike = {name: modules[name] for name in waiting if np.array_equal(usable[name], used)}
         waiting = [name for name in waiting if name not in alike]
-        wants = any("fresh_score" in module.NEEDS for module in alike.values())
+        wants = any(map(_wants_draws, alike.values()))
         found |= _evaluated(problem, alike, log_ratio, fresh if wants else none, used)
     return {name: found[name] for name in modules}
+
+
+def _wants_draws(module: ModuleType) -> bool:
+    return "fresh_score" in module.NEEDS
 
 
 def _usable(module: ModuleType, log_ratio: np.ndarray, fresh: Judged) -> np.ndarray:
@@ -206,7 +210,7 @@ def _usable(module: ModuleType, log_ratio: np.ndarray, fresh: Judged) -> np.ndar
     used = np.ones(len(log_ratio), dtype=bool)
     if "log_ratio" in module.NEEDS:
         used &= ~np.isnan(log_ratio)
-    if "fresh_score" in module.NEEDS:
+    if _wants_draws(module):
         used &= ~np.isnan(fresh.score).all(axis=1)
     return used
 
@@ -243,7 +247,7 @@ def _asks_calibrator(problem: _Problem, module: ModuleType) -> bool:
     """With every row labelled, estimators that look at logged responses alone never ask the calibrator for a reward."""
     if problem.options.inference == "bootstrap":
         return False
-    return not problem.labels_are_rewards or "fresh_score" in module.NEEDS
+    return not problem.labels_are_rewards or _wants_draws(module)
 
 
 def _estimate(problem: _Problem, point: Point, jackknife: list[float], used: np.ndarray, fresh: _Fresh) -> Estimate:
@@ -277,7 +281,7 @@ def _sample(
         new, new_held_out = fresh.reward[rows], fresh.held_out[rows]
     else:
         reward = index = problem.without[without_fold][rows]
-        new = new_held_out = rewards(problem.calibration.jackknife[without_fold], fresh.judged[rows])
+        new = new_held_out = fresh.without[without_fold][rows]
     label, held_out = problem.logged.oracle_label[rows], index
     if problem.labels_are_rewards:
         reward = held_out = label
@@ -299,13 +303,20 @@ def _fresh(problem: _Problem, draws: Draws | None) -> _Fresh:
     n = len(problem.cluster)
     if draws is None:
         nothing = np.empty((n, 0))
-        return _Fresh(Judged.of(nothing), nothing, nothing, nothing)
+        without = np.empty((len(problem.without), n, 0))
+        return _Fresh(Judged.of(nothing), nothing, nothing, nothing, without)
     if len(draws.judge_score) != n:
         raise ValueError(
             f"fresh draws of {draws.policy!r} must be aligned with the {n} logged rows, got {len(draws.judge_score)}"
         )
     judged, fitted = draws.judged, problem.calibration
-    return _Fresh(judged, draws.oracle_label, rewards(fitted.full, judged), fitted.held_out(judged, fitted.fold))
+    return _Fresh(
+        judged,
+        draws.oracle_label,
+        rewards(fitted.full, judged),
+        fitted.held_out(judged, fitted.fold),
+        rewards_by_each(fitted.jackknife, judged),
+    )
 
 
 def _base(problem: _Problem, *, label_term: bool) -> Estimate:

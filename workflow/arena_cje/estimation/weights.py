@@ -18,6 +18,9 @@ alone, with folds inside folds.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
 from arena_cje.estimation.isotonic import pooled
@@ -73,56 +76,91 @@ def simcal(weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.n
 
     Monotone in `index` within every fold, whose fits are made by the other folds.
     """
-    fitted, centre = candidates(weight, index, reward, fold)  # (2, n), (2, n)
-    share = mixture(weight, fitted, reward, centre)  # (2,)
-    mixed = share @ fitted  # (n,)
+    cells = Cells.of(weight, index, reward, fold)
+    fitted, centre = candidates(cells)
+    share = mixture(cells, fitted, centre)  # (2,)
+    mixed = np.tensordot(share, fitted, 1).ravel()[cells.cell]  # (n,)
+    kept = ~cells.fitted[fold]
+    mixed[kept] = np.maximum(weight[kept], FLOOR)
     mixed /= mixed.mean()
     return np.stack([capped_variance(mixed, cap), mixed])
 
 
-def candidates(
-    weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rising and falling fits of the weights that did not see the row's fold, mean one in every fold, and the weighted
-    mean reward of the rows that they did see; both (2, n)."""
-    level, code = _levels(index)  # (b,), (n,)
-    folds = int(fold.max()) + 1
-    cell, shape = code * folds + fold, (len(level), folds)
-    count, total, earned = (
-        np.bincount(cell, weights=values, minlength=level.size * folds).reshape(shape)
-        for values in (None, weight, reward)
-    )  # (b, folds) each: rows, their weight, their reward
-    fitted = np.tile(np.maximum(weight, FLOOR), (2, 1))  # (2, n)
-    centre = np.broadcast_to(np.mean(weight * reward), fitted.shape).copy()
-    for k in range(folds):
-        held = fold == k
-        own = count[:, k]
-        train = count.sum(axis=1) - own  # (b,) rows
-        if train.sum() < MIN_TRAIN or own.sum() < MIN_HELD_OUT:
-            continue
-        seen = train > 0
-        rows, mean = train[seen], (total.sum(axis=1) - total[:, k])[seen] / train[seen]
-        gained = (earned.sum(axis=1) - earned[:, k])[seen]
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Rows summed by level of the index and by fold: nothing else tells their fitted weights apart."""
+
+    level: np.ndarray  # (b,) distinct values of the index, rising
+    cell: np.ndarray  # (n,) int, level times number of folds plus fold
+    count: np.ndarray  # (b, folds) rows
+    weight: np.ndarray  # (b, folds) sum of the raw weights
+    reward: np.ndarray  # (b, folds) sum of the rewards less their raw-weighted mean
+    square: np.ndarray  # (b, folds) sum of the squares of the same
+
+    @classmethod
+    def of(cls, weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray) -> Cells:
+        level, code = _levels(index)
+        folds = int(fold.max()) + 1
+        cell, size = code * folds + fold, len(level) * folds
+        total = weight.sum()
+        # Sums, not dot products, of long arrays: BLAS would wake all its threads for them.
+        centred = reward - ((weight * reward).sum() / total if total > 0 else reward.mean())
+        sums = (
+            np.bincount(cell, weights=values, minlength=size).reshape(-1, folds)
+            for values in (None, weight, centred, centred**2)
+        )
+        return cls(level, cell, *sums)
+
+    @cached_property
+    def fitted(self) -> np.ndarray:
+        """Folds (folds,) bool whose weights are fitted; too small ones, or with too little beside them, keep theirs."""
+        own = self.count.sum(axis=0)
+        return (own >= MIN_HELD_OUT) & (own.sum() - own >= MIN_TRAIN)
+
+
+def candidates(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+    """Rising and falling fits of the weights in every cell that did not see the cell's fold, mean one in every fold and
+    1 where there is no row, (2, b, folds); and the weighted mean reward of the rows that they did see, (2, folds)."""
+    fitted, centre = np.ones((2, *cells.count.shape)), np.zeros((2, cells.count.shape[1]))
+    beside = [part.sum(axis=1) for part in (cells.count, cells.weight, cells.reward)]
+    for k in np.flatnonzero(cells.fitted):
+        rows, total, earned = (
+            part - own[:, k] for part, own in zip(beside, (cells.count, cells.weight, cells.reward), strict=True)
+        )  # (b,) each, of the other folds
+        seen, own = np.flatnonzero(rows), np.flatnonzero(cells.count[:, k])
+        rows, mean, at = rows[seen], total[seen] / rows[seen], cells.level[seen]
         for c, increasing in enumerate((True, False)):
             fit = np.maximum(pooled(mean, rows, increasing=increasing), FLOOR)
-            predicted = np.interp(level, level[seen], fit)  # (b,)
-            fitted[c, held] = predicted[code[held]] * (own.sum() / (own @ predicted))
-            centre[c, held] = fit @ gained / (fit @ rows)
-    return fitted / fitted.mean(axis=1, keepdims=True), centre
+            predicted, held = np.interp(cells.level[own], at, fit), cells.count[own, k]
+            fitted[c, own, k] = predicted * (held.sum() / (held @ predicted))
+            centre[c, k] = fit @ earned[seen] / (fit @ rows)
+    return fitted, centre
 
 
-def mixture(weight: np.ndarray, fitted: np.ndarray, reward: np.ndarray, centre: np.ndarray) -> np.ndarray:
+def mixture(cells: Cells, fitted: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Shares (2,) of the rising and the falling fit: least squared error of the held-out weighted mean.
 
     The variance is that of the influence columns, the bias is measured against the raw-weighted mean. Variance alone
     would choose the flatter fit whenever the policies differ, that is the base policy's value. Neither part moves
     when a constant is added to the rewards.
     """
-    if not weight.any():
+    if not cells.weight.any() or not cells.fitted.any():
         return np.array([0.5, 0.5])
-    bias = np.mean(fitted * (reward - weight @ reward / weight.sum()), axis=1)  # (2,)
-    influence = fitted * (reward - centre)  # (2, n)
-    return smallest_on_simplex(np.cov(influence) / len(weight) + np.outer(bias, bias))
+    rows = cells.count[:, cells.fitted].sum()
+    fitted, centre = fitted[..., cells.fitted], centre[:, cells.fitted]
+    count, reward, square = (part[:, cells.fitted] for part in (cells.count, cells.reward, cells.square))
+    bias = np.sum(fitted * reward, axis=(1, 2)) / rows  # (2,)
+    # Influence columns w (r - centre), (2, rows), summed by cell.
+    total = np.sum(fitted * (reward - centre[:, None] * count), axis=(1, 2))  # (2,)
+    product = [
+        [
+            np.sum(fitted[c] * fitted[d] * (square - (centre[c] + centre[d]) * reward + centre[c] * centre[d] * count))
+            for d in (0, 1)
+        ]
+        for c in (0, 1)
+    ]
+    variance = (np.array(product) - np.outer(total, total) / rows) / (rows - 1)
+    return smallest_on_simplex(variance / rows + np.outer(bias, bias))
 
 
 def _levels(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -54,8 +54,8 @@ def fluctuation(reward: np.ndarray, predicted: np.ndarray, clever: np.ndarray) -
     start, step = _logit(predicted), 0.0
     for _ in range(STEPS):
         fitted = expit(start + step * clever)
-        score = float(clever @ (reward - fitted))
-        information = float(clever**2 @ (fitted * (1 - fitted)))
+        score = float((clever * (reward - fitted)).sum())
+        information = float((clever**2 * fitted * (1 - fitted)).sum())
         if information <= 0 or abs(score) <= SMALL * np.sqrt(information):
             break
         step += float(np.clip(score / information, -LARGEST, LARGEST))

@@ -87,7 +87,10 @@ def _cells(result: Result, policy: str) -> list[str]:
 
 
 def _number(value: Any, form: str = ".3f") -> str:
-    return "-" if value is None or math.isnan(value) else format(value, form)
+    if value is None or math.isnan(value):
+        return "-"
+    shown = format(value, form)
+    return shown.replace("-", "+" if "+" in form else "") if float(shown) == 0 else shown  # no -0.000
 
 
 def _line(cells: list[str], width: int) -> str:
