@@ -111,9 +111,17 @@ def test_a_large_shift_fails_even_with_few_probes(sign):
 def test_a_known_small_shift_passes_and_a_known_larger_one_fails():
     residual = np.resize([0.02, -0.02], 100)
     assert judged(residual + 0.03).status == "PASS"
-    assert judged(residual + 0.05).status == "INCONCLUSIVE"  # the margin itself lies inside the interval
+    assert judged(residual + 0.049).status == "INCONCLUSIVE"  # the margin itself lies inside the interval
     assert judged(residual + 0.07).status == "FAIL"
     assert judged(residual + 0.07, margin=0.1).status == "PASS"
+
+
+def test_a_shift_beyond_the_margin_that_is_not_zero_fails_before_it_is_known_to_be_beyond():
+    spread = np.resize([0.25, -0.25], 50)
+    fails, zero_inside = judged(spread + 0.11), judged(spread + 0.075)
+    assert fails.interval[0] < 0.05 < fails.delta and fails.status == "FAIL"
+    assert zero_inside.interval[0] > 0 and zero_inside.status == "INCONCLUSIVE"  # not zero at .05, but at SUSPICION
+    assert judged(spread + 0.11, margin=0.15).status == "INCONCLUSIVE"
 
 
 def test_nothing_to_check_with_is_not_checked():

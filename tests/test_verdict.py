@@ -87,8 +87,8 @@ def test_line_about_the_mean_weight(z, expected):
     [
         (0.5, 30, {}),
         (0.49, 30, {"unsupported_labels": "caution"}),
-        (0.25, 30, {"unsupported_labels": "caution"}),
-        (0.24, 30, {"unsupported_labels": "refuse"}),
+        (0.33, 30, {"unsupported_labels": "caution"}),
+        (0.32, 30, {"unsupported_labels": "refuse"}),
         (0.9, 29, {"few_effective_labels": "caution"}),
         (0.9, 9.9, {"few_effective_labels": "refuse"}),
         (float("nan"), float("nan"), {"unsupported_labels": "caution", "few_effective_labels": "caution"}),

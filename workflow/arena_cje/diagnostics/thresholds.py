@@ -27,8 +27,9 @@ class Thresholds:
     # Of the standard error without it: a bias of a quarter takes a 95 % interval to 94.3 % when it is not counted.
     cap_bias_caution: float = 0.25
     # Effective labels: sound policies of a labelled Arena data set lay at shares of .60-.997 and the unhelpful one at
-    # .005-.107 under 300 label masks at each of four coverages; below 10 labels sound ones are refused by chance.
-    label_share_refuse: float = 0.25
+    # .005-.107 under 300 label masks at each of four coverages; below 10 labels sound ones are refused by chance. In
+    # simulations with 50 to 62 labels sound policies lay above .31 in 98 % of draws, one without support below .31 in 99 %.
+    label_share_refuse: float = 0.33
     label_share_caution: float = 0.50
     effective_labels_refuse: float = 10.0
     effective_labels_caution: float = 30.0

@@ -3,8 +3,9 @@
     delta = mean_{labelled draws} (Y' - f^(-k)(S')),   interval at level 1 - alpha / number of audited policies
 
 Judged as an equivalence, so that few labels cannot pass: PASS when the interval lies inside +-margin and at least twenty
-effective prompts are labelled, FAIL when it lies wholly outside, INCONCLUSIVE otherwise, NOT_CHECKED without labels. The
-interval has the prompts' variance and the calibrator's, and is a t interval.
+effective prompts are labelled; FAIL when it lies wholly outside, or when delta itself does and is not zero at the level
+SUSPICION, which a calibration that holds meets with in three cases of a hundred; INCONCLUSIVE otherwise; NOT_CHECKED without
+labels. The interval has the prompts' variance and the calibrator's, and is a t interval.
 
 Schuirmann (1987), "A comparison of the two one-sided tests procedure and the power approach", Journal of
 Pharmacokinetics and Biopharmaceutics; Kish (1965), "Survey Sampling", for effective prompts.
@@ -22,6 +23,8 @@ from arena_cje.estimation.records import Draws, Estimate, Logged
 
 MIN_PROMPTS = 20  # effective ones, for a PASS
 ALPHA = 0.05
+# With the first condition alone, fifty labels let 2 to 7 % of values through that were .17 off; with both, about half a percent.
+SUSPICION = 0.03
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,10 @@ def audit(
     if label_term:
         found, against = found - label_shift(evaluation, logged, draws.policy), "the calibration with the label term"
     low, high = found.interval(ALPHA / family)
+    least, most = found.interval(SUSPICION / family)
     prompts = np.bincount(cluster, weights=labelled.sum(axis=1))
     effective = float(prompts.sum() ** 2 / np.sum(prompts**2))
-    if low > margin or high < -margin:
+    if low > margin or high < -margin or (abs(found.value) > margin and least * most > 0):
         status = "FAIL"
     elif -margin < low and high < margin and effective >= MIN_PROMPTS:
         status = "PASS"

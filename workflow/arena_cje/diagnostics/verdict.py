@@ -211,7 +211,12 @@ def audit_reasons(found: Audit) -> tuple[Reason, ...]:
     if found.status == "PASS":
         return (Reason("transport_passed", f"{text}: within {found.margin:g}"),)
     if found.status == "FAIL":
-        return (Reason("transport_failed", f"{text}: more than {found.margin:g} off", "refuse"),)
+        known = low > found.margin or high < -found.margin
+        return (
+            Reason(
+                "transport_failed", f"{text}: {'' if known else 'most likely '}more than {found.margin:g} off", "refuse"
+            ),
+        )
     return (Reason("transport_inconclusive", f"{text}: not known to be within {found.margin:g}", "caution"),)
 
 
