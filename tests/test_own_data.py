@@ -46,15 +46,15 @@ def write_world(folder: Path, n: int = 300) -> float:
     return truth
 
 
-def test_the_default_target_makes_every_estimate(tmp_path):
+def test_every_estimate_is_one_target(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1", "0.2"]})
-    said = run.snakemake()
+    said = run.snakemake("estimates")
     assert "calibrated-ips: 300 logged responses" in said
     made = {path.name for path in run.path("coverage_0.1").glob("*.json")}
     assert made == {f"{name}.json" for name in (*estimators.NAMES, "summary")}
     assert not run.path("coverage_0.1/validation.csv").exists()
-    assert "Nothing to be done" in run.snakemake()
+    assert "Nothing to be done" in run.snakemake("estimates")
 
 
 def test_the_workflow_writes_what_the_library_returns(tmp_path):
@@ -74,7 +74,7 @@ def test_the_workflow_writes_what_the_library_returns(tmp_path):
 def test_policies_may_stand_alone_without_draws(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "coverages": ["0.2"]})
-    run.snakemake()
+    run.snakemake("estimates")
     assert {path.name for path in run.path("coverage_0.2").glob("*ips.json")} == {
         "calibrated-ips.json",
         "ips.json",
@@ -144,7 +144,7 @@ def test_a_variant_is_its_estimator_with_other_options(tmp_path):
     write_world(tmp_path)
     variants = {"hajek": {"estimator": "snips", "n_folds": 3, "alpha": 0.2}}
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "variants": variants, "estimators": ["snips", "hajek"]})
-    run.snakemake()
+    run.snakemake("estimates")
     plain, other = (arena_cje.load(run.path(f"coverage_0.1/{name}.json")) for name in ("snips", "hajek"))
     called = arena_cje.analyze(tmp_path / "mine.jsonl", estimator="snips", oracle_coverage=0.1, n_folds=3, alpha=0.2)
     np.testing.assert_array_equal(other.confidence_intervals, called.confidence_intervals)

@@ -40,7 +40,7 @@ def gathered(stage: str, policies: tuple[str, ...], coverages: tuple[str, ...] =
 
 
 ESTIMATES = each("estimate", COVERAGES, ESTIMATORS) | each("validate", COVERAGES)
-ANALYSIS = each("assemble", COVERAGES) | ESTIMATES | {"all"}
+ANALYSIS = each("assemble", COVERAGES) | ESTIMATES | {"estimates"}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def finished(tmp_path_factory, tiny_model) -> Run:
     (run.directory / "tiny.gguf").symlink_to(tiny_model)
     write_prompts(run.directory / "prompts.jsonl", 40)
     (run.directory / "other.txt").write_text("Answer with other words.")
-    run.snakemake()
+    run.snakemake("estimates")
     return run
 
 
@@ -73,9 +73,14 @@ def edited(path: Path, before: str, after: str) -> Iterator[None]:
         path.write_text(text)
 
 
+def test_how_results_are_drawn_makes_no_estimate_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/report/figures.py", "LEAST_SPAN = 0.2", "LEAST_SPAN = 0.3"):
+        assert finished.jobs("estimates") == set()
+
+
 def test_a_second_run_has_nothing_to_do(finished):
-    assert "Nothing to be done" in finished.snakemake()
-    assert finished.jobs() == set()
+    assert "Nothing to be done" in finished.snakemake("estimates")
+    assert finished.jobs("estimates") == set()
 
 
 def test_every_policy_has_its_own_numbers(finished):
@@ -100,21 +105,21 @@ def test_every_policy_has_its_own_numbers(finished):
 def test_touching_every_script_makes_nothing_stale(finished):
     for script in (finished.root / "workflow" / "scripts").glob("*.py"):
         script.touch()
-    assert finished.jobs() == set()
+    assert finished.jobs("estimates") == set()
 
 
 def test_keys_that_change_no_result_make_nothing_stale(changed):
     changed.config |= {"n_slots": 4, "model_slots": 1}
     changed.config["policies"]["cool"]["description"] = "a little colder"
     changed.config["models"]["smollm2"]["n_threads"] = 2
-    assert changed.jobs() == set()
+    assert changed.jobs("estimates") == set()
 
 
 def test_the_order_of_keys_makes_nothing_stale(changed):
     policies = changed.config["policies"]
     changed.config["policies"] = {name: dict(reversed(policies[name].items())) for name in reversed(policies)}
     changed.config = dict(reversed(changed.config.items()))
-    assert changed.jobs() == set()
+    assert changed.jobs("estimates") == set()
 
 
 def everything_of(shards: tuple[str, ...]) -> set[str]:
@@ -138,7 +143,7 @@ def everything_of(shards: tuple[str, ...]) -> set[str]:
 
 def test_more_prompts_make_their_shard_and_the_joins(changed):
     changed.config["n_prompts"] = 32
-    assert changed.jobs() == everything_of(("0003",))
+    assert changed.jobs("estimates") == everything_of(("0003",))
 
 
 def test_another_coverage_buys_its_labels_and_analyses_them(changed):
@@ -150,25 +155,25 @@ def test_another_coverage_buys_its_labels_and_analyses_them(changed):
 
 def test_a_listed_coverage_adds_its_own_jobs_and_the_step_above_it(changed):
     changed.config["coverages"] = [*COVERAGES, "0.75"]
-    assert changed.jobs() == (
+    assert changed.jobs("estimates") == (
         each("oracle", ("base",), ("0.75", "1.0"), SHARDS)
         | gathered("oracle", ("base",), ("0.75", "1.0"))
         | each("assemble", ("0.75",))
         | each("fresh_draws", ("0.75",), TARGETS)
         | each("estimate", ("0.75",), ESTIMATORS)
         | each("validate", (*COVERAGES, "0.75"))
-        | {"all"}
+        | {"estimates"}
     )
 
 
 def test_a_comment_in_the_scorer_makes_nothing_stale(finished):
     with edited(finished.root / "workflow/arena_cje/llama/scorer.py", r"VERSION = \d+", r"\g<0>  # a remark"):
-        assert finished.jobs() == set()
+        assert finished.jobs("estimates") == set()
 
 
 def test_the_version_of_the_scorer_makes_what_it_scored_stale(finished):
     with edited(finished.root / "workflow/arena_cje/llama/scorer.py", r"VERSION = \d+", r"\g<0>0"):
-        assert finished.jobs() == (
+        assert finished.jobs("estimates") == (
             each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
             | each("gather_logprobs", POLICIES)
             | each("judge", POLICIES, SHARDS)  # this judge reads likelihoods
@@ -198,17 +203,17 @@ def joins_of_a_new_policy(name: str) -> set[str]:
 def test_a_policy_in_a_new_context_adds_its_scores(changed):
     (changed.directory / "third.txt").write_text("A third way.")
     changed.config["policies"]["third"] = {"like": "base", "system_prompt": "third.txt"}
-    assert changed.jobs() == joins_of_a_new_policy("third") | each("score", ("smollm2-third",), SHARDS)
+    assert changed.jobs("estimates") == joins_of_a_new_policy("third") | each("score", ("smollm2-third",), SHARDS)
 
 
 def test_a_policy_with_the_sampling_of_the_base_adds_no_scores(changed):
     changed.config["policies"]["twin"] = {"like": "base"}
-    assert changed.jobs() == joins_of_a_new_policy("twin")
+    assert changed.jobs("estimates") == joins_of_a_new_policy("twin")
 
 
 def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
     changed.config["policies"]["warm"] = {"like": "base", "temperature": 1.1}
-    assert changed.jobs() == (
+    assert changed.jobs("estimates") == (
         joins_of_a_new_policy("warm")
         | each("score", ("smollm2-helpful",), SHARDS)
         | each("gather_logprobs", ("base", "clone", "cool"))
@@ -219,12 +224,12 @@ def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
 
 def test_a_removed_policy_makes_only_the_joins_stale(changed):
     del changed.config["policies"]["other"]
-    assert changed.jobs() == ANALYSIS
+    assert changed.jobs("estimates") == ANALYSIS
 
 
 def test_the_text_of_a_rubric_makes_its_grades_stale(finished):
     with edited(finished.root / "resources/judges/likelihood.yaml", "temperature: 1.0", "temperature: 0.9"):
-        assert finished.jobs() == (
+        assert finished.jobs("estimates") == (
             each("judge", POLICIES, SHARDS)
             | gathered("judge", POLICIES)
             | each("fresh_draws", COVERAGES, TARGETS)
@@ -234,7 +239,7 @@ def test_the_text_of_a_rubric_makes_its_grades_stale(finished):
 
 def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
     with edited(finished.directory / "other.txt", "other", "very other"):
-        assert finished.jobs() == (
+        assert finished.jobs("estimates") == (
             each("generate", ("other",), SHARDS)
             | each("score", ("smollm2-other",), SHARDS)
             | each("judge", ("other",), SHARDS)
@@ -252,25 +257,25 @@ def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
 
 def test_the_code_of_one_estimator_makes_its_estimates_stale(finished):
     with edited(finished.root / "workflow/arena_cje/estimators/snips.py", r"\Z", "\n# a remark\n"):
-        assert finished.jobs() == each("estimate", COVERAGES, ("snips",)) | each("validate", COVERAGES) | {"all"}
+        assert finished.jobs("estimates") == each("estimate", COVERAGES, ("snips",)) | each("validate", COVERAGES) | {"estimates"}
 
 
 def test_a_threshold_makes_the_estimates_stale(changed):
     changed.config["verdict"] = {"labels_caution": 20}
-    assert changed.jobs() == ESTIMATES | {"all"}
+    assert changed.jobs("estimates") == ESTIMATES | {"estimates"}
 
 
 def test_a_variant_adds_its_estimates(changed):
     changed.config["variants"] = {"hajek": {"estimator": "snips", "n_folds": 4}}
-    assert changed.jobs() == set()
+    assert changed.jobs("estimates") == set()
     assert changed.jobs("results/coverage_0.5/hajek.json") == {"estimate 0.5 hajek"}
     changed.config["estimators"] = [*ESTIMATORS, "hajek"]
-    assert changed.jobs() == each("estimate", COVERAGES, ("hajek",)) | each("validate", COVERAGES) | {"all"}
+    assert changed.jobs("estimates") == each("estimate", COVERAGES, ("hajek",)) | each("validate", COVERAGES) | {"estimates"}
 
 
 def test_labels_of_the_targets_are_bought_once_and_taken_over_by_the_truth(changed):
     changed.config["oracle"] = {"target_labels": 0.25}
-    assert changed.jobs() == (
+    assert changed.jobs("estimates") == (
         each("oracle", TARGETS, ("0.25", "1.0"), SHARDS)  # the truth starts from the share below it
         | gathered("oracle", TARGETS, ("0.25", "1.0"))
         | each("fresh_draws", COVERAGES, TARGETS)
@@ -295,7 +300,7 @@ def test_labels_of_the_targets_stand_in_their_fresh_draws(finished, tmp_path):
 
 def test_the_seed_makes_everything_stale_but_the_model(changed):
     changed.config["seed"] = 2
-    assert changed.jobs() == everything_of(SHARDS)
+    assert changed.jobs("estimates") == everything_of(SHARDS)
 
 
 def test_one_estimate_asks_for_no_more_than_it_needs(changed):

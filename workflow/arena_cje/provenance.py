@@ -34,7 +34,11 @@ def code_hash(*modules: str) -> str:
 
 
 def closure(*modules: str) -> set[Path]:
-    """Source files of the modules and of everything they import from this package, followed to the end."""
+    """Source files of the modules and of everything they import from this package, followed to the end.
+
+    From computing to showing nothing is followed: how a result is drawn (`report`) makes no number, so that a change
+    of a figure leaves the estimates as they are.
+    """
     found: set[Path] = set()
     waiting = [_source(module) for module in modules]
     while waiting:
@@ -42,8 +46,12 @@ def closure(*modules: str) -> set[Path]:
         if path is None or path in found:
             continue
         found.add(path)
-        waiting.extend(_imports(path))
+        waiting.extend(there for there in _imports(path) if _shows(path) or not _shows(there))
     return found
+
+
+def _shows(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE / "report")
 
 
 def _source(module: str) -> Path | None:

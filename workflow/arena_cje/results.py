@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arena_cje import results_schema
 from arena_cje.errors import UserError
 from arena_cje.estimation.folds import clusters
 from arena_cje.estimation.records import Estimate, Reason, Verdict
@@ -22,7 +23,13 @@ from arena_cje.files import json_text, read_json, replace, write_bytes, write_cs
 from arena_cje.report.tables import console_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import plotnine as p9
     import polars as pl
+
+    from arena_cje.cje_format import Source
+    from arena_cje.estimation.records import Logged
 
 SCHEMA_VERSION = 2
 WEIGHT_COLUMNS = ("ess_raw", "max_weight_raw", "effective_labels", "label_share")
@@ -152,8 +159,31 @@ class Result:
         rows = [_frame_row(self, policy) for policy in (*self.policies, self.base_policy)]
         return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
 
+    def plot_estimates(self, truth: Mapping[str, float] | None = None) -> p9.ggplot:
+        """Forest plot of the estimates, which shows itself in a notebook; truth by policy, where it is known."""
+        from arena_cje.report import notebook
+
+        return notebook.plot_estimates(self, truth)
+
+    def plot_weight_diagnostics(self, logged: Source | Logged) -> p9.ggplot:
+        """Histograms of the raw importance weights; logged: the data the result was made from."""
+        from arena_cje.report import notebook
+
+        return notebook.plot_weights(self, logged)
+
+    def diagnose_weights(self, logged: Source | Logged | None = None) -> dict[str, Any]:
+        """GOOD, WARNING or CRITICAL by policy, with figures and reasons (`WeightStatus`); logged tells what raw-ips clips."""
+        from arena_cje.report import notebook
+
+        return notebook.weight_status(self, logged)
+
     def __repr__(self) -> str:
         return console_table(self)
+
+    def _repr_html_(self) -> str:
+        from arena_cje.report import notebook
+
+        return notebook.html_table(self)
 
 
 def _frame_row(result: Result, policy: str) -> dict[str, Any]:
@@ -181,6 +211,7 @@ def write(result: Result, json_path: str | Path, csv_path: str | Path, influence
         raise UserError(
             f"{influence_path}: this result was loaded without its influence values; analyze the data again"
         )
+    results_schema.check(result.document, json_path)
     write_bytes(json_path, result.to_json().encode())
     write_csv(csv_path, result.to_frame())
     replace(influence_path, _influence_frame(result).write_parquet)

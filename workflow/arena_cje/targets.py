@@ -15,6 +15,21 @@ from arena_cje.relations import TAKEN
 COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 SUFFIXES = (".json", ".csv", ".influence.parquet")
+FIGURES = (
+    "policy_estimates",
+    "weight_distributions",
+    "calibration_curve",
+    "comparison_heatmap",
+    "judge_distributions",
+)
+EXPORTS = ("precomputed_sampler.jsonl", "stochastic_log.jsonl", "token_level_cje_results.json", "leaderboard.csv")
+COVERAGE_FILES = (
+    "cje_dataset.jsonl",
+    "summary.json",
+    "comparisons.json",
+    "comparisons.csv",
+    "diagnostics_dashboard.html",
+)
 TAKES_A_PATH = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 
@@ -35,7 +50,7 @@ def _check_target(target: str, config: Config) -> None:
     if SHARD.sub("0000", target) in known or brought or Path(target).is_file():
         return
     folder, file = os.path.split(target)
-    if os.path.basename(folder).startswith("coverage_") and file.endswith(SUFFIXES):
+    if _holds_estimates(folder) and file.endswith(SUFFIXES):
         _check_analysis(target, file.split(".")[0], config)
     _check_policy(target, config)
     raise UserError(f"{target}: there is no such target{nearest(target, known)}; the README has a table of them")
@@ -45,7 +60,10 @@ def _known(config: Config, *, coverage: str) -> set[str]:
     """Every target there is, with one coverage for all and one shard for all."""
     at = f"results/coverage_{coverage}"
     known = {f"{at}/{name}{suffix}" for name in config.analyses if config.can_run(name) for suffix in SUFFIXES}
-    known |= {f"{at}/{file}" for file in ("cje_dataset.jsonl", "summary.json")}
+    known |= {f"{at}/{file}" for file in COVERAGE_FILES}
+    known |= {f"{at}/plots/{figure}.png" for figure in FIGURES} | {"results/plots/sweep.png"}
+    known |= {f"results/export/coverage_{coverage}/{file}" for file in EXPORTS}
+    known |= {"results/export/results.csv", "results/export/results.parquet", "results/archive.zip"}
     if config.logged_data is not None:
         return known | ({f"{at}/calibration_data.jsonl"} if config.calibration_data else set())
     tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
@@ -90,7 +108,13 @@ def is_estimate(target: str) -> bool:
     """Is this target the results file of an estimator or a variant?"""
     folder, file = os.path.split(target)
     stem, suffix = os.path.splitext(file)
-    return os.path.basename(folder).startswith("coverage_") and suffix == ".json" and stem not in TAKEN
+    return _holds_estimates(folder) and suffix == ".json" and stem not in TAKEN
+
+
+def _holds_estimates(folder: str) -> bool:
+    """Is this results/coverage_{coverage}, and not the folder of that name under results/export?"""
+    above, name = os.path.split(folder)
+    return name.startswith("coverage_") and os.path.basename(above) != "export"
 
 
 def check_writable(results: Path) -> None:

@@ -20,6 +20,13 @@ def draws_for(w):
     return draw_files(w.coverage) if audited or "fresh_score" in module_of(w.estimator).NEEDS else []
 
 
+def draws_at_hand(coverage):
+    """Fresh draws that an estimator takes, that are labelled, or that were brought along: none are made to be looked at."""
+    taken = any("fresh_score" in module_of(name).NEEDS for name in ESTIMATORS)
+    given = CONFIG.logged_data is not None or CONFIG.oracle.target_coverage
+    return draw_files(coverage) if taken or given else []
+
+
 rule estimate:
     """Estimate policy values by {wildcards.estimator} at coverage {wildcards.coverage}"""
     input:
@@ -29,7 +36,13 @@ rule estimate:
         calibration=lambda w: calibration_file(w.coverage),
     output:
         json="results/coverage_{coverage}/{estimator}.json",
-        csv="results/coverage_{coverage}/{estimator}.csv",
+        csv=report(
+            "results/coverage_{coverage}/{estimator}.csv",
+            caption="../report/estimates.rst",
+            category="Tables",
+            subcategory="coverage {coverage}",
+            labels={"table": "{estimator}"},
+        ),
         influence="results/coverage_{coverage}/{estimator}.influence.parquet",
     log:
         "logs/estimate/coverage_{coverage}/{estimator}.log",

@@ -82,14 +82,35 @@ SYSTEM_PROMPTS = {
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
 
 
+def estimates_at(coverage, kind="json"):
+    """Results of the configured estimators at a coverage, or at several, the first estimator's first."""
+    return expand(f"results/coverage_{{coverage}}/{{name}}.{kind}", coverage=coverage, name=ESTIMATORS)
+
+
+def validation_at(coverage):
+    """Estimates beside the truth, where the configuration has it found out."""
+    known = CONFIG.logged_data is None and CONFIG.oracle.truth_coverage
+    return expand("results/coverage_{coverage}/validation.csv", coverage=coverage) if known else []
+
+
+def all_estimates():
+    """Targets of the whole experiment that are numbers."""
+    coverages = CONFIG.coverages
+    return estimates_at(coverages) + estimates_at(coverages, "csv") + validation_at(coverages)
+
+
 def all_results():
-    """Targets of the whole experiment."""
-    wanted = expand(
-        "results/coverage_{coverage}/{estimator}.{kind}",
-        coverage=CONFIG.coverages,
-        estimator=ESTIMATORS,
-        kind=["json", "csv"],
-    )
-    if CONFIG.logged_data is None and CONFIG.oracle.truth_coverage:
-        wanted += expand("results/coverage_{coverage}/validation.csv", coverage=CONFIG.coverages)
-    return wanted
+    """Targets of the whole experiment, but for the archive of them."""
+    if not ESTIMATORS:
+        return all_estimates()
+    at = lambda *files: expand("results/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=files)
+    exports = expand("results/export/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=targets.EXPORTS)
+    return [
+        *all_estimates(),
+        *at("comparisons.json", "comparisons.csv", "diagnostics_dashboard.html"),
+        *at(*(f"plots/{figure}.png" for figure in targets.FIGURES)),
+        "results/plots/sweep.png",
+        *exports,
+        "results/export/results.csv",
+        "results/export/results.parquet",
+    ]

@@ -5,9 +5,7 @@
 rule validate:
     """Hold the estimates at coverage {wildcards.coverage} against the truth"""
     input:
-        results=lambda w: expand(
-            "results/coverage_{coverage}/{estimator}.json", coverage=w.coverage, estimator=CONFIG.estimators
-        ),
+        results=lambda w: estimates_at(w.coverage),
         judge=expand("results/judge/{policy}.jsonl", policy=CONFIG.policies),
         oracle=expand(
             "results/oracle/{policy}/coverage_{truth}.jsonl",
@@ -15,7 +13,13 @@ rule validate:
             truth=CONFIG.oracle.truth_coverage,
         ),
     output:
-        "results/coverage_{coverage}/validation.csv",
+        report(
+            "results/coverage_{coverage}/validation.csv",
+            caption="../report/validation.rst",
+            category="Tables",
+            subcategory="coverage {coverage}",
+            labels={"table": "beside the truth"},
+        ),
     log:
         "logs/validate/coverage_{coverage}.log",
     conda:

@@ -1,7 +1,8 @@
 """A result as a table for the terminal.
 
-One row a policy, the base policy first, at most 116 columns wide. A refused policy shows no number; why it is refused
-stands below in a sentence, as does whatever calls for caution.
+One row a policy, the base policy first, at most 116 columns wide, and a second table of the importance weights where
+they are used. A refused policy shows no number; why it is refused stands below in a sentence, as does whatever calls
+for caution.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def console_table(result: Result) -> str:
     for row in rows:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
-    lines += _differences(result, width)
+    lines += _differences(result, width) + _weights(result)
     return "\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reasons(result)])
 
 
@@ -61,6 +62,16 @@ def _differences(result: Result, width: int) -> list[str]:
             f"{name:<{width}}  {_number(found['difference'], '+.3f'):>8}  {_number(found['se']):>6}  {interval:>16}"
         )
     return ["", f"minus {result.base_policy}", *rows] if rows else []
+
+
+def _weights(result: Result) -> list[str]:
+    """How good the importance weights are, where the estimator uses them."""
+    diagnostics = result.document["metadata"]["diagnostics"].values()
+    if all(found.get("ess") is None for found in diagnostics):
+        return []
+    from arena_cje.report.notebook import weight_table
+
+    return ["", "Importance weights, as they are before any cap", *weight_table(result).splitlines()]
 
 
 def _headline(result: Result) -> str:

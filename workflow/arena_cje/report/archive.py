@@ -1,0 +1,152 @@
+"""Everything of a run that people keep, in one zip file.
+
+Results, comparisons, figures, pages, exports, the configuration with all its defaults, what the results were made from,
+and how fast the jobs were; README.txt says what is what, SHA256SUMS holds the hashes (`sha256sum -c SHA256SUMS`). Equal
+content gives equal bytes: names are sorted, time stamps are fixed. Model weights, journals, prompts and responses before
+they are analysed, and whatever Snakemake keeps for itself stay behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from arena_cje import __version__
+from arena_cje.files import json_text, replace
+
+Content = bytes | Path
+
+FOLDER = "arena-cje"  # of all members, so that unpacking fills no foreign folder
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can tell
+PACKAGES = ("llama-cpp-python", "numpy", "polars", "scipy", "statsmodels")  # what numbers may depend on
+
+# The first pattern that fits says what a file is.
+MEANING = (
+    ("README.txt", "this list"),
+    ("SHA256SUMS", "hashes of all other files"),
+    ("configuration.yaml", "the configuration of the run with all its defaults, to be given as --configfile"),
+    ("configuration/*", "a text that the configuration names"),
+    ("provenance.json", "versions, models, parameters and data that the results were made from"),
+    ("throughput.tsv", "time, memory, items and tokens of each job that generated, scored or graded"),
+    ("*/plots/*", "figure"),
+    ("*/diagnostics_dashboard.html", "the results to look into, in a browser, without a network"),
+    ("*/summary.json", "what was analysed at this coverage, and what was dropped and why"),
+    ("*/validation.csv", "each estimate beside the truth"),
+    ("*/comparisons.*", "differences of all pairs of policies, and what the top rank rests on"),
+    ("*/precomputed_sampler.jsonl", "the analysed rows with their log probabilities in total"),
+    ("*/stochastic_log.jsonl", "the analysed rows with their log probabilities by token"),
+    ("*/token_level_cje_results.json", "values, p-values and guard rails of the first estimator"),
+    ("*/leaderboard.csv", "ranks of the published policies; refused ones last, without a number"),
+    ("export/results.*", "all results, one row a coverage, estimator and policy"),
+    ("*.influence.parquet", "influence of each row on each estimate, for differences between policies"),
+    ("coverage_*/*.json", "results of one estimator (arena_cje.load reads them)"),
+    ("coverage_*/*.csv", "the same as a table"),
+)
+
+
+def meaning(name: str) -> str:
+    """What a member is, by its name."""
+    return next((told for pattern, told in MEANING if fnmatch(name, pattern)), "another result")
+
+
+def members(
+    paths: Iterable[str | Path],
+    *,
+    root: Path,
+    configuration: Mapping[str, Any],
+    texts: Iterable[str | Path] = (),
+    throughput: Path | None = None,
+) -> dict[str, Content]:
+    """What goes into the archive, by name: files under `root` keep their place there.
+
+    texts are files that the configuration names; throughput is the folder of the jobs' benchmarks.
+    """
+    import yaml
+
+    kept: dict[str, Content] = {Path(path).relative_to(root).as_posix(): Path(path) for path in paths}
+    for path in texts:
+        kept[_free(Path(path), kept)] = Path(path)
+    shown = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True, width=120)
+    kept["configuration.yaml"] = shown.encode()
+    kept["provenance.json"] = json_text(provenance(paths)).encode()
+    if rows := gathered(throughput):
+        kept["throughput.tsv"] = rows.encode()
+    kept["README.txt"] = readme([*kept, "README.txt", "SHA256SUMS"]).encode()
+    return kept
+
+
+def _free(path: Path, taken: Mapping[str, Content]) -> str:
+    """A place for a text of the configuration; two files of one name stand side by side."""
+    names = [f"configuration/{path.name}", *(f"configuration/{k}-{path.name}" for k in range(2, len(taken) + 3))]
+    return next(name for name in names if name not in taken)
+
+
+def provenance(paths: Iterable[str | Path]) -> dict[str, Any]:
+    """Versions, and what each coverage's summary says it was made from."""
+    from arena_cje.files import read_json
+
+    summaries = [Path(path) for path in paths if Path(path).name == "summary.json"]
+    made_from = {path.parent.name: read_json(path).get("provenance", {}) for path in summaries}
+    packages = {name: found for name in PACKAGES if (found := _version(name))}
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"arena_cje": __version__, "python": python, "packages": packages, "made_from": made_from}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a job that only analyses may do without the engine
+        return None
+
+
+def gathered(folder: Path | None) -> str:
+    """The benchmarks of all jobs as one table, the job's name first; empty where there are none."""
+    tables = sorted(folder.rglob("*.tsv")) if folder is not None and folder.is_dir() else []
+    lines: list[str] = []
+    for path in tables:
+        header, *rows = path.read_text(encoding="utf-8").splitlines()
+        lines = lines or [f"job\t{header}"]
+        lines += [f"{path.relative_to(folder).with_suffix('').as_posix()}\t{row}" for row in rows]
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def readme(names: Iterable[str]) -> str:
+    """What the archive is, and what each of its files is."""
+    lines = [
+        "Results of a Causal Judge Evaluation, made by arena-cje.",
+        "",
+        "A policy that is refused has no published number: what was computed for it stands in fields that say so",
+        "(`refused`, `refused_estimate`), with the reasons. Model weights and journals of finished items are not here.",
+        "",
+        *(f"{name}\n    {meaning(name)}" for name in sorted(names)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write(path: str | Path, content: Mapping[str, Content]) -> None:
+    """The zip file, whole or not at all; equal content gives equal bytes."""
+
+    def fill(handle: Any) -> None:
+        sums = []
+        with zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+            for name in sorted(content):
+                held = content[name]
+                data = held.read_bytes() if isinstance(held, Path) else held
+                archive.writestr(_entry(name), data)
+                sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
+            archive.writestr(_entry("SHA256SUMS"), "".join(sums))
+
+    replace(path, fill)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """A member whose head tells nothing of when and where it was packed."""
+    entry = zipfile.ZipInfo(f"{FOLDER}/{name}", EPOCH)
+    entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
+    return entry

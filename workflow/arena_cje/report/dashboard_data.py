@@ -1,0 +1,463 @@
+"""What the dashboard says in words and tables, as records that a template lays out.
+
+A refused level is in no cell's text: the cell says "refused", and what was computed stands in `withheld`, which the page
+keeps folded up under a heading that says so. What is missing is a dash, never a zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.cje_format import Response
+from arena_cje.errors import UserError
+from arena_cje.estimation.records import LEVELS
+from arena_cje.files import Row
+
+if TYPE_CHECKING:
+    from arena_cje.results import Result
+
+MISSING = "–"
+WORDS = {"ok": "ok", "caution": "caution", "refuse": "refused"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of one cell; a level makes it a badge, `withheld` is what was computed and is not published."""
+
+    text: str
+    level: str = ""
+    withheld: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; the first cell of a row is its heading."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One policy on the first page."""
+
+    policy: str
+    role: str
+    level: Cell
+    value: Cell
+    reasons: tuple[tuple[str, str], ...]  # (level, sentence), worst first
+
+
+def number(value: Any, form: str = ".3f") -> Cell:
+    """A number, a dash where it is missing; results files hold an infinite one as text."""
+    value = float(value) if isinstance(value, str) else value
+    if value is None or math.isnan(value):
+        return Cell(MISSING, numeric=True)
+    return Cell(format(value, form) if math.isfinite(value) else f"{'-' if value < 0 else ''}∞", numeric=True)
+
+
+def text(value: Any) -> Cell:
+    return Cell(MISSING if value is None else str(value))
+
+
+def badge(level: str) -> Cell:
+    return Cell(WORDS[level], level=level)
+
+
+def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
+    return f"[{number(low, form).text}, {number(high, form).text}]"
+
+
+def value(result: Result, policy: str) -> Cell:
+    """Estimate and interval of a policy, or the word."""
+    summary = result.summary(policy)
+    said = f"{number(summary['estimate']).text} {interval(summary['ci_lower'], summary['ci_upper'])}"
+    if policy in result.refused:
+        return Cell("refused", withheld=f"{said}, standard error {number(summary['se']).text}")
+    return Cell(said, numeric=True)
+
+
+def everybody(result: Result) -> tuple[str, ...]:
+    """All policies, the base first."""
+    return (result.base_policy, *result.policies)
+
+
+# Overview
+
+
+def subtitle(result: Result) -> str:
+    """What was analysed, in one sentence."""
+    meta = result.document["metadata"]
+    found = f"{meta['n_samples']} logged responses of {result.base_policy} to {meta['n_prompts']} prompts, "
+    found += f"{meta['n_oracle']} of them labelled by the oracle ({meta['n_oracle'] / meta['n_samples']:.1%})"
+    if meta["n_oracle"] < meta["n_labels_wanted"]:
+        found += f", {meta['n_labels_wanted']} were asked for"
+    return f"{found}; {len(result.policies)} target policies; estimator {result.name}."
+
+
+def cards(result: Result) -> list[Card]:
+    """Verdict and reasons of every policy; of a refused one only what refuses it."""
+    found = []
+    for policy, verdict in result.verdicts.items():
+        reasons = [r for r in verdict.reasons if verdict.ok or r.level == "refuse"]
+        reasons.sort(key=lambda reason: -LEVELS.index(reason.level))
+        said = tuple((reason.level, reason.sentence) for reason in reasons)
+        role = "base policy, logged" if policy == result.base_policy else "target policy"
+        found.append(Card(policy, role, badge(verdict.level), value(result, policy), said))
+    return found
+
+
+def best(result: Result) -> list[str]:
+    """The highest published value, and what that rank rests on."""
+    top = result.best
+    if top is None:
+        return ["No policy has a published value: all are refused, for the reasons below."]
+    said = [f"The highest published value is that of {top}: {value(result, top).text}."]
+    shown = [policy for policy in everybody(result) if policy not in result.refused and policy != top]
+    if not shown:
+        said.append("It is the only one that is published, so its rank says nothing.")
+    else:
+        second = max(shown, key=lambda policy: result.summary(policy)["estimate"])
+        said.append(_lead(result, top, second))
+    if result.verdicts[top].level == "caution":
+        said.append(f"The value of {top} itself calls for caution, see its reasons below.")
+    if result.refused:
+        said.append(f"Refused, and so not ranked: {', '.join(result.refused)}.")
+    if higher := result.document["best_policy"]["refused_but_higher"]:
+        said.append(f"What was computed for {', '.join(higher)} is higher than that: no claim, but a reason to look.")
+    return said
+
+
+def _lead(result: Result, top: str, second: str) -> str:
+    """Is the first apart from the second, after Holm's correction?"""
+    try:
+        pairs = result.comparisons().to_dicts()
+    except UserError:
+        return (
+            f"Whether it is apart from {second}, the next one, is not known here: the influence values are not at hand."
+        )
+    tested = sum(pair["p_value"] is not None for pair in pairs)
+    pair = next(pair for pair in pairs if {pair["first"], pair["second"]} == {top, second})
+    if pair["difference"] is None or pair["p_holm"] is None:
+        return f"Whether it is apart from {second}, the next one, cannot be tested."
+    sign = 1 if pair["first"] == top else -1
+    low, high = sorted((sign * pair["ci_lower"], sign * pair["ci_upper"]))
+    lead = f"Its lead over {second}, the next one, is {sign * pair['difference']:+.3f} {interval(low, high, '+.3f')}"
+    apart = pair["p_holm"] < result.document["metadata"]["alpha"]
+    outcome = "the two are apart" if apart else "these data do not tell the two apart"
+    return f"{lead}, p {p_value(pair['p_holm'], '= ')} corrected by Holm for {comparisons_counted(tested)}: {outcome}."
+
+
+def comparisons_counted(count: int) -> str:
+    return "the one comparison" if count == 1 else f"{count} comparisons"
+
+
+def p_value(p: float | None, equals: str = "") -> str:
+    return MISSING if p is None else "< .001" if p < 0.001 else equals + f"{p:.3f}".removeprefix("0")
+
+
+# Estimates
+
+
+def estimates(results: Sequence[Result], validation: Sequence[Row]) -> Table:
+    """Every policy by every estimator, beside the truth where it is known."""
+    known = {(row["estimator"], row["policy"]): row for row in validation}
+    columns = ["policy", "estimator", "verdict", "estimate", "standard error", "interval", "df", "rows used"]
+    columns += ["truth", "absolute error", "interval holds truth"] if validation else []
+    rows = [
+        _estimate_row(result, policy, known.get((result.name, policy), {}), bool(validation))
+        for policy in everybody(results[0])
+        for result in results
+        if policy in everybody(result)
+    ]
+    return Table("Estimates of every policy by every estimator at this coverage", tuple(columns), tuple(rows))
+
+
+def _estimate_row(result: Result, policy: str, truth: Row, validated: bool) -> tuple[Cell, ...]:
+    summary = result.summary(policy)
+    shown = value(result, policy)
+    numbers = [number(summary["estimate"]), number(summary["se"])]
+    numbers.append(Cell(interval(summary["ci_lower"], summary["ci_upper"]), numeric=True))
+    if policy in result.refused:
+        numbers = [shown, Cell(MISSING), Cell(MISSING)]
+    cells = [text(policy), text(result.name), badge(result.verdicts[policy].level), *numbers]
+    cells += [number(summary["df"], ".0f"), number(result.document["n_used"][policy], "d")]
+    if validated:
+        covered = {True: "yes", False: "no", None: MISSING}[truth.get("covered")]
+        cells += [number(truth.get("truth")), number(truth.get("absolute_error")), Cell(covered)]
+    return tuple(cells)
+
+
+def over_coverages(at: Sequence[tuple[str, Result]]) -> Table:
+    """One estimator at every coverage that is at hand."""
+    coverages = tuple(f"coverage {coverage}" for coverage, _ in at)
+    rows = [
+        (text(policy), *(value(result, policy) if policy in everybody(result) else Cell(MISSING) for _, result in at))
+        for policy in everybody(at[-1][1])
+    ]
+    return Table(f"{at[0][1].name} at each share of labelled prompts", ("policy", *coverages), tuple(rows))
+
+
+# Weights
+
+WEIGHT_FIGURES = (
+    ("n", "rows", "d"),
+    ("ess_share", "effective share", ".3f"),
+    ("max_weight", "largest", ".3g"),
+    ("tail_index", "tail index", ".2f"),
+    ("top5_mass", "top 5 %", ".3f"),
+    ("n_above_1000", "> 1000", "d"),
+    ("n_above_100", "> 100", "d"),
+    ("n_below_0_01", "< 0.01", "d"),
+    ("n_below_0_001", "< 0.001", "d"),
+    ("n_zero", "zero", "d"),
+)
+
+
+def weights(result: Result) -> Table:
+    """Raw weights in figures, and the effective share and largest of those that the estimator used."""
+    columns = ("policy", "verdict", *(title for _, title, _ in WEIGHT_FIGURES), "mean", "used share", "used largest")
+    rows = []
+    for policy in result.policies:
+        held = result.document["metadata"]["diagnostics"].get(policy, {})
+        of_weights = held.get("weights") or {}
+        raw = of_weights.get("raw") or {}
+        mean = number(of_weights.get("mean_weight"), ".3g").text
+        if of_weights.get("mean_weight_se") is not None:
+            mean += f" ± {number(of_weights['mean_weight_se'], '.2g').text}"
+        rows.append(
+            (
+                text(policy),
+                badge(result.verdicts[policy].level),
+                *(number(raw.get(name), form) for name, _, form in WEIGHT_FIGURES),
+                Cell(mean, numeric=True),
+                number(held.get("ess")),
+                number(held.get("max_weight"), ".3g"),
+            )
+        )
+    note = (
+        "Effective share: (Σw)² / (n Σw²), 1 for equal weights. Overlap is judged by the raw weights alone: those that "
+        "the estimator used have the effective share that their cap gives them. Tail index: below 2 the variance of the "
+        "weights is infinite, below 1 their mean. Top 5 %: share of the total in the largest weights. Mean: of π′/π₀ "
+        "before it is made one, with its standard error; 1 in expectation. A dash: not known, or not used by this "
+        "estimator. Verdict: of the estimate, for any reason, not of the weights alone."
+    )
+    return Table(f"Weights of {len(rows)} target policies in figures", columns, tuple(rows), note)
+
+
+# Calibration
+
+CALIBRATION_FIGURES = (
+    ("mode", "calibrator", "", "how scores become rewards"),
+    ("n_labels", "labels", "d", "labelled responses it was fitted to"),
+    ("n_folds", "folds", "d", "of cross-fitting"),
+    ("spearman", "Spearman", ".2f", "rank correlation of judge score and label"),
+    ("rmse", "RMSE", ".3f", "held out: typical distance of reward and label"),
+    ("calibration_error", "calibration error", ".3f", "held out: mean gap over groups of like reward"),
+    ("within_tenth", "within 0.1", ".2f", "held out: share of rows whose reward is within 0.1 of the label"),
+    ("instability", "instability", ".3f", "largest mean change of the rewards when one fold is left out"),
+    ("f_min", "lowest reward", ".3f", ""),
+    ("f_max", "highest reward", ".3f", ""),
+    ("score_min", "lowest labelled score", ".3f", ""),
+    ("score_max", "highest labelled score", ".3f", ""),
+)
+
+
+def calibration(result: Result) -> Table:
+    held = result.document["calibration"]
+    rows = [
+        (Cell(title), number(held.get(name), form) if form else text(held.get(name)), Cell(meaning))
+        for name, title, form, meaning in CALIBRATION_FIGURES
+    ]
+    said = ", ".join(held["reasons"]).replace("_", " ")
+    return Table(
+        "The calibrator in figures", ("figure", "value", "meaning"), tuple(rows), f"Warnings: {said or 'none'}."
+    )
+
+
+def support(result: Result) -> Table:
+    """Do labels speak for each policy, and does the calibration hold for it?"""
+    columns = (
+        "policy",
+        "verdict",
+        "effective labels",
+        "of all labels",
+        "outside labelled scores",
+        "affinity",
+        "transport",
+    )
+    rows = []
+    for policy in everybody(result):
+        held = result.document["metadata"]["diagnostics"].get(policy, {})
+        rows.append(
+            (
+                text(policy),
+                badge(result.verdicts[policy].level),
+                number(held.get("effective_labels"), ".1f"),
+                number(held.get("label_share"), ".3f"),
+                number(held.get("unsupported_share"), ".3f"),
+                number(held.get("judge_affinity"), ".3f"),
+                Cell(_transport(held.get("transport"))),
+            )
+        )
+    note = "Effective labels: how many of the labels stand at scores where this policy's responses are. Affinity: 1 where its "
+    note += (
+        "scores are distributed like the logged ones. Transport: labels of its own responses against the calibration."
+    )
+    return Table("What labels say about each policy", columns, tuple(rows), note)
+
+
+def _transport(audit: Mapping[str, Any] | None) -> str:
+    if not audit:
+        return MISSING
+    said = str(audit["status"]).replace("_", " ").lower()
+    if audit["delta"] is None:
+        return said
+    return f"{said}: {audit['delta']:+.3f} {interval(*audit['interval'], '+.3f')} by {audit['n_labels']} labels"
+
+
+# Comparisons
+
+
+def comparisons(result: Result) -> Table:
+    """Every pair; null with a refused policy, which is named."""
+    columns = ("pair", "difference", "interval", "standard error", "p", "p (Holm)", "p (BH)", "")
+    try:
+        pairs = result.comparisons().to_dicts()
+    except UserError as error:
+        return Table("Paired differences", columns, (), f"Not at hand: {error}.")
+    rows = []
+    for pair in pairs:
+        held = [policy for policy in (pair["first"], pair["second"]) if policy in result.refused]
+        untested = "" if pair["difference"] is not None else "cannot be computed"
+        corrected = [Cell(p_value(pair[name]), numeric=True) for name in ("p_value", "p_holm", "p_bh")]
+        limits = interval(pair["ci_lower"], pair["ci_upper"], "+.3f") if pair["ci_lower"] is not None else MISSING
+        rows.append(
+            (
+                Cell(f"{pair['first']} minus {pair['second']}"),
+                number(pair["difference"], "+.3f"),
+                Cell(limits, numeric=True),
+                number(pair["se"]),
+                *corrected,
+                Cell(f"refused: {', '.join(held)}" if held else untested),
+            )
+        )
+    tested = sum(pair["p_value"] is not None for pair in pairs)
+    note = (
+        f"Paired over prompts and labels by {result.name}. {tested} of {len(pairs)} differences are tested; p (Holm) bounds "
+        "the chance of any false difference among them, p (BH) the share of false ones among those found."
+    )
+    return Table("Paired differences of all policies", columns, tuple(rows), note)
+
+
+# Data
+
+
+def rows_read(result: Result, summary: Mapping[str, Any]) -> Table:
+    """How many rows there are, what was dropped on the way, and why."""
+    meta = result.document["metadata"]
+    read, analysed = summary or meta["data"], meta["data"]
+    found = [
+        ("responses read", read.get("n_responses")),
+        ("rows analysed", meta["n_samples"]),
+        ("prompts", meta["n_prompts"]),
+        ("oracle labels used", meta["n_oracle"]),
+        ("oracle labels asked for", meta["n_labels_wanted"]),
+        ("oracle labels that there are", meta["n_labels_found"]),
+    ]
+    lost = dict(read.get("dropped") or {})
+    for reason, count in (analysed.get("dropped") or {}).items():
+        lost.setdefault(reason, count)
+    found += [(f"dropped: {reason}", count) for reason, count in lost.items()]
+    if not lost:
+        found.append(("dropped", 0))
+    for policy, count in (summary.get("not_scored") or {}).items():
+        found.append((f"not scored under {policy}", count))
+    for reason, count in (summary.get("finish_reasons") or {}).items():
+        found.append((f"responses that ended by {reason}", count))
+    beside = analysed.get("calibration_data")
+    if beside:
+        found.append(("further rows for calibration", beside.get("n_rows")))
+    rows = tuple((Cell(name), number(count, "d")) for name, count in found)
+    return Table("Rows of the base policy", ("what", "count"), rows)
+
+
+def rows_used(result: Result) -> Table:
+    rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in everybody(result))
+    return Table(f"Rows that {result.name} used", ("policy", "rows"), rows)
+
+
+def draws(result: Result, found: Mapping[str, Sequence[Response]]) -> Table:
+    """Fresh draws of each policy: how many, judged and labelled."""
+    counted = result.document["metadata"]["data"].get("fresh_draws") or {}
+    columns = ("policy", "draws", "without a judge score", "labelled", "of prompts not logged")
+    rows = []
+    for policy in result.policies:
+        if policy in found:
+            drawn = found[policy]
+            cells = [
+                len(drawn),
+                sum(d.judge_score is None for d in drawn),
+                sum(d.oracle_label is not None for d in drawn),
+            ]
+            cells.append(counted.get(policy, {}).get("not_logged"))
+        else:
+            cells = [None] * 4
+        rows.append((text(policy), *(number(cell, "d") for cell in cells)))
+    note = "" if found else "No fresh draws were given: only estimators by weights can be run."
+    return Table("Fresh draws of the target policies", columns, tuple(rows), note)
+
+
+# Run
+
+
+def throughput(benchmarks: Sequence[Row]) -> Table:
+    """Jobs of each stage: time, items and tokens."""
+    stages: dict[str, list[Row]] = {}
+    for row in benchmarks:
+        stages.setdefault(row["stage"], []).append(row)
+    costs = any(row.get("cost_usd") is not None for row in benchmarks)
+    columns = ["stage", "jobs", "items", "seconds of jobs", "items a second", "prompt tokens", "response tokens"]
+    columns += ["CPU seconds", "largest memory, MB"] + (["cost, US$"] if costs else [])
+    rows = []
+    for stage, jobs in sorted(stages.items()):
+        seconds, items = _total(jobs, "s"), _total(jobs, "items")
+        memory = max((job["max_rss"] for job in jobs if job.get("max_rss") is not None), default=None)
+        cells = [text(stage), number(len(jobs), "d"), number(items, ",.0f"), number(seconds, ",.1f")]
+        cells += [number(items / seconds if items is not None and seconds else None, ",.1f")]
+        cells += [number(_total(jobs, name), ",.0f") for name in ("prompt_tokens", "response_tokens")]
+        cells += [number(_total(jobs, "cpu_time"), ",.1f"), number(memory, ",.0f")]
+        rows.append((*cells, number(_total(jobs, "cost_usd"), ",.2f")) if costs else tuple(cells))
+    note = (
+        "Of the last run of each job: items found in a journal took no time. Jobs ran side by side, so that their sum is "
+        "not the time waited."
+    )
+    note += "" if costs else " No job wrote down a cost."
+    note = note if rows else "Nothing was timed."
+    return Table("Time, items and tokens of each stage", tuple(columns), tuple(rows), note)
+
+
+def _total(jobs: Sequence[Row], name: str) -> float | None:
+    """Sum of what is known; None where nothing is."""
+    known = [job[name] for job in jobs if job.get(name) is not None]
+    return sum(known) if known else None
+
+
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names and texts, in their order."""
+    if isinstance(value, Mapping) and value:
+        return [pair for key, part in value.items() for pair in flat(part, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(map(str, value)) or "none")]
+    return [(name, "null" if value is None else str(value))]
+
+
+def settings(caption: str, value: Mapping[str, Any]) -> Table:
+    rows = tuple((Cell(name), Cell(said)) for name, said in flat(value)) if value else ()
+    return Table(caption, ("name", "value"), rows)

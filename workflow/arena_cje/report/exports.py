@@ -1,0 +1,285 @@
+"""Results and data in the formats of others.
+
+    precomputed_sampler.jsonl       logged rows: total_logprob (nats), target_logps by policy, judge score, label, reward
+    stochastic_log.jsonl            logged rows with their log probability by token: sequence_logp, pi0 = exp(sequence_logp)
+    token_level_cje_results.json    one estimator: {policy: v_hat, se, ci_low, ci_high, oracle_truth, absolute_error},
+                                    Holm-corrected p-values, violated guard rails
+    leaderboard.csv                 ranks of the published policies, the ranks that the data leave open, refused ones last
+    results.csv, results.parquet    one row a coverage, estimator and policy
+
+A number that is not published is nowhere among those that are: a refused policy has null there, and in the tidy table
+its number stands in `refused_estimate`. `pi0` is null where a response is too improbable for a floating point number;
+its logarithm beside it is exact. Rewards are f(S) with the calibrator of the estimator named, on the scale of the labels.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.errors import UserError
+from arena_cje.files import Row
+from arena_cje.report import comparisons
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from arena_cje.results import Result
+
+Truths = Mapping[str, Mapping[str, Any]]  # by policy: truth, truth_se, absolute_error, covered of validation.csv
+
+NUMBERS = ("estimate", "se", "ci_lower", "ci_upper")
+LEAST = sys.float_info.min  # smaller numbers lose digits before they become zero
+
+
+def analysed(dataset: str | Path, result: Result) -> list[Row]:
+    """The logged rows, wherever the file keeps id, score and label: these at the top level, on the scale of the data."""
+    from arena_cje.logged_data import read_logged
+
+    scale = result.document["metadata"]["data"].get("scale")
+    responses, _, _ = read_logged(dataset, result.base_policy, scale=scale)
+    return [
+        response.row
+        | {
+            "prompt_id": response.prompt_id,
+            "draw_idx": response.draw_idx,
+            "judge_score": _on_scale(response.judge_score, scale),
+            "oracle_label": _on_scale(response.oracle_label, scale),
+        }
+        for response in responses
+    ]
+
+
+def _on_scale(value: float | None, scale: tuple[float, float] | None) -> float | None:
+    return value if value is None or scale is None else scale[0] + (scale[1] - scale[0]) * value
+
+
+def rewards(dataset: str | Path, result: Result, calibration_data: str | Path | None = None) -> list[float | None]:
+    """Calibrated scores of the logged rows, on the scale of their labels; all None where the estimator calibrates none.
+
+    The calibrator is fitted as the result's estimator fitted it: same labels, same options.
+    """
+    from arena_cje.dataset import load_calibration, load_logged
+    from arena_cje.estimation import calibration
+    from arena_cje.estimation.records import Options
+
+    metadata = result.document["metadata"]
+    options = Options(**metadata["options"] | {"covariates": tuple(metadata["options"]["covariates"])})
+    scale = metadata["data"].get("scale")
+    read = {"covariates": options.covariates, "scale": scale, "base_policy": result.base_policy}
+    logged, counts = load_logged(dataset, **read)
+    if counts["n_responses"] != len(logged.prompt_id):
+        raise UserError(
+            f"{dataset}: {counts['n_responses'] - len(logged.prompt_id)} rows have no judge score; exports are made of "
+            "results/coverage_*/cje_dataset.jsonl, where every row has one"
+        )
+    if options.rewards == "judge":
+        return [None] * len(logged.prompt_id)
+    beside = load_calibration(calibration_data, logged=dataset, **read)[0] if calibration_data else None
+    fitted = calibration.fit(logged, options, beside)
+    return [_on_scale(value, scale) for value in calibration.rewards(fitted.full, logged.judged).tolist()]
+
+
+def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> list[Row]:
+    """Rows of precomputed_sampler.jsonl: a target log probability of -10000 is one of minus infinity."""
+    return [_sampler_row(row, value) for row, value in zip(logged, reward, strict=True)]
+
+
+def _sampler_row(row: Row, reward: float | None) -> Row:
+    outside = (row.get("metadata") or {}).get("outside_support")
+    return {
+        "prompt_id": row["prompt_id"],
+        "prompt": row.get("prompt"),
+        "response": row.get("response"),
+        "total_logprob": row.get("base_policy_logprob"),
+        "target_logps": row.get("target_policy_logprobs") or {},
+        "judge_score": row.get("judge_score"),
+        "oracle_label": row.get("oracle_label"),
+        "reward": reward,
+    } | ({"metadata": {"outside_support": outside}} if outside else {})
+
+
+def log_rows(
+    logged: Sequence[Row],
+    reward: Sequence[float | None],
+    base_policy: str,
+    tokens: Mapping[str, Sequence[float]] | None = None,
+) -> list[Row]:
+    """Rows of stochastic_log.jsonl; tokens: log probabilities of the base's tokens by prompt id, where they are known."""
+    uids, known = _uids(logged), tokens or {}
+    return [
+        {
+            "uid": uid,
+            "prompt": row.get("prompt"),
+            "answer": row.get("response"),
+            "token_logprobs": known.get(row["prompt_id"]),
+            "action": base_policy,
+            "sequence_logp": row.get("base_policy_logprob"),
+            "pi0": probability(row.get("base_policy_logprob")),
+            "oracle_score": row.get("oracle_label"),
+            "judge_raw": row.get("judge_score"),
+            "calibrated_reward": value,
+        }
+        for uid, row, value in zip(uids, logged, reward, strict=True)
+    ]
+
+
+def token_logprobs(path: str | Path) -> dict[str, list[float]]:
+    """Log probability of every token of the base responses, by prompt id, from results/logprobs/{base}.parquet."""
+    from arena_cje.schemas import LOGPROBS
+
+    frame = LOGPROBS.read(path)
+    return dict(zip(frame["prompt_id"], frame["token_logprobs"].to_list(), strict=True))
+
+
+def probability(logprob: float | None) -> float | None:
+    """exp of a log probability; None where it is unknown, or too small for a floating point number to hold."""
+    if logprob is None:
+        return None
+    value = math.exp(logprob)
+    return value if value >= LEAST else None
+
+
+def _uids(logged: Sequence[Row]) -> list[str]:
+    """The prompt id, with the draw behind it where a prompt has several rows."""
+    rows_of = Counter(row["prompt_id"] for row in logged)
+    names = ((row["prompt_id"], row.get("draw_idx") or 0) for row in logged)
+    return [name if rows_of[name] == 1 else f"{name}#{draw}" for name, draw in names]
+
+
+def token_level(result: Result, coverage: str, truths: Truths | None = None) -> dict[str, Any]:
+    """Content of token_level_cje_results.json, from one estimator's result."""
+    found = comparisons.pairs(result)
+    names = ("first", "second", "difference", "p_value", "p_holm", "refused")
+    base, metadata, known = result.base_policy, result.document["metadata"], truths or {}
+    return {
+        "results": {policy: _valued(result, policy, known.get(policy, {})) for policy in result.policies},
+        "base_policy": {"policy": base} | _valued(result, base, known.get(base, {})),
+        "p_values_corrected": [{name: row[name] for name in names} for row in found],
+        "guard_rail_violations": violations(result),
+        "best": asdict(comparisons.top(result, found)),
+        "metadata": {"estimator": result.name, "coverage": coverage}
+        | {name: metadata[name] for name in ("alpha", "n_samples", "n_oracle")},
+    }
+
+
+def _valued(result: Result, policy: str, truth: Mapping[str, Any]) -> Row:
+    """The numbers of one policy; null, with the reasons, where it is refused."""
+    refused = policy in result.refused
+    value = result.summary(policy)
+    numbers = {"v_hat": "estimate", "se": "se", "ci_low": "ci_lower", "ci_high": "ci_upper"}
+    return {
+        **{name: None if refused else _known(value[field]) for name, field in numbers.items()},
+        "oracle_truth": truth.get("truth"),
+        "absolute_error": None if refused else truth.get("absolute_error"),
+        "verdict": result.verdicts[policy].level,
+        "reasons": _reasons(result, policy),
+    }
+
+
+def _reasons(result: Result, policy: str) -> list[str]:
+    """Sentences behind a verdict: what refuses the policy, else what calls for caution."""
+    verdict = result.verdicts[policy]
+    return [reason.sentence for reason in verdict.reasons if reason.level == verdict.level != "ok"]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def violations(result: Result) -> list[str]:
+    """Everything that refuses a policy or calls for caution, worst first, one sentence each."""
+    said = [
+        (reason.level, f"{reason.level}: {policy}: {reason.sentence}")
+        for policy, verdict in result.verdicts.items()
+        for reason in verdict.reasons
+    ]
+    return [sentence for wanted in ("refuse", "caution") for level, sentence in said if level == wanted]
+
+
+def leaderboard(results: Iterable[Result]) -> pl.DataFrame:
+    """Published policies of each estimator by value, then the refused ones, which have neither rank nor number."""
+    import polars as pl
+
+    schema = {"estimator": pl.String, "rank": pl.Int64, "policy": pl.String, "role": pl.String}
+    schema |= dict.fromkeys(NUMBERS, pl.Float64)
+    schema |= {"best_rank": pl.Int64, "worst_rank": pl.Int64, "apart_from_next": pl.Boolean, "p_holm_next": pl.Float64}
+    schema |= {"status": pl.String, "reasons": pl.String}
+    rows = [row for result in results for row in _ranked(result)]
+    return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _ranked(result: Result) -> list[Row]:
+    places, rows = comparisons.ranking(result, comparisons.pairs(result)), []
+    for place in places:
+        number = result.summary(place.policy)
+        rows.append(asdict(place) | {name: number[name] for name in NUMBERS})
+    ranked = {place.policy for place in places}
+    rows += [{"policy": policy} for policy in (result.base_policy, *result.policies) if policy not in ranked]
+    return [
+        row
+        | {
+            "estimator": result.name,
+            "role": "base" if row["policy"] == result.base_policy else "target",
+            "status": result.verdicts[row["policy"]].level,
+            "reasons": "; ".join(_reasons(result, row["policy"])),
+        }
+        for row in rows
+    ]
+
+
+def tidy(results: Iterable[tuple[str, Result]], validation: Mapping[str, pl.DataFrame] | None = None) -> pl.DataFrame:
+    """One row a coverage, estimator and policy: numbers, verdict, diagnostics, and the truth where it is known.
+
+    results: coverage and result; validation: validation.csv by coverage.
+    """
+    import polars as pl
+
+    frames = [
+        result.to_frame().select(
+            pl.lit(float(coverage)).alias("coverage"),
+            pl.lit(result.name).alias("estimator"),
+            pl.all(),
+            pl.lit(result.document["metadata"]["n_samples"]).alias("n_samples"),
+            pl.lit(result.document["metadata"]["n_oracle"]).alias("n_oracle"),
+        )
+        for coverage, result in results
+    ]
+    if not frames:
+        raise UserError("there is no result to export; name estimators that the data can feed under `estimators`")
+    table = pl.concat(frames)
+    known = [
+        frame.select(
+            pl.lit(float(coverage)).alias("coverage"),
+            "estimator",
+            "policy",
+            *(pl.col(name).cast(pl.Float64) for name in ("truth", "truth_se", "absolute_error")),
+            pl.col("covered").cast(pl.Boolean),
+        )
+        for coverage, frame in (validation or {}).items()
+    ]
+    if not known:
+        nothing = dict.fromkeys(("truth", "truth_se", "absolute_error"), pl.Float64) | {"covered": pl.Boolean}
+        return table.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in nothing.items())
+    keys = ["coverage", "estimator", "policy"]
+    return table.join(pl.concat(known), on=keys, how="left", validate="1:1", maintain_order="left")
+
+
+def read_validation(path: str | Path) -> pl.DataFrame:
+    """validation.csv, missing values null."""
+    import polars as pl
+
+    return pl.read_csv(path, infer_schema_length=None)
+
+
+def truths_of(validation: pl.DataFrame | None, estimator: str) -> Truths:
+    """What is known of the truth, by policy, from the rows of one estimator."""
+    if validation is None:
+        return {}
+    rows = validation.iter_rows(named=True)
+    return {row["policy"]: row for row in rows if row["estimator"] == estimator}

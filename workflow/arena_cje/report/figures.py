@@ -1,0 +1,281 @@
+"""The figures of one coverage, and the sweep over coverages; each a function from results and data to a ggplot.
+
+A refused policy has its place in every figure, struck out and with the word: no mark of it has a position that could be
+read as a value (`tidy` holds none). What cannot be drawn is said in the figure's place. Here are the figures of estimates,
+in `data_figures` those of the data behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import plotnine as p9
+
+from arena_cje.report import theme, tidy
+from arena_cje.report.data_figures import calibration_curve, judge_distributions, weight_distributions
+from arena_cje.report.theme import (
+    BLUE,
+    GREY,
+    HATCH,
+    INK,
+    PALE,
+    VERMILION,
+    distinct,
+    in_order,
+    look,
+    name,
+    padded,
+    panel_titles,
+    plain,
+    save,
+    ticks,
+    titles,
+)
+
+if TYPE_CHECKING:
+    from arena_cje.results import Result
+
+__all__ = [
+    "calibration_curve",
+    "comparison_heatmap",
+    "judge_distributions",
+    "policy_estimates",
+    "save",
+    "sweep",
+    "weight_distributions",
+]
+
+LEVEL_COLORS = {"ok": BLUE, "caution": VERMILION}
+LEVEL_SHAPES = {"ok": "o", "caution": "^"}
+ROW_WIDTH, CELL_WIDTH = 32, 20  # characters of a policy name beside its row, and beside a cell
+LEAST_SPAN = 0.2  # of an axis of values: a magnifying glass makes small differences look large
+LEAST_REACH = 0.05  # of the colours of differences, likewise
+WORSE, EVEN, BETTER = "#B35806", "#F7F7F7", "#2166AC"
+STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+
+
+def policy_estimates(results: Sequence[Result], truth: Mapping[str, float] | None = None) -> p9.ggplot:
+    """Forest plot: a panel an estimator, a row a policy, the base policy on top."""
+    table = tidy.estimates(results, truth)
+    policies, estimators = distinct(table["policy"]), distinct(table["estimator"])
+    table = in_order(table, "estimator", estimators).assign(
+        row=[len(policies) - policies.index(policy) for policy in table["policy"]]
+    )
+    known, refused = table[table["estimate"].notna()], table[table["level"] == "refuse"]
+    limits = _limits(known[["ci_lower", "ci_upper", "truth"]], table["truth"])
+    lines = math.ceil(len(estimators) / 5)  # of panels, of about as many each
+    columns = math.ceil(len(estimators) / lines)
+    width = 3.2 + max(2.2 * columns, 4.0)
+    height = 1.7 + lines * (0.6 + _row_height(policies) * len(policies))
+    return (
+        p9.ggplot(table, p9.aes(y="row"))
+        + p9.facet_wrap("estimator", ncol=columns, labeller=panel_titles({text: name(text, 26) for text in estimators}))
+        + _struck_out(refused, limits)
+        + _truth_marks(table)
+        + p9.geom_segment(p9.aes(x="ci_lower", xend="ci_upper", yend="row", color="level"), data=known, size=0.9)
+        + p9.geom_point(p9.aes(x="estimate", color="level", shape="level"), data=known, size=2.6)
+        + p9.scale_color_manual(LEVEL_COLORS, limits=list(LEVEL_COLORS), name="verdict")
+        + p9.scale_shape_manual(LEVEL_SHAPES, limits=list(LEVEL_SHAPES), name="verdict")
+        + p9.scale_x_continuous(limits=limits, expand=(0, 0), breaks=ticks(*limits, most=5), labels=plain)
+        + _policy_rows(policies, results[0].base_policy)
+        + p9.labs(x="policy value: mean oracle label", y="")
+        + titles(
+            "Policy values: estimates and intervals",
+            f"Estimate and {_level(results)} interval by policy; a panel an estimator. "
+            + ("Black bars: the truth, which no estimate has seen. " if table["truth"].notna().any() else "")
+            + ("Struck out: refused, the data cannot carry a claim." if len(refused) else ""),
+            width,
+        )
+        + look(width, height)
+        + p9.theme(panel_grid_major_y=p9.element_blank())
+    )
+
+
+def _struck_out(refused: pd.DataFrame, limits: tuple[float, float]) -> list[p9.layer]:
+    """A grey, hatched row with the word across the panel's whole width, wherever the number would have been."""
+    if not len(refused):
+        return []
+    strokes = [
+        {"estimator": row.estimator} | stroke
+        for row in refused.itertuples()
+        for stroke in theme.hatching(limits, row.row, 0.38, 24)
+    ]
+    hatched = in_order(pd.DataFrame(strokes), "estimator", refused["estimator"].cat.categories.tolist())
+    where = dict(xmin=limits[0], xmax=limits[1])
+    return [
+        p9.geom_rect(p9.aes(ymin="row - 0.38", ymax="row + 0.38"), data=refused, fill=PALE, inherit_aes=False, **where),
+        p9.geom_segment(
+            p9.aes(x="x", xend="xend", y="y", yend="yend"), data=hatched, color=HATCH, size=0.5, inherit_aes=False
+        ),
+        p9.geom_label(
+            p9.aes(x="word", y="row"),
+            data=refused.assign(word=[_beside(truth, limits) for truth in refused["truth"]]),
+            label="refused",
+            size=8,
+            color=GREY,
+            fill="white",
+            label_size=0,
+            label_padding=0.15,
+            fontstyle="italic",
+            inherit_aes=False,
+        ),
+    ]
+
+
+def _beside(truth: float, limits: tuple[float, float]) -> float:
+    """Where the word stands: in the middle, unless the mark of the truth is there."""
+    low, high = limits
+    near = abs((truth - low) / (high - low) - 0.5) < 0.2
+    return low + (high - low) * (0.5 if not near else 0.85 if truth < (low + high) / 2 else 0.15)
+
+
+def _truth_marks(table: pd.DataFrame) -> list[p9.layer]:
+    known = table[table["truth"].notna()]
+    if not len(known):
+        return []
+    bar = p9.aes(x="truth", xend="truth", y="row - 0.36", yend="row + 0.36")
+    return [p9.geom_segment(bar, data=known, color=INK, size=1.3, inherit_aes=False)]
+
+
+def _policy_rows(policies: Sequence[str], base: str) -> p9.scale_y_continuous:
+    count = len(policies)
+    labels = [name(f"{policy} (logged)" if policy == base else policy, ROW_WIDTH) for policy in policies]
+    return p9.scale_y_continuous(
+        breaks=list(range(count, 0, -1)), labels=labels, limits=(0.5, count + 0.5), expand=(0, 0)
+    )
+
+
+def _row_height(policies: Sequence[str]) -> float:
+    """Inches that a row needs for the longest of its names."""
+    return max(0.32, 0.15 * theme.lines(policies, ROW_WIDTH) + 0.08)
+
+
+def comparison_heatmap(result: Result) -> p9.ggplot:
+    """Differences between all pairs of policies: row minus column."""
+    policies = [result.base_policy, *result.policies]
+    count = len(policies)
+    table = tidy.differences(result)
+    table = table.assign(
+        x=[policies.index(policy) + 1 for policy in table["column"]],
+        y=[count - policies.index(policy) for policy in table["row"]],
+    )
+    known, refused = table[table["kind"] == "known"], table[table["kind"] == "refused"]
+    reach = max([LEAST_REACH, *known["difference"].abs()])
+    dark = known["difference"].abs() > 0.8 * reach
+    known = known.assign(
+        text=[_difference(value, p) for value, p in zip(known["difference"], known["p_holm"], strict=True)]
+    )
+    words = table[table["kind"].isin(["refused", "unknown"])]
+    labels = [name(policy, CELL_WIDTH) for policy in policies]
+    side = max(0.62, 0.15 * theme.lines(policies, CELL_WIDTH) + 0.1)
+    width = max(2.4 + side * 1.15 * count, 6.2)
+    size = 7.5 if count > 6 else 9
+    strokes = [theme.hatching((cell.x - 0.48, cell.x + 0.48), cell.y, 0.48, 5) for cell in refused.itertuples()]
+    hatched = pd.DataFrame(sum(strokes, []), columns=["x", "xend", "y", "yend"])
+    return (
+        p9.ggplot(table, p9.aes("x", "y"))
+        + p9.geom_tile(p9.aes(fill="difference"), data=known, width=0.96, height=0.96)
+        + p9.geom_tile(data=table[table["kind"] != "known"], fill=PALE, width=0.96, height=0.96)
+        + p9.geom_segment(p9.aes(x="x", xend="xend", y="y", yend="yend"), data=hatched, color=HATCH, size=0.4)
+        + p9.geom_text(p9.aes(label="text"), data=known[~dark], color=INK, size=size, lineheight=1.2)
+        + p9.geom_text(p9.aes(label="text"), data=known[dark], color="white", size=size, lineheight=1.2)
+        + p9.geom_text(p9.aes(label="kind"), data=words, color=GREY, size=size - 1.5, fontstyle="italic")
+        + p9.scale_fill_gradient2(
+            low=WORSE,
+            mid=EVEN,
+            high=BETTER,
+            midpoint=0,
+            limits=(-reach, reach),
+            breaks=ticks(-reach, reach, most=4),
+            name="difference",
+        )
+        + p9.scale_x_continuous(breaks=list(range(1, count + 1)), labels=labels, expand=(0, 0.06))
+        + p9.scale_y_continuous(breaks=list(range(count, 0, -1)), labels=labels, expand=(0, 0.06))
+        + p9.labs(x="minus this policy", y="this policy")
+        + titles(
+            "Differences between policies",
+            "Row minus column: blue and + where the row's policy is better. Stars: Holm-corrected p of no difference, "
+            "*** < 0.001, ** < 0.01, * < 0.05, ns: none of these."
+            + (" Struck out: a refused policy has no level to compare." if len(refused) else ""),
+            width,
+            notes=[f"Paired differences of {result.name} on the same prompts, corrected over all pairs."],
+        )
+        + look(width, 2.4 + side * count)
+        + p9.theme(
+            axis_text_x=p9.element_text(rotation=90 if count > 4 else 0, va="top", ha="center"),
+            panel_grid_major=p9.element_blank(),
+            legend_key_width=90,
+            legend_key_height=10,
+        )
+    )
+
+
+def _difference(value: float, p: float) -> str:
+    stars = next((text for limit, text in STARS if p < limit), "ns")
+    text = f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
+    return f"{text}\n{stars}".replace("-", "−")
+
+
+def sweep(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | None = None) -> p9.ggplot:
+    """Estimates by coverage and estimator; a panel a policy, refused ones as marks on the panel's lower edge."""
+    table = tidy.over_coverages(results, truth)
+    coverages, policies, estimators = list(results), distinct(table["policy"]), distinct(table["estimator"])
+    shift = 0.8 * ((np.arange(len(estimators)) + 0.5) / len(estimators) - 0.5)
+    at = [coverages.index(row.coverage) + shift[estimators.index(row.estimator)] for row in table.itertuples()]
+    table = in_order(in_order(table.assign(at=at), "policy", policies), "estimator", estimators)
+    known, refused = table[table["estimate"].notna()], table[table["level"] == "refuse"]
+    low, high = _limits(known[["ci_lower", "ci_upper", "truth"]], table["truth"])
+    strip = 0.10 * (high - low)
+    edge, values = low - strip, ticks(low, high)
+    columns = min(len(policies), 3 if len(policies) > 6 else 2)
+    width = max(1.2 + columns * max(3.0, 0.5 + 0.075 * len(coverages) * len(estimators)), 6.5)
+    truths = table[["policy", "truth"]].drop_duplicates().dropna()
+    said = {policy: name(policy, 38) for policy in policies}
+    band = in_order(pd.DataFrame({"policy": policies, "y": edge + strip / 2}), "policy", policies)
+    span = (-0.5, len(coverages) - 0.5)
+    every = results[coverages[0]]
+    return (
+        p9.ggplot(table, p9.aes("at", color="estimator", shape="estimator"))
+        + p9.facet_wrap("policy", ncol=columns, labeller=panel_titles(said))
+        + p9.geom_rect(data=band, xmin=span[0], xmax=span[1], ymin=edge, ymax=low, fill=PALE, inherit_aes=False)
+        + p9.geom_vline(xintercept=[k + 0.5 for k in range(len(coverages) - 1)], color="#D0D0D0", size=0.5)
+        + p9.geom_hline(p9.aes(yintercept="truth"), data=truths, color=INK, size=0.9)
+        + p9.geom_linerange(p9.aes(ymin="ci_lower", ymax="ci_upper"), data=known, size=0.7)
+        + p9.geom_point(p9.aes(y="estimate"), data=known, size=1.9)
+        + p9.geom_point(data=refused, y=edge + strip / 2, size=1.9, fill="white", show_legend=False)
+        + p9.scale_color_manual(theme.cycle(theme.CYCLE, len(estimators)), limits=estimators)
+        + p9.scale_shape_manual(theme.cycle(theme.SHAPES, len(estimators)), limits=estimators)
+        + p9.scale_x_continuous(breaks=list(range(len(coverages))), labels=coverages, limits=span, expand=(0, 0))
+        + p9.scale_y_continuous(
+            breaks=[edge + strip / 2, *values], labels=["refused", *plain(values)], limits=(edge, high), expand=(0, 0)
+        )
+        + p9.labs(x="share of prompts with an oracle label", y="policy value", color="", shape="")
+        + titles(
+            "Policy values by oracle coverage and estimator",
+            f"Estimate and {_level(every)} interval by coverage and estimator; a panel a policy. "
+            + ("Black line: the truth. " if len(truths) else "")
+            + "Marks in the grey band at the bottom: refused there, without a value.",
+            width,
+        )
+        + look(width, 1.9 + math.ceil(len(policies) / columns) * (1.9 + 0.15 * theme.lines(policies, 38)))
+        + p9.theme(panel_grid_major_x=p9.element_blank())
+    )
+
+
+def _level(results: Sequence[Result]) -> str:
+    levels = {result.document["metadata"]["alpha"] for result in results}
+    return f"{100 * (1 - levels.pop()):g} %" if len(levels) == 1 else "its own"
+
+
+def _limits(known: pd.DataFrame, truth: pd.Series) -> tuple[float, float]:
+    """Range of all that has a value, with room at both ends; that of labels where nothing has."""
+    values = np.concatenate([known.to_numpy(dtype=float).ravel(), truth.to_numpy(dtype=float)])
+    if not np.isfinite(values).any():
+        return -0.05, 1.05
+    low, high = padded(values)
+    more = max(0.0, LEAST_SPAN - (high - low)) / 2
+    return low - more, high + more

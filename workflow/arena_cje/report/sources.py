@@ -1,0 +1,59 @@
+"""What a figure is drawn from: the files of a coverage, read into records.
+
+Data on another scale than [0, 1] are mapped to it here as they are in the analysis, so that they fit the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.dataset import load_calibration, load_draws, load_logged
+from arena_cje.estimation.records import Draws, Labelled, Logged
+from arena_cje.results import Result, load
+
+if TYPE_CHECKING:
+    from arena_cje.cje_format import Source
+
+Summary = Mapping[str, Any]  # of results/coverage_*/summary.json
+
+
+def logged(dataset: Source, summary: Summary, covariates: Sequence[str] = ()) -> Logged:
+    """The logged responses of a coverage."""
+    return load_logged(dataset, base_policy=summary["base_policy"], covariates=covariates, scale=_scale(summary))[0]
+
+
+def draws(files: Iterable[str | Path], responses: Logged, summary: Summary) -> dict[str, Draws]:
+    """Fresh draws by policy, from the files of a coverage that are named after it."""
+    found = {Path(file).stem: file for file in files}
+    return {
+        policy: load_draws(file, policy, responses.prompt_id.tolist(), scale=_scale(summary))[0]
+        for policy, file in found.items()
+        if policy != summary["base_policy"]
+    }
+
+
+def beside(file: Source, dataset: Source, summary: Summary, covariates: Sequence[str] = ()) -> Labelled:
+    """Labelled responses that were brought along for calibration."""
+    return load_calibration(
+        file, logged=dataset, base_policy=summary["base_policy"], covariates=covariates, scale=_scale(summary)
+    )[0]
+
+
+def covariates(result: Result) -> tuple[str, ...]:
+    """What the result's calibrator sees beside the score."""
+    return tuple(result.document["metadata"]["options"]["covariates"])
+
+
+def by_coverage(files: Iterable[str | Path]) -> dict[str, list[Result]]:
+    """Results by coverage, both in the order of the files."""
+    found: dict[str, list[Result]] = {}
+    for file in files:
+        found.setdefault(Path(file).parent.name.removeprefix("coverage_"), []).append(load(file))
+    return found
+
+
+def _scale(summary: Summary) -> tuple[float, float] | None:
+    ends = summary.get("scale")
+    return tuple(ends) if ends else None

@@ -1,0 +1,305 @@
+"""What figures draw, as tables: one row a mark, every number as it stands in the results or is counted from the data.
+
+A refused policy has no estimate and no interval in any of them, so that no figure can show one. Missing is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from arena_cje.diagnostics.overlap import describe
+from arena_cje.errors import UserError
+from arena_cje.estimation import calibration
+from arena_cje.estimation.isotonic import Monotone
+from arena_cje.estimation.records import Draws, Labelled, Logged, Options
+from arena_cje.estimation.weights import hajek
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from arena_cje.results import Result
+
+LEAST = -6  # smaller weights than 10^-6 are drawn in one bar: they say nothing, and there is no least one
+STEPS = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0)  # widths of weight bars, in decades
+MANY_BARS = 60
+MAX_DISTINCT = 20  # judge scores: up to so many are bars at the scores themselves, more are a histogram
+SCORE_BARS = 25
+BINS, PER_BIN = 10, 5  # of the reliability diagram, and labels that one of them wants
+CELLS, SPARSE = 10, 3  # parts of the score range, and labels below which one of them is called sparse
+CURVE = 101
+
+
+def estimates(results: Sequence[Result], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """One row an estimator and policy, the base policy first: level, estimate, ci_lower, ci_upper, truth."""
+    import pandas as pd
+
+    rows = [
+        {"estimator": result.name, "policy": policy, "level": result.verdicts[policy].level}
+        | _published(result, policy)
+        | {"truth": (truth or {}).get(policy, math.nan)}
+        for result in results
+        for policy in (result.base_policy, *result.policies)
+    ]
+    columns = ["estimator", "policy", "level", "estimate", "ci_lower", "ci_upper", "truth"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
+
+
+def over_coverages(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """`estimates` at every coverage, with a column that says which."""
+    import pandas as pd
+
+    return pd.concat([estimates(found, truth).assign(coverage=coverage) for coverage, found in results.items()])
+
+
+def read_truth(path: str | Path) -> dict[str, float]:
+    """Truth by policy from validation.csv; policies whose truth is not known are left out."""
+    import polars as pl
+
+    table = pl.read_csv(path, schema_overrides={"truth": pl.Float64}).drop_nulls("truth")
+    return dict(zip(table["policy"].to_list(), table["truth"].to_list(), strict=True))
+
+
+def _published(result: Result, policy: str) -> dict[str, float]:
+    """Estimate and interval; NaN where refused, whatever was computed."""
+    names = ("estimate", "ci_lower", "ci_upper")
+    if policy in result.refused:
+        return dict.fromkeys(names, math.nan)
+    summary = result.summary(policy)
+    return {name: summary[name] for name in names}
+
+
+@dataclass(frozen=True)
+class WeightPanel:
+    """Mean-one raw weights of one policy: what is said of them beside the bars."""
+
+    policy: str
+    n: int  # rows that have a weight
+    n_unscored: int
+    impossible: int  # rows outside the target's support
+    ess_share: float  # NaN where there is no weight
+    n_beyond_100: int  # above 100 or below 1/100
+    n_beyond_1000: int
+    n_zero: int
+    all_one: bool
+
+
+def weights(logged: Logged) -> tuple[pd.DataFrame, list[WeightPanel]]:
+    """Bars (policy, left, right, share of its rows) over log10 of the raw weights, and what is said of each policy.
+
+    A bar is centred at 1, so that equal policies have one bar. Weights below 10^-6, zeros among them, are in the bar at 10^-6.
+    """
+    import pandas as pd
+
+    raw = {policy: _raw(logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)}
+    with np.errstate(divide="ignore"):
+        log10 = {policy: np.maximum(np.log10(weight), LEAST) for policy, weight in raw.items()}
+    known = np.concatenate([*log10.values(), [0.0]])
+    step = next((s for s in STEPS if np.ptp(known) <= s * MANY_BARS), STEPS[-1])
+    rows = []
+    for policy, at in log10.items():
+        code, count = np.unique(np.rint(at / step).astype(int), return_counts=True)
+        for k, rows_in in zip(code.tolist(), count.tolist(), strict=True):
+            rows.append((policy, (k - 0.5) * step, (k + 0.5) * step, rows_in / len(at)))
+    panels = [_panel(policy, raw[policy], logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)]
+    return pd.DataFrame(rows, columns=["policy", "left", "right", "share"]), panels
+
+
+def _raw(log_ratio: np.ndarray) -> np.ndarray:
+    """Mean-one weights of the rows that were scored; none where all are outside the target's support."""
+    scored = log_ratio[~np.isnan(log_ratio)]
+    return hajek(scored) if len(scored) and scored.max() > -np.inf else np.empty(0)
+
+
+def _panel(policy: str, weight: np.ndarray, log_ratio: np.ndarray) -> WeightPanel:
+    found = describe(weight)
+    return WeightPanel(
+        policy,
+        found.n,
+        int(np.isnan(log_ratio).sum()),
+        int((log_ratio == -np.inf).sum()),
+        found.ess_share,
+        found.n_above_100 + found.n_below_0_01,
+        found.n_above_1000 + found.n_below_0_001,
+        found.n_zero,
+        bool(len(weight)) and bool((weight == 1).all()),
+    )
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """The oracle slice and the calibrator that was fitted to it."""
+
+    mode: str  # monotone, two_stage, none
+    points: pd.DataFrame  # score, label: the labelled responses
+    curve: pd.DataFrame  # score, reward
+    folds: pd.DataFrame  # score, reward, fold: the calibrators that did not see one
+    bins: pd.DataFrame  # score, label, low, high, n: means of responses of like score, with an interval
+    sparse: pd.DataFrame  # low, high: score ranges with responses and hardly a label
+    logged_score: np.ndarray  # (n,) of all logged responses
+    all_labelled: bool
+
+
+def calibration_of(result: Result, logged: Logged, beside: Labelled | None = None) -> CalibrationTable:
+    """The result's calibrator on the data it was made from; its folds are fitted again.
+
+    beside: labelled responses that were brought along for calibration alone.
+    """
+    import pandas as pd
+
+    document = result.document
+    options = dict(document["metadata"]["options"])
+    fitted = calibration.fit(logged, Options(**options | {"covariates": tuple(options["covariates"])}), beside)
+    found, score, label = document["calibration"], fitted.score, fitted.label
+    if len(label) != found["n_labels"]:
+        raise UserError(
+            f"{result.name}: the data has {len(label)} labelled responses, the result was made from {found['n_labels']}; "
+            "give the data set of the same coverage"
+        )
+    curve = pd.DataFrame({"score": found["knots"], "reward": found["values"]}, dtype=float)
+    parts = [] if fitted.mode == "none" else [_drawn(one, fitted) for one in fitted.cross_fitted]
+    folds = [part.assign(fold=k) for k, part in enumerate(parts)]
+    everywhere = np.concatenate([logged.judge_score, score])
+    return CalibrationTable(
+        fitted.mode,
+        pd.DataFrame({"score": score, "label": label}),
+        curve,
+        pd.concat(folds) if folds else pd.DataFrame(columns=["score", "reward", "fold"], dtype=float),
+        reliability(score, label),
+        sparse_ranges(everywhere, score),
+        logged.judge_score,
+        bool(logged.labelled.all()),
+    )
+
+
+def _drawn(calibrator: calibration.Calibrator, fitted: calibration.Calibration) -> pd.DataFrame:
+    """A calibrator as a line; one that sees covariates at their median over the labelled responses."""
+    import pandas as pd
+
+    if isinstance(calibrator, Monotone):
+        return pd.DataFrame({"score": calibrator.knots, "reward": calibrator.values})
+    at = np.linspace(fitted.score.min(), fitted.score.max(), CURVE)
+    typical = np.median(fitted.slice.judged.covariates, axis=0)  # (c,)
+    return pd.DataFrame({"score": at, "reward": calibrator(at, np.broadcast_to(typical, (CURVE, len(typical))))})
+
+
+def reliability(score: np.ndarray, label: np.ndarray) -> pd.DataFrame:
+    """Mean score and label of up to ten groups of like score, equal scores together: score, label, low, high, n."""
+    import pandas as pd
+
+    columns = ["score", "label", "low", "high", "n"]
+    if not len(score):
+        return pd.DataFrame(columns=columns, dtype=float)
+    _, code, count = np.unique(score, return_inverse=True, return_counts=True)
+    bins = min(BINS, max(1, len(score) // PER_BIN))
+    middle = (np.cumsum(count) - count / 2) / len(score)  # of each distinct score, as a share of the responses
+    group = np.minimum((middle * bins).astype(int), bins - 1)[code.reshape(-1)]
+    interval = _wilson if np.isin(label, (0, 1)).all() else _student
+    rows = []
+    for k in np.unique(group):
+        held = group == k
+        rows.append((score[held].mean(), label[held].mean(), *interval(label[held]), held.sum()))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _wilson(label: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the share of ones among labels (n,).
+
+    Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA.
+    """
+    share, n, z = label.mean(), len(label), stats.norm.ppf(0.975)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return centre - half, centre + half
+
+
+def _student(label: np.ndarray) -> tuple[float, float]:
+    """95 % t interval of the mean of labels (n,), within [0, 1] as they are; NaN for one of them."""
+    if len(label) < 2:
+        return math.nan, math.nan
+    half = stats.t.ppf(0.975, len(label) - 1) * label.std(ddof=1) / math.sqrt(len(label))
+    return max(0.0, label.mean() - half), min(1.0, label.mean() + half)
+
+
+def sparse_ranges(score: np.ndarray, labelled: np.ndarray) -> pd.DataFrame:
+    """Ranges (low, high) of judge scores that hold responses and fewer than three labels; neighbours are one range."""
+    import pandas as pd
+
+    edges = np.histogram_bin_edges(score, CELLS)
+    sparse = (np.histogram(score, edges)[0] > 0) & (np.histogram(labelled, edges)[0] < SPARSE)
+    found: list[tuple[float, float]] = []
+    for low, high in zip(edges[:-1][sparse].tolist(), edges[1:][sparse].tolist(), strict=True):
+        if found and found[-1][1] == low:
+            found[-1] = (found[-1][0], high)
+        else:
+            found.append((low, high))
+    return pd.DataFrame(found, columns=["low", "high"], dtype=float)
+
+
+def differences(result: Result) -> pd.DataFrame:
+    """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, p_holm."""
+    import pandas as pd
+
+    names = (result.base_policy, *result.policies)
+    found = {}
+    for pair in result.comparisons().iter_rows(named=True):
+        one, other, value, p = pair["first"], pair["second"], pair["difference"], pair["p_holm"]
+        found[one, other] = (value, p)
+        found[other, one] = (None if value is None else -value, p)
+    rows = []
+    for row in names:
+        for column in names:
+            value, p = found.get((row, column), (None, None))
+            kind = "known" if value is not None else "unknown"
+            kind = "refused" if {row, column} & set(result.refused) else kind
+            rows.append((row, column, "same" if row == column and kind != "refused" else kind, value, p))
+    table = pd.DataFrame(rows, columns=["row", "column", "kind", "difference", "p_holm"])
+    return table.astype({"difference": float, "p_holm": float})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Judge scores by policy: the base policy's logged responses, then each target's fresh draws."""
+
+    bars: pd.DataFrame  # policy, left, right, share
+    means: dict[str, float]  # of the judge's scores, which is no policy's value
+    n: dict[str, int]  # responses with a score
+    n_missing: dict[str, int]
+    discrete: bool  # the bars stand at the scores themselves
+
+
+def judge_scores(logged: Logged, draws: Mapping[str, Draws]) -> Scores:
+    """Shares of judge scores; prompts that were logged more than once have their draws counted once."""
+    import pandas as pd
+
+    _, first = np.unique(logged.prompt_id, return_index=True)
+    scores = {logged.base_policy: logged.judge_score}
+    targets = dict.fromkeys(policy for policy in (*logged.policies, *draws) if policy in draws)
+    scores |= {policy: draws[policy].judge_score[np.sort(first)].reshape(-1) for policy in targets}
+    known = {policy: score[~np.isnan(score)] for policy, score in scores.items()}
+    distinct = np.unique(np.concatenate(list(known.values())))
+    discrete = len(distinct) <= MAX_DISTINCT
+    edges = np.histogram_bin_edges(distinct, SCORE_BARS)
+    half = 0.4 * min([*np.diff(distinct).tolist(), 0.05])
+    bars = []
+    for policy, score in known.items():
+        if discrete:
+            at, count = np.unique(score, return_counts=True)
+            low, high = at - half, at + half
+        else:
+            count, low, high = np.histogram(score, edges)[0], edges[:-1], edges[1:]
+        bars.append(pd.DataFrame({"policy": policy, "left": low, "right": high, "share": count / max(len(score), 1)}))
+    return Scores(
+        pd.concat(bars, ignore_index=True),
+        {policy: float(score.mean()) for policy, score in known.items() if len(score)},
+        {policy: len(score) for policy, score in known.items()},
+        {policy: len(scores[policy]) - len(score) for policy, score in known.items()},
+        discrete,
+    )

@@ -1,0 +1,18 @@
+"""Put everything of a run that people keep into one zip file."""
+
+import json
+from pathlib import Path
+
+from arena_cje.jobs import job
+from arena_cje.report import archive
+
+with job(snakemake) as log:
+    content = archive.members(
+        snakemake.input.results,
+        root=Path("results"),
+        configuration=json.loads(snakemake.params.configuration),
+        texts=snakemake.input.texts,
+        throughput=Path("logs/benchmarks"),
+    )
+    archive.write(snakemake.output[0], content)
+    log.info("%d files, %.1f MB", len(content) + 1, Path(snakemake.output[0]).stat().st_size / 1e6)

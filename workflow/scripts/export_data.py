@@ -1,0 +1,17 @@
+"""The data of one coverage in the formats of others, with rewards as the first estimator calibrates them."""
+
+import arena_cje
+from arena_cje import schemas
+from arena_cje.jobs import job
+from arena_cje.report import exports
+
+with job(snakemake) as log:
+    data, made = snakemake.input, snakemake.output
+    result = arena_cje.load(data.result)
+    logged = exports.analysed(data.dataset, result)
+    rewards = exports.rewards(data.dataset, result, data.calibration or None)
+    tokens = exports.token_logprobs(data.logprobs) if data.logprobs else {}
+    rows = exports.log_rows(logged, rewards, result.base_policy, tokens)
+    log.info("%d rows, %d of them too improbable for pi0", len(rows), sum(row["pi0"] is None for row in rows))
+    schemas.write_jsonl(made.sampler, exports.sampler_rows(logged, rewards))
+    schemas.write_jsonl(made.log, rows)
