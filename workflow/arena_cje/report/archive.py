@@ -34,7 +34,7 @@ MEANING = (
     ("configuration/*", "a text that the configuration names"),
     ("provenance.json", "versions, models, parameters and data that the results were made from"),
     ("throughput.tsv", "time, memory, items and tokens of each job that generated, scored or graded"),
-    ("*/plots/*", "figure"),
+    ("*plots/*", "figure"),
     ("*/diagnostics_dashboard.html", "the results to look into, in a browser, without a network"),
     ("*/summary.json", "what was analysed at this coverage, and what was dropped and why"),
     ("*/validation.csv", "each estimate beside the truth"),
