@@ -257,7 +257,9 @@ def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
 
 def test_the_code_of_one_estimator_makes_its_estimates_stale(finished):
     with edited(finished.root / "workflow/arena_cje/estimators/snips.py", r"\Z", "\n# a remark\n"):
-        assert finished.jobs("estimates") == each("estimate", COVERAGES, ("snips",)) | each("validate", COVERAGES) | {"estimates"}
+        assert finished.jobs("estimates") == each("estimate", COVERAGES, ("snips",)) | each("validate", COVERAGES) | {
+            "estimates"
+        }
 
 
 def test_a_threshold_makes_the_estimates_stale(changed):
@@ -270,7 +272,9 @@ def test_a_variant_adds_its_estimates(changed):
     assert changed.jobs("estimates") == set()
     assert changed.jobs("results/coverage_0.5/hajek.json") == {"estimate 0.5 hajek"}
     changed.config["estimators"] = [*ESTIMATORS, "hajek"]
-    assert changed.jobs("estimates") == each("estimate", COVERAGES, ("hajek",)) | each("validate", COVERAGES) | {"estimates"}
+    assert changed.jobs("estimates") == each("estimate", COVERAGES, ("hajek",)) | each("validate", COVERAGES) | {
+        "estimates"
+    }
 
 
 def test_labels_of_the_targets_are_bought_once_and_taken_over_by_the_truth(changed):
