@@ -214,6 +214,12 @@ def test_smallest_on_the_simplex():
     assert smallest_on_simplex(1e6 * quadratic) == pytest.approx(smallest_on_simplex(quadratic))
 
 
+@pytest.mark.parametrize("rows", range(1, 400, 7))
+def test_equal_weights_have_an_ess_share_of_at_most_one(rows):
+    """Whatever rounding does to them."""
+    assert 1 - 1e-12 < ess_share(np.full(rows, 1 / 3)) <= 1
+
+
 def test_ess_share_of_known_weights():
     assert ess_share(np.ones(5)) == 1
     assert ess_share(np.array([5.0, 0, 0, 0, 0])) == pytest.approx(0.2)

@@ -115,7 +115,8 @@ def typicality(surprisal: np.ndarray, weight: np.ndarray) -> tuple[float, float]
 
 def ess_share(weight: np.ndarray) -> float:
     """Effective sample size over n (n,): 1 for equal weights, 1/n when one row has them all."""
-    return float(weight.sum() ** 2 / (len(weight) * np.sum(weight**2)))
+    share = weight.sum() ** 2 / (len(weight) * np.sum(weight**2))
+    return min(1.0, float(share))  # rounding may put equal weights a hair above
 
 
 def tail_index(weight: np.ndarray) -> float:

@@ -55,7 +55,7 @@ def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_w
     cell = _cells(np.concatenate([label_score, target_score]))
     count = np.bincount(cell[:labels], minlength=cell.max() + 1)  # (b,)
     mass = np.bincount(cell[labels:], weights=target_weight, minlength=len(count)) / target_weight.sum()  # (b,)
-    unsupported = float(mass[count == 0].sum())
+    unsupported = min(1.0, float(mass[count == 0].sum()))
     spoken_for = mass[count > 0]
     squares = np.sum(spoken_for**2 / count[count > 0])  # sum over labels of w_j^2
     share = float((1 - unsupported) * spoken_for.sum() ** 2 / (labels * squares)) if squares > 0 else 0.0

@@ -15,6 +15,7 @@ from arena_cje.cje_format import Response
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import LEVELS
 from arena_cje.files import Row
+from arena_cje.report import comparisons as pairwise
 
 if TYPE_CHECKING:
     from arena_cje.results import Result
@@ -115,43 +116,31 @@ def cards(result: Result) -> list[Card]:
 
 def best(result: Result) -> list[str]:
     """The highest published value, and what that rank rests on."""
-    top = result.best
-    if top is None:
+    highest = result.best
+    if highest is None:
         return ["No policy has a published value: all are refused, for the reasons below."]
-    said = [f"The highest published value is that of {top}: {value(result, top).text}."]
-    shown = [policy for policy in everybody(result) if policy not in result.refused and policy != top]
-    if not shown:
-        said.append("It is the only one that is published, so its rank says nothing.")
-    else:
-        second = max(shown, key=lambda policy: result.summary(policy)["estimate"])
-        said.append(_lead(result, top, second))
-    if result.verdicts[top].level == "caution":
-        said.append(f"The value of {top} itself calls for caution, see its reasons below.")
-    if result.refused:
-        said.append(f"Refused, and so not ranked: {', '.join(result.refused)}.")
-    if higher := result.document["best_policy"]["refused_but_higher"]:
-        said.append(f"What was computed for {', '.join(higher)} is higher than that: no claim, but a reason to look.")
-    return said
-
-
-def _lead(result: Result, top: str, second: str) -> str:
-    """Is the first apart from the second, after Holm's correction?"""
+    said = [f"The highest published value is that of {highest}: {value(result, highest).text}."]
+    if result.verdicts[highest].level == "caution":
+        said.append(f"The value of {highest} itself calls for caution, see its reasons below.")
     try:
-        pairs = result.comparisons().to_dicts()
+        found = pairwise.pairs(result)
     except UserError:
-        return (
-            f"Whether it is apart from {second}, the next one, is not known here: the influence values are not at hand."
-        )
-    tested = sum(pair["p_value"] is not None for pair in pairs)
-    pair = next(pair for pair in pairs if {pair["first"], pair["second"]} == {top, second})
+        return [*said, "What its rank rests on is not known here: the influence values are not at hand."]
+    top = pairwise.top(result, found)
+    lead = [] if top.second is None else _lead(highest, top.second, found)
+    return [*said, *lead, top.says]
+
+
+def _lead(highest: str, second: str, found: Sequence[Row]) -> list[str]:
+    """By how much the first lies above the second; nothing where that has no test."""
+    pair = next(pair for pair in found if {pair["first"], pair["second"]} == {highest, second})
     if pair["difference"] is None or pair["p_holm"] is None:
-        return f"Whether it is apart from {second}, the next one, cannot be tested."
-    sign = 1 if pair["first"] == top else -1
+        return []
+    sign = 1 if pair["first"] == highest else -1
     low, high = sorted((sign * pair["ci_lower"], sign * pair["ci_upper"]))
+    tested = sum(row["p_value"] is not None for row in found)
     lead = f"Its lead over {second}, the next one, is {sign * pair['difference']:+.3f} {interval(low, high, '+.3f')}"
-    apart = pair["p_holm"] < result.document["metadata"]["alpha"]
-    outcome = "the two are apart" if apart else "these data do not tell the two apart"
-    return f"{lead}, p {p_value(pair['p_holm'], '= ')} corrected by Holm for {comparisons_counted(tested)}: {outcome}."
+    return [f"{lead}, p {p_value(pair['p_holm'], '= ')} corrected by Holm for {comparisons_counted(tested)}."]
 
 
 def comparisons_counted(count: int) -> str:
