@@ -675,3 +675,22 @@ def test_typicality_counts_by_the_token(data):
     assert found[0]["raw"]["ess_share"] == pytest.approx(found[1]["raw"]["ess_share"])
     assert 0 < found[0]["ttc"] < 1
     assert found[0]["ttc"] == pytest.approx(found[1]["ttc"]) and found[0]["bound"] == pytest.approx(found[1]["bound"])
+
+
+def test_bootstrap_draws_of_a_refused_policy_do_not_tell_its_level(data):
+    all_refused = {"labels_refuse": 10**6, "labels_caution": 10**6}
+    result = arena_cje.analyze(
+        data / "logged.jsonl", data / "fresh", "direct", inference="bootstrap", n_bootstrap=60, thresholds=all_refused
+    )
+    assert set(result.refused) == {result.base_policy, *result.policies}
+    for policy in result.policies:
+        drawn = np.array(result.document["se_components"][policy]["bootstrap_deviations"])
+        assert abs(drawn.mean()) < 0.05 < result.refused[policy]["estimate"]
+
+
+def test_an_infinite_clip_is_told_like_any_other(data):
+    infinite = float("inf")
+    result = arena_cje.analyze(
+        data / "logged.jsonl", None, "raw-ips", clip=infinite, thresholds={"cv_caution": infinite}
+    )
+    assert "Importance weights" in repr(result) and result.diagnose_weights()

@@ -16,6 +16,7 @@ import arena_cje
 from arena_cje import config as configuration
 from arena_cje.files import read_json, write_json
 from arena_cje.report import archive
+from arena_cje.report.settings import settings
 from small_results import write_data
 from workflow_run import Run
 
@@ -80,7 +81,7 @@ def test_the_configuration_is_complete_and_can_be_given_again(made, inside):
     assert kept["variants"]["hajek"]["estimator"] == "snips"
     assert kept["analysis"]["jackknife_folds"] == 20  # a default that the run did not name
     # In the order of declaration, too, which is that of policies in every table.
-    assert json.dumps(configuration.parse(kept).model_dump(mode="json")) == json.dumps(kept)
+    assert json.dumps(settings(configuration.parse(kept), folder=made.directory)) == json.dumps(kept)
 
 
 def test_what_results_were_made_from_is_there(made, inside, tmp_path):
@@ -103,6 +104,7 @@ def test_a_result_of_the_archive_can_be_loaded(inside, tmp_path):
 
 def test_nothing_is_to_be_done_again(made):
     assert "Nothing to be done" in made.snakemake("results/archive.zip")
+    assert "Nothing to be done" in made.snakemake("--config", "model_slots=1", "--", "results/archive.zip")
 
 
 def content(folder: Path) -> dict[str, archive.Content]:

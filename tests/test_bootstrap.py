@@ -10,6 +10,7 @@ import pytest
 from arena_cje import estimators
 from arena_cje.errors import UserError
 from arena_cje.estimation.bootstrap import replicates
+from arena_cje.estimation.calibration import oracle_slice
 from arena_cje.estimation.estimate import Options, evaluate
 from arena_cje.estimation.isotonic import isotonic
 from arena_cje.estimation.records import Labelled
@@ -109,13 +110,29 @@ def test_rows_of_a_prompt_share_its_weight():
     assert twice.replicates == pytest.approx(once.replicates, abs=1e-9)
 
 
+def names_of(logged, known):
+    return np.unique(np.concatenate([logged.prompt_id, known.prompt_id]))
+
+
+def test_a_draw_that_is_missing_leaves_the_pairing_as_it_is():
+    """Weights belong to prompts, not to the rows that a policy happens to have."""
+    logged, draws, _ = healthy(n=200)
+    known = oracle_slice(logged)
+    judged, label = draws["better"].judged, np.full((200, 1), np.nan)
+    some = np.arange(200) != 17
+    names = names_of(logged, known)
+    whole = replicates(known, "monotone", names, logged.prompt_id, judged, label, n=200, seed=1)
+    less = replicates(known, "monotone", names, logged.prompt_id[some], judged[some], label[some], n=200, seed=1)
+    assert np.std(whole - less) < 0.1 * np.std(whole)
+
+
 def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
     logged, draws, _ = healthy(n=80)
     judged, label = draws["better"].judged, np.full((80, 1), np.nan)
     strangers = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
     acquainted = replace(strangers, prompt_id=logged.prompt_id[:30])
     one, other = (
-        replicates(known, "monotone", logged.prompt_id, judged, label, n=400, seed=1)
+        replicates(known, "monotone", names_of(logged, known), logged.prompt_id, judged, label, n=400, seed=1)
         for known in (strangers, acquainted)
     )
     assert np.isfinite([one, other]).all()

@@ -14,6 +14,7 @@ from arena_cje import config_docs, targets
 from arena_cje.config import Analysis, Config, find, parse
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Options
+from arena_cje.report.settings import settings
 
 SHIPPED = yaml.safe_load(Path("config/config.yaml").read_text())
 
@@ -303,3 +304,24 @@ def test_every_knob_is_in_the_shipped_file():
 
     documented = {name for name, _, _ in config_docs._keys(config_docs.Config, "") if ".NAME." not in name}
     assert documented <= set(keys(SHIPPED))
+
+
+def test_what_is_shown_of_the_configuration_counts_for_results_and_names_no_folder(raw, tmp_path):
+    raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
+    shown = settings(parse(raw), folder=tmp_path)
+    assert (shown["logged_data"], shown["fresh_draws"]) == ("mine.jsonl", "draws")
+    assert not {"model_slots", "models", "policies", "judge", "oracle"} & set(shown)
+    assert shown == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
+
+
+def test_threads_and_descriptions_are_not_shown(raw, tmp_path):
+    shown = settings(parse(raw), folder=tmp_path)
+    raw["models"]["smollm2"]["n_threads"] = 3
+    raw["policies"]["cool"]["description"] = "warmer"
+    assert settings(parse(raw), folder=tmp_path) == shown
+    raw["policies"]["cool"]["temperature"] = 0.7
+    assert settings(parse(raw), folder=tmp_path) != shown
+
+
+def test_an_experiment_in_which_nothing_can_run_is_refused(raw):
+    assert "none of `estimators` can run: direct" in refused(raw | {"logged_data": "a.jsonl", "estimators": ["direct"]})

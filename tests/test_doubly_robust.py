@@ -30,6 +30,7 @@ def sample_of(seed: int = 0, n: int = 300, m: int = 2, **changes) -> Sample:
     label = np.clip(index**2 + 0.1 * rng.standard_normal(n), 0, 1)
     found = {
         "log_ratio": 0.8 * index + 0.4 * rng.standard_normal(n),
+        "cluster": np.arange(n),
         "fold": np.arange(n) % 5,
         "label": label,
         "reward": label,
@@ -322,7 +323,7 @@ def test_targeting_moves_fresh_draws_and_logged_responses_alike(monkeypatch):
     ratio = 1.5 * index + 0.2 * rng.standard_normal(n)
     drawn = rng.choice(index, n, p=np.exp(ratio) / np.exp(ratio).sum())[:, None]
     wide = {"fresh": drawn, "fresh_held_out": drawn, "fresh_label": np.full((n, 1), np.nan)}
-    wide |= {"fold": np.arange(n) % 5, "label": np.full(n, np.nan), "log_ratio": ratio}
+    wide |= {"fold": np.arange(n) % 5, "label": np.full(n, np.nan), "log_ratio": ratio, "cluster": np.arange(n)}
     sample = sample_of(index=index, reward=index, held_out=index, **wide)
     monkeypatch.setattr(tmle, "outcome", lambda sample: (np.full(n, 0.5), np.full((n, 1), 0.5)))
     found = tmle.estimate(sample, Options(weights="raw"))

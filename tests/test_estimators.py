@@ -171,6 +171,7 @@ def test_the_jackknife_fits_the_weights_again():
         reward = calibrator(logged.judge_score)
         sample = Sample(
             log_ratio=logged.log_ratio[:, 0],
+            cluster=np.arange(n),
             fold=fold,
             label=logged.oracle_label,
             reward=reward,

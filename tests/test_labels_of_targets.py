@@ -10,8 +10,8 @@ import pytest
 
 from arena_cje import estimators
 from arena_cje.estimation.estimate import Options, evaluate, evaluate_all
-from arena_cje.estimation.records import Draws
-from arena_cje.estimators._fresh import MIN_OWN, fresh_mean
+from arena_cje.estimation.records import Draws, Labelled
+from arena_cje.estimators._fresh import MIN_OWN, fresh_mean, labelled_prompts
 from arena_cje.simulate import WORLDS, World, draw
 from worlds import healthy
 
@@ -50,7 +50,7 @@ def test_a_missing_draw_needs_no_label():
     """All that were drawn are labelled: exactly their mean, prompt by prompt; trap T45."""
     reward = np.array([[0.2, 0.4], [0.6, NAN], [0.9, 0.7]])
     label = np.array([[0.0, 1.0], [0.3, NAN], [0.8, 0.6]])
-    value, influence = fresh_mean(reward, reward, label)
+    value, influence = fresh_mean(reward, reward, label, np.arange(len(label)))
     assert value == pytest.approx((0.5 + 0.3 + 0.7) / 3)
     assert influence == pytest.approx(np.array([0.5, 0.3, 0.7]) - 0.5)
 
@@ -60,7 +60,7 @@ def test_the_correction_by_hand():
     rng = np.random.default_rng(0)
     reward, held_out = rng.random((40, 2)), rng.random((40, 2))
     label = np.where(rng.random((40, 2)) < 0.5, rng.random((40, 2)), NAN)
-    value, influence = fresh_mean(reward, held_out, label)
+    value, influence = fresh_mean(reward, held_out, label, np.arange(len(label)))
     residual = (label - held_out)[~np.isnan(label)]
     assert value == pytest.approx(reward.mean() + residual.mean())
     by_hand = held_out.mean(axis=1) - held_out.mean()
@@ -201,3 +201,49 @@ def test_a_label_term_leaves_own_labels_aside():
         other = evaluate_all(["dr-cpo", "mrdr", "tr-cpo"], logged, unlabelled, options)
         for name in one:
             assert one[name].estimates["worse"].value == other[name].estimates["worse"].value
+
+
+@pytest.mark.parametrize("name", ["dr-cpo", "mrdr", "tmle", "stacked-dr"])
+def test_labels_and_raw_weights_do_not_mend_one_fault_twice(name):
+    """With a label on every row the residual under raw weights mends it already."""
+    world = replace(WORLDS["style_matters"], coverage=1.0, target_labels=200)
+    errors = []
+    for seed in range(8):
+        logged, draws, values = draw(world, 1000, seed)
+        logged, draws = plain(logged), {policy: plain(drawn) for policy, drawn in draws.items()}
+        errors.append(evaluate(name, logged, draws, Options(weights="raw")).estimates["worse"].value - values["worse"])
+    assert abs(np.mean(errors)) < 0.02
+
+
+def plain(record):
+    return replace(record, covariates=None)
+
+
+def test_prompts_with_many_draws_count_as_one():
+    """Residuals that differ between prompts with nine draws and with one: the mean over prompts is corrected."""
+    rng = np.random.default_rng(0)
+    many = np.arange(4000) % 2 == 0
+    reward = np.where(many[:, None] | (np.arange(9) == 0), 0.6, np.nan)
+    truth = np.where(many[:, None], reward - 0.3, reward)
+    label = np.where(rng.random(reward.shape) < 0.3, truth, np.nan)
+    value, influence = fresh_mean(reward, reward, label, np.arange(4000))
+    assert value == pytest.approx(0.45, abs=0.01)
+    assert influence.mean() == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_of_one_prompt_are_one_labelled_prompt():
+    label = np.full((40, 1), np.nan)
+    label[:12] = 0.5
+    assert labelled_prompts(label, np.arange(40) // 4) == 3
+    reward = np.full((40, 1), 0.7)
+    assert fresh_mean(reward, reward, label, np.arange(40) // 4)[0] == pytest.approx(0.7)  # three are too few
+
+
+def test_without_a_label_under_the_weights_the_label_term_leaves_the_field_to_own_labels():
+    logged, draws, values = draw(replace(WORLDS["no_transport_hidden"], target_labels=100), 600, 0)
+    seen = logged.labelled
+    given = Labelled(logged.prompt_id[seen], logged.judged[seen], logged.oracle_label[seen])
+    bare = replace(logged, oracle_label=np.full(600, np.nan))
+    found = evaluate("tr-cpo", bare, draws, Options(), given).estimates["worse"]
+    low, high = found.interval()
+    assert low < values["worse"] < high

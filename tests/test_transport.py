@@ -14,7 +14,7 @@ from arena_cje.diagnostics.transport import MIN_PROMPTS, audit, label_shift, shi
 from arena_cje.diagnostics.verdict import judge
 from arena_cje.estimation.estimate import Evaluation, Options, evaluate
 from arena_cje.estimation.records import Draws, Logged
-from arena_cje.simulate import WORLDS, draw
+from arena_cje.simulate import WORLDS, Target, World, draw
 from worlds import healthy
 
 NAN = float("nan")
@@ -218,3 +218,22 @@ def test_a_label_term_is_held_against_own_labels(world, mends):
     assert found["direct"].status == "FAIL"
     assert (found["tr-cpo"].status == "FAIL") == (not mends)
     assert abs(found["tr-cpo"].delta) < 0.04 if mends else abs(found["tr-cpo"].delta) > 0.08
+
+
+@pytest.mark.parametrize("labels", [2, 4, 8])
+def test_few_labels_that_agree_by_chance_fail_no_calibration_that_holds(labels):
+    """Labels of zero and one: the residuals of a handful are often all alike, and then have no variance of their own."""
+    world = World({"same": Target(0.2, 0.2)}, binary=True, coverage=0.3, target_labels=labels)
+    failed = 0
+    for seed in range(80):
+        logged, draws, _ = draw(world, 400, seed)
+        evaluation = evaluate("direct", logged, draws, Options(seed=seed))
+        failed += audit(evaluation, logged, draws["same"], margin=0.05, family=1).status == "FAIL"
+    assert failed <= 4
+
+
+def test_labels_are_counted_once_however_often_their_prompt_was_logged():
+    world = World({"same": Target(0.2, 0.2)}, rows_per_prompt=(4,), coverage=0.3, target_labels=12)
+    logged, draws, _ = draw(world, 400, 0)
+    found = audit(evaluate("direct", logged, draws, Options()), logged, draws["same"], margin=0.05, family=1)
+    assert (found.n_labels, found.effective_prompts) == (12, pytest.approx(12))

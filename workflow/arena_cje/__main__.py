@@ -7,6 +7,7 @@ arena-cje unlock
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def show(files: Iterable[str | Path]) -> int:

@@ -233,7 +233,7 @@ def _best(shown: Mapping[str, Any], numbers: Mapping[str, Any], refused: Sequenc
     """The highest published value, and the refused policies whose number is higher: no claim, but a reason to look."""
     published = {policy: number["estimate"] for policy, number in shown.items() if number["estimate"] is not None}
     best = max(published, key=published.get, default=None)
-    higher = [name for name in refused if best is None or numbers[name]["estimate"] > published[best]]
+    higher = [name for name in refused if numbers[name]["estimate"] > published.get(best, -math.inf)]
     return {"policy": best, "refused_but_higher": higher}
 
 
@@ -256,7 +256,7 @@ def _components(estimate: Estimate) -> dict[str, Any]:
         "df": estimate.df,
         "n_jackknife": len(jackknife),
         "jackknife_deviations": (jackknife - jackknife.mean()).tolist() if len(jackknife) else [],
-    } | ({"bootstrap": estimate.replicates.tolist()} if len(estimate.replicates) else {})
+    } | ({"bootstrap_deviations": (estimate.replicates - estimate.value).tolist()} if len(estimate.replicates) else {})
 
 
 def _calibration(evaluation: Evaluation) -> dict[str, Any]:

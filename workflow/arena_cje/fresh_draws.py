@@ -102,6 +102,10 @@ def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh dra
         raise UserError(f"{folder}: {why}; expected a folder of {what}, a file for each policy")
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.jsonl")):
+        if odd := sorted(set(path.stem) & set("{}<>")):
+            raise UserError(
+                f"{path}: the name of a policy may not hold {' or '.join(odd)}; rename the file, and the policy in the data"
+            )
         short = path.stem.removesuffix("_responses")
         name = path.stem if path.stem in known else short
         if name not in found or path.stem == f"{name}_responses":

@@ -28,6 +28,7 @@ def check(config: Config) -> None:
     thresholds.moved(config.verdict, where="config: `verdict`: ")
     _check_analyses(config)
     _check_brought(config)
+    _check_some_can_run(config)
     if config.logged_data is None:
         _check_no_stray_draws(config)
         _check_base(config)
@@ -98,6 +99,14 @@ def _check_brought(config: Config) -> None:
         raise UserError(
             "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of fresh draws brought "
             "along, give all three (`oracle.target_labels` labels the workflow's own draws)"
+        )
+
+
+def _check_some_can_run(config: Config) -> None:
+    if not any(map(config.can_run, config.estimators)):
+        raise UserError(
+            f"config: none of `estimators` can run: {', '.join(config.estimators)} need fresh draws of the target "
+            "policies, and none were brought along; add --config fresh_draws=DIR, or list an estimator that does without"
         )
 
 

@@ -114,7 +114,7 @@ class Result:
         column = self.base_influence if policy == self.base_policy else self.influence[:, self.policies.index(policy)]
         used = ~np.isnan(column)
         jackknife = np.array(parts["jackknife_deviations"], dtype=float)
-        replicates = np.array(parts.get("bootstrap", []), dtype=float)
+        replicates = value + np.array(parts.get("bootstrap_deviations", []), dtype=float)
         return Estimate(
             value, np.where(used, column, 0.0), self._cluster, jackknife, used, parts["cap_bias"], replicates
         )

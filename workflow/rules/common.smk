@@ -19,6 +19,7 @@ from arena_cje import estimators, prompts, relations, targets
 from arena_cje.errors import UserError
 from arena_cje.llama.model import has_gpu
 from arena_cje.provenance import canonical, code_hash
+from arena_cje.report.settings import settings
 
 own = copy.deepcopy(config)  # what --configfile and --config give; Snakemake merges it into the shipped file below
 
@@ -82,6 +83,11 @@ SYSTEM_PROMPTS = {
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
 
 
+def settings_shown():
+    """Settings that results depend on, for those who look at them."""
+    return settings(CONFIG, folder=Path.cwd())
+
+
 def estimates_at(coverage, kind="json"):
     """Results of the configured estimators at a coverage, or at several, the first estimator's first."""
     return expand(f"results/coverage_{{coverage}}/{{name}}.{kind}", coverage=coverage, name=ESTIMATORS)
@@ -101,8 +107,6 @@ def all_estimates():
 
 def all_results():
     """Targets of the whole experiment, but for the archive of them."""
-    if not ESTIMATORS:
-        return all_estimates()
     at = lambda *files: expand("results/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=files)
     exports = expand("results/export/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=targets.EXPORTS)
     return [

@@ -2,9 +2,6 @@
 from arena_cje.provenance import digest
 from arena_cje.report import dashboard as page
 
-# Settings that change how a run goes and nothing that comes out.
-ONLY_HOW = {"n_slots", "cache_tokens", "model_slots", "shard_size", "fresh"}
-
 
 def lower(coverage):
     """Configured coverages below one: their labels are bought with its own, so that looking at them costs seconds."""
@@ -31,7 +28,7 @@ rule dashboard:
         "../../envs/stats.yaml"
     params:
         scale=CONFIG.analysis.scale,
-        configuration=canonical(CONFIG.model_dump(mode="json", exclude=ONLY_HOW)),
+        configuration=canonical({k: v for k, v in settings_shown().items() if k != "coverages"}),
         code=code_hash("arena_cje.report.dashboard"),
         page=digest(page.assets()),
     script:

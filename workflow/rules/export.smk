@@ -124,7 +124,7 @@ rule archive:
     conda:
         "../../envs/stats.yaml"
     params:
-        configuration=json.dumps(CONFIG.model_dump(mode="json")),
+        configuration=json.dumps(settings_shown()),  # in declared order, that of policies in every table
         code=code_hash("arena_cje.report.archive"),
     script:
         "../scripts/archive.py"

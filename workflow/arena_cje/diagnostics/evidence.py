@@ -15,8 +15,8 @@ from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.transport import Audit
 from arena_cje.estimation.estimate import Evaluation
 from arena_cje.estimation.records import Draws, Logged, Weights
-from arena_cje.estimators._fresh import uses_own_labels
-from arena_cje.estimators._robust import has_label_term
+from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts
+from arena_cje.estimators._robust import has_label_term, mends_by_weights
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def gather(
     """Evidence by policy: the base policy first, then the targets in declared order."""
     draws = draws or {}
     cluster = evaluation.base.cluster
-    label_term = has_label_term(estimators.get(evaluation.estimator), evaluation.options)
+    module, options = estimators.get(evaluation.estimator), evaluation.options
+    both = set(module.NEEDS) == {"log_ratio", "fresh_score"}
     audited = sum(bool((~np.isnan(drawn.oracle_label)).any()) for drawn in draws.values())
     found = {logged.base_policy: Evidence(support=base_support(evaluation, logged))}
     for column, policy in enumerate(logged.policies):
@@ -50,6 +51,12 @@ def gather(
         if not np.isfinite(evaluation.estimates[policy].value):
             found[policy] = Evidence(overlapping)
             continue
+        used = evaluation.estimates[policy].used
+        label_term = mends_by_weights(
+            logged.oracle_label[used],
+            label_term=has_label_term(module, options),
+            raw=both and options.weights == "raw",
+        )
         score, mass = target_scores(evaluation, logged, draws, policy)
         found[policy] = Evidence(
             overlapping,
@@ -65,7 +72,7 @@ def gather(
                 label_term=label_term,
             ),
             0 if label_term else _own_labels(evaluation, draws.get(policy)),
-            _weighted_labels(weights, logged) if label_term else None,
+            _weighted_labels(weights, logged, used) if label_term else None,
         )
     return found
 
@@ -92,11 +99,12 @@ def _own_labels(evaluation: Evaluation, drawn: Draws | None) -> int:
     if drawn is None or not estimators.needs_draws(evaluation.estimator):
         return 0
     own = np.where(np.isnan(drawn.judge_score), np.nan, drawn.oracle_label)
-    return int((~np.isnan(own)).any(axis=1).sum()) if uses_own_labels(own) else 0
+    count = labelled_prompts(own, evaluation.base.cluster)
+    return count if count >= MIN_OWN else 0
 
 
-def _weighted_labels(weights: Weights, logged: Logged) -> tuple[int, float]:
-    """Labelled rows that have a weight, and their effective share under raw weights."""
-    weight = weights.raw[logged.labelled]
+def _weighted_labels(weights: Weights, logged: Logged, used: np.ndarray) -> tuple[int, float]:
+    """Labelled rows that the estimate uses, and their effective share under raw weights."""
+    weight = weights.raw[logged.labelled & used]
     weight = weight[~np.isnan(weight)]
     return len(weight), overlap.ess_share(weight) if weight.any() else 0.0

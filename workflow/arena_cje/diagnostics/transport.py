@@ -20,6 +20,7 @@ import numpy as np
 from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.estimate import Evaluation
 from arena_cje.estimation.records import Draws, Estimate, Logged
+from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts, own_share
 
 MIN_PROMPTS = 20  # effective ones, for a PASS
 ALPHA = 0.05
@@ -44,23 +45,24 @@ def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estima
     """Mean held-out residual of a policy's own labelled draws; clusters (n,) are prompt codes."""
     label, judged = draws.oracle_label, draws.judged
     labelled = ~np.isnan(label) & ~np.isnan(draws.judge_score)  # (n, m)
-    used, count = labelled.any(axis=1), labelled.sum()
+    used = labelled.any(axis=1)
+    share = own_share(draws.judge_score, np.where(labelled, label, np.nan))[used]  # (u, m)
 
     def residual(reward: np.ndarray) -> np.ndarray:
         return np.where(labelled[used], label[used] - reward, 0.0)
 
     own = residual(calibration.held_out(judged[used], calibration.fold[used]))  # (u, m)
-    delta = own.sum() / count
+    delta = np.sum(share * own)
     influence = np.zeros(len(used))
-    influence[used] = (own - delta * labelled[used]).sum(axis=1) * len(used) / count
-    without = [residual(rewards(calibrator, judged[used])).sum() / count for calibrator in calibration.jackknife]
+    influence[used] = (share * (own - delta)).sum(axis=1) * len(used)
+    without = [np.sum(share * residual(rewards(calibrator, judged[used]))) for calibrator in calibration.jackknife]
     return Estimate(float(delta), influence, cluster, np.array(without), used)
 
 
 def label_shift(evaluation: Evaluation, logged: Logged, policy: str) -> Estimate:
     """What a label term adds to the value of a policy: the shift that the weighted labels of the base's responses see."""
-    weight, fitted = evaluation.weights[policy].raw, evaluation.calibration
-    used = ~np.isnan(weight)
+    fitted, used = evaluation.calibration, evaluation.estimates[policy].used
+    weight = evaluation.weights[policy].raw / evaluation.weights[policy].raw[used].mean()
     labelled = used & logged.labelled
     scale = weight[labelled] * used.sum() / labelled.sum()
 
@@ -88,9 +90,12 @@ def audit(
     found, against = shift(evaluation.calibration, draws, cluster), "the calibration"
     if label_term:
         found, against = found - label_shift(evaluation, logged, draws.policy), "the calibration with the label term"
-    low, high = found.interval(ALPHA / family)
-    least, most = found.interval(SUSPICION / family)
-    prompts = np.bincount(cluster, weights=labelled.sum(axis=1))
+    own = np.where(labelled, draws.oracle_label, np.nan)
+    wider = _widening(found, evaluation.calibration, labelled_prompts(own, cluster))
+    low, high = (found.value + wider * (end - found.value) for end in found.interval(ALPHA / family))
+    least, most = (found.value + wider * (end - found.value) for end in found.interval(SUSPICION / family))
+    _, first = np.unique(cluster, return_index=True)  # a prompt's draws stand beside every row of it
+    prompts = labelled[first].sum(axis=1).astype(float)
     effective = float(prompts.sum() ** 2 / np.sum(prompts**2))
     if low > margin or high < -margin or (abs(found.value) > margin and least * most > 0):
         status = "FAIL"
@@ -98,4 +103,16 @@ def audit(
         status = "PASS"
     else:
         status = "INCONCLUSIVE"
-    return Audit(status, found.value, (low, high), int(labelled.sum()), effective, margin, against)
+    return Audit(status, found.value, (low, high), int(prompts.sum()), effective, margin, against)
+
+
+def _widening(found: Estimate, calibration: Calibration, prompts: int) -> float:
+    """What the interval of fewer than ten prompts is stretched by: few residuals may agree by chance, labels being coarse.
+
+    Their variance is then at least that of the oracle slice's.
+    """
+    if prompts >= MIN_OWN or not found.se > 0 or not len(calibration.label):
+        return 1.0
+    held_out = calibration.held_out(calibration.slice.judged, calibration.slice_fold)
+    least = np.mean((calibration.label - held_out) ** 2) / prompts
+    return float(np.sqrt(1 + max(0.0, least - found.sampling_variance) / found.se**2))

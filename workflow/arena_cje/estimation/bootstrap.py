@@ -1,6 +1,8 @@
 """Bootstrap of the direct method: prompts are weighed at random, the calibrator is fitted again.
 
-    V_b = sum_i e_i g_b(i) / sum_i e_i + sum_{labelled} e_i (Y_ij - f_b(S'_ij)) / sum_{labelled} e_i,   e ~ Exp(1) a prompt
+    V_b = sum_i e_i g_b(i) / sum_i e_i + sum_{labelled} e_i (Y_ij - f_b(S'_ij)) / m_i / sum_{labelled} e_i / m_i
+
+with e ~ Exp(1) a prompt and m_i its draws.
 
 Every label and every draw of a prompt has its prompt's weight e, all policies share the weights of a draw b, and no draw
 is left out. The interval runs between percentiles. Where labels are few a monotone fit follows their noise, so that what is
@@ -15,18 +17,29 @@ import numpy as np
 
 from arena_cje.estimation.calibration import calibrate, rewards
 from arena_cje.estimation.records import Judged, Labelled
-from arena_cje.estimators._fresh import prompt_mean, uses_own_labels
+from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts, own_share, prompt_mean
 
 
 def replicates(
-    known: Labelled, mode: str, prompt_id: np.ndarray, judged: Judged, label: np.ndarray, *, n: int, seed: int
+    known: Labelled,
+    mode: str,
+    names: np.ndarray,
+    prompt_id: np.ndarray,
+    judged: Judged,
+    label: np.ndarray,
+    *,
+    n: int,
+    seed: int,
 ) -> np.ndarray:
-    """Values (n,) of a policy with draws judged (u, m), labels (u, m) of its own, and prompts (u,); `known` calibrates."""
-    names, code = np.unique(np.concatenate([prompt_id, known.prompt_id]), return_inverse=True)
-    rows, slice_code = code[: len(prompt_id)], code[len(prompt_id) :]
+    """Values (n,) of a policy with draws judged (u, m), labels (u, m) of its own, and prompts (u,); `known` calibrates.
+
+    names: all prompts (G,) of the data, sorted, which draw their weights whether this policy has a row of them or not.
+    """
+    rows, slice_code = np.searchsorted(names, prompt_id), np.searchsorted(names, known.prompt_id)
     labelled = ~np.isnan(label)
     complete = labelled.any() and labelled[~np.isnan(judged.score)].all()
-    own = uses_own_labels(label)
+    own = labelled_prompts(label, rows) >= MIN_OWN
+    share = own_share(judged.score, label) if own else np.zeros_like(label)
     rng = np.random.default_rng(seed)
     values = np.empty(n)
     for b in range(n):
@@ -38,6 +51,6 @@ def replicates(
         reward = rewards(calibrate(known.judged, known.oracle_label, mode, at_label), judged)  # (u, m)
         values[b] = at_row @ prompt_mean(reward) / at_row.sum()
         if own:
-            residual = np.where(labelled, label - reward, 0.0)
-            values[b] += at_row @ residual.sum(axis=1) / (at_row @ labelled.sum(axis=1))
+            residual = np.where(share > 0, label - reward, 0.0)
+            values[b] += at_row @ (share * residual).sum(axis=1) / (at_row @ share.sum(axis=1))
     return values

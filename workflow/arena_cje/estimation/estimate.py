@@ -265,9 +265,9 @@ def _replicates(problem: _Problem, judged: Judged, label: np.ndarray, used: np.n
     options, fitted = problem.options, problem.calibration
     if options.inference != "bootstrap" or fitted.mode == "none":
         return np.empty(0)
-    prompts = problem.logged.prompt_id[used]
+    prompts, names = problem.logged.prompt_id[used], fitted.prompts.names
     return bootstrap.replicates(
-        fitted.slice, fitted.mode, prompts, judged, label, n=options.n_bootstrap, seed=options.seed
+        fitted.slice, fitted.mode, names, prompts, judged, label, n=options.n_bootstrap, seed=options.seed
     )
 
 
@@ -287,6 +287,7 @@ def _sample(
         reward = held_out = label
     return Sample(
         log_ratio=log_ratio[rows],
+        cluster=problem.cluster[rows],
         fold=problem.fold[rows],
         label=label,
         reward=reward,

@@ -159,6 +159,7 @@ class Sample:
     """
 
     log_ratio: np.ndarray  # (u,) nats; NaN throughout where the estimator does not ask for it
+    cluster: np.ndarray  # (u,) code of the prompt
     fold: np.ndarray  # (u,) cross-fitting fold of the prompt, for what is fitted to logged rows
     label: np.ndarray  # (u,) oracle labels, NaN where unlabelled
     reward: np.ndarray  # (u,)

@@ -7,8 +7,9 @@ saw the prompt. Influence functions use held-out rewards, so that below full cov
 calibrated scores, only what an outcome model adds to the calibrator is in the residual.
 
 The label term, with the known share p = m/n of labelled rows, compares labels with held-out rewards under raw weights.
-It makes the value right when the calibrator does not hold for the target but the weights do. Where it is used, labels of
-the target's own draws are not: both mend the same fault.
+It makes the value right when the calibrator does not hold for the target but the weights do. With a label on every row
+the residual under raw weights is that term. Where there is such a term, labels of the target's own draws are not used:
+both mend the same fault, and together they would mend it twice.
 
 Jiang & Li (2016), "Doubly robust off-policy value evaluation for reinforcement learning", ICML; Kallus & Mao (2025),
 "On the role of surrogates in the efficient estimation of treatment effects with limited outcome data", JRSS B.
@@ -31,6 +32,12 @@ def has_label_term(module: ModuleType, options: Options) -> bool:
     )
 
 
+def mends_by_weights(label: np.ndarray, *, label_term: bool, raw: bool) -> bool:
+    """Is there a term of labels (u,) under raw weights: a label term, or at full coverage a residual with such weights?"""
+    labelled = ~np.isnan(label)
+    return bool(labelled.any() and (label_term or (raw and labelled.all())))
+
+
 def chosen_weight(sample: Sample, options: Options) -> np.ndarray:
     """The weights (u,) that the options ask for, mean one.
 
@@ -44,8 +51,9 @@ def robust(
     sample: Sample, weight: np.ndarray, at_logged: np.ndarray, at_fresh: np.ndarray, *, label_term: bool
 ) -> Point:
     """Value from weights (u,) and an outcome model's predictions at logged responses (u,) and fresh draws (u, m)."""
-    own_label = np.full_like(sample.fresh_label, np.nan) if label_term else sample.fresh_label
-    value, influence = fresh_mean(at_fresh, at_fresh, own_label)
+    mended = mends_by_weights(sample.label, label_term=label_term, raw=weight is sample.raw)
+    own_label = np.full_like(sample.fresh_label, np.nan) if mended else sample.fresh_label
+    value, influence = fresh_mean(at_fresh, at_fresh, own_label, sample.cluster)
     value += float(np.mean(weight * (sample.reward - at_logged)))
     residual = weight * (sample.held_out - at_logged)
     influence = influence + residual - residual.mean()

@@ -18,4 +18,4 @@ NEEDS = ("fresh_score",)
 
 
 def estimate(sample: Sample, options: Options) -> Point:
-    return Point(*fresh_mean(sample.fresh, sample.fresh_held_out, sample.fresh_label))
+    return Point(*fresh_mean(sample.fresh, sample.fresh_held_out, sample.fresh_label, sample.cluster))

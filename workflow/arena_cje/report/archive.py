@@ -30,7 +30,10 @@ PACKAGES = ("llama-cpp-python", "numpy", "polars", "scipy", "statsmodels")  # wh
 MEANING = (
     ("README.txt", "this list"),
     ("SHA256SUMS", "hashes of all other files"),
-    ("configuration.yaml", "the configuration of the run with all its defaults, to be given as --configfile"),
+    (
+        "configuration.yaml",
+        "the settings that the results depend on, defaults included; without folders of the machine",
+    ),
     ("configuration/*", "a text that the configuration names"),
     ("provenance.json", "versions, models, parameters and data that the results were made from"),
     ("throughput.tsv", "time, memory, items and tokens of each job that generated, scored or graded"),

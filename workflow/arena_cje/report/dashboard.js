@@ -69,7 +69,7 @@
     header: { labelColor: "var(--ink)", titleColor: "var(--ink)", labelFontSize: 12 },
     view: { stroke: "var(--line)" }, facet: { spacing: 18 }, text: { fontSize: 12, font: "system-ui, 'DejaVu Sans', sans-serif" },
   };
-  const PANEL = { estimators: [420, 130, 20], weights: [270, 0, 80], sweep: [270, 60, 20] };  // least width, room left of all, room of each
+  const PANEL = { estimators: [420, 150, 20], weights: [270, 0, 80], sweep: [270, 60, 20] };  // least width, room left of all, room of each
 
   function sized(figure, width) {
     const spec = structuredClone(figure.spec);

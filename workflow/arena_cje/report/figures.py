@@ -238,6 +238,7 @@ def sweep(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | 
     band = in_order(pd.DataFrame({"policy": policies, "y": edge + strip / 2}), "policy", policies)
     span = (-0.5, len(coverages) - 0.5)
     every = results[coverages[0]]
+    called = [name(estimator, 26) for estimator in estimators]
     return (
         p9.ggplot(table, p9.aes("at", color="estimator", shape="estimator"))
         + p9.facet_wrap("policy", ncol=columns, labeller=panel_titles(said))
@@ -247,8 +248,8 @@ def sweep(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | 
         + p9.geom_linerange(p9.aes(ymin="ci_lower", ymax="ci_upper"), data=known, size=0.7)
         + p9.geom_point(p9.aes(y="estimate"), data=known, size=1.9)
         + p9.geom_point(data=refused, y=edge + strip / 2, size=1.9, fill="white", show_legend=False)
-        + p9.scale_color_manual(theme.cycle(theme.CYCLE, len(estimators)), limits=estimators)
-        + p9.scale_shape_manual(theme.cycle(theme.SHAPES, len(estimators)), limits=estimators)
+        + p9.scale_color_manual(theme.cycle(theme.CYCLE, len(estimators)), limits=estimators, labels=called)
+        + p9.scale_shape_manual(theme.cycle(theme.SHAPES, len(estimators)), limits=estimators, labels=called)
         + p9.scale_x_continuous(breaks=list(range(len(coverages))), labels=coverages, limits=span, expand=(0, 0))
         + p9.scale_y_continuous(
             breaks=[edge + strip / 2, *values], labels=["refused", *plain(values)], limits=(edge, high), expand=(0, 0)

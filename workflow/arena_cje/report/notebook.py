@@ -132,7 +132,7 @@ def _reasons(result: Result, overlap: Overlap) -> tuple[Reason, ...]:
     from arena_cje.diagnostics.verdict import overlap_reasons, unnormalised_reasons
 
     metadata = result.document["metadata"]
-    limits = Thresholds(**metadata["thresholds"])
+    limits = Thresholds(**{name: _figure(value) for name, value in metadata["thresholds"].items()})
     found = overlap_reasons(overlap, limits)
     return found if estimators.normalised(metadata["estimator"]) else found + unnormalised_reasons(overlap, limits)
 
@@ -170,7 +170,7 @@ def same_as_base(result: Result, policy: str) -> bool | None:
 def _clipped_mass(result: Result, policy: str, largest: float, logged: Logged | None) -> float:
     """Share of the raw weight that raw-ips cuts off; no other estimator cuts any."""
     metadata = result.document["metadata"]
-    clip = metadata["options"]["clip"]
+    clip = float(metadata["options"]["clip"])  # an infinite one is text
     if metadata["estimator"] != "raw-ips" or largest <= clip:
         return 0.0
     if logged is None:

@@ -47,11 +47,11 @@ def covariates(result: Result) -> tuple[str, ...]:
 
 
 def by_coverage(files: Iterable[str | Path]) -> dict[str, list[Result]]:
-    """Results by coverage, both in the order of the files."""
+    """Results by coverage, the lowest first; those of a coverage in the order of the files."""
     found: dict[str, list[Result]] = {}
     for file in files:
         found.setdefault(Path(file).parent.name.removeprefix("coverage_"), []).append(load(file))
-    return found
+    return dict(sorted(found.items(), key=lambda item: float(item[0])))
 
 
 def _scale(summary: Summary) -> tuple[float, float] | None:

@@ -1,0 +1,38 @@
+"""What the configuration says of results: the settings that change them, without where things lie on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arena_cje.config import Config
+
+# Settings that change how a run goes and nothing that comes out.
+ONLY_HOW = {
+    **dict.fromkeys(("n_slots", "cache_tokens", "model_slots", "shard_size", "fresh"), True),
+    "policies": {"__all__": {"description"}},
+    "models": {"__all__": {"n_threads", "n_gpu_layers"}},
+}
+# What data brought along make idle.
+OF_RESPONSES = ("prompts", "n_prompts", "models", "policies", "base_policy", "judge", "oracle")
+
+
+def settings(config: Config, *, folder: Path) -> dict[str, Any]:
+    """Settings as JSON has them; a path inside `folder`, the run's, is told from there, any other by its last part."""
+    kept = config.model_dump(mode="json", exclude=ONLY_HOW)
+    if config.logged_data is not None:
+        kept = {name: value for name, value in kept.items() if name not in OF_RESPONSES}
+    return _told(kept, folder)
+
+
+def _told(value: Any, folder: Path) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _told(part, folder) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_told(part, folder) for part in value]
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path = Path(value)
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
