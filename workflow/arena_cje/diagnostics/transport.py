@@ -24,7 +24,7 @@ from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts, own_share
 
 MIN_PROMPTS = 20  # effective ones, for a PASS
 ALPHA = 0.05
-# With the first condition alone, fifty labels let 2 to 7 % of values through that were .17 off; with both, about half a percent.
+# With the first condition alone, fifty labels let 2 to 7 % of values through that were .17 off; with both, under 1 %.
 SUSPICION = 0.03
 
 
