@@ -1,6 +1,8 @@
 # Everything about one coverage on one page. All that is known of it -> results/coverage_{coverage}/diagnostics_dashboard.html
-from arena_cje.provenance import digest
-from arena_cje.report import dashboard as page
+from arena_cje.provenance import sha256
+
+# Template, style and script: read as files, as the library that uses them takes a second to import on every start.
+PAGE = [WORKFLOW / "arena_cje" / "report" / f"dashboard.{kind}" for kind in ("html.j2", "css", "js")]
 
 
 def lower(coverage):
@@ -30,6 +32,6 @@ rule dashboard:
         scale=CONFIG.analysis.scale,
         configuration=canonical({k: v for k, v in settings_shown().items() if k != "coverages"}),
         code=code_hash("arena_cje.report.dashboard"),
-        page=digest(page.assets()),
+        page=[sha256(path) for path in PAGE],
     script:
         "../scripts/dashboard.py"

@@ -164,11 +164,6 @@ def _asset(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def assets() -> tuple[str, ...]:
-    """Template, style and script, whose change changes the page."""
-    return tuple(_asset(name) for name in (TEMPLATE, STYLE, SCRIPT))
-
-
 def read_benchmarks(folder: str | Path) -> list[Row]:
     """Rows of the benchmark files below a folder (`{stage}/…/{shard}.tsv`); what is NA is None."""
     folder, found = Path(folder), []
