@@ -191,7 +191,7 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
         "standard_errors": [shown[policy]["se"] for policy in logged.policies],
         "confidence_intervals": [shown[policy]["confidence_interval"] for policy in logged.policies],
         "base_policy": {"policy": logged.base_policy} | shown[logged.base_policy],
-        "refused": {policy: numbers[policy] | {"reasons": _refusals(analysis.verdicts[policy])} for policy in refused},
+        "refused": {policy: numbers[policy] | {"reasons": analysis.verdicts[policy].grounds} for policy in refused},
         "verdicts": {
             policy: {"level": verdict.level, "reasons": [dataclasses.asdict(reason) for reason in verdict.reasons]}
             for policy, verdict in analysis.verdicts.items()
@@ -235,10 +235,6 @@ def _best(shown: Mapping[str, Any], numbers: Mapping[str, Any], refused: Sequenc
     best = max(published, key=published.get, default=None)
     higher = [name for name in refused if numbers[name]["estimate"] > published.get(best, -math.inf)]
     return {"policy": best, "refused_but_higher": higher}
-
-
-def _refusals(verdict: Verdict) -> list[str]:
-    return [reason.sentence for reason in verdict.reasons if reason.level == "refuse"]
 
 
 def _components(estimate: Estimate) -> dict[str, Any]:

@@ -286,7 +286,11 @@ class Config(Record):
 
     def can_run(self, name: str) -> bool:
         """Does an estimator or variant have the fresh draws it may need?"""
-        return self.has_draws or not estimators.needs_draws(self.estimator_of(name)[0])
+        return self.has_draws or not self.needs_draws(name)
+
+    def needs_draws(self, name: str) -> bool:
+        """Does an estimator or variant use fresh draws of the targets?"""
+        return estimators.needs_draws(self.estimator_of(name)[0])
 
     @property
     def contexts(self) -> dict[str, Policy]:

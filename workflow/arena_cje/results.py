@@ -18,7 +18,7 @@ import numpy as np
 from arena_cje import results_schema
 from arena_cje.errors import UserError
 from arena_cje.estimation.folds import clusters
-from arena_cje.estimation.records import Estimate, Reason, Verdict
+from arena_cje.estimation.records import Estimate, Options, Reason, Verdict
 from arena_cje.files import json_text, read_json, replace, write_bytes, write_csv
 from arena_cje.report.tables import console_table
 
@@ -59,6 +59,18 @@ class Result:
         return self.document["base_policy"]["policy"]
 
     @property
+    def all_policies(self) -> tuple[str, ...]:
+        """The base policy, then the targets."""
+        return (self.base_policy, *self.policies)
+
+    @property
+    def options(self) -> Options:
+        """What the estimator was told."""
+        held = self.document["metadata"]["options"]
+        unbounded = {name: float(held[name]) for name in ("clip", "var_cap")}  # infinity is written as text
+        return Options(**held | unbounded | {"covariates": tuple(held["covariates"])})
+
+    @property
     def estimates(self) -> np.ndarray:
         """(p,) in [0, 1], NaN where refused."""
         return np.array(self.document["estimates"], dtype=float)
@@ -77,7 +89,7 @@ class Result:
     def refused(self) -> dict[str, dict[str, Any]]:
         """What was computed for refused policies, and why it is not published."""
         refused = self.document["refused"]
-        return {policy: refused[policy] for policy in (self.base_policy, *self.policies) if policy in refused}
+        return {policy: refused[policy] for policy in self.all_policies if policy in refused}
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -85,7 +97,7 @@ class Result:
         held = self.document["verdicts"]
         return {
             policy: Verdict(tuple(Reason(**reason) for reason in held[policy]["reasons"]))
-            for policy in (self.base_policy, *self.policies)
+            for policy in self.all_policies
         }
 
     def summary(self, policy: str) -> dict[str, float]:
@@ -132,7 +144,7 @@ class Result:
 
         from arena_cje.estimation.contrasts import contrasts
 
-        estimates = {policy: self.estimate(policy) for policy in (self.base_policy, *self.policies)}
+        estimates = {policy: self.estimate(policy) for policy in self.all_policies}
         found = contrasts(
             estimates, base=self.base_policy, refused=self.refused, alpha=self.document["metadata"]["alpha"]
         )

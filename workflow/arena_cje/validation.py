@@ -82,14 +82,14 @@ def validate(results: Sequence[Result], truths: Mapping[str, Truth]) -> pl.DataF
     """One row an estimator and policy, the base policy's own value among them."""
     import polars as pl
 
-    known = {policy for result in results for policy in (result.base_policy, *result.policies)}
+    known = {policy for result in results for policy in result.all_policies}
     for policy in truths:
         if policy not in known:
             raise UserError(f"a truth of {policy!r}, which no result has{nearest(policy, known)}")
     rows = [
         _compared(result, policy, truths.get(policy, (float("nan"), float("nan"))))
         for result in results
-        for policy in (result.base_policy, *result.policies)
+        for policy in result.all_policies
     ]
     return pl.DataFrame(rows, schema=_columns()).with_columns(pl.col(pl.Float64).fill_nan(None))
 

@@ -17,12 +17,12 @@ def cautions(name):
 def draws_for(w):
     """Fresh draws where the estimator uses them, or where labels of the targets' own may stand among them for the audit."""
     audited = CONFIG.oracle.target_coverage if CONFIG.logged_data is None else CONFIG.fresh_draws
-    return draw_files(w.coverage) if audited or "fresh_score" in module_of(w.estimator).NEEDS else []
+    return draw_files(w.coverage) if audited or CONFIG.needs_draws(w.estimator) else []
 
 
 def draws_at_hand(coverage):
     """Fresh draws that an estimator takes, that are labelled, or that were brought along: none are made to be looked at."""
-    taken = any("fresh_score" in module_of(name).NEEDS for name in ESTIMATORS)
+    taken = any(map(CONFIG.needs_draws, ESTIMATORS))
     given = CONFIG.logged_data is not None or CONFIG.oracle.target_coverage
     return draw_files(coverage) if taken or given else []
 

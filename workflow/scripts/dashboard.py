@@ -3,15 +3,14 @@
 import json
 from pathlib import Path
 
-import polars as pl
-
 import arena_cje
 from arena_cje import schemas
 from arena_cje.files import write_bytes
 from arena_cje.fresh_draws import read_draws
 from arena_cje.jobs import job
 from arena_cje.logged_data import read_logged
-from arena_cje.report import dashboard
+from arena_cje.report import dashboard, exports
+from arena_cje.report.sources import coverage_of
 
 with job(snakemake) as log:
     given, params = snakemake.input, snakemake.params
@@ -19,13 +18,13 @@ with job(snakemake) as log:
     first = results[0]
     logged, _, _ = read_logged(given.dataset, first.base_policy, first.policies, scale=params.scale)
     drawn = {Path(path).stem: path for path in given.draws if Path(path).stem in first.policies}
-    validation = pl.read_csv(given.validation, infer_schema_length=None).to_dicts() if given.validation else []
+    validation = exports.read_validation(given.validation).to_dicts() if given.validation else []
     page = dashboard.render(
         results,
         logged=logged,
         draws={policy: read_draws(path, policy, scale=params.scale) for policy, path in drawn.items()},
         summary=schemas.read_json(given.summary),
-        others=[(Path(path).parent.name.removeprefix("coverage_"), arena_cje.load(path)) for path in given.others],
+        others=[(coverage_of(path), arena_cje.load(path)) for path in given.others],
         validation=validation,
         # What was timed is no input: it says how the run went, and the page is no staler for a faster one.
         benchmarks=dashboard.read_benchmarks("logs/benchmarks"),

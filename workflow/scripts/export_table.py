@@ -1,17 +1,10 @@
 """All results of a run as one tidy table."""
 
-from pathlib import Path
-
 import arena_cje
 from arena_cje import files
 from arena_cje.jobs import job
 from arena_cje.report import exports
-
-
-def coverage_of(path):
-    """The coverage that a file belongs to, by the folder it lies in."""
-    return Path(path).parent.name.removeprefix("coverage_")
-
+from arena_cje.report.sources import coverage_of
 
 with job(snakemake) as log:
     results = [(coverage_of(path), arena_cje.load(path)) for path in snakemake.input.results]

@@ -98,8 +98,7 @@ def _own_labels(evaluation: Evaluation, drawn: Draws | None) -> int:
     """Labelled prompts of the policy's own draws, where the estimator uses them."""
     if drawn is None or not estimators.needs_draws(evaluation.estimator):
         return 0
-    own = np.where(np.isnan(drawn.judge_score), np.nan, drawn.oracle_label)
-    count = labelled_prompts(own, evaluation.base.cluster)
+    count = labelled_prompts(drawn.scored_label, evaluation.base.cluster)
     return count if count >= MIN_OWN else 0
 
 

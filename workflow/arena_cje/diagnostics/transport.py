@@ -43,10 +43,10 @@ class Audit:
 
 def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estimate:
     """Mean held-out residual of a policy's own labelled draws; clusters (n,) are prompt codes."""
-    label, judged = draws.oracle_label, draws.judged
-    labelled = ~np.isnan(label) & ~np.isnan(draws.judge_score)  # (n, m)
+    label, judged = draws.scored_label, draws.judged
+    labelled = ~np.isnan(label)  # (n, m)
     used = labelled.any(axis=1)
-    share = own_share(draws.judge_score, np.where(labelled, label, np.nan))[used]  # (u, m)
+    share = own_share(draws.judge_score, label)[used]  # (u, m)
 
     def residual(reward: np.ndarray) -> np.ndarray:
         return np.where(labelled[used], label[used] - reward, 0.0)
@@ -83,19 +83,17 @@ def audit(
 ) -> Audit:
     """The audit of one policy among `family` that have labels of their own, after what a label term has mended."""
     nan = float("nan")
-    labelled = np.zeros((0, 0), bool) if draws is None else ~np.isnan(draws.oracle_label) & ~np.isnan(draws.judge_score)
-    if draws is None or not labelled.any():
+    if draws is None or np.isnan(draws.scored_label).all():
         return Audit("NOT_CHECKED", nan, (nan, nan), 0, 0.0, margin)
     cluster = evaluation.base.cluster
     found, against = shift(evaluation.calibration, draws, cluster), "the calibration"
     if label_term:
         found, against = found - label_shift(evaluation, logged, draws.policy), "the calibration with the label term"
-    own = np.where(labelled, draws.oracle_label, np.nan)
-    wider = _widening(found, evaluation.calibration, labelled_prompts(own, cluster))
+    wider = _widening(found, evaluation.calibration, labelled_prompts(draws.scored_label, cluster))
     low, high = (found.value + wider * (end - found.value) for end in found.interval(ALPHA / family))
     least, most = (found.value + wider * (end - found.value) for end in found.interval(SUSPICION / family))
     _, first = np.unique(cluster, return_index=True)  # a prompt's draws stand beside every row of it
-    prompts = labelled[first].sum(axis=1).astype(float)
+    prompts = (~np.isnan(draws.scored_label[first])).sum(axis=1).astype(float)
     effective = float(prompts.sum() ** 2 / np.sum(prompts**2))
     if low > margin or high < -margin or (abs(found.value) > margin and least * most > 0):
         status = "FAIL"

@@ -152,7 +152,7 @@ def check_needs(name: str, module: ModuleType, logged: Logged, draws: Mapping[st
             "has none: add target_policy_logprobs, or choose 'direct'"
         )
     missing = [policy for policy in logged.policies if policy not in draws]
-    if "fresh_score" in module.NEEDS and missing:
+    if _wants_draws(module) and missing:
         raise UserError(
             f"estimator {name!r} needs fresh draws of every target policy; none for {', '.join(map(repr, missing))}: "
             "add them, or choose an estimator that works on the logged responses, such as 'calibrated-ips'"

@@ -89,6 +89,11 @@ class Draws:
     def judged(self) -> Judged:
         return Judged.of(self.judge_score, self.covariates, self.judge_points, self.judge_mass)
 
+    @property
+    def scored_label(self) -> np.ndarray:
+        """Labels (n, m) of the draws that have a judge score, NaN elsewhere."""
+        return np.where(np.isnan(self.judge_score), np.nan, self.oracle_label)
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -329,3 +334,8 @@ class Verdict:
     @property
     def ok(self) -> bool:
         return self.level != "refuse"
+
+    @property
+    def grounds(self) -> list[str]:
+        """Sentences behind the level: what refuses, else what calls for caution; none where all is well."""
+        return [reason.sentence for reason in self.reasons if reason.level == self.level != "ok"]

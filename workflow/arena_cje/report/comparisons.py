@@ -128,7 +128,7 @@ def table(results: Sequence[Result]) -> pl.DataFrame:
 
 def _published(result: Result) -> dict[str, float]:
     """Values that may be published and are known, by policy, the base policy first."""
-    names = [policy for policy in (result.base_policy, *result.policies) if policy not in result.refused]
+    names = [policy for policy in result.all_policies if policy not in result.refused]
     values = {policy: result.summary(policy)["estimate"] for policy in names}
     return {policy: value for policy, value in values.items() if not np.isnan(value)}
 

@@ -84,11 +84,6 @@ def value(result: Result, policy: str) -> Cell:
     return Cell(said, numeric=True)
 
 
-def everybody(result: Result) -> tuple[str, ...]:
-    """All policies, the base first."""
-    return (result.base_policy, *result.policies)
-
-
 # Overview
 
 
@@ -161,9 +156,9 @@ def estimates(results: Sequence[Result], validation: Sequence[Row]) -> Table:
     columns += ["truth", "absolute error", "interval holds truth"] if validation else []
     rows = [
         _estimate_row(result, policy, known.get((result.name, policy), {}), bool(validation))
-        for policy in everybody(results[0])
+        for policy in results[0].all_policies
         for result in results
-        if policy in everybody(result)
+        if policy in result.all_policies
     ]
     return Table("Estimates of every policy by every estimator at this coverage", tuple(columns), tuple(rows))
 
@@ -187,8 +182,8 @@ def over_coverages(at: Sequence[tuple[str, Result]]) -> Table:
     """One estimator at every coverage that is at hand."""
     coverages = tuple(f"coverage {coverage}" for coverage, _ in at)
     rows = [
-        (text(policy), *(value(result, policy) if policy in everybody(result) else Cell(MISSING) for _, result in at))
-        for policy in everybody(at[-1][1])
+        (text(policy), *(value(result, policy) if policy in result.all_policies else Cell(MISSING) for _, result in at))
+        for policy in at[-1][1].all_policies
     ]
     return Table(f"{at[0][1].name} at each share of labelled prompts", ("policy", *coverages), tuple(rows))
 
@@ -282,7 +277,7 @@ def support(result: Result) -> Table:
         "transport",
     )
     rows = []
-    for policy in everybody(result):
+    for policy in result.all_policies:
         held = result.document["metadata"]["diagnostics"].get(policy, {})
         rows.append(
             (
@@ -378,7 +373,7 @@ def rows_read(result: Result, summary: Mapping[str, Any]) -> Table:
 
 
 def rows_used(result: Result) -> Table:
-    rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in everybody(result))
+    rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in result.all_policies)
     return Table(f"Rows that {result.name} used", ("policy", "rows"), rows)
 
 

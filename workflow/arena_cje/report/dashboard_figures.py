@@ -108,7 +108,7 @@ def forest(result: Result, truths: Mapping[str, float]) -> Figure:
     """Published values with their intervals, and the truth where it is known."""
     import altair as alt
 
-    names = [result.base_policy, *result.policies]
+    names = list(result.all_policies)
     rows = [level_row(result, policy) | {"truth": _short(truths.get(policy))} for policy in names]
     y, percent = _y(names), _percent(result)
     layers = _interval_layers(rows, y, _level_tooltip(), "value (mean oracle label)")
@@ -124,7 +124,7 @@ def forest(result: Result, truths: Mapping[str, float]) -> Figure:
 
 
 def _forest_finding(result: Result) -> str:
-    shown = [name for name in (result.base_policy, *result.policies) if name not in result.refused]
+    shown = [name for name in result.all_policies if name not in result.refused]
     said = f"{len(shown)} of {1 + len(result.policies)} policies have a published value."
     if result.best is not None:
         summary = result.summary(result.best)
@@ -141,12 +141,12 @@ def estimators(results: Sequence[Result], truths: Mapping[str, float]) -> Figure
     """Every estimator's value of every policy, a panel a policy."""
     import altair as alt
 
-    names = [results[0].base_policy, *results[0].policies]
+    names = list(results[0].all_policies)
     rows = [
         level_row(result, policy) | {"estimator": result.name, "truth": _short(truths.get(policy)), "at": at}
         for at, policy in enumerate(names)
         for result in results
-        if policy in (result.base_policy, *result.policies)
+        if policy in result.all_policies
     ]
     scale = alt.Scale(domain=[result.name for result in results])
     y = alt.Y("estimator:N", title=None, sort=None, scale=scale, axis=alt.Axis(labelLimit=150, ticks=False))
@@ -176,12 +176,12 @@ def sweep(swept: Sequence[tuple[str, Result]], truths: Mapping[str, float]) -> F
     import altair as alt
 
     first = swept[0][1]
-    names = [first.base_policy, *first.policies]
+    names = list(first.all_policies)
     rows = [
         level_row(result, policy) | {"coverage": coverage, "truth": _short(truths.get(policy)), "at": at}
         for at, policy in enumerate(names)
         for coverage, result in swept
-        if policy in (result.base_policy, *result.policies)
+        if policy in result.all_policies
     ]
     order = alt.Scale(domain=[coverage for coverage, _ in swept])
     x = alt.X("coverage:O", title="share of prompts with a label", sort=None, scale=order, axis=alt.Axis(labelAngle=0))

@@ -66,10 +66,9 @@ def rewards(dataset: str | Path, result: Result, calibration_data: str | Path | 
     """
     from arena_cje.dataset import load_calibration, load_logged
     from arena_cje.estimation import calibration
-    from arena_cje.estimation.records import Options
 
     metadata = result.document["metadata"]
-    options = Options(**metadata["options"] | {"covariates": tuple(metadata["options"]["covariates"])})
+    options = result.options
     scale = metadata["data"].get("scale")
     read = {"covariates": options.covariates, "scale": scale, "base_policy": result.base_policy}
     logged, counts = load_logged(dataset, **read)
@@ -178,14 +177,8 @@ def _valued(result: Result, policy: str, truth: Mapping[str, Any]) -> Row:
         "oracle_truth": truth.get("truth"),
         "absolute_error": None if refused else truth.get("absolute_error"),
         "verdict": result.verdicts[policy].level,
-        "reasons": _reasons(result, policy),
+        "reasons": result.verdicts[policy].grounds,
     }
-
-
-def _reasons(result: Result, policy: str) -> list[str]:
-    """Sentences behind a verdict: what refuses the policy, else what calls for caution."""
-    verdict = result.verdicts[policy]
-    return [reason.sentence for reason in verdict.reasons if reason.level == verdict.level != "ok"]
 
 
 def _known(value: float) -> float | None:
@@ -220,14 +213,14 @@ def _ranked(result: Result) -> list[Row]:
         number = result.summary(place.policy)
         rows.append(asdict(place) | {name: number[name] for name in NUMBERS})
     ranked = {place.policy for place in places}
-    rows += [{"policy": policy} for policy in (result.base_policy, *result.policies) if policy not in ranked]
+    rows += [{"policy": policy} for policy in result.all_policies if policy not in ranked]
     return [
         row
         | {
             "estimator": result.name,
             "role": "base" if row["policy"] == result.base_policy else "target",
             "status": result.verdicts[row["policy"]].level,
-            "reasons": "; ".join(_reasons(result, row["policy"])),
+            "reasons": "; ".join(result.verdicts[row["policy"]].grounds),
         }
         for row in rows
     ]

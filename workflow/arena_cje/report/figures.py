@@ -156,7 +156,7 @@ def _row_height(policies: Sequence[str]) -> float:
 
 def comparison_heatmap(result: Result) -> p9.ggplot:
     """Differences between all pairs of policies: row minus column."""
-    policies = [result.base_policy, *result.policies]
+    policies = list(result.all_policies)
     count = len(policies)
     table = tidy.differences(result)
     table = table.assign(

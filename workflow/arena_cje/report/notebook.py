@@ -170,7 +170,7 @@ def same_as_base(result: Result, policy: str) -> bool | None:
 def _clipped_mass(result: Result, policy: str, largest: float, logged: Logged | None) -> float:
     """Share of the raw weight that raw-ips cuts off; no other estimator cuts any."""
     metadata = result.document["metadata"]
-    clip = float(metadata["options"]["clip"])  # an infinite one is text
+    clip = result.options.clip
     if metadata["estimator"] != "raw-ips" or largest <= clip:
         return 0.0
     if logged is None:
@@ -218,14 +218,14 @@ def _weight_row(found: WeightStatus) -> tuple[str, ...]:
 
 def html_table(result: Result) -> str:
     """The result as an HTML table with its verdicts; every name is escaped, a refused policy shows no number."""
-    rows = "".join(_html_row(result, policy) for policy in (result.base_policy, *result.policies))
+    rows = "".join(_html_row(result, policy) for policy in result.all_policies)
     head = "".join(f'<th scope="col" style="text-align:left">{title}</th>' for title in RESULT_TITLES)
     metadata = result.document["metadata"]
     said = (
         f"{html.escape(result.name)}: {metadata['n_samples']} logged responses, {metadata['n_oracle']} oracle labels, "
         f"{100 * (1 - metadata['alpha']):g} % intervals"
     )
-    reasons = "".join(_html_reasons(result, policy) for policy in (result.base_policy, *result.policies))
+    reasons = "".join(_html_reasons(result, policy) for policy in result.all_policies)
     return (
         f"<table><caption>{said}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{reasons}</ul>"
     )
@@ -253,7 +253,7 @@ def _html_row(result: Result, policy: str) -> str:
 def _html_reasons(result: Result, policy: str) -> str:
     """Why a policy is refused or published with caution."""
     verdict = result.verdicts[policy]
-    said = [reason.sentence for reason in verdict.reasons if reason.level == verdict.level != "ok"]
+    said = verdict.grounds
     return f"<li>{html.escape(f'{verdict.level}: {policy}: ' + '; '.join(said))}</li>" if said else ""
 
 

@@ -43,14 +43,19 @@ def beside(file: Source, dataset: Source, summary: Summary, covariates: Sequence
 
 def covariates(result: Result) -> tuple[str, ...]:
     """What the result's calibrator sees beside the score."""
-    return tuple(result.document["metadata"]["options"]["covariates"])
+    return result.options.covariates
+
+
+def coverage_of(file: str | Path) -> str:
+    """The coverage that a file belongs to, by the folder it lies in."""
+    return Path(file).parent.name.removeprefix("coverage_")
 
 
 def by_coverage(files: Iterable[str | Path]) -> dict[str, list[Result]]:
     """Results by coverage, the lowest first; those of a coverage in the order of the files."""
     found: dict[str, list[Result]] = {}
     for file in files:
-        found.setdefault(Path(file).parent.name.removeprefix("coverage_"), []).append(load(file))
+        found.setdefault(coverage_of(file), []).append(load(file))
     return dict(sorted(found.items(), key=lambda item: float(item[0])))
 
 

@@ -37,7 +37,7 @@ MEANING = (
 
 def console_table(result: Result) -> str:
     """The table, the number of labels, what it means, and the reasons behind the verdicts."""
-    rows = [_cells(result, policy) for policy in (result.base_policy, *result.policies)]
+    rows = [_cells(result, policy) for policy in result.all_policies]
     width = min(NAME_WIDTH, max(len("policy"), *(len(name) for name, *_ in rows)))
     level = f"{100 * (1 - result.document['metadata']['alpha']):g} % interval"
     titles = ["policy", *(level if title == "interval" else title for title, _ in COLUMNS)]

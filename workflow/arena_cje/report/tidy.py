@@ -17,7 +17,7 @@ from arena_cje.diagnostics.overlap import describe
 from arena_cje.errors import UserError
 from arena_cje.estimation import calibration
 from arena_cje.estimation.isotonic import Monotone
-from arena_cje.estimation.records import Draws, Labelled, Logged, Options
+from arena_cje.estimation.records import Draws, Labelled, Logged
 from arena_cje.estimation.weights import hajek
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def estimates(results: Sequence[Result], truth: Mapping[str, float] | None = Non
         | _published(result, policy)
         | {"truth": (truth or {}).get(policy, math.nan)}
         for result in results
-        for policy in (result.base_policy, *result.policies)
+        for policy in result.all_policies
     ]
     columns = ["estimator", "policy", "level", "estimate", "ci_lower", "ci_upper", "truth"]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
@@ -154,10 +154,8 @@ def calibration_of(result: Result, logged: Logged, beside: Labelled | None = Non
     """
     import pandas as pd
 
-    document = result.document
-    options = dict(document["metadata"]["options"])
-    fitted = calibration.fit(logged, Options(**options | {"covariates": tuple(options["covariates"])}), beside)
-    found, score, label = document["calibration"], fitted.score, fitted.label
+    fitted = calibration.fit(logged, result.options, beside)
+    found, score, label = result.document["calibration"], fitted.score, fitted.label
     if len(label) != found["n_labels"]:
         raise UserError(
             f"{result.name}: the data has {len(label)} labelled responses, the result was made from {found['n_labels']}; "
@@ -247,7 +245,7 @@ def differences(result: Result) -> pd.DataFrame:
     """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, p_holm."""
     import pandas as pd
 
-    names = (result.base_policy, *result.policies)
+    names = result.all_policies
     found = {}
     for pair in result.comparisons().iter_rows(named=True):
         one, other, value, p = pair["first"], pair["second"], pair["difference"], pair["p_holm"]
