@@ -37,6 +37,27 @@ def _share_of_truth(value: Any) -> Any:
 
 Truth = Annotated[float, BeforeValidator(_share_of_truth), Field(ge=0, le=1)]
 
+LOCAL = "llama_cpp"  # the provider that runs models of `models` in the job itself
+REFERENCE = "reference"  # the oracle that checks a response by what stands beside its prompt
+
+
+def _variable_name(value: Any) -> Any:
+    """The name of an environment variable; what else is given may be a key, so it is not repeated."""
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w{0,63}", value)):
+        raise ValueError("expected the name of an environment variable that holds the key (such as OPENAI_API_KEY)")
+    return value
+
+
+def _plain_url(value: Any) -> Any:
+    """An address without a user or a password in it, which would end up in files."""
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"https?://[^\s/@]+(/[^\s@?#]*)?", value)):
+        raise ValueError("expected an address such as http://127.0.0.1:8000/v1, without user, password or query")
+    return value
+
+
+KeyName = Annotated[str | None, BeforeValidator(_variable_name)]
+Address = Annotated[str | None, BeforeValidator(_plain_url)]
+
 
 class Record(BaseModel):
     """A frozen slice of the configuration that refuses unknown keys."""
@@ -76,9 +97,63 @@ class Model(Record):
         return self
 
 
-class Policy(Record):
-    provider: Literal["llama_cpp"] = Field("llama_cpp", description="who runs the model")
-    model: Name = Field(description="a name under `models`")
+class Provider(Record):
+    api: Literal["openai", "fireworks"] = Field(
+        "openai", description="whose API it speaks, and whose client asks it; most servers speak `openai`"
+    )
+    base_url: Address = Field(None, description="its address; null is the client's own")
+    api_key_env: KeyName = Field(None, description="environment variable that holds the key; null sends none")
+    max_concurrency: int = Field(8, ge=1, le=1000, description="requests at a time, over all jobs on a machine")
+    requests_per_minute: float | None = Field(None, gt=0, description="requests a minute, over all jobs; null is any")
+    timeout: float = Field(120.0, gt=0, description="seconds until a request without an answer is given up")
+    max_attempts: int = Field(8, ge=1, description="times that a request is sent before it is left for the next run")
+    completions: bool | None = Field(
+        None,
+        description="does it score given text: a completions endpoint that echoes log probabilities (vLLM and "
+        "llama_cpp.server have one); null is yes for `fireworks`, no for `openai`",
+    )
+    echo_max_tokens: Literal[0, 1] | None = Field(
+        None,
+        description="tokens asked for when text is scored: 0, or 1 where the server takes 0 for no limit (llama_cpp.server) "
+        "or refuses it (vLLM); null is 0 for `fireworks`, 1 for `openai`",
+    )
+    json_reply: Literal["schema", "object", "text"] = Field(
+        "schema",
+        description="how a structured answer is asked for: by JSON schema, as some JSON `object` (llama_cpp.server), or in "
+        "words alone (`text`)",
+    )
+
+
+class Price(Record):
+    input: float = Field(ge=0, description="US dollars for a million tokens read")
+    output: float = Field(ge=0, description="US dollars for a million tokens written")
+
+
+class Asked(Record):
+    """What a policy, a judge and an oracle have in common: who is asked, and where."""
+
+    provider: str = Field(
+        LOCAL, description="`llama_cpp` runs a model in the job itself; else a name under `providers`"
+    )
+    base_url: Address = Field(None, description="another address than the provider's")
+    api_key_env: KeyName = Field(None, description="another key than the provider's")
+    extra: dict[str, Any] = Field(
+        {}, description="further parameters of each request, as they are (such as `reasoning_effort: low`)"
+    )
+
+    @property
+    def hosted(self) -> bool:
+        """Is it behind an API?"""
+        return self.provider not in (LOCAL, REFERENCE)
+
+
+class Policy(Asked):
+    model: str = Field(min_length=1, description="a name under `models`; behind an API its own name there")
+    template: str | None = Field(
+        None,
+        description="how a provider that scores given text is shown a conversation: a file of `resources/templates/` or a "
+        "path; null chats, and the policy takes part in `direct` only",
+    )
     system_prompt: str | None = Field(
         None, description="a file of `resources/policies/` or a path; null sends no system message"
     )
@@ -93,7 +168,8 @@ class Policy(Record):
     def context(self) -> str:
         """Name of the scoring context (model, system prompt): one forward pass serves all policies that share it."""
         told = Path(self.system_prompt).stem if self.system_prompt else "none"
-        return f"{self.model}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', told)}"
+        asked = f"{self.provider}-{self.model}" if self.hosted else self.model
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{asked}-{told}")
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -101,34 +177,53 @@ class Policy(Record):
         return {"temperature": self.temperature, "top_p": self.top_p}
 
 
-class Judge(Record):
-    provider: Literal["llama_cpp"] = Field("llama_cpp", description="who reads the rubric")
-    model: Name = Field(description="a name under `models`")
+class Grading(Asked):
+    """What a judge and an oracle have in common: who reads what, and how its answer is read."""
+
+    model: str | None = Field(None, description="a name under `models`; behind an API its own name there")
     rubric: str = Field("likelihood.yaml", description="a file of `resources/judges/` or a path")
-    uncertainty: Literal["deterministic", "distribution"] = Field(
-        "deterministic",
-        description="`distribution` keeps how sure the judge is of each score, which needs a rubric of kind `choices`",
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="of an answer in words; null sends none, as some reasoning models demand"
+    )
+    max_tokens: int = Field(512, ge=1, description="longest answer in words, what a model thinks before it included")
+    max_unscored: Share = Field(
+        0.05,
+        description="largest share of the responses that may stay without a score because an answer could not be read",
     )
 
 
-class Oracle(Record):
-    provider: Literal["reference"] = Field(
-        "reference", description="`reference` grades by the checks that stand beside each prompt"
+class Judge(Grading):
+    uncertainty: Literal["deterministic", "distribution"] = Field(
+        "deterministic",
+        description="`distribution` keeps how sure the judge is of each score, which needs a rubric that tells: of kind "
+        "`choices`, or with several `samples`; or an ensemble",
+    )
+    ensemble: tuple[Name, ...] = Field(
+        (), description="names under `judges` whose mean score is this judge's; the other keys are then not used"
+    )
+
+
+class Oracle(Grading):
+    provider: str = Field(
+        REFERENCE,
+        description="`reference` grades by the checks that stand beside each prompt; else as for a judge",
     )
     target_labels: Share | None = Field(
         None,
         description="share of each target's fresh draws whose labels enter estimates; null is none of the workflow's own, "
         "and all that exist in data brought along",
     )
-    truth: Truth = Field(
-        1.0,
-        description="labels for `validation.csv` only: `none`, `all` or a share of the fresh draws; never enters an estimate",
+    truth: Truth | None = Field(
+        None,
+        description="labels for `validation.csv` only: `none`, `all` or a share of the fresh draws; never enters an estimate; "
+        "null is all where the oracle costs nothing, none behind an API",
     )
 
     @property
     def truth_coverage(self) -> str | None:
         """Share of the draws that is labelled for validation, as it stands in a file name; None for no validation."""
-        return canonical(self.truth) if self.truth else None
+        share = (0.0 if self.hosted else 1.0) if self.truth is None else self.truth
+        return canonical(share) if share else None
 
     @property
     def target_coverage(self) -> str | None:
@@ -144,6 +239,7 @@ class Tuning(Record):
         20, ge=2, description="folds of the oracle-uncertainty jackknife; fewer where labels are few"
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="intervals have level 1 - alpha")
+    judge: Name | None = Field(None, description="whose scores: a name under `judges`; null is the judge under `judge`")
     rewards: Literal["calibrated", "judge"] = Field(
         "calibrated", description="what estimates average: `judge` takes the judge's scores as they are, uncalibrated"
     )
@@ -212,7 +308,13 @@ class Config(Record):
     models: dict[Name, Model] = Field({}, description="models by name")
     policies: dict[Name, Policy] = Field({}, description="policies by name; `like: other` starts from another block")
     base_policy: Name = Field("base", description="the policy whose responses are logged and scored under all others")
+    providers: dict[Name, Provider] = Field({}, description="APIs by name, and how they are asked")
     judge: Judge | None = Field(None, description="grades every response, cheaply")
+    judges: dict[Name, Judge] = Field(
+        {},
+        description="further judges, side by side: their scores stand in the metadata of every row as `judge_NAME`, for "
+        "covariates, for `analysis.judge` and for ensembles",
+    )
     oracle: Oracle = Oracle()
     coverages: list[Coverage] = Field(
         ["0.1"],
@@ -241,6 +343,14 @@ class Config(Record):
         8192,
         ge=512,
         description="tokens, of prompts and responses, that these may hold together; bounds memory as `n_slots` does",
+    )
+    prices: dict[str, Price] = Field(
+        {}, description="prices by model, where the price table does not know them or you pay others"
+    )
+    budget_usd: float | None = Field(
+        None,
+        gt=0,
+        description="no request is sent once the run has cost this much; raise it and go on; null is no limit",
     )
     model_slots: int | None = Field(
         None,
@@ -365,7 +475,10 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "prompts": Prompts,
         "models": Model,
         "policies": Policy,
+        "providers": Provider,
+        "prices": Price,
         "judge": Judge,
+        "judges": Judge,
         "oracle": Oracle,
         "analysis": Analysis,
         "variants": Variant,

@@ -1,0 +1,73 @@
+"""Who is asked, and how gently: a provider of the configuration with what one policy, judge or oracle says otherwise."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from arena_cje.errors import UserError
+from arena_cje.provenance import digest
+
+if TYPE_CHECKING:
+    from arena_cje.config import Asked, Provider
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An API at an address under a key. Only `api` and `base_url` can matter to what it answers."""
+
+    provider: str  # its name in the configuration
+    api: str  # whose client asks: "openai" or "fireworks"
+    base_url: str | None  # None is the client's own
+    api_key_env: str | None  # name of the variable that holds the key; None sends none
+    max_concurrency: int
+    requests_per_minute: float | None
+    timeout: float  # seconds
+    max_attempts: int
+    completions: bool  # scores given text
+    echo_max_tokens: int
+    json_reply: str  # "schema", "object" or "text"
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What determines an answer, beside the request."""
+        return {"api": self.api, "base_url": self.base_url}
+
+    @property
+    def pool(self) -> str:
+        """A name, good for a folder, that all who share the address and the key share: limits hold for it."""
+        who = {**self.identity, "api_key_env": self.api_key_env}
+        return f"{re.sub(r'[^A-Za-z0-9_-]', '_', self.provider)}-{digest(who)[:8]}"
+
+    def key(self) -> str | None:
+        """The key itself, from the environment; None where none is sent. It is never written down."""
+        if self.api_key_env is None:
+            return None
+        if not (found := os.environ.get(self.api_key_env, "").strip()):
+            raise UserError(
+                f"provider {self.provider!r}: no key in the environment variable {self.api_key_env}; "
+                f"export {self.api_key_env}=... and start again (what is finished is kept)"
+            )
+        return found
+
+
+def endpoint(asked: Asked, providers: Mapping[str, Provider]) -> Endpoint:
+    """The endpoint that a policy, a judge or an oracle asks."""
+    block = providers[asked.provider]
+    hosted = block.api == "fireworks"
+    return Endpoint(
+        provider=asked.provider,
+        api=block.api,
+        base_url=asked.base_url or block.base_url,
+        api_key_env=asked.api_key_env or block.api_key_env,
+        max_concurrency=block.max_concurrency,
+        requests_per_minute=block.requests_per_minute,
+        timeout=block.timeout,
+        max_attempts=block.max_attempts,
+        completions=hosted if block.completions is None else block.completions,
+        echo_max_tokens=(0 if hosted else 1) if block.echo_max_tokens is None else block.echo_max_tokens,
+        json_reply=block.json_reply,
+    )
