@@ -208,7 +208,9 @@ def _grade_rule(row: Row) -> str | None:
     )
 
 
-UNSCORED = ("too_long", "empty", "not_finite")  # why a response has no log probability
+# Why a response has no log probability; the last three behind an API alone: the text holds control tokens, the server
+# echoed another text than it was sent, it declined.
+UNSCORED = ("too_long", "empty", "not_finite", "control_tokens", "not_echoed", "refused")
 
 
 def _logprob_rule(row: Row) -> str | None:
@@ -279,7 +281,7 @@ _SCORED = {
     "logprob": LOGPROB,
     "n_tokens": Column("int", "response tokens", low=0),
     "token_logprobs": Column("list[float]", "nats per token", null=True),
-    "n_boundary": Column("int", "tokens on the edge of the nucleus", low=0),
+    "n_boundary": Column("int", "tokens on a boundary: the nucleus' edge, or prompt and response in one", low=0),
     "status": Column("str", "how scoring went", choices=("ok", "outside_support", *UNSCORED)),
 }
 

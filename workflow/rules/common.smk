@@ -1,6 +1,7 @@
 # What all rules share: the checked configuration, where things lie, and what a job's parameters are.
 import copy
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.e
 
 from arena_cje import config as configuration
 from arena_cje import estimators, prompts, relations, targets
+from arena_cje.calls.endpoint import endpoint
 from arena_cje.errors import UserError
 from arena_cje.llama.model import has_gpu
 from arena_cje.provenance import canonical, code_hash
@@ -69,6 +71,18 @@ wildcard_constraints:
 def resource_file(name, kind):
     """A file the configuration names: the user's, else the workflow's."""
     return str(said(configuration.find, name, kind, workflow_resources=RESOURCES))
+
+
+def any_of(names):
+    """A wildcard's pattern for these names; one that nothing matches where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def asked(block, *, scored=False):
+    """Who is asked, of all that determines an answer from an API: the parameters of a job beside its files."""
+    found = endpoint(block, CONFIG.providers)
+    echo = {"echo_max_tokens": found.echo_max_tokens} if scored else {}
+    return {"model": block.model, **found.identity, **echo, "extra": block.extra}
 
 
 # The files of the system prompts as rule inputs, by the name the policies use; none where no system message is sent.

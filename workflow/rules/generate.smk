@@ -1,17 +1,18 @@
-# Responses of every policy. results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> {policy}.jsonl
+# Responses of every policy; those of policies behind APIs are in hosted.smk. results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> {policy}.jsonl
 from arena_cje.llama import generator
+from arena_cje.providers import hosted
 
 
 def generation(policy):
-    """What determines the responses of a policy, beside its model, its system prompt and the prompts."""
+    """What determines the responses of a policy, beside its model file, its system prompt and the prompts."""
     block = CONFIG.policies[policy]
     return {
         **block.sampling,
         "max_tokens": block.max_tokens,
         "draws": 1 if policy == BASE else CONFIG.draws_per_prompt,
-        "n_ctx": CONFIG.models[block.model].n_ctx,
+        **({"asked": asked(block)} if block.hosted else {"n_ctx": CONFIG.models[block.model].n_ctx}),
         "seed": CONFIG.seed,
-        "version": generator.VERSION,
+        "version": hosted.VERSION if block.hosted else generator.VERSION,
     }
 
 
@@ -27,6 +28,8 @@ rule generate:
     log:
         "logs/generate/{policy}/{shard}.log",
         benchmark="logs/benchmarks/generate/{policy}/{shard}.tsv",
+    wildcard_constraints:
+        policy=any_of(name for name, policy in CONFIG.policies.items() if not policy.hosted),
     conda:
         "../../envs/llama.yaml"
     threads: lambda w: CONFIG.models[CONFIG.policies[w.policy].model].n_threads

@@ -20,6 +20,11 @@ def gguf(model):
     return str(file)
 
 
+def model_record(policy):
+    """What is recorded of the model that generated a policy's responses; nothing where it is behind an API."""
+    return [] if policy.hosted else f"results/models/{policy.model}.json"
+
+
 def memory(path):
     """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; told once it is there."""
     return 500 + 2 * Path(path).stat().st_size // 10**6

@@ -9,13 +9,15 @@ rule score:
         responses=f"results/responses/{BASE}/{{shard}}.jsonl",
         model=lambda w: f"results/models/{CONFIG.contexts[w.context].model}.json",
         gguf=lambda w: ancient(gguf(CONFIG.contexts[w.context].model)),
-        generated_by=f"results/models/{CONFIG.policies[BASE].model}.json",
+        generated_by=model_record(CONFIG.policies[BASE]),
         system_prompt=lambda w: SYSTEM_PROMPTS[CONFIG.contexts[w.context].system_prompt],
     output:
         "results/logprobs/{context}/{shard}.parquet",
     log:
         "logs/score/{context}/{shard}.log",
         benchmark="logs/benchmarks/score/{context}/{shard}.tsv",
+    wildcard_constraints:
+        context=any_of(name for name, policy in CONFIG.contexts.items() if not policy.hosted),
     conda:
         "../../envs/llama.yaml"
     threads: lambda w: CONFIG.models[CONFIG.contexts[w.context].model].n_threads

@@ -1,0 +1,95 @@
+"""The stages that cost money: responses and log probabilities through an API. Rows in, rows out, as in `stages`.
+
+What is kept in the journal are the replies; rows are read from them, so that reading them otherwise never asks again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from arena_cje.calls.request import Ask, Reply
+from arena_cje.providers import hosted
+from arena_cje.providers.hosted import Answer, Writer
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, draws: int, seed: int) -> list[Row]:
+    """Responses of one policy to the prompts, `draws` of each: rows of `schemas.RESPONSES`."""
+    wanted = [
+        (row, draw, hosted.seed_of(seed, policy, row["prompt_id"], draw)) for row in prompts for draw in range(draws)
+    ]
+    sent = [(row, draw, own) for row, draw, own in wanted if writer.can_ask(row["prompt"])]
+    requests = [writer.request(row["prompt"], own) for row, _, own in sent]
+    replies = {
+        (row["prompt_id"], draw): (request.key(writer.endpoint), reply)
+        for (row, draw, _), request, reply in zip(sent, requests, ask(requests), strict=True)
+    }
+    rows = [
+        _response(row, draw, own, policy, *replies.get((row["prompt_id"], draw), (None, None)))
+        for row, draw, own in wanted
+    ]
+    _warn_of(row["status"] for row in rows)
+    return rows
+
+
+def _response(row: Row, draw: int, seed: int, policy: str, key: str | None, reply: Reply | None) -> Row:
+    status = "control_tokens" if reply is None else reply.error or "ok"
+    said = reply or Reply()
+    return {
+        "prompt_id": row["prompt_id"],
+        "policy": policy,
+        "draw_idx": draw,
+        "prompt": row["prompt"],
+        "response": said.text if status == "ok" else "",
+        "token_ids": None,
+        "finish_reason": ("length" if said.finish_reason == "length" else "stop") if status == "ok" else None,
+        "status": status,
+        "seed": seed,
+        "model_sha256": None,
+        "model": said.model,
+        "system_fingerprint": said.system_fingerprint,
+        "item": key or "",
+    }
+
+
+def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequence[Mapping[str, float]]) -> list[Row]:
+    """Log probabilities of responses in one scoring context: a row for each response and sampling.
+
+    They are those at temperature 1 for every sampling; which policies that speaks for is told by `relations.cautions`.
+    """
+    answered = [row for row in rows if row["status"] == "ok"]
+    answers = [Answer(row["prompt"], row["response"], row["finish_reason"] == "stop") for row in answered]
+    found = dict(zip((row["prompt_id"] for row in answered), hosted.score(ask, writer, answers), strict=True))
+    nothing = hosted.Scored((), 0, "empty")
+    scores = [
+        {"prompt_id": row["prompt_id"], **sampling, **_score(found.get(row["prompt_id"], nothing))}
+        for row in rows
+        for sampling in samplings
+    ]
+    spanning = sum(one.n_boundary for one in found.values())
+    if spanning:
+        log.info("%d of %d responses begin in the prompt's last token", spanning, len(rows))
+    _warn_of(found.get(row["prompt_id"], nothing).status for row in rows)
+    return scores
+
+
+def _score(scored: hosted.Scored) -> Row:
+    values = list(scored.token_logprobs)
+    return asdict(scored) | {
+        "token_logprobs": values,
+        "logprob": sum(values) if scored.status == "ok" else None,
+        "n_tokens": len(values),
+    }
+
+
+def _warn_of(statuses: Iterable[str]) -> None:
+    counts = Counter(statuses)
+    for status in sorted(counts.keys() - {"ok"}):
+        log.warning("%d of %d rows: %s", counts[status], counts.total(), status)

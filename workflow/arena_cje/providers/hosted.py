@@ -1,0 +1,253 @@
+"""Policies behind APIs: what they are asked to write, and to score.
+
+    draw    chat with messages, or complete the text of a template: one request a response
+    score   log p(a | x) = sum_t log p(a_t | x, a_1 .. a_{t-1})   nats, echoed by a completions endpoint for given text
+
+Scoring sends template(x) + a, with the token that ended `a` where one did, and reads the echoed log probabilities of the
+tokens after the prompt. They are found from the end, where the tokens' texts make up the response. Where none begins with
+it (a token may hold the end of the prompt and the beginning of the response), the prompt is sent by itself as well: if its
+tokens are the first of the whole, the rest are the response's; otherwise
+
+    log p(a | x) = log p(tokens of x a) - log p(tokens of x)    from the first token that differs, at most 0
+
+which is counted as a boundary. Base and targets are scored in the same way. Log probabilities of an API are those at
+temperature 1 without truncation, whatever the policy's sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.calls.endpoint import Endpoint, endpoint
+from arena_cje.calls.request import Ask, Reply, Request
+from arena_cje.providers import template as templates
+from arena_cje.providers.template import Template
+
+if TYPE_CHECKING:
+    from arena_cje.config import Config, Policy
+
+# Raise when a drawn response would be read otherwise, or a log probability differently from the same reply.
+VERSION = 1
+
+# What servers add to sampling by default, off: text must come from the distribution that is scored.
+PLAIN = {"top_k": 0, "min_p": 0.0}
+
+ROUNDING = 1e-4  # nats above zero that a log probability may be by rounding alone
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A policy behind an API."""
+
+    endpoint: Endpoint
+    model: str
+    system_prompt: str | None = None
+    template: Template | None = None  # None chats
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def can_ask(self, prompt: str) -> bool:
+        """May the prompt be sent? Not as text that holds the model's own control tokens."""
+        return self.template is None or not self.template.forges(prompt)
+
+    def request(self, prompt: str, seed: int) -> Request:
+        """The request for one response. A greedy policy sends no seed: all its draws are one request."""
+        how = {"temperature": self.temperature, "top_p": self.top_p} | ({"seed": seed} if self.temperature else {})
+        if self.template is None:
+            body = chat_body(
+                self.endpoint,
+                model=self.model,
+                messages=messages(self.system_prompt, prompt),
+                max_tokens=self.max_tokens,
+                **how,
+                extra=self.extra,
+            )
+            return Request("chat", body)
+        text = self.template.render(self.system_prompt, prompt)
+        told = {"model": self.model, "prompt": text, "max_tokens": self.max_tokens, "stop": [self.template.end]}
+        return Request("completion", {**told, **how, **PLAIN, **self.extra})
+
+
+def writer(config: Config, policy: Policy, *, system_prompt: str | None, template: str | Path | None) -> Writer:
+    """The policy of a configuration block; `template` is its file, if it has one."""
+    return Writer(
+        endpoint=endpoint(policy, config.providers),
+        model=policy.model,
+        system_prompt=system_prompt,
+        template=templates.load(template) if template else None,
+        temperature=policy.temperature,
+        top_p=policy.top_p,
+        max_tokens=policy.max_tokens,
+        extra=policy.extra,
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to be scored: its text, and whether the policy ended it by itself."""
+
+    prompt: str
+    response: str
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log probabilities of one response; statuses as in `schemas.SCORES`."""
+
+    token_logprobs: tuple[float, ...]  # (t,) nats
+    n_boundary: int
+    status: str
+
+
+def messages(system_prompt: str | None, text: str) -> list[dict[str, str]]:
+    """A conversation of one turn."""
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": text}]
+
+
+def token_limit(endpoint: Endpoint, n: int) -> dict[str, int]:
+    """The limit on new tokens, under the name that the server knows."""
+    openai_itself = endpoint.api == "openai" and endpoint.base_url is None
+    return {"max_completion_tokens" if openai_itself else "max_tokens": n}
+
+
+def chat_body(
+    endpoint: Endpoint,
+    *,
+    model: str,
+    messages: Sequence[Mapping[str, str]],
+    max_tokens: int,
+    temperature: float | None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Parameters of a chat; what is None is not sent."""
+    told = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    given = {name: value for name, value in told.items() if value is not None}
+    return {"model": model, "messages": list(messages), **token_limit(endpoint, max_tokens), **given, **(extra or {})}
+
+
+def seed_of(*who: Any) -> int:
+    """A seed of 31 bits, which every API takes, for one response: the same whoever shares the run."""
+    return int.from_bytes(blake2b("/".join(map(str, who)).encode(), digest_size=4).digest(), "big") >> 1
+
+
+def score(ask: Ask, writer: Writer, answers: Sequence[Answer]) -> list[Scored]:
+    """Log probabilities of the answers under a policy, in their order."""
+    unsent = [_unsent(writer, answer) for answer in answers]
+    sent = [answer for answer, status in zip(answers, unsent, strict=True) if status is None]
+    replies = ask([_echo(writer, _whole(writer, answer)) for answer in sent])
+    first = [_from_the_end(writer, answer, reply) for answer, reply in zip(sent, replies, strict=True)]
+    again = [k for k, found in enumerate(first) if found is None]
+    prompts = ask([_echo(writer, _opening(writer, sent[k])) for k in again]) if again else []
+    for k, alone in zip(again, prompts, strict=True):
+        first[k] = _beside_the_prompt(writer, sent[k], replies[k], alone)
+    found = iter(first)
+    return [Scored((), 0, status) if status else next(found) for status in unsent]
+
+
+def _unsent(writer: Writer, answer: Answer) -> str | None:
+    """Why an answer is not sent to be scored, if so."""
+    if writer.template.forges(answer.prompt) or writer.template.forges(answer.response):
+        return "control_tokens"
+    return None if answer.response or answer.stopped else "empty"
+
+
+def _opening(writer: Writer, answer: Answer) -> str:
+    return writer.template.render(writer.system_prompt, answer.prompt)
+
+
+def _whole(writer: Writer, answer: Answer) -> str:
+    return _opening(writer, answer) + answer.response + (writer.template.end if answer.stopped else "")
+
+
+def _echo(writer: Writer, text: str) -> Request:
+    """A request that echoes a text with log probabilities; what it would say next does not matter."""
+    told = {"model": writer.model, "prompt": text, "max_tokens": writer.endpoint.echo_max_tokens}
+    return Request("completion", {**told, "echo": True, "logprobs": 1, "temperature": 1.0, "seed": 0, **writer.extra})
+
+
+def _echoed(writer: Writer, text: str, reply: Reply) -> tuple[list[str], list[float | None]] | None:
+    """Tokens of the sent text and their log probabilities; None where the server echoed another text."""
+    bare, said = writer.template.bare(text), writer.template.bare(reply.text)
+    if not said.startswith(bare) or len(reply.tokens) != len(reply.token_logprobs):
+        return None
+    end = len(reply.tokens) - _n_generated(writer, reply)
+    return list(reply.tokens[:end]), list(reply.token_logprobs[:end])
+
+
+def _n_generated(writer: Writer, reply: Reply) -> int:
+    """Tokens at the end that the server said itself: at most the one that some have to be asked for."""
+    if writer.endpoint.echo_max_tokens == 0:
+        return 0
+    if reply.finish_reason == "length":
+        return 1
+    return min(1, reply.usage.completion_tokens) if reply.usage else 0
+
+
+def _from_the_end(writer: Writer, answer: Answer, reply: Reply) -> Scored | None:
+    """The score where the last tokens' texts make up the response; None where they do not, and more must be asked."""
+    if reply.error:
+        return Scored((), 0, reply.error)
+    echoed = _echoed(writer, _whole(writer, answer), reply)
+    if echoed is None:
+        return Scored((), 0, "not_echoed")
+    tokens, logprobs = echoed
+    start = _start(tokens, answer, writer.template.end)
+    return None if start is None else _checked(logprobs[start:])
+
+
+def _start(tokens: Sequence[str], answer: Answer, end: str) -> int | None:
+    """Where the response begins among the tokens, told by their texts from the end."""
+    start = len(tokens)
+    if answer.stopped:
+        start -= 1
+        if start < 0 or tokens[start] not in (end, ""):
+            return None
+    left = answer.response
+    while left:
+        start -= 1
+        if start < 0 or not left.endswith(tokens[start]):
+            return None
+        left = left[: len(left) - len(tokens[start])]
+    # A token without text may be the first bytes of a character, or a control token that the server does not write out.
+    return None if answer.response and start > 0 and tokens[start - 1] == "" else start
+
+
+def _beside_the_prompt(writer: Writer, answer: Answer, reply: Reply, alone: Reply) -> Scored:
+    """The score by way of the prompt's own tokens."""
+    whole = _echoed(writer, _whole(writer, answer), reply)
+    prompt = _echoed(writer, _opening(writer, answer), alone) if not alone.error else None
+    if whole is None or prompt is None:
+        return Scored((), 0, alone.error or "not_echoed")
+    same = _n_common(whole[0], prompt[0])
+    rest, asked = whole[1][same:], prompt[1][same:]
+    if not asked:
+        return _checked(rest)
+    if not rest or None in asked or None in rest:
+        return Scored((), 1, "not_finite")
+    given = _checked([min(0.0, math.fsum([*rest, *(-value for value in asked)]))])
+    return Scored(given.token_logprobs, 1, given.status)
+
+
+def _n_common(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _checked(logprobs: Sequence[float | None]) -> Scored:
+    """A score, unless a log probability is missing or is none."""
+    if not logprobs:
+        return Scored((), 0, "empty")
+    if any(value is None or math.isnan(value) or value > ROUNDING or value == -math.inf for value in logprobs):
+        return Scored((), 0, "not_finite")
+    return Scored(tuple(min(0.0, value) for value in logprobs), 0, "ok")

@@ -1,0 +1,56 @@
+# Policies behind APIs: their responses, and the log probabilities of the base's responses under those that score given text.
+# results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet
+
+
+def template_of(policy):
+    """The template file of a policy as a rule input; none where it chats."""
+    return resource_file(policy.template, "templates") if policy.template else []
+
+
+rule generate_hosted:
+    """Ask for responses of {wildcards.policy} to shard {wildcards.shard}"""
+    input:
+        prompts="results/prompts/{shard}.jsonl",
+        system_prompt=lambda w: SYSTEM_PROMPTS[CONFIG.policies[w.policy].system_prompt],
+        template=lambda w: template_of(CONFIG.policies[w.policy]),
+    output:
+        "results/responses/{policy}/{shard}.jsonl",
+    log:
+        "logs/generate/{policy}/{shard}.log",
+        benchmark="logs/benchmarks/generate/{policy}/{shard}.tsv",
+    wildcard_constraints:
+        policy=any_of(name for name, policy in CONFIG.policies.items() if policy.hosted),
+    conda:
+        "../../envs/api.yaml"
+    resources:
+        api_jobs=1,
+    params:
+        generation=lambda w: canonical(generation(w.policy)),
+    script:
+        "../scripts/generate_hosted.py"
+
+
+rule score_hosted:
+    """Score the base responses of shard {wildcards.shard} in context {wildcards.context}"""
+    input:
+        responses=f"results/responses/{BASE}/{{shard}}.jsonl",
+        system_prompt=lambda w: SYSTEM_PROMPTS[CONFIG.contexts[w.context].system_prompt],
+        template=lambda w: template_of(CONFIG.contexts[w.context]),
+    output:
+        "results/logprobs/{context}/{shard}.parquet",
+    log:
+        "logs/score/{context}/{shard}.log",
+        benchmark="logs/benchmarks/score/{context}/{shard}.tsv",
+    wildcard_constraints:
+        context=any_of(name for name, policy in CONFIG.contexts.items() if policy.hosted),
+    conda:
+        "../../envs/api.yaml"
+    resources:
+        api_jobs=1,
+    params:
+        # Samplings, not policy names: a policy that shares a scored context adds nothing to ask.
+        samplings=lambda w: canonical(CONFIG.samplings(w.context)),
+        asked=lambda w: canonical(asked(CONFIG.contexts[w.context], scored=True)),
+        version=hosted.VERSION,
+    script:
+        "../scripts/score_hosted.py"
