@@ -8,6 +8,7 @@ import tiny_gguf
 from arena_cje import stages
 from arena_cje.errors import UserError
 from arena_cje.llama import chat
+from arena_cje.llama.chat import end_of_turn
 from arena_cje.llama.model import open_model
 
 LOOP = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] BODY }}<|im_end|>\n{% endfor %}assistant:"
@@ -173,7 +174,16 @@ def test_a_response_of_another_tokenizer_ends_its_turn_where_it_stopped_by_itsel
     row = {"prompt": "why?", "response": "hello", "token_ids": [1, 2], "finish_reason": reason, "status": "ok"}
     known = {"system_prompt": "be nice", "same_tokenizer": False}
     text = chat.respond(chatml, "be nice", "why?", "hello")
-    assert stages.response_tokens(chatml, row, **known) == (text + (chatml.end_of_turn,) if ends else text)
+    assert stages.response_tokens(chatml, row, **known) == (text + (end_of_turn(chatml),) if ends else text)
     assert stages.response_tokens(chatml, row, **(known | {"same_tokenizer": True})) == (1, 2)
     missing = row | {"status": "too_long", "token_ids": [], "response": ""}
     assert stages.response_tokens(chatml, missing, **known) == ()
+
+
+def test_a_turn_ends_as_the_template_ends_it_and_else_as_the_vocabulary_says(load):
+    """Vocabularies of several templates name a token that this model's own turns never end with."""
+    model = load("{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}")
+    model.default_end = -1
+    assert end_of_turn(model) == model.tokenize("<|im_end|>", special=True)[0]
+    silent = load("{% for message in messages %}{{ message['content'] }}<|im_start|>{% endfor %}")
+    assert end_of_turn(silent) == silent.default_end

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from arena_cje.llama import chat, generator
+from arena_cje.llama.chat import end_of_turn
 from arena_cje.llama.distribution import Sampling, sample
 from arena_cje.llama.generator import Request, generate, text_of
 from arena_cje.llama.scorer import Item, score
@@ -114,7 +115,7 @@ def prompt(model):
 
 
 def test_the_end_token_counts_when_it_was_drawn_and_not_when_the_response_was_cut(model, prompt):
-    words, end = model.tokenize("hello"), model.end_of_turn
+    words, end = model.tokenize("hello"), end_of_turn(model)
     cut = drawn_as(model, prompt, words, max_tokens=len(words))
     ended = drawn_as(model, prompt, (*words, end), max_tokens=len(words) + 1)
     assert (cut.token_ids, cut.finish_reason) == (words, "length")
@@ -127,7 +128,7 @@ def test_the_end_token_counts_when_it_was_drawn_and_not_when_the_response_was_cu
 
 def test_an_empty_response_is_just_the_end_token(model):
     """Its probability is what all other beginnings leave."""
-    end = model.end_of_turn
+    end = end_of_turn(model)
     response = drawn_as(model, BASE, (end,), max_tokens=5)
     assert (response.token_ids, response.finish_reason) == ((end,), "stop")
     assert text_of(model, response.token_ids) == ""

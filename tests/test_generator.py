@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from arena_cje.llama import generator
+from arena_cje.llama.chat import end_of_turn
 from arena_cje.llama.distribution import Sampling, log_probs, sample, stream
 from arena_cje.llama.generator import MAX_SLOTS, Request, generate, text_of
 from arena_cje.llama.model import Context
@@ -131,8 +132,8 @@ def test_responses_end_with_the_end_token_or_at_the_limit(model, responses):
 
 def test_the_text_leaves_the_end_token_out(model):
     ids = model.tokenize("hello there")
-    assert text_of(model, (*ids, model.end_of_turn)) == text_of(model, ids) == "hello there"
-    assert text_of(model, (model.end_of_turn,)) == text_of(model, ()) == ""
+    assert text_of(model, (*ids, end_of_turn(model))) == text_of(model, ids) == "hello there"
+    assert text_of(model, (end_of_turn(model),)) == text_of(model, ()) == ""
 
 
 def test_a_request_that_does_not_fit_is_returned_unanswered(model, prompts, responses):

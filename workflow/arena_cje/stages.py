@@ -177,7 +177,7 @@ def response_tokens(model: Any, row: Row, *, system_prompt: str | None, same_tok
     if same_tokenizer or row["status"] != "ok":
         return tuple(row["token_ids"])
     ids = chat.respond(model, system_prompt, row["prompt"], row["response"])
-    return (*ids, model.end_of_turn) if row["finish_reason"] == "stop" else ids
+    return (*ids, chat.end_of_turn(model)) if row["finish_reason"] == "stop" else ids
 
 
 def _scored(result: scorer.Scored) -> Row:

@@ -20,9 +20,10 @@ from arena_cje.errors import UserError
 from arena_cje.llama.model import Model
 from arena_cje.llama.prefill import n_common
 
-SYSTEM, USER = "\ue000system\ue001", "\ue000user\ue001"  # private-use characters, which templates leave alone
+# Private-use characters, which templates leave alone.
+SYSTEM, USER, ASSISTANT = "\ue000system\ue001", "\ue000user\ue001", "\ue000assistant\ue001"
 EDGE = "\u2003"  # a white-space character around a marker, gone where the template trims
-PIECE = re.compile(f"({EDGE}?)({SYSTEM}|{USER})({EDGE}?)")
+PIECE = re.compile(f"({EDGE}?)({SYSTEM}|{USER}|{ASSISTANT})({EDGE}?)")
 TODAY = datetime.datetime(2024, 7, 26)  # Llama 3's own default: a prompt must not change from day to day
 
 
@@ -45,6 +46,17 @@ def respond(model: Model, system_prompt: str | None, user: str, response: str) -
     prompt = render(model, system_prompt, user)
     ids = _one_bos(model, _tokenize(model, [*pieces, (response, False)]))
     return ids[len(prompt) :] if ids[: len(prompt)] == prompt else model.tokenize(response)
+
+
+def end_of_turn(model: Model) -> int:
+    """The token that a response ends with when it ends by itself: the one that the template writes after an answer.
+
+    Where it writes none that ends a generation, the one that the vocabulary names.
+    """
+    skeleton = _skeleton(model, (USER, ASSISTANT))
+    after = PIECE.split(skeleton)[-1] if skeleton else ""
+    written = model.tokenize(after, special=True)
+    return next((token for token in written[:1] if token in model.eog_ids), model.default_end)
 
 
 def _conversation(model: Model, system_prompt: str | None, user: str) -> list[tuple[str, bool]]:
@@ -81,7 +93,7 @@ def _render_template(template: str, bos_text: str, eos_text: str, markers: tuple
         trim_blocks=True, lstrip_blocks=True, extensions=[ext.LoopControlExtension, _GenerationTag]
     )
     environment.globals.update(raise_exception=_raise_exception, strftime_now=TODAY.strftime)
-    roles = {SYSTEM: "system", USER: "user"}
+    roles = {SYSTEM: "system", USER: "user", ASSISTANT: "assistant"}
     messages = [{"role": roles[marker], "content": f"{EDGE}{marker}{EDGE}"} for marker in markers]
     try:
         text = environment.from_string(template).render(

@@ -83,7 +83,7 @@ class Model:
         self.bos_text = self._piece(self.bos_id)
         eos_id, eot_id = llama.llama_vocab_eos(self._vocab), llama.llama_vocab_eot(self._vocab)
         self.eos_text = self._piece(eos_id)
-        self.end_of_turn = eot_id if eot_id >= 0 else eos_id  # what a response that ends by itself ends with
+        self.default_end = eot_id if eot_id >= 0 else eos_id  # of a turn, by the vocabulary; `chat.end_of_turn` asks the template
         template = llama.llama_model_chat_template(pointer, None)
         self.chat_template = None if template is None else template.decode("utf-8")
 
@@ -105,7 +105,7 @@ class Model:
     def tokenizer_sha256(self) -> str:
         """Hash of the vocabulary: models that share it share token ids."""
         pieces = [self._piece(token) for token in range(self.n_vocab)]
-        told = [pieces, sorted(self.eog_ids), self.end_of_turn]
+        told = [pieces, sorted(self.eog_ids), self.default_end]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def tokenize(self, text: str, special: bool = False) -> tuple[int, ...]:
