@@ -4,37 +4,51 @@
         ...
 
 Log lines go to the job's log file and, with the job's name before them, to the terminal. A `UserError` ends the job with one
-line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceback.
+line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceback. No line holds a key of an API.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from arena_cje import files, schemas
+from arena_cje.calls.errors import redacted
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal, Tally
 from arena_cje.usage import peak_memory
+
+if TYPE_CHECKING:
+    from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.calls.ledger import Usd
+    from arena_cje.calls.request import Ask
+    from arena_cje.calls.runner import Totals
+    from arena_cje.config import Config
 
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[logging.Logger]:
     """Log to the job's file and the terminal while the body runs; turn a `UserError` into one line and status 1."""
     name = " ".join([snakemake.rule, *(str(value) for value in snakemake.wildcards)])
+    keys = _keys(snakemake.config)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s"))
+    root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s", keys))
     for path in snakemake.log[:1]:  # a benchmark may stand after it
-        root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s", keys))
+    if keys:
+        sys.excepthook = lambda *error: sys.stderr.write(redacted("".join(traceback.format_exception(*error)), keys))
     try:
         yield logging.getLogger("arena_cje")
     except UserError as error:
@@ -45,9 +59,38 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
         sys.exit(130)
 
 
-def _handler(handler: logging.Handler, form: str) -> logging.Handler:
-    handler.setFormatter(logging.Formatter(form))
+class _Redacting(logging.Formatter):
+    """Lines without the keys, wherever in them they are: a traceback is part of a line."""
+
+    def __init__(self, form: str, keys: Iterable[str]):
+        super().__init__(form)
+        self._keys = tuple(keys)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record), self._keys)
+
+
+def _handler(handler: logging.Handler, form: str, keys: Iterable[str] = ()) -> logging.Handler:
+    handler.setFormatter(_Redacting(form, keys))
     return handler
+
+
+def _keys(settings: Any) -> set[str]:
+    """The keys of all APIs in a configuration, as far as the environment has them."""
+    if isinstance(settings, list | tuple):
+        return set().union(*map(_keys, settings))
+    if not isinstance(settings, Mapping):
+        return set()
+    named = settings.get("api_key_env")
+    own = {os.environ[named].strip()} if isinstance(named, str) and os.environ.get(named, "").strip() else set()
+    return own.union(*map(_keys, settings.values()))
+
+
+def configuration(snakemake: Any) -> Config:
+    """The job's configuration, as checked when the workflow was read."""
+    from arena_cje.config import Config
+
+    return Config.model_validate(snakemake.config)
 
 
 @contextmanager
@@ -59,9 +102,46 @@ def journal(snakemake: Any, stage: str) -> Iterator[Journal]:
     path = Path("results/journal") / stage / f"{snakemake.wildcards.shard}.jsonl"
     with Journal(path, fresh=bool(snakemake.config["fresh"])) as kept:
         yield kept
-    row = _benchmark(kept.tally)
+    _write_benchmark(snakemake, kept.tally)
+
+
+@contextmanager
+def calls(snakemake: Any, endpoint: Endpoint, stage: str, name: str, policy: str | None) -> Iterator[Ask]:
+    """The job's way to ask an endpoint; its replies are in the journal `results/journal/calls/{stage}/{name}.jsonl`.
+
+    stage, policy: what the calls are for, as in the file of spendings. When the body has ended well, the benchmark file
+    says how many calls it took and what they cost.
+    """
+    from arena_cje.calls.ledger import Ledger
+    from arena_cje.calls.runner import FOLDER, Work, asker
+
+    config = configuration(snakemake)
+    ledger = Ledger(FOLDER / "spending.jsonl", _usd(config, endpoint), config.budget_usd)
+    work = Work(endpoint=endpoint, stage=stage, policy=policy, ledger=ledger)
+    with Journal(FOLDER / "calls" / stage / f"{name}.jsonl", fresh=config.fresh) as kept:
+        yield asker(work, kept)
+    _write_benchmark(snakemake, work.totals.tally, work.totals)
+
+
+def _usd(config: Config, endpoint: Endpoint) -> Usd:
+    """What a call at an endpoint costs."""
+    from arena_cje.prices import Prices
+
+    return partial(Prices(config.prices).usd, base_url=endpoint.base_url)
+
+
+def _write_benchmark(snakemake: Any, tally: Tally, totals: Totals | None = None) -> None:
+    row = _benchmark(tally) | _cost(totals)
     lines = ("\t".join(fields) + "\n" for fields in (row.keys(), row.values()))
     files.write_bytes(snakemake.log.benchmark, "".join(lines).encode())
+
+
+def _cost(totals: Totals | None) -> dict[str, str]:
+    """What calls of APIs came to; NA where there are none, and where a price is unknown."""
+    if totals is None:
+        return dict.fromkeys(("calls", "retries", "cost_usd"), "NA")
+    cost = "NA" if totals.usd is None else f"{totals.usd:.6f}"
+    return {"calls": str(totals.calls), "retries": str(totals.retries.total()), "cost_usd": cost}
 
 
 def _benchmark(tally: Tally) -> dict[str, str]:

@@ -60,9 +60,10 @@ class Reply:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Reply:
-        """From its journal record."""
+        """From its journal record, equal to the reply it was made of: JSON knows no tuples."""
+        listed = {name: tuple(value) for name, value in record.items() if isinstance(value, list | tuple)}
         usage = record.get("usage")
-        return cls(**{**record, "usage": Usage(**usage) if usage else None})
+        return cls(**{**record, **listed, "usage": Usage(**usage) if usage else None})
 
 
 # Asks for all of them and returns the replies in their order; raises where some are left for the next run.

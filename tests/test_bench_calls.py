@@ -1,0 +1,36 @@
+"""The benchmark of calls: what it times is done, anew each time, and a time over the ideal is what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from arena_cje.journal import read
+from benchmarks import calls
+
+
+def test_every_run_of_a_side_asks_for_all_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "LATENCY", 0.0)
+    monkeypatch.setattr(calls, "FEW", 20)
+    with calls._server() as url, calls._jobs(url, tmp_path) as sides:
+        assert [sides["few"](), sides["few"](), calls._bare(url)] == [20, 20, 20]
+    journals = sorted(Path(tmp_path).glob("*/0000.jsonl"))
+    keys = [key for journal in journals for key, _ in read(journal)]
+    assert len(journals) == 3  # one to get ready
+    assert len(keys) == len(set(keys)) == 40 + calls.LIMIT
+    assert len((tmp_path / "spending.jsonl").read_text().splitlines()) == 40 + calls.LIMIT
+
+
+def test_times_are_over_the_ideal_of_the_limit():
+    found = calls._over_ideal("x", [80.0, 160.0, 128.0], "here")
+    assert found.value == pytest.approx(1.25)
+    assert (found.goal, found.met) == ("<= 1.3", True)
+    assert "ideal 12.5 s, by round 2.00, 1.00, 1.25" in found.detail
+
+
+def test_processor_time_is_that_of_ours_for_each_of_the_clients():
+    found = calls._processor_time({"ours": [250.0, 200.0, 250.0], "bare client": [500.0, 500.0, 500.0]})
+    assert found.value == pytest.approx(2.0)
+    assert "4.0 ms a call" in found.detail
+    assert found.met is None
