@@ -80,7 +80,7 @@ class FaultServer:
     retry_after: float = 0.2  # seconds
     port: int = 0
     echo_key: bool = True  # error bodies repeat the key that was sent
-    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None  # other ones than `answer` gives
+    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None  # other ones than `right_answer` gives
 
     sent: Counter[str] = field(default_factory=Counter, init=False)  # attempts, by request
     answered: Counter[str] = field(default_factory=Counter, init=False)  # whole answers, by request
@@ -175,7 +175,7 @@ class FaultServer:
             writer.transport.abort()
             return False
         told = key if self.echo_key else ""
-        status, more, content = respond(path, body, fault, told, self.retry_after, self.answers or answer)
+        status, more, content = respond(path, body, fault, told, self.retry_after, self.answers)
         if status == 200 and fault in (None, WRONG_USAGE, *DECLINED):
             self.answered[name] += 1
         head = f"HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
@@ -190,7 +190,7 @@ def respond(
     fault: str | None,
     key: str,
     retry_after: float,
-    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]],
+    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None,
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and content for a request."""
     told = f" The key sent was {key}." if key else ""
@@ -221,7 +221,7 @@ def respond(
         return errors[fault]()
     if not path.endswith(("/v1/chat/completions", "/v1/completions")):
         return error(404, f"No such path {path}.")
-    answer = answers(path, body)
+    answer = (answers or right_answer)(path, body)
     first = answer["choices"][0]
     if fault == "empty choices":
         answer["choices"] = []
@@ -242,7 +242,7 @@ def respond(
     return 200, {}, content
 
 
-def answer(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def right_answer(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """A right answer."""
     return chat(body) if path.endswith("/chat/completions") else completion(body)
 

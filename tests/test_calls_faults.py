@@ -347,3 +347,14 @@ def test_a_budget_without_a_price_sends_nothing(tmp_path):
         job = work(server.url, tmp_path)
         ask_all(job, tmp_path, requests)
         assert job.totals.usd is None
+
+
+def test_jobs_that_need_the_same_replies_at_the_same_time_ask_once(tmp_path):
+    with FaultServer(latency=0.05) as server:
+        jobs = [start(server.url, tmp_path, name, (0, 30)) for name in ("a-0000", "b-0000", "c-0000")]
+        for job in jobs:
+            finish(job)
+        assert server.answered.total() == len(server.answered) == 30
+    kept = [dict(read_journal(tmp_path / "calls" / f"{name}-0000.jsonl")) for name in "abc"]
+    assert kept[0] == kept[1] == kept[2]
+    assert len(kept[0]) == 30

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from arena_cje.calls import client as calls_client
+from arena_cje.calls.claims import Claims
 from arena_cje.calls.client import Client
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.errors import Passing, Unreadable
@@ -88,8 +89,9 @@ def asker(work: Work, journal: Journal) -> Ask:
     def ask(requests: Sequence[Request]) -> list[Reply]:
         keys = [request.key(work.endpoint) for request in requests]
         before = journal.tally
+        shared = None if journal.fresh else journal.path  # who starts over takes nothing from others
         finished = complete(
-            journal, dict(zip(keys, requests, strict=True)), lambda missing: run(missing, work), unit="calls"
+            journal, dict(zip(keys, requests, strict=True)), lambda missing: run(missing, work, shared), unit="calls"
         )
         if journal.tally is not before:
             work.totals.finished(journal.tally)
@@ -98,32 +100,40 @@ def asker(work: Work, journal: Journal) -> Ask:
     return ask
 
 
-def run(requests: Mapping[str, Request], work: Work) -> Iterator[Done]:
-    """Replies by key as they arrive; in the end a `UserError` where some are left for the next run."""
+def run(requests: Mapping[str, Request], work: Work, journal: Path | None = None) -> Iterator[Done]:
+    """Replies by key as they arrive; in the end a `UserError` where some are left for the next run.
+
+    journal: the file where the caller keeps each reply before asking for the next one; then no other job asks for the same
+    at the same time.
+    """
     for model in sorted({str(request.body.get("model")) for request in requests.values()}):
         work.ledger.check_price(work.endpoint, model)
-    running = _Run(requests, work)
+    running = _Run(requests, work, journal)
     thread = threading.Thread(target=running.main, name=f"calls to {work.endpoint.provider}", daemon=True)
     thread.start()
     try:
         while (done := running.results.get()) is not None:
             yield done
+            running.kept(done.key)
     finally:
         running.cancel()
         thread.join()
+        if running.claims is not None:
+            running.claims.close()
     running.conclude()
 
 
 class _Run:
     """One run of requests: state that lives in the event loop's thread, but for the queue of results."""
 
-    def __init__(self, requests: Mapping[str, Request], work: Work):
+    def __init__(self, requests: Mapping[str, Request], work: Work, journal: Path | None):
         self.results: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
         self.requests = requests
         self.work = work
         folder = work.folder / "pools" / work.endpoint.pool
         self.crew = Crew(folder, work.endpoint.max_concurrency)
         self.pace = Pace(folder, work.endpoint.requests_per_minute)
+        self.claims = None if journal is None else Claims(folder, journal)
         self.left: Counter[str] = Counter()  # requests out of attempts, by what happened last
         self.words: dict[str, str] = {}  # what servers said, by kind
         self.in_a_row = 0  # of them, with no answer in between
@@ -144,6 +154,11 @@ class _Run:
             self._cancelled = True
             if self._loop is not None and not self._loop.is_closed() and self._main is not None:
                 self._loop.call_soon_threadsafe(self._main.cancel)
+
+    def kept(self, key: str) -> None:
+        """The reply is in the journal: others may look it up."""
+        if self.claims is not None:
+            self.claims.give_back(key, finished=True)
 
     def conclude(self) -> None:
         """Say what the calls came to, and raise where not all have a reply."""
@@ -220,7 +235,7 @@ class _Run:
     async def _one(self, client: Client, retrying: Any, key: str, request: Request) -> None:
         """A request until it has a reply; what goes wrong for good is noted."""
         try:
-            reply, billed = await retrying(self._attempt, client, request)
+            done = await retrying(self._attempt, client, key, request)
         except Passing as error:
             self._leave(error)
         except asyncio.CancelledError:
@@ -229,28 +244,40 @@ class _Run:
             self._stop(error)
         else:
             self.in_a_row = 0
-            self.results.put(Done(key, reply.record(), billed.prompt_tokens, billed.completion_tokens))
+            self.results.put(done)
 
-    async def _attempt(self, client: Client, request: Request) -> tuple[Reply, Usage]:
-        """Send it once, when there is a slot and it is its time."""
+    async def _attempt(self, client: Client, key: str, request: Request) -> Done:
+        """Send it once, when there is a slot and it is its time, unless another job has just got the reply."""
         async with self.crew.slot():
-            await self.pace.turn()
-            self.work.ledger.check()
-            slowed, task = self.crew.slowed, asyncio.current_task()
-            self.sending.add(task)
-            self.work.totals.calls += 1
+            if self.claims is not None and (record := await self.claims.take(key)) is not None:
+                return Done(key, record)
             try:
-                reply = await client.ask(request)
-                billed = self._paid(request, reply)
-            except Passing as error:
-                if error.limited:
-                    self.crew.slower(slowed)
-                if isinstance(error, Unreadable):
-                    self._record(request, calls_client.estimated(request, error.length), estimated=True)
+                reply, billed = await self._send(client, request)
+            except BaseException:
+                if self.claims is not None:
+                    self.claims.give_back(key, finished=False)
                 raise
-            finally:
-                self.sending.discard(task)
         self.crew.succeeded()
+        return Done(key, reply.record(), billed.prompt_tokens, billed.completion_tokens)
+
+    async def _send(self, client: Client, request: Request) -> tuple[Reply, Usage]:
+        """Send it in its time, and write down what it cost."""
+        await self.pace.turn()
+        self.work.ledger.check()
+        slowed, task = self.crew.slowed, asyncio.current_task()
+        self.sending.add(task)
+        self.work.totals.calls += 1
+        try:
+            reply = await client.ask(request)
+            billed = self._paid(request, reply)
+        except Passing as error:
+            if error.limited:
+                self.crew.slower(slowed)
+            if isinstance(error, Unreadable):
+                self._record(request, calls_client.estimated(request, error.length), estimated=True)
+            raise
+        finally:
+            self.sending.discard(task)
         return reply, billed
 
     def _paid(self, request: Request, reply: Reply) -> Usage:
