@@ -271,6 +271,8 @@ GRADES = Table(
         "reply": Column("str", "what the grader said", null=True),
         "distribution": Column("list[list]", "[score, mass], where the judge says how sure it is", null=True),
         "choice_mass": Column("float", "probability of all the judge's answers together", null=True, low=0.0, high=1.0),
+        "model": Column("str", "the version behind an API that answered", null=True),
+        "system_fingerprint": Column("str", "what that API ran on, as it says", null=True),
         "item": Column("str", "hash of all that determined the grade"),
     },
     key=("prompt_id", "draw_idx"),

@@ -13,7 +13,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.journal import Done, Journal, complete
 from arena_cje.judging import Grade, Grader, Item
@@ -21,6 +21,11 @@ from arena_cje.labeling import golden_position
 from arena_cje.llama import chat, generator, scorer
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.provenance import digest
+from arena_cje.providers import hosted_judge
+
+if TYPE_CHECKING:
+    from arena_cje.calls.request import Ask
+    from arena_cje.providers.hosted_judge import HostedJudge
 
 log = logging.getLogger(__name__)
 
@@ -202,11 +207,11 @@ def items(
     rows: Iterable[Row],
     *,
     references: Mapping[str, Mapping[str, Any]] | None = None,
-    tokens: Callable[[Row], tuple[int, ...]] = lambda row: tuple(row["token_ids"]),
+    tokens: Callable[[Row], tuple[int, ...]] = lambda row: tuple(row["token_ids"] or ()),
 ) -> list[Item]:
     """Responses as items to be graded, with the reference of their prompts where a grader reads it.
 
-    tokens: token ids of a response for the grader's model.
+    tokens: token ids of a response for the grader's model; there are none where there is no response.
     """
     return [
         Item(
@@ -214,8 +219,9 @@ def items(
             draw_idx=row["draw_idx"],
             prompt=row["prompt"],
             response=row["response"],
-            token_ids=tokens(row),
+            token_ids=tokens(row) if row["status"] == "ok" else (),
             reference=references.get(row["prompt_id"]) if references else None,
+            answered=row["status"] == "ok",
         )
         for row in rows
     ]
@@ -244,11 +250,40 @@ def grades(
             yield Done(key, _graded(grade), grade.prompt_tokens, grade.response_tokens)
 
     finished = complete(journal, todo, work, unit="grades") | given
+    return _grade_rows(wanted, keys, finished, distributions)
+
+
+def hosted_grades(
+    judge: HostedJudge,
+    wanted: Sequence[Item],
+    ask: Ask,
+    *,
+    known: Mapping[str, Row] | None = None,
+    distributions: bool = False,
+) -> list[Row]:
+    """The same by a judge behind an API. What is journaled there are the replies: a grade is read from them anew."""
+    keys = [digest(judge.identity(item)) for item in wanted]
+    by_key = dict(zip(keys, wanted, strict=True))
+    given = {key: row for key, row in (known or {}).items() if key in by_key}
+    todo = {key: item for key, item in by_key.items() if key not in given}
+    graded = zip(todo, hosted_judge.grade(judge, list(todo.values()), ask), strict=True)
+    return _grade_rows(wanted, keys, {key: _graded(grade) for key, grade in graded} | given, distributions)
+
+
+SERVED = ("model", "system_fingerprint")  # what an API said of itself
+
+
+def _grade_rows(
+    wanted: Sequence[Item], keys: Sequence[str], finished: Mapping[str, Row], distributions: bool
+) -> list[Row]:
+    """Rows of `schemas.GRADES` from records of grades by key."""
     rows = [
         {"prompt_id": item.prompt_id, "draw_idx": item.draw_idx}
         | {field: finished[key][field] for field in ("score", "reason", "reply")}
         | {"distribution": finished[key].get("distribution") if distributions else None}
-        | {"choice_mass": finished[key].get("choice_mass"), "item": key}
+        | {"choice_mass": finished[key].get("choice_mass")}
+        | {name: finished[key].get(name) for name in SERVED}
+        | {"item": key}
         for key, item in zip(keys, wanted, strict=True)
     ]
     _tell_choice_mass([row["choice_mass"] for row in rows if row["choice_mass"] is not None])
@@ -257,12 +292,13 @@ def grades(
 
 
 def _graded(grade: Grade) -> Row:
-    """A grade as a journal record; what only a judge that chooses has is there for it alone."""
+    """A grade as a journal record; what only some graders have is there for them alone."""
     record: Row = {"score": grade.score, "reason": grade.reason, "reply": grade.reply}
     if grade.choice_mass is not None:
         record["choice_mass"] = grade.choice_mass
+    if grade.choice_mass is not None or grade.distribution is not None:
         record["distribution"] = None if grade.distribution is None else [list(pair) for pair in grade.distribution]
-    return record
+    return record | {name: getattr(grade, name) for name in SERVED if getattr(grade, name) is not None}
 
 
 def _tell_choice_mass(masses: Sequence[float]) -> None:

@@ -9,8 +9,11 @@ report: "../report/workflow.rst"
 
 
 def configured_texts():
-    """Files that the configuration names and results depend on: system prompts and the judge's rubric."""
-    return [RUBRIC_FILE, *sorted(filter(None, SYSTEM_PROMPTS.values()))] if CONFIG.logged_data is None else []
+    """Files that the configuration names and results depend on: rubrics and system prompts."""
+    if CONFIG.logged_data is not None:
+        return []
+    prompts = filter(None, [*RUBRIC_PROMPTS.values(), *SYSTEM_PROMPTS.values()])
+    return sorted({*RUBRIC_FILES.values(), *prompts})
 
 
 def archived():

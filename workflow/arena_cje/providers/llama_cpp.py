@@ -1,43 +1,74 @@
-"""Judges through llama.cpp: the likelihood of a response under a rubric's system prompt, or a choice among answers.
+"""Judges through llama.cpp: the likelihood of a response under a rubric's system prompt, a choice, or an answer in words.
 
     likelihood   score = exp(mean_t log p(token_t | rubric's system prompt, prompt, earlier tokens))   in [0, 1]
     choices      mass_k = p(answer_k | question) / sum_j p(answer_j | question),   score = sum_k mass_k score_k
+    structured   score = mean_s (number_s - low) / (high - low),   number_s read from answer s to the question
 
 The first is the geometric mean of the token probabilities at the rubric's temperature, without a nucleus. The second is
 the model's own distribution of the next token after the rubric's question, read off one forward pass: no sampling, so
-no noise beside the judge's own doubt, and no reply to misread.
+no noise beside the judge's own doubt, and no reply to misread. The third generates; an answer that cannot be read is
+asked for once more in firmer words.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arena_cje import judging
 from arena_cje.errors import UserError
-from arena_cje.judging import Choices, Grade, Item, Likelihood
-from arena_cje.llama import chat, scorer
-from arena_cje.llama.distribution import Sampling, log_probs
+from arena_cje.judging import Choices, Grade, Grader, Item, Likelihood, Rubric, Structured
+from arena_cje.llama import chat, generator, scorer
+from arena_cje.llama.distribution import Sampling, log_probs, stream
 from arena_cje.llama.model import Context, Model
 from arena_cje.llama.prefill import BLOCK, Reader, n_common, usable
+from arena_cje.provenance import digest
 
-# Raise when a grade would change, by a likelihood and by a choice.
+if TYPE_CHECKING:
+    from arena_cje.config import Config, Grading
+
+# Raise when a grade would change: by a likelihood, by a choice, by an answer in words.
 VERSION = 1
-CHOICES_VERSION = 1
+CHOICES_VERSION = 2
+REPLY_VERSION = 1
 
 # Probability of all the answers together; with less the model did not take the question for one, and what tells the
 # answers apart is the far tail of its distribution.
 FLOOR = 1e-6
 
-UNSCORED = {
-    "empty": "there is no response to judge",
-    "too_long": "prompt and response do not fit the judge's context",
-    "not_finite": "the model returned no number",
-}
+UNSCORED = {"empty": judging.NO_RESPONSE, "too_long": judging.TOO_LONG, "not_finite": judging.NOT_FINITE}
 NO_CHOICE = f"the rubric's answers have probability below {FLOOR:g} together"
+
+
+def grader(
+    model: Model,
+    model_sha256: str,
+    rubric: Rubric,
+    system_prompt: str | None,
+    block: Grading,
+    config: Config,
+    scored: Mapping[str, Mapping[str, Any]],
+) -> Grader:
+    """The grader that a block of the configuration describes; `scored` as `Judge` has it."""
+    if isinstance(rubric, Likelihood):
+        return Judge(model, model_sha256, rubric, system_prompt, scored)
+    if isinstance(rubric, Choices):
+        return ChoiceJudge.of(model, model_sha256, rubric, system_prompt)
+    temperature = judging.temperature_of(rubric, block)
+    return ReplyJudge(
+        model,
+        model_sha256,
+        rubric,
+        system_prompt,
+        temperature=1.0 if temperature is None else temperature,
+        max_tokens=block.max_tokens,
+        n_slots=config.n_slots,
+        cache_tokens=config.cache_tokens,
+    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +150,7 @@ class ChoiceJudge:
             "model": self.model_sha256,
             "prompt_ids": question,
             "answers": list(zip(self.tokens, self.scores, strict=True)),
-            "answered": bool(item.token_ids),
+            "answered": item.answered,
             "fits": self._fits(question),
         }
 
@@ -132,7 +163,7 @@ class ChoiceJudge:
         with Context(self.model, n_tokens=n_tokens, n_batch=min(n_tokens, BLOCK), n_outputs=1, n_seq=n_seq) as context:
             reader = Reader(context, shared, place=1)
             for key, question in questions.items():
-                if not items[key].token_ids:
+                if not items[key].answered:
                     yield key, Grade(None, UNSCORED["empty"])
                 elif not self._fits(question):
                     yield key, Grade(None, UNSCORED["too_long"])
@@ -184,3 +215,94 @@ def _answers(model: Model, rubric: Choices, system_prompt: str | None) -> tuple[
             raise UserError(f"{where} is the same token as {text_of[own[0]]!r}; leave one of the two out")
         text_of[own[0]] = text
     return opening, {text: token for token, text in text_of.items()}
+
+
+@dataclass(frozen=True)
+class ReplyJudge:
+    """A local model that answers a question about a response in words. The slots bound memory and change no answer."""
+
+    model: Model
+    model_sha256: str
+    rubric: Structured
+    system_prompt: str | None
+    temperature: float
+    max_tokens: int
+    n_slots: int = 32
+    cache_tokens: int = generator.CACHE_TOKENS
+
+    def identity(self, item: Item) -> dict[str, Any]:
+        questions = [self._question(item.prompt, item.response, again=again) for again in (False, True)]
+        return {
+            "judge": REPLY_VERSION,
+            "generate": generator.VERSION,
+            "model": self.model_sha256,
+            "prompt_ids": questions,
+            "scale": self.rubric.scale,
+            "samples": self.rubric.samples,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "answered": item.answered,
+            "fits": [len(question) + self.max_tokens <= self.model.n_ctx for question in questions],
+        }
+
+    def grade(self, items: Mapping[str, Item]) -> Iterator[tuple[str, Grade]]:
+        yield from ((key, Grade(None, judging.NO_RESPONSE)) for key, item in items.items() if not item.answered)
+        answers: dict[str, dict[int, Grade]] = {key: {} for key, item in items.items() if item.answered}
+        todo = [(key, sample) for key in answers for sample in range(self.rubric.samples)]
+        for again in (False, True):
+            left = Counter(key for key, _ in todo)
+            unread = []
+            for (key, sample), answer in self._asked(items, todo, again=again):
+                answers[key][sample] = _after(answers[key].get(sample), answer)
+                left[key] -= 1
+                if not again and judging.unread(answer):
+                    unread.append((key, sample))
+                if not left[key] and not any(judging.unread(one) for one in answers[key].values() if not again):
+                    yield key, judging.combined([answers[key][sample] for sample in range(self.rubric.samples)])
+            todo = unread
+
+    def _asked(
+        self, items: Mapping[str, Item], places: Sequence[tuple[str, int]], *, again: bool
+    ) -> Iterator[tuple[tuple[str, int], Grade]]:
+        """Answers by item and sample, as they are ready."""
+        requests = {}
+        for key, sample in places:
+            question = self._question(items[key].prompt, items[key].response, again=again)
+            rng = stream(0, "judge", digest(question), sample)
+            requests[key, sample] = generator.Request((key, sample), question, rng)
+        for drawn in generator.generate(
+            self.model,
+            requests.values(),
+            Sampling(temperature=self.temperature),
+            self.max_tokens,
+            self.n_slots,
+            cache_tokens=self.cache_tokens,
+            shared=self._shared(),
+        ):
+            if drawn.status == "too_long":
+                yield drawn.key, Grade(None, judging.TOO_LONG)
+            else:
+                text = generator.text_of(self.model, drawn.token_ids)
+                answer = self.rubric.read(text, cut=drawn.finish_reason == "length")
+                n_read = len(requests[drawn.key].prompt_ids)
+                yield drawn.key, replace(answer, prompt_tokens=n_read, response_tokens=len(drawn.token_ids))
+
+    def _question(self, prompt: str, response: str, *, again: bool = False) -> tuple[int, ...]:
+        return chat.render(self.model, self.system_prompt, self.rubric.question(prompt, response, again=again))
+
+    def _shared(self) -> tuple[int, ...]:
+        one, other = (self._question(text, text) for text in ("a", "1"))
+        return one[: n_common(one, other)]
+
+
+def _after(first: Grade | None, answer: Grade) -> Grade:
+    """An answer with the tokens of the one before it; that one itself where the longer question did not fit."""
+    if first is None:
+        return answer
+    if answer.reason == judging.TOO_LONG:
+        return first
+    return replace(
+        answer,
+        prompt_tokens=first.prompt_tokens + answer.prompt_tokens,
+        response_tokens=first.response_tokens + answer.response_tokens,
+    )
