@@ -103,6 +103,20 @@ def test_the_token_that_some_servers_must_add_is_not_counted():
         assert math.fsum(scored.token_logprobs) == pytest.approx(expected(answer))
 
 
+def test_more_than_the_one_token_is_no_score():
+    """A server that began with half a character goes on until it is whole."""
+
+    class GoesOn(Server):
+        def reply(self, body):
+            found = super().reply(body)
+            more = dataclasses.replace(found, text=found.text + " on", tokens=[*found.tokens, " on"])
+            return dataclasses.replace(more, token_logprobs=[*found.token_logprobs, -1.0])
+
+    writer = dataclasses.replace(WRITER, endpoint=dataclasses.replace(ENDPOINT, echo_max_tokens=1))
+    (scored,) = hosted.score(GoesOn(says=" more"), writer, [Answer("Say it.", "yes", True)])
+    assert scored.status == "not_echoed"
+
+
 def test_an_empty_answer_that_ended_by_itself_is_worth_its_last_token():
     server = Server()
     (ended,), (cut,) = (hosted.score(server, WRITER, [Answer("Say it.", "", stopped)]) for stopped in (True, False))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import arena_cje
-from arena_cje import schemas
+from arena_cje import schemas, spending
 from arena_cje.files import write_bytes
 from arena_cje.fresh_draws import read_draws
 from arena_cje.jobs import job
@@ -28,6 +28,7 @@ with job(snakemake) as log:
         validation=validation,
         # What was timed is no input: it says how the run went, and the page is no staler for a faster one.
         benchmarks=dashboard.read_benchmarks("logs/benchmarks"),
+        spending=spending.read(),
         configuration=json.loads(params.configuration),
         coverage=snakemake.wildcards.coverage,
     )

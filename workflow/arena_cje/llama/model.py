@@ -83,7 +83,8 @@ class Model:
         self.bos_text = self._piece(self.bos_id)
         eos_id, eot_id = llama.llama_vocab_eos(self._vocab), llama.llama_vocab_eot(self._vocab)
         self.eos_text = self._piece(eos_id)
-        self.default_end = eot_id if eot_id >= 0 else eos_id  # of a turn, by the vocabulary; `chat.end_of_turn` asks the template
+        # The end of a turn by the vocabulary alone; `chat.end_of_turn` asks the template first.
+        self.default_end = eot_id if eot_id >= 0 else eos_id
         template = llama.llama_model_chat_template(pointer, None)
         self.chat_template = None if template is None else template.decode("utf-8")
 

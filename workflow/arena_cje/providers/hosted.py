@@ -171,23 +171,28 @@ def _whole(writer: Writer, answer: Answer) -> str:
 
 
 def _echo(writer: Writer, text: str) -> Request:
-    """A request that echoes a text with log probabilities; what it would say next does not matter."""
-    told = {"model": writer.model, "prompt": text, "max_tokens": writer.endpoint.echo_max_tokens}
-    return Request("completion", {**told, "echo": True, "logprobs": 1, "temperature": 1.0, "seed": 0, **writer.extra})
+    """A request that echoes a text with log probabilities. A token that it has to say besides is the likeliest one: a drawn
+    one might be half a character, after which some servers go on until it is whole."""
+    limit = writer.endpoint.echo_max_tokens
+    told = {"model": writer.model, "prompt": text, "max_tokens": limit, "temperature": 0.0 if limit else 1.0}
+    return Request("completion", {**told, "echo": True, "logprobs": 1, "seed": 0, **writer.extra})
 
 
 def _echoed(writer: Writer, text: str, reply: Reply) -> tuple[list[str], list[float | None]] | None:
-    """Tokens of the sent text and their log probabilities; None where the server echoed another text."""
+    """Tokens of the sent text and their log probabilities; None where the server echoed another text, or said more."""
     bare, said = writer.template.bare(text), writer.template.bare(reply.text)
-    if not said.startswith(bare) or len(reply.tokens) != len(reply.token_logprobs):
+    tokens = list(reply.tokens)
+    own = _n_generated(writer, reply)
+    whole = not own or writer.template.bare(tokens[-1]) == said[len(bare) :]
+    if not said.startswith(bare) or not whole or len(tokens) != len(reply.token_logprobs):
         return None
-    end = len(reply.tokens) - _n_generated(writer, reply)
-    return list(reply.tokens[:end]), list(reply.token_logprobs[:end])
+    end = len(tokens) - own
+    return tokens[:end], list(reply.token_logprobs[:end])
 
 
 def _n_generated(writer: Writer, reply: Reply) -> int:
     """Tokens at the end that the server said itself: at most the one that some have to be asked for."""
-    if writer.endpoint.echo_max_tokens == 0:
+    if writer.endpoint.echo_max_tokens == 0 or not reply.tokens:
         return 0
     if reply.finish_reason == "length":
         return 1

@@ -41,14 +41,15 @@ def render(
     others: Sequence[tuple[str, Result]] = (),
     validation: Sequence[Row] = (),
     benchmarks: Sequence[Row] = (),
+    spending: Sequence[Row] = (),
     configuration: Mapping[str, Any] | None = None,
     coverage: str | None = None,
 ) -> str:
     """The page. results: those of one coverage, the first one in focus.
 
     logged: the rows they were computed from; draws: fresh draws by policy; summary: that of the data set; others: results
-    at other coverages; validation: rows of validation.csv; benchmarks: rows of `read_benchmarks`; configuration: settings
-    to show. What is not given is said to be missing.
+    at other coverages; validation: rows of validation.csv; benchmarks: rows of `read_benchmarks`; spending: calls to APIs
+    that were paid for; configuration: settings to show. What is not given is said to be missing.
     """
     first, draws, summary = results[0], draws or {}, summary or {}
     coverage = coverage or str(first.document["metadata"]["oracle_coverage"])
@@ -72,7 +73,7 @@ def render(
         first=first,
         best=data.best(first),
         cards=data.cards(first),
-        tables=_tables(results, draws, summary, swept, validation, benchmarks, configuration or {}),
+        tables=_tables(results, draws, summary, swept, validation, benchmarks, spending, configuration or {}),
         swept=len(swept),
         n_items=len(rows),
         levels=data.WORDS,
@@ -105,6 +106,7 @@ def _tables(
     swept: Sequence[tuple[str, Result]],
     validation: Sequence[Row],
     benchmarks: Sequence[Row],
+    spending: Sequence[Row],
     configuration: Mapping[str, Any],
 ) -> dict[str, data.Table]:
     first = results[0]
@@ -121,6 +123,7 @@ def _tables(
         "rows_used": data.rows_used(first),
         "draws": data.draws(first, draws),
         "throughput": data.throughput(benchmarks),
+        "spending": data.spending(spending),
         "provenance": data.settings("What the results were made from", first.document.get("provenance") or {}),
         "analysis": data.settings(f"Options of {first.name}", analysis),
         "thresholds": data.settings("Thresholds of the verdicts", meta["thresholds"]),

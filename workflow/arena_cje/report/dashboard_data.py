@@ -417,7 +417,7 @@ def throughput(benchmarks: Sequence[Row]) -> Table:
         cells += [number(items / seconds if items is not None and seconds else None, ",.1f")]
         cells += [number(_total(jobs, name), ",.0f") for name in ("prompt_tokens", "response_tokens")]
         cells += [number(_total(jobs, "cpu_time"), ",.1f"), number(memory, ",.0f")]
-        rows.append((*cells, number(_total(jobs, "cost_usd"), ",.2f")) if costs else tuple(cells))
+        rows.append((*cells, number(_total(jobs, "cost_usd"), ",.4f")) if costs else tuple(cells))
     note = (
         "Of the last run of each job: items found in a journal took no time. Jobs ran side by side, so that their sum is "
         "not the time waited."
@@ -425,6 +425,22 @@ def throughput(benchmarks: Sequence[Row]) -> Table:
     note += "" if costs else " No job wrote down a cost."
     note = note if rows else "Nothing was timed."
     return Table("Time, items and tokens of each stage", tuple(columns), tuple(rows), note)
+
+
+def spending(calls: Sequence[Row]) -> Table:
+    """Calls to APIs by stage and model: tokens and money, as far as prices are known."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for call in calls:
+        groups.setdefault((call["stage"].removesuffix(f"/{call['policy']}"), call["model"]), []).append(call)
+    rows = []
+    for (stage, model), made in sorted(groups.items()):
+        sums = [number(_total(made, name), ",.0f") for name in ("prompt_tokens", "completion_tokens")]
+        rows.append((text(stage), text(model), number(len(made), ",d"), *sums, number(_total(made, "usd"), ",.4f")))
+    unknown = sum(call["usd"] is None for call in calls)
+    note = "Of all runs in this folder, at list prices."
+    note += f" The price of {unknown:,} calls is not known, and is in no sum." if unknown else ""
+    columns = ("stage", "model", "calls", "tokens read", "tokens written", "spent, US$")
+    return Table("Calls to APIs", columns, tuple(rows), note)
 
 
 def _total(jobs: Sequence[Row], name: str) -> float | None:

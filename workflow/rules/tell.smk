@@ -1,0 +1,58 @@
+# What is told rather than made: the cost of the calls to APIs, and which models answer. No output, so each always runs.
+#   snakemake cost           estimate and what was spent, by stage and policy, in results/cost.json too; needs no key
+#   snakemake check_models   each model answers a request of one token, or says why not
+localrules:
+    cost,
+    check_models,
+
+
+TELLING = ("cost", "check_models")
+
+
+def said_of():
+    """Who is asked what, for those who tell of it: the rest stands in the configuration."""
+    return {"source": SOURCE if CONFIG.logged_data is None else None, "resources": str(RESOURCES)}
+
+
+rule cost:
+    """Estimate what the calls to APIs cost, beside what was spent"""
+    log:
+        "logs/cost.log",
+    conda:
+        "../../envs/api.yaml"
+    params:
+        **said_of(),
+    script:
+        "../scripts/cost.py"
+
+
+rule check_models:
+    """Ask each model for one token"""
+    log:
+        "logs/check_models.log",
+    conda:
+        "../../envs/api.yaml"
+    params:
+        **said_of(),
+    script:
+        "../scripts/check_models.py"
+
+
+def tell_spending():
+    """One line on what the calls to APIs have cost, where there were any."""
+    from arena_cje import spending
+
+    if spending.LEDGER.exists() and not {*TELLING} & {*(workflow.dag_settings.targets or ())}:
+        print(f"\n{spending.account(CONFIG, **said_of()).last_line()}")
+
+
+onsuccess:
+    from arena_cje.__main__ import show
+
+    if not {*TELLING} & {*(workflow.dag_settings.targets or ())}:
+        show(path for path in results_to_show() if Path(path).exists())
+    tell_spending()
+
+
+onerror:
+    tell_spending()
