@@ -290,7 +290,7 @@ def test_a_cost_that_nobody_wrote_down_is_not_a_zero(tmp_path):
 
 def test_costs_are_summed_where_they_are_known():
     table = dashboard_data.throughput([{"stage": "judge", "cost_usd": 0.5}, {"stage": "judge", "cost_usd": 0.25}])
-    assert table.rows[0][table.columns.index("cost, US$")].text == "0.75"
+    assert table.rows[0][table.columns.index("cost, US$")].text == "0.7500"
 
 
 # ---- items -------------------------------------------------------------------------------------------------------------
