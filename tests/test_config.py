@@ -164,7 +164,8 @@ def test_a_context_has_a_name_that_is_good_in_a_path(raw):
 
 def test_the_analysis_has_the_defaults_of_the_library():
     assert Config().analysis.options(seed=42) == Options()
-    assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - {"alpha", "scale"}
+    beside = {"alpha", "scale", "judge"}  # of the intervals, and of how the data are read
+    assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - beside
 
 
 def test_the_shipped_analysis_is_the_default_one(raw):

@@ -108,12 +108,16 @@ def test_a_two_stage_calibrator_is_exported_as_it_is(data):
     assert np.mean(found) == pytest.approx(np.mean(label))
 
 
-def test_a_row_without_a_score_is_refused_not_shifted(data, result, tmp_path):
+def test_a_row_without_a_score_has_no_reward_and_shifts_no_other(data, result, tmp_path):
     rows = schemas.read_jsonl(data / "logged.jsonl")
-    rows[3]["judge_score"] = None
-    files.write_jsonl(tmp_path / "logged.jsonl", rows)
-    with pytest.raises(UserError, match="1 rows have no judge score"):
-        exports.rewards(tmp_path / "logged.jsonl", result)
+    found = []
+    for score in (rows[3]["judge_score"], None):
+        rows[3] |= {"oracle_label": None, "judge_score": score}  # unlabelled, so that the calibrator is the same
+        files.write_jsonl(tmp_path / "logged.jsonl", rows)
+        found.append(exports.rewards(tmp_path / "logged.jsonl", result))
+    with_score, without = found
+    assert without[3] is None
+    assert without[:3] + without[4:] == with_score[:3] + with_score[4:]
 
 
 def test_fields_are_found_wherever_the_file_keeps_them(data, tmp_path):

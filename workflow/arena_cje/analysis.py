@@ -18,7 +18,7 @@ from arena_cje.dataset import find_draws, find_probes, load_calibration, load_dr
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, moved
-from arena_cje.diagnostics.verdict import judge
+from arena_cje.diagnostics.verdict import judge as judged
 from arena_cje.errors import UserError
 from arena_cje.estimation.contrasts import Contrast, contrast
 from arena_cje.estimation.estimate import Evaluation, evaluate
@@ -66,6 +66,7 @@ def analyze(
     probes: str | Path | Mapping[str, Source] | None = None,
     calibration_data: Source | None = None,
     scale: tuple[float, float] | None = None,
+    judge: str | None = None,
     rewards: str = Options.rewards,
     calibration: str = Options.calibration,
     covariates: Sequence[str] = (),
@@ -79,7 +80,7 @@ def analyze(
     base_policy: str | None = None,
     variant: str | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
-    cautions: Mapping[str, tuple[str, str, str]] | None = None,
+    cautions: Mapping[str, Sequence[tuple[str, str, str]]] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Result:
     """Estimate the value of every target policy.
@@ -87,10 +88,11 @@ def analyze(
     logged: path or polars frame in the CJE format; fresh_draws: directory, or {policy: path or frame}. probes are labelled
     ones among the fresh draws, in the same two forms; calibration_data are labelled responses of any policy, for the
     calibrator alone. oracle_coverage keeps labels on that share of the logged rows, in the order of a hash of seed and
-    prompt id. scale: the (lowest, highest) score and label of the data, mapped to 0 and 1, where results stay. The options
-    from rewards to n_bootstrap are those of `Options`; variant is the name that the result goes by, the estimator's own
-    unless given. thresholds moves those of the verdicts; cautions are reasons (code, sentence, level) by policy that the
-    data cannot show; provenance is written into the result as it is.
+    prompt id. scale: the (lowest, highest) score and label of the data, mapped to 0 and 1, where results stay. judge: the
+    name of a further judge, whose scores `judge_NAME` in the metadata of rows and draws are taken instead of `judge_score`.
+    The options from rewards to n_bootstrap are those of `Options`; variant is the name that the result goes by, the
+    estimator's own unless given. thresholds moves those of the verdicts; cautions are reasons (code, sentence, level) by
+    policy that the data cannot show; provenance is written into the result as it is.
     """
     if not 0 < alpha < 1:
         raise UserError(f"alpha must lie in (0, 1), got {alpha}; 0.05 gives 95 % intervals")
@@ -110,7 +112,7 @@ def analyze(
         inference=inference,
         n_bootstrap=n_bootstrap,
     )
-    read = {"covariates": options.covariates, "scale": scale}
+    read = {"covariates": options.covariates, "scale": scale, "judge": judge}
     rows, counts = load_logged(logged, base_policy=base_policy, **read)
     rows, draws, drawn = _with_draws(rows, fresh_draws, probes, read)
     rows, labels = _with_coverage(rows, seed, oracle_coverage)
@@ -121,9 +123,9 @@ def analyze(
         )
     evaluation = evaluate(estimator, rows, draws, options, beside)
     evidence = gather(evaluation, rows, draws, limits)
-    verdicts = judge(evaluation, rows, evidence, limits)
-    for policy, reason in (cautions or {}).items():
-        verdicts[policy] = Verdict((*verdicts[policy].reasons, Reason(*reason)))
+    verdicts = judged(evaluation, rows, evidence, limits)
+    for policy, reasons in (cautions or {}).items():
+        verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
     analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, alpha)
     document = _document(analysis) | {"provenance": dict(provenance or {})}
     document["metadata"] |= {"variant": variant or estimator} | labels

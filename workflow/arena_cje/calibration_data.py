@@ -36,10 +36,11 @@ def load_calibration(
     base_policy: str | None = None,
     covariates: Sequence[str] = (),
     scale: Scale | None = None,
+    judge: str | None = None,
 ) -> tuple[Labelled, dict[str, Any]]:
     """The calibration data as arrays, and how many rows were read and dropped, and why; `logged` is what they stand beside."""
-    responses, base, _ = read_logged(logged, base_policy, scale=scale)
-    kept, summary = read_calibration(source, responses, base, covariates=covariates, scale=scale)
+    responses, base, _ = read_logged(logged, base_policy, scale=scale, judge=judge)
+    kept, summary = read_calibration(source, responses, base, covariates=covariates, scale=scale, judge=judge)
     found = arrays(kept, (len(kept),), len(covariates))
     label = found.pop("oracle_label")
     judged = Judged.of(found["judge_score"], found["covariates"], found["judge_points"], found["judge_mass"])
@@ -53,9 +54,10 @@ def read_calibration(
     *,
     covariates: Sequence[str] = (),
     scale: Scale | None = None,
+    judge: str | None = None,
 ) -> tuple[list[Response], dict[str, Any]]:
     """The checked rows that have a score and a label and are there once, and how many were read and dropped, and why."""
-    responses = read_pairs(CALIBRATION, source, covariates=covariates, scale=scale)
+    responses = read_pairs(CALIBRATION, source, covariates=covariates, scale=scale, judge=judge)
     of_prompt: dict[str, list[Response]] = {}
     for row in logged:
         of_prompt.setdefault(row.prompt_id, []).append(row)

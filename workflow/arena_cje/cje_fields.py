@@ -6,6 +6,9 @@ A judge that is not certain gives a distribution over scores instead of one scor
     judge_score = sum_j p_j s_j
 
 Scores and labels of another range (lo, hi) are declared as such and mapped by (x - lo) / (hi - lo).
+
+Further judges' scores stand beside these as judge_NAME; an analysis may take the scores of one of them instead, and a
+covariate may be one.
 """
 
 from __future__ import annotations
@@ -61,8 +64,22 @@ def to_unit(value: float | None, scale: Scale | None) -> float | None:
     return value if value is None or scale is None else (value - scale[0]) / (scale[1] - scale[0])
 
 
-def judge_of(row: Row, where: str, table: Table, scale: Scale | None) -> tuple[float | None, Distribution | None]:
-    """What the judge says, on [0, 1]: its score, the mean where it gives a distribution, and that distribution."""
+def score_field(judge: str | None) -> str:
+    """Where a judge's score stands in a row: that of a further judge under its name."""
+    return "judge_score" if judge is None else f"judge_{judge}"
+
+
+def judge_of(
+    row: Row, where: str, table: Table, scale: Scale | None, judge: str | None = None
+) -> tuple[float | None, Distribution | None]:
+    """What the judge says, on [0, 1]: its score, the mean where it gives a distribution, and that distribution.
+
+    judge: a further judge by name, of whom rows have the score alone.
+    """
+    if judge is not None:
+        column = table.columns["judge_score"]
+        known = replace(table, columns={**table.columns, score_field(judge): column})
+        return to_unit(stored(row, score_field(judge), where, known), scale), None
     score = stored(row, "judge_score", where, table)
     pairs = _pairs(row, where, table)
     if pairs is None:
@@ -131,9 +148,17 @@ def check_covariates(names: Sequence[str]) -> None:
             )
 
 
-def covariates_of(row: Row, names: Sequence[str], where: str) -> tuple[float, ...]:
-    """The covariates of a row, in the units they came in."""
+def covariates_of(row: Row, names: Sequence[str], where: str) -> tuple[float, ...] | None:
+    """The covariates of a row, in the units they came in; None where one is a judge's score and that judge gave none."""
+    if any(_gave_none(row, name) for name in names):
+        return None
     return tuple(_words(row, where) if name == RESPONSE_LENGTH else _number(row, name, where) for name in names)
+
+
+def _gave_none(row: Row, name: str) -> bool:
+    """Is this a judge's score that is said to be missing?"""
+    held = [place[name] for place in (row, row.get("metadata") or {}) if name in place]
+    return name.startswith("judge_") and len(held) > 0 and all(value is None for value in held)
 
 
 def _words(row: Row, where: str) -> float:

@@ -47,11 +47,16 @@ class Response:
 
 
 def read_responses(
-    table: Table, source: Source, *, covariates: Sequence[str] = (), scale: Scale | None = None
+    table: Table,
+    source: Source,
+    *,
+    covariates: Sequence[str] = (),
+    scale: Scale | None = None,
+    judge: str | None = None,
 ) -> list[Response]:
     """The rows of a source, checked one by one, with a unique (prompt_id, draw_idx), counted where it is not given."""
     responses, seen, drawn = [], {}, {}
-    for response in read_pairs(table, source, covariates=covariates, scale=scale):
+    for response in read_pairs(table, source, covariates=covariates, scale=scale, judge=judge):
         before = drawn.get(response.prompt_id, 0)
         drawn[response.prompt_id] = before + 1
         responses.append(response if response.numbered else replace(response, draw_idx=before))
@@ -60,9 +65,17 @@ def read_responses(
 
 
 def read_pairs(
-    table: Table, source: Source, *, covariates: Sequence[str] = (), scale: Scale | None = None
+    table: Table,
+    source: Source,
+    *,
+    covariates: Sequence[str] = (),
+    scale: Scale | None = None,
+    judge: str | None = None,
 ) -> list[Response]:
-    """The rows of a source, checked one by one; one without a draw_idx speaks of the first draw."""
+    """The rows of a source, checked one by one; one without a draw_idx speaks of the first draw.
+
+    judge: whose scores, by the name of a further judge. A row whose covariates lack a judge's score counts as one without.
+    """
     if isinstance(source, str | Path):
         placed = read_placed(source)
     else:
@@ -72,9 +85,11 @@ def read_pairs(
     for where, row in table.check(placed):
         prompt_id = _prompt_id(row, where, table)
         index = stored(row, "draw_idx", where, table)
-        score, distribution = judge_of(row, where, table, scale)
+        score, distribution = judge_of(row, where, table, scale, judge)
         label = to_unit(stored(row, "oracle_label", where, table), scale)
         numbers = covariates_of(row, covariates, where) if score is not None else ()
+        if numbers is None:
+            score, distribution, numbers = None, None, ()
         told = index is not None
         rows.append(Response(where, row, prompt_id, index or 0, score, label, distribution, numbers, told))
     return rows

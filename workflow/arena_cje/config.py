@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from arena_cje import estimators, relations
+from arena_cje.calls.endpoint import endpoint
 from arena_cje.errors import UserError, nearest
 from arena_cje.labeling import canonical
+from arena_cje.relations import LIKELIHOOD, LOCAL, REFERENCE
 
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Options
@@ -36,9 +38,6 @@ def _share_of_truth(value: Any) -> Any:
 
 
 Truth = Annotated[float, BeforeValidator(_share_of_truth), Field(ge=0, le=1)]
-
-LOCAL = "llama_cpp"  # the provider that runs models of `models` in the job itself
-REFERENCE = "reference"  # the oracle that checks a response by what stands beside its prompt
 
 
 def _variable_name(value: Any) -> Any:
@@ -181,7 +180,7 @@ class Grading(Asked):
     """What a judge and an oracle have in common: who reads what, and how its answer is read."""
 
     model: str | None = Field(None, description="a name under `models`; behind an API its own name there")
-    rubric: str = Field("likelihood.yaml", description="a file of `resources/judges/` or a path")
+    rubric: str = Field(LIKELIHOOD, description="a file of `resources/judges/` or a path")
     temperature: float | None = Field(
         0.0, ge=0, le=2, description="of an answer in words; null sends none, as some reasoning models demand"
     )
@@ -239,7 +238,11 @@ class Tuning(Record):
         20, ge=2, description="folds of the oracle-uncertainty jackknife; fewer where labels are few"
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="intervals have level 1 - alpha")
-    judge: Name | None = Field(None, description="whose scores: a name under `judges`; null is the judge under `judge`")
+    judge: Name | None = Field(
+        None,
+        description="whose scores: a name under `judges` (in data brought along NAME of the scores in the rows' metadata as "
+        "`judge_NAME`); null is the judge under `judge`",
+    )
     rewards: Literal["calibrated", "judge"] = Field(
         "calibrated", description="what estimates average: `judge` takes the judge's scores as they are, uncalibrated"
     )
@@ -395,23 +398,52 @@ class Config(Record):
         return name, self.analysis.model_dump()
 
     def can_run(self, name: str) -> bool:
-        """Does an estimator or variant have the fresh draws it may need?"""
-        return self.has_draws or not self.needs_draws(name)
+        """Does an estimator or variant have the fresh draws and the log ratios it may need?"""
+        has_draws = self.has_draws or not self.needs_draws(name)
+        return has_draws and (self.has_weights or not self.needs_weights(name))
 
     def needs_draws(self, name: str) -> bool:
         """Does an estimator or variant use fresh draws of the targets?"""
         return estimators.needs_draws(self.estimator_of(name)[0])
 
+    def needs_weights(self, name: str) -> bool:
+        """Does an estimator or variant use importance weights?"""
+        return estimators.needs_weights(self.estimator_of(name)[0])
+
+    def can_score(self, name: str) -> bool:
+        """Can the log probability of given text be had under a policy? Behind an API only some can tell, of a template."""
+        policy = self.policies[name]
+        return not policy.hosted or (policy.template is not None and endpoint(policy, self.providers).completions)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Policies under which the base responses get log probabilities; none where the base's own say nothing."""
+        if self.base_policy not in self.policies or not self.can_score(self.base_policy):
+            return ()
+        if self.policies[self.base_policy].temperature == 0:
+            return ()
+        return tuple(filter(self.can_score, self.policies))
+
+    @property
+    def has_weights(self) -> bool:
+        """Are there log ratios of a target: scored here, or perhaps in data brought along?"""
+        return self.logged_data is not None or not set(self.targets).isdisjoint(self.scored)
+
+    @property
+    def graders(self) -> dict[str, Judge | Oracle]:
+        """Judges and oracle by stage: `judge`, `judges/NAME`, `oracle`."""
+        judge = {"judge": self.judge} if self.judge is not None else {}
+        return judge | {f"judges/{name}": block for name, block in self.judges.items()} | {"oracle": self.oracle}
+
     @property
     def contexts(self) -> dict[str, Policy]:
         """Scoring contexts by name, each with one policy that stands for it."""
-        return {policy.context: policy for policy in reversed(self.policies.values())}
+        return {policy.context: policy for policy in (self.policies[name] for name in reversed(self.scored))}
 
     def samplings(self, context: str) -> list[dict[str, float]]:
         """Samplings to score in a context, sorted, without policy names."""
-        found = {
-            tuple(sorted(policy.sampling.items())) for policy in self.policies.values() if policy.context == context
-        }
+        policies = (self.policies[name] for name in self.scored)
+        found = {tuple(sorted(policy.sampling.items())) for policy in policies if policy.context == context}
         return [dict(sampling) for sampling in sorted(found)]
 
 

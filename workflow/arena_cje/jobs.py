@@ -177,7 +177,9 @@ def open_model(snakemake: Any, n_ctx: int) -> Iterator[tuple[Any, str]]:
 
 
 def same_tokenizer(snakemake: Any) -> bool:
-    """Do the job's model and the one that generated the responses share their token ids?"""
+    """Do the job's model and the one that generated the responses share their token ids? Not with one behind an API."""
+    if not snakemake.input.generated_by:
+        return False
     records = [schemas.read_json(path) for path in (snakemake.input.model, snakemake.input.generated_by)]
     return records[0]["tokenizer_sha256"] == records[1]["tokenizer_sha256"]
 

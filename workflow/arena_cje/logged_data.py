@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.cje_fields import Scale
+from arena_cje.cje_fields import Scale, score_field
 from arena_cje.cje_format import Response, arrays, counts, log_ratios, named, read_responses
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, nearest
 from arena_cje.estimation.records import Logged
 from arena_cje.schemas import LOGGED
 
@@ -29,9 +29,10 @@ def read_logged(
     *,
     covariates: Sequence[str] = (),
     scale: Scale | None = None,
+    judge: str | None = None,
 ) -> tuple[list[Response], str, tuple[str, ...]]:
     """The checked rows, the base policy's name, and the target policies (those of the first row, unless given)."""
-    responses = read_responses(LOGGED, source, covariates=covariates, scale=scale)
+    responses = read_responses(LOGGED, source, covariates=covariates, scale=scale, judge=judge)
     if not responses:
         raise UserError(f"{named(source)}: no rows; expected one response of the base policy a line")
     _refuse_repeated_text(responses)
@@ -52,18 +53,22 @@ def load_logged(
     policies: Sequence[str] | None = None,
     covariates: Sequence[str] = (),
     scale: Scale | None = None,
+    judge: str | None = None,
 ) -> tuple[Logged, dict[str, Any]]:
     """The logged rows that have a judge score, as arrays, and how many were read and dropped, and why.
 
     covariates: `response_length`, in words, or numbers of the rows; scale: the ends (lo, hi) of judge scores and labels,
-    which are mapped to [0, 1].
+    which are mapped to [0, 1]; judge: a further judge, whose scores `judge_NAME` are taken instead of `judge_score`.
     """
-    responses, base, declared = read_logged(source, base_policy, policies, covariates=covariates, scale=scale)
+    read = {"covariates": covariates, "scale": scale, "judge": judge}
+    responses, base, declared = read_logged(source, base_policy, policies, **read)
     ratios = [log_ratios(response, declared) for response in responses]
     scored = [k for k, response in enumerate(responses) if response.judge_score is not None]
     kept = [responses[k] for k in scored]
     if not kept:
-        raise UserError(f"{named(source)}: none of {len(responses)} rows has a judge_score")
+        raise UserError(
+            f"{named(source)}: none of {len(responses)} rows has a {score_field(judge)}{_nearest(judge, responses)}"
+        )
     logged = Logged(
         base,
         declared,
@@ -72,7 +77,14 @@ def load_logged(
         **arrays(kept, (len(kept),), len(covariates)),
         token_logprob=np.array([_by_token(response, declared) for response in kept]).reshape(len(kept), len(declared)),
     )
-    return logged, counts(responses, kept) | ({} if scale is None else {"scale": list(scale)})
+    told = {"scale": None if scale is None else list(scale), "judge": judge}
+    return logged, counts(responses, kept) | {name: value for name, value in told.items() if value is not None}
+
+
+def _nearest(judge: str | None, responses: Sequence[Response]) -> str:
+    """A name of the rows that the judge's may be a slip of."""
+    known = {name for response in responses for name in (*response.row, *(response.row.get("metadata") or {}))}
+    return "" if judge is None else nearest(score_field(judge), sorted(known))
 
 
 def _by_token(response: Response, policies: Sequence[str]) -> list[float]:

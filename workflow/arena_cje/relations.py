@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from arena_cje import estimators
-from arena_cje.cje_fields import check_covariates, check_scale
+from arena_cje.calls.endpoint import endpoint
+from arena_cje.cje_fields import RESPONSE_LENGTH, check_covariates, check_scale
 from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from arena_cje.config import Config
+    from arena_cje.config import Analysis, Asked, Config, Judge, Policy
+
+Caution = tuple[str, str, str]  # code, sentence, level of a reason
+
+LOCAL = "llama_cpp"  # the provider that runs models of `models` in the job itself
+REFERENCE = "reference"  # the oracle that checks a response by what stands beside its prompt
+LIKELIHOOD = "likelihood.yaml"  # the rubric that is read without asking anything
 
 # Files of results/coverage_*/ that are no estimates.
 TAKEN = ("summary", "validation", "comparisons", "calibration_data", "cje_dataset", "diagnostics_dashboard")
+
+# Judges are told apart in a row by judge_NAME, and these names are the format's own.
+JUDGE_FIELDS = ("score", "scores", "distribution")
+
+# What a request's further parameters must be, where they are given, for text to come from the model's plain distribution.
+PLAIN = {
+    "top_k": (0, -1, None),
+    "min_p": (0, None),
+    "typical_p": (1, None),
+    "top_a": (0, None),
+    "mirostat_target": (None,),
+    "frequency_penalty": (0, None),
+    "presence_penalty": (0, None),
+    "repetition_penalty": (1, None),
+    "repeat_penalty": (1, None),
+    "logit_bias": ({}, None),
+    "temperature": (1, None),
+    "top_p": (1, None),
+}
 
 
 def check(config: Config) -> None:
@@ -28,13 +54,18 @@ def check(config: Config) -> None:
     thresholds.moved(config.verdict, where="config: `verdict`: ")
     _check_analyses(config)
     _check_brought(config)
-    _check_some_can_run(config)
     if config.logged_data is None:
         _check_no_stray_draws(config)
         _check_base(config)
+        _check_providers(config)
+        _check_ensembles(config)
+        _check_judges(config)
         _check_models(config)
+        _check_rubrics(config)
+        _check_base_speaks(config)
         _check_limits(config)
         _check_contexts(config)
+    _check_some_can_run(config)
 
 
 def _defined(names: Iterable[str]) -> str:
@@ -69,11 +100,16 @@ def _check_variants(config: Config) -> None:
             )
 
 
+def _analyses(config: Config) -> dict[str, Analysis]:
+    """The analysis and what each variant makes of it, by their places."""
+    return {"analysis": config.analysis} | {
+        f"variants.{name}": config.analysis.changed(own) for name, own in config.variants.items()
+    }
+
+
 def _check_analyses(config: Config) -> None:
     """Keys of the analysis that do not fit together, in it or in what a variant makes of it."""
-    analyses = {"analysis": config.analysis}
-    analyses |= {f"variants.{name}": config.analysis.changed(own) for name, own in config.variants.items()}
-    for place, analysis in analyses.items():
+    for place, analysis in _analyses(config).items():
         if analysis == type(analysis)():
             continue  # the defaults fit together, and each start of the workflow would wait for the check
         try:
@@ -103,11 +139,38 @@ def _check_brought(config: Config) -> None:
 
 
 def _check_some_can_run(config: Config) -> None:
-    if not any(map(config.can_run, config.estimators)):
-        raise UserError(
-            f"config: none of `estimators` can run: {', '.join(config.estimators)} need fresh draws of the target "
-            "policies, and none were brought along; add --config fresh_draws=DIR, or list an estimator that does without"
-        )
+    if any(map(config.can_run, config.estimators)):
+        return
+    lacking = " and ".join(dict.fromkeys(str(lacks(name, config)) for name in config.estimators))
+    raise UserError(
+        f"config: none of `estimators` can run: {', '.join(config.estimators)} need {lacking}; or list an estimator that "
+        "does without"
+    )
+
+
+def lacks(name: str, config: Config) -> str | None:
+    """What an estimator or variant needs and does not have, and why; None where it can run."""
+    if config.needs_draws(name) and not config.has_draws:
+        return "fresh draws of the target policies, and none were brought along; add --config fresh_draws=DIR"
+    if not config.needs_weights(name) or config.has_weights:
+        return None
+    base = config.base_policy
+    if why := why_unscored(base, config):
+        return f"log probabilities of the base policy's responses, and there are none under {base!r}: {why}"
+    told = "; ".join(f"{target!r}: {why_unscored(target, config)}" for target in config.targets)
+    return f"log probabilities of the base responses under a target policy, and there are none ({told})"
+
+
+def why_unscored(name: str, config: Config) -> str | None:
+    """Why there are no log probabilities under a policy, naming its provider; None where there are some."""
+    policy = config.policies[name]
+    if not config.can_score(name):
+        if not endpoint(policy, config.providers).completions:
+            return f"provider {policy.provider!r} does not score given text (it can chat alone)"
+        return f"it chats with provider {policy.provider!r}, which scores text of a `template` alone"
+    if name == config.base_policy and policy.temperature == 0:
+        return "at temperature 0 it says one thing only, so that no weight can show what another policy would have said"
+    return None
 
 
 def _check_no_stray_draws(config: Config) -> None:
@@ -125,26 +188,132 @@ def _check_base(config: Config) -> None:
         raise UserError(f"config: base policy {base!r} is not under `policies`{hint}")
     if not config.targets:
         raise UserError(f"config: `policies` has only the base policy {base!r}; add at least one target policy")
-    if policies[base].temperature == 0:
+
+
+def _check_base_speaks(config: Config) -> None:
+    """A base policy that says one thing only is in order where no listed estimator weighs what it says."""
+    base = config.base_policy
+    weighing = [name for name in config.estimators if config.needs_weights(name)]
+    if config.policies[base].temperature == 0 and config.can_score(base) and weighing:
         raise UserError(
             f"config: base policy {base!r} has temperature 0: it says one thing only, so no weight can show what another "
-            "policy would have said; give the base a temperature above 0"
+            "policy would have said; give the base a temperature above 0, or list estimators without weights alone (direct)"
         )
 
 
-def _check_models(config: Config) -> None:
+def asked(config: Config) -> Iterator[tuple[str, Asked]]:
+    """Every block that asks a model, by its place; an ensemble asks none itself."""
+    for name, policy in config.policies.items():
+        yield f"policies.{name}", policy
+    for stage, block in config.graders.items():
+        if not getattr(block, "ensemble", ()):
+            yield stage.replace("/", "."), block
+
+
+def _check_providers(config: Config) -> None:
     if config.judge is None:
         raise UserError("config: `judge` is missing; give it a provider, a model and a rubric as in config/config.yaml")
-    users = {f"policies.{name}": policy.model for name, policy in config.policies.items()}
-    for user, model in (users | {"judge": config.judge.model}).items():
-        if model not in config.models:
-            hint = nearest(model, config.models) + _defined(config.models)
-            raise UserError(f"config: `{user}.model` is {model!r}, which is not under `models`{hint}")
+    for own in (LOCAL, REFERENCE):
+        if own in config.providers:
+            raise UserError(f"config: `providers.{own}` has the name of a provider that is no API; rename it")
+    for place, block in asked(config):
+        known = [LOCAL, *([REFERENCE] if place == "oracle" else []), *config.providers]
+        if block.provider not in known:
+            only = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
+            hint = only or nearest(block.provider, known) + _defined(known)
+            raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
+        idle = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
+        if idle and not block.hosted:
+            raise UserError(
+                f"config: `{place}.{idle[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
+                f"leave it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
+            )
+
+
+def _check_ensembles(config: Config) -> None:
+    judges = {"judge": config.judge} | {f"judges.{name}": judge for name, judge in config.judges.items()}
+    for place, judge in judges.items():
+        for name in judge.ensemble:
+            if name not in config.judges:
+                hint = nearest(name, config.judges) + _defined(config.judges)
+                raise UserError(f"config: `{place}.ensemble` names {name!r}, which is not under `judges`{hint}")
+        if judge.ensemble and len(set(judge.ensemble)) < max(2, len(judge.ensemble)):
+            raise UserError(
+                f"config: `{place}.ensemble` is {list(judge.ensemble)}, expected two or more different names under `judges`"
+            )
+    for name in config.judges:
+        _check_no_circle(name, config.judges, ())
+
+
+def _check_no_circle(name: str, judges: Mapping[str, Judge], above: tuple[str, ...]) -> None:
+    if name in above:
+        raise UserError(
+            f"config: judges {' -> '.join((*above, name))} are ensembles of each other in a circle; leave one of them out"
+        )
+    for member in judges[name].ensemble:
+        _check_no_circle(member, judges, (*above, name))
+
+
+def _check_judges(config: Config) -> None:
+    """Names of judges, and where the analysis and its variants take their scores from."""
+    for name in config.judges:
+        if name in JUDGE_FIELDS:
+            raise UserError(
+                f"config: `judges.{name}`: rows would hold its score as judge_{name}, a field with a meaning of its own; "
+                "rename it"
+            )
+    for place, analysis in _analyses(config).items():
+        name = analysis.judge
+        if name is not None and name not in config.judges:
+            hint = nearest(name, config.judges) + _defined(config.judges)
+            raise UserError(f"config: `{place}.judge` is {name!r}, which is not under `judges`{hint}")
+        _check_known_covariates(place, analysis.covariates, config)
+
+
+def _check_known_covariates(place: str, covariates: Iterable[str], config: Config) -> None:
+    """Numbers that the workflow's own rows have: one that they lack would be missed after everything was paid for."""
+    known = [RESPONSE_LENGTH, *(f"judge_{name}" for name in config.judges)]
+    if not any(policy.hosted for policy in config.policies.values()):
+        known.append("response_token_count")  # APIs tell no tokens
+    for name in covariates:
+        if name not in known:
+            hint = nearest(name, known) or f"; they have {', '.join(known)}"
+            raise UserError(f"config: `{place}`: covariate {name!r} is no number that the workflow's rows have{hint}")
+
+
+def _check_models(config: Config) -> None:
+    for place, block in asked(config):
+        if block.provider == REFERENCE:
+            continue
+        if block.model is None:
+            where = f"its name at provider {block.provider!r}" if block.hosted else "a name under `models`"
+            raise UserError(f"config: `{place}.model` is missing; give {where}")
+        if not block.hosted and block.model not in config.models:
+            hint = nearest(block.model, config.models) + _defined(config.models)
+            raise UserError(f"config: `{place}.model` is {block.model!r}, which is not under `models`{hint}")
+
+
+def _check_rubrics(config: Config) -> None:
+    """The rubric that reads log probabilities of the response, where who is asked cannot tell them.
+
+    It is the default, so that a judge behind an API without a rubric of its own would be one. Other files are looked into
+    where they are used.
+    """
+    for place, block in asked(config):
+        if place.startswith("policies.") or not block.hosted or block.rubric != LIKELIHOOD:
+            continue
+        if not endpoint(block, config.providers).completions:
+            raise UserError(
+                f"config: `{place}.rubric` is {LIKELIHOOD!r}, which needs log probabilities of given text, and provider "
+                f"{block.provider!r} does not score given text; name a rubric that asks in words, a file of "
+                "resources/judges/ or a path"
+            )
 
 
 def _check_limits(config: Config) -> None:
     limit = config.policies[config.base_policy].max_tokens
-    for name, policy in config.policies.items():
+    for name in config.scored:
+        policy = config.policies[name]
         if policy.max_tokens != limit:
             raise UserError(
                 f"config: policy {name!r} cuts responses at {policy.max_tokens} tokens and base policy "
@@ -155,37 +324,97 @@ def _check_limits(config: Config) -> None:
 
 def _check_contexts(config: Config) -> None:
     """A scoring context is named by its model and its prompt's file, so names that are too alike would share it."""
-    told: dict[str, tuple[str, str | None]] = {}
-    for policy in config.policies.values():
-        own = (policy.model, policy.system_prompt)
-        first = told.setdefault(policy.context, own)
-        if first != own:
+    told: dict[str, str] = {}
+    for name in config.scored:
+        policy = config.policies[name]
+        other = config.policies[told.setdefault(policy.context, name)]
+        if (policy.model, policy.system_prompt) != (other.model, other.system_prompt):
             raise UserError(
-                f"config: model {first[0]!r} with system prompt {first[1]!r} and model {own[0]!r} with {own[1]!r} would "
-                f"share the name {policy.context!r} of a scoring context; rename one of the files or models"
+                f"config: model {other.model!r} with system prompt {other.system_prompt!r} and model {policy.model!r} with "
+                f"{policy.system_prompt!r} would share the name {policy.context!r} of a scoring context; rename one of the "
+                "files or models"
             )
+        _check_same_place(told[policy.context], name, config)
         if policy.context in config.policies:
             raise UserError(
                 f"config: policy {policy.context!r} has the name of a scoring context (model and system prompt); rename it"
             )
 
 
-def cautions(config: Config) -> dict[str, tuple[str, str, str]]:
-    """Targets that can say what the base never says: (code, sentence, level) by policy.
-
-    A nucleus leaves the rest of the vocabulary out, so importance weights cannot see what only the target would say.
-    """
-    base = config.policies[config.base_policy]
-    found = {}
-    for name in config.targets:
-        policy = config.policies[name]
-        same = (policy.context, policy.sampling) == (base.context, base.sampling)
-        if base.top_p < 1 and not same:
-            wider = policy.top_p > base.top_p
-            whose = f"this policy's of {policy.top_p:g}" if wider else "this policy's own"
-            sentence = (
-                f"the base policy's nucleus of {base.top_p:g} leaves out tokens that are in {whose}: what only this policy "
-                "would say is not in the logged responses"
+def _check_same_place(one: str, other: str, config: Config) -> None:
+    """Policies of one provider, model and system prompt are scored as one, so that they must ask alike."""
+    first, second = config.policies[one], config.policies[other]
+    for key in ("base_url", "template", "extra"):
+        if getattr(first, key) != getattr(second, key):
+            raise UserError(
+                f"config: policies {one!r} and {other!r} would share the scoring context {first.context!r} (provider, model, "
+                f"system prompt), but their `{key}` is {getattr(first, key)!r} and {getattr(second, key)!r}; make them agree, "
+                "or copy the provider under another name for one of them"
             )
-            found[name] = ("support_exceeds_base", sentence, "caution" if wider else "ok")
-    return found
+
+
+def cautions(config: Config) -> dict[str, list[Caution]]:
+    """What stands against weighing the base responses for a target, by policy: (code, sentence, level) each."""
+    found = {name: list(_against(name, config)) for name in config.targets}
+    return {name: reasons for name, reasons in found.items() if reasons}
+
+
+def _against(name: str, config: Config) -> Iterator[Caution]:
+    base, policy = config.policies[config.base_policy], config.policies[name]
+    if why := why_unscored(config.base_policy, config):
+        yield _unscored(config.base_policy, why)
+        return
+    if why := why_unscored(name, config):
+        yield _unscored(name, why)
+        return
+    same = (policy.context, policy.sampling) == (base.context, base.sampling)
+    if base.top_p < 1 and not same:
+        # A nucleus leaves the rest of the vocabulary out: importance weights cannot see what only the target would say.
+        wider = policy.top_p > base.top_p
+        whose = f"this policy's of {policy.top_p:g}" if wider else "this policy's own"
+        sentence = (
+            f"the base policy's nucleus of {base.top_p:g} leaves out tokens that are in {whose}: what only this policy "
+            "would say is not in the logged responses"
+        )
+        yield "support_exceeds_base", sentence, "caution" if wider else "ok"
+    bent = [told for whose, one in ((name, policy), (config.base_policy, base)) if (told := _bent(whose, one))]
+    if bent and not same:
+        sentence = (
+            f"log probabilities of an API are those at temperature 1 without truncation: {' and '.join(bent)}, so that "
+            "weights would be of other distributions than responses were drawn from"
+        )
+        yield "api_log_probabilities", sentence, "refuse"
+
+
+def _unscored(name: str, why: str) -> Caution:
+    return "no_log_probabilities", f"no log probabilities under policy {name!r}: {why}", "refuse"
+
+
+def _bent(name: str, policy: Policy) -> str | None:
+    """How a policy behind an API samples, unless from the distribution whose log probabilities the API tells."""
+    if not policy.hosted:
+        return None
+    moved = {key: value for key, value in policy.sampling.items() if value != 1}
+    moved |= {key: value for key, value in policy.extra.items() if key in PLAIN and value not in PLAIN[key]}
+    told = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in moved.items()
+    )
+    return f"{name!r} samples with {told}" if moved else None
+
+
+def notes(config: Config) -> list[str]:
+    """What a configuration that is in order leaves out, a sentence each: policies that take part in `direct` only."""
+    if config.logged_data is not None:
+        return []
+    base = config.base_policy
+    if why := why_unscored(base, config):
+        left_out = [name for name in config.estimators if not config.can_run(name)]
+        told = f"; left out: {', '.join(left_out)}" if left_out else ""
+        return [f"every policy takes part in `direct` only: base policy {base!r} has no log probabilities, {why}{told}"]
+    against = {
+        name: [sentence for _, sentence, level in reasons if level == "refuse"]
+        for name, reasons in cautions(config).items()
+    }
+    left_out = [name for name in config.estimators if not config.can_run(name)]
+    told = [f"policy {name!r} takes part in `direct` only: {'; '.join(said)}" for name, said in against.items() if said]
+    return told + ([f"left out for want of log probabilities: {', '.join(left_out)}"] if left_out else [])

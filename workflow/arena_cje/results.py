@@ -59,6 +59,18 @@ class Result:
         return self.document["base_policy"]["policy"]
 
     @property
+    def judge(self) -> str | None:
+        """The further judge whose scores were taken; None for the judge of every row."""
+        return self.document["metadata"]["data"].get("judge")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the rows it was made from are read: covariates, scale, judge."""
+        scale = self.document["metadata"]["data"].get("scale")
+        ends = tuple(scale) if scale else None
+        return {"covariates": self.options.covariates, "scale": ends, "judge": self.judge}
+
+    @property
     def all_policies(self) -> tuple[str, ...]:
         """The base policy, then the targets."""
         return (self.base_policy, *self.policies)

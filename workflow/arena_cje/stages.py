@@ -180,7 +180,7 @@ def response_tokens(model: Any, row: Row, *, system_prompt: str | None, same_tok
     turn is added where the response stopped by itself.
     """
     if same_tokenizer or row["status"] != "ok":
-        return tuple(row["token_ids"])
+        return tuple(row["token_ids"] or ())
     ids = chat.respond(model, system_prompt, row["prompt"], row["response"])
     return (*ids, chat.end_of_turn(model)) if row["finish_reason"] == "stop" else ids
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from arena_cje.config import Config
 from arena_cje.errors import UserError, nearest
 from arena_cje.labeling import canonical
-from arena_cje.relations import TAKEN
+from arena_cje.relations import TAKEN, lacks, why_unscored
 
 COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
@@ -68,11 +68,12 @@ def _known(config: Config, *, coverage: str) -> set[str]:
         return known | ({f"{at}/calibration_data.jsonl"} if config.calibration_data else set())
     tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
     tables |= {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
+    tables |= {f"judges/{judge}/{policy}" for judge in config.judges for policy in config.policies}
     known |= {f"results/{table}{part}.jsonl" for table in tables for part in ("", "/0000")}
-    known |= {f"results/logprobs/{policy}.parquet" for policy in config.policies}
+    known |= {f"results/logprobs/{policy}.parquet" for policy in config.scored}
     known |= {f"results/logprobs/{context}/0000.parquet" for context in config.contexts}
     known |= {f"results/models/{model}.json" for model in config.models}
-    known |= {f"{at}/fresh_draws/{policy}.jsonl" for policy in config.targets}
+    known |= {f"{at}/fresh_draws/{policy}{suffix}" for policy in config.targets for suffix in (".jsonl", ".json")}
     return known | ({f"{at}/validation.csv"} if config.oracle.truth_coverage else set())
 
 
@@ -85,10 +86,7 @@ def _check_analysis(target: str, name: str, config: Config) -> None:
         known = ", ".join(config.analyses)
         raise UserError(f"{target}: unknown estimator {name!r}{nearest(name, config.analyses)}; available: {known}")
     if not config.can_run(name):
-        raise UserError(
-            f"{target}: estimator {name!r} needs fresh draws of the target policies, and none were brought along; "
-            "add --config fresh_draws=DIR"
-        )
+        raise UserError(f"{target}: estimator {name!r} needs {lacks(name, config)}")
 
 
 def _check_policy(target: str, config: Config) -> None:
@@ -97,6 +95,11 @@ def _check_policy(target: str, config: Config) -> None:
     if found is None or config.logged_data is not None:
         return
     policies = [*config.policies, *config.contexts]
+    if target.startswith("results/logprobs/") and found[1] in config.policies and found[1] not in config.scored:
+        unscored = config.base_policy if not config.scored else found[1]
+        raise UserError(
+            f"{target}: there are no log probabilities under policy {unscored!r}: {why_unscored(unscored, config)}"
+        )
     if found[1] not in policies:
         hint = nearest(found[1], policies)
         raise UserError(

@@ -10,14 +10,19 @@ def module_of(name):
 
 def cautions(name):
     """What the data cannot show: targets that the base's responses cannot speak for, where weights are used."""
-    weighted = "log_ratio" in module_of(name).NEEDS
-    return relations.cautions(CONFIG) if weighted and CONFIG.logged_data is None else {}
+    weighted = CONFIG.logged_data is None and CONFIG.needs_weights(name)
+    return relations.cautions(CONFIG) if weighted else {}
 
 
 def draws_for(w):
     """Fresh draws where the estimator uses them, or where labels of the targets' own may stand among them for the audit."""
     audited = CONFIG.oracle.target_coverage if CONFIG.logged_data is None else CONFIG.fresh_draws
     return draw_files(w.coverage) if audited or CONFIG.needs_draws(w.estimator) else []
+
+
+def draw_summaries(w):
+    """Who gave and graded these draws, where they are the workflow's own."""
+    return [path.replace(".jsonl", ".json") for path in draws_for(w) if CONFIG.logged_data is None]
 
 
 def draws_at_hand(coverage):
@@ -33,6 +38,7 @@ rule estimate:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
         draws=draws_for,
+        drawn=draw_summaries,
         calibration=lambda w: calibration_file(w.coverage),
     output:
         json="results/coverage_{coverage}/{estimator}.json",
@@ -63,9 +69,3 @@ def results_to_show():
     return targets.asked(workflow.dag_settings.targets) or [
         f"results/coverage_{coverage}/{ESTIMATORS[0]}.json" for coverage in CONFIG.coverages
     ]
-
-
-onsuccess:
-    from arena_cje.__main__ import show
-
-    show(path for path in results_to_show() if Path(path).exists())

@@ -1,23 +1,44 @@
 # What is analysed at a coverage, in the CJE format, and what was dropped and why.
-# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
+# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl, .json
 if CONFIG.calibration_data:
     from arena_cje import brought
 
     said(brought.check_brought, Path(CONFIG.calibration_data), results=Path("results"))
 
-MODELS = sorted({policy.model for policy in CONFIG.policies.values()} | {CONFIG.judge.model})
+# Models that run here, whoever asks them; what is behind an API has a version instead, which its answers tell.
+MODELS = sorted(
+    {block.model for _, block in relations.asked(CONFIG) if not block.hosted and block.provider != relations.REFERENCE}
+)
+# How many unusable answers a stage may have: where answers are read, and nobody else has counted them.
+MAX_UNSCORED = {
+    stage: block.max_unscored
+    for stage, block in CONFIG.graders.items()
+    if block.provider != relations.REFERENCE and not getattr(block, "ensemble", ())
+}
+
+
+def grader(block):
+    """What a judge or the oracle is, without how it is run."""
+    if block.provider == relations.REFERENCE:
+        return {"provider": block.provider}
+    told = block.model_dump(exclude={"api_key_env", "max_unscored", "truth", "target_labels"})
+    return told | (endpoint(block, CONFIG.providers).identity if block.hosted else {})
 
 
 def made_from():
     """Everything that determines the data set and is not in its files."""
+    score_version = {
+        name: hosted.VERSION if block.hosted else scorer.VERSION for name, block in CONFIG.contexts.items()
+    }
     return {
         "seed": CONFIG.seed,
         "n_prompts": CONFIG.n_prompts,
         "base_policy": BASE,
         "policies": {name: generation(name) | {"context": block.context} for name, block in CONFIG.policies.items()},
-        "judge": CONFIG.judge.model_dump(),
-        "oracle": {"provider": CONFIG.oracle.provider, "target_labels": CONFIG.oracle.target_labels or 0.0},
-        "versions": {"score": scorer.VERSION, "judge": JUDGE_VERSION, "oracle": reference.VERSION},
+        "judge": grader(CONFIG.judge),
+        "judges": {name: grader(block) for name, block in CONFIG.judges.items()},
+        "oracle": grader(CONFIG.oracle) | {"target_labels": CONFIG.oracle.target_labels or 0.0},
+        "versions": {"score": score_version, "judge": JUDGE_VERSION, "oracle": ORACLE_VERSION},
     }
 
 
@@ -33,7 +54,8 @@ rule assemble:
         responses=f"results/responses/{BASE}.jsonl",
         judge=f"results/judge/{BASE}.jsonl",
         oracle=f"results/oracle/{BASE}/coverage_{{coverage}}.jsonl",
-        logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies),
+        judges=expand(f"results/judges/{{judge}}/{BASE}.jsonl", judge=CONFIG.judges),
+        logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.scored),
         models=expand("results/models/{model}.json", model=MODELS),
     output:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
@@ -44,6 +66,7 @@ rule assemble:
         "../../envs/stats.yaml"
     params:
         made_from=canonical(made_from()),
+        max_unscored=canonical(MAX_UNSCORED),
         code=code_hash("arena_cje.assemble"),
     script:
         "../scripts/assemble.py"
@@ -54,14 +77,17 @@ rule fresh_draws:
     input:
         responses="results/responses/{policy}.jsonl",
         judge="results/judge/{policy}.jsonl",
+        judges=expand("results/judges/{judge}/{{policy}}.jsonl", judge=CONFIG.judges),
         oracle=target_labels,
     output:
-        "results/coverage_{coverage}/fresh_draws/{policy}.jsonl",
+        draws="results/coverage_{coverage}/fresh_draws/{policy}.jsonl",
+        summary="results/coverage_{coverage}/fresh_draws/{policy}.json",
     log:
         "logs/assemble/coverage_{coverage}/{policy}.log",
     conda:
         "../../envs/stats.yaml"
     params:
+        max_unscored=canonical(MAX_UNSCORED),
         code=code_hash("arena_cje.assemble"),
     script:
         "../scripts/fresh_draws.py"

@@ -40,6 +40,9 @@ def said(function, *args, **kwargs):
 CONFIG = said(configuration.parse, config, own=own)
 config.update(CONFIG.model_dump(mode="json"))  # scripts read the defaults too
 BASE = CONFIG.base_policy
+if workflow.is_main_process:
+    for note in relations.notes(CONFIG):
+        print(f"NOTE {note}", file=sys.stderr)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
 said(targets.check, sys.argv[1:], CONFIG)
 said(targets.check_writable, Path("results"))
@@ -93,7 +96,8 @@ SYSTEM_PROMPTS = {
 }
 
 
-# The configured estimators and variants whose needs are met: data brought along may have no fresh draws.
+# The configured estimators and variants whose needs are met: data brought along may have no fresh draws, a base policy behind
+# an API may have no log probabilities.
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
 
 

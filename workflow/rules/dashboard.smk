@@ -29,7 +29,6 @@ rule dashboard:
     conda:
         "../../envs/stats.yaml"
     params:
-        scale=CONFIG.analysis.scale,
         configuration=canonical({k: v for k, v in settings_shown().items() if k != "coverages"}),
         code=code_hash("arena_cje.report.dashboard"),
         page=[sha256(path) for path in PAGE],

@@ -54,6 +54,7 @@ rule plot_weight_distributions:
     conda:
         "../../envs/stats.yaml"
     params:
+        judge=CONFIG.analysis.judge,
         code=FIGURE_CODE,
     script:
         "../scripts/figures.py"
@@ -126,6 +127,7 @@ rule plot_judge_distributions:
     conda:
         "../../envs/stats.yaml"
     params:
+        judge=CONFIG.analysis.judge,
         code=FIGURE_CODE,
     script:
         "../scripts/figures.py"

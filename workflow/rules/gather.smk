@@ -10,7 +10,7 @@ rule gather:
     log:
         "logs/gather/{table}.log",
     wildcard_constraints:
-        table="prompts|(responses|judge)/[^/]+|oracle/[^/]+/coverage_[^/]+",
+        table="prompts|(responses|judge|judges/[^/]+)/[^/]+|oracle/[^/]+/coverage_[^/]+",
     localrule: True
     conda:
         "../../envs/stats.yaml"

@@ -4,7 +4,6 @@
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
 # A grader is a model of the job itself, one behind an API, an ensemble of other judges, or the reference oracle.
 from arena_cje import judging
-from arena_cje.calls.endpoint import endpoint
 from arena_cje.providers import hosted_judge, llama_cpp, reference
 
 # By the folder that their grades are in.
@@ -18,11 +17,6 @@ GRADERS = {
 def members(grader):
     """Judges whose mean a judge is; none where it is one itself."""
     return getattr(GRADERS[grader], "ensemble", ())
-
-
-def one_of(names):
-    """A pattern of these names; of none, one that matches nothing."""
-    return "|".join(names) or "(?!)"
 
 
 # Those that read a rubric: the file, and what is in it.
@@ -71,10 +65,11 @@ def grading(grader):
     if rubric.kind != "likelihood" and hasattr(block, "uncertainty"):
         found["uncertainty"] = block.uncertainty
     if block.hosted:
-        asked = said(endpoint, block, CONFIG.providers)
-        found |= {"endpoint": canonical(asked.identity | {"json_reply": asked.json_reply}), "model": block.model}
-        found |= {"temperature": block.temperature, "max_tokens": block.max_tokens, "extra": canonical(block.extra)}
-        return found
+        return found | {
+            "asked": canonical(asked(block) | {"json_reply": endpoint(block, CONFIG.providers).json_reply}),
+            "temperature": block.temperature,
+            "max_tokens": block.max_tokens,
+        }
     if rubric.kind == "structured":
         found |= {"temperature": judging.temperature_of(rubric, block), "max_tokens": block.max_tokens}
     return found | {"n_ctx": CONFIG.models[block.model].n_ctx}
@@ -88,8 +83,8 @@ def is_local(grader):
     return grader in RUBRICS and not GRADERS[grader].hosted
 
 
-def model_record(grader):
-    return f"results/models/{GRADERS[grader].model}.json" if is_local(grader) else []
+def own_record(grader):
+    return model_record(GRADERS[grader]) if is_local(grader) else []
 
 
 def model_file(grader):
@@ -98,8 +93,7 @@ def model_file(grader):
 
 def generated_by(grader, policy):
     """The record of the model that generated, where a local grader reads its tokens or may have to make its own."""
-    block = CONFIG.policies[policy]
-    return f"results/models/{block.model}.json" if is_local(grader) and not block.hosted else []
+    return model_record(CONFIG.policies[policy]) if is_local(grader) else []
 
 
 def already_scored(grader, w):
@@ -172,7 +166,7 @@ else:
             scored=lambda w: already_scored("judge", w),
             rubric=RUBRIC_FILES["judge"],
             system_prompt=RUBRIC_PROMPTS["judge"],
-            model=model_record("judge"),
+            model=own_record("judge"),
             gguf=model_file("judge"),
             generated_by=lambda w: generated_by("judge", w.policy),
         output:
@@ -200,7 +194,7 @@ rule judges:
         scored=lambda w: already_scored(f"judges/{w.judge}", w),
         rubric=lambda w: RUBRIC_FILES[f"judges/{w.judge}"],
         system_prompt=lambda w: RUBRIC_PROMPTS[f"judges/{w.judge}"],
-        model=lambda w: model_record(f"judges/{w.judge}"),
+        model=lambda w: own_record(f"judges/{w.judge}"),
         gguf=lambda w: model_file(f"judges/{w.judge}"),
         generated_by=lambda w: generated_by(f"judges/{w.judge}", w.policy),
     output:
@@ -209,7 +203,7 @@ rule judges:
         "logs/judges/{judge}/{policy}/{shard}.log",
         benchmark="logs/benchmarks/judges/{judge}/{policy}/{shard}.tsv",
     wildcard_constraints:
-        judge=one_of(name for name in CONFIG.judges if not members(f"judges/{name}")),
+        judge=any_of(name for name in CONFIG.judges if not members(f"judges/{name}")),
     conda:
         lambda w: environment(f"judges/{w.judge}")
     threads: lambda w: n_threads(f"judges/{w.judge}")
@@ -232,7 +226,7 @@ rule judges_ensemble:
     log:
         "logs/judges/{judge}/{policy}/{shard}.log",
     wildcard_constraints:
-        judge=one_of(name for name in CONFIG.judges if members(f"judges/{name}")),
+        judge=any_of(name for name in CONFIG.judges if members(f"judges/{name}")),
     conda:
         "../../envs/stats.yaml"
     params:
@@ -251,7 +245,7 @@ rule oracle:
         lower=lower_step,
         rubric=RUBRIC_FILES.get("oracle", []),
         system_prompt=RUBRIC_PROMPTS.get("oracle", []),
-        model=model_record("oracle"),
+        model=own_record("oracle"),
         gguf=model_file("oracle"),
         generated_by=lambda w: generated_by("oracle", w.policy),
     output:

@@ -20,9 +20,9 @@ def gguf(model):
     return str(file)
 
 
-def model_record(policy):
-    """What is recorded of the model that generated a policy's responses; nothing where it is behind an API."""
-    return [] if policy.hosted else f"results/models/{policy.model}.json"
+def model_record(block):
+    """What is recorded of the model that a policy or a grader runs here; nothing where it runs elsewhere."""
+    return f"results/models/{block.model}.json" if block.provider == configuration.LOCAL else []
 
 
 def memory(path):

@@ -7,18 +7,21 @@ from arena_cje import assemble, dataset, schemas
 from arena_cje.jobs import job, report
 
 with job(snakemake) as log:
-    made_from = json.loads(snakemake.params.made_from)
-    rows, summary = assemble.logged_rows(
-        schemas.RESPONSES.read(snakemake.input.responses),
-        schemas.GRADES.read(snakemake.input.judge),
-        schemas.GRADES.read(snakemake.input.oracle),
-        {Path(path).stem: schemas.LOGPROBS.read(path) for path in snakemake.input.logprobs},
-        base_policy=made_from["base_policy"],
-    )
-    models = {Path(path).stem: schemas.read_json(path) for path in snakemake.input.models}
+    given, params = snakemake.input, snakemake.params
+    made_from = json.loads(params.made_from)
+    base = made_from["base_policy"]
+    responses = schemas.RESPONSES.read(given.responses)
+    files = assemble.grade_files(given.judge, given.oracle, given.judges)
+    grades = assemble.read_grades(files, json.loads(params.max_unscored))
+    logprobs = {Path(path).stem: schemas.LOGPROBS.read(path) for path in given.logprobs}
+    # In declared order, which is that of tables and no parameter: another order makes nothing stale.
+    targets = [name for name in snakemake.config["policies"] if name != base]
+    rows, summary = assemble.logged_rows(responses, grades, logprobs, base_policy=base, targets=targets)
+    models = {Path(path).stem: schemas.read_json(path) for path in given.models}
+    served = assemble.served(base, {"generate": responses, **grades})
     summary |= {
         "coverage": snakemake.wildcards.coverage,
-        "provenance": made_from | {"models": models, "code": snakemake.params.code},
+        "provenance": made_from | {"models": models, "served": served, "code": params.code},
     }
     report(log, summary)
     dataset.write_logged(snakemake.output.dataset, rows)

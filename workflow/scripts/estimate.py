@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import arena_cje
-from arena_cje import analysis, schemas
+from arena_cje import analysis, assemble, schemas
 from arena_cje.jobs import job
 from arena_cje.provenance import sha256
 
 with job(snakemake) as log:
     params, data = snakemake.params, snakemake.input
     summary = schemas.read_json(data.summary)
+    provenance = summary["provenance"]
+    drawn = [schemas.read_json(path)["served"] for path in data.drawn]
+    if served := assemble.together([provenance.get("served") or {}, *drawn]):
+        provenance = provenance | {"served": served}
     result = arena_cje.analyze(
         data.dataset,
         {Path(path).stem: path for path in data.draws} or None,
@@ -20,7 +24,7 @@ with job(snakemake) as log:
         base_policy=summary["base_policy"],
         thresholds=json.loads(params.thresholds),
         cautions=json.loads(params.cautions),
-        provenance=summary["provenance"]
+        provenance=provenance
         | {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code},
         **json.loads(params.options),
     )

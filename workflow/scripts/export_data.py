@@ -12,6 +12,7 @@ with job(snakemake) as log:
     rewards = exports.rewards(data.dataset, result, data.calibration or None)
     tokens = exports.token_logprobs(data.logprobs) if data.logprobs else {}
     rows = exports.log_rows(logged, rewards, result.base_policy, tokens)
-    log.info("%d rows, %d of them too improbable for pi0", len(rows), sum(row["pi0"] is None for row in rows))
+    told = [row for row in rows if row["sequence_logp"] is not None]
+    log.info("%d rows, %d of them too improbable for pi0", len(rows), sum(row["pi0"] is None for row in told))
     schemas.write_jsonl(made.sampler, exports.sampler_rows(logged, rewards))
     schemas.write_jsonl(made.log, rows)

@@ -20,13 +20,14 @@ def drawn(figure, given):
     summary = schemas.read_json(given.summary)
     if figure == "calibration_curve":
         result = arena_cje.load(given.result)
-        seen = sources.covariates(result)
-        labelled = sources.beside(given.calibration, given.dataset, summary, seen) if given.calibration else None
-        return figures.calibration_curve(result, sources.logged(given.dataset, summary, seen), labelled)
-    logged = sources.logged(given.dataset, summary)
+        seen = sources.seen(result)
+        labelled = sources.beside(given.calibration, given.dataset, summary, **seen) if given.calibration else None
+        return figures.calibration_curve(result, sources.logged(given.dataset, summary, **seen), labelled)
+    judge = snakemake.params.get("judge")
+    logged = sources.logged(given.dataset, summary, judge=judge)
     if figure == "weight_distributions":
         return figures.weight_distributions(logged)
-    return figures.judge_distributions(logged, sources.draws(given.draws, logged, summary))
+    return figures.judge_distributions(logged, sources.draws(given.draws, logged, summary, judge))
 
 
 with job(snakemake) as log:

@@ -1,13 +1,17 @@
-"""Assemble the fresh draws of one policy."""
+"""Assemble the fresh draws of one policy, and the summary of who answered and what has no score."""
+
+import json
 
 from arena_cje import assemble, dataset, schemas
 from arena_cje.jobs import job, report
 
 with job(snakemake) as log:
-    rows, unscored = assemble.draw_rows(
-        schemas.RESPONSES.read(snakemake.input.responses),
-        schemas.GRADES.read(snakemake.input.judge),
-        schemas.GRADES.read(snakemake.input.oracle) if snakemake.input.oracle else [],
-    )
-    report(log, {"n_rows": len(rows), "unscored": unscored})
-    dataset.write_draws(snakemake.output[0], rows)
+    given, made = snakemake.input, snakemake.output
+    responses = schemas.RESPONSES.read(given.responses)
+    files = assemble.grade_files(given.judge, given.oracle, given.judges)
+    grades = assemble.read_grades(files, json.loads(snakemake.params.max_unscored))
+    rows, summary = assemble.draw_rows(responses, grades)
+    summary |= {"served": assemble.served(snakemake.wildcards.policy, {"generate": responses, **grades})}
+    report(log, summary)
+    dataset.write_draws(made.draws, rows)
+    schemas.write_json(made.summary, summary)

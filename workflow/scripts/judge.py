@@ -26,7 +26,7 @@ with job(snakemake):
             grades = stages.hosted_grades(judge, stages.items(rows), ask, **kept)
     else:
         where = f"{stage}/{w.policy}"
-        shared = bool(given.generated_by) and same_tokenizer(snakemake)
+        shared = same_tokenizer(snakemake)
         with (
             open_model(snakemake, config.models[block.model].n_ctx) as (model, sha256),
             journal(snakemake, where) as done,

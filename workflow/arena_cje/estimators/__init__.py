@@ -27,6 +27,11 @@ def needs_draws(name: str) -> bool:
     return "fresh_score" in get(name).NEEDS
 
 
+def needs_weights(name: str) -> bool:
+    """Does the estimator use importance weights?"""
+    return "log_ratio" in get(name).NEEDS
+
+
 def normalised(name: str) -> bool:
     """Do the weights, if the estimator has any, average to one?"""
     return getattr(get(name), "NORMALISED", True)

@@ -41,8 +41,8 @@ def analysed(dataset: str | Path, result: Result) -> list[Row]:
     """The logged rows, wherever the file keeps id, score and label: these at the top level, on the scale of the data."""
     from arena_cje.logged_data import read_logged
 
-    scale = result.document["metadata"]["data"].get("scale")
-    responses, _, _ = read_logged(dataset, result.base_policy, scale=scale)
+    scale = result.reading["scale"]
+    responses, _, _ = read_logged(dataset, result.base_policy, **result.reading)
     return [
         response.row
         | {
@@ -60,28 +60,23 @@ def _on_scale(value: float | None, scale: tuple[float, float] | None) -> float |
 
 
 def rewards(dataset: str | Path, result: Result, calibration_data: str | Path | None = None) -> list[float | None]:
-    """Calibrated scores of the logged rows, on the scale of their labels; all None where the estimator calibrates none.
+    """Calibrated scores of the logged rows, on the scale of their labels; None where a row has no score.
 
-    The calibrator is fitted as the result's estimator fitted it: same labels, same options.
+    All are None where the estimator calibrates none. The calibrator is fitted as the result's estimator fitted it: same
+    labels, same options.
     """
     from arena_cje.dataset import load_calibration, load_logged
     from arena_cje.estimation import calibration
 
-    metadata = result.document["metadata"]
-    options = result.options
-    scale = metadata["data"].get("scale")
-    read = {"covariates": options.covariates, "scale": scale, "base_policy": result.base_policy}
-    logged, counts = load_logged(dataset, **read)
-    if counts["n_responses"] != len(logged.prompt_id):
-        raise UserError(
-            f"{dataset}: {counts['n_responses'] - len(logged.prompt_id)} rows have no judge score; exports are made of "
-            "results/coverage_*/cje_dataset.jsonl, where every row has one"
-        )
-    if options.rewards == "judge":
-        return [None] * len(logged.prompt_id)
+    scored = [row["judge_score"] is not None for row in analysed(dataset, result)]
+    if result.options.rewards == "judge":
+        return [None] * len(scored)
+    read = {"base_policy": result.base_policy, **result.reading}
+    logged, _ = load_logged(dataset, **read)
     beside = load_calibration(calibration_data, logged=dataset, **read)[0] if calibration_data else None
-    fitted = calibration.fit(logged, options, beside)
-    return [_on_scale(value, scale) for value in calibration.rewards(fitted.full, logged.judged).tolist()]
+    fitted = calibration.fit(logged, result.options, beside)
+    values = iter(calibration.rewards(fitted.full, logged.judged).tolist())
+    return [_on_scale(next(values), result.reading["scale"]) if has else None for has in scored]
 
 
 def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> list[Row]:

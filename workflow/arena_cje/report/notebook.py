@@ -278,7 +278,4 @@ def read_logged(result: Result, logged: Source | Logged) -> Logged:
 
     if isinstance(logged, Logged):
         return logged
-    scale = result.document["metadata"]["data"].get("scale")
-    return load_logged(
-        logged, base_policy=result.base_policy, policies=result.policies, scale=tuple(scale) if scale else None
-    )[0]
+    return load_logged(logged, base_policy=result.base_policy, policies=result.policies, **result.reading)[0]

@@ -6,17 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.relations import asked
+
 if TYPE_CHECKING:
     from arena_cje.config import Config
 
 # Settings that change how a run goes and nothing that comes out.
 ONLY_HOW = {
     **dict.fromkeys(("n_slots", "cache_tokens", "model_slots", "shard_size", "fresh"), True),
-    "policies": {"__all__": {"description"}},
+    "policies": {"__all__": {"description", "api_key_env"}},
+    "judge": {"api_key_env", "max_unscored"},
+    "judges": {"__all__": {"api_key_env", "max_unscored"}},
+    "oracle": {"api_key_env", "max_unscored"},
+    "providers": {
+        "__all__": {"api_key_env", "max_concurrency", "requests_per_minute", "timeout", "max_attempts"},
+    },
+    **dict.fromkeys(("prices", "budget_usd"), True),
     "models": {"__all__": {"n_threads", "n_gpu_layers"}},
 }
 # What data brought along make idle.
-OF_RESPONSES = ("prompts", "n_prompts", "models", "policies", "base_policy", "judge", "oracle")
+OF_RESPONSES = ("prompts", "n_prompts", "models", "policies", "base_policy", "providers", "judge", "judges", "oracle")
 
 
 def settings(config: Config, *, folder: Path) -> dict[str, Any]:
@@ -24,6 +33,9 @@ def settings(config: Config, *, folder: Path) -> dict[str, Any]:
     kept = config.model_dump(mode="json", exclude=ONLY_HOW)
     if config.logged_data is not None:
         kept = {name: value for name, value in kept.items() if name not in OF_RESPONSES}
+    else:
+        used = {block.provider for _, block in asked(config)}
+        kept["providers"] = {name: block for name, block in kept["providers"].items() if name in used}
     return _told(kept, folder)
 
 

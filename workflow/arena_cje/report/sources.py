@@ -19,31 +19,35 @@ if TYPE_CHECKING:
 Summary = Mapping[str, Any]  # of results/coverage_*/summary.json
 
 
-def logged(dataset: Source, summary: Summary, covariates: Sequence[str] = ()) -> Logged:
-    """The logged responses of a coverage."""
-    return load_logged(dataset, base_policy=summary["base_policy"], covariates=covariates, scale=_scale(summary))[0]
+def logged(dataset: Source, summary: Summary, covariates: Sequence[str] = (), judge: str | None = None) -> Logged:
+    """The logged responses of a coverage; judge: a further judge whose scores are taken."""
+    read = {"covariates": covariates, "scale": _scale(summary), "judge": judge}
+    return load_logged(dataset, base_policy=summary["base_policy"], **read)[0]
 
 
-def draws(files: Iterable[str | Path], responses: Logged, summary: Summary) -> dict[str, Draws]:
+def draws(
+    files: Iterable[str | Path], responses: Logged, summary: Summary, judge: str | None = None
+) -> dict[str, Draws]:
     """Fresh draws by policy, from the files of a coverage that are named after it."""
     found = {Path(file).stem: file for file in files}
     return {
-        policy: load_draws(file, policy, responses.prompt_id.tolist(), scale=_scale(summary))[0]
+        policy: load_draws(file, policy, responses.prompt_id.tolist(), scale=_scale(summary), judge=judge)[0]
         for policy, file in found.items()
         if policy != summary["base_policy"]
     }
 
 
-def beside(file: Source, dataset: Source, summary: Summary, covariates: Sequence[str] = ()) -> Labelled:
+def beside(
+    file: Source, dataset: Source, summary: Summary, covariates: Sequence[str] = (), judge: str | None = None
+) -> Labelled:
     """Labelled responses that were brought along for calibration."""
-    return load_calibration(
-        file, logged=dataset, base_policy=summary["base_policy"], covariates=covariates, scale=_scale(summary)
-    )[0]
+    read = {"covariates": covariates, "scale": _scale(summary), "judge": judge}
+    return load_calibration(file, logged=dataset, base_policy=summary["base_policy"], **read)[0]
 
 
-def covariates(result: Result) -> tuple[str, ...]:
-    """What the result's calibrator sees beside the score."""
-    return result.options.covariates
+def seen(result: Result) -> dict[str, Any]:
+    """What the result's calibrator sees: covariates, and the judge whose scores they stand beside."""
+    return {"covariates": result.options.covariates, "judge": result.judge}
 
 
 def coverage_of(file: str | Path) -> str:
