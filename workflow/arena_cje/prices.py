@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from arena_cje import relations
+from arena_cje.calls.endpoint import endpoint
+from arena_cje.errors import UserError
+
 if TYPE_CHECKING:
-    from arena_cje.config import Price
+    from arena_cje.config import Config, Price
 
 # What may stand after a model's name without making it another model: the day of a version, or that it is the latest.
 VERSION_MARK = re.compile(r"(?:[-@]?(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest))?")
@@ -41,6 +45,26 @@ class Prices:
             return (prompt_tokens * price.input + completion_tokens * price.output) / 1e6
         found = _listed(api, base_url, model)
         return None if found is None else _listed_usd(*found, prompt_tokens, completion_tokens)
+
+
+def check_budget(config: Config) -> None:
+    """Refuse a budget that the unknown price of a model cannot be held against."""
+    if config.budget_usd is None:
+        return
+    prices = Prices(config.prices)
+    for who, block in relations.asked(config):
+        if block.hosted:
+            at = endpoint(block, config.providers)
+            if prices.usd(at.api, block.model, 1, 1, base_url=at.base_url) is None:
+                raise UserError(f"config: `{who}`: {no_price(at.provider, block.model, config.budget_usd)}")
+
+
+def no_price(provider: str, model: str, budget_usd: float) -> str:
+    """That a budget cannot hold, and what to do."""
+    return (
+        f"provider {provider!r}: the price of model {model!r} is unknown, so `budget_usd` {budget_usd:g} cannot hold; give it "
+        f"under `prices` (`{model}: {{input: ..., output: ...}}`, in US dollars for a million tokens), or leave `budget_usd` out"
+    )
 
 
 @cache  # each reply of a run asks

@@ -30,6 +30,7 @@ COVERAGE_FILES = (
     "comparisons.csv",
     "diagnostics_dashboard.html",
 )
+TELLING = ("cost", "check_models")  # targets that tell and make nothing
 TAKES_A_PATH = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 

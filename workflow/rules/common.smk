@@ -16,7 +16,7 @@ sys.path.insert(0, str(WORKFLOW))
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.environ.get("PYTHONPATH")) if path)
 
 from arena_cje import config as configuration
-from arena_cje import estimators, prompts, relations, targets
+from arena_cje import estimators, prices, prompts, relations, targets
 from arena_cje.calls.endpoint import endpoint
 from arena_cje.errors import UserError
 from arena_cje.llama.model import has_gpu
@@ -43,6 +43,8 @@ BASE = CONFIG.base_policy
 if workflow.is_main_process:
     for note in relations.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)
+    if not {*targets.TELLING} & {*sys.argv[1:]}:
+        said(prices.check_budget, CONFIG)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
 said(targets.check, sys.argv[1:], CONFIG)
 said(targets.check_writable, Path("results"))

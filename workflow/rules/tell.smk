@@ -6,9 +6,6 @@ localrules:
     check_models,
 
 
-TELLING = ("cost", "check_models")
-
-
 def said_of():
     """Who is asked what, for those who tell of it: the rest stands in the configuration."""
     return {"source": SOURCE if CONFIG.logged_data is None else None, "resources": str(RESOURCES)}
@@ -42,14 +39,14 @@ def tell_spending():
     """One line on what the calls to APIs have cost, where there were any."""
     from arena_cje import spending
 
-    if spending.LEDGER.exists() and not {*TELLING} & {*(workflow.dag_settings.targets or ())}:
+    if spending.LEDGER.exists() and not {*targets.TELLING} & {*(workflow.dag_settings.targets or ())}:
         print(f"\n{spending.account(CONFIG, **said_of()).last_line()}")
 
 
 onsuccess:
     from arena_cje.__main__ import show
 
-    if not {*TELLING} & {*(workflow.dag_settings.targets or ())}:
+    if not {*targets.TELLING} & {*(workflow.dag_settings.targets or ())}:
         show(path for path in results_to_show() if Path(path).exists())
     tell_spending()
 

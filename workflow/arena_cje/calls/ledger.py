@@ -19,6 +19,7 @@ from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.limits import locked
 from arena_cje.calls.request import Usage
 from arena_cje.errors import UserError
+from arena_cje.prices import no_price
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +84,7 @@ class Ledger:
     def check_price(self, endpoint: Endpoint, model: str) -> None:
         """Raise a `UserError` when there is a budget that a model's unknown price cannot be held against."""
         if self.budget_usd is not None and self.usd(endpoint.api, model, 1, 1) is None:
-            raise UserError(
-                f"provider {endpoint.provider!r}: the price of model {model!r} is unknown, so `budget_usd` "
-                f"{self.budget_usd:g} cannot hold; give it under `prices` (`{model}: {{input: ..., output: ...}}`, in US "
-                "dollars for a million tokens), or leave `budget_usd` out"
-            )
+            raise UserError(no_price(endpoint.provider, model, self.budget_usd))
 
 
 def _usd_of(line: bytes, path: Path) -> float:
