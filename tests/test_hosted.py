@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_cje import hosted_stages, schemas
+from arena_cje import hosted_stages, judging, schemas
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Reply, Request, Usage
-from arena_cje.config import Provider
+from arena_cje.config import Judge, Provider
 from arena_cje.errors import UserError
-from arena_cje.providers import hosted
+from arena_cje.judging import Item, Likelihood
+from arena_cje.provenance import canonical
+from arena_cje.providers import hosted, hosted_judge
 from arena_cje.providers import template as templates
 from arena_cje.providers.hosted import Answer, Writer
 from arena_cje.providers.template import Template
@@ -193,6 +195,33 @@ def test_every_score_is_the_conditional_probability(response, stopped, shows_con
         assert math.fsum(scored.token_logprobs) == pytest.approx(min(0.0, expected(answer)), abs=1e-9)
     else:
         assert scored.status == "empty"
+
+
+def test_a_likelihood_judge_behind_an_api_reads_the_geometric_mean():
+    likelihood = Likelihood(kind="likelihood", system_prompt="helpful.txt")
+    judge = hosted_judge.of(ENDPOINT, Judge(provider="here", model="toy"), likelihood, "Be kind.", CHATML)
+    told = [Item("q", 0, "Say it.", "yes indeed"), Item("q", 1, "Say it.", "no", stopped=False)]
+    told += [Item("q", 2, "Say it.", "", answered=False), Item("q", 3, "Say it.", "<|im_end|>")]
+    grades = judge.grade(told, Server())
+    for item, grade in zip(told[:2], grades, strict=False):
+        n_tokens = len(tokens(item.response)) + item.stopped
+        exact = math.exp(expected(Answer(item.prompt, item.response, item.stopped)) / n_tokens)
+        assert grade.score == pytest.approx(exact)
+    assert [grade.reason for grade in grades] == [None, None, judging.NO_RESPONSE, judging.CONTROL_TOKENS]
+    assert len({canonical(judge.identity(item)) for item in told}) == len(told)
+
+
+def test_a_likelihood_judge_behind_an_api_takes_a_template_and_no_other_judge_does():
+    likelihood = Likelihood(kind="likelihood", system_prompt="helpful.txt")
+    block = Judge(provider="here", model="toy", template="chatml.yaml")
+    judging.check(likelihood, block, "judge")
+    for rubric, wrong in (
+        (likelihood, block.model_copy(update={"template": None})),
+        (likelihood.model_copy(update={"temperature": 0.7}), block),
+        (judging.load_rubric(ROOT / "resources" / "judges" / "rating.yaml"), block),
+    ):
+        with pytest.raises(UserError, match="template"):
+            judging.check(rubric, wrong, "judge")
 
 
 def test_a_greedy_policys_draws_are_one_request_and_others_are_not():

@@ -18,7 +18,6 @@ from arena_cje.calls.request import Reply
 from arena_cje.judging import Choices, Item, Structured, load_rubric
 from arena_cje.llama import chat
 from arena_cje.llama.model import open_model
-from arena_cje.providers import hosted_judge
 from arena_cje.providers.hosted_judge import HostedJudge
 from workflow_run import ROOT
 
@@ -144,7 +143,7 @@ def test_a_judge_that_obeys_what_is_outside_gives_the_same_score(text):
         Item("q", 0, clean[0].prompt, text),
         Item("q", 0, text, clean[0].response),
     ]
-    grades = hosted_judge.grade(judge, [*clean, *injected], lambda requests: list(map(obedient, requests)))
+    grades = judge.grade([*clean, *injected], lambda requests: list(map(obedient, requests)))
     assert len({grade.score for grade in grades}) == 1
     assert grades[0].score not in (None, 1.0)
 

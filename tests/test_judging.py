@@ -282,7 +282,7 @@ def length_of(request: Request) -> Reply:
 
 def test_grades_are_those_of_the_items_in_their_order():
     ask = Asked(length_of)
-    grades = hosted_judge.grade(hosted(), items("aaa", "", "aaaaaaaa"), ask)
+    grades = hosted().grade(items("aaa", "", "aaaaaaaa"), ask)
     assert [grade.score for grade in grades] == [0.3, 0.0, 0.8]
     assert {(grade.model, grade.system_fingerprint) for grade in grades} == {("m-1", "fp")}
     assert [grade.reply for grade in grades] == ['{"score": 3}', '{"score": 0}', '{"score": 8}']
@@ -292,8 +292,8 @@ def test_grades_are_those_of_the_items_in_their_order():
 def test_where_there_is_no_response_nothing_is_asked():
     ask = Asked(length_of)
     missing = Item("q", 0, "x", "", answered=False)
-    assert hosted_judge.grade(hosted(), [missing], ask) == [Grade(None, judging.NO_RESPONSE)]
-    one, other = hosted_judge.grade(hosted(), [missing, *items("aa")], ask)
+    assert hosted().grade([missing], ask) == [Grade(None, judging.NO_RESPONSE)]
+    one, other = hosted().grade([missing, *items("aa")], ask)
     assert (one.score, other.score) == (None, 0.2)
     assert len(ask.requests) == 1
 
@@ -315,12 +315,12 @@ def firmly(request: Request) -> bool:
 )
 def test_an_answer_of_no_use_is_asked_for_once_more_and_then_left(first, reason):
     helped = Asked(lambda request: says('{"score": 4}') if firmly(request) else first)
-    (grade,) = hosted_judge.grade(hosted(), items("a"), helped)
+    (grade,) = hosted().grade(items("a"), helped)
     assert (grade.score, grade.reason, grade.reply) == (0.4, None, '{"score": 4}')
     assert [firmly(request) for request in helped.requests] == [False, True]
 
     in_vain = Asked(lambda request: first)
-    (grade,) = hosted_judge.grade(hosted(), items("a"), in_vain)
+    (grade,) = hosted().grade(items("a"), in_vain)
     assert (grade.score, grade.reason, grade.reply) == (None, reason, first.text or (None if first.error else ""))
     assert len(in_vain.requests) == 2
 
@@ -329,7 +329,7 @@ def test_only_what_was_of_no_use_is_asked_for_again():
     ask = Asked(
         lambda request: says("hm") if "\nbad\n" in shown(request) and not firmly(request) else length_of(request)
     )
-    grades = hosted_judge.grade(hosted(), items("aa", "bad", "a"), ask)
+    grades = hosted().grade(items("aa", "bad", "a"), ask)
     assert [grade.score for grade in grades] == [0.2, 0.3, 0.1]
     assert [shown(request) for request in ask.requests if firmly(request)] == [
         RATING.question("prompt 1", "bad", again=True)
@@ -338,10 +338,10 @@ def test_only_what_was_of_no_use_is_asked_for_again():
 
 def test_what_does_not_fit_is_not_asked_for_again():
     ask = Asked(lambda request: Reply(error="too_long"))
-    assert hosted_judge.grade(hosted(), items("a"), ask)[0].reason == judging.TOO_LONG
+    assert hosted().grade(items("a"), ask)[0].reason == judging.TOO_LONG
     assert len(ask.requests) == 1
     firm = Asked(lambda request: Reply(error="too_long") if firmly(request) else says("hm"))
-    assert hosted_judge.grade(hosted(), items("a"), firm)[0] == Grade(None, judging.NO_SCORE, "hm")
+    assert hosted().grade(items("a"), firm)[0] == Grade(None, judging.NO_SCORE, "hm")
 
 
 def test_the_second_question_says_what_to_answer():
@@ -368,7 +368,7 @@ def by_seed(*numbers):
 
 def test_samples_have_seeds_of_their_own_and_give_a_distribution():
     ask = Asked(by_seed(2, 8, 8, 10))
-    (grade,) = hosted_judge.grade(hosted(sampled()), items("a"), ask)
+    (grade,) = hosted(sampled()).grade(items("a"), ask)
     assert len({request.key(endpoint()) for request in ask.requests}) == 4
     assert grade.distribution == ((0.2, 0.25), (0.8, 0.5), (1.0, 0.25))
     assert grade.score == pytest.approx(0.7)
@@ -378,17 +378,17 @@ def test_samples_have_seeds_of_their_own_and_give_a_distribution():
 
 def test_a_sample_that_cannot_be_read_is_missing_and_not_nought():
     ask = Asked(by_seed(2, None, 8, None))
-    (grade,) = hosted_judge.grade(hosted(sampled()), items("a"), ask)
+    (grade,) = hosted(sampled()).grade(items("a"), ask)
     assert grade.distribution == ((0.2, 0.5), (0.8, 0.5))
     assert len(ask.requests) == 6
-    (grade,) = hosted_judge.grade(hosted(sampled()), items("a"), Asked(by_seed(*[None] * 4)))
+    (grade,) = hosted(sampled()).grade(items("a"), Asked(by_seed(*[None] * 4)))
     assert (grade.score, grade.distribution, grade.reason) == (None, None, judging.NO_SCORE)
     assert json.loads(grade.reply) == ["?"] * 4
 
 
 @given(st.lists(st.integers(0, 10) | st.none(), min_size=2, max_size=9))
 def test_the_score_is_the_mean_of_what_was_read(numbers):
-    (grade,) = hosted_judge.grade(hosted(sampled(samples=len(numbers))), items("a"), Asked(by_seed(*numbers)))
+    (grade,) = hosted(sampled(samples=len(numbers))).grade(items("a"), Asked(by_seed(*numbers)))
     read = [number / 10 for number in numbers if number is not None]
     if not read:
         assert grade.score is None
@@ -409,7 +409,7 @@ def likely(**probabilities: float):
 
 def test_the_masses_are_the_probabilities_of_the_choices_alone():
     ask = Asked(likely(yes=0.2, _yes=0.1, no=0.3, Yes=0.15, other=0.2))
-    (grade,) = hosted_judge.grade(hosted(CHOICES), items("a"), ask)
+    (grade,) = hosted(CHOICES).grade(items("a"), ask)
     assert [point for point, _ in grade.distribution] == [0.0, 1.0]
     assert [mass for _, mass in grade.distribution] == pytest.approx([0.5, 0.5])
     assert grade.choice_mass == pytest.approx(
@@ -425,14 +425,14 @@ def test_the_masses_are_the_probabilities_of_the_choices_alone():
 def test_a_token_of_no_probability_has_no_mass():
     tops = {"yes": 0.0, "no": -math.inf, "so": -9999.0}
     reply = Reply(text="yes", top_logprobs=(tops,))
-    (grade,) = hosted_judge.grade(hosted(CHOICES), items("a"), lambda requests: [reply] * len(requests))
+    (grade,) = hosted(CHOICES).grade(items("a"), lambda requests: [reply] * len(requests))
     assert (grade.score, grade.distribution, grade.choice_mass) == (1.0, ((1.0, 1.0),), 1.0)
 
 
 def test_improbable_choices_are_asked_for_again_and_then_left():
     ask = Asked(lambda request: likely(yes=0.5 if firmly(request) else 0.005, I=0.4)(request))
-    assert hosted_judge.grade(hosted(CHOICES), items("a"), ask)[0].score == 1.0
-    (grade,) = hosted_judge.grade(hosted(CHOICES), items("a"), Asked(likely(yes=0.009, I=0.9)))
+    assert hosted(CHOICES).grade(items("a"), ask)[0].score == 1.0
+    (grade,) = hosted(CHOICES).grade(items("a"), Asked(likely(yes=0.009, I=0.9)))
     assert (grade.score, grade.distribution, grade.reason) == (None, None, hosted_judge.NO_CHOICE)
     assert grade.choice_mass == pytest.approx(0.009)
 
@@ -442,18 +442,18 @@ def test_a_server_without_log_probabilities_costs_one_call_and_says_so():
     with pytest.raises(
         UserError, match="provider 'any', model 'm': its answers come without log probabilities"
     ) as error:
-        hosted_judge.grade(hosted(CHOICES), items(*"abcdef"), ask)
+        hosted(CHOICES).grade(items(*"abcdef"), ask)
     assert len(ask.requests) == 1
     assert "\n" not in str(error.value)
 
 
 def test_one_answer_without_log_probabilities_stops_nothing():
     ask = Asked(lambda request: says("yes") if "\nb\n" in shown(request) else likely(yes=0.9)(request))
-    grades = hosted_judge.grade(hosted(CHOICES), items("a", "b", "c"), ask)
+    grades = hosted(CHOICES).grade(items("a", "b", "c"), ask)
     assert [grade.score for grade in grades] == [1.0, None, 1.0]
     assert grades[1].reason == hosted_judge.NO_LOGPROBS
     refusing = Asked(lambda request: Reply(error="refused") if "\na\n" in shown(request) else likely(no=0.9)(request))
-    assert [grade.score for grade in hosted_judge.grade(hosted(CHOICES), items("a", "b"), refusing)] == [None, 0.0]
+    assert [grade.score for grade in hosted(CHOICES).grade(items("a", "b"), refusing)] == [None, 0.0]
 
 
 # Rows.
@@ -588,7 +588,7 @@ def test_a_local_answer_is_read_as_one_behind_an_api(model, monkeypatch):
 
     scripted(model, monkeypatch, answer)
     asked = Asked(lambda request: says(answer(shown(request), 0)))
-    expected = hosted_judge.grade(hosted(), list(texts.values()), asked)
+    expected = hosted().grade(list(texts.values()), asked)
     grades = dict(local(model).grade(texts))
     assert {key: grade.score for key, grade in grades.items()} == {"a": 0.1, "b": 0.9, "c": 0.3}
     assert [grades[key].score for key in texts] == [grade.score for grade in expected]
@@ -778,8 +778,10 @@ def test_items_know_whether_there_is_a_response():
         {"prompt_id": "c", "draw_idx": 0, "prompt": "x", "response": "y", "token_ids": [1], "status": "ok"},
         {"prompt_id": "d", "draw_idx": 0, "prompt": "x", "response": "", "token_ids": [], "status": "too_long"},
     ]
+    rows = [row | {"finish_reason": "stop" if row["prompt_id"] == "a" else None} for row in rows]
     found = stages.items(rows)
     assert [item.answered for item in found] == [True, False, True, False]
+    assert [item.stopped for item in found] == [True, False, False, False]
     assert [item.token_ids for item in found] == [(), (), (1,), ()]
     asked = []
     stages.items(rows, tokens=lambda row: asked.append(row["prompt_id"]) or (5,))

@@ -181,6 +181,9 @@ class Grading(Asked):
 
     model: str | None = Field(None, description="a name under `models`; behind an API its own name there")
     rubric: str = Field(LIKELIHOOD, description="a file of `resources/judges/` or a path")
+    template: str | None = Field(
+        None, description="for a rubric of kind `likelihood` behind an API, as for a policy; else not used"
+    )
     temperature: float | None = Field(
         0.0, ge=0, le=2, description="of an answer in words; null sends none, as some reasoning models demand"
     )

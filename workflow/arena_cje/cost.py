@@ -157,7 +157,7 @@ def gather(config: Config, source: Path | None, resources: Path) -> Texts:
     writers = [policy for policy in config.policies.values() if policy.hosted]
     rubrics = {name: load_rubric(_file(name, "judges", resources)) for name in {one.rubric for one in graders}}
     told = {one.system_prompt for one in (*writers, *rubrics.values())} - {None}
-    forms = {policy.template for policy in writers} - {None}
+    forms = {one.template for one in (*writers, *graders)} - {None}
     return Texts(
         prompts=[row["prompt"] for row in prompts.sample(source, n=config.n_prompts, seed=config.seed)],
         system_prompts={name: _file(name, "policies", resources).read_text(encoding="utf-8").strip() for name in told},

@@ -45,7 +45,8 @@ NO_RESPONSE = "there is no response to judge"
 TOO_LONG = "prompt and response do not fit the judge's context"
 NOT_FINITE = "the model returned no number"
 NO_REFERENCE = "the prompt has no reference"
-NOT_ASKED = (NO_RESPONSE, TOO_LONG, NOT_FINITE, NO_REFERENCE)
+CONTROL_TOKENS = "the text holds the model's own control tokens"
+NOT_ASKED = (NO_RESPONSE, TOO_LONG, NOT_FINITE, NO_REFERENCE, CONTROL_TOKENS)
 # There was an answer, and it could not be used:
 NO_SCORE = "the answer has no JSON object with a score in it"
 NO_JSON = "the answer is not JSON"
@@ -54,6 +55,7 @@ NO_NUMBER = "the score is no number"
 OFF_SCALE = "the score is not on the scale"
 CUT = "the answer was cut at max_tokens"
 DECLINED = "the judge declined to answer"
+NOT_ECHOED = "the server echoed another text than it was sent"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Grade:
 
 @dataclass(frozen=True)
 class Item:
-    """A response to be graded; `answered`: whether there is one, which may be empty."""
+    """A response to be graded; `answered`: whether there is one, which may be empty; `stopped`: whether it ended by itself."""
 
     prompt_id: str
     draw_idx: int
@@ -88,6 +90,7 @@ class Item:
     token_ids: tuple[int, ...] = ()  # for the grader's model, where it reads tokens
     reference: Mapping[str, Any] | None = None
     answered: bool = True
+    stopped: bool = True
 
 
 class Grader(Protocol):
@@ -351,10 +354,14 @@ def check(rubric: Rubric, block: Grading, key: str) -> None:
     n_samples = rubric.samples if isinstance(rubric, Structured) else 1
     named = f"the rubric {block.rubric!r} is of kind {rubric.kind!r}"
     if block.hosted and isinstance(rubric, Likelihood):
-        raise UserError(
-            f"config: `{key}` asks the provider {block.provider!r}, but {named}, which needs a local model; choose a rubric of "
-            "kind 'structured' (such as rating.yaml), or `provider: llama_cpp`"
-        )
+        if block.template is None or rubric.temperature != 1:
+            raise UserError(
+                f"config: `{key}` asks the provider {block.provider!r}, but {named}, which reads log probabilities of given "
+                f"text: behind an API that takes a `{key}.template` and the rubric's temperature 1; or choose a rubric of kind "
+                "'structured' (such as rating.yaml), or `provider: llama_cpp`"
+            )
+    elif block.template is not None:
+        raise UserError(f"config: `{key}.template` is given, but {named}, which asks in a chat; leave the template out")
     if n_samples > 1 and temperature_of(rubric, block) == 0:
         raise UserError(
             f"config: `{key}` asks {n_samples} times by the rubric {block.rubric!r} at temperature 0, which says the same each "

@@ -99,8 +99,12 @@ def _of_policy(config: Config, name: str, texts: Texts) -> Wanted:
 
 def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Wanted:
     asked = endpoint(grader, config.providers)
-    kind = texts.rubrics[grader.rubric].kind
-    what, more = ("chooses", {"logprobs": True, "top_logprobs": 5}) if kind == "choices" else ("writes", {})
+    rubric = texts.rubrics[grader.rubric]
+    if rubric.kind == "likelihood":
+        told = texts.system_prompts[rubric.system_prompt]
+        reader = Writer(asked, str(grader.model), told, texts.templates[grader.template], extra=grader.extra)
+        return Wanted(asked, reader.model, "scores", grader.template, lambda ask: _scores(ask, reader), name)
+    what, more = ("chooses", {"logprobs": True, "top_logprobs": 5}) if rubric.kind == "choices" else ("writes", {})
     body = hosted.chat_body(
         asked,
         model=str(grader.model),

@@ -21,11 +21,10 @@ from arena_cje.labeling import golden_position
 from arena_cje.llama import chat, generator, scorer
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.provenance import digest
-from arena_cje.providers import hosted_judge
 
 if TYPE_CHECKING:
     from arena_cje.calls.request import Ask
-    from arena_cje.providers.hosted_judge import HostedJudge
+    from arena_cje.providers.hosted_judge import HostedJudge, HostedLikelihood
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +221,7 @@ def items(
             token_ids=tokens(row) if row["status"] == "ok" else (),
             reference=references.get(row["prompt_id"]) if references else None,
             answered=row["status"] == "ok",
+            stopped=row["finish_reason"] == "stop",
         )
         for row in rows
     ]
@@ -254,7 +254,7 @@ def grades(
 
 
 def hosted_grades(
-    judge: HostedJudge,
+    judge: HostedJudge | HostedLikelihood,
     wanted: Sequence[Item],
     ask: Ask,
     *,
@@ -266,7 +266,7 @@ def hosted_grades(
     by_key = dict(zip(keys, wanted, strict=True))
     given = {key: row for key, row in (known or {}).items() if key in by_key}
     todo = {key: item for key, item in by_key.items() if key not in given}
-    graded = zip(todo, hosted_judge.grade(judge, list(todo.values()), ask), strict=True)
+    graded = zip(todo, judge.grade(list(todo.values()), ask), strict=True)
     return _grade_rows(wanted, keys, {key: _graded(grade) for key, grade in graded} | given, distributions)
 
 

@@ -65,6 +65,8 @@ def grading(grader):
     if rubric.kind != "likelihood" and hasattr(block, "uncertainty"):
         found["uncertainty"] = block.uncertainty
     if block.hosted:
+        if rubric.kind == "likelihood":
+            return found | {"asked": canonical(asked(block, scored=True)), "score": hosted.VERSION}
         return found | {
             "asked": canonical(asked(block) | {"json_reply": endpoint(block, CONFIG.providers).json_reply}),
             "temperature": block.temperature,
@@ -166,6 +168,7 @@ else:
             scored=lambda w: already_scored("judge", w),
             rubric=RUBRIC_FILES["judge"],
             system_prompt=RUBRIC_PROMPTS["judge"],
+            template=template_of(CONFIG.judge),
             model=own_record("judge"),
             gguf=model_file("judge"),
             generated_by=lambda w: generated_by("judge", w.policy),
@@ -194,6 +197,7 @@ rule judges:
         scored=lambda w: already_scored(f"judges/{w.judge}", w),
         rubric=lambda w: RUBRIC_FILES[f"judges/{w.judge}"],
         system_prompt=lambda w: RUBRIC_PROMPTS[f"judges/{w.judge}"],
+        template=lambda w: template_of(CONFIG.judges[w.judge]),
         model=lambda w: own_record(f"judges/{w.judge}"),
         gguf=lambda w: model_file(f"judges/{w.judge}"),
         generated_by=lambda w: generated_by(f"judges/{w.judge}", w.policy),
@@ -245,6 +249,7 @@ rule oracle:
         lower=lower_step,
         rubric=RUBRIC_FILES.get("oracle", []),
         system_prompt=RUBRIC_PROMPTS.get("oracle", []),
+        template=template_of(CONFIG.oracle),
         model=own_record("oracle"),
         gguf=model_file("oracle"),
         generated_by=lambda w: generated_by("oracle", w.policy),

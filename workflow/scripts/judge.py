@@ -7,6 +7,7 @@ from arena_cje import assemble, judging, schemas, stages
 from arena_cje.calls.endpoint import endpoint
 from arena_cje.jobs import calls, configuration, job, journal, open_model, same_tokenizer, text
 from arena_cje.providers import hosted_judge, llama_cpp
+from arena_cje.providers import template as templates
 
 with job(snakemake):
     w, given, config = snakemake.wildcards, snakemake.input, configuration(snakemake)
@@ -20,7 +21,8 @@ with job(snakemake):
         known = {row["item"]: row for row in schemas.GRADES.read(given.lower)} if given.lower else None
     kept = {"known": known, "distributions": getattr(block, "uncertainty", None) == "distribution"}
     if block.hosted:
-        judge = hosted_judge.HostedJudge.of(endpoint(block, config.providers), block, rubric, prompt)
+        template = templates.load(given.template) if given.template else None
+        judge = hosted_judge.of(endpoint(block, config.providers), block, rubric, prompt, template)
         where = f"calls/{stage}/{w.policy}"
         with calls(snakemake, judge.endpoint, stage, f"{w.policy}/{w.shard}", w.policy) as ask:
             grades = stages.hosted_grades(judge, stages.items(rows), ask, **kept)

@@ -145,7 +145,7 @@ def score(ask: Ask, writer: Writer, answers: Sequence[Answer]) -> list[Scored]:
     """Log probabilities of the answers under a policy, in their order."""
     unsent = [_unsent(writer, answer) for answer in answers]
     sent = [answer for answer, status in zip(answers, unsent, strict=True) if status is None]
-    replies = ask([_echo(writer, _whole(writer, answer)) for answer in sent])
+    replies = ask([echo(writer, answer) for answer in sent])
     first = [_from_the_end(writer, answer, reply) for answer, reply in zip(sent, replies, strict=True)]
     again = [k for k, found in enumerate(first) if found is None]
     prompts = ask([_echo(writer, _opening(writer, sent[k])) for k in again]) if again else []
@@ -153,6 +153,11 @@ def score(ask: Ask, writer: Writer, answers: Sequence[Answer]) -> list[Scored]:
         first[k] = _beside_the_prompt(writer, sent[k], replies[k], alone)
     found = iter(first)
     return [Scored((), 0, status) if status else next(found) for status in unsent]
+
+
+def echo(writer: Writer, answer: Answer) -> Request:
+    """The request that scores an answer."""
+    return _echo(writer, _whole(writer, answer))
 
 
 def _unsent(writer: Writer, answer: Answer) -> str | None:

@@ -1,7 +1,8 @@
-"""Judges and oracles behind APIs: a structured answer in words, or a choice read off the first token's probabilities.
+"""Judges and oracles behind APIs: an answer in words, a choice read off the first token's probabilities, a likelihood.
 
     structured   score = mean_s (number_s - low) / (high - low),   number_s read from answer s to the question
     choices      mass_k = sum of p(token) over tokens that say answer_k, among the likeliest the API tells
+    likelihood   score = exp(mean_t log p(token_t | rubric's system prompt, prompt, earlier tokens)), echoed (`hosted.score`)
 
 All is pure over `ask`: from requests to replies. An answer that cannot be used (unreadable, cut, declined) is asked for once
 more in firmer words, a request of its own; then there is no grade, with the reason and the reply.
@@ -19,8 +20,10 @@ from arena_cje import judging
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.errors import UserError
-from arena_cje.judging import Choices, Grade, Item, Structured
-from arena_cje.providers.hosted import chat_body
+from arena_cje.judging import Choices, Grade, Item, Likelihood, Rubric, Structured
+from arena_cje.providers import hosted
+from arena_cje.providers.hosted import Answer, Writer, chat_body
+from arena_cje.providers.template import Template
 
 if TYPE_CHECKING:
     from arena_cje.config import Grading
@@ -36,6 +39,16 @@ TOP_LOGPROBS = {"openai": 20, "fireworks": 5}
 FLOOR = 0.01
 NO_CHOICE = f"the rubric's answers have probability below {FLOOR:g} together"
 NO_LOGPROBS = "the answer came without log probabilities"
+
+# Why a response that is read for its likelihood has none.
+UNSCORED = {
+    "empty": judging.NO_RESPONSE,
+    "too_long": judging.TOO_LONG,
+    "not_finite": judging.NOT_FINITE,
+    "control_tokens": judging.CONTROL_TOKENS,
+    "not_echoed": judging.NOT_ECHOED,
+    "refused": judging.DECLINED,
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,23 @@ class HostedJudge:
             grade = _chosen(self.rubric, reply)
         return replace(grade, model=reply.model, system_fingerprint=reply.system_fingerprint)
 
+    def grade(self, items: Sequence[Item], ask: Ask) -> list[Grade]:
+        """Grades of the items, in their order."""
+        places = [(k, sample) for k, item in enumerate(items) if item.answered for sample in range(self.n_samples)]
+        if isinstance(self.rubric, Choices) and places:
+            _check_logprobs(self, ask([self.request(items[places[0][0]])])[0])
+        answers = _asked(self, items, places, ask, again=False)
+        unread = [place for place in places if judging.unread(answers[place])]
+        second = _asked(self, items, unread, ask, again=True)
+        # Where the longer question no longer fits, the first answer says more.
+        answers |= {place: answer for place, answer in second.items() if answer.reason != judging.TOO_LONG}
+        return [
+            judging.combined([answers[k, sample] for sample in range(self.n_samples)])
+            if item.answered
+            else Grade(None, judging.NO_RESPONSE)
+            for k, item in enumerate(items)
+        ]
+
     def _form(self) -> dict[str, Any]:
         """Parameters that say what kind of answer is wanted."""
         if isinstance(self.rubric, Choices):
@@ -116,6 +146,47 @@ class HostedJudge:
         }
         kind = self.endpoint.json_reply
         return {"response_format": forms[kind]} if kind in forms else {}
+
+
+@dataclass(frozen=True)
+class HostedLikelihood:
+    """A model behind an API that reads a likelihood rubric."""
+
+    writer: Writer
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.writer.endpoint
+
+    def identity(self, item: Item) -> dict[str, Any]:
+        request = hosted.echo(self.writer, _answer(item))
+        read = {"judge": VERSION, "score": hosted.VERSION, "request": request.key(self.endpoint)}
+        return {**read, "answered": item.answered}
+
+    def grade(self, items: Sequence[Item], ask: Ask) -> list[Grade]:
+        """Grades of the items, in their order."""
+        answered = [item for item in items if item.answered]
+        scores = iter(hosted.score(ask, self.writer, [_answer(item) for item in answered]))
+        return [_likely(next(scores)) if item.answered else Grade(None, judging.NO_RESPONSE) for item in items]
+
+
+def _answer(item: Item) -> Answer:
+    return Answer(item.prompt, item.response, item.stopped)
+
+
+def _likely(scored: hosted.Scored) -> Grade:
+    if scored.status != "ok":
+        return Grade(None, UNSCORED[scored.status])
+    return Grade(float(np.exp(np.mean(scored.token_logprobs))))
+
+
+def of(
+    endpoint: Endpoint, block: Grading, rubric: Rubric, system_prompt: str | None, template: Template | None
+) -> HostedJudge | HostedLikelihood:
+    """The judge that a block of the configuration and its rubric describe."""
+    if isinstance(rubric, Likelihood):
+        return HostedLikelihood(Writer(endpoint, str(block.model), system_prompt, template, extra=block.extra))
+    return HostedJudge.of(endpoint, block, rubric, system_prompt)
 
 
 def _chosen(rubric: Choices, reply: Reply) -> Grade:
@@ -134,24 +205,6 @@ def _chosen(rubric: Choices, reply: Reply) -> Grade:
     scores = np.array([score_of[text] for text in told])
     pairs = judging.distribution(np.log(list(told.values())), scores)
     return Grade(judging.mean_score(pairs), None, reply.text, pairs, choice_mass)
-
-
-def grade(judge: HostedJudge, items: Sequence[Item], ask: Ask) -> list[Grade]:
-    """Grades of the items, in their order."""
-    places = [(k, sample) for k, item in enumerate(items) if item.answered for sample in range(judge.n_samples)]
-    if isinstance(judge.rubric, Choices) and places:
-        _check_logprobs(judge, ask([judge.request(items[places[0][0]])])[0])
-    answers = _asked(judge, items, places, ask, again=False)
-    unread = [place for place in places if judging.unread(answers[place])]
-    second = _asked(judge, items, unread, ask, again=True)
-    # Where the longer question no longer fits, the first answer says more.
-    answers |= {place: answer for place, answer in second.items() if answer.reason != judging.TOO_LONG}
-    return [
-        judging.combined([answers[k, sample] for sample in range(judge.n_samples)])
-        if item.answered
-        else Grade(None, judging.NO_RESPONSE)
-        for k, item in enumerate(items)
-    ]
 
 
 def _asked(
