@@ -30,7 +30,7 @@ PROMPTS = [{"prompt_id": f"q{i}", "prompt": f"Say something about number {i}, pl
 TOO_LONG = {"prompt_id": "long", "prompt": "word " * 300}
 ANSWER = {"token_ids": [1, 2], "status": "ok"}
 COLUMNS = ["s", "h:m:s", "max_rss", "cpu_time", "items", "prompt_tokens", "response_tokens"]
-COLUMNS += ["tokens_per_s", "tokens_per_cpu_s"]
+COLUMNS += ["tokens_per_s", "tokens_per_cpu_s", "calls", "retries", "cost_usd"]
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_scoring_counts_a_pass_once_whatever_it_serves(model, tmp_path, response
 
 def test_judging_counts_what_it_reads(model, tmp_path, responses, told):
     rubric = Likelihood(kind="likelihood", system_prompt="helpful.txt")
-    long = TOO_LONG | {"draw_idx": 0, "response": "so"} | ANSWER
+    long = TOO_LONG | {"draw_idx": 0, "response": "so", "finish_reason": "stop"} | ANSWER
     with Journal(tmp_path / "0000.jsonl") as journal:
         stages.grades(Judge(model, "sha", rubric, SYSTEM), stages.items([*responses, long]), journal=journal)
     assert journal.tally.items == 7
@@ -291,7 +291,7 @@ def test_the_log_is_beside_the_benchmark_and_not_in_it(run):
 def test_a_job_whose_journal_had_everything_says_so(run):
     run.snakemake("--forcerun", "generate", "--", "results/responses/base/0000.jsonl")
     row = read_benchmark(run.directory / "logs/benchmarks/generate/base/0000.tsv")
-    assert [row[name] for name in COLUMNS[4:]] == ["0", "0", "0", "NA", "NA"]
+    assert [row[name] for name in COLUMNS[4:]] == ["0", "0", "0"] + ["NA"] * 5
     assert float(row["s"]) > 0
 
 
