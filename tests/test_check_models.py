@@ -237,7 +237,9 @@ def test_a_real_server_that_is_right_for_one_template_and_wrong_for_another(tmp_
         )
         right, wrong = model_check.check(model_check.wanted(config, Texts((), templates=templates)))
     assert right.ok and "scores given text" in right.said, right
-    assert not wrong.ok and "score" in wrong.said  # wrongly, or it says so much besides that nothing can be read from it
+    assert (
+        not wrong.ok and "score" in wrong.said
+    )  # wrongly, or it says so much besides that nothing can be read from it
 
 
 # Local models

@@ -133,6 +133,9 @@ def test_weights_are_refused_unless_log_probabilities_are_of_the_sampling(base):
     [
         ({"top_k": 40}, True),
         ({"repetition_penalty": 1.1}, True),
+        ({"stop": ["\n"]}, True),
+        ({"response_format": {"type": "json_object"}}, True),
+        ({"ignore_eos": False, "best_of": 1}, False),
         ({"top_k": 0, "frequency_penalty": 0.0}, False),
         ({"service_tier": "flex"}, False),
     ],
@@ -144,6 +147,33 @@ def test_further_parameters_that_bend_the_distribution_count_as_sampling(extra, 
     config = experiment(bent, clone=bent, other=SCORES)
     assert codes(config, "clone") == []
     assert ("api_log_probabilities" in codes(config, "other")) is bends
+
+
+def test_what_is_no_propensity_is_not_exported_as_one():
+    config = experiment(SCORES, clone=SCORES, cooler=SCORES | {"temperature": 0.7}, cool=LOCAL | {"temperature": 0.7})
+    assert relations.bent(config) == ["cooler"]
+    row = {"prompt_id": "q", "base_policy_logprob": -1.0, "judge_score": 0.5, "oracle_label": None}
+    row["target_policy_logprobs"] = {"clone": -1.0, "cooler": -2.0, "cool": None}
+    (told,) = exports.sampler_rows(exports.without([row], relations.bent(config), "base"), [None])
+    assert (told["total_logprob"], told["target_logps"]) == (-1.0, {"clone": -1.0, "cooler": None, "cool": None})
+    bent = SCORES | {"top_p": 0.9}
+    assert relations.bent(experiment(bent, clone=bent)) == ["base", "clone"]
+    (told,) = exports.log_rows(exports.without([row], ["base", "clone"], "base"), [None], "base")
+    assert (told["sequence_logp"], told["pi0"]) == (None, None)
+    assert relations.bent(parse({"logged_data": "mine.jsonl"})) == []
+
+
+@pytest.mark.parametrize("key", [*relations.SAID, "seed"])
+def test_further_parameters_replace_nothing_that_the_workflow_says(key):
+    """A seed would make all draws of a prompt one request, and a limit would not be the one that responses are cut at."""
+    with pytest.raises(UserError, match=f"`policies.other.extra` has '{key}', which the workflow sets itself"):
+        experiment(LOCAL, other=SCORES | {"extra": {key: 1}})
+    judged = {"judge": CHAT | {"rubric": "rating.yaml", "extra": {key: 1}}}
+    if key == "seed":  # a judge that is asked once has none of its own
+        experiment(LOCAL, judged, other=LOCAL)
+        return
+    with pytest.raises(UserError, match=f"`judge.extra` has '{key}'"):
+        experiment(LOCAL, judged, other=LOCAL)
 
 
 def test_only_scored_policies_must_share_their_limit_and_their_contexts():

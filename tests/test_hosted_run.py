@@ -204,11 +204,15 @@ def test_a_budget_stops_the_run_and_a_larger_one_goes_on(world, tmp_path):
 def test_the_production_study_plans_without_a_key_and_with_a_server_on_this_machine(tmp_path, monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name)
-    command = [*SNAKEMAKE, "-s", str(ROOT / "Snakefile"), "-n", "--cores", "2", "--configfile", str(PRODUCTION)]
+    told = ["-s", str(ROOT / "Snakefile"), "-n", "--cores", "2", "--configfile", str(PRODUCTION)]
+    command = [*SNAKEMAKE, "results/archive.zip", *told]
     for more in ([], [str(LOCAL)]):
         done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "generate_hosted" in done.stdout
+        (archive,) = (block for block in done.stdout.split("\n\n") if "output: results/archive.zip" in block)
+        template = "chatml.yaml" if more else "llama-3.yaml"
+        assert f"resources/templates/{template}" in archive and "resources/judges/rating.yaml" in archive
 
 
 @contextmanager

@@ -447,6 +447,24 @@ def test_a_server_without_log_probabilities_costs_one_call_and_says_so():
     assert "\n" not in str(error.value)
 
 
+def test_an_empty_first_answer_stops_nothing_and_several_do():
+    """What ends at once says no token, so that there is nothing to tell probabilities of."""
+
+    def first_is_empty(request):
+        return (
+            Reply(finish_reason="stop")
+            if "\na\n" in request.body["messages"][-1]["content"]
+            else likely(yes=0.9)(request)
+        )
+
+    grades = hosted(CHOICES).grade(items(*"abc"), Asked(first_is_empty))
+    assert [grade.score for grade in grades] == [None, 1.0, 1.0]
+    ask = Asked(lambda request: Reply(finish_reason="length"))
+    with pytest.raises(UserError, match="without log probabilities"):
+        hosted(CHOICES).grade(items(*"abcdef"), ask)
+    assert len(ask.requests) == hosted_judge.TRIED
+
+
 def test_one_answer_without_log_probabilities_stops_nothing():
     ask = Asked(lambda request: says("yes") if "\nb\n" in shown(request) else likely(yes=0.9)(request))
     grades = hosted(CHOICES).grade(items("a", "b", "c"), ask)
@@ -638,6 +656,11 @@ LIKELIHOOD = Likelihood(kind="likelihood", system_prompt="helpful.txt")
         (sampled(temperature=0.0), {}, "`judge` asks 4 times by the rubric 'mine.yaml' at temperature 0"),
         (sampled(temperature=None), {}, "at temperature 0"),
         (
+            sampled(),
+            {"provider": "any", "extra": {"seed": 1}},
+            "`judge.extra` has a seed, but the rubric 'mine.yaml' asks 4",
+        ),
+        (
             LIKELIHOOD,
             {"provider": "any"},
             "`judge` asks the provider 'any', but the rubric 'mine.yaml' is of kind 'likelihood'",
@@ -671,7 +694,8 @@ def graded(n: int, **unused: int) -> list[dict]:
     """Rows of grades, so many of them without a score for each reason."""
     reasons = [getattr(judging, name) for name, count in unused.items() for _ in range(count)]
     rows = [{"score": None, "reason": reason} for reason in reasons]
-    return rows + [{"score": 0.5, "reason": None}] * (n - len(rows))
+    rows += [{"score": 0.5, "reason": None}] * (n - len(rows))
+    return [{"prompt_id": f"q{k}"} | row for k, row in enumerate(rows)]
 
 
 def test_more_answers_of_no_use_than_allowed_end_in_one_sentence():
@@ -711,6 +735,13 @@ def test_a_job_stops_early_only_where_chance_cannot_help():
     for n, unused, limit in [(100, 30, 0.05), (20, 20, 0.05), (5, 5, 0.05), (20, 1, 0.0), (40, 40, 0.5)]:
         with pytest.raises(UserError, match=f"{unused} of {n} answers"):
             early(graded(n, NO_JSON=unused), limit, "judge", "here")
+
+
+def test_draws_of_one_prompt_are_no_evidence_of_their_own():
+    """Three prompts of twenty that nobody can be judged on, ten draws each: as likely as three answers of twenty."""
+    rows = graded(20, NO_JSON=3)
+    for draws in (rows, [row | {"draw_idx": k} for row in rows for k in range(10)]):
+        judging.check_unscored_early(draws, 0.05, "judge", "here")
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.05, 0.3])

@@ -244,7 +244,7 @@ class Tuning(Record):
     judge: Name | None = Field(
         None,
         description="whose scores: a name under `judges` (in data brought along NAME of the scores in the rows' metadata as "
-        "`judge_NAME`); null is the judge under `judge`",
+        "`judge_NAME`); null is the judge under `judge`, whose distribution alone counts where judges are uncertain",
     )
     rewards: Literal["calibrated", "judge"] = Field(
         "calibrated", description="what estimates average: `judge` takes the judge's scores as they are, uncalibrated"

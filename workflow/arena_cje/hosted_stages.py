@@ -36,20 +36,31 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
         for row, draw, own in wanted
     ]
     _warn_of(row["status"] for row in rows)
+    if n_cut := sum(row["finish_reason"] == "length" and not row["response"] for row in rows):
+        log.warning(
+            "%d of %d responses are empty, cut at max_tokens before they began (a model that thinks first?); they are judged as "
+            "they are; raise `policies.%s.max_tokens` if that is not what its users get",
+            n_cut,
+            len(rows),
+            policy,
+        )
     return rows
 
 
 def _response(row: Row, draw: int, seed: int, policy: str, key: str | None, reply: Reply | None) -> Row:
     status = "control_tokens" if reply is None else reply.error or "ok"
     said = reply or Reply()
+    cut = said.finish_reason == "length"
+    # Half a character at the cut is no text: sent back to be scored, it would be tokens that nobody drew.
+    text = said.text.rstrip(hosted.HALF) if cut else said.text
     return {
         "prompt_id": row["prompt_id"],
         "policy": policy,
         "draw_idx": draw,
         "prompt": row["prompt"],
-        "response": said.text if status == "ok" else "",
+        "response": text if status == "ok" else "",
         "token_ids": None,
-        "finish_reason": ("length" if said.finish_reason == "length" else "stop") if status == "ok" else None,
+        "finish_reason": ("length" if cut else "stop") if status == "ok" else None,
         "status": status,
         "seed": seed,
         "model_sha256": None,

@@ -367,6 +367,11 @@ def check(rubric: Rubric, block: Grading, key: str) -> None:
             f"config: `{key}` asks {n_samples} times by the rubric {block.rubric!r} at temperature 0, which says the same each "
             f"time; give the rubric or `{key}` a temperature above 0, or the rubric `samples: 1`"
         )
+    if n_samples > 1 and "seed" in block.extra:
+        raise UserError(
+            f"config: `{key}.extra` has a seed, but the rubric {block.rubric!r} asks {n_samples} times, each time with a seed "
+            "of its own; leave it out"
+        )
     sure = isinstance(rubric, Likelihood) or (isinstance(rubric, Structured) and n_samples == 1)
     if getattr(block, "uncertainty", None) == "distribution" and sure:
         raise UserError(
@@ -391,13 +396,13 @@ def check_unscored(rows: Sequence[Row], limit: float, who: str, where: str) -> N
 def check_unscored_early(rows: Sequence[Row], limit: float, who: str, where: str) -> None:
     """The same for the rows of one job: raise where chance alone would hardly bring the policy's share under the limit.
 
-        P(k or more of n | limit) <= exp(-n KL(k / n, limit)) < 1e-6
+        P(k or more of n | limit) <= exp(-m KL(k / n, limit)) < 1e-6     m prompts, n rows
 
-    The prompts of a job are a random sample of the policy's. Hoeffding (1963), "Probability Inequalities for Sums of Bounded
-    Random Variables", theorem 1.
+    The prompts of a job are a random sample of the policy's; several draws of one prompt stand or fall together. Hoeffding
+    (1963), "Probability Inequalities for Sums of Bounded Random Variables", theorem 1, for the prompts' own shares.
     """
-    unused, n_rows = _unused(rows), len(rows)
-    if len(unused) > limit * n_rows and n_rows * _divergence(len(unused) / n_rows, limit) > -math.log(CHANCE):
+    unused, n_rows, n_prompts = _unused(rows), len(rows), len({row["prompt_id"] for row in rows})
+    if len(unused) > limit * n_rows and n_prompts * _divergence(len(unused) / n_rows, limit) > -math.log(CHANCE):
         raise UserError(_unscored_sentence(unused, n_rows, limit, who, where))
 
 

@@ -40,7 +40,31 @@ PLAIN = {
     "logit_bias": ({}, None),
     "temperature": (1, None),
     "top_p": (1, None),
+    "mirostat": (0, None),
+    "mirostat_mode": (0, None),
+    "tfs_z": (1, None),
+    "xtc_probability": (0, None),
+    "dry_multiplier": (0, None),
+    "no_repeat_ngram_size": (0, None),
+    "min_tokens": (0, None),
+    "ignore_eos": (False, None),
+    "best_of": (1, None),
+    "use_beam_search": (False, None),
+    "stop": ([], None),
+    "stop_token_ids": ([], None),
+    "bad_words": ([], None),
+    "allowed_token_ids": (None,),
+    "grammar": (None,),
+    "response_format": ({"type": "text"}, None),
+    "structured_outputs": (None,),
+    "guided_json": (None,),
+    "guided_regex": (None,),
+    "guided_choice": (None,),
+    "guided_grammar": (None,),
 }
+
+# What the workflow itself says in a request; another value would go unseen. A judge that is asked once sends no seed.
+SAID = ("model", "messages", "prompt", "max_tokens", "max_completion_tokens", "n", "echo", "stream")
 
 
 def check(config: Config) -> None:
@@ -222,6 +246,11 @@ def _check_providers(config: Config) -> None:
             only = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
             hint = only or nearest(block.provider, known) + _defined(known)
             raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
+        if said := sorted({*block.extra} & {*SAID, *(["seed"] if place.startswith("policies.") else [])}):
+            raise UserError(
+                f"config: `{place}.extra` has {said[0]!r}, which the workflow sets itself, so that answers would be read for "
+                "others than they are; leave it out"
+            )
         idle = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
         if idle and not block.hosted:
             raise UserError(
@@ -377,10 +406,10 @@ def _against(name: str, config: Config) -> Iterator[Caution]:
             "would say is not in the logged responses"
         )
         yield "support_exceeds_base", sentence, "caution" if wider else "ok"
-    bent = [told for whose, one in ((name, policy), (config.base_policy, base)) if (told := _bent(whose, one))]
-    if bent and not same:
+    others = [told for whose, one in ((name, policy), (config.base_policy, base)) if (told := _bent(whose, one))]
+    if others and not same:
         sentence = (
-            f"log probabilities of an API are those at temperature 1 without truncation: {' and '.join(bent)}, so that "
+            f"log probabilities of an API are those at temperature 1 without truncation: {' and '.join(others)}, so that "
             "weights would be of other distributions than responses were drawn from"
         )
         yield "api_log_probabilities", sentence, "refuse"
@@ -388,6 +417,13 @@ def _against(name: str, config: Config) -> Iterator[Caution]:
 
 def _unscored(name: str, why: str) -> Caution:
     return "no_log_probabilities", f"no log probabilities under policy {name!r}: {why}", "refuse"
+
+
+def bent(config: Config) -> list[str]:
+    """Scored policies behind APIs whose log probabilities are not those of the distribution that they sample from."""
+    if config.logged_data is not None:
+        return []
+    return [name for name in config.scored if _bent(name, config.policies[name])]
 
 
 def _bent(name: str, policy: Policy) -> str | None:

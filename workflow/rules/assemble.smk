@@ -34,7 +34,12 @@ def made_from():
         "seed": CONFIG.seed,
         "n_prompts": CONFIG.n_prompts,
         "base_policy": BASE,
-        "policies": {name: generation(name) | {"context": block.context} for name, block in CONFIG.policies.items()},
+        "policies": {
+            name: generation(name)
+            | {"context": block.context}
+            | ({"template": block.template} if block.template else {})
+            for name, block in CONFIG.policies.items()
+        },
         "judge": grader(CONFIG.judge),
         "judges": {name: grader(block) for name, block in CONFIG.judges.items()},
         "oracle": grader(CONFIG.oracle) | {"target_labels": CONFIG.oracle.target_labels or 0.0},

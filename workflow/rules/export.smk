@@ -9,11 +9,12 @@ report: "../report/workflow.rst"
 
 
 def configured_texts():
-    """Files that the configuration names and results depend on: rubrics and system prompts."""
+    """Files that the configuration names and results depend on: rubrics, system prompts and templates."""
     if CONFIG.logged_data is not None:
         return []
-    prompts = filter(None, [*RUBRIC_PROMPTS.values(), *SYSTEM_PROMPTS.values()])
-    return sorted({*RUBRIC_FILES.values(), *prompts})
+    templates = map(template_of, CONFIG.policies.values())
+    texts = filter(None, [*RUBRIC_PROMPTS.values(), *SYSTEM_PROMPTS.values(), *templates])
+    return sorted({*RUBRIC_FILES.values(), *texts})
 
 
 def archived():
@@ -61,6 +62,8 @@ rule export_data:
     conda:
         "../../envs/stats.yaml"
     params:
+        # Policies whose log probabilities are not of what they sample from.
+        bent=canonical(relations.bent(CONFIG)),
         code=code_hash("arena_cje.report.exports"),
     script:
         "../scripts/export_data.py"

@@ -1,5 +1,7 @@
 """The data of one coverage in the formats of others, with rewards as the first estimator calibrates them."""
 
+import json
+
 import arena_cje
 from arena_cje import schemas
 from arena_cje.jobs import job
@@ -8,9 +10,10 @@ from arena_cje.report import exports
 with job(snakemake) as log:
     data, made = snakemake.input, snakemake.output
     result = arena_cje.load(data.result)
-    logged = exports.analysed(data.dataset, result)
+    bent = json.loads(snakemake.params.bent)
+    logged = exports.without(exports.analysed(data.dataset, result), bent, result.base_policy)
     rewards = exports.rewards(data.dataset, result, data.calibration or None)
-    tokens = exports.token_logprobs(data.logprobs) if data.logprobs else {}
+    tokens = exports.token_logprobs(data.logprobs) if data.logprobs and result.base_policy not in bent else {}
     rows = exports.log_rows(logged, rewards, result.base_policy, tokens)
     told = [row for row in rows if row["sequence_logp"] is not None]
     log.info("%d rows, %d of them too improbable for pi0", len(rows), sum(row["pi0"] is None for row in told))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ class Endpoint:
     def pool(self) -> str:
         """A name, good for a folder, that all who share the address and the key share: limits hold for it."""
         who = {**self.identity, "api_key_env": self.api_key_env}
-        return f"{re.sub(r'[^A-Za-z0-9_-]', '_', self.provider)}-{digest(who)[:8]}"
+        return f"{self.api}-{digest(who)[:8]}"
 
     def key(self) -> str | None:
         """The key itself, from the environment; None where none is sent. It is never written down."""

@@ -34,9 +34,13 @@ if TYPE_CHECKING:
 # Raise when a drawn response would be read otherwise, or a log probability differently from the same reply.
 VERSION = 1
 
-# What servers add to sampling by default, off: text must come from the distribution that is scored.
-PLAIN = {"top_k": 0, "min_p": 0.0}
+# What servers add to sampling by default, off: text must come from the distribution that is scored. vLLM takes defaults from
+# the model's own generation_config.json; llama_cpp.server penalises repetition by 1.1, under a name that only servers of
+# one's own know.
+PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+OWN_PLAIN = {"repeat_penalty": 1.0}
 
+HALF = "\ufffd"  # stands for bytes that are no character yet
 ROUNDING = 1e-4  # nats above zero that a log probability may be by rounding alone
 
 
@@ -72,7 +76,8 @@ class Writer:
             return Request("chat", body)
         text = self.template.render(self.system_prompt, prompt)
         told = {"model": self.model, "prompt": text, "max_tokens": self.max_tokens, "stop": [self.template.end]}
-        return Request("completion", {**told, **how, **PLAIN, **self.extra})
+        plain = PLAIN | (OWN_PLAIN if self.endpoint.base_url else {})
+        return Request("completion", {**told, **how, **plain, **self.extra})
 
 
 def writer(config: Config, policy: Policy, *, system_prompt: str | None, template: str | Path | None) -> Writer:
@@ -164,6 +169,8 @@ def _unsent(writer: Writer, answer: Answer) -> str | None:
     """Why an answer is not sent to be scored, if so."""
     if writer.template.forges(answer.prompt) or writer.template.forges(answer.response):
         return "control_tokens"
+    if answer.response.endswith(HALF) and not answer.stopped:
+        return "not_echoed"  # a local model's tokens that end within a character
     return None if answer.response or answer.stopped else "empty"
 
 

@@ -37,6 +37,7 @@ TOP_LOGPROBS = {"openai": 20, "fireworks": 5}
 # Probability of all the answers together; with less the model did not take the question for one. Higher than for local
 # models, which tell the probability of any token: what is not among the likeliest counts as 0 here.
 FLOOR = 0.01
+TRIED = 3  # answers without text in a row that show that a server tells no log probabilities
 NO_CHOICE = f"the rubric's answers have probability below {FLOOR:g} together"
 NO_LOGPROBS = "the answer came without log probabilities"
 
@@ -122,7 +123,7 @@ class HostedJudge:
         """Grades of the items, in their order."""
         places = [(k, sample) for k, item in enumerate(items) if item.answered for sample in range(self.n_samples)]
         if isinstance(self.rubric, Choices) and places:
-            _check_logprobs(self, ask([self.request(items[places[0][0]])])[0])
+            _check_logprobs(self, [items[k] for k, _ in places[:TRIED]], ask)
         answers = _asked(self, items, places, ask, again=False)
         unread = [place for place in places if judging.unread(answers[place])]
         second = _asked(self, items, unread, ask, again=True)
@@ -217,10 +218,18 @@ def _asked(
     return {place: judge.read(reply) for place, reply in zip(places, replies, strict=True)}
 
 
-def _check_logprobs(judge: HostedJudge, first: Reply) -> None:
-    """Stop at the first reply, before the rest is paid for, where the server tells no log probabilities."""
-    if first.error is None and not first.top_logprobs:
-        raise UserError(
-            f"provider {judge.endpoint.provider!r}, model {judge.model!r}: its answers come without log probabilities, from "
-            "which a rubric of kind 'choices' is read; choose a rubric of kind 'structured' (such as rating.yaml)"
-        )
+def _check_logprobs(judge: HostedJudge, first: Sequence[Item], ask: Ask) -> None:
+    """Stop at the first reply, before the rest is paid for, where the server tells no log probabilities.
+
+    An answer without text has none to tell: it proves nothing, and several do.
+    """
+    for item in first:
+        (reply,) = ask([judge.request(item)])
+        if reply.error is not None or reply.top_logprobs:
+            return
+        if reply.text:
+            break
+    raise UserError(
+        f"provider {judge.endpoint.provider!r}, model {judge.model!r}: its answers come without log probabilities, from "
+        "which a rubric of kind 'choices' is read; choose a rubric of kind 'structured' (such as rating.yaml)"
+    )

@@ -9,7 +9,9 @@
 
 A number that is not published is nowhere among those that are: a refused policy has null there, and in the tidy table
 its number stands in `refused_estimate`. `pi0` is null where a response is too improbable for a floating point number;
-its logarithm beside it is exact. Rewards are f(S) with the calibrator of the estimator named, on the scale of the labels.
+its logarithm beside it is exact. A log probability that is not of the distribution its policy samples from (that of an
+API, at another temperature) is null: it is no propensity. Rewards are f(S) with the calibrator of the estimator named,
+on the scale of the labels.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,21 @@ def analysed(dataset: str | Path, result: Result) -> list[Row]:
             "oracle_label": _on_scale(response.oracle_label, scale),
         }
         for response in responses
+    ]
+
+
+def without(logged: Sequence[Row], policies: Collection[str], base_policy: str) -> list[Row]:
+    """The rows with null for the log probabilities of some policies."""
+    return [
+        row
+        | ({"base_policy_logprob": None} if base_policy in policies else {})
+        | {
+            "target_policy_logprobs": {
+                name: None if name in policies else value
+                for name, value in (row.get("target_policy_logprobs") or {}).items()
+            }
+        }
+        for row in logged
     ]
 
 
