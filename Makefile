@@ -34,7 +34,7 @@ run: .venv/.ready
 	@$(BIN)/arena-cje show $(TARGET)
 
 test: .venv/.ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: .venv/.ready
 	@$(BIN)/python -m benchmarks $(ONLY)

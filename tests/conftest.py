@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiny_gguf
+from arena_cje.llama import fetch
 from arena_cje.llama.model import open_model
+from workflow_run import ROOT
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A random language model of some hundred kilobytes, in a real GGUF file."""
     return tiny_gguf.write(tmp_path_factory.mktemp("model") / "tiny.gguf", spread=8.0)
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    """The embedded model, fetched as the workflow does it where it is not there yet; by one process of several."""
+    models = ROOT / "resources" / "models"
+    path = models / "SmolLM2-135M-Instruct.F16.gguf"
+    with (models / "MODELS.yaml").open() as recipes:
+        fcntl.flock(recipes, fcntl.LOCK_EX)
+        if not path.exists():
+            fetch.fetch(path.name, recipes.name, path)
+    return path
 
 
 @pytest.fixture(scope="module", params=tiny_gguf.KINDS)

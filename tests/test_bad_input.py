@@ -128,7 +128,7 @@ def test_a_folder_without_the_right_to_write(tmp_path):
         "except UserError as error: print(error)\n"
     )
     os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents[:2]:
+    for parent in tmp_path.parents[:3]:
         os.chmod(parent, 0o755)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     command = [sys.executable, "-c", code, str(tmp_path / "results")]

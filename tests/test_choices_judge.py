@@ -24,7 +24,6 @@ from arena_cje.providers import llama_cpp
 from arena_cje.providers.llama_cpp import ChoiceJudge
 from workflow_run import CONFIG, ROOT, Run, write_prompts
 
-MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
 SHIPPED = ROOT / "resources" / "judges" / "helpfulness.yaml"
 TEMPLATE = "You see a prompt and what was answered to it; say how good that is.\n{prompt}\n{response}\nFrom a to c?"
 RAW = {"kind": "choices", "template": TEMPLATE, "choices": {"a": 0.0, "b": 0.5, "c": 1.0}}
@@ -345,13 +344,12 @@ def test_a_distribution_that_is_none_is_refused_where_it_is_written(tmp_path, pa
         schemas.GRADES.write(tmp_path / "grades.jsonl", [row])
 
 
-@pytest.mark.skipif(not MODEL.is_file(), reason="the embedded model is fetched by the first run of the experiment")
-def test_the_shipped_rubric_is_understood_by_the_embedded_model():
+def test_the_shipped_rubric_is_understood_by_the_embedded_model(default_model):
     items = {
         name: Item(name, 0, "What is the capital of France?", text, (1,))
         for name, text in {"right": "The capital of France is Paris.", "none": "purple purple purple"}.items()
     }
-    with open_model(MODEL, n_ctx=512) as model:
+    with open_model(default_model, n_ctx=512) as model:
         judged = dict(ChoiceJudge.of(model, "any", load_rubric(SHIPPED), None).grade(items))
     for grade in judged.values():
         assert len(grade.distribution) == 5

@@ -28,7 +28,6 @@ from workflow_run import ROOT, SNAKEMAKE, Run
 
 PRODUCTION = ROOT / "config" / "experiments" / "arena-production.yaml"
 LOCAL = ROOT / "config" / "experiments" / "local-server.yaml"
-DEFAULT_MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
 KEYS = {"FIREWORKS_API_KEY": "fw_3ZsecretOfTheFirst", "OPENAI_API_KEY": "sk-proj-secretOfTheSecond"}
 TARGETS = ("results/coverage_0.5/calibrated-ips.json", "results/coverage_0.5/direct.json")
 LIMIT = 4
@@ -244,11 +243,9 @@ def llama_server(model: Path, folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Iterator[str]:
+def real(tmp_path_factory, default_model) -> Iterator[str]:
     """llama.cpp's server with the default model."""
-    if not DEFAULT_MODEL.exists():
-        pytest.skip("the default model is not fetched yet")
-    with llama_server(DEFAULT_MODEL, tmp_path_factory.mktemp("server")) as url:
+    with llama_server(default_model, tmp_path_factory.mktemp("server")) as url:
         yield url
 
 
@@ -268,7 +265,7 @@ def asked_at(url: str, **policies) -> dict:
 ECHO = {"provider": "echo", "model": "any", "template": "chatml.yaml", "system_prompt": "helpful.txt", "max_tokens": 6}
 
 
-def test_a_real_server_answers_judges_labels_and_scores(real, tmp_path):
+def test_a_real_server_answers_judges_labels_and_scores(real, default_model, tmp_path):
     """Chat, chat log probabilities and JSON through the openai client, echoed log probabilities through the Fireworks client,
     equal to those of our own passes."""
     talker = {"provider": "chat", "model": "any", "system_prompt": "concise.txt", "max_tokens": 6}
@@ -289,7 +286,7 @@ def test_a_real_server_answers_judges_labels_and_scores(real, tmp_path):
     scores = schemas.LOGPROBS.read(run.path("logprobs/base.parquet"))
     found = {row["prompt_id"]: row for row in scores.iter_rows(named=True)}
     system = "You are a helpful assistant."
-    with open_model(DEFAULT_MODEL, n_ctx=1024) as model:
+    with open_model(default_model, n_ctx=1024) as model:
         for row in schemas.RESPONSES.read(run.path("responses/base.jsonl")):
             ids = chat.respond(model, system, row["prompt"], row["response"])
             ids = (*ids, chat.end_of_turn(model)) if row["finish_reason"] == "stop" else ids

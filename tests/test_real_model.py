@@ -22,7 +22,7 @@ MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory, default_model) -> Run:
     """100 prompts of the shipped experiment: base responses, all contexts scored, judged, labelled; and unhelpful's truth."""
     policies = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["policies"]
     again = {"again": {"like": "base", "system_prompt": "helpful_again.txt"}}
