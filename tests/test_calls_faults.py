@@ -132,6 +132,12 @@ def test_what_has_no_answer_is_left_and_the_others_go_on(tmp_path, caplog):
     assert replies == [expected(request) for request in requests]
 
 
+def test_a_few_calls_to_nobody_say_to_look_at_the_address(tmp_path):
+    job = work("http://127.0.0.1:9", tmp_path, max_attempts=1)
+    with pytest.raises(UserError, match=r"2 of 2 calls .*; see that it runs and that `base_url` is right, and start"):
+        ask_all(job, tmp_path, chats(0, 2))
+
+
 def test_many_without_an_answer_among_others_stop_nothing(tmp_path):
     def faults(body, _):
         return "500" if int(body["messages"][0]["content"].split()[1]) % 2 else None

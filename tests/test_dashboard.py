@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -184,6 +185,19 @@ def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, r
     assert "computed but not published" in folded
     for path, value in numbers(payload(page)["figures"]):
         assert value != pytest.approx(result.summary("unhelpful")["estimate"], abs=1e-5), path
+
+
+def test_where_nothing_could_be_computed_nothing_is_said_to_be_withheld(result):
+    policy = next(iter(result.refused))
+    nothing = {"estimate": None, "se": None, "confidence_interval": [None, None]}
+    document = {**result.document, "refused": {**result.document["refused"], policy: nothing}}
+    empty = dataclasses.replace(result, document=document)
+    assert dashboard_data.value(result, policy).withheld and not dashboard_data.value(empty, policy).withheld
+
+
+def test_who_answered_is_told_in_words():
+    served = {"judge": {"base": [{"model": "a-2025", "n": 6}, {"model": "b", "n": 1}]}}
+    assert dashboard_data.flat(served) == [("judge.base", "model a-2025 n 6, model b n 1")]
 
 
 def numbers(value, path=""):

@@ -133,9 +133,9 @@ def test_weights_are_refused_unless_log_probabilities_are_of_the_sampling(base):
     [
         ({"top_k": 40}, True),
         ({"repetition_penalty": 1.1}, True),
-        ({"stop": ["\n"]}, True),
+        ({"stop_token_ids": [7]}, True),
         ({"response_format": {"type": "json_object"}}, True),
-        ({"ignore_eos": False, "best_of": 1}, False),
+        ({"ignore_eos": False, "min_tokens": 0}, False),
         ({"top_k": 0, "frequency_penalty": 0.0}, False),
         ({"service_tier": "flex"}, False),
     ],
@@ -163,17 +163,11 @@ def test_what_is_no_propensity_is_not_exported_as_one():
     assert relations.bent(parse({"logged_data": "mine.jsonl"})) == []
 
 
-@pytest.mark.parametrize("key", [*relations.SAID, "seed"])
-def test_further_parameters_replace_nothing_that_the_workflow_says(key):
-    """A seed would make all draws of a prompt one request, and a limit would not be the one that responses are cut at."""
-    with pytest.raises(UserError, match=f"`policies.other.extra` has '{key}', which the workflow sets itself"):
-        experiment(LOCAL, other=SCORES | {"extra": {key: 1}})
-    judged = {"judge": CHAT | {"rubric": "rating.yaml", "extra": {key: 1}}}
-    if key == "seed":  # a judge that is asked once has none of its own
-        experiment(LOCAL, judged, other=LOCAL)
-        return
-    with pytest.raises(UserError, match=f"`judge.extra` has '{key}'"):
-        experiment(LOCAL, judged, other=LOCAL)
+def test_one_seed_for_all_is_a_judges_alone():
+    """With a seed of its own a policy would have one response for all draws of a prompt; a judge asks once anyway."""
+    with pytest.raises(UserError, match="`policies.other.extra.seed` cannot be given"):
+        experiment(LOCAL, other=SCORES | {"extra": {"seed": 1}})
+    experiment(LOCAL, {"judge": CHAT | {"rubric": "rating.yaml", "extra": {"seed": 1}}}, other=LOCAL)
 
 
 def test_only_scored_policies_must_share_their_limit_and_their_contexts():

@@ -134,7 +134,9 @@ class Asked(Record):
     provider: str = Field(
         LOCAL, description="`llama_cpp` runs a model in the job itself; else a name under `providers`"
     )
-    base_url: Address = Field(None, description="another address than the provider's")
+    base_url: Address = Field(
+        None, description="another address than the provider's; it is sent no key but the one named beside it"
+    )
     api_key_env: KeyName = Field(None, description="another key than the provider's")
     extra: dict[str, Any] = Field(
         {}, description="further parameters of each request, as they are (such as `reasoning_effort: low`)"
@@ -466,9 +468,10 @@ def parse(merged: Mapping[str, Any], *, own: Mapping[str, Any] | None = None) ->
 
 
 def _overlay(merged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The merged keys, but the user's policies replace the shipped ones, and a model's `path` its shipped `file`.
+    """The merged keys, but the user's policies replace the shipped ones, a model's `path` its shipped `file`, and a judge
+    behind an API has no model but its own.
 
-    Merging policies would evaluate some that nobody asked for.
+    Merging policies would evaluate some that nobody asked for; the shipped judge's model is none that an API knows.
     """
     raw = dict(merged)
     if "policies" in own:
@@ -477,6 +480,9 @@ def _overlay(merged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     for name, block in models.items() if isinstance(models, Mapping) else ():
         if isinstance(block, Mapping) and block.get("path") is not None and "file" not in block:
             raw["models"] = {**raw["models"], name: {**raw["models"][name], "file": None}}
+    judge = own.get("judge")
+    if isinstance(judge, Mapping) and judge.get("provider", LOCAL) != LOCAL and "model" not in judge:
+        raw["judge"] = {**raw["judge"], "model": None}
     return raw
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arena_cje import estimators
 from arena_cje.calls.endpoint import endpoint
@@ -12,7 +13,7 @@ from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from arena_cje.config import Analysis, Asked, Config, Judge, Policy
+    from arena_cje.config import Analysis, Asked, Config, Judge, Oracle, Policy, Provider
 
 Caution = tuple[str, str, str]  # code, sentence, level of a reason
 
@@ -48,9 +49,7 @@ PLAIN = {
     "no_repeat_ngram_size": (0, None),
     "min_tokens": (0, None),
     "ignore_eos": (False, None),
-    "best_of": (1, None),
     "use_beam_search": (False, None),
-    "stop": ([], None),
     "stop_token_ids": ([], None),
     "bad_words": ([], None),
     "allowed_token_ids": (None,),
@@ -63,8 +62,23 @@ PLAIN = {
     "guided_grammar": (None,),
 }
 
-# What the workflow itself says in a request; another value would go unseen. A judge that is asked once sends no seed.
-SAID = ("model", "messages", "prompt", "max_tokens", "max_completion_tokens", "n", "echo", "stream")
+# What a request holds anyway, and what would change how its answer is read: no further parameter of a block.
+OWN_PARAMETERS = {
+    "model": "`model` of the block says it",
+    "max_tokens": "`max_tokens` of the block says it",
+    "max_completion_tokens": "`max_tokens` of the block says it",
+    "messages": "the conversation is made from the prompts and the rubric",
+    "prompt": "the text is made from the prompts and the template",
+    "seed": "each request has its own; one seed for all would make all draws of a prompt the same",
+    "n": "more answers than are read would be paid for; `draws_per_prompt` and a rubric's `samples` ask for more",
+    "best_of": "more answers than are read would be paid for",
+    "stream": "answers are read as a whole",
+    "echo": "scoring asks for it",
+    "logprobs": "who reads them asks for them",
+    "top_logprobs": "who reads them asks for them",
+    "stop": "the template says where a response ends",
+}
+SECRETS = re.compile(r"api[_-]?key|secret|authorization|password|headers|^(auth_|access_)?token$", re.IGNORECASE)
 
 
 def check(config: Config) -> None:
@@ -82,6 +96,7 @@ def check(config: Config) -> None:
         _check_no_stray_draws(config)
         _check_base(config)
         _check_providers(config)
+        _check_extra(config)
         _check_ensembles(config)
         _check_judges(config)
         _check_models(config)
@@ -234,6 +249,16 @@ def asked(config: Config) -> Iterator[tuple[str, Asked]]:
             yield stage.replace("/", "."), block
 
 
+def grader(block: Judge | Oracle, providers: Mapping[str, Provider]) -> dict[str, Any]:
+    """What a judge or the oracle is, without how it is run; an ensemble asks nobody itself, so it has no model."""
+    if block.provider == REFERENCE:
+        return {"provider": block.provider}
+    if getattr(block, "ensemble", ()):
+        return {"ensemble": block.ensemble, "uncertainty": block.uncertainty}
+    told = block.model_dump(exclude={"api_key_env", "max_unscored", "truth", "target_labels"})
+    return told | (endpoint(block, providers).identity if block.hosted else {})
+
+
 def _check_providers(config: Config) -> None:
     if config.judge is None:
         raise UserError("config: `judge` is missing; give it a provider, a model and a rubric as in config/config.yaml")
@@ -246,17 +271,28 @@ def _check_providers(config: Config) -> None:
             only = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
             hint = only or nearest(block.provider, known) + _defined(known)
             raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
-        if said := sorted({*block.extra} & {*SAID, *(["seed"] if place.startswith("policies.") else [])}):
-            raise UserError(
-                f"config: `{place}.extra` has {said[0]!r}, which the workflow sets itself, so that answers would be read for "
-                "others than they are; leave it out"
-            )
         idle = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
         if idle and not block.hosted:
             raise UserError(
                 f"config: `{place}.{idle[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
                 f"leave it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
             )
+
+
+def _check_extra(config: Config) -> None:
+    """Further parameters go into requests and files as they are: none that is set already, and no key."""
+    for place, block in asked(config):
+        for name in block.extra:
+            if SECRETS.search(name):
+                raise UserError(
+                    f"config: `{place}.extra.{name}` looks like a key, and `extra` is written into files; put the key into an "
+                    "environment variable and name that in `api_key_env`"
+                )
+            own = name in OWN_PARAMETERS and (
+                name != "seed" or place.startswith("policies.")
+            )  # one question may have one
+            if own:
+                raise UserError(f"config: `{place}.extra.{name}` cannot be given: {OWN_PARAMETERS[name]}; leave it out")
 
 
 def _check_ensembles(config: Config) -> None:

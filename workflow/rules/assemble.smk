@@ -17,14 +17,6 @@ MAX_UNSCORED = {
 }
 
 
-def grader(block):
-    """What a judge or the oracle is, without how it is run."""
-    if block.provider == relations.REFERENCE:
-        return {"provider": block.provider}
-    told = block.model_dump(exclude={"api_key_env", "max_unscored", "truth", "target_labels"})
-    return told | (endpoint(block, CONFIG.providers).identity if block.hosted else {})
-
-
 def made_from():
     """Everything that determines the data set and is not in its files."""
     score_version = {
@@ -40,9 +32,10 @@ def made_from():
             | ({"template": block.template} if block.template else {})
             for name, block in CONFIG.policies.items()
         },
-        "judge": grader(CONFIG.judge),
-        "judges": {name: grader(block) for name, block in CONFIG.judges.items()},
-        "oracle": grader(CONFIG.oracle) | {"target_labels": CONFIG.oracle.target_labels or 0.0},
+        "judge": relations.grader(CONFIG.judge, CONFIG.providers),
+        "judges": {name: relations.grader(block, CONFIG.providers) for name, block in CONFIG.judges.items()},
+        "oracle": relations.grader(CONFIG.oracle, CONFIG.providers)
+        | {"target_labels": CONFIG.oracle.target_labels or 0.0},
         "versions": {"score": score_version, "judge": JUDGE_VERSION, "oracle": ORACLE_VERSION},
     }
 

@@ -17,6 +17,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.e
 
 from arena_cje import config as configuration
 from arena_cje import estimators, prices, prompts, relations, targets
+from arena_cje.calls import endpoint as endpoints
 from arena_cje.calls.endpoint import endpoint
 from arena_cje.errors import UserError
 from arena_cje.llama.model import has_gpu

@@ -43,6 +43,32 @@ def tell_spending():
         print(f"\n{spending.account(CONFIG, **said_of()).last_line()}")
 
 
+def asked_by(job):
+    """The block whose API a job asks, and the folder of the replies that there may be already."""
+    w, rule = job.wildcards, job.rule.name
+    if rule == "generate_hosted":
+        return CONFIG.policies[w.policy], f"generate/{w.policy}"
+    if rule == "score_hosted":
+        return CONFIG.contexts[w.context], f"score/{w.context}"
+    stage = f"judges/{w.judge}" if rule == "judges" else rule
+    return GRADERS[stage], f"{stage}/{w.policy}"
+
+
+def check_keys():
+    """End before the first job where a later one would have no key: what comes before it may be dear.
+
+    Where there are replies already, they may be all that is needed, and a job that needs more says so itself.
+    """
+    asking = [asked_by(job) for job in workflow.dag.needrun_jobs() if job.resources.get("api_jobs")]
+    new = [block for block, folder in asking if not Path("results/journal/calls", folder).exists()]
+    if workflow.local_exec:  # jobs elsewhere have an environment of their own
+        said(endpoints.check_keys, [endpoint(block, CONFIG.providers) for block in new])
+
+
+onstart:
+    check_keys()
+
+
 onsuccess:
     from arena_cje.__main__ import show
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,15 +53,30 @@ class Endpoint:
         return found
 
 
+def check_keys(endpoints: Iterable[Endpoint]) -> None:
+    """Raise a `UserError` that names every key which is missing among those who are to be asked."""
+    missing: dict[str, str] = {}
+    for one in endpoints:
+        if one.api_key_env is not None and not os.environ.get(one.api_key_env, "").strip():
+            missing.setdefault(one.api_key_env, one.provider)
+    if missing:
+        told = " and ".join(f"{name} (provider {provider!r})" for name, provider in missing.items())
+        raise UserError(
+            f"no key in the environment: {told}; export what is missing and start again (nothing was asked)"
+        )
+
+
 def endpoint(asked: Asked, providers: Mapping[str, Provider]) -> Endpoint:
     """The endpoint that a policy, a judge or an oracle asks."""
     block = providers[asked.provider]
     hosted = block.api == "fireworks"
+    elsewhere = asked.base_url not in (None, block.base_url)
     return Endpoint(
         provider=asked.provider,
         api=block.api,
         base_url=asked.base_url or block.base_url,
-        api_key_env=asked.api_key_env or block.api_key_env,
+        # A key is for the address that it stands beside: another server gets none but what is named for it.
+        api_key_env=asked.api_key_env or (None if elsewhere else block.api_key_env),
         max_concurrency=block.max_concurrency,
         requests_per_minute=block.requests_per_minute,
         timeout=block.timeout,

@@ -166,10 +166,12 @@ class _Run:
         if self.stopped is not None:
             raise self.stopped
         if self.left:
+            nobody = self.left["connection lost"] == len(self.requests)
+            see = "see that it runs and that `base_url` is right, and " if nobody else ""
             raise UserError(
                 f"provider {self.work.endpoint.provider!r}: {self.left.total()} of {len(self.requests)} calls have no answer "
-                f"after {self.work.endpoint.max_attempts} attempts each ({self._reasons()}); start the same command again, "
-                "it asks for these alone"
+                f"after {self.work.endpoint.max_attempts} attempts each ({self._reasons()}); {see}start the same command "
+                "again, it asks for these alone"
             )
 
     def _reasons(self) -> str:

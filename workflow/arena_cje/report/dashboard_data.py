@@ -80,6 +80,8 @@ def value(result: Result, policy: str) -> Cell:
     summary = result.summary(policy)
     said = f"{number(summary['estimate']).text} {interval(summary['ci_lower'], summary['ci_upper'])}"
     if policy in result.refused:
+        if math.isnan(summary["estimate"]):
+            return Cell("refused")  # nothing could be computed
         return Cell("refused", withheld=f"{said}, standard error {number(summary['se']).text}")
     return Cell(said, numeric=True)
 
@@ -454,7 +456,11 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         return [pair for key, part in value.items() for pair in flat(part, f"{name}.{key}" if name else str(key))]
     if isinstance(value, list | tuple):
-        return [(name, ", ".join(map(str, value)) or "none")]
+        told = [
+            " ".join(f"{key} {part}" for key, part in one.items()) if isinstance(one, Mapping) else str(one)
+            for one in value
+        ]
+        return [(name, ", ".join(told) or "none")]
     return [(name, "null" if value is None else str(value))]
 
 
