@@ -149,7 +149,7 @@ def run(config: Config, texts: Texts, width: float, most: int) -> Paid:
     for context in ("base", "terse"):
         writer = writer_of(config, context, texts)
         name = config.policies[context].context
-        hosted_stages.logprobs(paid.ask(writer.endpoint, f"score/{name}", name), writer, base_rows, samplings=[{}])
+        hosted_stages.logprobs(paid.ask(writer.endpoint, "score", name), writer, base_rows, samplings=[{}])
     return paid
 
 
@@ -405,7 +405,7 @@ def row(**changes) -> dict:
 def test_the_ledger_is_read_as_it_is(tmp_path, caplog):
     ledger = tmp_path / "spending.jsonl"
     assert spending.read(ledger) == []
-    rows = [row(), row(usd=None, estimated=True), row(stage="generate/base")]
+    rows = [row(), row(usd=None, estimated=True), row(stage="generate")]
     lines = [json.dumps(one) for one in rows]
     ledger.write_text("\n".join([*lines[:2], lines[0][:30], *lines[2:]]) + "\n")
     spent = spending.by_key(spending.read(ledger))
@@ -426,7 +426,7 @@ def test_money_without_a_price_is_a_question_mark_and_not_zero():
 
 
 def test_the_dashboard_tells_money_by_stage_and_what_has_no_price():
-    calls = [row(stage="judge/base"), row(policy="other"), row(usd=None, model="n"), row(stage="oracle", usd=2.0)]
+    calls = [row(stage="judge"), row(policy="other"), row(usd=None, model="n"), row(stage="oracle", usd=2.0)]
     table = dashboard_data.spending(calls)
     cells = [[cell.text for cell in cells] for cells in table.rows]
     assert cells == [

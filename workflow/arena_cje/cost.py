@@ -153,7 +153,7 @@ def gather(config: Config, source: Path | None, resources: Path) -> Texts:
     """The texts of a configuration: prompts from their source, files from the working directory or `resources`."""
     if config.logged_data is not None:
         return Texts(())
-    graders = [judge for judge in (config.judge, *config.judges.values(), config.oracle) if judge and judge.hosted]
+    graders = [block for block in config.graders.values() if block.hosted]
     writers = [policy for policy in config.policies.values() if policy.hosted]
     rubrics = {name: load_rubric(_file(name, "judges", resources)) for name in {one.rubric for one in graders}}
     told = {one.system_prompt for one in (*writers, *rubrics.values())} - {None}
@@ -216,11 +216,8 @@ def _reply(policy: Policy) -> Range:
 
 def _scored(config: Config, texts: Texts) -> Iterator[Asking]:
     """Base responses sent to be scored, in each context behind an API that scores given text."""
-    base = config.policies[config.base_policy]
-    if base.hosted and not _scores(base, config):
-        return
     for name, policy in config.contexts.items():
-        if policy.hosted and _scores(policy, config):
+        if policy.hosted:
             asked = endpoint(policy, config.providers)
             read = _mean(size(_opening(policy, prompt, texts)) for prompt in texts.prompts)
             read += _response(config, config.base_policy, texts) + OVERHEAD
@@ -228,16 +225,10 @@ def _scored(config: Config, texts: Texts) -> Iterator[Asking]:
             yield Asking("score", name, asked, policy.model, len(texts.prompts), ECHOED, read, new)
 
 
-def _scores(policy: Policy, config: Config) -> bool:
-    """Does a hosted policy's provider score given text, and does it know how to write a conversation down?"""
-    return policy.template is not None and endpoint(policy, config.providers).completions
-
-
 def _graded(config: Config, texts: Texts) -> Iterator[Asking]:
     """Every response, by every judge that is asked itself."""
-    judges = {"judge": config.judge, **{f"judges/{name}": judge for name, judge in config.judges.items()}}
-    for stage, judge in judges.items():
-        if judge is not None and judge.hosted and not judge.ensemble:
+    for stage, judge in config.graders.items():
+        if stage != "oracle" and judge.hosted and not judge.ensemble:
             for name in policies_asked(config):
                 yield _grading(config, stage, judge, name, _asked_for(config, name, texts), texts)
 

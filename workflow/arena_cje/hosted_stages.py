@@ -6,14 +6,14 @@ What is kept in the journal are the replies; rows are read from them, so that re
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from arena_cje.calls.request import Ask, Reply
 from arena_cje.providers import hosted
 from arena_cje.providers.hosted import Answer, Writer
+from arena_cje.stages import warn_of
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
         _response(row, draw, own, policy, *replies.get((row["prompt_id"], draw), (None, None)))
         for row, draw, own in wanted
     ]
-    _warn_of(row["status"] for row in rows)
+    warn_of(row["status"] for row in rows)
     if n_cut := sum(row["finish_reason"] == "length" and not row["response"] for row in rows):
         log.warning(
             "%d of %d responses are empty, cut at max_tokens before they began (a model that thinks first?); they are judged as "
@@ -87,7 +87,7 @@ def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequen
     spanning = sum(one.n_boundary for one in found.values())
     if spanning:
         log.info("%d of %d responses begin in the prompt's last token", spanning, len(rows))
-    _warn_of(found.get(row["prompt_id"], nothing).status for row in rows)
+    warn_of(found.get(row["prompt_id"], nothing).status for row in rows)
     return scores
 
 
@@ -98,9 +98,3 @@ def _score(scored: hosted.Scored) -> Row:
         "logprob": sum(values) if scored.status == "ok" else None,
         "n_tokens": len(values),
     }
-
-
-def _warn_of(statuses: Iterable[str]) -> None:
-    counts = Counter(statuses)
-    for status in sorted(counts.keys() - {"ok"}):
-        log.warning("%d of %d rows: %s", counts[status], counts.total(), status)

@@ -112,11 +112,11 @@ def calls(snakemake: Any, endpoint: Endpoint, stage: str, name: str, policy: str
     stage, policy: what the calls are for, as in the file of spendings. When the body has ended well, the benchmark file
     says how many calls it took and what they cost.
     """
-    from arena_cje.calls.ledger import Ledger
+    from arena_cje.calls.ledger import LEDGER, Ledger
     from arena_cje.calls.runner import FOLDER, Work, asker
 
     config = configuration(snakemake)
-    ledger = Ledger(FOLDER / "spending.jsonl", _usd(config, endpoint), config.budget_usd)
+    ledger = Ledger(LEDGER, _usd(config, endpoint), config.budget_usd)
     work = Work(endpoint=endpoint, stage=stage, policy=policy, ledger=ledger)
     with Journal(FOLDER / "calls" / stage / f"{name}.jsonl", fresh=config.fresh) as kept:
         yield asker(work, kept)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje import cost
+from arena_cje import cost, relations
 from arena_cje.calls.endpoint import Endpoint, endpoint
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.errors import UserError
@@ -76,22 +76,23 @@ def wanted(config: Config, texts: Texts) -> list[Wanted]:
     """What the configuration wants of models behind APIs, each user apart."""
     if config.logged_data is not None:
         return []
-    policies = [_of_policy(config, name, texts) for name, policy in config.policies.items() if policy.hosted]
-    judges = {f"judges.{name}": judge for name, judge in config.judges.items() if not judge.ensemble}
-    if config.judge is not None and not config.judge.ensemble:
-        judges["judge"] = config.judge
-    graders = {**judges, "oracle": config.oracle}
-    return policies + [_of_grader(config, name, one, texts) for name, one in graders.items() if one.hosted]
+    hosted_ones = [(place, block) for place, block in relations.asked(config) if block.hosted]
+    return [
+        _of_policy(config, place.removeprefix("policies."), texts)
+        if place.startswith("policies.")
+        else _of_grader(config, place, block, texts)
+        for place, block in hosted_ones
+    ]
 
 
 def _of_policy(config: Config, name: str, texts: Texts) -> Wanted:
     policy = config.policies[name]
     told = texts.system_prompts[policy.system_prompt] if policy.system_prompt else None
     writer = replace(
-        hosted.writer(config, policy, system_prompt=told, template=None),
+        hosted.writer(config, policy, told, None),
         template=texts.templates[policy.template] if policy.template else None,
     )
-    scores = policy.template is not None and writer.endpoint.completions
+    scores = config.can_score(name)
     check = (lambda ask: _scores(ask, writer)) if scores else (lambda ask: _writes(ask, writer))
     what = "scores" if scores else "writes"
     return Wanted(writer.endpoint, policy.model, what, policy.template, check, f"policies.{name}")
@@ -249,12 +250,8 @@ def local(config: Config, resources: Path, *, results: Path = Path("results")) -
     """Models that run in the jobs: is the file there, or can it be fetched?"""
     users: dict[str, list[str]] = {}
     if config.logged_data is None:
-        blocks = {f"policies.{name}": policy for name, policy in config.policies.items()}
-        blocks |= {"judge": config.judge, "oracle": config.oracle}
-        blocks |= {f"judges.{name}": judge for name, judge in config.judges.items()}
-        for user, block in blocks.items():
-            ensemble = getattr(block, "ensemble", ())
-            if block is not None and block.provider == "llama_cpp" and block.model in config.models and not ensemble:
+        for user, block in relations.asked(config):
+            if block.provider == relations.LOCAL and block.model in config.models:
                 users.setdefault(block.model, []).append(user)
     return [_local(name, config.models[name], tuple(who), resources, results) for name, who in users.items()]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arena_cje import cost
+from arena_cje.calls.ledger import LEDGER
 from arena_cje.cost import Key, Line, Range, Spent
 from arena_cje.prices import Prices
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEDGER = Path("results/journal/spending.jsonl")
 NAMES = ("stage", "policy", "provider", "model")
 UNKNOWN = "?"
 LONGEST = 28  # characters of a name in the table; a context ends by its system prompt, which tells it apart
@@ -113,9 +113,7 @@ def by_key(rows: Iterable[Row]) -> dict[Key, Spent]:
     """What was spent by stage, policy, provider and model."""
     found: dict[Key, list[Row]] = {}
     for row in rows:
-        policy = row["policy"] or ""
-        stage = row["stage"].removesuffix(f"/{policy}")
-        found.setdefault((stage, policy, row["provider"], row["model"]), []).append(row)
+        found.setdefault((row["stage"], row["policy"] or "", row["provider"], row["model"]), []).append(row)
     return {key: _spent(calls) for key, calls in found.items()}
 
 

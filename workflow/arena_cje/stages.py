@@ -86,7 +86,7 @@ def responses(
         }
         for key, row, draw in keys
     ]
-    _warn_of(row["status"] for row in rows)
+    warn_of(row["status"] for row in rows)
     return rows
 
 
@@ -145,7 +145,7 @@ def logprobs(
     ]
     for sampling in samplings:
         _tell_support(sampling, [row for row in scores if sampling == Sampling(row["temperature"], row["top_p"])])
-    _warn_of(row["status"] for row in scores)
+    warn_of(row["status"] for row in scores)
     return scores
 
 
@@ -164,7 +164,7 @@ def _tell_support(sampling: Sampling, scores: Sequence[Row]) -> None:
         )
 
 
-def _warn_of(statuses: Iterable[str]) -> None:
+def warn_of(statuses: Iterable[str]) -> None:
     """Say how many rows have no result, and why. A response that a policy cannot give has one: probability zero."""
     counts = Counter(statuses)
     for status in sorted(counts.keys() - {"ok", "outside_support"}):
@@ -287,7 +287,7 @@ def _grade_rows(
         for key, item in zip(keys, wanted, strict=True)
     ]
     _tell_choice_mass([row["choice_mass"] for row in rows if row["choice_mass"] is not None])
-    _warn_of("ok" if row["score"] is not None else row["reason"] for row in rows)
+    warn_of("ok" if row["score"] is not None else row["reason"] for row in rows)
     return rows
 
 

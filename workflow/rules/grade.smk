@@ -7,11 +7,7 @@ from arena_cje import judging
 from arena_cje.providers import hosted_judge, llama_cpp, reference
 
 # By the folder that their grades are in.
-GRADERS = {
-    "judge": CONFIG.judge,
-    "oracle": CONFIG.oracle,
-    **{f"judges/{name}": block for name, block in CONFIG.judges.items()},
-}
+GRADERS = CONFIG.graders
 
 
 def members(grader):

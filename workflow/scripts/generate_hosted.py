@@ -7,17 +7,13 @@ from arena_cje.providers.hosted import writer
 with job(snakemake):
     policy, shard = snakemake.wildcards.policy, snakemake.wildcards.shard
     config = configuration(snakemake)
-    asked = writer(
-        config,
-        config.policies[policy],
-        system_prompt=text(snakemake.input.system_prompt),
-        template=snakemake.input.template or None,
-    )
-    with calls(snakemake, asked.endpoint, f"generate/{policy}", shard, policy) as ask:
+    given = snakemake.input
+    asked = writer(config, config.policies[policy], text(given.system_prompt), given.template)
+    with calls(snakemake, asked.endpoint, "generate", f"{policy}/{shard}", policy) as ask:
         rows = hosted_stages.responses(
             ask,
             asked,
-            schemas.PROMPTS.read(snakemake.input.prompts),
+            schemas.PROMPTS.read(given.prompts),
             policy=policy,
             draws=1 if policy == config.base_policy else config.draws_per_prompt,
             seed=config.seed,

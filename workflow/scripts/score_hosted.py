@@ -9,17 +9,13 @@ from arena_cje.providers.hosted import writer
 with job(snakemake):
     context, shard = snakemake.wildcards.context, snakemake.wildcards.shard
     config = configuration(snakemake)
-    asked = writer(
-        config,
-        config.contexts[context],
-        system_prompt=text(snakemake.input.system_prompt),
-        template=snakemake.input.template or None,
-    )
-    with calls(snakemake, asked.endpoint, f"score/{context}", shard, context) as ask:
+    given = snakemake.input
+    asked = writer(config, config.contexts[context], text(given.system_prompt), given.template)
+    with calls(snakemake, asked.endpoint, "score", f"{context}/{shard}", context) as ask:
         rows = hosted_stages.logprobs(
             ask,
             asked,
-            schemas.RESPONSES.read(snakemake.input.responses),
+            schemas.RESPONSES.read(given.responses),
             samplings=json.loads(snakemake.params.samplings),
         )
         schemas.SCORES.write(snakemake.output[0], rows)

@@ -23,6 +23,8 @@ from arena_cje.prices import no_price
 
 log = logging.getLogger(__name__)
 
+LEDGER = Path("results/journal/spending.jsonl")
+
 # US dollars of a call: (api, model, prompt tokens, completion tokens); None where the price is unknown.
 Usd = Callable[[str, str, int, int], float | None]
 

@@ -80,8 +80,8 @@ class Writer:
         return Request("completion", {**told, **how, **plain, **self.extra})
 
 
-def writer(config: Config, policy: Policy, *, system_prompt: str | None, template: str | Path | None) -> Writer:
-    """The policy of a configuration block; `template` is its file, if it has one."""
+def writer(config: Config, policy: Policy, system_prompt: str | None, template: str | Path | None) -> Writer:
+    """The policy of a configuration block; `template` is its file, if it has one (empty as a rule's input)."""
     return Writer(
         endpoint=endpoint(policy, config.providers),
         model=policy.model,

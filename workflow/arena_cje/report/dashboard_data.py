@@ -433,7 +433,7 @@ def spending(calls: Sequence[Row]) -> Table:
     """Calls to APIs by stage and model: tokens and money, as far as prices are known."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for call in calls:
-        groups.setdefault((call["stage"].removesuffix(f"/{call['policy']}"), call["model"]), []).append(call)
+        groups.setdefault((call["stage"], call["model"]), []).append(call)
     rows = []
     for (stage, model), made in sorted(groups.items()):
         sums = [number(_total(made, name), ",.0f") for name in ("prompt_tokens", "completion_tokens")]
