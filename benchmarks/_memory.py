@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from arena_cje.usage import peak_memory
+from arena_cje.stages.usage import peak_memory
 
 
 def peak_of(task: Callable[[], object]) -> int:

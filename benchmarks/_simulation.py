@@ -26,8 +26,8 @@ from arena_cje import estimators
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.verdict import judge
-from arena_cje.estimation.estimate import evaluate_all
 from arena_cje.estimation.records import Options
+from arena_cje.evaluation.evaluate import evaluate_all
 from arena_cje.simulate import WORLDS, draw
 
 REPLICATES = 500

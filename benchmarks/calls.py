@@ -23,16 +23,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from arena_cje.calls.apis import openai
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.request import Request
 from arena_cje.calls.runner import Work, asker
 from arena_cje.journal import Journal
-from arena_cje.providers import openai
 from benchmarks._result import Result
 from benchmarks._timing import Rates, Sides, Turn, by_round, measure, progress, side_by_side
 
-SERVER = Path(__file__).parents[1] / "tests/fault_server.py"
+SERVER = Path(__file__).parents[1] / "tests/support/fault_server.py"
 CALLS, LIMIT, LATENCY = 2000, 8, 0.05  # seconds
 IDEAL = LIMIT / LATENCY  # calls a second
 FEW = 400  # calls whose processor time is held against the client's alone

@@ -27,8 +27,8 @@ from arena_cje import estimators
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.verdict import judge
-from arena_cje.estimation.estimate import Evaluation, evaluate, evaluate_all
 from arena_cje.estimation.records import Draws, Logged, Options
+from arena_cje.evaluation.evaluate import Evaluation, evaluate, evaluate_all
 from arena_cje.simulate import Target, World, draw
 from benchmarks import _peer
 from benchmarks._memory import peak_of
@@ -54,7 +54,10 @@ HEAVY = ("llama_cpp", "matplotlib", "pandas", "plotly", "sklearn", "snakemake", 
 JOB = """
 import json, sys
 import arena_cje
-from arena_cje import analysis, jobs, provenance, schemas
+from arena_cje import provenance
+from arena_cje.data import schemas
+from arena_cje.results import analyze
+from arena_cje.stages import jobs
 logged, draws, out, estimator = sys.argv[1:]
 result = arena_cje.analyze(logged, draws, estimator)
 analysis.write(result, f"{out}/result.json", f"{out}/result.csv", f"{out}/influence.parquet")

@@ -79,9 +79,9 @@ def test_reading_the_workflow_imports_no_engine():
     assert len(imports) > 5
     code = (
         "import sys\n" + "\n".join(imports) + "\n"
-        "from arena_cje import config, prompts, relations, targets\n"
+        "from arena_cje.config import checks, parse, records, scoring, targets\n"
         "from arena_cje.llama import generator, scorer\n"
-        "from arena_cje.providers import llama_cpp, reference\n"
+        "from arena_cje.grading import hosted, local, reference\n"
         "sys.exit(any(name in sys.modules for name in ('llama_cpp', 'scipy', 'polars')))"
     )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})

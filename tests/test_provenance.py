@@ -14,7 +14,12 @@ def test_the_order_of_keys_does_not_matter():
 
 
 def test_cheap_stages_do_not_depend_on_the_engine():
-    for module in ("arena_cje.assemble", "arena_cje.analysis", "arena_cje.validation", "arena_cje.dataset"):
+    for module in (
+        "arena_cje.stages.assemble",
+        "arena_cje.results.analyze",
+        "arena_cje.results.validation",
+        "arena_cje.data.dataset",
+    ):
         assert not any("llama" in path.parts for path in closure(module)), module
 
 

@@ -15,7 +15,7 @@ __all__ = ["__version__", "analyze", "load"]
 def __getattr__(name: str) -> Any:
     # Loaded on demand: a job that only scores or generates does not pay for polars and scipy.
     if name in ("analyze", "load"):
-        from arena_cje import analysis
+        from arena_cje.results import analyze as analysis
 
         return getattr(analysis, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

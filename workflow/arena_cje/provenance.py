@@ -28,7 +28,7 @@ def digest(value: Any) -> str:
 
 
 def code_hash(*modules: str) -> str:
-    """Hash of the source of modules of this package (`"arena_cje.analysis"`) and of all they import from it."""
+    """Hash of the source of modules of this package (`"arena_cje.results.analyze"`) and of all they import from it."""
     sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(closure(*modules))}
     return digest(sources)[:12]
 

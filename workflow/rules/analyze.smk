@@ -11,7 +11,7 @@ def module_of(name):
 def cautions(name):
     """What the data cannot show: targets that the base's responses cannot speak for, where weights are used."""
     weighted = CONFIG.logged_data is None and CONFIG.needs_weights(name)
-    return relations.cautions(CONFIG) if weighted else {}
+    return scoring.cautions(CONFIG) if weighted else {}
 
 
 def draws_for(w):
@@ -59,7 +59,7 @@ rule estimate:
         options=lambda w: canonical({"seed": CONFIG.seed, **CONFIG.estimator_of(w.estimator)[1]}),
         thresholds=canonical(CONFIG.verdict),
         cautions=lambda w: canonical(cautions(w.estimator)),
-        code=lambda w: code_hash("arena_cje.analysis", module_of(w.estimator).__name__),
+        code=lambda w: code_hash("arena_cje.results.analyze", module_of(w.estimator).__name__),
     script:
         "../scripts/estimate.py"
 

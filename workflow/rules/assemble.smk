@@ -1,26 +1,26 @@
 # What is analysed at a coverage, in the CJE format, and what was dropped and why.
 # responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl, .json
 if CONFIG.calibration_data:
-    from arena_cje import brought
+    from arena_cje.data import user_data
 
-    said(brought.check_brought, Path(CONFIG.calibration_data), results=Path("results"))
+    said(user_data.check_brought, Path(CONFIG.calibration_data), results=Path("results"))
 
 # Models that run here, whoever asks them; what is behind an API has a version instead, which its answers tell.
 MODELS = sorted(
-    {block.model for _, block in relations.asked(CONFIG) if not block.hosted and block.provider != relations.REFERENCE}
+    {block.model for block in CONFIG.model_blocks.values() if not block.hosted and block.provider != records.REFERENCE}
 )
 # How many unusable answers a stage may have: where answers are read, and nobody else has counted them.
 MAX_UNSCORED = {
     stage: block.max_unscored
     for stage, block in CONFIG.graders.items()
-    if block.provider != relations.REFERENCE and not getattr(block, "ensemble", ())
+    if block.provider != records.REFERENCE and not getattr(block, "ensemble", ())
 }
 
 
 def made_from():
     """Everything that determines the data set and is not in its files."""
     score_version = {
-        name: hosted.VERSION if block.hosted else scorer.VERSION for name, block in CONFIG.contexts.items()
+        name: writer.VERSION if block.hosted else scorer.VERSION for name, block in CONFIG.contexts.items()
     }
     return {
         "seed": CONFIG.seed,
@@ -32,9 +32,9 @@ def made_from():
             | ({"template": block.template} if block.template else {})
             for name, block in CONFIG.policies.items()
         },
-        "judge": relations.grader(CONFIG.judge, CONFIG.providers),
-        "judges": {name: relations.grader(block, CONFIG.providers) for name, block in CONFIG.judges.items()},
-        "oracle": relations.grader(CONFIG.oracle, CONFIG.providers)
+        "judge": plan.grader(CONFIG.judge, CONFIG),
+        "judges": {name: plan.grader(block, CONFIG) for name, block in CONFIG.judges.items()},
+        "oracle": plan.grader(CONFIG.oracle, CONFIG)
         | {"target_labels": CONFIG.oracle.target_labels or 0.0},
         "versions": {"score": score_version, "judge": JUDGE_VERSION, "oracle": ORACLE_VERSION},
     }
@@ -65,7 +65,7 @@ rule assemble:
     params:
         made_from=canonical(made_from()),
         max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.assemble"),
+        code=code_hash("arena_cje.stages.assemble"),
     script:
         "../scripts/assemble.py"
 
@@ -86,7 +86,7 @@ rule fresh_draws:
         "../../envs/stats.yaml"
     params:
         max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.assemble"),
+        code=code_hash("arena_cje.stages.assemble"),
     script:
         "../scripts/fresh_draws.py"
 

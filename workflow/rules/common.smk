@@ -15,11 +15,14 @@ RESOURCES = ROOT / "resources"
 sys.path.insert(0, str(WORKFLOW))
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.environ.get("PYTHONPATH")) if path)
 
-from arena_cje import config as configuration
-from arena_cje import estimators, prices, prompts, relations, targets
+from arena_cje import estimators
 from arena_cje.calls import endpoint as endpoints
-from arena_cje.calls.endpoint import endpoint
+from arena_cje.config import parse as config_parse
+from arena_cje.config import records, scoring, targets
+from arena_cje.data import prompts
 from arena_cje.errors import UserError
+from arena_cje.grading import plan
+from arena_cje.money import prices
 from arena_cje.llama.model import has_gpu
 from arena_cje.provenance import canonical, code_hash
 from arena_cje.report.settings import settings
@@ -38,11 +41,11 @@ def said(function, *args, **kwargs):
         sys.exit(f"ERROR {error}")
 
 
-CONFIG = said(configuration.parse, config, own=own)
+CONFIG = said(config_parse.parse, config, own=own)
 config.update(CONFIG.model_dump(mode="json"))  # scripts read the defaults too
 BASE = CONFIG.base_policy
 if workflow.is_main_process:
-    for note in relations.notes(CONFIG):
+    for note in scoring.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)
     if not {*targets.TELLING} & {*sys.argv[1:]}:
         said(prices.check_budget, CONFIG)
@@ -67,16 +70,16 @@ if workflow.local_exec and "model_slots" not in workflow.global_resources:
 
 wildcard_constraints:
     shard=r"\d\d\d\d+",
-    policy=configuration.NAME,
+    policy=records.NAME,
     context="[A-Za-z0-9_.-]+",
-    model=configuration.NAME,
+    model=records.NAME,
     coverage=r"1\.0|0\.[0-9]*[1-9]",
     estimator="|".join(CONFIG.analyses),
 
 
 def resource_file(name, kind):
     """A file the configuration names: the user's, else the workflow's."""
-    return str(said(configuration.find, name, kind, workflow_resources=RESOURCES))
+    return str(said(config_parse.find, name, kind, workflow_resources=RESOURCES))
 
 
 def any_of(names):
@@ -86,7 +89,7 @@ def any_of(names):
 
 def asked(block, *, scored=False):
     """Who is asked, of all that determines an answer from an API: the parameters of a job beside its files."""
-    found = endpoint(block, CONFIG.providers)
+    found = CONFIG.endpoint(block)
     echo = {"echo_max_tokens": found.echo_max_tokens} if scored else {}
     return {"model": block.model, **found.identity, **echo, "extra": block.extra}
 

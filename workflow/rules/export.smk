@@ -63,7 +63,7 @@ rule export_data:
         "../../envs/stats.yaml"
     params:
         # Policies whose log probabilities are not of what they sample from.
-        bent=canonical(relations.bent(CONFIG)),
+        bent=canonical(scoring.bent(CONFIG)),
         code=code_hash("arena_cje.report.exports"),
     script:
         "../scripts/export_data.py"

@@ -1,6 +1,6 @@
 # Responses of every policy; those of policies behind APIs are in hosted.smk. results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> {policy}.jsonl
 from arena_cje.llama import generator
-from arena_cje.providers import hosted
+from arena_cje.hosted import writer
 
 
 def generation(policy):
@@ -12,7 +12,7 @@ def generation(policy):
         "draws": 1 if policy == BASE else CONFIG.draws_per_prompt,
         **({"asked": asked(block)} if block.hosted else {"n_ctx": CONFIG.models[block.model].n_ctx}),
         "seed": CONFIG.seed,
-        "version": hosted.VERSION if block.hosted else generator.VERSION,
+        "version": writer.VERSION if block.hosted else generator.VERSION,
     }
 
 

@@ -3,8 +3,8 @@
 #                                          -> results/judges/{judge}/{policy}/{shard}.jsonl -> results/judges/{judge}/{policy}.jsonl
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
 # A grader is a model of the job itself, one behind an API, an ensemble of other judges, or the reference oracle.
-from arena_cje import judging
-from arena_cje.providers import hosted_judge, llama_cpp, reference
+from arena_cje.grading import hosted as hosted_judge
+from arena_cje.grading import local, reference, rubrics
 
 # By the folder that their grades are in.
 GRADERS = CONFIG.graders
@@ -19,16 +19,16 @@ def members(grader):
 RUBRIC_FILES = {
     grader: resource_file(block.rubric, "judges")
     for grader, block in GRADERS.items()
-    if block.provider != configuration.REFERENCE and not members(grader)
+    if block.provider != records.REFERENCE and not members(grader)
 }
-RUBRICS = {grader: said(judging.load_rubric, Path(path)) for grader, path in RUBRIC_FILES.items()}
+RUBRICS = {grader: said(rubrics.load_rubric, Path(path)) for grader, path in RUBRIC_FILES.items()}
 for grader, rubric in RUBRICS.items():
-    said(judging.check, rubric, GRADERS[grader], grader.replace("/", "."))
+    said(rubrics.check, rubric, GRADERS[grader], grader.replace("/", "."))
 RUBRIC_PROMPTS = {
     grader: resource_file(rubric.system_prompt, "policies") if rubric.system_prompt else []
     for grader, rubric in RUBRICS.items()
 }
-if CONFIG.oracle.provider == configuration.REFERENCE:
+if CONFIG.oracle.provider == records.REFERENCE:
     said(reference.check, SAMPLE)
 
 
@@ -42,9 +42,9 @@ def grading_version(grader):
         return hosted_judge.VERSION
     kind = RUBRICS[grader].kind
     versions = {
-        "likelihood": llama_cpp.VERSION,
-        "choices": llama_cpp.CHOICES_VERSION,
-        "structured": llama_cpp.REPLY_VERSION,
+        "likelihood": local.VERSION,
+        "choices": local.CHOICES_VERSION,
+        "structured": local.REPLY_VERSION,
     }
     return [versions[kind], generator.VERSION if kind == "structured" else scorer.VERSION]
 
@@ -62,14 +62,14 @@ def grading(grader):
         found["uncertainty"] = block.uncertainty
     if block.hosted:
         if rubric.kind == "likelihood":
-            return found | {"asked": canonical(asked(block, scored=True)), "score": hosted.VERSION}
+            return found | {"asked": canonical(asked(block, scored=True)), "score": writer.VERSION}
         return found | {
-            "asked": canonical(asked(block) | {"json_reply": endpoint(block, CONFIG.providers).json_reply}),
+            "asked": canonical(asked(block) | {"json_reply": CONFIG.endpoint(block).json_reply}),
             "temperature": block.temperature,
             "max_tokens": block.max_tokens,
         }
     if rubric.kind == "structured":
-        found |= {"temperature": judging.temperature_of(rubric, block), "max_tokens": block.max_tokens}
+        found |= {"temperature": rubrics.temperature_of(rubric, block), "max_tokens": block.max_tokens}
     return found | {"n_ctx": CONFIG.models[block.model].n_ctx}
 
 
@@ -151,7 +151,7 @@ if members("judge"):
         params:
             members=canonical(members("judge")),
             uncertainty=CONFIG.judge.uncertainty,
-            code=code_hash("arena_cje.judging"),
+            code=code_hash("arena_cje.grading.grades"),
         script:
             "../scripts/ensemble.py"
 
@@ -232,7 +232,7 @@ rule judges_ensemble:
     params:
         members=lambda w: canonical(members(f"judges/{w.judge}")),
         uncertainty=lambda w: CONFIG.judges[w.judge].uncertainty,
-        code=code_hash("arena_cje.judging"),
+        code=code_hash("arena_cje.grading.grades"),
     script:
         "../scripts/ensemble.py"
 

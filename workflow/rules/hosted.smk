@@ -51,6 +51,6 @@ rule score_hosted:
         # Samplings, not policy names: a policy that shares a scored context adds nothing to ask.
         samplings=lambda w: canonical(CONFIG.samplings(w.context)),
         asked=lambda w: canonical(asked(CONFIG.contexts[w.context], scored=True)),
-        version=hosted.VERSION,
+        version=writer.VERSION,
     script:
         "../scripts/score_hosted.py"

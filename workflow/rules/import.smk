@@ -1,13 +1,14 @@
 # Data brought along: the same data set files, from a logged data set in the CJE format instead of models.
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
 # probes=DIR calibration_data=FILE          -> their labels in fresh_draws/{policy}.jsonl, calibration_data.jsonl
-from arena_cje import brought, fresh_draws
+from arena_cje.data import draws as data_draws
+from arena_cje.data import user_data
 
-IMPORTED = said(fresh_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
-PROBED = said(fresh_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
+IMPORTED = said(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
+PROBED = said(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
 for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *PROBED.values()):
     if path is not None:
-        said(brought.check_brought, Path(path), results=Path("results"))
+        said(user_data.check_brought, Path(path), results=Path("results"))
 
 
 def draw_files(coverage):
@@ -43,6 +44,6 @@ rule import_data:
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
-        code=code_hash("arena_cje.brought", "arena_cje.dataset"),
+        code=code_hash("arena_cje.data.user_data", "arena_cje.data.dataset"),
     script:
         "../scripts/import_data.py"

@@ -22,7 +22,7 @@ def gguf(model):
 
 def model_record(block):
     """What is recorded of the model that a policy or a grader runs here; nothing where it runs elsewhere."""
-    return f"results/models/{block.model}.json" if block.provider == configuration.LOCAL else []
+    return f"results/models/{block.model}.json" if block.provider == records.LOCAL else []
 
 
 def memory(path):

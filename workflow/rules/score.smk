@@ -53,6 +53,6 @@ rule gather_logprobs:
         "../../envs/stats.yaml"
     params:
         sampling=lambda w: canonical(CONFIG.policies[w.policy].sampling),
-        code=code_hash("arena_cje.assemble"),
+        code=code_hash("arena_cje.stages.assemble"),
     script:
         "../scripts/gather_logprobs.py"

@@ -37,10 +37,11 @@ rule check_models:
 
 def tell_spending():
     """One line on what the calls to APIs have cost, where there were any."""
-    from arena_cje import spending
+    from arena_cje.calls.ledger import LEDGER
+    from arena_cje.money import account
 
-    if spending.LEDGER.exists() and not {*targets.TELLING} & {*(workflow.dag_settings.targets or ())}:
-        print(f"\n{spending.account(CONFIG, **said_of()).last_line()}")
+    if LEDGER.exists() and not {*targets.TELLING} & {*(workflow.dag_settings.targets or ())}:
+        print(f"\n{account.account(CONFIG, **said_of()).last_line()}")
 
 
 def asked_by(job):
@@ -62,7 +63,7 @@ def check_keys():
     asking = [asked_by(job) for job in workflow.dag.needrun_jobs() if job.resources.get("api_jobs")]
     new = [block for block, folder in asking if not Path("results/journal/calls", folder).exists()]
     if workflow.local_exec:  # jobs elsewhere have an environment of their own
-        said(endpoints.check_keys, [endpoint(block, CONFIG.providers) for block in new])
+        said(endpoints.check_keys, [CONFIG.endpoint(block) for block in new])
 
 
 onstart:

@@ -25,6 +25,6 @@ rule validate:
     conda:
         "../../envs/stats.yaml"
     params:
-        code=code_hash("arena_cje.validation"),
+        code=code_hash("arena_cje.results.validation"),
     script:
         "../scripts/validate.py"

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from arena_cje.jobs import job
 from arena_cje.report import archive
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     content = archive.members(

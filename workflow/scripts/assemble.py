@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from arena_cje import assemble, dataset, schemas
-from arena_cje.jobs import job, report
+from arena_cje.data import dataset, schemas
+from arena_cje.stages import assemble
+from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
     given, params = snakemake.input, snakemake.params

@@ -1,8 +1,8 @@
 """Ask each configured model for one token, and say which do not answer as they must."""
 
-from arena_cje import model_check
 from arena_cje.errors import UserError
-from arena_cje.jobs import configuration, job
+from arena_cje.stages import model_check
+from arena_cje.stages.jobs import configuration, job
 
 with job(snakemake):
     config = configuration(snakemake)

@@ -1,9 +1,9 @@
 """Compare all policies in pairs, for every estimator at one coverage."""
 
 import arena_cje
-from arena_cje import schemas
-from arena_cje.jobs import job
+from arena_cje.data import schemas
 from arena_cje.report import comparisons
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     results = [arena_cje.load(path) for path in snakemake.input.results]

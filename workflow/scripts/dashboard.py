@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import arena_cje
-from arena_cje import schemas, spending
+from arena_cje.data import schemas
+from arena_cje.data.draws import read_draws
+from arena_cje.data.logged import read_logged
 from arena_cje.files import write_bytes
-from arena_cje.fresh_draws import read_draws
-from arena_cje.jobs import job
-from arena_cje.logged_data import read_logged
+from arena_cje.money import account
 from arena_cje.report import dashboard, exports
 from arena_cje.report.sources import coverage_of
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     given, params = snakemake.input, snakemake.params
@@ -28,7 +29,7 @@ with job(snakemake) as log:
         validation=validation,
         # What was timed is no input: it says how the run went, and the page is no staler for a faster one.
         benchmarks=dashboard.read_benchmarks("logs/benchmarks"),
-        spending=spending.read(),
+        spending=account.read(),
         configuration=json.loads(params.configuration),
         coverage=snakemake.wildcards.coverage,
     )

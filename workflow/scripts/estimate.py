@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import arena_cje
-from arena_cje import analysis, assemble, schemas
-from arena_cje.jobs import job
+from arena_cje.data import schemas
 from arena_cje.provenance import sha256
+from arena_cje.results import analyze
+from arena_cje.stages import assemble
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     params, data = snakemake.params, snakemake.input
@@ -28,6 +30,6 @@ with job(snakemake) as log:
         | {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code},
         **json.loads(params.options),
     )
-    analysis.write(result, snakemake.output.json, snakemake.output.csv, snakemake.output.influence)
+    analyze.write(result, snakemake.output.json, snakemake.output.csv, snakemake.output.influence)
     for policy, why in result.refused.items():
         log.warning("%s is refused: %s", policy, "; ".join(why["reasons"]))

@@ -1,9 +1,9 @@
 """The results of one coverage in the formats of others: the values of the first estimator, the ranks of all."""
 
 import arena_cje
-from arena_cje import schemas
-from arena_cje.jobs import job
+from arena_cje.data import schemas
 from arena_cje.report import exports
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     data, made = snakemake.input, snakemake.output

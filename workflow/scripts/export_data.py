@@ -3,9 +3,9 @@
 import json
 
 import arena_cje
-from arena_cje import schemas
-from arena_cje.jobs import job
+from arena_cje.data import schemas
 from arena_cje.report import exports
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     data, made = snakemake.input, snakemake.output

@@ -2,9 +2,9 @@
 
 import arena_cje
 from arena_cje import files
-from arena_cje.jobs import job
 from arena_cje.report import exports
 from arena_cje.report.sources import coverage_of
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     results = [(coverage_of(path), arena_cje.load(path)) for path in snakemake.input.results]

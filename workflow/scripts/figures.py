@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import arena_cje
-from arena_cje import schemas
-from arena_cje.jobs import job
+from arena_cje.data import schemas
 from arena_cje.report import figures, sources, tidy
+from arena_cje.stages.jobs import job
 
 
 def drawn(figure, given):

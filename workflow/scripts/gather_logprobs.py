@@ -4,8 +4,9 @@ import json
 
 import polars as pl
 
-from arena_cje import assemble, schemas
-from arena_cje.jobs import job
+from arena_cje.data import schemas
+from arena_cje.stages import assemble
+from arena_cje.stages.jobs import job
 
 with job(snakemake):
     scored = pl.concat([schemas.SCORES.read(path) for path in snakemake.input])

@@ -2,15 +2,16 @@
 
 import json
 
-from arena_cje import schemas, stages
-from arena_cje.jobs import job, journal, open_model, text
+from arena_cje.data import schemas
 from arena_cje.llama.distribution import Sampling
+from arena_cje.stages import local as stages_local
+from arena_cje.stages.jobs import job, journal, open_model, text
 
 with job(snakemake):
     how = json.loads(snakemake.params.generation)
     policy = snakemake.wildcards.policy
     with open_model(snakemake, how["n_ctx"]) as (model, sha256), journal(snakemake, f"generate/{policy}") as kept:
-        rows = stages.responses(
+        rows = stages_local.responses(
             model,
             sha256,
             schemas.PROMPTS.read(snakemake.input.prompts),

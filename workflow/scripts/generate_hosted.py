@@ -1,8 +1,9 @@
 """Ask for the responses of one policy behind an API to one shard of prompts."""
 
-from arena_cje import hosted_stages, schemas
-from arena_cje.jobs import calls, configuration, job, text
-from arena_cje.providers.hosted import writer
+from arena_cje.data import schemas
+from arena_cje.hosted.writer import writer
+from arena_cje.stages import hosted as stages_hosted
+from arena_cje.stages.jobs import calls, configuration, job, text
 
 with job(snakemake):
     policy, shard = snakemake.wildcards.policy, snakemake.wildcards.shard
@@ -10,7 +11,7 @@ with job(snakemake):
     given = snakemake.input
     asked = writer(config, config.policies[policy], text(given.system_prompt), given.template)
     with calls(snakemake, asked.endpoint, "generate", f"{policy}/{shard}", policy) as ask:
-        rows = hosted_stages.responses(
+        rows = stages_hosted.responses(
             ask,
             asked,
             schemas.PROMPTS.read(given.prompts),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from arena_cje import dataset, schemas
-from arena_cje.brought import bring
-from arena_cje.jobs import job, report
+from arena_cje.data import dataset, schemas
+from arena_cje.data.user_data import bring
+from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
     params, given = snakemake.params, snakemake.input

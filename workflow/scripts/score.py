@@ -2,15 +2,16 @@
 
 import json
 
-from arena_cje import schemas, stages
-from arena_cje.jobs import job, journal, open_model, same_tokenizer, text
+from arena_cje.data import schemas
 from arena_cje.llama.distribution import Sampling
+from arena_cje.stages import local as stages_local
+from arena_cje.stages.jobs import job, journal, open_model, same_tokenizer, text
 
 with job(snakemake):
     params, context = snakemake.params, snakemake.wildcards.context
     responses = schemas.RESPONSES.read(snakemake.input.responses)
     with open_model(snakemake, params.n_ctx) as (model, sha256), journal(snakemake, f"score/{context}") as kept:
-        rows = stages.logprobs(
+        rows = stages_local.logprobs(
             model,
             sha256,
             responses,

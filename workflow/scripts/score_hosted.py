@@ -2,9 +2,10 @@
 
 import json
 
-from arena_cje import hosted_stages, schemas
-from arena_cje.jobs import calls, configuration, job, text
-from arena_cje.providers.hosted import writer
+from arena_cje.data import schemas
+from arena_cje.hosted.writer import writer
+from arena_cje.stages import hosted as stages_hosted
+from arena_cje.stages.jobs import calls, configuration, job, text
 
 with job(snakemake):
     context, shard = snakemake.wildcards.context, snakemake.wildcards.shard
@@ -12,7 +13,7 @@ with job(snakemake):
     given = snakemake.input
     asked = writer(config, config.contexts[context], text(given.system_prompt), given.template)
     with calls(snakemake, asked.endpoint, "score", f"{context}/{shard}", context) as ask:
-        rows = hosted_stages.logprobs(
+        rows = stages_hosted.logprobs(
             ask,
             asked,
             schemas.RESPONSES.read(given.responses),

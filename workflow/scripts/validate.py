@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import arena_cje
-from arena_cje import schemas, validation
-from arena_cje.jobs import job
+from arena_cje.data import schemas
+from arena_cje.results import validation
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     judged = {Path(path).stem: schemas.GRADES.read(path) for path in snakemake.input.judge}

@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import orjson
 
-from arena_cje.calls import errors
+from arena_cje.calls import apis, errors
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.errors import Passing, Unreadable
 from arena_cje.calls.request import Reply, Request, Usage
@@ -23,16 +21,6 @@ from arena_cje.errors import UserError
 
 # A provider may show a model more than we send (a chat's markup, a schema in words), which is billed too.
 MARKUP = 2000  # tokens
-
-
-def module(endpoint: Endpoint) -> ModuleType:
-    """The provider's module."""
-    return import_module(f"arena_cje.providers.{endpoint.api}")
-
-
-def can(endpoint: Endpoint) -> frozenset[str]:
-    """What an endpoint can: of `complete`, `score` (given text), `logprobs`, `token_ids`."""
-    return (module(endpoint).CAN - {"score"}) | ({"score"} if endpoint.completions else set())
 
 
 class Client:
@@ -43,7 +31,7 @@ class Client:
         self._key = _usable(endpoint)
         # Our own clock comes first: theirs starts anew with each piece of an answer, and one of them calls a lost connection
         # a timeout too.
-        self._sdk: Any = module(endpoint).client(endpoint.base_url, self._key, 2 * endpoint.timeout)
+        self._sdk: Any = apis.get(endpoint.api).client(endpoint.base_url, self._key, 2 * endpoint.timeout)
         # Only now are their modules imported, which must not count as waiting for an answer.
         self._create = {
             "chat": self._sdk.chat.completions.with_raw_response.create,
@@ -66,7 +54,7 @@ class Client:
 
     async def ask(self, request: Request) -> Reply:
         """Send it once. Raises `Passing` where another attempt may do better, and `UserError` where none can."""
-        sdk_errors = import_module(self.endpoint.api)
+        sdk_errors = apis.get(self.endpoint.api).sdk()
         try:
             async with asyncio.timeout(self.endpoint.timeout):
                 content = await self._send(request)

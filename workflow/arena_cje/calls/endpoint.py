@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError
 from arena_cje.provenance import digest
-
-if TYPE_CHECKING:
-    from arena_cje.config import Asked, Provider
 
 
 @dataclass(frozen=True)
@@ -64,24 +60,3 @@ def check_keys(endpoints: Iterable[Endpoint]) -> None:
         raise UserError(
             f"no key in the environment: {told}; export what is missing and start again (nothing was asked)"
         )
-
-
-def endpoint(asked: Asked, providers: Mapping[str, Provider]) -> Endpoint:
-    """The endpoint that a policy, a judge or an oracle asks."""
-    block = providers[asked.provider]
-    hosted = block.api == "fireworks"
-    elsewhere = asked.base_url not in (None, block.base_url)
-    return Endpoint(
-        provider=asked.provider,
-        api=block.api,
-        base_url=asked.base_url or block.base_url,
-        # A key is for the address that it stands beside: another server gets none but what is named for it.
-        api_key_env=asked.api_key_env or (None if elsewhere else block.api_key_env),
-        max_concurrency=block.max_concurrency,
-        requests_per_minute=block.requests_per_minute,
-        timeout=block.timeout,
-        max_attempts=block.max_attempts,
-        completions=hosted if block.completions is None else block.completions,
-        echo_max_tokens=(0 if hosted else 1) if block.echo_max_tokens is None else block.echo_max_tokens,
-        json_reply=block.json_reply,
-    )

@@ -19,7 +19,8 @@ from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.limits import locked
 from arena_cje.calls.request import Usage
 from arena_cje.errors import UserError
-from arena_cje.prices import no_price
+
+pass
 
 log = logging.getLogger(__name__)
 
@@ -97,3 +98,11 @@ def _usd_of(line: bytes, path: Path) -> float:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         log.warning("%s: a damaged line is not in the sum of what was spent", path)
         return 0.0
+
+
+def no_price(provider: str, model: str, budget_usd: float) -> str:
+    """That a budget cannot hold, and what to do."""
+    return (
+        f"provider {provider!r}: the price of model {model!r} is unknown, so `budget_usd` {budget_usd:g} cannot hold; give it "
+        f"under `prices` (`{model}: {{input: ..., output: ...}}`, in US dollars for a million tokens), or leave `budget_usd` out"
+    )

@@ -13,10 +13,10 @@ from arena_cje.diagnostics.overlap import Overlap
 from arena_cje.diagnostics.support import BoundaryCard, Support
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.transport import Audit
-from arena_cje.estimation.estimate import Evaluation
+from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
 from arena_cje.estimation.records import Draws, Logged, Weights
-from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts
-from arena_cje.estimators._robust import has_label_term, mends_by_weights
+from arena_cje.estimation.robust import has_label_term, mends_by_weights
+from arena_cje.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from arena_cje.estimation.calibration import Calibration, rewards
-from arena_cje.estimation.estimate import Evaluation
+from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, own_share
 from arena_cje.estimation.records import Draws, Estimate, Logged
-from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts, own_share
+from arena_cje.evaluation.evaluate import Evaluation
 
 MIN_PROMPTS = 20  # effective ones, for a PASS
 ALPHA = 0.05

@@ -26,8 +26,8 @@ from arena_cje.diagnostics.overlap import Overlap
 from arena_cje.diagnostics.support import Support
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.transport import Audit
-from arena_cje.estimation.estimate import Evaluation
 from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
+from arena_cje.evaluation.evaluate import Evaluation
 
 SOFTER = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
 

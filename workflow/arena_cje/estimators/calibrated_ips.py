@@ -22,7 +22,7 @@ the estimator's name is that of the public package cje-eval.
 from __future__ import annotations
 
 from arena_cje.estimation.records import Options, Point, Sample
-from arena_cje.estimators._weighted import weighted_mean
+from arena_cje.estimation.weighted import weighted_mean
 
 NEEDS = ("log_ratio",)
 

@@ -11,8 +11,8 @@ Dudik, Langford & Li (2011), "Doubly robust policy evaluation and learning", ICM
 
 from __future__ import annotations
 
+from arena_cje.estimation.fresh import fresh_mean
 from arena_cje.estimation.records import Options, Point, Sample
-from arena_cje.estimators._fresh import fresh_mean
 
 NEEDS = ("fresh_score",)
 

@@ -15,7 +15,7 @@ cje-eval.
 from __future__ import annotations
 
 from arena_cje.estimation.records import Options, Point, Sample
-from arena_cje.estimators._robust import chosen_weight, robust
+from arena_cje.estimation.robust import chosen_weight, robust
 
 NEEDS = ("log_ratio", "fresh_score")
 

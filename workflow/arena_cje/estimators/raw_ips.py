@@ -11,8 +11,8 @@ Ionides (2008), "Truncated importance sampling", Journal of Computational and Gr
 from __future__ import annotations
 
 from arena_cje.estimation.records import Options, Point, Sample
+from arena_cje.estimation.weighted import weighted_mean
 from arena_cje.estimation.weights import clipped
-from arena_cje.estimators._weighted import weighted_mean
 
 NEEDS = ("log_ratio",)
 

@@ -12,7 +12,7 @@ Swaminathan & Joachims (2015), "The self-normalized estimator for counterfactual
 from __future__ import annotations
 
 from arena_cje.estimation.records import Options, Point, Sample
-from arena_cje.estimators._weighted import weighted_mean
+from arena_cje.estimation.weighted import weighted_mean
 
 NEEDS = ("log_ratio",)
 

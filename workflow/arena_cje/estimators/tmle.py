@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit, logit
 
+from arena_cje.estimation.outcome import outcome
 from arena_cje.estimation.records import Options, Point, Sample
-from arena_cje.estimators._outcome import outcome
-from arena_cje.estimators._robust import chosen_weight, robust
+from arena_cje.estimation.robust import chosen_weight, robust
 
 NEEDS = ("log_ratio", "fresh_score")
 

@@ -13,7 +13,7 @@ JASA; the name is that of the research code before the public package cje-eval.
 from __future__ import annotations
 
 from arena_cje.estimation.records import Options, Point, Sample
-from arena_cje.estimators._robust import robust
+from arena_cje.estimation.robust import robust
 
 NEEDS = ("log_ratio", "fresh_score")
 LABEL_TERM = True

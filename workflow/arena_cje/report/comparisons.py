@@ -22,7 +22,7 @@ from arena_cje.files import Row
 if TYPE_CHECKING:
     import polars as pl
 
-    from arena_cje.results import Result
+    from arena_cje.results.record import ResultRecord
 
 NUMBERS = ("difference", "se", "ci_lower", "ci_upper", "df", "p_value", "p_holm", "p_bh")
 
@@ -52,7 +52,7 @@ class Top:
     says: str
 
 
-def pairs(result: Result) -> list[Row]:
+def pairs(result: ResultRecord) -> list[Row]:
     """Every pair, target minus base first: numbers, null with a refused policy, and which of the two are refused."""
     refused = result.refused
     return [
@@ -61,7 +61,7 @@ def pairs(result: Result) -> list[Row]:
     ]
 
 
-def ranking(result: Result, found: Sequence[Row]) -> list[Place]:
+def ranking(result: ResultRecord, found: Sequence[Row]) -> list[Place]:
     """The published policies from the highest value down, the base policy among them; `found` are their `pairs`."""
     value = _published(result)
     p_holm = _p_holm(found)
@@ -85,7 +85,7 @@ def ranking(result: Result, found: Sequence[Row]) -> list[Place]:
     return places
 
 
-def top(result: Result, found: Sequence[Row]) -> Top:
+def top(result: ResultRecord, found: Sequence[Row]) -> Top:
     """Who leads, by how much certainty, and who was left out; `found` are the `pairs` of the result."""
     places, alpha = ranking(result, found), result.document["metadata"]["alpha"]
     best, second = ([place.policy for place in places] + [None, None])[:2]
@@ -98,7 +98,7 @@ def top(result: Result, found: Sequence[Row]) -> Top:
     return Top(best, second, second not in open_to if second else None, open_to, refused, higher, says)
 
 
-def document(results: Sequence[Result], coverage: str) -> dict[str, Any]:
+def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
     """Content of comparisons.json: for each estimator every pair, and what its top rank rests on."""
     said = {}
     for result in results:
@@ -113,7 +113,7 @@ def document(results: Sequence[Result], coverage: str) -> dict[str, Any]:
     return {"coverage": coverage, "estimators": said}
 
 
-def table(results: Sequence[Result]) -> pl.DataFrame:
+def table(results: Sequence[ResultRecord]) -> pl.DataFrame:
     """The pairs of all estimators, one row each."""
     import polars as pl
 
@@ -126,7 +126,7 @@ def table(results: Sequence[Result]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema | {"refused": pl.String})
 
 
-def _published(result: Result) -> dict[str, float]:
+def _published(result: ResultRecord) -> dict[str, float]:
     """Values that may be published and are known, by policy, the base policy first."""
     names = [policy for policy in result.all_policies if policy not in result.refused]
     values = {policy: result.summary(policy)["estimate"] for policy in names}

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.cje_format import Response, log_ratios
+from arena_cje.data.rows import Response, log_ratios
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
-    from arena_cje.results import Result
+    from arena_cje.results.record import ResultRecord
 
 LISTED = 20_000  # rows; more would make a page that browsers open slowly
 TEXT_BYTES = 1_400_000  # of texts in the page, so that it stays under 3 MB for 200 prompts and 6 policies
@@ -48,7 +48,7 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def usable(result: Result, logged: Sequence[Response]) -> list[Response]:
+def usable(result: ResultRecord, logged: Sequence[Response]) -> list[Response]:
     """The responses that the result was computed from, in its order."""
     kept = [response for response in logged if response.judge_score is not None]
     ids = [response.prompt_id for response in kept]
@@ -87,7 +87,7 @@ def turns(share: np.ndarray) -> np.ndarray:
     return np.array(list(dict.fromkeys(alternating)), dtype=int)
 
 
-def items(result: Result, logged: Sequence[Response], draws: Mapping[str, Sequence[Response]]) -> dict[str, Any]:
+def items(result: ResultRecord, logged: Sequence[Response], draws: Mapping[str, Sequence[Response]]) -> dict[str, Any]:
     """Columns of all listed rows, and texts of the first of them. Policies are numbered: no name becomes a key."""
     rows = usable(result, logged)
     policies = result.policies
@@ -118,7 +118,7 @@ def items(result: Result, logged: Sequence[Response], draws: Mapping[str, Sequen
     }
 
 
-def _influence(result: Result, n: int) -> np.ndarray:
+def _influence(result: ResultRecord, n: int) -> np.ndarray:
     """Influence values (n, 1 + p), the base policy first; NaN throughout where their file is gone."""
     if result.influence is None or result.base_influence is None:
         return np.full((n, 1 + len(result.policies)), np.nan)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from arena_cje.results import Result
+    from arena_cje.results.record import ResultRecord
 
 LEAST = -6  # smaller weights than 10^-6 are drawn in one bar: they say nothing, and there is no least one
 STEPS = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0)  # widths of weight bars, in decades
@@ -37,7 +37,7 @@ CELLS, SPARSE = 10, 3  # parts of the score range, and labels below which one of
 CURVE = 101
 
 
-def estimates(results: Sequence[Result], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
+def estimates(results: Sequence[ResultRecord], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
     """One row an estimator and policy, the base policy first: level, estimate, ci_lower, ci_upper, truth."""
     import pandas as pd
 
@@ -52,7 +52,9 @@ def estimates(results: Sequence[Result], truth: Mapping[str, float] | None = Non
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
 
 
-def over_coverages(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
+def over_coverages(
+    results: Mapping[str, Sequence[ResultRecord]], truth: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """`estimates` at every coverage, with a column that says which."""
     import pandas as pd
 
@@ -67,7 +69,7 @@ def read_truth(path: str | Path) -> dict[str, float]:
     return dict(zip(table["policy"].to_list(), table["truth"].to_list(), strict=True))
 
 
-def _published(result: Result, policy: str) -> dict[str, float]:
+def _published(result: ResultRecord, policy: str) -> dict[str, float]:
     """Estimate and interval; NaN where refused, whatever was computed."""
     names = ("estimate", "ci_lower", "ci_upper")
     if policy in result.refused:
@@ -147,7 +149,7 @@ class CalibrationTable:
     all_labelled: bool
 
 
-def calibration_of(result: Result, logged: Logged, beside: Labelled | None = None) -> CalibrationTable:
+def calibration_of(result: ResultRecord, logged: Logged, beside: Labelled | None = None) -> CalibrationTable:
     """The result's calibrator on the data it was made from; its folds are fitted again.
 
     beside: labelled responses that were brought along for calibration alone.
@@ -241,7 +243,7 @@ def sparse_ranges(score: np.ndarray, labelled: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["low", "high"], dtype=float)
 
 
-def differences(result: Result) -> pd.DataFrame:
+def differences(result: ResultRecord) -> pd.DataFrame:
     """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, p_holm."""
     import pandas as pd
 

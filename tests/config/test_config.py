@@ -1,0 +1,329 @@
+"""The configuration: the shipped one is right as it is, and every slip gets one sentence."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from arena_cje.config import documents, targets
+from arena_cje.config.parse import find, parse
+from arena_cje.config.records import Analysis, Config
+from arena_cje.errors import UserError
+from arena_cje.estimation.records import Options
+from arena_cje.report.settings import settings
+
+SHIPPED = yaml.safe_load(Path("config/config.yaml").read_text())
+
+
+@pytest.fixture
+def raw():
+    return copy.deepcopy(SHIPPED)
+
+
+def refused(raw) -> str:
+    with pytest.raises(UserError) as error:
+        parse(raw)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_shipped_configuration_is_right(raw):
+    config = parse(raw)
+    assert config.targets == ("clone", "unhelpful", "parallel_universe_prompt", "concise", "cool")
+    assert config.policies["clone"].sampling == config.policies["base"].sampling
+    assert config.policies["cool"].context == config.policies["base"].context
+
+
+def test_policies_that_differ_by_temperature_share_a_context(raw):
+    config = parse(raw)
+    assert config.samplings("smollm2-helpful") == [
+        {"temperature": 0.9, "top_p": 1.0},
+        {"temperature": 1.0, "top_p": 1.0},
+    ]
+    assert len(config.contexts) == 4
+
+
+def test_coverages_may_be_written_as_numbers(raw):
+    raw["coverages"] = [0.05, 0.1, 1.0]
+    assert parse(raw).coverages == ["0.05", "0.1", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("n_promts",), 3, "unknown key `n_promts` (did you mean 'n_prompts'?)"),
+        (
+            ("policies", "clone", "temprature"),
+            1,
+            "unknown key `policies.clone.temprature` (did you mean 'temperature'?)",
+        ),
+        (("oracle", "covrage"), 1, "unknown key `oracle.covrage`"),
+        (("base_policy",), "bse", "base policy 'bse' is not under `policies` (did you mean 'base'?)"),
+        (
+            ("policies", "clone", "like"),
+            "bas",
+            "policy 'clone' is like 'bas', which is not under `policies` (did you mean 'base'?)",
+        ),
+        (("policies", "base", "like"), "clone", "in a circle"),
+        (("policies", "clone", "model"), "smollm", "which is not under `models` (did you mean 'smollm2'?)"),
+        (("policies", "base", "temperature"), 0, "temperature 0"),
+        (("policies", "clone", "max_tokens"), 16, "give both the same `max_tokens`"),
+        (("policies", "clone", "top_p"), 0, "greater than 0, got 0"),
+        (("policies", "my policy"), {"like": "base"}, "a name starts with a letter"),
+        (("estimators",), ["calibrated-isp"], "unknown estimator 'calibrated-isp' (did you mean 'calibrated-ips'?)"),
+        (("coverages",), ["0.10"], "coverage_0.1"),
+        (("coverages",), ["1.5"], "(0, 1]"),
+        (("coverages",), [0], "(0, 1]"),
+        (("models", "smollm2", "path"), "x.gguf", "not both or neither"),
+        (("n_prompts",), 0, "greater than or equal to 1, got 0"),
+        (("fresh_draws",), "folder", "without `logged_data`"),
+        (("policies",), ["base", "clone"], "expected a block for each policy"),
+        (("policies",), {}, "base policy 'base' is not under `policies`; defined: none"),
+        (("policies", "clone"), "base", "`policies.clone`: expected a block of keys, got 'base'"),
+        (("estimators",), ["snips", "snips"], "`estimators` lists 'snips' more than once"),
+        (("coverages",), ["0.1", 0.1], "`coverages` lists '0.1' more than once"),
+        (("oracle", "truth"), "some", "unable to parse string as a number, got 'some'"),
+        (("oracle", "truth"), 2, "less than or equal to 1, got 2"),
+        (("oracle", "target_labels"), 1.2, "less than or equal to 1, got 1.2"),
+        (
+            ("analysis", "covariates"),
+            ["response_length"],
+            "`analysis`: calibration 'monotone' sees the judge score alone",
+        ),
+        (("analysis", "calibration"), "isotonic", "'monotone', 'two_stage' or 'auto', got 'isotonic'"),
+        (("analysis", "n_bootstrap"), 1, "greater than or equal to 2, got 1"),
+        (("analysis", "label_trem"), True, "unknown key `analysis.label_trem` (did you mean 'label_term'?)"),
+        (("analysis", "scale"), [0, 100], "`analysis.scale` is given without `logged_data`"),
+        (("probes",), "folder", "`probes` is given without `logged_data` and `fresh_draws`"),
+        (("variants", "mine"), {"clip": 5}, "`variants.mine.estimator` is missing"),
+        (
+            ("variants", "mine"),
+            {"estimator": "dircet"},
+            "`variants.mine.estimator` is 'dircet', which is no estimator (did",
+        ),
+        (("variants", "snips"), {"estimator": "direct"}, "variant 'snips' has the name of an estimator"),
+        (("variants", "summary"), {"estimator": "direct"}, "variant 'summary' has the name of another file"),
+        (("variants", "my own"), {"estimator": "direct"}, "a name starts with a letter"),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "calibraton": "auto"},
+            "unknown key `variants.mine.calibraton` (did you mean 'calibration'?)",
+        ),
+        (("variants", "mine"), {"estimator": "direct", "scale": [0, 1]}, "unknown key `variants.mine.scale`"),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "covariates": ["response_length"]},
+            "`variants.mine`: calibration 'monotone' sees the judge score alone",
+        ),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "calibration": "auto", "covariates": ["oracle_label"]},
+            "`variants.mine`: covariate 'oracle_label' is a field of the format",
+        ),
+        (("judge",), None, "`judge` is missing"),
+        (("verdict",), {"few_lables": 3}, "few_lables"),
+    ],
+)
+def test_a_slip_gets_one_sentence(raw, path, value, sentence):
+    block = raw
+    for key in path[:-1]:
+        block = block[key]
+    block[path[-1]] = value
+    assert sentence in refused(raw)
+
+
+def test_own_data_needs_no_policies():
+    config = parse({"logged_data": "mine.jsonl", "coverages": ["0.1"]})
+    assert config.policies == {}
+
+
+def test_own_policies_replace_the_shipped_ones(raw):
+    own = {"policies": {"base": {"model": "smollm2"}, "mine": {"like": "base", "temperature": 0.5}}}
+    merged = raw | {"policies": raw["policies"] | own["policies"]}
+    assert list(parse(merged, own=own).policies) == ["base", "mine"]
+    with pytest.raises(UserError, match="defined: none"):
+        parse(raw, own={"policies": {}})
+
+
+def test_a_path_of_ones_own_replaces_the_shipped_file(raw):
+    raw["models"]["smollm2"]["path"] = "mine.gguf"
+    model = parse(raw, own={"models": {"smollm2": {"path": "mine.gguf"}}}).models["smollm2"]
+    assert (model.path, model.file) == ("mine.gguf", None)
+
+
+def test_a_context_has_a_name_that_is_good_in_a_path(raw):
+    raw["policies"]["clone"]["system_prompt"] = "folder/my grüß prompt.txt"
+    assert parse(raw).policies["clone"].context == "smollm2-my_gr_prompt"
+    raw["policies"]["cool"]["system_prompt"] = "my_gr_prompt.txt"
+    assert "would share the name 'smollm2-my_gr_prompt'" in refused(raw)
+
+
+def test_the_analysis_has_the_defaults_of_the_library():
+    assert Config().analysis.options(seed=42) == Options()
+    beside = {"alpha", "scale", "judge"}  # of the intervals, and of how the data are read
+    assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - beside
+
+
+def test_the_shipped_analysis_is_the_default_one(raw):
+    assert parse(raw).analysis == Analysis()
+
+
+def test_a_variant_changes_what_it_says_and_nothing_else(raw):
+    raw["analysis"] |= {"calibration": "two_stage", "covariates": ["response_length"], "alpha": 0.1}
+    raw["variants"] = {"plain": {"estimator": "direct", "calibration": "monotone", "covariates": []}}
+    raw["estimators"] = ["direct", "plain"]
+    config = parse(raw)
+    assert config.estimator_of("direct") == ("direct", config.analysis.model_dump())
+    estimator, analysis = config.estimator_of("plain")
+    assert estimator == "direct"
+    changed = {"calibration": "monotone", "covariates": ()}
+    assert analysis == config.analysis.model_dump() | changed
+    # A default that is said counts too: the variant means it.
+    raw["variants"]["plain"]["alpha"] = 0.05
+    assert parse(raw).estimator_of("plain")[1]["alpha"] == 0.05
+
+
+def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw["variants"] = {"direct-length": {"estimator": "direct"}, "hajek": {"estimator": "snips"}}
+    config = parse(raw)
+    targets.check(["results/coverage_0.1/direct-length.json", "results/coverage_0.3/hajek.csv"], config)
+    with pytest.raises(UserError, match=r"unknown estimator 'direct-lenght' \(did you mean 'direct-length'\?\)"):
+        targets.check(["results/coverage_0.1/direct-lenght.json"], config)
+    own = parse({"logged_data": "mine.jsonl", "variants": raw["variants"]})
+    assert (own.can_run("hajek"), own.can_run("direct-length")) == (True, False)
+    with pytest.raises(UserError, match="'direct-length' needs fresh draws"):
+        targets.check(["results/coverage_0.1/direct-length.json"], own)
+    asked = ["results/coverage_0.1/hajek.json", "results/coverage_0.1/summary.json", "results/coverage_0.1/hajek.csv"]
+    assert targets.asked(asked) == ["results/coverage_0.1/hajek.json"]
+
+
+def test_labels_of_the_targets_are_a_choice(raw):
+    assert parse(raw).oracle.target_coverage is None
+    for share, name in ((0, None), (0.25, "0.25"), (1, "1.0")):
+        raw["oracle"]["target_labels"] = share
+        assert parse(raw).oracle.target_coverage == name
+
+
+def test_own_data_may_have_another_scale():
+    assert parse({"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}}).analysis.scale == (0.0, 100.0)
+    for wrong in ([1, 1], [5, 1]):
+        with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .* the lower first"):
+            parse({"logged_data": "mine.jsonl", "analysis": {"scale": wrong}})
+    with pytest.raises(UserError, match="analysis.scale"):
+        parse({"logged_data": "mine.jsonl", "analysis": {"scale": [1]}})
+
+
+def test_probes_need_the_draws_that_they_label():
+    parse({"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"})
+    with pytest.raises(UserError, match="`probes` is given without"):
+        parse({"logged_data": "mine.jsonl", "probes": "probes"})
+
+
+def test_the_example_of_a_variant_is_a_variant(raw):
+    example = re.search(r"variants: .*each a target: (\{.*\})", Path("config/config.yaml").read_text())[1]
+    raw["variants"] = yaml.safe_load(example)
+    assert parse(raw).variants["direct-length"].estimator == "direct"
+
+
+def test_the_example_of_a_threshold_is_a_threshold(raw):
+    example = re.search(r"verdict: .*e\.g\. (\{.*?\})", Path("config/config.yaml").read_text())[1]
+    raw["verdict"] = yaml.safe_load(example)
+    assert parse(raw).verdict
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("./results/coverage_0.10/snips.json", "write coverage_0.1"),
+        ("results/oracle/base/coverage_0.10.jsonl", "write coverage_0.1"),
+        ("results/responses/base.json", "(did you mean 'results/responses/base.jsonl'?)"),
+        ("results/coverage_0.1/snips.jsn", "(did you mean 'results/coverage_0.1/snips.json'?)"),
+        ("results/models/foo.json", "no such target"),
+        ("results/coverage_0.1", "no such target"),
+        ("results/coverage_0.10/calibrated-ips.json", "write coverage_0.1"),
+        ("results/coverage_2/calibrated-ips.json", "(0, 1]"),
+        ("results/coverage_0.1/calibrated-isp.json", "did you mean 'calibrated-ips'?"),
+        ("results/responses/clon.jsonl", "unknown policy 'clon' (did you mean 'clone'?)"),
+        ("results/coverage_0.1/fresh_draws/clon.jsonl", "unknown policy 'clon'"),
+    ],
+)
+def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # away from results that a run may have left here
+    with pytest.raises(UserError, match=".") as error:
+        targets.check([target], parse(raw))
+    assert sentence in str(error.value)
+
+
+def test_targets_that_can_be_made_pass(raw):
+    words = ["-n", "results/coverage_0.33/raw-ips.csv", "results/coverage_0.1/validation.csv", "results/prompts.jsonl"]
+    words += ["results/oracle/clone/coverage_0.7/0003.jsonl", "results/logprobs/smollm2-helpful/0001.parquet", "all"]
+    words += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
+    targets.check(words, parse(raw))
+
+
+def test_a_validation_without_a_truth_is_refused(raw):
+    raw["oracle"]["truth"] = "none"
+    with pytest.raises(UserError, match="`oracle.truth` is none"):
+        targets.check(["results/coverage_0.1/validation.csv"], parse(raw))
+    with pytest.raises(UserError, match="data brought along"):
+        targets.check(["results/coverage_0.1/validation.csv"], parse({"logged_data": "mine.jsonl"}))
+
+
+def test_files_are_found_in_the_working_directory_first(tmp_path, monkeypatch):
+    resources = Path("resources").absolute()
+    monkeypatch.chdir(tmp_path)
+    assert find("helpful.txt", "policies", workflow_resources=resources) == resources / "policies" / "helpful.txt"
+    (tmp_path / "helpful.txt").write_text("Mine.")
+    assert find("helpful.txt", "policies", workflow_resources=resources) == Path("helpful.txt")
+    with pytest.raises(UserError, match="did you mean 'helpful.txt'"):
+        find("helpfull.txt", "policies", workflow_resources=resources)
+
+
+def test_results_that_are_a_file_are_refused(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        targets.check_writable(tmp_path / "results")
+
+
+def test_the_documents_of_the_configuration_are_up_to_date():
+    hint = "run python -m arena_cje.config_docs"
+    assert documents.readme() == documents.README.read_text(), hint
+    assert documents.schema() == documents.SCHEMA.read_text(), hint
+
+
+def test_every_knob_is_in_the_shipped_file():
+    def keys(block, prefix=""):
+        for key, value in block.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict) and key not in ("models", "policies", "verdict"):
+                yield from keys(value, f"{prefix}{key}.")
+
+    documented = {name for name, _, _ in documents._keys(documents.Config, "") if ".NAME." not in name}
+    assert documented <= set(keys(SHIPPED))
+
+
+def test_what_is_shown_of_the_configuration_counts_for_results_and_names_no_folder(raw, tmp_path):
+    raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
+    shown = settings(parse(raw), folder=tmp_path)
+    assert (shown["logged_data"], shown["fresh_draws"]) == ("mine.jsonl", "draws")
+    assert not {"model_slots", "models", "policies", "judge", "oracle"} & set(shown)
+    assert shown == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
+
+
+def test_threads_and_descriptions_are_not_shown(raw, tmp_path):
+    shown = settings(parse(raw), folder=tmp_path)
+    raw["models"]["smollm2"]["n_threads"] = 3
+    raw["policies"]["cool"]["description"] = "warmer"
+    assert settings(parse(raw), folder=tmp_path) == shown
+    raw["policies"]["cool"]["temperature"] = 0.7
+    assert settings(parse(raw), folder=tmp_path) != shown
+
+
+def test_an_experiment_in_which_nothing_can_run_is_refused(raw):
+    assert "none of `estimators` can run: direct" in refused(raw | {"logged_data": "a.jsonl", "estimators": ["direct"]})

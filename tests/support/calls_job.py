@@ -1,0 +1,31 @@
+"""What Snakemake hands to a job that calls an API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from arena_cje.config.records import Config
+
+KEY = "sk-Zq81mW0xLr57TbVn"
+
+
+def snakemake(folder: Path, url: str, **more) -> SimpleNamespace:
+    """What a script sees of its job."""
+    (folder / "logs").mkdir(exist_ok=True)
+
+    class Logs(list):
+        benchmark = str(folder / "logs" / "job.tsv")
+
+    config = Config(
+        providers={"local": {"base_url": url, "api_key_env": "MY_KEY", "max_attempts": 2}},
+        judge={"provider": "local", "model": "m"},
+        prices={"m": {"input": 1000, "output": 0}},
+        **more,
+    )
+    return SimpleNamespace(
+        rule="judge",
+        wildcards=["base"],
+        config=config.model_dump(mode="json"),
+        log=Logs([str(folder / "logs" / "job.log")]),
+    )

@@ -1,0 +1,329 @@
+"""A small server that speaks the OpenAI API on loopback: answers computed from the request alone, faults as asked for.
+
+    with FaultServer(latency=0.05, faults=seeded(0.3)) as server:
+        ... server.url ...
+        server.most, server.answered, server.bodies
+
+The same request gets the same answer in every run, so that replies with faults can be held against replies without. As a
+script it serves until it is ended, and says its address on the first line: `python tests/support/fault_server.py --latency 0.05`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from hashlib import blake2b
+from typing import Any
+
+PASSING = (
+    "429",
+    "429 with Retry-After",
+    "429 with a date",
+    "500",
+    "503",
+    "timeout",
+    "dropped",
+    "truncated",
+    "not JSON",
+    "empty choices",
+    "wrong types",
+)
+WRONG_USAGE = "wrong usage"  # the answer is right, its numbers are not
+DECLINED = ("refusal", "content filter", "too long", "content policy")
+FINAL = ("401", "402", "403", "404", "quota", "400")
+
+# What a request gets: its body, and how often it has been sent before -> the name of a fault, or None.
+Faults = Callable[[Mapping[str, Any], int], str | None]
+
+
+def digest(*parts: Any) -> int:
+    """A number that depends on the parts alone."""
+    content = json.dumps(parts, sort_keys=True).encode()
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big")
+
+
+def never(body: Mapping[str, Any], earlier: int) -> None:
+    """No faults."""
+
+
+def seeded(share: float, *, seed: int = 0, kinds: tuple[str, ...] = (*PASSING, WRONG_USAGE), most: int = 4) -> Faults:
+    """A share of the attempts fails, each kind as often, no request more than `most` times."""
+
+    def fault(body: Mapping[str, Any], earlier: int) -> str | None:
+        drawn = digest(seed, body, earlier)
+        return kinds[drawn // 10_000 % len(kinds)] if earlier < most and drawn % 10_000 < share * 10_000 else None
+
+    return fault
+
+
+def scripted(*faults: str | None) -> Faults:
+    """The first attempts of every request fail as listed, later ones do not."""
+    return lambda body, earlier: faults[earlier] if earlier < len(faults) else None
+
+
+@dataclass
+class FaultServer:
+    """The server in a thread of its own. Counters may be read at any time."""
+
+    faults: Faults = never
+    latency: float = 0.0  # seconds until an answer
+    hang: float = 5.0  # seconds that a request without an answer is kept open
+    retry_after: float = 0.2  # seconds
+    port: int = 0
+    echo_key: bool = True  # error bodies repeat the key that was sent
+    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None  # other ones than `right_answer` gives
+
+    sent: Counter[str] = field(default_factory=Counter, init=False)  # attempts, by request
+    answered: Counter[str] = field(default_factory=Counter, init=False)  # whole answers, by request
+    bodies: list[dict[str, Any]] = field(default_factory=list, init=False)
+    keys: Counter[str] = field(default_factory=Counter, init=False)  # as sent
+    paths: Counter[str] = field(default_factory=Counter, init=False)
+    times: list[float] = field(default_factory=list, init=False)  # when requests came, seconds
+    now: int = field(default=0, init=False)  # in work
+    most: int = field(default=0, init=False)  # in work at any time
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> FaultServer:
+        started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
+        self._thread.start()
+        started.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(10)
+
+    def _serve(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._run(started))
+        self._loop.close()
+
+    async def _run(self, started: threading.Event) -> None:
+        self._end = asyncio.Event()
+        self._open: set[asyncio.Task[Any]] = set()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        started.set()
+        await self._end.wait()
+        server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._open.add(task)
+        try:
+            while await self._exchange(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request and its answer; False when the connection is done with."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))) or b"{}")
+        path = first.split(" ")[1]
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await self._reply(path, headers, body, writer)
+        finally:
+            self.now -= 1
+
+    async def _reply(
+        self, path: str, headers: Mapping[str, str], body: dict[str, Any], writer: asyncio.StreamWriter
+    ) -> bool:
+        name = json.dumps(body, sort_keys=True)
+        earlier = self.sent[name]
+        self.times.append(time.monotonic())
+        self.sent[name] += 1
+        self.bodies.append(body)
+        self.paths[path] += 1
+        key = headers.get("authorization", "").removeprefix("Bearer ")
+        self.keys[key] += 1
+        fault = self.faults(body, earlier)
+        await asyncio.sleep(self.hang if fault == "timeout" else self.latency)
+        if fault in ("timeout", "dropped"):
+            writer.transport.abort()
+            return False
+        if fault == "drip":  # alive, and never done
+            writer.write(b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n")
+            for _ in range(int(self.hang / 0.05)):
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+            writer.transport.abort()
+            return False
+        told = key if self.echo_key else ""
+        status, more, content = respond(path, body, fault, told, self.retry_after, self.answers)
+        if status == 200 and fault in (None, WRONG_USAGE, *DECLINED):
+            self.answered[name] += 1
+        head = f"HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
+        writer.write((head + "".join(f"{a}: {b}\r\n" for a, b in more.items()) + "\r\n").encode() + content)
+        await writer.drain()
+        return True
+
+
+def respond(
+    path: str,
+    body: Mapping[str, Any],
+    fault: str | None,
+    key: str,
+    retry_after: float,
+    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None,
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and content for a request."""
+    told = f" The key sent was {key}." if key else ""
+
+    def error(status: int, message: str, code: str | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        said = {"error": {"message": message + told, "code": code, "type": code}}
+        return status, headers, json.dumps(said).encode()
+
+    errors = {
+        "429": lambda: error(429, "Rate limit reached.", "rate_limit_exceeded"),
+        "429 with Retry-After": lambda: error(429, "Slow down.", **{"retry-after": f"{retry_after:g}"}),
+        "429 with a date": lambda: error(
+            429, "Slow down.", **{"retry-after": formatdate(time.time() + retry_after, usegmt=True)}
+        ),
+        "429 for long": lambda: error(429, "Come back tomorrow.", **{"retry-after": "86400"}),
+        "500": lambda: error(500, "The server had an error."),
+        "503": lambda: error(503, "Overloaded."),
+        "401": lambda: error(401, "Incorrect API key provided.", "invalid_api_key"),
+        "402": lambda: error(402, "Payment required."),
+        "403": lambda: error(403, "You may not sample from this model."),
+        "404": lambda: error(404, "The model does not exist.", "model_not_found"),
+        "400": lambda: error(400, "Unsupported parameter: 'temperature'.", "unsupported_parameter"),
+        "quota": lambda: error(429, "You exceeded your current quota.", "insufficient_quota"),
+        "too long": lambda: error(400, "This model's maximum context length is 9 tokens.", "context_length_exceeded"),
+        "content policy": lambda: error(400, "Your prompt was flagged.", "content_policy_violation"),
+    }
+    if fault in errors:
+        return errors[fault]()
+    if not path.endswith(("/v1/chat/completions", "/v1/completions")):
+        return error(404, f"No such path {path}.")
+    answer = (answers or right_answer)(path, body)
+    first = answer["choices"][0]
+    if fault == "empty choices":
+        answer["choices"] = []
+    elif fault == "wrong types":
+        first.update({"message": "text", "text": 7})
+    elif fault == WRONG_USAGE:
+        wrong = ({"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": 3.5}, None, {"prompt_tokens": 10**12})
+        answer["usage"] = wrong[digest(body) % len(wrong)]
+    elif fault == "refusal":
+        first["message"] |= {"content": None, "refusal": "I cannot help with that."}
+    elif fault == "content filter":
+        first["finish_reason"] = "content_filter"
+    content = json.dumps(answer).encode()
+    if fault == "truncated":
+        content = content[: len(content) // 2]
+    elif fault == "not JSON":
+        content = b"<html>Bad gateway</html>"
+    return 200, {}, content
+
+
+def right_answer(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A right answer."""
+    return chat(body) if path.endswith("/chat/completions") else completion(body)
+
+
+def said(body: Mapping[str, Any]) -> str:
+    """What the model says: a number that depends on the request alone."""
+    return f"Score: {digest(body) % 11}"
+
+
+def logprob(text: str, *before: str) -> float:
+    """Nats of a token after others, in [-5, 0)."""
+    return -5 * (digest(text, before) % 9999 + 1) / 10_000
+
+
+def chat(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a chat, of two tokens."""
+    text = said(body)
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    if body.get("logprobs"):
+        tokens = ["Score: ", text.removeprefix("Score: ")]
+        choice["logprobs"] = {
+            "content": [
+                {
+                    "token": token,
+                    "logprob": logprob(token, str(k)),
+                    "top_logprobs": [
+                        {"token": str(other), "logprob": logprob(str(other), str(k))}
+                        for other in range(body.get("top_logprobs") or 0)
+                    ],
+                }
+                for k, token in enumerate(tokens)
+            ]
+        }
+    words = sum(len(message["content"].split()) for message in body["messages"])
+    usage = {"prompt_tokens": words, "completion_tokens": 2, "total_tokens": words + 2}
+    return _answer("chat.completion", body, choice, usage)
+
+
+def completion(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a completion; with `echo` the prompt's words come first, with their log probabilities."""
+    drawn = [" " + word for word in said(body).split()][: body.get("max_tokens", 16)]
+    parts = body["prompt"].split(" ")
+    asked = parts[:1] + [" " + word for word in parts[1:]]
+    shown = (asked if body.get("echo") else []) + drawn
+    choice: dict[str, Any] = {"index": 0, "text": "".join(shown), "finish_reason": "length"}
+    if body.get("logprobs") is not None:
+        values = [logprob(token, *shown[:k]) for k, token in enumerate(shown)]
+        choice["logprobs"] = {
+            "tokens": shown,
+            "token_logprobs": [None, *values[1:]] if body.get("echo") else values,
+            "top_logprobs": [{token: value} for token, value in zip(shown, values, strict=True)],
+            "text_offset": [sum(map(len, shown[:k])) for k in range(len(shown))],
+        }
+    usage = {"prompt_tokens": len(asked), "completion_tokens": len(drawn), "total_tokens": len(asked) + len(drawn)}
+    return _answer("text_completion", body, choice, usage)
+
+
+def _answer(kind: str, body: Mapping[str, Any], choice: Any, usage: Any) -> dict[str, Any]:
+    return {
+        "id": "x",
+        "object": kind,
+        "created": 0,
+        "model": f"{body['model']}-2025-01-01",
+        "system_fingerprint": "fp_1",
+        "choices": [choice],
+        "usage": usage,
+    }
+
+
+def main() -> None:
+    """Serve until the end of input or an interrupt."""
+    parser = argparse.ArgumentParser(description="A server that speaks the OpenAI API, with faults.")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds until an answer")
+    parser.add_argument("--faults", type=float, default=0.0, help="share of the requests that fail")
+    options = parser.parse_args()
+    with FaultServer(latency=options.latency, faults=seeded(options.faults)) as server:
+        print(server.url, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.read()
+        print(json.dumps({"requests": server.sent.total(), "most": server.most}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""Only what is stale reruns: exact job lists of dry runs after every kind of change."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import arena_cje
+from arena_cje.data import schemas
+from arena_cje.data.coverage import golden_position
+from workflow_run import CONFIG, Run, copy_workflow, write_prompts
+
+SHARDS = ("0000", "0001", "0002")
+POLICIES = ("base", "clone", "cool", "other")
+TARGETS = POLICIES[1:]
+COVERAGES = ("0.25", "0.5")
+ESTIMATORS = ("calibrated-ips", "direct", "snips")
+
+
+def each(rule: str, *parts: tuple[str, ...]) -> set[str]:
+    """Jobs `rule a b ...` for every combination of the wildcards."""
+    return {" ".join((rule, *values)) for values in product(*parts)}
+
+
+def gathered(stage: str, policies: tuple[str, ...], coverages: tuple[str, ...] = ()) -> set[str]:
+    """Jobs that gather the shards of a stage."""
+    if not coverages:
+        return {f"gather {stage}/{policy}" for policy in policies}
+    return {f"gather {stage}/{policy}/coverage_{coverage}" for policy in policies for coverage in coverages}
+
+
+ESTIMATES = each("estimate", COVERAGES, ESTIMATORS) | each("validate", COVERAGES)
+ANALYSIS = each("assemble", COVERAGES) | ESTIMATES | {"estimates"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_model) -> Run:
+    """The whole small experiment, done, by a copy of the workflow that tests may edit."""
+    folder = tmp_path_factory.mktemp("staleness")
+    run = Run(folder / "run", copy.deepcopy(CONFIG), root=copy_workflow(folder / "workflow"))
+    run.directory.mkdir()
+    (run.directory / "tiny.gguf").symlink_to(tiny_model)
+    write_prompts(run.directory / "prompts.jsonl", 40)
+    (run.directory / "other.txt").write_text("Answer with other words.")
+    run.snakemake("estimates")
+    return run
+
+
+@pytest.fixture
+def changed(finished) -> Run:
+    """The same folder with a configuration of its own."""
+    return Run(finished.directory, copy.deepcopy(finished.config), root=finished.root)
+
+
+@contextmanager
+def edited(path: Path, before: str, after: str) -> Iterator[None]:
+    text = path.read_text()
+    assert re.search(before, text), f"{path} has no {before!r}"
+    path.write_text(re.sub(before, after, text, count=1))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+def test_how_results_are_drawn_makes_no_estimate_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/report/figures.py", "LEAST_SPAN = 0.2", "LEAST_SPAN = 0.3"):
+        assert finished.jobs("estimates") == set()
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.snakemake("estimates")
+    assert finished.jobs("estimates") == set()
+
+
+def test_every_policy_has_its_own_numbers(finished):
+    """Policies are declared in an order that is not the alphabet's: what is joined is joined by name."""
+    rows = [json.loads(line) for line in finished.path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()]
+    assert list(rows[0]["target_policy_logprobs"]) == ["other", "cool", "clone"]
+    for policy in TARGETS:
+        scored = pl.read_parquet(finished.path(f"logprobs/{policy}.parquet"))
+        own = dict(zip(scored["prompt_id"], scored["logprob"], strict=True))
+        assert [row["target_policy_logprobs"][policy] for row in rows] == [own[row["prompt_id"]] for row in rows]
+    assert all(row["target_policy_logprobs"]["clone"] == row["base_policy_logprob"] for row in rows)
+    assert all(row["target_policy_logprobs"]["cool"] != row["base_policy_logprob"] for row in rows)
+    result = arena_cje.load(finished.path("coverage_0.5/direct.json"))
+    assert result.policies == ("other", "cool", "clone")
+    truths = pl.read_csv(finished.path("coverage_0.5/validation.csv"))
+    for policy in POLICIES:
+        labels = schemas.GRADES.read(finished.path(f"oracle/{policy}/coverage_1.0.jsonl"))
+        mean = sum(row["score"] for row in labels) / len(labels)
+        assert truths.filter(pl.col("policy") == policy)["truth"].to_list() == pytest.approx([mean] * 3)
+
+
+def test_touching_every_script_makes_nothing_stale(finished):
+    for script in (finished.root / "workflow" / "scripts").glob("*.py"):
+        script.touch()
+    assert finished.jobs("estimates") == set()
+
+
+def test_keys_that_change_no_result_make_nothing_stale(changed):
+    changed.config |= {"n_slots": 4, "model_slots": 1}
+    changed.config["policies"]["cool"]["description"] = "a little colder"
+    changed.config["models"]["smollm2"]["n_threads"] = 2
+    assert changed.jobs("estimates") == set()
+
+
+def test_the_order_of_keys_makes_nothing_stale(changed):
+    policies = changed.config["policies"]
+    changed.config["policies"] = {name: dict(reversed(policies[name].items())) for name in reversed(policies)}
+    changed.config = dict(reversed(changed.config.items()))
+    assert changed.jobs("estimates") == set()
+
+
+def everything_of(shards: tuple[str, ...]) -> set[str]:
+    """All jobs of some shards, and all that joins them to the others."""
+    return (
+        each("sample_prompts", shards)
+        | each("generate", POLICIES, shards)
+        | each("score", ("smollm2-helpful", "smollm2-other"), shards)
+        | each("judge", POLICIES, shards)
+        | each("oracle", ("base",), (*COVERAGES, "1.0"), shards)
+        | each("oracle", TARGETS, ("1.0",), shards)
+        | gathered("responses", POLICIES)
+        | gathered("judge", POLICIES)
+        | each("gather_logprobs", POLICIES)
+        | gathered("oracle", ("base",), (*COVERAGES, "1.0"))
+        | gathered("oracle", TARGETS, ("1.0",))
+        | each("fresh_draws", COVERAGES, TARGETS)
+        | ANALYSIS
+    )
+
+
+def test_more_prompts_make_their_shard_and_the_joins(changed):
+    changed.config["n_prompts"] = 32
+    assert changed.jobs("estimates") == everything_of(("0003",))
+
+
+def test_another_coverage_buys_its_labels_and_analyses_them(changed):
+    assert changed.jobs("results/coverage_0.3/snips.json") == (
+        each("oracle", ("base",), ("0.3",), SHARDS)
+        | {"gather oracle/base/coverage_0.3", "assemble 0.3", "estimate 0.3 snips"}
+    )
+
+
+def test_a_listed_coverage_adds_its_own_jobs_and_the_step_above_it(changed):
+    changed.config["coverages"] = [*COVERAGES, "0.75"]
+    assert changed.jobs("estimates") == (
+        each("oracle", ("base",), ("0.75", "1.0"), SHARDS)
+        | gathered("oracle", ("base",), ("0.75", "1.0"))
+        | each("assemble", ("0.75",))
+        | each("fresh_draws", ("0.75",), TARGETS)
+        | each("estimate", ("0.75",), ESTIMATORS)
+        | each("validate", (*COVERAGES, "0.75"))
+        | {"estimates"}
+    )
+
+
+def test_a_comment_in_the_scorer_makes_nothing_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/llama/scorer.py", r"VERSION = \d+", r"\g<0>  # a remark"):
+        assert finished.jobs("estimates") == set()
+
+
+def test_the_version_of_the_scorer_makes_what_it_scored_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/llama/scorer.py", r"VERSION = \d+", r"\g<0>0"):
+        assert finished.jobs("estimates") == (
+            each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
+            | each("gather_logprobs", POLICIES)
+            | each("judge", POLICIES, SHARDS)  # this judge reads likelihoods
+            | gathered("judge", POLICIES)
+            | each("fresh_draws", COVERAGES, TARGETS)
+            | ANALYSIS
+        )
+
+
+def joins_of_a_new_policy(name: str) -> set[str]:
+    """Jobs that any policy adds, whatever its context."""
+    return (
+        each("generate", (name,), SHARDS)
+        | each("judge", (name,), SHARDS)
+        | each("oracle", (name,), ("1.0",), SHARDS)
+        | {
+            f"gather responses/{name}",
+            f"gather judge/{name}",
+            f"gather oracle/{name}/coverage_1.0",
+            f"gather_logprobs {name}",
+        }
+        | each("fresh_draws", COVERAGES, (name,))
+        | ANALYSIS
+    )
+
+
+def test_a_policy_in_a_new_context_adds_its_scores(changed):
+    (changed.directory / "third.txt").write_text("A third way.")
+    changed.config["policies"]["third"] = {"like": "base", "system_prompt": "third.txt"}
+    assert changed.jobs("estimates") == joins_of_a_new_policy("third") | each("score", ("smollm2-third",), SHARDS)
+
+
+def test_a_policy_with_the_sampling_of_the_base_adds_no_scores(changed):
+    changed.config["policies"]["twin"] = {"like": "base"}
+    assert changed.jobs("estimates") == joins_of_a_new_policy("twin")
+
+
+def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
+    changed.config["policies"]["warm"] = {"like": "base", "temperature": 1.1}
+    assert changed.jobs("estimates") == (
+        joins_of_a_new_policy("warm")
+        | each("score", ("smollm2-helpful",), SHARDS)
+        | each("gather_logprobs", ("base", "clone", "cool"))
+        | each("judge", ("base",), SHARDS)  # takes its grades from these scores
+        | gathered("judge", ("base",))
+    )
+
+
+def test_a_removed_policy_makes_only_the_joins_stale(changed):
+    del changed.config["policies"]["other"]
+    assert changed.jobs("estimates") == ANALYSIS
+
+
+def test_the_text_of_a_rubric_makes_its_grades_stale(finished):
+    with edited(finished.root / "resources/judges/likelihood.yaml", "temperature: 1.0", "temperature: 0.9"):
+        assert finished.jobs("estimates") == (
+            each("judge", POLICIES, SHARDS)
+            | gathered("judge", POLICIES)
+            | each("fresh_draws", COVERAGES, TARGETS)
+            | ANALYSIS
+        )
+
+
+def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
+    with edited(finished.directory / "other.txt", "other", "very other"):
+        assert finished.jobs("estimates") == (
+            each("generate", ("other",), SHARDS)
+            | each("score", ("smollm2-other",), SHARDS)
+            | each("judge", ("other",), SHARDS)
+            | each("oracle", ("other",), ("1.0",), SHARDS)
+            | {
+                "gather responses/other",
+                "gather judge/other",
+                "gather oracle/other/coverage_1.0",
+                "gather_logprobs other",
+            }
+            | each("fresh_draws", COVERAGES, ("other",))
+            | ANALYSIS
+        )
+
+
+def test_the_code_of_one_estimator_makes_its_estimates_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/estimators/snips.py", r"\Z", "\n# a remark\n"):
+        assert finished.jobs("estimates") == each("estimate", COVERAGES, ("snips",)) | each("validate", COVERAGES) | {
+            "estimates"
+        }
+
+
+def test_a_threshold_makes_the_estimates_stale(changed):
+    changed.config["verdict"] = {"labels_caution": 20}
+    assert changed.jobs("estimates") == ESTIMATES | {"estimates"}
+
+
+def test_a_variant_adds_its_estimates(changed):
+    changed.config["variants"] = {"hajek": {"estimator": "snips", "n_folds": 4}}
+    assert changed.jobs("estimates") == set()
+    assert changed.jobs("results/coverage_0.5/hajek.json") == {"estimate 0.5 hajek"}
+    changed.config["estimators"] = [*ESTIMATORS, "hajek"]
+    assert changed.jobs("estimates") == each("estimate", COVERAGES, ("hajek",)) | each("validate", COVERAGES) | {
+        "estimates"
+    }
+
+
+def test_labels_of_the_targets_are_bought_once_and_taken_over_by_the_truth(changed):
+    changed.config["oracle"] = {"target_labels": 0.25}
+    assert changed.jobs("estimates") == (
+        each("oracle", TARGETS, ("0.25", "1.0"), SHARDS)  # the truth starts from the share below it
+        | gathered("oracle", TARGETS, ("0.25", "1.0"))
+        | each("fresh_draws", COVERAGES, TARGETS)
+        | ANALYSIS
+    )
+
+
+def test_labels_of_the_targets_stand_in_their_fresh_draws(finished, tmp_path):
+    shutil.copytree(finished.directory, tmp_path / "run", symlinks=True)
+    run = Run(tmp_path / "run", copy.deepcopy(finished.config), root=finished.root)
+    run.config["oracle"] = {"target_labels": 0.25}
+    bought = Counter(run.journal_keys("oracle"))
+    run.snakemake("results/coverage_0.5/fresh_draws/other.jsonl", "results/oracle/other/coverage_1.0.jsonl")
+    assert Counter(run.journal_keys("oracle")) == bought
+    draws = schemas.read_jsonl(run.path("coverage_0.5/fresh_draws/other.jsonl"))
+    truth = {row["prompt_id"]: row["score"] for row in schemas.read_jsonl(run.path("oracle/other/coverage_1.0.jsonl"))}
+    labelled = [k for k, row in enumerate(draws) if row["oracle_label"] is not None]
+    assert labelled == [k for k in range(len(draws)) if golden_position(k, 0.25)]
+    assert [draws[k]["oracle_label"] for k in labelled] == [truth[draws[k]["prompt_id"]] for k in labelled]
+    assert 3 <= len(labelled) < len(draws)
+
+
+def test_the_seed_makes_everything_stale_but_the_model(changed):
+    changed.config["seed"] = 2
+    assert changed.jobs("estimates") == everything_of(SHARDS)
+
+
+def test_one_estimate_asks_for_no_more_than_it_needs(changed):
+    changed.directory = changed.directory / "elsewhere"
+    changed.directory.mkdir()
+    for name in ("tiny.gguf", "prompts.jsonl", "other.txt"):
+        (changed.directory / name).symlink_to(changed.directory.parent / name)
+    assert changed.jobs("results/coverage_0.25/calibrated-ips.json") == (
+        {"register_model smollm2"}
+        | each("sample_prompts", SHARDS)
+        | each("generate", ("base",), SHARDS)
+        | each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
+        | each("judge", ("base",), SHARDS)
+        | each("oracle", ("base",), ("0.25",), SHARDS)
+        | {"gather responses/base", "gather judge/base", "gather oracle/base/coverage_0.25"}
+        | each("gather_logprobs", POLICIES)
+        | {"assemble 0.25", "estimate 0.25 calibrated-ips"}
+    )

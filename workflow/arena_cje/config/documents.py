@@ -1,0 +1,95 @@
+"""The configuration's documents, made from its records: the table of keys in config/README.md and the JSON Schema for editors.
+
+    python -m arena_cje.config.documents
+
+writes both in place. A test says when they are out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from arena_cje.config.records import Config, Tuning, Variant
+from arena_cje.diagnostics.thresholds import Thresholds
+
+ROOT = Path(__file__).parents[3]
+README = ROOT / "config" / "README.md"
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+MARK = "<!-- {name}: {edge}, written by python -m arena_cje.config.documents -->\n"
+
+
+def table() -> str:
+    """A Markdown table of all keys: key, default, what it is."""
+    lines = ["| key | default | what it is |", "|---|---|---|"]
+    lines += [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in _keys(Config, "")]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(record: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    inherited = Tuning.model_fields if record is Variant else {}  # keys of `analysis`, which are there already
+    for name, field in record.model_fields.items():
+        if name in inherited:
+            continue
+        nested = next(
+            (part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)), None
+        )
+        if nested is not None:
+            named = "" if typing.get_origin(field.annotation) is not dict else ".NAME"
+            yield from _keys(nested, f"{prefix}{name}{named}.")
+        else:
+            yield f"{prefix}{name}", _default(field.default), field.description or ""
+
+
+def _parts(annotation: object) -> Iterator[object]:
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _parts(part)
+
+
+def _default(value: object) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel) or value in ({}, []):
+        return ""
+    return f"`{json.dumps(value)}`"
+
+
+def schema() -> str:
+    """JSON Schema (2020-12) of the configuration, as YAML."""
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    content["$defs"]["Policy"]["properties"]["like"] = {
+        "type": "string",
+        "description": "start from another policy's block",
+    }
+    content["$defs"]["Policy"].pop("required", None)  # `like` may bring what is required
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def thresholds() -> str:
+    """A Markdown table of the verdicts' thresholds and their defaults."""
+    lines = ["| threshold | default |", "|---|---|"]
+    lines += [f"| `{field.name}` | {field.default:g} |" for field in fields(Thresholds)]
+    return "\n".join(lines) + "\n"
+
+
+def readme() -> str:
+    """config/README.md with its tables as they should be."""
+    text = README.read_text(encoding="utf-8")
+    for name, content in (("keys", table()), ("thresholds", thresholds())):
+        begin, end = MARK.format(name=name, edge="begin"), MARK.format(name=name, edge="end")
+        before, rest = text.split(begin)
+        text = before + begin + content + end + rest.split(end)[1]
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(readme(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")

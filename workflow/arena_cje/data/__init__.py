@@ -1,0 +1,1 @@
+"""Tables: what a column means, the rows of the CJE format, and data sets read into arrays."""

@@ -1,0 +1,1 @@
+"""Estimators run over policies and folds."""

@@ -1,0 +1,1 @@
+"""Policies behind APIs: what is sent to be answered, and to be scored."""

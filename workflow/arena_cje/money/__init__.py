@@ -1,0 +1,1 @@
+"""Prices, what a run will cost, and what it has cost."""

@@ -1,0 +1,1 @@
+"""From data to a result, and from a results file to tables and text."""
