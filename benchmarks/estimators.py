@@ -60,7 +60,7 @@ from arena_cje.results import analyze
 from arena_cje.stages import jobs
 logged, draws, out, estimator = sys.argv[1:]
 result = arena_cje.analyze(logged, draws, estimator)
-analysis.write(result, f"{out}/result.json", f"{out}/result.csv", f"{out}/influence.parquet")
+analyze.write(result, f"{out}/result.json", f"{out}/result.csv", f"{out}/influence.parquet")
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
