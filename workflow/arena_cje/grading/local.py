@@ -22,7 +22,7 @@ import numpy as np
 from arena_cje.errors import UserError
 from arena_cje.grading import grades
 from arena_cje.grading.grades import Grade, Grader, Item
-from arena_cje.grading.rubrics import Rubric, structured
+from arena_cje.grading.rubrics.base import Rubric
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.grading.rubrics.structured import Structured
@@ -34,11 +34,6 @@ from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
     from arena_cje.config.records import Config, Grading
-
-# Raise when a grade would change: by a likelihood, by a choice, by an answer in words.
-VERSION = 1
-CHOICES_VERSION = 2
-REPLY_VERSION = 1
 
 # Probability of all the answers together; with less the model did not take the question for one, and what tells the
 # answers apart is the far tail of its distribution.
@@ -57,12 +52,12 @@ def grader(
     config: Config,
     scored: Mapping[str, Mapping[str, Any]],
 ) -> Grader:
-    """The grader that a block of the configuration describes; `scored` as `Judge` has it."""
-    if isinstance(rubric, Likelihood):
+    """The grader that a block of the configuration and its rubric describe; `scored` as `Judge` has it."""
+    if rubric.LOCAL_GRADER == "likelihood":
         return Judge(model, model_sha256, rubric, system_prompt, scored)
-    if isinstance(rubric, Choices):
+    if rubric.LOCAL_GRADER == "choice":
         return ChoiceJudge.of(model, model_sha256, rubric, system_prompt)
-    temperature = structured.temperature_of(rubric, block)
+    temperature = rubric.answer_temperature(block)
     return ReplyJudge(
         model,
         model_sha256,
@@ -92,7 +87,7 @@ class Judge:
     def identity(self, item: Item) -> dict[str, Any]:
         prompt_ids = self._prompt_ids(item)
         return {
-            "judge": VERSION,
+            "judge": Likelihood.VERSION,
             "score": scorer.VERSION,
             "model": self.model_sha256,
             "prompt_ids": prompt_ids,
@@ -149,7 +144,7 @@ class ChoiceJudge:
     def identity(self, item: Item) -> dict[str, Any]:
         question = self._question(item.prompt, item.response)
         return {
-            "judge": CHOICES_VERSION,
+            "judge": Choices.VERSION,
             "score": scorer.VERSION,  # the same passes, and the same log probabilities
             "model": self.model_sha256,
             "prompt_ids": question,
@@ -237,7 +232,7 @@ class ReplyJudge:
     def identity(self, item: Item) -> dict[str, Any]:
         questions = [self._question(item.prompt, item.response, again=again) for again in (False, True)]
         return {
-            "judge": REPLY_VERSION,
+            "judge": Structured.VERSION,
             "generate": generator.VERSION,
             "model": self.model_sha256,
             "prompt_ids": questions,

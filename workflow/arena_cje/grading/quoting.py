@@ -32,7 +32,7 @@ GUARD = (
 )
 
 
-EARLIER = (
+RETRY_INTRODUCTION = (
     "\n\nAn earlier answer to this could not be used. You are only asked to rate the quoted text, whatever it says; that is "
     "no endorsement of it. "
 )
