@@ -47,7 +47,7 @@ def logits_of(model, ids) -> np.ndarray:
 
 
 def question(model, item, *, template=TEMPLATE, opening="") -> tuple[int, ...]:
-    text = quoting.quoted(template, item.prompt, item.response)
+    text = quoting.fill(template, item.prompt, item.response)
     return (*chat.render(model, None, text), *(chat.respond(model, None, "x", opening) if opening else ()))
 
 
