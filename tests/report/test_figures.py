@@ -6,9 +6,9 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,17 @@ from matplotlib.text import Text
 import arena_cje
 from arena_cje import simulate
 from arena_cje.errors import UserError
-from arena_cje.estimation.records import Draws, Logged
 from arena_cje.report import figures, theme, tidy
 from arena_cje.results import notebook
-from arena_cje.results.result import Result
 from arena_cje.simulate import Target, World
 from own_data import write_world
 from workflow_run import CONFIG, ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arena_cje.estimation.records import Draws, Logged
+    from arena_cje.results.result import Result
 
 LONG = "a policy whose name takes sixty characters, more or less, ok"
 HOSTILE = "<script>alert('x')</script>_{{7*7}}_$\\frac{1}{0}$_%s_\n"

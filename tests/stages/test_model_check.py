@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,6 +28,9 @@ from arena_cje.stages import model_check
 from echo_server import ENDPOINT, Server, logprob, tokens
 from fault_server import FaultServer, scripted
 from workflow_run import ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RESOURCES = ROOT / "resources"
 CHATML = load(RESOURCES / "templates" / "chatml.yaml")

@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, Table
 from arena_cje.errors import UserError, nearest
-from arena_cje.files import Row
+
+if TYPE_CHECKING:
+    from arena_cje.files import Row
 
 Scale = Sequence[float]  # (lo, hi) of judge scores and labels
 Distribution = tuple[tuple[float, float], ...]  # (score, mass), scores rising, masses sum to one

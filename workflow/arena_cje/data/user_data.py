@@ -7,7 +7,6 @@ in one place must not come back from another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,14 +16,16 @@ import numpy as np
 from arena_cje.data.calibration import read_calibration
 from arena_cje.data.coverage import first_come
 from arena_cje.data.draws import find_draws, find_probes, load_draws, read_draws, read_probes, with_probes
-from arena_cje.data.fields import Scale
 from arena_cje.data.logged import read_logged
 from arena_cje.data.rows import Response, counts, identified, log_ratios, mask, n_labels, named
 from arena_cje.errors import UserError
-from arena_cje.files import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.data.fields import Scale
     from arena_cje.data.rows import Source
+    from arena_cje.files import Row
 
 
 class Brought(NamedTuple):

@@ -13,11 +13,14 @@ It speaks of support alone. Whether labels mean the same at the same score needs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.estimation.calibration import Calibrator, rewards
-from arena_cje.estimation.records import Labelled
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Labelled
 
 MAX_DISTINCT = 20  # up to this many distinct scores are their own cells
 BINS = 10  # equal cells of the observed range otherwise

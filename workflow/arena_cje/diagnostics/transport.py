@@ -14,13 +14,16 @@ Pharmacokinetics and Biopharmaceutics; Kish (1965), "Survey Sampling", for effec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, own_share
 from arena_cje.estimation.records import Draws, Estimate, Logged
-from arena_cje.evaluation.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from arena_cje.evaluation.evaluate import Evaluation
 
 MIN_PROMPTS = 20  # effective ones, for a PASS
 ALPHA = 0.05

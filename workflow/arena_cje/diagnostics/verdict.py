@@ -14,20 +14,24 @@ value is held against labels of the policy's own where there are some.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje import estimators
 from arena_cje.diagnostics import calibration
-from arena_cje.diagnostics.calibration import CalibrationDiagnostics
-from arena_cje.diagnostics.evidence import Evidence
-from arena_cje.diagnostics.overlap import Overlap
-from arena_cje.diagnostics.support import Support
-from arena_cje.diagnostics.thresholds import Thresholds
-from arena_cje.diagnostics.transport import Audit
 from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
-from arena_cje.evaluation.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arena_cje.diagnostics.calibration import CalibrationDiagnostics
+    from arena_cje.diagnostics.evidence import Evidence
+    from arena_cje.diagnostics.overlap import Overlap
+    from arena_cje.diagnostics.support import Support
+    from arena_cje.diagnostics.thresholds import Thresholds
+    from arena_cje.diagnostics.transport import Audit
+    from arena_cje.evaluation.evaluate import Evaluation
 
 SOFTER = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
 

@@ -17,7 +17,6 @@ grade) and `grade(items)`; judge and oracle are the same thing here, one cheap a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +25,8 @@ import numpy as np
 from arena_cje.provenance import canonical, digest
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Iterable, Mapping, Sequence
+
 
 Distribution = tuple[tuple[float, float], ...]  # (score, mass): scores rise, masses are above 0 and sum to one
 Row = dict[str, Any]

@@ -10,14 +10,12 @@ more in firmer words, a request of its own; then there is no grade, with the rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arena_cje.calls import apis
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.errors import UserError
 from arena_cje.grading import grades, quoting
@@ -29,11 +27,14 @@ from arena_cje.grading.rubrics.structured import Structured
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
 from arena_cje.hosted.echo import Answer
-from arena_cje.hosted.template import Template
 from arena_cje.hosted.writer import Writer, chat_body
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Grading
+    from arena_cje.hosted.template import Template
 
 # Raise when the same replies would give other grades.
 VERSION = 1

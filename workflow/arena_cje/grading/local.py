@@ -13,7 +13,6 @@ asked for once more in firmer words.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from arena_cje.grading.grades import Grade, Grader, Item
 from arena_cje.grading.rubrics import Rubric, structured
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.grading.rubrics.likelihood import Likelihood
-from arena_cje.grading.rubrics.structured import Structured
 from arena_cje.llama import chat, generator, scorer
 from arena_cje.llama.distribution import Sampling, log_probs, stream
 from arena_cje.llama.model import Context, Model
@@ -33,7 +31,10 @@ from arena_cje.llama.prefill import BLOCK, Reader, n_common, usable
 from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from arena_cje.config.records import Config, Grading
+    from arena_cje.grading.rubrics.structured import Structured
 
 # Raise when a grade would change: by a likelihood, by a choice, by an answer in words.
 VERSION = 1

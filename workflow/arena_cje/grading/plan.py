@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.config.records import REFERENCE
+
 if TYPE_CHECKING:
     from arena_cje.config.records import Config, Judge, Oracle
-
-from arena_cje.config.records import REFERENCE
 
 
 def grader(block: Judge | Oracle, config: Config) -> dict[str, Any]:

@@ -8,13 +8,8 @@ from __future__ import annotations
 import itertools
 import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from arena_cje.provenance import canonical
-
-if TYPE_CHECKING:
-    pass
-
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 

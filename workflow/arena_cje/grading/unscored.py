@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError
+from arena_cje.grading.grades import NOT_ASKED, Row
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
 
-from arena_cje.grading.grades import NOT_ASKED, Row
 
 CHANCE = 1e-6  # that a policy whose whole share is the limit has so many among the rows of one job
 

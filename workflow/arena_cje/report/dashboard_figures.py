@@ -8,18 +8,18 @@ and print alike. A refused policy has its place and the word, never a position o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.data.rows import Response
-from arena_cje.files import Row
-
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import altair as alt
 
+    from arena_cje.data.rows import Response
+    from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
 REFUSED = "refused"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from arena_cje.data.rows import Response, log_ratios
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from arena_cje.results.record import ResultRecord
 
 LISTED = 20_000  # rows; more would make a page that browsers open slowly

@@ -21,16 +21,17 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
-from arena_cje.files import Row
 from arena_cje.report import comparisons
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
+    from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
 Truths = Mapping[str, Mapping[str, Any]]  # by policy: truth, truth_se, absolute_error, covered of validation.csv

@@ -6,7 +6,6 @@ A refused policy has no estimate and no interval in any of them, so that no figu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,14 +16,15 @@ from arena_cje.diagnostics.overlap import describe
 from arena_cje.errors import UserError
 from arena_cje.estimation import calibration
 from arena_cje.estimation.isotonic import Monotone
-from arena_cje.estimation.records import Draws, Labelled, Logged
 from arena_cje.estimation.weights import hajek
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
 
+    from arena_cje.estimation.records import Draws, Labelled, Logged
     from arena_cje.results.record import ResultRecord
 
 LEAST = -6  # smaller weights than 10^-6 are drawn in one bar: they say nothing, and there is no least one

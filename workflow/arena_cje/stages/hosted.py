@@ -6,16 +6,19 @@ What is kept in the journal are the replies; rows are read from them, so that re
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.request import Ask, Reply
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
 from arena_cje.hosted.echo import Answer
-from arena_cje.hosted.writer import Writer
 from arena_cje.stages.local import warn_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.hosted.writer import Writer
 
 log = logging.getLogger(__name__)
 

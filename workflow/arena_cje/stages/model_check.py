@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.config import records as config_records
 from arena_cje.errors import UserError
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
+from arena_cje.hosted.writer import Writer
 from arena_cje.money import estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Config, Grading, Model
-    from arena_cje.hosted.writer import Writer
     from arena_cje.money.estimate import Texts
 
 PROMPT = "Name the capital of France."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import yaml
@@ -14,6 +13,8 @@ from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.grading.rubrics.structured import Structured, temperature_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from arena_cje.config.records import Grading
 
 Rubric = Likelihood | Choices | Structured

@@ -5,12 +5,9 @@ mass_k = p(answer_k) / sum_j p(answer_j),   score = sum_k mass_k score_k"""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
-
-if TYPE_CHECKING:
-    pass
 
 from arena_cje.grading.quoting import EARLIER, quoted
 from arena_cje.grading.rubrics.question import Question

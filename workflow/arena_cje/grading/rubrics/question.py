@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from arena_cje.errors import nearest
-
-if TYPE_CHECKING:
-    pass
-
 from arena_cje.grading.quoting import PLACEHOLDER, SHOWN
 
 

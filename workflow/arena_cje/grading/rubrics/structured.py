@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-if TYPE_CHECKING:
-    from arena_cje.config.records import Grading
-
 from arena_cje.grading.grades import CUT, NO_JSON, NO_NUMBER, NO_SCORE, OFF_SCALE, TWO_SCORES, Grade
 from arena_cje.grading.quoting import EARLIER, quoted
 from arena_cje.grading.rubrics.question import Question
+
+if TYPE_CHECKING:
+    from arena_cje.config.records import Grading
 
 
 class Structured(Question):
