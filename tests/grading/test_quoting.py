@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import tiny_gguf
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Reply
-from arena_cje.grading import grades as grading_grades
 from arena_cje.grading import quoting
 from arena_cje.grading.grades import Item
 from arena_cje.grading.hosted import HostedJudge
@@ -109,7 +108,7 @@ def test_a_mark_that_was_seen_is_of_no_use():
 
 def test_a_mark_is_in_neither_text_even_where_hashes_are_few(monkeypatch):
     """No luck is asked for: with hashes of one byte the texts hold nearly all of them."""
-    monkeypatch.setattr(grading_grades, "blake2b", lambda content, digest_size: blake2b(content, digest_size=1))
+    monkeypatch.setattr(quoting, "blake2b", lambda content, digest_size: blake2b(content, digest_size=1))
     for left_out in range(8):
         text = " ".join(f"{byte:02X}" for byte in range(256) if byte != 31 * left_out)
         assert quoting.mark_of(text, "and another") == f"{31 * left_out:02x}"
