@@ -54,7 +54,10 @@ def frames(logged: Logged, draws: dict[str, Draws]) -> tuple[pl.DataFrame, dict[
     rows = []
     for i, prompt_id in enumerate(logged.prompt_id.tolist()):
         ratio, label = logged.log_ratio[i].tolist(), float(logged.oracle_label[i])
-        scored = {policy: -900.0 + value for policy, value in zip(logged.policies, ratio, strict=True)}
+        scored = {
+            policy: None if np.isnan(value) else -900.0 + value
+            for policy, value in zip(logged.policies, ratio, strict=True)
+        }
         rows.append(
             {"prompt_id": prompt_id, "prompt": "p", "response": f"r{i}", "base_policy_logprob": -900.0}
             | {"target_policy_logprobs": scored, "judge_score": float(logged.judge_score[i])}
@@ -435,6 +438,23 @@ def test_the_status_of_weights_does_not_depend_on_what_an_estimator_makes_of_the
     for name in ("direct", "dr-cpo"):
         found = arena_cje.analyze(rows, drawn, name).diagnose_weights()
         assert [status.status for status in found.values()] == ["GOOD", "GOOD", "CRITICAL"]
+
+
+@pytest.mark.parametrize("name", ["snips", "dr-cpo", "direct"])
+def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name):
+    """A missing fresh draw leaves a row out of an estimate, and not out of the weights."""
+    log_ratio = plain.logged.log_ratio.copy()
+    log_ratio[:7, 0] = np.nan
+    rows, drawn = frames(replace(plain.logged, log_ratio=log_ratio), plain.draws)
+    lacking = pl.col("prompt_id") == plain.logged.prompt_id[9]
+    drawn["clone"] = drawn["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
+    result = arena_cje.analyze(rows, drawn, name)
+    found = result.diagnose_weights()
+    assert found["better"].issues == ("7 rows left out",) and found["better"].n == 393
+    assert found["better"].status == "GOOD"
+    assert found["better"].reasons == ("7 of 400 rows have no log ratio, so they have no weight",)
+    assert found["clone"].issues == found["clone"].reasons == ()
+    assert "| GOOD     | 7 rows left out" in notebook.weight_table(result)
 
 
 def test_status_follows_moved_thresholds(plain):
