@@ -81,6 +81,14 @@ def test_why_a_model_does_not_answer(fault, says, monkeypatch):
     assert server.keys[KEY] == server.sent.total() == 1
 
 
+def test_a_model_that_thinks_longer_than_one_token_answers():
+    """Some servers call it an error that the answer did not begin; the model is there all the same."""
+    with FaultServer(faults=scripted("unfinished")) as server:
+        (one,) = found(configuration(server.url))
+    assert one.ok and one.said.startswith("version not told, ")
+    assert server.sent.total() == 1
+
+
 def test_a_missing_key_is_named_by_its_variable_and_nothing_is_sent(monkeypatch):
     monkeypatch.delenv("ARENA_TEST_KEY", raising=False)
     with FaultServer() as server:

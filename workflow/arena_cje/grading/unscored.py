@@ -19,6 +19,7 @@ CHANCE = 1e-6  # that a policy whose whole share is the limit has so many among 
 def check_unscored(rows: Sequence[Row], limit: float, who: str, where: str) -> None:
     """Raise a `UserError` where more than a share `limit` of the rows (`schemas.GRADES`) have an answer that was of no use.
 
+    The rows are those of a grader that reads answers; of an ensemble, those of its members.
     who: the grader's key in the config (`judge`, `judges.NAME`, `oracle`). where: where the replies can be looked at.
     """
     unused = _unused(rows)
@@ -49,8 +50,7 @@ def _divergence(share: float, limit: float) -> float:
 
 def _unused(rows: Sequence[Row]) -> list[str]:
     """Reasons of the rows whose answers could not be used."""
-    reasons = (str(row["reason"]) for row in rows if row["score"] is None)
-    return [reason for reason in reasons if not reason.endswith(NOT_ASKED)]  # an ensemble's begins with a member's name
+    return [row["reason"] for row in rows if row["score"] is None and row["reason"] not in NOT_ASKED]
 
 
 def _unscored_sentence(unused: Sequence[str], n_rows: int, limit: float, who: str, where: str) -> str:

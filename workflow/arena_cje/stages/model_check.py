@@ -47,8 +47,6 @@ ADVICE = "; set `completions: false` for this provider (its policies then take p
 PATIENCE = 60.0  # seconds for one answer, and between the attempts together
 ATTEMPTS = 3
 SIDE_BY_SIDE = 8
-# A reasoning model with so few tokens has not finished thinking, and some servers call that an error.
-THINKING = "model output limit was reached"
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,7 @@ async def _asked(where: Endpoint, requests: Sequence[Request]) -> list[Reply]:
 
 
 async def _patiently(client: Any, request: Request) -> Reply:
-    from arena_cje.calls.errors import Passing
+    from arena_cje.calls.errors import OutputLimit, Passing
 
     for attempt in range(ATTEMPTS):
         try:
@@ -242,10 +240,8 @@ async def _patiently(client: Any, request: Request) -> Reply:
                 where = client.endpoint.base_url or f"the address of {client.endpoint.api}"
                 raise UserError(f"no answer from {where}: {error}") from None
             await asyncio.sleep(wait)
-        except UserError as error:
-            if THINKING in str(error):
-                return Reply(finish_reason="length")
-            raise
+        except OutputLimit:
+            return Reply(finish_reason="length")  # a reasoning model answers, and has not finished with so few tokens
     raise AssertionError("unreachable")
 
 
