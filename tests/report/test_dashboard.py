@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from arena_cje.data.logged import load_logged
 from arena_cje.errors import UserError
 from arena_cje.estimation.weights import hajek
-from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items
+from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items, tidy
 from arena_cje.results.result import Result
 from dashboard_study import HOSTILE, Study, large_page, payload, study
 from workflow_run import Run
@@ -89,6 +90,14 @@ def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
         of_refused = [row for row in figure(page, name)["rows"]["levels"] if row["policy"] == "unhelpful"]
         assert of_refused
         assert all(row["value"] is row["low"] is row["high"] is None for row in of_refused if row["refused"])
+
+
+def test_the_groups_of_like_score_are_those_of_the_figure(page, result, small):
+    logged, _ = load_logged(small.folder / "logged.jsonl")
+    shown = [tuple(row.values()) for row in figure(page, "calibration")["rows"]["groups"]]
+    drawn = tidy.calibration_of(result, logged).bins[["score", "label", "low", "high", "n"]].to_numpy()
+    assert len(shown) == 10
+    np.testing.assert_allclose(shown, drawn, rtol=5e-4)
 
 
 def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, result, small):

@@ -322,17 +322,6 @@ def test_data_of_another_coverage_are_refused(plain):
         figures.calibration_curve(plain.results[0], replace(plain.logged, oracle_label=fewer))
 
 
-def test_like_scores_are_one_bin_and_binary_labels_have_wilson_intervals():
-    score, label = np.repeat([0.2, 0.9], [30, 10]), np.repeat([0.0, 1.0], [30, 10])
-    bins = tidy.reliability(score, label)
-    assert bins["score"].tolist() == pytest.approx([0.2, 0.9]) and bins["n"].tolist() == [30, 10]
-    # Wilson's interval of 0 of 30 is [0, z^2 / (30 + z^2)].
-    assert bins["high"][0] == pytest.approx(1.959964**2 / (30 + 1.959964**2), abs=1e-6)
-    assert bins["low"][0] == pytest.approx(0, abs=1e-12)
-    mixed = tidy.reliability(np.zeros(4), np.array([0.1, 0.2, 0.3, 0.4]))
-    assert mixed["high"].item() - 0.25 == pytest.approx(3.182446 * np.std([0.1, 0.2, 0.3, 0.4], ddof=1) / 2, abs=1e-6)
-
-
 def test_scores_with_hardly_a_label_are_sparse():
     score = np.linspace(0, 1, 101)
     labelled = np.concatenate([np.linspace(0.01, 0.38, 40), [0.95, 0.96, 0.97]])
