@@ -40,7 +40,7 @@ def judge(
     evaluation: Evaluation, logged: Logged, evidence: Mapping[str, Evidence], thresholds: Thresholds
 ) -> dict[str, Verdict]:
     """Verdicts of the base policy and of every target policy, in declared order."""
-    shared = calibration_reasons(calibration.diagnose(evaluation.calibration), thresholds)
+    shared = calibration_reasons(calibration.diagnose(evaluation.calibration, thresholds), thresholds)
     shared += bootstrap_reasons(evaluation, thresholds)
     base = Verdict(support_reasons(evidence[logged.base_policy].support, thresholds) + shared)
     targets = {

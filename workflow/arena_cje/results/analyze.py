@@ -47,6 +47,7 @@ class _Analysis:
     evaluation: Evaluation
     evidence: dict[str, Evidence]  # the base policy first, here and below
     verdicts: dict[str, Verdict]
+    thresholds: Thresholds
     alpha: float
 
     @property
@@ -128,7 +129,7 @@ def analyze(
     verdicts = judged(evaluation, rows, evidence, limits)
     for policy, reasons in (cautions or {}).items():
         verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
-    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, alpha)
+    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, limits, alpha)
     document = _document(analysis) | {"provenance": dict(provenance or {})}
     document["metadata"] |= {"variant": variant or estimator} | labels
     document["metadata"] |= {"data": counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
@@ -203,7 +204,7 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
         "differences_to_base": _differences(analysis, refused),
         "best_policy": _best(shown, numbers, refused),
         "se_components": {policy: _components(estimate) for policy, estimate in analysis.estimates.items()},
-        "calibration": _calibration(evaluation),
+        "calibration": _calibration(evaluation, analysis.thresholds),
         "n_used": {policy: estimate.n_used for policy, estimate in analysis.estimates.items()},
         "metadata": {
             "target_policies": list(logged.policies),
@@ -259,13 +260,13 @@ def _components(estimate: Estimate) -> dict[str, Any]:
     } | ({"bootstrap_deviations": (estimate.replicates - estimate.value).tolist()} if len(estimate.replicates) else {})
 
 
-def _calibration(evaluation: Evaluation) -> dict[str, Any]:
+def _calibration(evaluation: Evaluation, thresholds: Thresholds) -> dict[str, Any]:
     """Figures of the calibrator, and the curve itself: reward by judge score, linear between the knots.
 
     A calibrator that sees covariates is drawn at their median over the labelled responses.
     """
     fitted = evaluation.calibration
-    found = dataclasses.asdict(diagnose_calibration(fitted)) | {"choice": dict(fitted.choice)}
+    found = dataclasses.asdict(diagnose_calibration(fitted, thresholds)) | {"choice": dict(fitted.choice)}
     found["reasons"] = [reason["code"] for reason in found["reasons"]]
     if isinstance(fitted.full, Monotone):
         return found | {"knots": fitted.full.knots.tolist(), "values": fitted.full.values.tolist()}
