@@ -20,7 +20,7 @@ from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.errors import UserError
 from arena_cje.grading import grades, quoting
 from arena_cje.grading.grades import Grade, Item
-from arena_cje.grading.rubrics import Rubric, structured
+from arena_cje.grading.rubrics import Rubric, likelihood, structured
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.grading.rubrics.structured import Structured
@@ -183,7 +183,7 @@ def _answer(item: Item) -> Answer:
 def _likely(scored: echo.Scored) -> Grade:
     if scored.status != "ok":
         return Grade(None, UNSCORED[scored.status])
-    return Grade(float(np.exp(np.mean(scored.token_logprobs))))
+    return Grade(likelihood.score(scored.token_logprobs))
 
 
 def of(

@@ -21,7 +21,7 @@ import numpy as np
 from arena_cje.errors import UserError
 from arena_cje.grading import grades
 from arena_cje.grading.grades import Grade, Grader, Item
-from arena_cje.grading.rubrics import Rubric, structured
+from arena_cje.grading.rubrics import Rubric, likelihood, structured
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.llama import chat, generator, scorer
@@ -124,7 +124,7 @@ def _grade(status: str, token_logprobs: Sequence[float], n_read: int = 0) -> Gra
     if status in UNSCORED:
         return Grade(None, UNSCORED[status])
     n_scored = len(token_logprobs) if n_read else 0
-    return Grade(float(np.exp(np.mean(token_logprobs))), prompt_tokens=n_read, response_tokens=n_scored)
+    return Grade(likelihood.score(token_logprobs), prompt_tokens=n_read, response_tokens=n_scored)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ What is kept in the journal are the replies; rows are read from them, so that re
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,6 @@ def _score(scored: echo.Scored) -> Row:
     values = list(scored.token_logprobs)
     return asdict(scored) | {
         "token_logprobs": values,
-        "logprob": sum(values) if scored.status == "ok" else None,
+        "logprob": math.fsum(values) if scored.status == "ok" else None,
         "n_tokens": len(values),
     }

@@ -13,6 +13,7 @@ they disagree, others at temperature 1, since some servers tell probabilities of
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -179,7 +180,7 @@ def _apart(drawn: Sequence[float], scored: Sequence[float]) -> float:
     """Largest distance of two log probabilities of a token, in nats; of their sums where the tokens are others."""
     if len(drawn) == len(scored):
         return max(abs(one - other) for one, other in zip(drawn, scored, strict=True))
-    return abs(sum(drawn) - sum(scored)) / len(drawn)
+    return abs(math.fsum(drawn) - math.fsum(scored)) / len(drawn)
 
 
 def _told(values: Sequence[float]) -> str:

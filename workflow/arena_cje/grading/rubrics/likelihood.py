@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Likelihood(BaseModel):
@@ -19,3 +23,8 @@ class Likelihood(BaseModel):
     system_prompt: str = Field(description="a file of resources/policies/ or a path")
     temperature: float = Field(1.0, gt=0)
     description: str | None = None
+
+
+def score(token_logprobs: Sequence[float]) -> float:
+    """exp of the mean log probability of a response's tokens (t,), nats."""
+    return math.exp(math.fsum(token_logprobs) / len(token_logprobs))
