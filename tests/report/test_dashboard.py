@@ -176,7 +176,7 @@ def test_without_influence_values_the_page_says_so(small, result):
     bare = Result(result.document)
     page = dashboard.render([bare], **small.given)
     assert "influence values" in " ".join(Read(page).text)
-    assert set(payload(page)["items"]["share"]) == {0}
+    assert set(payload(page)["items"]["share"]) == {None}
     assert payload(page)["items"]["move"][0][0] is None
 
 
@@ -257,6 +257,11 @@ def test_the_most_influential_row_comes_first_and_every_row_once(page, result):
     assert held["id"][0] == result.prompt_id[np.argmax(share)]
     assert held["share"][0] == pytest.approx(share.max(), rel=1e-3)
     assert sorted(held["id"]) == sorted(result.prompt_id.tolist())
+
+
+def test_a_row_has_a_share_where_it_has_an_influence():
+    influence = np.array([[3.0, np.nan], [-4.0, 0.0], [np.nan, np.nan]])
+    np.testing.assert_array_equal(dashboard_items.shares(influence), [9 / 25, 16 / 25, np.nan])
 
 
 def test_what_cannot_be_said_or_was_not_scored_stays_apart():

@@ -74,10 +74,14 @@ def _log_mean(ratio: np.ndarray) -> float:
 
 
 def shares(influence: np.ndarray) -> np.ndarray:
-    """How much of its policy's sampling variance a row makes, by the policy where it makes most; (n,) from (n, p)."""
+    """How much of its policy's sampling variance a row makes, by the policy where it makes most; (n,) from (n, p).
+
+    NaN where no influence of the row is known.
+    """
     squared = np.nan_to_num(influence) ** 2
     total = squared.sum(axis=0)
-    return np.divide(squared, total, out=np.zeros_like(squared), where=total > 0).max(axis=1, initial=0.0)
+    share = np.divide(squared, total, out=np.zeros_like(squared), where=total > 0).max(axis=1, initial=0.0)
+    return np.where(np.isnan(influence).all(axis=1), np.nan, share)
 
 
 def turns(share: np.ndarray) -> np.ndarray:
