@@ -16,6 +16,7 @@ import orjson
 from arena_cje import estimators
 from arena_cje.data.coverage import first_come
 from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
+from arena_cje.data.reading import Reading
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, moved
@@ -113,14 +114,14 @@ def analyze(
         inference=inference,
         n_bootstrap=n_bootstrap,
     )
-    read = {"covariates": options.covariates, "scale": scale, "judge": judge}
-    rows, counts = load_logged(logged, base_policy=base_policy, **read)
-    rows, draws, drawn = _with_draws(rows, fresh_draws, probes, read)
+    reading = Reading(options.covariates, scale, judge)
+    rows, counts = load_logged(logged, base_policy=base_policy, reading=reading)
+    rows, draws, drawn = _with_draws(rows, fresh_draws, probes, reading)
     rows, labels = _with_coverage(rows, seed, oracle_coverage)
     beside = None
     if calibration_data is not None:
         beside, counts["calibration_data"] = load_calibration(
-            calibration_data, logged=logged, base_policy=base_policy, **read
+            calibration_data, logged=logged, base_policy=base_policy, reading=reading
         )
     evaluation = evaluate(estimator, rows, draws, options, beside)
     evidence = gather(evaluation, rows, draws, limits)
@@ -147,7 +148,7 @@ def _with_draws(
     logged: Logged,
     fresh_draws: str | Path | Mapping[str, Source] | None,
     probes: str | Path | Mapping[str, Source] | None,
-    read: Mapping[str, Any],
+    reading: Reading,
 ) -> tuple[Logged, dict[str, Draws], dict[str, Any]]:
     """Fresh draws aligned with the logged rows; they name the targets where the logged data scores none."""
     sources = find_draws(fresh_draws, logged.base_policy, logged.policies) if fresh_draws is not None else {}
@@ -162,7 +163,7 @@ def _with_draws(
         unscored = np.full((len(logged.prompt_id), len(sources)), np.nan)
         logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=unscored, token_logprob=None)
     loaded = {
-        policy: load_draws(source, policy, logged.prompt_id, probes=probed.get(policy), **read)
+        policy: load_draws(source, policy, logged.prompt_id, probes=probed.get(policy), reading=reading)
         for policy, source in sources.items()
     }
     return logged, {p: draws for p, (draws, _) in loaded.items()}, {p: counts for p, (_, counts) in loaded.items()}
