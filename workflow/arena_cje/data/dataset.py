@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from arena_cje.data.calibration import load_calibration
 from arena_cje.data.draws import find_draws, find_probes, load_draws
-from arena_cje.data.fields import Scale, scaled
 from arena_cje.data.logged import load_logged
+from arena_cje.data.reading import Reading
 from arena_cje.data.rows import OUTSIDE_SUPPORT
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED
 
@@ -30,19 +30,19 @@ __all__ = [
 ]
 
 
-def write_logged(path: str | Path, rows: Iterable[Row], scale: Scale | None = None) -> None:
+def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
     """Logged rows as CJE JSONL; a target log probability of -inf is written in its agreed form."""
-    scaled(LOGGED, scale).write(path, [_without_infinity(row) for row in rows])
+    reading.bounded(LOGGED).write(path, [_without_infinity(row) for row in rows])
 
 
-def write_draws(path: str | Path, rows: Iterable[Row], scale: Scale | None = None) -> None:
+def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
     """Fresh draws as CJE JSONL."""
-    scaled(DRAWS, scale).write(path, rows)
+    reading.bounded(DRAWS).write(path, rows)
 
 
-def write_calibration(path: str | Path, rows: Iterable[Row], scale: Scale | None = None) -> None:
+def write_calibration(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
     """Calibration data as CJE JSONL."""
-    scaled(CALIBRATION, scale).write(path, rows)
+    reading.bounded(CALIBRATION).write(path, rows)
 
 
 def _without_infinity(row: Row) -> Row:

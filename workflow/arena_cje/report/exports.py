@@ -44,15 +44,15 @@ def analysed(dataset: str | Path, result: ResultRecord) -> list[Row]:
     """The logged rows, wherever the file keeps id, score and label: these at the top level, on the scale of the data."""
     from arena_cje.data.logged import read_logged
 
-    scale = result.reading["scale"]
-    responses, _, _ = read_logged(dataset, result.base_policy, **result.reading)
+    reading = result.reading
+    responses, _, _ = read_logged(dataset, result.base_policy, reading=reading)
     return [
         response.row
         | {
             "prompt_id": response.prompt_id,
             "draw_idx": response.draw_idx,
-            "judge_score": _on_scale(response.judge_score, scale),
-            "oracle_label": _on_scale(response.oracle_label, scale),
+            "judge_score": reading.data_score(response.judge_score),
+            "oracle_label": reading.data_label(response.oracle_label),
         }
         for response in responses
     ]
@@ -73,10 +73,6 @@ def without(logged: Sequence[Row], policies: Collection[str], base_policy: str) 
     ]
 
 
-def _on_scale(value: float | None, scale: tuple[float, float] | None) -> float | None:
-    return value if value is None or scale is None else scale[0] + (scale[1] - scale[0]) * value
-
-
 def rewards(
     dataset: str | Path, result: ResultRecord, calibration_data: str | Path | None = None
 ) -> list[float | None]:
@@ -91,12 +87,12 @@ def rewards(
     scored = [row["judge_score"] is not None for row in analysed(dataset, result)]
     if result.options.rewards == "judge":
         return [None] * len(scored)
-    read = {"base_policy": result.base_policy, **result.reading}
+    read = {"base_policy": result.base_policy, "reading": result.reading}
     logged, _ = load_logged(dataset, **read)
     beside = load_calibration(calibration_data, logged=dataset, **read)[0] if calibration_data else None
     fitted = calibration.fit(logged, result.options, beside)
     values = iter(calibration.rewards(fitted.full, logged.judged).tolist())
-    return [_on_scale(next(values), result.reading["scale"]) if has else None for has in scored]
+    return [result.reading.data_label(next(values)) if has else None for has in scored]
 
 
 def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> list[Row]:

@@ -284,4 +284,4 @@ def read_logged(result: ResultRecord, logged: Source | Logged) -> Logged:
 
     if isinstance(logged, Logged):
         return logged
-    return load_logged(logged, base_policy=result.base_policy, policies=result.policies, **result.reading)[0]
+    return load_logged(logged, base_policy=result.base_policy, policies=result.policies, reading=result.reading)[0]
