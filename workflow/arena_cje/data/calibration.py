@@ -41,10 +41,15 @@ def load_calibration(
     """The calibration data as arrays, and how many rows were read and dropped, and why; `logged` is what they stand beside."""
     responses, base, _ = read_logged(logged, base_policy, reading=reading.without_covariates())
     kept, summary = read_calibration(source, responses, base, reading=reading)
+    return calibration_arrays(kept, reading), summary
+
+
+def calibration_arrays(kept: Sequence[Response], reading: Reading) -> Labelled:
+    """Rows of `read_calibration` as arrays."""
     found = arrays(kept, (len(kept),), len(reading.covariates))
     label = found.pop("oracle_label")
     judged = Judged.of(found["judge_score"], found["covariates"], found["judge_points"], found["judge_mass"])
-    return Labelled(np.array([response.prompt_id for response in kept]), judged, label), summary
+    return Labelled(np.array([response.prompt_id for response in kept]), judged, label)
 
 
 def read_calibration(

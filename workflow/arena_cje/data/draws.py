@@ -38,22 +38,30 @@ def load_draws(
     responses = read_draws(source, policy, reading=reading)
     found = read_probes(probes, policy, reading=reading) if probes is not None else []
     responses = with_probes(responses, found, named(source))
-    of_prompt: dict[str, list[Response]] = {}
-    for response in responses:
-        of_prompt.setdefault(response.prompt_id, []).append(response)
-    missing = [name for name in dict.fromkeys(prompt_ids) if name not in of_prompt]
-    if missing:
-        raise UserError(
-            f"{named(source)}: {policy!r} has no fresh draw for {len(missing)} of the logged prompts, "
-            f"first {missing[0]!r}; draw and judge a response to each, or take these prompts out of the logged data"
-        )
-    width = max(len(of_prompt[name]) for name in prompt_ids)
-    grid = [draw for name in prompt_ids for draw in _padded(of_prompt[name], width)]
+    drawn = of_prompts(responses, policy, prompt_ids, named(source))
+    width = max(map(len, drawn))
+    grid = [draw for draws in drawn for draw in _padded(draws, width)]
     wanted = set(prompt_ids)
     summary = counts(responses, [response for response in responses if response.judge_score is not None])
     summary["not_logged"] = sum(response.prompt_id not in wanted for response in responses)
     summary |= {"n_probes": len(found)} if probes is not None else {}
     return Draws(policy, **arrays(grid, (len(prompt_ids), width), len(reading.covariates))), summary
+
+
+def of_prompts(
+    responses: Sequence[Response], policy: str, prompt_ids: Sequence[str], where: str
+) -> list[list[Response]]:
+    """The fresh draws of a policy to each prompt; a prompt without a line of its own is refused."""
+    of_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        of_prompt.setdefault(response.prompt_id, []).append(response)
+    missing = [str(name) for name in dict.fromkeys(prompt_ids) if name not in of_prompt]
+    if missing:
+        raise UserError(
+            f"{where}: {policy!r} has no fresh draw for {len(missing)} of the logged prompts, "
+            f"first {missing[0]!r}; draw and judge a response to each, or take these prompts out of the logged data"
+        )
+    return [of_prompt[name] for name in prompt_ids]
 
 
 def read_draws(source: Source, policy: str, *, reading: Reading = Reading()) -> list[Response]:

@@ -53,13 +53,19 @@ def load_logged(
     reading: Reading = Reading(),
 ) -> tuple[Logged, dict[str, Any]]:
     """The logged rows that have a judge score, as arrays, and how many were read and dropped, and why."""
-    responses, base, declared = read_logged(source, base_policy, policies, reading=reading)
+    return logged_arrays(*read_logged(source, base_policy, policies, reading=reading), named(source), reading)
+
+
+def logged_arrays(
+    responses: Sequence[Response], base: str, declared: tuple[str, ...], where: str, reading: Reading
+) -> tuple[Logged, dict[str, Any]]:
+    """The same of rows that were read already, with their covariates; `where` begins the sentence that refuses them."""
     ratios = [log_ratios(response, declared) for response in responses]
     scored = [k for k, response in enumerate(responses) if response.judge_score is not None]
     kept = [responses[k] for k in scored]
     if not kept:
         raise UserError(
-            f"{named(source)}: none of {len(responses)} rows has a {reading.score_field}{_nearest(reading, responses)}"
+            f"{where}: none of {len(responses)} rows has a {reading.score_field}{_nearest(reading, responses)}"
         )
     logged = Logged(
         base,

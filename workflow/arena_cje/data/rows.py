@@ -60,10 +60,7 @@ def read_responses(table: Table, source: Source, *, reading: Reading = Reading()
 
 
 def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
-    """The rows of a source, checked one by one; one without a draw_idx speaks of the first draw.
-
-    A row whose covariates lack a judge's score counts as one without.
-    """
+    """The rows of a source, checked one by one; one without a draw_idx speaks of the first draw."""
     if isinstance(source, str | Path):
         placed = read_placed(source)
     else:
@@ -75,12 +72,23 @@ def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) ->
         index = stored(row, "draw_idx", where, table)
         score, distribution = judge_of(row, where, table, reading)
         label = reading.unit_label(stored(row, "oracle_label", where, table))
-        numbers = covariates_of(row, reading.covariates, where) if score is not None else ()
-        if numbers is None:
-            score, distribution, numbers = None, None, ()
-        told = index is not None
-        rows.append(Response(where, row, prompt_id, index or 0, score, label, distribution, numbers, told))
-    return rows
+        numbered = index is not None
+        rows.append(Response(where, row, prompt_id, index or 0, score, label, distribution, (), numbered))
+    return with_covariates(rows, reading.covariates)
+
+
+def with_covariates(responses: Sequence[Response], names: Sequence[str]) -> list[Response]:
+    """The responses with covariates of their rows; one whose covariates lack a judge's score has no score then."""
+    return [_with_covariates(response, names) for response in responses] if names else list(responses)
+
+
+def _with_covariates(response: Response, names: Sequence[str]) -> Response:
+    if response.judge_score is None:
+        return response
+    numbers = covariates_of(response.row, names, response.where)
+    if numbers is None:
+        return replace(response, judge_score=None, distribution=None)
+    return replace(response, covariates=numbers)
 
 
 def refuse_twice(response: Response, seen: dict[tuple[str, int], str]) -> None:

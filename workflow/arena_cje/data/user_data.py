@@ -15,7 +15,7 @@ import numpy as np
 
 from arena_cje.data.calibration import read_calibration
 from arena_cje.data.coverage import first_come
-from arena_cje.data.draws import find_draws, find_probes, load_draws, read_draws, read_probes, with_probes
+from arena_cje.data.draws import find_draws, find_probes, of_prompts, read_draws, read_probes, with_probes
 from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, counts, identified, log_ratios, mask, n_labels, named
@@ -83,10 +83,12 @@ def bring(
             fresh[name] = mask([identified(draw) for draw in draws], keep)
             drawn[name] = _drawn(draws, sum(keep), 0)
         else:
-            prompts = [response.prompt_id for response in scored]
-            # Refuses what cannot be analysed.
-            load_draws(source, name, prompts, reading=reading, probes=probed.get(name))
-            fresh[name], drawn[name] = _target(source, name, probed.get(name), seed, target_labels, reading)
+            draws = read_draws(source, name, reading=reading)
+            of_prompts(
+                draws, name, [response.prompt_id for response in scored], named(source)
+            )  # refuses a missing draw
+            found = read_probes(probed[name], name, reading=reading) if name in probed else []
+            fresh[name], drawn[name] = _target(draws, found, named(source), seed, target_labels)
     summary = counts(responses, scored) | {
         "base_policy": base,
         "target_policies": list(policies or targets),
@@ -105,17 +107,15 @@ def bring(
 
 
 def _target(
-    source: Source, policy: str, probes: Source | None, seed: int, share: float | None, reading: Reading
+    draws: Sequence[Response], probes: Sequence[Response], where: str, seed: int, share: float | None
 ) -> tuple[list[Row], dict[str, int]]:
-    """Draws of a target with labels on a share of them (all that exist, unless told) and wherever they were probed."""
-    draws = read_draws(source, policy, reading=reading)
-    found = read_probes(probes, policy, reading=reading) if probes is not None else []
+    """Draws of a target with labels on a share of them (all that exist, for None) and wherever they were probed."""
     labelled = _labelled(draws)
     keep = labelled if share is None else first_come([draw.prompt_id for draw in draws], seed, share, labelled).mask
-    probed = {(probe.prompt_id, probe.draw_idx) for probe in found}
+    probed = {(probe.prompt_id, probe.draw_idx) for probe in probes}
     keep = [kept or (draw.prompt_id, draw.draw_idx) in probed for draw, kept in zip(draws, keep, strict=True)]
-    rows = [identified(draw) for draw in with_probes(draws, found, named(source))]
-    return mask(rows, keep), _drawn(draws, sum(keep), len(found))
+    rows = [identified(draw) for draw in with_probes(draws, probes, where)]
+    return mask(rows, keep), _drawn(draws, sum(keep), len(probes))
 
 
 def _drawn(draws: Sequence[Response], kept: int, probes: int) -> dict[str, int]:

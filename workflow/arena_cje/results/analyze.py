@@ -14,7 +14,7 @@ import orjson
 
 from arena_cje import estimators
 from arena_cje.data.coverage import first_come
-from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
+from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
 from arena_cje.data.reading import Reading
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
@@ -108,15 +108,10 @@ def analyze(
     _check_options(options)
     settings = Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options)
     reading = Reading(settings.covariates, scale, judge)
-    rows, counts = load_logged(logged, base_policy=base_policy, reading=reading)
-    rows, draws, drawn = _with_draws(rows, fresh_draws, probes, reading)
+    dataset = load_dataset(logged, calibration_data, base_policy=base_policy, reading=reading)
+    rows, draws, drawn = _with_draws(dataset.logged, fresh_draws, probes, reading)
     rows, labels = _with_coverage(rows, seed, oracle_coverage)
-    beside = None
-    if calibration_data is not None:
-        beside, counts["calibration_data"] = load_calibration(
-            calibration_data, logged=logged, base_policy=base_policy, reading=reading
-        )
-    evaluation = evaluate(estimator, rows, draws, settings, beside)
+    evaluation = evaluate(estimator, rows, draws, settings, dataset.calibration)
     evidence = gather(evaluation, rows, draws, limits)
     verdicts = judged(evaluation, rows, evidence, limits)
     for policy, reasons in (cautions or {}).items():
@@ -124,7 +119,7 @@ def analyze(
     analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, limits, alpha)
     document = _document(analysis) | {"provenance": dict(provenance or {})}
     document["metadata"] |= {"variant": variant or estimator} | labels
-    document["metadata"] |= {"data": counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
+    document["metadata"] |= {"data": dataset.counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
     document["metadata"] |= {"options": dataclasses.asdict(settings), "thresholds": dataclasses.asdict(limits)}
     # Through its own text, so that what is returned is what a reader of the file gets.
     written = orjson.loads(json_text(_plain(document)))
