@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from arena_cje.calls import apis, errors
 from arena_cje.calls.client import MARKUP, Client, estimated, read, usage
-from arena_cje.calls.errors import Passing, Unreadable, of_status, redacted, seconds_to_wait, shortened
+from arena_cje.calls.errors import OutputLimit, Passing, Unreadable, of_status, redacted, seconds_to_wait, shortened
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.limits import SUCCESSES, Crew, Pace
 from arena_cje.calls.request import Reply, Request, Usage
@@ -28,7 +28,7 @@ from arena_cje.errors import UserError
 from arena_cje.stages import jobs
 from calls_job import KEY, snakemake
 from calls_process import chat, endpoint, usd
-from fault_server import FaultServer, scripted
+from fault_server import UNFINISHED, FaultServer, scripted
 from workflow_run import ROOT
 
 BOTH = pytest.mark.parametrize("api", ["openai", "fireworks"])
@@ -383,6 +383,7 @@ def test_what_a_provider_declines_is_a_reply(fault, error):
         (409, "", None, {}, Passing),
         (529, "overloaded_error", None, {}, Passing),
         (405, "", None, {}, UserError),
+        (400, UNFINISHED, "invalid_request_error", {}, OutputLimit),
     ],
 )
 def test_statuses_mean_what_providers_mean_by_them(status, message, code, headers, meaning):

@@ -17,6 +17,7 @@ from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.grading import grades as grading_grades
 from arena_cje.grading import hosted as grading_hosted
+from arena_cje.grading import local as grading_local
 from arena_cje.grading import rubrics
 from arena_cje.grading.grades import Item
 from arena_cje.grading.rubrics.likelihood import Likelihood
@@ -259,6 +260,23 @@ def test_scores_are_rows_for_every_sampling_with_the_same_numbers():
     assert [row["status"] for row in scores] == ["ok", "ok", "empty", "empty"]
     assert scores[0]["logprob"] == scores[1]["logprob"] == pytest.approx(expected(Answer("Say it.", "yes", True)))
     schemas.SCORES.check((f"row {k}", row) for k, row in enumerate(scores))
+
+
+class Tenths(Server):
+    """Every token has the log probability -0.1, which rounds as it is added up."""
+
+    def reply(self, body) -> Reply:
+        reply = super().reply(body)
+        return dataclasses.replace(reply, token_logprobs=[None] + [-0.1] * (len(reply.tokens) - 1))
+
+
+def test_log_probabilities_are_summed_exactly_here_as_of_local_models():
+    row = {"prompt_id": "q0", "prompt": "Say it.", "response": "a b c d e", "finish_reason": "stop", "status": "ok"}
+    (scored,) = stages_hosted.logprobs(Tenths(), WRITER, [row], samplings=[{"temperature": 1.0, "top_p": 1.0}])
+    assert scored["token_logprobs"] == [-0.1] * 10 and sum([-0.1] * 10) != -1.0
+    assert scored["logprob"] == -1.0
+    (grade,) = grading_hosted.HostedLikelihood(WRITER).grade([Item("q0", 0, "Say it.", "a b c d e")], Tenths())
+    assert grade.score == grading_local._grade("ok", [-0.1] * 10).score == math.exp(-0.1)
 
 
 def test_texts_cannot_open_places_in_a_template():

@@ -10,11 +10,14 @@ each at a multiple of 32 bytes. Source: github.com/ggml-org/ggml, docs/gguf.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 ALIGNMENT = 32
 WIDTH, HEADS, HIDDEN, LAYERS = 128, 2, 256, 4

@@ -7,10 +7,9 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
@@ -19,6 +18,10 @@ import arena_cje
 from arena_cje.data import schemas
 from arena_cje.data.coverage import golden_position
 from workflow_run import CONFIG, Run, copy_workflow, write_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SHARDS = ("0000", "0001", "0002")
 POLICIES = ("base", "clone", "cool", "other")

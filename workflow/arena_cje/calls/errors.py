@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from arena_cje.calls.endpoint import Endpoint
 
 RATE_LIMIT = 429
 LONGEST = 200  # characters of a server's words that are repeated
@@ -36,6 +39,9 @@ REFUSED = re.compile(
     r"content[ _-]?(?:policy|filter|management)|usage polic|moderation|flagged|invalid_prompt", re.IGNORECASE
 )
 
+# A model that thinks first and was not finished: some servers call that an error.
+OUTPUT_LIMIT = re.compile(r"output limit was reached", re.IGNORECASE)
+
 ADVICE = {
     401: ("the key is not accepted", "check the key in {key}"),
     402: ("the account has no credit left", "top it up"),
@@ -43,6 +49,10 @@ ADVICE = {
     404: ("no such model or address", "check `model` and `base_url`"),
     RATE_LIMIT: ("the quota is used up", "raise it with the provider"),
 }
+
+
+class OutputLimit(UserError):
+    """The server calls it an error that `max_tokens` ended the answer before it began."""
 
 
 class Passing(Exception):
@@ -128,7 +138,7 @@ def of_status(
         return Passing(f"rate limit ({status})", said, wait, limited=True)
     if status in (408, 409, 425) or status >= 500:
         return Passing(f"server error ({status})" if status >= 500 else f"not now ({status})", said, wait)
-    return _final(endpoint, model, status, said)
+    return _final(endpoint, model, status, said, OutputLimit if OUTPUT_LIMIT.search(words) else UserError)
 
 
 def _is_quota(codes: str, words: str, wait: float | None) -> bool:
@@ -138,10 +148,10 @@ def _is_quota(codes: str, words: str, wait: float | None) -> bool:
     return wait is None and "rate_limit" not in codes and QUOTA.search(words) is not None
 
 
-def _final(endpoint: Endpoint, model: str, status: int, said: str) -> UserError:
+def _final(endpoint: Endpoint, model: str, status: int, said: str, kind: type[UserError] = UserError) -> UserError:
     what, advice = ADVICE.get(status, ("the request is not accepted", "check the parameters of this block"))
     key = endpoint.api_key_env or "`api_key_env` (none is named)"
-    return UserError(
+    return kind(
         f"provider {endpoint.provider!r}, model {model!r}: status {status}, {what}{_quoted(said)}; "
         f"{advice.format(key=key)} and start the same command again (what is finished is kept)"
     )

@@ -106,23 +106,42 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user may set about estimation."""
+    """Options of an estimate; `arena_cje.analyze` takes each of them as a keyword.
+
+    seed: seed of the folds and of the bootstrap.
+    n_folds: cross-fitting folds of the calibrator, of outcome models and of calibrated weights; at least 2.
+    jackknife_folds: folds of the delete-one-fold variance of the calibrator; at least 2.
+    rewards: "calibrated" maps judge scores to oracle labels, "judge" uses the scores themselves as rewards.
+    calibration: "monotone" in the score; "two_stage" in an index of score and covariates; "auto" chooses between the two
+        by held-out error.
+    covariates: names of the covariates of the two-stage calibrator, such as "response_length"; none for "monotone".
+    weights: "calibrated" or "raw" importance weights, for the doubly robust estimators.
+    label_term: adds the term of labels under raw weights to the doubly robust estimators.
+    clip: upper bound of the mean-one weights of raw-ips, above 0.
+    var_cap: upper bound of the variance of calibrated mean-one weights, above 0.
+    ess_floor: lower bound of the effective sample size of calibrated weights, as a share of the rows in (0, 1].
+    inference: "jackknife", or "bootstrap" for the estimator direct alone.
+    n_bootstrap: number of bootstrap replicates; at least 2.
+
+    Raises a `UserError` for a value out of its range, and for covariates that the calibration would not use.
+    """
 
     seed: int = 42
-    n_folds: int = 5  # cross-fitting
-    jackknife_folds: int = 20  # delete-one-fold variance of the calibrator
-    rewards: Literal["calibrated", "judge"] = "calibrated"  # `judge` takes its scores as they are
+    n_folds: int = 5
+    jackknife_folds: int = 20
+    rewards: Literal["calibrated", "judge"] = "calibrated"
     calibration: Literal["monotone", "two_stage", "auto"] = "monotone"
-    covariates: tuple[str, ...] = ()  # names of what the two-stage calibrator sees beside the score
-    weights: Literal["calibrated", "raw"] = "calibrated"  # of the doubly robust family
-    label_term: bool = False  # of the doubly robust family
-    clip: float = 100.0  # of mean-one weights, raw-ips only
-    var_cap: float = 1.0  # greatest variance of stabilised mean-one weights
-    ess_floor: float = 0.2  # least effective sample share of stabilised weights
-    inference: Literal["jackknife", "bootstrap"] = "jackknife"  # bootstrap: direct only
+    covariates: tuple[str, ...] = ()
+    weights: Literal["calibrated", "raw"] = "calibrated"
+    label_term: bool = False
+    clip: float = 100.0
+    var_cap: float = 1.0
+    ess_floor: float = 0.2
+    inference: Literal["jackknife", "bootstrap"] = "jackknife"
     n_bootstrap: int = 2000
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "covariates", tuple(self.covariates))  # a caller may pass a list
         for name in ("n_folds", "jackknife_folds", "n_bootstrap"):
             if getattr(self, name) < 2:
                 raise UserError(f"{name} must be at least 2, got {getattr(self, name)}")

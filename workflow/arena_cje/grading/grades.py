@@ -10,13 +10,15 @@ and repeated answers have equal masses. A grader has `identity(item)`, all that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from arena_cje.provenance import canonical, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 Distribution = tuple[tuple[float, float], ...]  # (score, mass): scores rise, masses are above 0 and sum to one
 Row = dict[str, Any]

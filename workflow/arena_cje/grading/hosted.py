@@ -11,27 +11,27 @@ the reply.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.errors import UserError
 from arena_cje.grading import grades, quoting
 from arena_cje.grading.grades import Grade, Item
+from arena_cje.grading.rubrics import likelihood
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
 from arena_cje.hosted.echo import Answer
-from arena_cje.hosted.template import Template
 from arena_cje.hosted.writer import Writer, chat_body
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Grading
     from arena_cje.grading.rubrics.base import Rubric
     from arena_cje.grading.rubrics.question import Question
+    from arena_cje.hosted.template import Template
 
 # Raise when the same replies would give other grades.
 VERSION = 1
@@ -177,7 +177,7 @@ def _answer(item: Item) -> Answer:
 def _likely(scored: echo.Scored) -> Grade:
     if scored.status != "ok":
         return Grade(None, UNSCORED[scored.status])
-    return Grade(float(np.exp(np.mean(scored.token_logprobs))))
+    return Grade(likelihood.score(scored.token_logprobs))
 
 
 def grader(

@@ -12,7 +12,6 @@ reply can be misread. The third generates an answer; one that cannot be read is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ import numpy as np
 from arena_cje.errors import UserError
 from arena_cje.grading import grades
 from arena_cje.grading.grades import Grade, Grader, Item
-from arena_cje.grading.rubrics.base import Rubric
+from arena_cje.grading.rubrics import likelihood
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.grading.rubrics.structured import Structured
@@ -32,7 +31,10 @@ from arena_cje.llama.prefill import BLOCK, Reader, n_common, usable
 from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from arena_cje.config.records import Config, Grading
+    from arena_cje.grading.rubrics.base import Rubric
 
 # Probability of all the answers together; with less the model did not take the question for one, and what tells the
 # answers apart is the far tail of its distribution.
@@ -117,7 +119,7 @@ def _grade(status: str, token_logprobs: Sequence[float], n_read: int = 0) -> Gra
     if status in UNSCORED:
         return Grade(None, UNSCORED[status])
     n_scored = len(token_logprobs) if n_read else 0
-    return Grade(float(np.exp(np.mean(token_logprobs))), prompt_tokens=n_read, response_tokens=n_scored)
+    return Grade(likelihood.score(token_logprobs), prompt_tokens=n_read, response_tokens=n_scored)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError
 from arena_cje.grading.grades import NOT_ASKED, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CHANCE = 1e-6  # probability that a policy whose whole share is the limit has so many of them in one job
 
@@ -16,6 +19,7 @@ def check_unscored(rows: Sequence[Row], limit: float, who: str, where: str) -> N
     """Raise a `UserError` where more than a share `limit` of the rows (`schemas.GRADES`) have an answer that cannot be used.
 
     who: the grader's key in the config (`judge`, `judges.NAME`, `oracle`). where: where the replies can be looked at.
+    The rows are those of a grader that reads answers; for an ensemble, of its members.
     """
     unused = _unused(rows)
     if len(unused) > limit * len(rows):
@@ -45,8 +49,7 @@ def _divergence(share: float, limit: float) -> float:
 
 def _unused(rows: Sequence[Row]) -> list[str]:
     """Reasons of the rows whose answers could not be used."""
-    reasons = (str(row["reason"]) for row in rows if row["score"] is None)
-    return [reason for reason in reasons if not reason.endswith(NOT_ASKED)]  # an ensemble's begins with a member's name
+    return [row["reason"] for row in rows if row["score"] is None and row["reason"] not in NOT_ASKED]
 
 
 def _unscored_sentence(unused: Sequence[str], n_rows: int, limit: float, who: str, where: str) -> str:

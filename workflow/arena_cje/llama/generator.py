@@ -11,14 +11,17 @@ must come from exactly the distribution that is scored.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.llama.distribution import Sampling, sample
 from arena_cje.llama.model import CACHE_STEP, Context, Model, round_up
 from arena_cje.llama.prefill import BLOCK, Reader, usable
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 # Raise this number when any drawn response would change: the passes above, the distribution, the use of the stream.
 VERSION = 2

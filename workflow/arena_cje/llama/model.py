@@ -15,14 +15,17 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.errors import UserError
 from arena_cje.llama import fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
 
 CACHE_STEP = 256  # tokens; llama.cpp pads caches to multiples of it
 ERROR_LEVEL = 3  # GGML_LOG_LEVEL_ERROR

@@ -12,11 +12,14 @@ order and company.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
-from arena_cje.llama.model import Context, Model
+    import numpy as np
+
+    from arena_cje.llama.model import Context, Model
 
 BLOCK = 512  # tokens; larger blocks are no faster on a CPU, and a row of logits takes up to a megabyte
 # Tokens; from here on llama.cpp's attention on CPUs takes its fast kernel (GGML_FA_TILE_Q in ggml-cpu/ops.cpp), which

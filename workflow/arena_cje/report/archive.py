@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje import __version__
 from arena_cje.files import json_text, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 Content = bytes | Path
 

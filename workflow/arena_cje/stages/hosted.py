@@ -6,16 +6,20 @@ The journal keeps replies, and rows are read from the replies: a change of the r
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.request import Ask, Reply
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
 from arena_cje.hosted.echo import Answer
-from arena_cje.hosted.writer import Writer
 from arena_cje.stages.local import warn_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.hosted.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +103,6 @@ def _score(scored: echo.Scored) -> Row:
     values = list(scored.token_logprobs)
     return asdict(scored) | {
         "token_logprobs": values,
-        "logprob": sum(values) if scored.status == "ok" else None,
+        "logprob": math.fsum(values) if scored.status == "ok" else None,
         "n_tokens": len(values),
     }

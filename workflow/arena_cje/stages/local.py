@@ -11,7 +11,6 @@ import logging
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
     from arena_cje.calls.request import Ask
     from arena_cje.grading.hosted import HostedJudge, HostedLikelihood
 
