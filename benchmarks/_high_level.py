@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from arena_cje.llama.model import library
+from arena_cje.llama.library import library
 from arena_cje.llama.scorer import Item
 from benchmarks._work import MODEL, SYSTEM_PROMPT
 

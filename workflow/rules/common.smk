@@ -20,7 +20,7 @@ from arena_cje import estimators, prices, prompts, relations, targets
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.calls.endpoint import endpoint
 from arena_cje.errors import UserError
-from arena_cje.llama.model import has_gpu
+from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash
 from arena_cje.report.settings import settings
 

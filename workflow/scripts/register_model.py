@@ -2,7 +2,7 @@
 
 from arena_cje import schemas
 from arena_cje.jobs import job
-from arena_cje.llama.fetch import describe
+from arena_cje.llama.gguf import describe
 from arena_cje.llama.model import open_model
 
 with job(snakemake):

@@ -8,7 +8,6 @@ decode, and one cache a sequence ("streams"), so that a sequence's keys lie in i
 
 from __future__ import annotations
 
-import collections
 import ctypes
 import functools
 import hashlib
@@ -17,50 +16,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from arena_cje.errors import UserError
-from arena_cje.llama import fetch
+from arena_cje.llama.gguf import check_magic
+from arena_cje.llama.library import clear_errors, last_error, library
 
 CACHE_STEP = 256  # tokens; llama.cpp pads caches to multiples of it
-ERROR_LEVEL = 3  # GGML_LOG_LEVEL_ERROR
-
-_errors: collections.deque[str] = collections.deque(maxlen=1)
-
-
-@functools.cache
-def library() -> ModuleType:
-    """llama_cpp, imported when first needed, its log kept silent but for the last error (see `last_error`)."""
-    import llama_cpp
-
-    llama_cpp.llama_log_set(_keep_error(llama_cpp), None)
-    return llama_cpp
-
-
-@functools.cache
-def _keep_error(llama_cpp: ModuleType) -> ctypes._CFuncPtr:
-    # Cached, because the library holds a bare pointer: a collected callback would crash it.
-    @llama_cpp.llama_log_callback
-    def keep_error(level: int, text: bytes, _: object) -> None:
-        if level == ERROR_LEVEL:
-            _errors.append(text.decode(errors="replace").strip())
-
-    return keep_error
-
-
-def last_error() -> str:
-    """llama.cpp's last error message, on one line."""
-    return " ".join(_errors[-1].split()) if _errors else "no reason given"
-
-
-def has_gpu() -> bool:
-    """Whether the installed llama.cpp finds a GPU on this machine; False where it is not installed."""
-    try:
-        return bool(library().llama_supports_gpu_offload())
-    except ImportError:
-        return False
 
 
 class Model:
@@ -181,7 +144,7 @@ def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_thr
     path = Path(path)
     if n_ctx < 1 or n_threads < 1:
         raise UserError(f"model {path.name}: n_ctx and n_threads must be at least 1, got {n_ctx} and {n_threads}")
-    fetch.check_magic(path)
+    check_magic(path)
     llama = library()
     llama.llama_backend_init()
     params = llama.llama_model_default_params()
@@ -190,7 +153,7 @@ def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_thr
     # llama.cpp's matrix extension for recent Intel processors crashes on quantised weights (its issue 20824, unresolved in
     # the pinned version); without the extra buffers the usual kernels are used.
     params.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
-    _errors.clear()
+    clear_errors()
     pointer = llama.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
         raise UserError(f"model file {path} cannot be loaded: {last_error()}; fetch it again or use another model")
@@ -223,6 +186,7 @@ class Context:
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = params.type_v = llama.GGML_TYPE_F16
         params.kv_unified = False
+        clear_errors()
         self._pointer = llama.llama_init_from_model(model.pointer, params)
         if not self._pointer:
             raise UserError(
@@ -285,6 +249,7 @@ class Context:
         self._wanted[: n - n_wanted] = 0
         self._wanted[n - n_wanted : n] = 1
         self._batch.n_tokens = n
+        clear_errors()
         status = library().llama_decode(pointer, self._batch)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for {n} tokens: {last_error()}")
