@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.llama.model import library
+from arena_cje.llama.library import library
+from arena_cje.llama.scorer import Item
 from benchmarks._work import MODEL, SYSTEM_PROMPT
 
 if TYPE_CHECKING:

@@ -14,10 +14,12 @@ from unittest import mock
 
 import numpy as np
 
-from arena_cje.llama.model import Model, library
+from arena_cje.llama.library import library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from arena_cje.llama.model import Model
 
 MEMORY = ("llama_memory_clear", "llama_memory_seq_rm", "llama_memory_seq_cp")
 

@@ -22,7 +22,7 @@ from arena_cje.config import records, scoring, targets
 from arena_cje.data import prompts
 from arena_cje.errors import UserError
 from arena_cje.money import prices
-from arena_cje.llama.model import has_gpu
+from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash
 from arena_cje.report.settings import settings
 from arena_cje.stages import plan as stage_plan

@@ -3,6 +3,7 @@
 import functools
 
 from arena_cje.llama import fetch
+from arena_cje.llama.gguf import check_magic, parts, size
 
 MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"
 
@@ -12,7 +13,7 @@ def gguf(model):
     """The GGUF file of a configured model; a name without a recipe, or a path without a file, ends the workflow."""
     block = CONFIG.models[model]
     if block.path:
-        said(fetch.check_magic, block.path)
+        said(check_magic, block.path)
         return block.path
     file = RESOURCES / "models" / block.file
     if not file.exists():
@@ -27,7 +28,7 @@ def model_record(block):
 
 def memory(path):
     """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; told once it is there."""
-    return 500 + 2 * Path(path).stat().st_size // 10**6
+    return 500 + 2 * size(path) // 10**6
 
 
 rule fetch_model:
@@ -47,7 +48,7 @@ rule fetch_model:
 rule register_model:
     """Record the hash of model {wildcards.model}"""
     input:
-        lambda w: gguf(w.model),
+        lambda w: parts(gguf(w.model)),
     output:
         "results/models/{model}.json",
     log:

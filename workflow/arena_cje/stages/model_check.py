@@ -267,13 +267,13 @@ def _local(name: str, model: Model, users: tuple[str, ...], resources: Path, res
 
 def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
     from arena_cje.files import read_json
-    from arena_cje.llama import fetch
+    from arena_cje.llama import fetch, gguf
 
     if model.file and not path.exists():
         fetch.read_entry(model.file, resources / "models" / "MODELS.yaml")
         return "not here yet, fetched by its recipe on first use"
-    fetch.check_magic(path)
-    size = f"{path.stat().st_size / 1e6:,.0f} MB"
+    gguf.check_magic(path)
+    size = f"{gguf.size(path) / 1e6:,.0f} MB"
     if not record.exists():
         return f"{size}; its hash is recorded on first use"
     found = read_json(record)["sha256"]
