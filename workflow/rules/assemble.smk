@@ -34,8 +34,7 @@ def made_from():
         },
         "judge": plan.grader(CONFIG.judge, CONFIG),
         "judges": {name: plan.grader(block, CONFIG) for name, block in CONFIG.judges.items()},
-        "oracle": plan.grader(CONFIG.oracle, CONFIG)
-        | {"target_labels": CONFIG.oracle.target_labels or 0.0},
+        "oracle": plan.grader(CONFIG.oracle, CONFIG) | {"target_labels": CONFIG.oracle.target_labels or 0.0},
         "versions": {"score": score_version, "judge": JUDGE_VERSION, "oracle": ORACLE_VERSION},
     }
 
@@ -65,7 +64,7 @@ rule assemble:
     params:
         made_from=canonical(made_from()),
         max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.stages.assemble"),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.dataset"),
     script:
         "../scripts/assemble.py"
 
@@ -86,7 +85,7 @@ rule fresh_draws:
         "../../envs/stats.yaml"
     params:
         max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.stages.assemble"),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.dataset"),
     script:
         "../scripts/fresh_draws.py"
 

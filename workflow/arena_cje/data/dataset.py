@@ -1,4 +1,4 @@
-"""Data in the CJE format into arrays, and back: the one place to import from, whatever the file."""
+"""Data sets in the CJE format, written: logged rows, fresh draws, calibration data."""
 
 from __future__ import annotations
 
@@ -6,24 +6,9 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from arena_cje.data.calibration import load_calibration
-from arena_cje.data.draws import find_draws, find_probes, load_draws
 from arena_cje.data.fields import Scale, scaled
-from arena_cje.data.logged import load_logged
-from arena_cje.data.rows import OUTSIDE_SUPPORT
-from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED
+from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, OUTSIDE_SUPPORT
 from arena_cje.files import Row
-
-__all__ = [
-    "find_draws",
-    "find_probes",
-    "load_calibration",
-    "load_draws",
-    "load_logged",
-    "write_calibration",
-    "write_draws",
-    "write_logged",
-]
 
 
 def write_logged(path: str | Path, rows: Iterable[Row], scale: Scale | None = None) -> None:
