@@ -14,9 +14,7 @@ import arena_cje
 from arena_cje import files
 from arena_cje.config.parse import parse
 from arena_cje.data import schemas
-from arena_cje.data.calibration import load_calibration
-from arena_cje.data.draws import load_draws
-from arena_cje.data.logged import load_logged
+from arena_cje.data.dataset import load_calibration, load_draws, load_logged
 from arena_cje.errors import UserError
 from arena_cje.report import exports, sources
 from arena_cje.results import notebook

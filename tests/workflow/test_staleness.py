@@ -85,7 +85,7 @@ def test_the_code_of_verdicts_makes_estimates_stale_and_no_data_set(finished):
 
 
 def test_the_code_that_writes_data_sets_makes_them_stale(finished):
-    with edited(finished.root / "workflow/arena_cje/data/dataset.py", r"\Z", "\n# a remark\n"):
+    with edited(finished.root / "workflow/arena_cje/data/write.py", r"\Z", "\n# a remark\n"):
         assert finished.jobs("estimates") == each("fresh_draws", COVERAGES, TARGETS) | ANALYSIS
 
 

@@ -64,7 +64,7 @@ rule assemble:
     params:
         made_from=canonical(made_from()),
         max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.dataset"),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/assemble.py"
 
@@ -85,7 +85,7 @@ rule fresh_draws:
         "../../envs/stats.yaml"
     params:
         max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.dataset"),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/fresh_draws.py"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from arena_cje.data import dataset, schemas
+from arena_cje.data import schemas, write
 from arena_cje.data.user_data import bring
 from arena_cje.stages.jobs import job, report
 
@@ -26,8 +26,8 @@ with job(snakemake) as log:
     report(log, summary)
     folder = Path(snakemake.output.dataset).parent
     for policy, rows in brought.fresh.items():
-        dataset.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, params.scale)
+        write.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, params.scale)
     if brought.calibration is not None:
-        dataset.write_calibration(folder / "calibration_data.jsonl", brought.calibration, params.scale)
-    dataset.write_logged(snakemake.output.dataset, brought.logged, params.scale)
+        write.write_calibration(folder / "calibration_data.jsonl", brought.calibration, params.scale)
+    write.write_logged(snakemake.output.dataset, brought.logged, params.scale)
     schemas.write_json(snakemake.output.summary, summary)

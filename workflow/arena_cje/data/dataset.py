@@ -1,37 +1,9 @@
-"""Data sets in the CJE format, written: logged rows, fresh draws, calibration data."""
+"""Data in the CJE format into arrays: the one place to import from, whatever the file."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from pathlib import Path
+from arena_cje.data.calibration import load_calibration
+from arena_cje.data.draws import find_draws, find_probes, load_draws
+from arena_cje.data.logged import load_logged
 
-from arena_cje.data.fields import Scale, scaled
-from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, OUTSIDE_SUPPORT
-from arena_cje.files import Row
-
-
-def write_logged(path: str | Path, rows: Iterable[Row], scale: Scale | None = None) -> None:
-    """Logged rows as CJE JSONL; a target log probability of -inf is written in its agreed form."""
-    scaled(LOGGED, scale).write(path, [_without_infinity(row) for row in rows])
-
-
-def write_draws(path: str | Path, rows: Iterable[Row], scale: Scale | None = None) -> None:
-    """Fresh draws as CJE JSONL."""
-    scaled(DRAWS, scale).write(path, rows)
-
-
-def write_calibration(path: str | Path, rows: Iterable[Row], scale: Scale | None = None) -> None:
-    """Calibration data as CJE JSONL."""
-    scaled(CALIBRATION, scale).write(path, rows)
-
-
-def _without_infinity(row: Row) -> Row:
-    targets = row.get("target_policy_logprobs") or {}
-    outside = [name for name, value in targets.items() if value == -math.inf]
-    if not outside:
-        return row
-    metadata = row.get("metadata") or {}
-    named = list(dict.fromkeys([*metadata.get("outside_support", []), *outside]))
-    written = {name: OUTSIDE_SUPPORT if name in outside else value for name, value in targets.items()}
-    return row | {"target_policy_logprobs": written, "metadata": metadata | {"outside_support": named}}
+__all__ = ["find_draws", "find_probes", "load_calibration", "load_draws", "load_logged"]

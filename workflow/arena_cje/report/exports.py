@@ -84,8 +84,7 @@ def rewards(
     All are None where the estimator calibrates none. The calibrator is fitted as the result's estimator fitted it: same
     labels, same options.
     """
-    from arena_cje.data.calibration import load_calibration
-    from arena_cje.data.logged import load_logged
+    from arena_cje.data.dataset import load_calibration, load_logged
     from arena_cje.estimation import calibration
 
     scored = [row["judge_score"] is not None for row in analysed(dataset, result)]

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.calibration import load_calibration
-from arena_cje.data.draws import load_draws
-from arena_cje.data.logged import load_logged
+from arena_cje.data.dataset import load_calibration, load_draws, load_logged
 from arena_cje.estimation.records import Draws, Labelled, Logged
 from arena_cje.results.result import Result, load
 

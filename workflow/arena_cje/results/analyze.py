@@ -14,10 +14,8 @@ import numpy as np
 import orjson
 
 from arena_cje import estimators
-from arena_cje.data.calibration import load_calibration
 from arena_cje.data.coverage import first_come
-from arena_cje.data.draws import find_draws, find_probes, load_draws
-from arena_cje.data.logged import load_logged
+from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, moved

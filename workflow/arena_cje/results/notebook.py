@@ -273,7 +273,7 @@ def plot_weights(result: ResultRecord, logged: Source | Logged) -> p9.ggplot:
 
 def read_logged(result: ResultRecord, logged: Source | Logged) -> Logged:
     """The data a result was made from: a path or polars frame in the CJE format, or read already."""
-    from arena_cje.data.logged import load_logged
+    from arena_cje.data.dataset import load_logged
     from arena_cje.estimation.records import Logged
 
     if isinstance(logged, Logged):
