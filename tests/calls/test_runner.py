@@ -536,7 +536,11 @@ def test_slots_of_a_process_that_is_killed_are_free(tmp_path):
 
 
 def environment(**more):
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests")]), **more}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests" / "support")]),
+        **more,
+    }
 
 
 def test_the_pace_holds_for_all_who_share_it(tmp_path):

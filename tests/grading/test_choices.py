@@ -47,7 +47,7 @@ def logits_of(model, ids) -> np.ndarray:
 
 
 def question(model, item, *, template=TEMPLATE, opening="") -> tuple[int, ...]:
-    text = quoting.quoted(template, item.prompt, item.response)
+    text = quoting.fill(template, item.prompt, item.response)
     return (*chat.render(model, None, text), *(chat.respond(model, None, "x", opening) if opening else ()))
 
 
@@ -276,7 +276,7 @@ def test_answers_of_one_score_count_together(model):
         ({"template": "{prompt}"}, r"\{response\} is not in it"),
         ({"template": None}, "template: Input should be a valid string, got None"),
         ({"temperature": 1.0}, "temperature: Extra inputs are not permitted"),
-        ({"kind": "choice"}, "'choice'.*'likelihood', 'choices', 'structured'"),
+        ({"kind": "choice"}, "'choice'.*'choices', 'likelihood', 'structured'"),
     ],
 )
 def test_a_rubric_that_cannot_be_right_is_refused_with_its_file(tmp_path, changes, sentence):
@@ -387,4 +387,4 @@ def test_the_workflow_keeps_how_sure_the_judge_was(run):
 
 def test_asking_for_scores_alone_reruns_the_judge_alone(run):
     run.config["judge"]["uncertainty"] = "deterministic"
-    assert run.jobs("results/judge/base/0000.jsonl") == {"judge base 0000"}
+    assert run.jobs("results/judge/base/0000.jsonl") == {"judge judge base 0000"}

@@ -168,7 +168,7 @@ def test_every_score_is_the_conditional_probability(response, stopped, shows_con
 
 def test_a_likelihood_judge_behind_an_api_reads_the_geometric_mean():
     likelihood = Likelihood(kind="likelihood", system_prompt="helpful.txt")
-    judge = grading_hosted.of(ENDPOINT, Judge(provider="here", model="toy"), likelihood, "Be kind.", CHATML)
+    judge = grading_hosted.grader(ENDPOINT, Judge(provider="here", model="toy"), likelihood, "Be kind.", CHATML)
     told = [Item("q", 0, "Say it.", "yes indeed"), Item("q", 1, "Say it.", "no", stopped=False)]
     told += [Item("q", 2, "Say it.", "", answered=False), Item("q", 3, "Say it.", "<|im_end|>")]
     grades = judge.grade(told, Server())
@@ -183,14 +183,14 @@ def test_a_likelihood_judge_behind_an_api_reads_the_geometric_mean():
 def test_a_likelihood_judge_behind_an_api_takes_a_template_and_no_other_judge_does():
     likelihood = Likelihood(kind="likelihood", system_prompt="helpful.txt")
     block = Judge(provider="here", model="toy", template="chatml.yaml")
-    rubrics.check(likelihood, block, "judge")
+    likelihood.check(block, "judge")
     for rubric, wrong in (
         (likelihood, block.model_copy(update={"template": None})),
         (likelihood.model_copy(update={"temperature": 0.7}), block),
         (rubrics.load_rubric(ROOT / "resources" / "judges" / "rating.yaml"), block),
     ):
         with pytest.raises(UserError, match="template"):
-            rubrics.check(rubric, wrong, "judge")
+            rubric.check(wrong, "judge")
 
 
 def test_a_greedy_policys_draws_are_one_request_and_others_are_not():

@@ -139,7 +139,7 @@ def everything_of(shards: tuple[str, ...]) -> set[str]:
         each("sample_prompts", shards)
         | each("generate", POLICIES, shards)
         | each("score", ("smollm2-helpful", "smollm2-other"), shards)
-        | each("judge", POLICIES, shards)
+        | each("judge judge", POLICIES, shards)
         | each("oracle", ("base",), (*COVERAGES, "1.0"), shards)
         | each("oracle", TARGETS, ("1.0",), shards)
         | gathered("responses", POLICIES)
@@ -187,7 +187,7 @@ def test_the_version_of_the_scorer_makes_what_it_scored_stale(finished):
         assert finished.jobs("estimates") == (
             each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
             | each("gather_logprobs", POLICIES)
-            | each("judge", POLICIES, SHARDS)  # this judge reads likelihoods
+            | each("judge judge", POLICIES, SHARDS)  # this judge reads likelihoods
             | gathered("judge", POLICIES)
             | each("fresh_draws", COVERAGES, TARGETS)
             | ANALYSIS
@@ -198,7 +198,7 @@ def joins_of_a_new_policy(name: str) -> set[str]:
     """Jobs that any policy adds, whatever its context."""
     return (
         each("generate", (name,), SHARDS)
-        | each("judge", (name,), SHARDS)
+        | each("judge judge", (name,), SHARDS)
         | each("oracle", (name,), ("1.0",), SHARDS)
         | {
             f"gather responses/{name}",
@@ -228,7 +228,7 @@ def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
         joins_of_a_new_policy("warm")
         | each("score", ("smollm2-helpful",), SHARDS)
         | each("gather_logprobs", ("base", "clone", "cool"))
-        | each("judge", ("base",), SHARDS)  # takes its grades from these scores
+        | each("judge judge", ("base",), SHARDS)  # takes its grades from these scores
         | gathered("judge", ("base",))
     )
 
@@ -241,7 +241,7 @@ def test_a_removed_policy_makes_only_the_joins_stale(changed):
 def test_the_text_of_a_rubric_makes_its_grades_stale(finished):
     with edited(finished.root / "resources/judges/likelihood.yaml", "temperature: 1.0", "temperature: 0.9"):
         assert finished.jobs("estimates") == (
-            each("judge", POLICIES, SHARDS)
+            each("judge judge", POLICIES, SHARDS)
             | gathered("judge", POLICIES)
             | each("fresh_draws", COVERAGES, TARGETS)
             | ANALYSIS
@@ -253,7 +253,7 @@ def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
         assert finished.jobs("estimates") == (
             each("generate", ("other",), SHARDS)
             | each("score", ("smollm2-other",), SHARDS)
-            | each("judge", ("other",), SHARDS)
+            | each("judge judge", ("other",), SHARDS)
             | each("oracle", ("other",), ("1.0",), SHARDS)
             | {
                 "gather responses/other",
@@ -328,7 +328,7 @@ def test_one_estimate_asks_for_no_more_than_it_needs(changed):
         | each("sample_prompts", SHARDS)
         | each("generate", ("base",), SHARDS)
         | each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
-        | each("judge", ("base",), SHARDS)
+        | each("judge judge", ("base",), SHARDS)
         | each("oracle", ("base",), ("0.25",), SHARDS)
         | {"gather responses/base", "gather judge/base", "gather oracle/base/coverage_0.25"}
         | each("gather_logprobs", POLICIES)

@@ -21,11 +21,11 @@ from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
 from arena_cje.data import prompts
 from arena_cje.errors import UserError
-from arena_cje.grading import plan
 from arena_cje.money import prices
 from arena_cje.llama.model import has_gpu
 from arena_cje.provenance import canonical, code_hash
 from arena_cje.report.settings import settings
+from arena_cje.stages import plan as stage_plan
 
 own = copy.deepcopy(config)  # what --configfile and --config give; Snakemake merges it into the shipped file below
 
@@ -85,13 +85,6 @@ def resource_file(name, kind):
 def any_of(names):
     """A wildcard's pattern for these names; one that nothing matches where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
-
-
-def asked(block, *, scored=False):
-    """Who is asked, of all that determines an answer from an API: the parameters of a job beside its files."""
-    found = CONFIG.endpoint(block)
-    echo = {"echo_max_tokens": found.echo_max_tokens} if scored else {}
-    return {"model": block.model, **found.identity, **echo, "extra": block.extra}
 
 
 # The files of the system prompts as rule inputs, by the name the policies use; none where no system message is sent.

@@ -14,9 +14,8 @@ def configured_texts():
     """Files that the configuration names and results depend on: rubrics, system prompts and templates."""
     if CONFIG.logged_data is not None:
         return []
-    templates = map(template_of, [*CONFIG.policies.values(), *GRADERS.values()])
-    texts = filter(None, [*RUBRIC_PROMPTS.values(), *SYSTEM_PROMPTS.values(), *templates])
-    return sorted({*RUBRIC_FILES.values(), *texts})
+    policies = [*SYSTEM_PROMPTS.values(), *map(template_of, CONFIG.policies.values())]
+    return sorted({*plan.text_files(GRADERS), *filter(None, policies)})
 
 
 def archived():

@@ -467,6 +467,26 @@ class Config(Record):
         )
 
     @property
+    def local_models(self) -> list[str]:
+        """Models that jobs of this run load themselves; those behind an API have a version instead, which their replies give."""
+        blocks = self.model_blocks.values()
+        return sorted({block.model for block in blocks if block.provider == LOCAL})
+
+    def draws(self, policy: str) -> int:
+        """Responses of a policy to each prompt."""
+        return 1 if policy == self.base_policy else self.draws_per_prompt
+
+    def label_coverages(self, policy: str) -> list[str]:
+        """Coverages at which a policy's responses are labelled, rising: each buys only what the one below lacks."""
+        own = self.coverages if policy == self.base_policy else [self.oracle.target_coverage]
+        return sorted({*own, self.oracle.truth_coverage} - {None}, key=float)
+
+    def lower_coverage(self, policy: str, coverage: str) -> str | None:
+        """The next lower coverage at which a policy's responses are labelled; None where there is none."""
+        lower = [step for step in self.label_coverages(policy) if float(step) < float(coverage)]
+        return lower[-1] if lower else None
+
+    @property
     def graders(self) -> dict[str, Judge | Oracle]:
         """Judges and oracle by stage: `judge`, `judges/NAME`, `oracle`."""
         judge = {"judge": self.judge} if self.judge is not None else {}

@@ -103,20 +103,20 @@ def _of_policy(config: Config, name: str, texts: Texts) -> Wanted:
 def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Wanted:
     asked = config.endpoint(grader)
     rubric = texts.rubrics[grader.rubric]
-    if rubric.kind == "likelihood":
+    if rubric.SCORES_TEXT:
         told = texts.system_prompts[rubric.system_prompt]
         reader = Writer(asked, str(grader.model), told, texts.templates[grader.template], extra=grader.extra)
         return Wanted(asked, reader.model, "scores", grader.template, lambda ask: _scores(ask, reader), name)
-    what, more = ("chooses", {"logprobs": True, "top_logprobs": 5}) if rubric.kind == "choices" else ("writes", {})
     body = hosted_writer.chat_body(
         asked,
         model=str(grader.model),
         messages=hosted_writer.messages(None, PROMPT),
         max_tokens=1,
         temperature=grader.temperature,
-        extra={**more, **grader.extra},
+        extra={**rubric.probe_parameters, **grader.extra},
     )
-    return Wanted(asked, str(grader.model), what, None, lambda ask: _answers(ask, Request("chat", body), what), name)
+    task = rubric.TASK
+    return Wanted(asked, str(grader.model), task, None, lambda ask: _answers(ask, Request("chat", body), task), name)
 
 
 def _answers(ask: Ask, request: Request, what: str) -> str:
