@@ -196,7 +196,14 @@ def code() -> str:
     """Hash of what the numbers depend on: a change there makes finished cells stale."""
     from arena_cje.provenance import code_hash
 
-    return code_hash("arena_cje.diagnostics.verdict", "arena_cje.simulate", *_modules())
+    modules = (
+        "diagnostics.evidence",
+        "diagnostics.thresholds",
+        "diagnostics.verdict",
+        "evaluation.evaluate",
+        "simulate",
+    )
+    return code_hash(*(f"arena_cje.{module}" for module in modules), *_modules())
 
 
 def _modules() -> Iterator[str]:

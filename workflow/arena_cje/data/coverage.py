@@ -62,7 +62,7 @@ def _number(coverage: str | float) -> float:
         return math.nan
 
 
-def canonical(coverage: str | float) -> str:
+def coverage_name(coverage: str | float) -> str:
     """The one spelling of a coverage in file names: a plain decimal without trailing zeros, `1.0` for all.
 
     Two spellings of one number would be two folders with the same labels, so a string that is not canonical is refused.

@@ -1,24 +1,18 @@
-"""Data in the CJE format into arrays, and back: the one place to import from, whatever the file."""
+"""Data in the CJE format into arrays: the one place to import from, whatever the file."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arena_cje.data.calibration import calibration_arrays, load_calibration, read_calibration
 from arena_cje.data.draws import find_draws, find_probes, load_draws
 from arena_cje.data.logged import load_logged, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import OUTSIDE_SUPPORT, named, with_covariates
-from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED
+from arena_cje.data.rows import named, with_covariates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
     from arena_cje.data.rows import Response, Source
     from arena_cje.estimation.records import Labelled, Logged
-    from arena_cje.files import Row
 
 __all__ = [
     "Dataset",
@@ -28,9 +22,6 @@ __all__ = [
     "load_dataset",
     "load_draws",
     "load_logged",
-    "write_calibration",
-    "write_draws",
-    "write_logged",
 ]
 
 
@@ -58,29 +49,3 @@ def load_dataset(
         return Dataset(responses, arrays, None, counts)
     kept, summary = read_calibration(calibration_data, own, base, reading=reading)
     return Dataset(responses, arrays, calibration_arrays(kept, reading), counts | {"calibration_data": summary})
-
-
-def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Logged rows as CJE JSONL; a target log probability of -inf is written in its agreed form."""
-    reading.bounded(LOGGED).write(path, [_without_infinity(row) for row in rows])
-
-
-def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Fresh draws as CJE JSONL."""
-    reading.bounded(DRAWS).write(path, rows)
-
-
-def write_calibration(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Calibration data as CJE JSONL."""
-    reading.bounded(CALIBRATION).write(path, rows)
-
-
-def _without_infinity(row: Row) -> Row:
-    targets = row.get("target_policy_logprobs") or {}
-    outside = [name for name, value in targets.items() if value == -math.inf]
-    if not outside:
-        return row
-    metadata = row.get("metadata") or {}
-    named = list(dict.fromkeys([*metadata.get("outside_support", []), *outside]))
-    written = {name: OUTSIDE_SUPPORT if name in outside else value for name, value in targets.items()}
-    return row | {"target_policy_logprobs": written, "metadata": metadata | {"outside_support": named}}

@@ -18,7 +18,7 @@ import numpy as np
 
 from arena_cje.data.fields import Distribution, covariates_of, judge_of, stored
 from arena_cje.data.reading import Reading
-from arena_cje.data.schemas import LOGPROB, Table
+from arena_cje.data.schemas import LOGPROB, OUTSIDE_SUPPORT, Table
 from arena_cje.errors import UserError, nearest
 from arena_cje.files import Row, read_placed
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     Source = str | Path | pl.DataFrame
 
 NO_SCORE = "no judge score"
-OUTSIDE_SUPPORT = -10000.0  # stands for -inf in JSONL, with the policy's name under metadata.outside_support
 
 
 @dataclass(frozen=True)

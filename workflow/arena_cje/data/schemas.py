@@ -26,6 +26,7 @@ __all__ = [
     "LOGGED",
     "LOGPROB",
     "LOGPROBS",
+    "OUTSIDE_SUPPORT",
     "PROBES",
     "PROMPTS",
     "RESPONSES",
@@ -222,6 +223,7 @@ _JUDGED = {
     "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_ELSE),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
+OUTSIDE_SUPPORT = -10000.0  # stands for -inf in JSONL, with the policy's name under metadata.outside_support
 
 PROMPTS = Table(
     "the prompts",
