@@ -8,7 +8,6 @@ in this file or as a labelled row of the logged data, counts once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.records import Judged, Labelled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arena_cje.data.rows import Source
 
 NO_LABEL, TWICE, LOGGED_ALREADY = "no oracle label", "repeated", "labelled in the logged data"

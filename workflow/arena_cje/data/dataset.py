@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arena_cje.data.calibration import load_calibration
 from arena_cje.data.draws import find_draws, find_probes, load_draws
@@ -12,7 +11,12 @@ from arena_cje.data.logged import load_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import OUTSIDE_SUPPORT
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED
-from arena_cje.files import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from arena_cje.files import Row
 
 __all__ = [
     "find_draws",

@@ -11,14 +11,17 @@ A covariate may be the score of a further judge.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.reading import RESPONSE_LENGTH, Reading
-from arena_cje.data.schemas import Table
 from arena_cje.errors import UserError, nearest
-from arena_cje.files import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arena_cje.data.schemas import Table
+    from arena_cje.files import Row
 
 Distribution = tuple[tuple[float, float], ...]  # (score, mass), scores rising, masses sum to one
 

@@ -7,7 +7,6 @@ alone; whatever cannot be right is refused with file and line.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from arena_cje.errors import UserError, nearest
 from arena_cje.estimation.records import Logged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arena_cje.data.rows import Source
 
 

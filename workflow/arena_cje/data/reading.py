@@ -7,13 +7,15 @@ the scores of further judges as judge_NAME; an analysis may read one of them in 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, Table
 from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Scale = tuple[float, float]  # lowest and highest value
 

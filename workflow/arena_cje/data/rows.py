@@ -9,7 +9,6 @@ has -inf, which JSON cannot hold: files carry -10000.0 with the policy's name un
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +23,8 @@ from arena_cje.errors import UserError, nearest
 from arena_cje.files import Row, read_placed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import polars as pl
 
     Source = str | Path | pl.DataFrame

@@ -7,7 +7,6 @@ file and line.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from arena_cje.errors import UserError, nearest
 from arena_cje.files import Placed, Row, read_json, read_jsonl, read_placed, replace, write_csv, write_json, write_jsonl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     import polars as pl
 
 __all__ = [

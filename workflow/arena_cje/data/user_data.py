@@ -7,7 +7,6 @@ in one place must not come back from another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,10 +20,12 @@ from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, counts, identified, log_ratios, mask, n_labels, named
 from arena_cje.errors import UserError
-from arena_cje.files import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from arena_cje.data.rows import Source
+    from arena_cje.files import Row
 
 
 class Brought(NamedTuple):

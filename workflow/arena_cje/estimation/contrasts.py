@@ -14,14 +14,17 @@ Hochberg (1995), "Controlling the false discovery rate", JRSS B.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from arena_cje.estimation.records import Estimate
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from arena_cje.estimation.records import Estimate
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from arena_cje.estimation.isotonic import isotonic
-from arena_cje.estimation.records import Sample
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Sample
 
 
 def outcome(sample: Sample, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -17,12 +17,15 @@ Jiang & Li (2016), "Doubly robust off-policy value evaluation for reinforcement 
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.estimation.fresh import fresh_mean
 from arena_cje.estimation.records import Options, Point, Sample
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 def has_label_term(module: ModuleType, options: Options) -> bool:

@@ -14,8 +14,12 @@ cje-eval.
 
 from __future__ import annotations
 
-from arena_cje.estimation.records import Options, Point, Sample
+from typing import TYPE_CHECKING
+
 from arena_cje.estimation.robust import chosen_weight, robust
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options, Point, Sample
 
 NEEDS = ("log_ratio", "fresh_score")
 

@@ -10,11 +10,15 @@ Farajtabar, Chow & Ghavamzadeh (2018), "More robust doubly robust off-policy eva
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from arena_cje.estimation.outcome import outcome
-from arena_cje.estimation.records import Options, Point, Sample
 from arena_cje.estimation.robust import chosen_weight, robust
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options, Point, Sample
 
 NEEDS = ("log_ratio", "fresh_score")
 

@@ -10,9 +10,13 @@ Ionides (2008), "Truncated importance sampling", Journal of Computational and Gr
 
 from __future__ import annotations
 
-from arena_cje.estimation.records import Options, Point, Sample
+from typing import TYPE_CHECKING
+
 from arena_cje.estimation.weighted import weighted_mean
 from arena_cje.estimation.weights import clipped
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options, Point, Sample
 
 NEEDS = ("log_ratio",)
 

@@ -11,8 +11,12 @@ Swaminathan & Joachims (2015), "The self-normalized estimator for counterfactual
 
 from __future__ import annotations
 
-from arena_cje.estimation.records import Options, Point, Sample
+from typing import TYPE_CHECKING
+
 from arena_cje.estimation.weighted import weighted_mean
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options, Point, Sample
 
 NEEDS = ("log_ratio",)
 

@@ -11,12 +11,16 @@ van der Laan & Rubin (2006), "Targeted maximum likelihood learning", Internation
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy.special import expit, logit
 
 from arena_cje.estimation.outcome import outcome
-from arena_cje.estimation.records import Options, Point, Sample
 from arena_cje.estimation.robust import chosen_weight, robust
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options, Point, Sample
 
 NEEDS = ("log_ratio", "fresh_score")
 

@@ -12,8 +12,12 @@ JASA; the name is that of the research code before the public package cje-eval.
 
 from __future__ import annotations
 
-from arena_cje.estimation.records import Options, Point, Sample
+from typing import TYPE_CHECKING
+
 from arena_cje.estimation.robust import robust
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options, Point, Sample
 
 NEEDS = ("log_ratio", "fresh_score")
 LABEL_TERM = True

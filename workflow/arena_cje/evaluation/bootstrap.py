@@ -13,11 +13,15 @@ Rubin (1981), "The Bayesian bootstrap", Annals of Statistics.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from arena_cje.estimation.calibration import calibrate, rewards
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, own_share, prompt_mean
-from arena_cje.estimation.records import Judged, Labelled
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Judged, Labelled
 
 
 def replicates(

@@ -8,9 +8,8 @@ log ratio, or without a fresh draw, are left out for that policy alone and count
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +21,10 @@ from arena_cje.estimation.records import Draws, Estimate, Judged, Labelled, Logg
 from arena_cje.estimation.robust import has_label_term, label_residual
 from arena_cje.estimation.weights import hajek
 from arena_cje.evaluation import bootstrap
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import ModuleType
 
 __all__ = ["Evaluation", "Options", "evaluate", "evaluate_all"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.dataset import load_calibration, load_draws, load_logged
 from arena_cje.data.reading import Reading
-from arena_cje.estimation.records import Draws, Labelled, Logged
 from arena_cje.results.result import Result, load
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Source
+    from arena_cje.estimation.records import Draws, Labelled, Logged
 
 Summary = Mapping[str, Any]  # of results/coverage_*/summary.json
 

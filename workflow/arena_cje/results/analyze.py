@@ -7,8 +7,6 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +30,9 @@ from arena_cje.results.record import SCHEMA_VERSION
 from arena_cje.results.result import Result, load, write
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
     from arena_cje.data.rows import Source
 
 __all__ = ["Result", "Thresholds", "analyze", "load", "write"]
