@@ -15,7 +15,7 @@ from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.transport import Audit
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
 from arena_cje.estimation.records import Draws, Logged, Weights
-from arena_cje.estimation.robust import has_label_term, mends_by_weights
+from arena_cje.estimation.robust import has_label_term, has_weighted_labels
 from arena_cje.evaluation.evaluate import Evaluation
 
 
@@ -52,7 +52,7 @@ def gather(
             found[policy] = Evidence(overlapping)
             continue
         used = evaluation.estimates[policy].used
-        label_term = mends_by_weights(
+        label_term = has_weighted_labels(
             logged.oracle_label[used],
             label_term=has_label_term(module, options),
             raw=both and options.weights == "raw",
