@@ -102,8 +102,8 @@ def _two_stage_warnings(fitted: Calibration, most: float) -> tuple[Reason, ...]:
 
 def _warnings(fitted: Calibration, full: np.ndarray, spearman: float, thresholds: Thresholds) -> tuple[Reason, ...]:
     found = []
-    if len(fitted.cross_fitted) < fitted.n_folds_wanted:
-        sentence = f"{len(fitted.label)} labels bear {len(fitted.cross_fitted)} folds, not {fitted.n_folds_wanted}"
+    if len(fitted.cross_fitted) < fitted.n_folds_requested:
+        sentence = f"{len(fitted.label)} labels bear {len(fitted.cross_fitted)} folds, not {fitted.n_folds_requested}"
         found.append(Reason("few_folds", sentence))
     if spearman < 0:
         sentence = f"higher judge scores go with lower labels (Spearman {spearman:.2f}): the scale looks inverted"

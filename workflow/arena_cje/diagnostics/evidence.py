@@ -10,7 +10,7 @@ import numpy as np
 from arena_cje import estimators
 from arena_cje.diagnostics import overlap, support, transport
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
-from arena_cje.estimation.robust import has_label_term, mends_by_weights
+from arena_cje.estimation.robust import has_label_term, has_weighted_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ def gather(
             found[policy] = Evidence(overlapping)
             continue
         used = evaluation.estimates[policy].used
-        label_term = mends_by_weights(
+        label_term = has_weighted_labels(
             logged.oracle_label[used],
             label_term=has_label_term(module, options),
             raw=both and options.weights == "raw",
