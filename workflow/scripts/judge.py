@@ -14,8 +14,10 @@ from arena_cje.stages.jobs import calls, configuration, job, journal, open_model
 
 with job(snakemake):
     w, given, config = snakemake.wildcards, snakemake.input, configuration(snakemake)
-    stage = f"judges/{w.judge}" if snakemake.rule == "judges" else snakemake.rule
-    block = config.judges[w.judge] if snakemake.rule == "judges" else getattr(config, stage)
+    # By the wildcards, not by the rule's name: another workflow may use the rule under another.
+    name = w.get("judge")
+    stage = f"judges/{name}" if name else "oracle" if w.get("coverage") else "judge"
+    block = config.graders[stage]
     rubric, prompt = rubrics.load_rubric(Path(given.rubric)), text(given.system_prompt)
     rows, known = schemas.RESPONSES.read(given.responses), None
     if stage == "oracle":
