@@ -34,7 +34,10 @@ def root_folder():
     folder = Path(".arena-cje")
     # What runs and what its jobs read is one commit, even where a branch moves in the meantime.
     if workflow.is_main_process or not (folder / "revision.json").exists():
-        write_commit(repository.commit(rules.ref), Path(rules.path).parents[1], folder)
+        try:
+            write_commit(repository.commit(rules.ref), Path(rules.path).parents[1], folder)
+        except OSError as error:
+            sys.exit(f"ERROR {folder.absolute()}: cannot be written ({error}); choose another --directory")
     return folder
 
 
@@ -61,8 +64,8 @@ def write_commit(commit, root, folder):
 def write_file(path, content, time):
     """Put a file in place in one step.
 
-    `time`: its modification time, for a file that was not there before: results that were made with the same content are
-    not older than it.
+    `time`: its modification time; None is now, by which Snakemake sees that a file has changed. A file that was not there
+    before has the time of its commit, so that it is not newer than results that were made from the same content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f"{path.name}.{os.getpid()}")
