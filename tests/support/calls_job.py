@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from arena_cje.config.records import Config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = "sk-Zq81mW0xLr57TbVn"
 

@@ -10,9 +10,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.ledger import Ledger
@@ -20,6 +19,9 @@ from arena_cje.calls.request import Request
 from arena_cje.calls.runner import Backoff, Work, asker
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 QUICK = Backoff(first=0.02, longest=0.2)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from arena_cje.calls import apis, errors
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.errors import Passing, Unreadable
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from arena_cje.calls.endpoint import Endpoint
 
 # A provider may show a model more than we send (a chat's markup, a schema in words), which is billed too.
 MARKUP = 2000  # tokens

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from arena_cje.calls.endpoint import Endpoint
 
 RATE_LIMIT = 429
 LONGEST = 200  # characters of a server's words that are repeated

@@ -11,16 +11,17 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.limits import locked
-from arena_cje.calls.request import Usage
 from arena_cje.errors import UserError
 
-pass
+if TYPE_CHECKING:
+    from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.calls.request import Usage
+
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,14 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arena_cje.calls.errors import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.provenance import digest
+
+if TYPE_CHECKING:
+    from arena_cje.calls.endpoint import Endpoint
 
 # Part of what identifies a request: raise it when `Reply` would hold other things for the same answer.
 VERSION = 1

@@ -19,21 +19,24 @@ import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls import client as calls_client
 from arena_cje.calls.claims import Claims
 from arena_cje.calls.client import Client
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.errors import Passing, Unreadable
-from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.limits import Crew, Pace
 from arena_cje.calls.request import Ask, Reply, Request, Usage
 from arena_cje.errors import UserError
 from arena_cje.journal import Done, Journal, Tally, complete
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.calls.ledger import Ledger
 
 log = logging.getLogger(__name__)
 

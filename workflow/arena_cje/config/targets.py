@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arena_cje.config.checks import TAKEN
-from arena_cje.config.records import Config
 from arena_cje.config.scoring import lacks, why_unscored
 from arena_cje.data.coverage import canonical
 from arena_cje.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from arena_cje.config.records import Config
 
 COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")

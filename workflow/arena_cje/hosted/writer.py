@@ -16,20 +16,21 @@ temperature 1 without truncation, whatever the policy's sampling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls import apis
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Request
 from arena_cje.hosted import template as hosted_template
-from arena_cje.hosted.template import Template
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Config, ModelBlock, Policy
+    from arena_cje.hosted.template import Template
 
 # Raise when a drawn response would be read otherwise, or a log probability differently from the same reply.
 VERSION = 1

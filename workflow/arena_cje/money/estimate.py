@@ -18,12 +18,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.tokens import ECHO_CALLS, Range, exactly, mean, size
 from arena_cje.config.parse import find
 from arena_cje.data import prompts as data_prompts
@@ -32,6 +29,10 @@ from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Config, Grading, Policy
     from arena_cje.grading.rubrics import Rubric
     from arena_cje.hosted.template import Template

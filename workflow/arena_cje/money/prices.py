@@ -10,7 +10,6 @@ nothing is fetched. It knows list prices: no discounts, nor what a provider char
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from arena_cje.calls.ledger import no_price
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from arena_cje.config.records import Config, Price
 
 # What may stand after a model's name without making it another model: the day of a version, or that it is the latest.
