@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.calls import client as calls_client
 from arena_cje.calls.claims import Claims
 from arena_cje.calls.client import Client
-from arena_cje.calls.errors import Passing, Unreadable
+from arena_cje.calls.errors import TransientError, UnreadableReply
 from arena_cje.calls.limits import Crew, Pace
 from arena_cje.calls.request import Ask, Reply, Request, Usage
 from arena_cje.errors import UserError
@@ -215,7 +215,7 @@ class _Run:
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.work.endpoint.max_attempts),
-            retry=lambda state: self.stopped is None and isinstance(state.outcome.exception(), Passing),
+            retry=lambda state: self.stopped is None and isinstance(state.outcome.exception(), TransientError),
             wait=self._wait,
             before_sleep=self._again,
             reraise=True,
@@ -241,7 +241,7 @@ class _Run:
         """A request until it has a reply; what goes wrong for good is noted."""
         try:
             done = await retrying(self._attempt, client, key, request)
-        except Passing as error:
+        except TransientError as error:
             self._leave(error)
         except asyncio.CancelledError:
             raise
@@ -275,10 +275,10 @@ class _Run:
         try:
             reply = await client.ask(request)
             billed = self._paid(request, reply)
-        except Passing as error:
+        except TransientError as error:
             if error.limited:
                 self.crew.slower(slowed)
-            if isinstance(error, Unreadable):
+            if isinstance(error, UnreadableReply):
                 self._record(request, calls_client.estimated(request, error.length), estimated=True)
             raise
         finally:
@@ -318,7 +318,7 @@ class _Run:
         self.work.totals.retries[kind] += 1
         self.told.retry(kind, state.next_action.sleep)
 
-    def _leave(self, error: Passing) -> None:
+    def _leave(self, error: TransientError) -> None:
         """A request that has used up its attempts stays for the next run; nobody there at all ends this one."""
         self.left[error.kind] += 1
         self.words[error.kind] = error.words

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from arena_cje import files
-from arena_cje.calls.errors import redacted
+from arena_cje.calls.errors import redact
 from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal, Tally
@@ -49,7 +49,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     for path in snakemake.log[:1]:  # a benchmark may stand after it
         root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s", keys))
     if keys:
-        sys.excepthook = lambda *error: sys.stderr.write(redacted("".join(traceback.format_exception(*error)), keys))
+        sys.excepthook = lambda *error: sys.stderr.write(redact("".join(traceback.format_exception(*error)), keys))
     try:
         yield logging.getLogger("arena_cje")
     except UserError as error:
@@ -68,7 +68,7 @@ class _Redacting(logging.Formatter):
         self._keys = tuple(keys)
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record), self._keys)
+        return redact(super().format(record), self._keys)
 
 
 def _handler(handler: logging.Handler, form: str, keys: Iterable[str] = ()) -> logging.Handler:
