@@ -39,7 +39,7 @@ def ask(request, to):
 
     async def once():
         async with Client(to) as client:
-            return await client.ask(request)
+            return await client.send(request)
 
     return asyncio.run(once())
 

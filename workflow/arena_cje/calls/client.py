@@ -26,7 +26,7 @@ MARKUP = 2000  # tokens
 
 
 class Client:
-    """A provider's client with a key: `async with Client(endpoint) as client: await client.ask(request)`."""
+    """A provider's client with a key: `async with Client(endpoint) as client: await client.send(request)`."""
 
     def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
@@ -54,7 +54,7 @@ class Client:
         """What must not be repeated."""
         return (self._key,) if self._key else ()
 
-    async def ask(self, request: Request) -> Reply:
+    async def send(self, request: Request) -> Reply:
         """Send it once. Raises `TransientError` where another attempt may do better, and `UserError` where none can."""
         sdk_errors = apis.get(self.endpoint.api).sdk()
         try:

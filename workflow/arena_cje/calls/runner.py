@@ -55,7 +55,7 @@ class Backoff:
 
 
 @dataclass
-class Totals:
+class CallTotals:
     """What a job's calls came to. `usd` is None as soon as one has no known price."""
 
     calls: int = 0  # requests sent, all attempts
@@ -74,7 +74,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Work:
+class CallJob:
     """Who asks whom, for which stage and policy, and where it is written down."""
 
     endpoint: Endpoint
@@ -83,10 +83,10 @@ class Work:
     ledger: Ledger
     folder: Path = FOLDER
     backoff: Backoff = Backoff()
-    totals: Totals = field(default_factory=Totals)
+    totals: CallTotals = field(default_factory=CallTotals)
 
 
-def asker(work: Work, journal: Journal) -> Ask:
+def journaled_ask(work: CallJob, journal: Journal) -> Ask:
     """A function that asks for all of some requests, through the journal."""
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
@@ -103,7 +103,7 @@ def asker(work: Work, journal: Journal) -> Ask:
     return ask
 
 
-def run(requests: Mapping[str, Request], work: Work, journal: Path | None = None) -> Iterator[Done]:
+def run(requests: Mapping[str, Request], work: CallJob, journal: Path | None = None) -> Iterator[Done]:
     """Replies by key as they arrive; in the end a `UserError` where some are left for the next run.
 
     journal: the file where the caller keeps each reply before asking for the next one; then no other job asks for the same
@@ -129,7 +129,7 @@ def run(requests: Mapping[str, Request], work: Work, journal: Path | None = None
 class _Run:
     """One run of requests: state that lives in the event loop's thread, but for the queue of results."""
 
-    def __init__(self, requests: Mapping[str, Request], work: Work, journal: Path | None):
+    def __init__(self, requests: Mapping[str, Request], work: CallJob, journal: Path | None):
         self.results: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
         self.requests = requests
         self.work = work
@@ -273,7 +273,7 @@ class _Run:
         self.sending.add(task)
         self.work.totals.calls += 1
         try:
-            reply = await client.ask(request)
+            reply = await client.send(request)
             billed = self._paid(request, reply)
         except TransientError as error:
             if error.limited:
@@ -364,7 +364,7 @@ class _Told:
             self._new.clear()
             self._last = time.monotonic()
 
-    def total(self, totals: Totals) -> None:
+    def total(self, totals: CallTotals) -> None:
         """What all calls came to."""
         if totals.calls:
             cost = "at a price that is unknown" if totals.usd is None else f"for {totals.usd:.4f} US$"

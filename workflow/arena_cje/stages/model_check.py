@@ -234,7 +234,7 @@ async def _patiently(client: Any, request: Request) -> Reply:
 
     for attempt in range(ATTEMPTS):
         try:
-            return await client.ask(request)
+            return await client.send(request)
         except TransientError as error:
             wait = error.retry_after or 2.0**attempt
             if attempt == ATTEMPTS - 1 or error.kind == "timeout" or wait > PATIENCE:
