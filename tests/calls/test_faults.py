@@ -19,7 +19,7 @@ from arena_cje.calls.client import read
 from arena_cje.calls.errors import RATE_LIMIT
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.request import Reply, Request
-from arena_cje.calls.runner import HOPELESS, asker, run
+from arena_cje.calls.runner import HOPELESS, journaled_ask, run
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal
 from arena_cje.journal import read as read_journal
@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow
 def ask_all(job, folder, requests, name="0000"):
     """What a job gets, through its journal."""
     with Journal(folder / "calls" / f"{name}.jsonl") as journal:
-        return asker(job, journal)(requests)
+        return journaled_ask(job, journal)(requests)
 
 
 def expected(request: Request) -> Reply:

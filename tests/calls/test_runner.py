@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 
 from arena_cje.calls import apis, errors
 from arena_cje.calls.client import MARKUP, Client, estimated, read, usage
-from arena_cje.calls.errors import OutputLimit, Passing, Unreadable, of_status, redacted, seconds_to_wait, shortened
+from arena_cje.calls.errors import (
+    OutputLimit,
+    TransientError,
+    UnreadableReply,
+    classify_status,
+    one_line,
+    redact,
+    seconds_to_wait,
+)
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.limits import SUCCESSES, Crew, Pace
 from arena_cje.calls.request import Reply, Request, Usage
@@ -39,7 +47,7 @@ def ask(request, to):
 
     async def once():
         async with Client(to) as client:
-            return await client.ask(request)
+            return await client.send(request)
 
     return asyncio.run(once())
 
@@ -227,7 +235,7 @@ def test_an_echoed_first_token_without_a_log_probability_stays_without():
     ids=lambda content: content.decode()[-60:] or "nothing",
 )
 def test_what_is_no_answer_is_unreadable_and_no_reply(content):
-    with pytest.raises(Unreadable) as told:
+    with pytest.raises(UnreadableReply) as told:
         read(chat("x"), content)
     assert told.value.kind == "unreadable answer"
     assert told.value.length == len(content)
@@ -304,7 +312,7 @@ def test_estimated_tokens_grow_with_the_text_and_are_never_none():
 def test_failures_that_pass_are_told_apart_and_tried_once(api, fault, kind, monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
     with FaultServer(faults=scripted(*[fault] * 9), hang=2) as server:
-        with pytest.raises(Passing) as told:
+        with pytest.raises(TransientError) as told:
             ask(chat("x"), endpoint(server.url, api=api, api_key_env="MY_KEY", timeout=0.3 if kind == "timeout" else 5))
         assert told.value.kind == kind
         assert told.value.limited == (fault == "429")
@@ -313,7 +321,7 @@ def test_failures_that_pass_are_told_apart_and_tried_once(api, fault, kind, monk
 
 
 def test_nobody_there_is_a_lost_connection():
-    with pytest.raises(Passing, match="connection lost"):
+    with pytest.raises(TransientError, match="connection lost"):
         ask(chat("x"), endpoint("http://127.0.0.1:1"))
 
 
@@ -373,22 +381,22 @@ def test_what_a_provider_declines_is_a_reply(fault, error):
             "Rate limit reached. Add a payment method: https://x/account/billing",
             "rate_limit_exceeded",
             {},
-            Passing,
+            TransientError,
         ),
         (429, "You exceeded your current quota, check your plan", None, {}, UserError),
-        (429, "You exceeded your current quota, retry soon", None, {"retry-after": "20"}, Passing),
-        (429, "You exceeded your current quota of requests a minute", "rate_limit_exceeded", {}, Passing),
+        (429, "You exceeded your current quota, retry soon", None, {"retry-after": "20"}, TransientError),
+        (429, "You exceeded your current quota of requests a minute", "rate_limit_exceeded", {}, TransientError),
         (429, "", "billing_hard_limit_reached", {"retry-after": "20"}, UserError),
-        (408, "", None, {}, Passing),
-        (409, "", None, {}, Passing),
-        (529, "overloaded_error", None, {}, Passing),
+        (408, "", None, {}, TransientError),
+        (409, "", None, {}, TransientError),
+        (529, "overloaded_error", None, {}, TransientError),
         (405, "", None, {}, UserError),
         (400, UNFINISHED, "invalid_request_error", {}, OutputLimit),
     ],
 )
 def test_statuses_mean_what_providers_mean_by_them(status, message, code, headers, meaning):
     body = json.dumps({"error": {"message": message, "code": code}}).encode()
-    found = of_status(endpoint("http://x"), "m", status, headers, body)
+    found = classify_status(endpoint("http://x"), "m", status, headers, body)
     assert found == meaning if isinstance(meaning, str) else isinstance(found, meaning)
 
 
@@ -396,8 +404,8 @@ def test_statuses_mean_what_providers_mean_by_them(status, message, code, header
     "body", [b"", b"<html>", b"[]", b"5", b'{"error": "text"}', b'{"detail": [1]}', b'{"error": null}', b"\xff"]
 )
 def test_an_error_of_any_form_is_understood(body):
-    assert isinstance(of_status(endpoint("http://x"), "m", 500, {}, body), Passing)
-    assert isinstance(of_status(endpoint("http://x"), "m", 401, {}, body), UserError)
+    assert isinstance(classify_status(endpoint("http://x"), "m", 500, {}, body), TransientError)
+    assert isinstance(classify_status(endpoint("http://x"), "m", 401, {}, body), UserError)
 
 
 @pytest.mark.parametrize(
@@ -429,19 +437,19 @@ def test_no_piece_of_a_key_is_left(key, around, data):
     for words in around:
         start = data.draw(st.integers(0, len(key)))
         parts += [words, key[start:], key]
-    out = redacted("".join(parts), [key])
+    out = redact("".join(parts), [key])
     assert not any(key[i : i + 8] in out for i in range(len(key) - 7))
 
 
 def test_what_is_no_key_stays():
-    assert redacted("the words of others", [KEY, "", "short"]) == "the words of others"
-    assert redacted(f"key={KEY}; {KEY[3:12]} {KEY[:7]}", [KEY]) == f"key=***; *** {KEY[:7]}"
-    assert redacted("a short key", ["short"]) == "a *** key"
+    assert redact("the words of others", [KEY, "", "short"]) == "the words of others"
+    assert redact(f"key={KEY}; {KEY[3:12]} {KEY[:7]}", [KEY]) == f"key=***; *** {KEY[:7]}"
+    assert redact("a short key", ["short"]) == "a *** key"
 
 
 def test_a_key_at_the_end_of_long_words_is_taken_out_before_they_are_cut():
     words = "x" * (errors.LONGEST - 6) + KEY
-    assert not any(KEY[i : i + 4] in shortened(words, [KEY]) for i in range(len(KEY) - 3))
+    assert not any(KEY[i : i + 4] in one_line(words, [KEY]) for i in range(len(KEY) - 3))
 
 
 # Limits

@@ -356,7 +356,7 @@ def test_what_was_asked_narrows_the_rest_until_both_are_one():
 def test_what_is_foretold_from_a_part_holds_the_whole():
     config = configuration()
     (asking,) = (one for one in estimate.plan(config, texts_of(config)) if one.key[:2] == ("generate", "chat"))
-    asking = replace(asking, calls=estimate.exactly(1), rows=90)  # so that tokens are all there is to foretell
+    asking = replace(asking, calls=estimate.exact(1), rows=90)  # so that tokens are all there is to foretell
     draw = random.Random(5)
     for _ in range(300):
         sizes = [min(40, 1 + int(draw.expovariate(0.1))) for _ in range(90)]

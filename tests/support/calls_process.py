@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.request import Request
-from arena_cje.calls.runner import Backoff, Work, asker
+from arena_cje.calls.runner import Backoff, CallJob, journaled_ask
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal
 
@@ -59,10 +59,10 @@ def usd(api: str, model: str, prompt_tokens: int, completion_tokens: int) -> flo
     return None if model == "unpriced" else 0.01
 
 
-def work(url: str | None, folder: Path, *, budget_usd: float | None = None, **changed: Any) -> Work:
-    """Work of a job in tests."""
+def work(url: str | None, folder: Path, *, budget_usd: float | None = None, **changed: Any) -> CallJob:
+    """CallJob of a job in tests."""
     ledger = Ledger(folder / "spending.jsonl", usd, budget_usd)
-    return Work(endpoint(url, **changed), "judge", "base", ledger, folder=folder, backoff=QUICK)
+    return CallJob(endpoint(url, **changed), "judge", "base", ledger, folder=folder, backoff=QUICK)
 
 
 def main(asked: Mapping[str, Any]) -> int:
@@ -74,7 +74,7 @@ def main(asked: Mapping[str, Any]) -> int:
     began = time.monotonic()
     try:
         with Journal(folder / "calls" / f"{asked['name']}.jsonl") as journal:
-            replies = asker(job, journal)(requests)
+            replies = journaled_ask(job, journal)(requests)
     except UserError as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arena_cje.calls import apis, errors
-from arena_cje.calls.errors import Passing, Unreadable
+from arena_cje.calls.errors import TransientError, UnreadableReply
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 
@@ -26,7 +26,7 @@ MARKUP = 2000  # tokens
 
 
 class Client:
-    """A provider's client with a key: `async with Client(endpoint) as client: await client.ask(request)`."""
+    """A provider's client with a key: `async with Client(endpoint) as client: await client.send(request)`."""
 
     def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
@@ -54,21 +54,21 @@ class Client:
         """What must not be repeated."""
         return (self._key,) if self._key else ()
 
-    async def ask(self, request: Request) -> Reply:
-        """Send it once. Raises `Passing` where another attempt may do better, and `UserError` where none can."""
+    async def send(self, request: Request) -> Reply:
+        """Send it once. Raises `TransientError` where another attempt may do better, and `UserError` where none can."""
         sdk_errors = apis.get(self.endpoint.api).sdk()
         try:
             async with asyncio.timeout(self.endpoint.timeout):
                 content = await self._send(request)
         except TimeoutError:
-            raise Passing("timeout", f"no answer in {self.endpoint.timeout:g} s") from None
+            raise TransientError("timeout", f"no answer in {self.endpoint.timeout:g} s") from None
         except sdk_errors.APIConnectionError as error:
             cause = error.__cause__ or error
-            words = errors.shortened(f"{type(cause).__name__} {cause}", self.keys)
-            raise Passing("connection lost", words) from None
+            words = errors.one_line(f"{type(cause).__name__} {cause}", self.keys)
+            raise TransientError("connection lost", words) from None
         except sdk_errors.APIStatusError as error:
             response = error.response
-            found = errors.of_status(
+            found = errors.classify_status(
                 self.endpoint,
                 str(request.body.get("model")),
                 response.status_code,
@@ -81,8 +81,8 @@ class Client:
             return Reply(error=found, usage=Usage(0, 0))  # what is declined unread is not billed
         try:
             return read(request, content)
-        except Unreadable as error:
-            raise Unreadable(errors.shortened(error.words, self.keys), error.length) from None
+        except UnreadableReply as error:
+            raise UnreadableReply(errors.one_line(error.words, self.keys), error.length) from None
 
     async def _send(self, request: Request) -> bytes:
         body = dict(request.body)
@@ -105,15 +105,15 @@ def _usable(endpoint: Endpoint) -> str | None:
 
 
 def read(request: Request, content: bytes) -> Reply:
-    """The reply in an answer; raises `Unreadable` where there is none."""
+    """The reply in an answer; raises `UnreadableReply` where there is none."""
     try:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise Unreadable(f"not valid JSON, {error}", len(content)) from None
+        raise UnreadableReply(f"not valid JSON, {error}", len(content)) from None
     try:
         return _reply(request, answer)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise Unreadable(f"{error} in {content[:80]!r}", len(content)) from None
+        raise UnreadableReply(f"{error} in {content[:80]!r}", len(content)) from None
 
 
 def _reply(request: Request, answer: Any) -> Reply:

@@ -52,10 +52,10 @@ ADVICE = {
 
 
 class OutputLimit(UserError):
-    """The server calls it an error that `max_tokens` ended the answer before it began."""
+    """The server reports as an error that `max_tokens` ended the answer before it began."""
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """A failure that may pass: its kind for the counts, the server's words, the seconds that it asks to wait."""
 
     def __init__(self, kind: str, words: str = "", retry_after: float | None = None, *, limited: bool = False):
@@ -66,7 +66,7 @@ class Passing(Exception):
         self.limited = limited  # we ask too fast
 
 
-class Unreadable(Passing):
+class UnreadableReply(TransientError):
     """An answer that came and cannot be read; it may have been billed, so its length counts."""
 
     def __init__(self, why: str, length: int = 0):
@@ -74,7 +74,7 @@ class Unreadable(Passing):
         self.length = length  # bytes
 
 
-def redacted(text: str, keys: Iterable[str]) -> str:
+def redact(text: str, keys: Iterable[str]) -> str:
     """The text with every piece of a key of 8 characters or more (a shorter key: all of it) replaced by ***."""
     for key in keys:
         width = min(WINDOW, len(key))
@@ -91,9 +91,9 @@ def redacted(text: str, keys: Iterable[str]) -> str:
     return text
 
 
-def shortened(text: str, keys: Iterable[str] = ()) -> str:
+def one_line(text: str, keys: Iterable[str] = ()) -> str:
     """Words of a server in one line: keys out first, since a cut key would not be found any more."""
-    line = " ".join(redacted(text, keys).split())
+    line = " ".join(redact(text, keys).split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
@@ -115,13 +115,13 @@ def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> 
     return None
 
 
-def of_status(
+def classify_status(
     endpoint: Endpoint, model: str, status: int, headers: Mapping[str, str], body: bytes, keys: Iterable[str] = ()
-) -> Passing | UserError | Literal["refused", "too_long"]:
+) -> TransientError | UserError | Literal["refused", "too_long"]:
     """What an error status means: it passes, it cannot pass, or it is a reply of its own kind."""
     codes, words = _said(body)
     everything = f"{codes} {words}"
-    said = shortened(words, keys)
+    said = one_line(words, keys)
     wait = seconds_to_wait(headers)
     if status == 413 or (status in (400, 422) and TOO_LONG.search(everything)):
         return "too_long"
@@ -135,9 +135,9 @@ def of_status(
             f"{_quoted(said)}; start the same command again then (what is finished is kept)"
         )
     if status == RATE_LIMIT:
-        return Passing(f"rate limit ({status})", said, wait, limited=True)
+        return TransientError(f"rate limit ({status})", said, wait, limited=True)
     if status in (408, 409, 425) or status >= 500:
-        return Passing(f"server error ({status})" if status >= 500 else f"not now ({status})", said, wait)
+        return TransientError(f"server error ({status})" if status >= 500 else f"not now ({status})", said, wait)
     return _final(endpoint, model, status, said, OutputLimit if OUTPUT_LIMIT.search(words) else UserError)
 
 

@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 LEDGER = Path("results/journal/spending.jsonl")
 
 # US dollars of a call: (api, model, prompt tokens, completion tokens); None where the price is unknown.
-Usd = Callable[[str, str, int, int], float | None]
+CallPrice = Callable[[str, str, int, int], float | None]
 
 
 class Ledger:
     """The file of spendings, and what is in it so far. `budget_usd` None is no limit."""
 
-    def __init__(self, path: Path, usd: Usd, budget_usd: float | None = None):
+    def __init__(self, path: Path, usd: CallPrice, budget_usd: float | None = None):
         self.path = path
         self.usd = usd
         self.budget_usd = budget_usd
@@ -88,7 +88,7 @@ class Ledger:
     def check_price(self, endpoint: Endpoint, model: str) -> None:
         """Raise a `UserError` when there is a budget that a model's unknown price cannot be held against."""
         if self.budget_usd is not None and self.usd(endpoint.api, model, 1, 1) is None:
-            raise UserError(no_price(endpoint.provider, model, self.budget_usd))
+            raise UserError(unknown_price_message(endpoint.provider, model, self.budget_usd))
 
 
 def _usd_of(line: bytes, path: Path) -> float:
@@ -101,7 +101,7 @@ def _usd_of(line: bytes, path: Path) -> float:
         return 0.0
 
 
-def no_price(provider: str, model: str, budget_usd: float) -> str:
+def unknown_price_message(provider: str, model: str, budget_usd: float) -> str:
     """That a budget cannot hold, and what to do."""
     return (
         f"provider {provider!r}: the price of model {model!r} is unknown, so `budget_usd` {budget_usd:g} cannot hold; give it "

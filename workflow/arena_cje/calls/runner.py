@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.calls import client as calls_client
 from arena_cje.calls.claims import Claims
 from arena_cje.calls.client import Client
-from arena_cje.calls.errors import Passing, Unreadable
+from arena_cje.calls.errors import TransientError, UnreadableReply
 from arena_cje.calls.limits import Crew, Pace
 from arena_cje.calls.request import Ask, Reply, Request, Usage
 from arena_cje.errors import UserError
@@ -55,7 +55,7 @@ class Backoff:
 
 
 @dataclass
-class Totals:
+class CallTotals:
     """What a job's calls came to. `usd` is None as soon as one has no known price."""
 
     calls: int = 0  # requests sent, all attempts
@@ -74,7 +74,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Work:
+class CallJob:
     """Who asks whom, for which stage and policy, and where it is written down."""
 
     endpoint: Endpoint
@@ -83,10 +83,10 @@ class Work:
     ledger: Ledger
     folder: Path = FOLDER
     backoff: Backoff = Backoff()
-    totals: Totals = field(default_factory=Totals)
+    totals: CallTotals = field(default_factory=CallTotals)
 
 
-def asker(work: Work, journal: Journal) -> Ask:
+def journaled_ask(work: CallJob, journal: Journal) -> Ask:
     """A function that asks for all of some requests, through the journal."""
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
@@ -103,7 +103,7 @@ def asker(work: Work, journal: Journal) -> Ask:
     return ask
 
 
-def run(requests: Mapping[str, Request], work: Work, journal: Path | None = None) -> Iterator[Done]:
+def run(requests: Mapping[str, Request], work: CallJob, journal: Path | None = None) -> Iterator[Done]:
     """Replies by key as they arrive; in the end a `UserError` where some are left for the next run.
 
     journal: the file where the caller keeps each reply before asking for the next one; then no other job asks for the same
@@ -129,7 +129,7 @@ def run(requests: Mapping[str, Request], work: Work, journal: Path | None = None
 class _Run:
     """One run of requests: state that lives in the event loop's thread, but for the queue of results."""
 
-    def __init__(self, requests: Mapping[str, Request], work: Work, journal: Path | None):
+    def __init__(self, requests: Mapping[str, Request], work: CallJob, journal: Path | None):
         self.results: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
         self.requests = requests
         self.work = work
@@ -215,7 +215,7 @@ class _Run:
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.work.endpoint.max_attempts),
-            retry=lambda state: self.stopped is None and isinstance(state.outcome.exception(), Passing),
+            retry=lambda state: self.stopped is None and isinstance(state.outcome.exception(), TransientError),
             wait=self._wait,
             before_sleep=self._again,
             reraise=True,
@@ -241,7 +241,7 @@ class _Run:
         """A request until it has a reply; what goes wrong for good is noted."""
         try:
             done = await retrying(self._attempt, client, key, request)
-        except Passing as error:
+        except TransientError as error:
             self._leave(error)
         except asyncio.CancelledError:
             raise
@@ -273,12 +273,12 @@ class _Run:
         self.sending.add(task)
         self.work.totals.calls += 1
         try:
-            reply = await client.ask(request)
+            reply = await client.send(request)
             billed = self._paid(request, reply)
-        except Passing as error:
+        except TransientError as error:
             if error.limited:
                 self.crew.slower(slowed)
-            if isinstance(error, Unreadable):
+            if isinstance(error, UnreadableReply):
                 self._record(request, calls_client.estimated(request, error.length), estimated=True)
             raise
         finally:
@@ -318,7 +318,7 @@ class _Run:
         self.work.totals.retries[kind] += 1
         self.told.retry(kind, state.next_action.sleep)
 
-    def _leave(self, error: Passing) -> None:
+    def _leave(self, error: TransientError) -> None:
         """A request that has used up its attempts stays for the next run; nobody there at all ends this one."""
         self.left[error.kind] += 1
         self.words[error.kind] = error.words
@@ -364,7 +364,7 @@ class _Told:
             self._new.clear()
             self._last = time.monotonic()
 
-    def total(self, totals: Totals) -> None:
+    def total(self, totals: CallTotals) -> None:
         """What all calls came to."""
         if totals.calls:
             cost = "at a price that is unknown" if totals.usd is None else f"for {totals.usd:.4f} US$"

@@ -26,7 +26,7 @@ class Range:
         return Range(self.low + other.low, self.middle + other.middle, self.high + other.high)
 
     def __mul__(self, other: Range | float) -> Range:
-        by = other if isinstance(other, Range) else exactly(other)
+        by = other if isinstance(other, Range) else exact(other)
         return Range(self.low * by.low, self.middle * by.middle, self.high * by.high)
 
     def within(self, other: Range) -> Range:
@@ -34,7 +34,7 @@ class Range:
         return Range(*(min(max(value, other.low), other.high) for value in (self.low, self.middle, self.high)))
 
 
-def exactly(value: float) -> Range:
+def exact(value: float) -> Range:
     """A number that is known."""
     return Range(value, value, value)
 
@@ -57,13 +57,13 @@ WIDE = Range(1 / 4, 1.0, 3.0)
 ECHO_CALLS = Range(0.5, 1.1, 2.4)
 
 
-def size(text: str) -> Range:
+def estimate_tokens(text: str) -> Range:
     """Tokens of a text."""
     n_ascii = len(text.encode("ascii", "ignore"))
     return ASCII * n_ascii + WIDE * (len(text) - n_ascii)
 
 
-def mean(sizes: Iterable[Range]) -> Range:
+def mean_range(sizes: Iterable[Range]) -> Range:
     """Mean of ranges; 0 of none."""
     parts = list(sizes)
-    return sum(parts, exactly(0)) * (1 / len(parts)) if parts else exactly(0)
+    return sum(parts, exact(0)) * (1 / len(parts)) if parts else exact(0)

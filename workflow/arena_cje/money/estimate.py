@@ -21,7 +21,7 @@ import statistics
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from arena_cje.calls.tokens import ECHO_CALLS, Range, exactly, mean, size
+from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, mean_range
 from arena_cje.config.parse import find
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data.coverage import golden_position
@@ -153,7 +153,7 @@ def _written(config: Config, texts: Texts) -> Iterator[Asking]:
         if policy.hosted:
             # A greedy policy says the same again: its draws are one request.
             draws = config.draws(name) if policy.temperature else 1
-            read = mean(size(_opening(policy, prompt, texts)) for prompt in texts.prompts) + OVERHEAD
+            read = mean_range(estimate_tokens(_opening(policy, prompt, texts)) for prompt in texts.prompts) + OVERHEAD
             asked = config.endpoint(policy)
             yield Asking(
                 "generate", name, asked, policy.model, draws * len(texts.prompts), WRITTEN, read, _reply(policy)
@@ -178,7 +178,7 @@ def _scored(config: Config, texts: Texts) -> Iterator[Asking]:
     for name, policy in config.contexts.items():
         if policy.hosted:
             asked = config.endpoint(policy)
-            read = mean(size(_opening(policy, prompt, texts)) for prompt in texts.prompts)
+            read = mean_range(estimate_tokens(_opening(policy, prompt, texts)) for prompt in texts.prompts)
             read += _response(config, config.base_policy, texts) + OVERHEAD
             new = Range(0, asked.echo_max_tokens, asked.echo_max_tokens)
             yield Asking("score", name, asked, policy.model, len(texts.prompts), ECHO_CALLS, read, new)
@@ -210,7 +210,7 @@ def _grading(config: Config, stage: str, grader: Grading, policy: str, shown: Se
     rubric = texts.rubrics[grader.rubric]
     endpoint = config.endpoint(grader)
     call = rubric.call_size(grader, endpoint, shown)
-    system_prompt = size(texts.system_prompts[rubric.system_prompt]) if rubric.system_prompt else exactly(0)
+    system_prompt = estimate_tokens(texts.system_prompts[rubric.system_prompt]) if rubric.system_prompt else exact(0)
     read = system_prompt + _response(config, policy, texts) + OVERHEAD + call.prompt_tokens
     # Draws of a prompt that say the same are one call.
     calls = call.calls * Range(1 / config.draws(policy), 1, 1)
@@ -223,7 +223,7 @@ def _response(config: Config, policy: str, texts: Texts) -> Range:
     n_all = len(texts.prompts) * config.draws(policy)
     unseen = _reply(config.policies[policy]) * Range(0.5, 1, 2)  # the other model's tokens may be longer or shorter
     share = min(1.0, len(seen) / n_all) if n_all else 0.0
-    return unseen * (1 - share) + (mean(map(size, seen)) * share if seen else exactly(0))
+    return unseen * (1 - share) + (mean_range(map(estimate_tokens, seen)) * share if seen else exact(0))
 
 
 def estimate(askings: Iterable[Asking], prices: Prices) -> list[Line]:
@@ -250,13 +250,13 @@ def expected(
             completion_tokens=_narrowed(asking.completion_tokens, made.completion_tokens, calls.high),
         )
         left = _line(rest, calls, prices)
-        usd = None if left.usd is None else left.usd + exactly(made.usd)
+        usd = None if left.usd is None else left.usd + exact(made.usd)
         lines.append(
             replace(
                 left,
-                calls=calls + exactly(made.calls),
-                prompt_tokens=left.prompt_tokens + exactly(sum(made.prompt_tokens)),
-                completion_tokens=left.completion_tokens + exactly(sum(made.completion_tokens)),
+                calls=calls + exact(made.calls),
+                prompt_tokens=left.prompt_tokens + exact(sum(made.prompt_tokens)),
+                completion_tokens=left.completion_tokens + exact(sum(made.completion_tokens)),
                 usd=usd,
             )
         )
@@ -294,14 +294,14 @@ def _line(asking: Asking, calls: Range, prices: Prices) -> Line:
 
 def total(lines: Iterable[Line]) -> Line:
     """The sum; its money is that of the lines with a known price."""
-    whole = Line("total", "", "", "", *[exactly(0)] * 4)
+    whole = Line("total", "", "", "", *[exact(0)] * 4)
     for line in lines:
         whole = replace(
             whole,
             calls=whole.calls + line.calls,
             prompt_tokens=whole.prompt_tokens + line.prompt_tokens,
             completion_tokens=whole.completion_tokens + line.completion_tokens,
-            usd=whole.usd + (line.usd or exactly(0)),
+            usd=whole.usd + (line.usd or exact(0)),
         )
     return whole
 

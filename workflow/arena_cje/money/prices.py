@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.calls.ledger import no_price
+from arena_cje.calls.ledger import unknown_price_message
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def check_budget(config: Config) -> None:
         if block.hosted:
             at = config.endpoint(block)
             if prices.usd(at.api, block.model, 1, 1, base_url=at.base_url) is None:
-                raise UserError(f"config: `{who}`: {no_price(at.provider, block.model, config.budget_usd)}")
+                raise UserError(
+                    f"config: `{who}`: {unknown_price_message(at.provider, block.model, config.budget_usd)}"
+                )
 
 
 @cache  # each reply of a run asks

@@ -230,12 +230,12 @@ async def _asked(where: Endpoint, requests: Sequence[Request]) -> list[Reply]:
 
 
 async def _patiently(client: Any, request: Request) -> Reply:
-    from arena_cje.calls.errors import OutputLimit, Passing
+    from arena_cje.calls.errors import OutputLimit, TransientError
 
     for attempt in range(ATTEMPTS):
         try:
-            return await client.ask(request)
-        except Passing as error:
+            return await client.send(request)
+        except TransientError as error:
             wait = error.retry_after or 2.0**attempt
             if attempt == ATTEMPTS - 1 or error.kind == "timeout" or wait > PATIENCE:
                 where = client.endpoint.base_url or f"the address of {client.endpoint.api}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from arena_cje.calls.tokens import ECHO_CALLS, CallSize, Range, mean, size
+from arena_cje.calls.tokens import ECHO_CALLS, CallSize, Range, estimate_tokens, mean_range
 from arena_cje.errors import UserError
 from arena_cje.grading.rubrics.base import Rubric
 from arena_cje.hosted import writer
@@ -49,7 +49,7 @@ class Likelihood(Rubric):
 
     def call_size(self, block: Grading, endpoint: Endpoint, prompts: Sequence[str]) -> CallSize:
         written = Range(0, endpoint.echo_max_tokens, endpoint.echo_max_tokens)
-        return CallSize(ECHO_CALLS, mean(map(size, prompts)), written)
+        return CallSize(ECHO_CALLS, mean_range(map(estimate_tokens, prompts)), written)
 
     def check(self, block: Grading, key: str) -> None:
         if not block.hosted:

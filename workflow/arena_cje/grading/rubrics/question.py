@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from arena_cje.calls.tokens import CallSize, Range, exactly, mean, size
+from arena_cje.calls.tokens import CallSize, Range, estimate_tokens, exact, mean_range
 from arena_cje.errors import nearest
 from arena_cje.grading.quoting import PLACEHOLDER, TEXTS
 from arena_cje.grading.rubrics.base import Rubric
@@ -84,4 +84,6 @@ class Question(Rubric):
         return {"request": request, "temperature": temperature, "max_tokens": max_tokens}
 
     def call_size(self, block: Grading, endpoint: Endpoint, prompts: Sequence[str]) -> CallSize:
-        return CallSize(CALLS, mean(size(self.question(prompt, "")) for prompt in prompts) + RETRY_TOKENS, exactly(1))
+        return CallSize(
+            CALLS, mean_range(estimate_tokens(self.question(prompt, "")) for prompt in prompts) + RETRY_TOKENS, exact(1)
+        )
