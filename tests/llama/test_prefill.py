@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import tiny_gguf
 from arena_cje.llama import chat, generator, prefill
+from arena_cje.llama import model as model_module
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.llama.generator import Request, generate
 from arena_cje.llama.model import LEAST_ROWS, Context, open_model
@@ -149,6 +150,9 @@ def test_a_short_prefix_and_a_state_that_cannot_go_back_are_not_shared(model, mo
 )
 def test_caches_hold_no_more_than_they_may(model, prompts, shared, monkeypatch, cache_tokens, with_shared, n_caches):
     """Five requests of up to 512 tokens: two caches at least, and one for what is shared."""
+    for module in (model_module, prefill):
+        monkeypatch.setattr(module, "LEAST_ROWS", 2)
+    monkeypatch.setattr(model, "row_step", 1)
     made = []
     monkeypatch.setattr(generator, "Context", lambda *args, **sizes: made.append(sizes) or Context(*args, **sizes))
     requests = [Request(i, prompts["0"], stream(7, "base", "0", i)) for i in range(5)]
