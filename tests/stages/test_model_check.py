@@ -106,7 +106,7 @@ def test_what_is_the_same_is_tried_once_and_all_is_tried_side_by_side():
     with FaultServer(latency=1.0) as server:
         findings = found(configuration(server.url, **blocks))
     assert [one.users for one in findings] == [(f"policies.p{k}", f"policies.p{k + 6}") for k in range(6)]
-    assert server.sent.total() == server.most == 6
+    assert server.sent.total() == server.max_in_flight == 6
     assert all(one.ok for one in findings)
 
 
