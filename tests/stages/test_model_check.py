@@ -62,8 +62,8 @@ def test_a_model_that_answers_is_ok_and_named_by_its_version():
     ("fault", "says"),
     [
         ("401", "the key is not accepted"),
-        ("403", "may not use this model"),
-        ("404", "no such model"),
+        ("403", "no right to use this model"),
+        ("404", "the model or the address does not exist"),
         ("quota", "quota"),
         ("400", "Unsupported parameter"),
         ("content policy", "declines the simplest question"),
