@@ -229,7 +229,7 @@ def test_where_it_goes_is_part_of_a_request_and_how_gently_is_not():
 
 def test_a_reply_comes_back_from_the_journal_as_it_was():
     replies = [Reply(), Reply("hi", "stop", usage=Usage(3, 1), model="m"), Reply(error="refused", text="no")]
-    assert [Reply.of(reply.record()) for reply in replies] == replies
+    assert [Reply.from_record(reply.record()) for reply in replies] == replies
 
 
 def test_responses_are_rows_and_what_was_declined_has_no_text():

@@ -65,8 +65,8 @@ def test_a_model_that_answers_is_ok_and_named_by_its_version():
     ("fault", "says"),
     [
         ("401", "the key is not accepted"),
-        ("403", "may not use this model"),
-        ("404", "no such model"),
+        ("403", "no right to use this model"),
+        ("404", "the model or the address does not exist"),
         ("quota", "quota"),
         ("400", "Unsupported parameter"),
         ("content policy", "declines the simplest question"),
@@ -117,7 +117,7 @@ def test_what_is_the_same_is_tried_once_and_all_is_tried_side_by_side():
     with FaultServer(latency=1.0) as server:
         findings = found(configuration(server.url, **blocks))
     assert [one.users for one in findings] == [(f"policies.p{k}", f"policies.p{k + 6}") for k in range(6)]
-    assert server.sent.total() == server.most == 6
+    assert server.sent.total() == server.max_in_flight == 6
     assert all(one.ok for one in findings)
 
 

@@ -461,7 +461,7 @@ class Config(Record):
             requests_per_minute=provider.requests_per_minute,
             timeout=provider.timeout,
             max_attempts=provider.max_attempts,
-            completions=api.SCORES_TEXT if provider.completions is None else provider.completions,
+            completions=api.ECHOES_LOGPROBS if provider.completions is None else provider.completions,
             echo_max_tokens=api.ECHO_MAX_TOKENS if provider.echo_max_tokens is None else provider.echo_max_tokens,
             json_reply=provider.json_reply,
         )

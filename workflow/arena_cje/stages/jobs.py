@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from arena_cje.calls.endpoint import Endpoint
     from arena_cje.calls.ledger import CallPrice
     from arena_cje.calls.request import Ask
-    from arena_cje.calls.runner import CallTotals
+    from arena_cje.calls.totals import CallTotals
     from arena_cje.config.records import Config
 
 
