@@ -26,7 +26,7 @@ from arena_cje.hosted.writer import Writer
 from arena_cje.money.estimate import Texts
 from arena_cje.stages import model_check
 from echo_server import ENDPOINT, Server, logprob, tokens
-from fault_server import FaultServer, right_answer, scripted
+from fault_server import FaultServer, correct_reply, scripted
 from workflow_run import ROOT, Run, write_prompts
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def served(server: Drawing):
 
     def answers(path, body):
         if path.endswith("/chat/completions"):
-            return right_answer(path, body)
+            return correct_reply(path, body)
         reply = server.reply(body)
         listed = {"tokens": list(reply.tokens), "token_logprobs": list(reply.token_logprobs)}
         choice = {"index": 0, "text": reply.text, "finish_reason": reply.finish_reason, "logprobs": listed}
