@@ -139,7 +139,7 @@ def test_a_judge_that_chooses_needs_log_probabilities():
 def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, tmp_path):
     """The whole check, the rubric's and the template's files and the requests included."""
     write_prompts(tmp_path / "prompts.jsonl", 2)
-    with FaultServer(answers=served(Drawing(shift=shift))) as server:
+    with FaultServer(replies=served(Drawing(shift=shift))) as server:
         config = configuration(server.url).model_dump()
         config["providers"]["here"] |= {"completions": True, "echo_max_tokens": 0}
         config["judge"] = {"provider": "here", "model": "judge", "rubric": "likelihood.yaml", "template": "chatml.yaml"}
