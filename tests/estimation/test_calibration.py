@@ -325,5 +325,7 @@ def test_judge_scores_as_rewards_need_no_label(labels):
 
 
 def test_without_labels_calibration_is_refused():
-    with pytest.raises(UserError, match="at least 4 prompts, got 0 of 100; no row has an oracle_label, add labels to some"):
+    with pytest.raises(
+        UserError, match="at least 4 prompts, got 0 of 100; no row has an oracle_label, add labels to some"
+    ):
         evaluate("direct", *healthy(n=100, coverage=0.0)[:2], Options())
