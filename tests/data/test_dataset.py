@@ -7,19 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from arena_cje.data.dataset import (
-    find_draws,
-    find_probes,
-    load_calibration,
-    load_draws,
-    load_logged,
-    write_calibration,
-    write_draws,
-    write_logged,
-)
+from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import mask_labels
 from arena_cje.data.user_data import read_user_data
+from arena_cje.data.write import write_calibration, write_draws, write_logged
 from arena_cje.errors import UserError
 
 

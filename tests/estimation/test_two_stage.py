@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from scipy.interpolate import BSpline
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer
 
 from arena_cje.errors import UserError
 from arena_cje.estimation import two_stage
 from arena_cje.estimation.calibration import rewards
 from arena_cje.estimation.isotonic import Monotone, isotonic
 from arena_cje.estimation.records import Judged
-from arena_cje.estimation.two_stage import Index, TwoStage, choose, falls, fit, ridge
+from arena_cje.estimation.two_stage import Index, TwoStage, choose, falls, fit
+from workflow_run import ROOT
 
 
 def sample(l: int = 120, c: int = 1, seed: int = 0, noise: float = 0.1):  # noqa: E741
@@ -27,41 +33,67 @@ def grid(c: int = 1, size: int = 1000):
     return rng.uniform(-0.2, 1.2, size), rng.lognormal(5, 1.5, (size, c))
 
 
-@pytest.mark.parametrize("cells", [1, 4, 7])
-def test_the_basis_is_that_of_scipy(cells):
-    low, high = -0.3, 1.7
-    x = np.linspace(low, high, 50)[:-1]
-    step = (high - low) / cells
-    knots = low + step * np.arange(-3, cells + 4)
-    expected = BSpline.design_matrix(x, knots, 3).toarray()
-    assert two_stage._basis(x, low, high, cells) == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize("c", [0, 1, 3])
+@pytest.mark.parametrize(("count", "knots"), [(30, 6), (300, 8)])
+def test_the_index_is_that_of_the_pipeline_of_scikit_learn(c, count, knots):
+    score, covariates, label = sample(count, c)
+    weight = np.random.default_rng(3).uniform(0.7, 1, count)  # of no row more than a label
+    pipeline = make_pipeline(SplineTransformer(knots), RidgeCV(two_stage.PENALTIES))
+    pipeline.fit(np.column_stack([score, covariates]), label, ridgecv__sample_weight=weight)
+    at, other = grid(c)
+    expected = pipeline.predict(np.column_stack([at, other])) - pipeline[-1].intercept_
+    assert fit(score, covariates, label, weight).index(at, other) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_penalty_is_the_best_by_leaving_each_row_out(weighted):
-    """Refitting without one label of every row, for every penalty, chooses the same coefficients."""
+def test_the_penalty_is_the_best_by_leaving_each_label_out(weighted):
+    """Refitting without each label, for every penalty, chooses the same coefficients; a row of 2.4 labels is two and .4."""
     chosen = set()
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        basis, label = rng.random((10, 3)), rng.random(10)
-        label += seed / 10 * basis[:, 0]
-        weight = rng.choice([0.3, 0.5, 1.0, 2.0, 3.0], 10) if weighted else np.ones(10)
+        score, label = rng.random(25), rng.random(25)
+        label += seed / 10 * np.sin(6 * score)
+        weight = rng.choice([0.5, 0.8, 1.0, 2.0, 2.4, 3.0], 25) if weighted else np.ones(25)
+        knots = min(8, round(weight.sum()) // 4)
+        basis = SplineTransformer(knots).fit_transform(score[:, None])
 
         def solve(weight, penalty, basis=basis, label=label):
             mean, level = weight @ basis / weight.sum(), weight @ label / weight.sum()
             x = basis - mean
-            slope = np.linalg.solve((x.T * weight) @ x + penalty * np.eye(3), x.T @ (weight * (label - level)))
+            slope = np.linalg.solve((x.T * weight) @ x + penalty * np.eye(x.shape[1]), x.T @ (weight * (label - level)))
             return slope, level - mean @ slope
 
-        def loss(penalty, weight=weight, basis=basis, label=label, solve=solve):
-            without = [solve(row, penalty) for row in weight - np.diag(np.minimum(weight, 1))]
-            off = [y - constant - x @ slope for x, y, (slope, constant) in zip(basis, label, without, strict=True)]
-            return weight @ np.square(off)
+        def off(mass, penalty, weight=weight, basis=basis, label=label, solve=solve):
+            """Squared errors (25,) of fits that lack the mass (25,) of one row each."""
+            without = [solve(row, penalty) for row in weight - np.diag(mass)]
+            return np.square(
+                [y - level - x @ slope for x, y, (slope, level) in zip(basis, label, without, strict=True)]
+            )
+
+        def loss(penalty, weight=weight, off=off):
+            whole, rest = weight // 1, weight % 1
+            return whole @ off(np.minimum(whole, 1), penalty) + rest @ off(rest, penalty)
 
         best = min(two_stage.PENALTIES, key=loss)
-        assert ridge(basis, label, weight) == pytest.approx(solve(weight, best)[0], abs=1e-9)
+        coefficient = fit(score, np.empty((25, 0)), label, weight).index.coefficient[0]
+        assert coefficient == pytest.approx(solve(weight, best)[0], abs=1e-9)
         chosen.add(best)
     assert len(chosen) > 5
+
+
+@pytest.mark.parametrize(("mode", "imported"), [("monotone", False), ("two_stage", True)])
+def test_scikit_learn_is_imported_for_a_two_stage_fit_alone(mode, imported):
+    code = (
+        "import sys, numpy\n"
+        "from arena_cje.estimation import calibration, two_stage\n"
+        "from arena_cje.estimation.records import Judged\n"
+        f"calibration.calibrate(Judged.of(numpy.linspace(0, 1, 40)), numpy.linspace(0, 1, 40), {mode!r})\n"
+        "print('sklearn' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True, text=True
+    )
+    assert done.stdout == f"{imported}\n", done.stderr
 
 
 @pytest.mark.parametrize("c", [0, 1, 3])

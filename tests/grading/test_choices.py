@@ -41,13 +41,13 @@ def judge(model, **changes) -> ChoiceJudge:
 
 
 def logits_of(model, ids) -> np.ndarray:
-    """The logits after all of `ids`, by one pass that knows nothing of blocks and prefixes."""
-    with Context(model, n_tokens=len(ids), n_batch=len(ids), n_outputs=1) as context:
-        return context.decode(ids, range(len(ids)), 0, 1)[0].astype(np.float64)
+    """The logits after all of `ids`, by one pass with all rows that knows nothing of blocks and prefixes."""
+    with Context(model, n_tokens=len(ids), n_batch=len(ids), n_outputs=len(ids)) as context:
+        return context.decode(ids, range(len(ids)), 0, len(ids))[-1].astype(np.float64)
 
 
 def question(model, item, *, template=TEMPLATE, opening="") -> tuple[int, ...]:
-    text = quoting.quoted(template, item.prompt, item.response)
+    text = quoting.fill(template, item.prompt, item.response)
     return (*chat.render(model, None, text), *(chat.respond(model, None, "x", opening) if opening else ()))
 
 
@@ -276,7 +276,7 @@ def test_answers_of_one_score_count_together(model):
         ({"template": "{prompt}"}, r"\{response\} is not in it"),
         ({"template": None}, "template: Input should be a valid string, got None"),
         ({"temperature": 1.0}, "temperature: Extra inputs are not permitted"),
-        ({"kind": "choice"}, "'choice'.*'likelihood', 'choices', 'structured'"),
+        ({"kind": "choice"}, "'choice'.*'choices', 'likelihood', 'structured'"),
     ],
 )
 def test_a_rubric_that_cannot_be_right_is_refused_with_its_file(tmp_path, changes, sentence):
@@ -387,4 +387,4 @@ def test_the_workflow_keeps_how_sure_the_judge_was(run):
 
 def test_asking_for_scores_alone_reruns_the_judge_alone(run):
     run.config["judge"]["uncertainty"] = "deterministic"
-    assert run.jobs("results/judge/base/0000.jsonl") == {"judge base 0000"}
+    assert run.jobs("results/judge/base/0000.jsonl") == {"judge judge base 0000"}

@@ -29,7 +29,7 @@ def said(body: dict) -> str:
     """What the server's models say of a response: `good` a number of its text, `vague` none at first, `mute` never."""
     question = body["messages"][-1]["content"]
     text = re.search(r"<response-(\w+)>\n(.*?)\n</response-\1>", question, re.DOTALL)[2]
-    if body["model"] == "mute" or (body["model"] == "vague" and quoting.EARLIER.strip() not in question):
+    if body["model"] == "mute" or (body["model"] == "vague" and quoting.RETRY_INTRODUCTION.strip() not in question):
         return "I would rather not say."
     return f"Here it is: {json.dumps({'score': number(text, body['model'])})}"
 
@@ -188,7 +188,7 @@ def test_what_determines_a_grade_makes_it_stale(run):
     run.config["judges"]["strict"]["temperature"] = 0.5
     run.config["oracle"]["max_tokens"] = 50
     labels = {"oracle base 0.25 0000", "oracle base 0.5 0000"}
-    assert run.jobs(*GRADES) == {"judges strict base 0000", "judge_ensemble base 0000", *labels}
+    assert run.jobs(*GRADES) == {"judge judges/strict base 0000", "ensemble judge base 0000", *labels}
     run.config = config
 
 

@@ -123,8 +123,8 @@ def test_a_covariate_may_be_a_judge_and_a_row_that_it_gave_none_is_left_out(move
 def test_what_is_made_of_a_result_takes_its_judge(data, moved):
     expected, found = analyzed(data, "snips"), analyzed(moved, "snips", judge="b")
     file, summary = moved / "logged.jsonl", {"base_policy": "base"}
-    assert exports.rewards(file, found) == exports.rewards(data / "logged.jsonl", expected)
-    assert [row["judge_score"] for row in exports.analysed(file, found)] == [
+    assert exports.logged_rows(file, found)[1] == exports.logged_rows(data / "logged.jsonl", expected)[1]
+    assert [row["judge_score"] for row in exports.logged_rows(file, found)[0]] == [
         row["metadata"]["judge_b"] for row in schemas.read_jsonl(file)
     ]
     score = sources.logged(data / "logged.jsonl", summary, expected.reading).judge_score

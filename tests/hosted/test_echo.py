@@ -17,6 +17,7 @@ from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.grading import grades as grading_grades
 from arena_cje.grading import hosted as grading_hosted
+from arena_cje.grading import local as grading_local
 from arena_cje.grading import rubrics
 from arena_cje.grading.grades import Item
 from arena_cje.grading.rubrics.likelihood import Likelihood
@@ -168,7 +169,7 @@ def test_every_score_is_the_conditional_probability(response, stopped, shows_con
 
 def test_a_likelihood_judge_behind_an_api_reads_the_geometric_mean():
     likelihood = Likelihood(kind="likelihood", system_prompt="helpful.txt")
-    judge = grading_hosted.of(ENDPOINT, Judge(provider="here", model="toy"), likelihood, "Be kind.", CHATML)
+    judge = grading_hosted.grader(ENDPOINT, Judge(provider="here", model="toy"), likelihood, "Be kind.", CHATML)
     told = [Item("q", 0, "Say it.", "yes indeed"), Item("q", 1, "Say it.", "no", stopped=False)]
     told += [Item("q", 2, "Say it.", "", answered=False), Item("q", 3, "Say it.", "<|im_end|>")]
     grades = judge.grade(told, Server())
@@ -183,14 +184,14 @@ def test_a_likelihood_judge_behind_an_api_reads_the_geometric_mean():
 def test_a_likelihood_judge_behind_an_api_takes_a_template_and_no_other_judge_does():
     likelihood = Likelihood(kind="likelihood", system_prompt="helpful.txt")
     block = Judge(provider="here", model="toy", template="chatml.yaml")
-    rubrics.check(likelihood, block, "judge")
+    likelihood.check(block, "judge")
     for rubric, wrong in (
         (likelihood, block.model_copy(update={"template": None})),
         (likelihood.model_copy(update={"temperature": 0.7}), block),
         (rubrics.load_rubric(ROOT / "resources" / "judges" / "rating.yaml"), block),
     ):
         with pytest.raises(UserError, match="template"):
-            rubrics.check(rubric, wrong, "judge")
+            rubric.check(wrong, "judge")
 
 
 def test_a_greedy_policys_draws_are_one_request_and_others_are_not():
@@ -228,7 +229,7 @@ def test_where_it_goes_is_part_of_a_request_and_how_gently_is_not():
 
 def test_a_reply_comes_back_from_the_journal_as_it_was():
     replies = [Reply(), Reply("hi", "stop", usage=Usage(3, 1), model="m"), Reply(error="refused", text="no")]
-    assert [Reply.of(reply.record()) for reply in replies] == replies
+    assert [Reply.from_record(reply.record()) for reply in replies] == replies
 
 
 def test_responses_are_rows_and_what_was_declined_has_no_text():
@@ -259,6 +260,23 @@ def test_scores_are_rows_for_every_sampling_with_the_same_numbers():
     assert [row["status"] for row in scores] == ["ok", "ok", "empty", "empty"]
     assert scores[0]["logprob"] == scores[1]["logprob"] == pytest.approx(expected(Answer("Say it.", "yes", True)))
     schemas.SCORES.check((f"row {k}", row) for k, row in enumerate(scores))
+
+
+class Tenths(Server):
+    """Every token has the log probability -0.1, which rounds as it is added up."""
+
+    def reply(self, body) -> Reply:
+        reply = super().reply(body)
+        return dataclasses.replace(reply, token_logprobs=[None] + [-0.1] * (len(reply.tokens) - 1))
+
+
+def test_log_probabilities_are_summed_exactly_here_as_of_local_models():
+    row = {"prompt_id": "q0", "prompt": "Say it.", "response": "a b c d e", "finish_reason": "stop", "status": "ok"}
+    (scored,) = stages_hosted.logprobs(Tenths(), WRITER, [row], samplings=[{"temperature": 1.0, "top_p": 1.0}])
+    assert scored["token_logprobs"] == [-0.1] * 10 and sum([-0.1] * 10) != -1.0
+    assert scored["logprob"] == -1.0
+    (grade,) = grading_hosted.HostedLikelihood(WRITER).grade([Item("q0", 0, "Say it.", "a b c d e")], Tenths())
+    assert grade.score == grading_local._grade("ok", [-0.1] * 10).score == math.exp(-0.1)
 
 
 def test_texts_cannot_open_places_in_a_template():

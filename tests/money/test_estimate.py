@@ -129,7 +129,7 @@ def run(config: Config, texts: Texts, width: float, most: int) -> Paid:
     paid = Paid(config, width, most)
     prompts = [{"prompt_id": f"q{k}", "prompt": prompt} for k, prompt in enumerate(texts.prompts)]
     for name, policy in config.policies.items():
-        draws = estimate.draws_of(config, name)
+        draws = config.draws(name)
         rows = [row | {"draw_idx": k, "response": "so it is", "status": "ok"} for row in prompts for k in range(draws)]
         if policy.hosted:
             writer = writer_of(config, name, texts)
@@ -222,7 +222,9 @@ def test_prices_are_looked_up_without_a_network(monkeypatch):
 
 
 def test_what_rules_import_brings_no_client_and_no_price_table():
-    code = "import sys; from arena_cje import cost, prices, spending, model_check\n"
+    code = (
+        "import sys; from arena_cje.money import account, estimate, prices; from arena_cje.stages import model_check\n"
+    )
     code += (
         "sys.exit(any(name in sys.modules for name in ('genai_prices', 'openai', 'fireworks', 'polars', 'llama_cpp')))"
     )
@@ -354,7 +356,7 @@ def test_what_was_asked_narrows_the_rest_until_both_are_one():
 def test_what_is_foretold_from_a_part_holds_the_whole():
     config = configuration()
     (asking,) = (one for one in estimate.plan(config, texts_of(config)) if one.key[:2] == ("generate", "chat"))
-    asking = replace(asking, calls=estimate.exactly(1), rows=90)  # so that tokens are all there is to foretell
+    asking = replace(asking, calls=estimate.exact(1), rows=90)  # so that tokens are all there is to foretell
     draw = random.Random(5)
     for _ in range(300):
         sizes = [min(40, 1 + int(draw.expovariate(0.1))) for _ in range(90)]

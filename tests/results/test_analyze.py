@@ -14,8 +14,8 @@ import pytest
 
 import arena_cje
 from arena_cje import estimators, simulate
-from arena_cje.data.dataset import write_draws, write_logged
 from arena_cje.data.user_data import read_user_data
+from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError
 from arena_cje.evaluation.evaluate import Options, evaluate
 from arena_cje.results.analyze import write

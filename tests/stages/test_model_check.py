@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,8 +26,11 @@ from arena_cje.hosted.writer import Writer
 from arena_cje.money.estimate import Texts
 from arena_cje.stages import model_check
 from echo_server import ENDPOINT, Server, logprob, tokens
-from fault_server import FaultServer, scripted
+from fault_server import FaultServer, right_answer, scripted
 from workflow_run import ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RESOURCES = ROOT / "resources"
 CHATML = load(RESOURCES / "templates" / "chatml.yaml")
@@ -62,8 +65,8 @@ def test_a_model_that_answers_is_ok_and_named_by_its_version():
     ("fault", "says"),
     [
         ("401", "the key is not accepted"),
-        ("403", "may not use this model"),
-        ("404", "no such model"),
+        ("403", "no right to use this model"),
+        ("404", "the model or the address does not exist"),
         ("quota", "quota"),
         ("400", "Unsupported parameter"),
         ("content policy", "declines the simplest question"),
@@ -76,6 +79,14 @@ def test_why_a_model_does_not_answer(fault, says, monkeypatch):
     assert not one.ok and says in one.said
     assert KEY not in one.said and KEY[:8] not in one.said  # the server repeats it
     assert server.keys[KEY] == server.sent.total() == 1
+
+
+def test_a_model_that_thinks_longer_than_one_token_answers():
+    """Some servers call it an error that the answer did not begin; the model is there all the same."""
+    with FaultServer(faults=scripted("unfinished")) as server:
+        (one,) = found(configuration(server.url))
+    assert one.ok and one.said.startswith("version not told, ")
+    assert server.sent.total() == 1
 
 
 def test_a_missing_key_is_named_by_its_variable_and_nothing_is_sent(monkeypatch):
@@ -106,7 +117,7 @@ def test_what_is_the_same_is_tried_once_and_all_is_tried_side_by_side():
     with FaultServer(latency=1.0) as server:
         findings = found(configuration(server.url, **blocks))
     assert [one.users for one in findings] == [(f"policies.p{k}", f"policies.p{k + 6}") for k in range(6)]
-    assert server.sent.total() == server.most == 6
+    assert server.sent.total() == server.max_in_flight == 6
     assert all(one.ok for one in findings)
 
 
@@ -120,6 +131,40 @@ def test_a_judge_that_chooses_needs_log_probabilities():
     (chooser,) = (one for one in things if one.what == "chooses")
     with pytest.raises(UserError, match="without log probabilities"):
         chooser.check(lambda requests: [Reply("7", model="m") for _ in requests])
+
+
+@pytest.mark.parametrize(
+    ("shift", "says"), [(0, "scores given text to 0 nats a token"), (1, "it scores given text wrongly")]
+)
+def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, tmp_path):
+    """The whole check, the rubric's and the template's files and the requests included."""
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+    with FaultServer(answers=served(Drawing(shift=shift))) as server:
+        config = configuration(server.url).model_dump()
+        config["providers"]["here"] |= {"completions": True, "echo_max_tokens": 0}
+        config["judge"] = {"provider": "here", "model": "judge", "rubric": "likelihood.yaml", "template": "chatml.yaml"}
+        config["n_prompts"] = 2
+        findings = model_check.run(Config.model_validate(config), str(tmp_path / "prompts.jsonl"), str(RESOURCES))
+    policy, judge = findings
+    assert policy.ok and policy.wanted == "writes"
+    assert (judge.ok, judge.wanted, judge.users) == (shift == 0, "scores", ("judge",))
+    assert says in judge.said
+    (helpful,) = {body["prompt"].partition("<|im_start|>user")[0] for body in server.bodies if body["model"] == "judge"}
+    assert (RESOURCES / "policies" / "helpful.txt").read_text().strip() in helpful
+
+
+def served(server: Drawing):
+    """The answers of a server to completions, as JSON; chats get the usual ones."""
+
+    def answers(path, body):
+        if path.endswith("/chat/completions"):
+            return right_answer(path, body)
+        reply = server.reply(body)
+        listed = {"tokens": list(reply.tokens), "token_logprobs": list(reply.token_logprobs)}
+        choice = {"index": 0, "text": reply.text, "finish_reason": reply.finish_reason, "logprobs": listed}
+        return {"id": "x", "object": "text_completion", "created": 0, "model": "toy-1", "choices": [choice]}
+
+    return answers
 
 
 RUBRIC = RESOURCES / "judges" / "helpfulness.yaml"

@@ -1,7 +1,7 @@
-"""Asks a server for some chats as a job does, in a process of its own: `python tests/support/calls_process.py '{...}'`.
+"""A job that sends some chats to a server, as a process: `python tests/support/calls_process.py '{...}'`.
 
-The argument is JSON: url, folder (of the journal), name, items [start, stop], and what differs of the endpoint and the
-ledger. The last line of the output is JSON: replies by prompt, calls sent, seconds; an error's sentence goes to stderr.
+The argument is JSON: url, folder (of the journal), name, items [start, stop], and changes to the default endpoint and the
+ledger. The last line of the output is JSON: replies by prompt, calls, seconds. An error message goes to stderr.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.request import Request
-from arena_cje.calls.runner import Backoff, Work, asker
+from arena_cje.calls.runner import Backoff, CallJob, journaled_ask
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 QUICK = Backoff(first=0.02, longest=0.2)
 
 
 def endpoint(url: str | None, **changed: Any) -> Endpoint:
-    """An endpoint for tests, with what differs."""
-    usual: dict[str, Any] = {
+    """An endpoint for tests; `changed` replaces fields of the default one."""
+    default: dict[str, Any] = {
         "provider": "local",
         "api": "openai",
         "base_url": url,
@@ -39,7 +41,7 @@ def endpoint(url: str | None, **changed: Any) -> Endpoint:
         "echo_max_tokens": 1,
         "json_reply": "schema",
     }
-    return Endpoint(**(usual | changed))
+    return Endpoint(**(default | changed))
 
 
 def chat(text: str, **body: Any) -> Request:
@@ -48,38 +50,38 @@ def chat(text: str, **body: Any) -> Request:
 
 
 def chats(start: int, stop: int) -> list[Request]:
-    """Different ones, the same in every process."""
+    """Different chats, the same in every process."""
     return [chat(f"question {i}") for i in range(start, stop)]
 
 
-def usd(api: str, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
-    """A cent a call, where the model's price is known."""
+def call_price(api: str, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """0.01 US$ a call; None for the model `unpriced`."""
     return None if model == "unpriced" else 0.01
 
 
-def work(url: str | None, folder: Path, *, budget_usd: float | None = None, **changed: Any) -> Work:
-    """Work of a job in tests."""
-    ledger = Ledger(folder / "spending.jsonl", usd, budget_usd)
-    return Work(endpoint(url, **changed), "judge", "base", ledger, folder=folder, backoff=QUICK)
+def call_job(url: str | None, folder: Path, *, budget_usd: float | None = None, **changed: Any) -> CallJob:
+    """The calls of a job in tests."""
+    ledger = Ledger(folder / "spending.jsonl", call_price, budget_usd)
+    return CallJob(endpoint(url, **changed), "judge", "base", ledger, folder=folder, backoff=QUICK)
 
 
-def main(asked: Mapping[str, Any]) -> int:
-    """Do what is asked for."""
+def main(arguments: Mapping[str, Any]) -> int:
+    """Send the chats and print the result; the exit status is 1 after a `UserError`."""
     logging.basicConfig(level=logging.INFO)
-    folder = Path(asked["folder"])
-    job = work(asked["url"], folder, budget_usd=asked.get("budget_usd"), **asked.get("endpoint", {}))
-    requests = chats(*asked["items"])
+    folder = Path(arguments["folder"])
+    job = call_job(arguments["url"], folder, budget_usd=arguments.get("budget_usd"), **arguments.get("endpoint", {}))
+    requests = chats(*arguments["items"])
     began = time.monotonic()
     try:
-        with Journal(folder / "calls" / f"{asked['name']}.jsonl") as journal:
-            replies = asker(job, journal)(requests)
+        with Journal(folder / "calls" / f"{arguments['name']}.jsonl") as journal:
+            replies = journaled_ask(job, journal)(requests)
     except UserError as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
-    said = {
+    replies_by_prompt = {
         request.body["messages"][0]["content"]: reply.text for request, reply in zip(requests, replies, strict=True)
     }
-    print(json.dumps({"replies": said, "calls": job.totals.calls, "seconds": time.monotonic() - began}))
+    print(json.dumps({"replies": replies_by_prompt, "calls": job.totals.calls, "seconds": time.monotonic() - began}))
     return 0
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,8 +14,12 @@ import arena_cje
 from arena_cje.data.draws import read_draws
 from arena_cje.data.logged import read_logged
 from arena_cje.report import dashboard
-from arena_cje.results.result import Result
 from arena_cje.simulate import Target, World, draw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arena_cje.results.result import Result
 
 HOSTILE = (
     "<script>window.hacked = 1</script>",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.hosted import template as hosted_template
-from arena_cje.hosted.echo import Answer
 from arena_cje.hosted.writer import Writer
 from workflow_run import ROOT
+
+if TYPE_CHECKING:
+    from arena_cje.hosted.echo import Answer
 
 CHATML = hosted_template.load(ROOT / "resources" / "templates" / "chatml.yaml")
 

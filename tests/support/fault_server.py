@@ -1,11 +1,11 @@
-"""A small server that speaks the OpenAI API on loopback: answers computed from the request alone, faults as asked for.
+"""A small local server with the OpenAI API: its replies are functions of the request, and it can fail in chosen ways.
 
     with FaultServer(latency=0.05, faults=seeded(0.3)) as server:
         ... server.url ...
-        server.most, server.answered, server.bodies
+        server.max_in_flight, server.answered, server.bodies
 
-The same request gets the same answer in every run, so that replies with faults can be held against replies without. As a
-script it serves until it is ended, and says its address on the first line: `python tests/support/fault_server.py --latency 0.05`.
+A request has the same reply in every run, so that replies with faults can be compared with replies without. As a script
+it prints its address and serves until its input ends: `python tests/support/fault_server.py --latency 0.05`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from email.utils import formatdate
 from hashlib import blake2b
 from typing import Any
 
-PASSING = (
+TRANSIENT = (
     "429",
     "429 with Retry-After",
     "429 with a date",
@@ -37,59 +37,67 @@ PASSING = (
     "empty choices",
     "wrong types",
 )
-WRONG_USAGE = "wrong usage"  # the answer is right, its numbers are not
+WRONG_USAGE = "wrong usage"  # a correct reply with impossible numbers of tokens
 DECLINED = ("refusal", "content filter", "too long", "content policy")
+UNFINISHED = (
+    "Could not finish the message because max_tokens or model output limit was reached. "
+    "Please try again with higher max_tokens."
+)
 FINAL = ("401", "402", "403", "404", "quota", "400")
 
-# What a request gets: its body, and how often it has been sent before -> the name of a fault, or None.
+# From a request's body and the number of its earlier attempts to the name of a fault; None for a correct reply.
 Faults = Callable[[Mapping[str, Any], int], str | None]
 
 
 def digest(*parts: Any) -> int:
-    """A number that depends on the parts alone."""
+    """A hash of the parts as a number."""
     content = json.dumps(parts, sort_keys=True).encode()
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big")
 
 
-def never(body: Mapping[str, Any], earlier: int) -> None:
-    """No faults."""
+def no_faults(body: Mapping[str, Any], earlier: int) -> None:
+    """Every reply is correct."""
 
 
-def seeded(share: float, *, seed: int = 0, kinds: tuple[str, ...] = (*PASSING, WRONG_USAGE), most: int = 4) -> Faults:
-    """A share of the attempts fails, each kind as often, no request more than `most` times."""
+def seeded(
+    share: float, *, seed: int = 0, kinds: tuple[str, ...] = (*TRANSIENT, WRONG_USAGE), max_faults: int = 4
+) -> Faults:
+    """A share of the attempts fails, all kinds equally often; a request fails only in its first `max_faults` attempts."""
 
     def fault(body: Mapping[str, Any], earlier: int) -> str | None:
-        drawn = digest(seed, body, earlier)
-        return kinds[drawn // 10_000 % len(kinds)] if earlier < most and drawn % 10_000 < share * 10_000 else None
+        number = digest(seed, body, earlier)
+        return (
+            kinds[number // 10_000 % len(kinds)] if earlier < max_faults and number % 10_000 < share * 10_000 else None
+        )
 
     return fault
 
 
 def scripted(*faults: str | None) -> Faults:
-    """The first attempts of every request fail as listed, later ones do not."""
+    """The first attempts of every request have these faults, in this order; later attempts have none."""
     return lambda body, earlier: faults[earlier] if earlier < len(faults) else None
 
 
 @dataclass
 class FaultServer:
-    """The server in a thread of its own. Counters may be read at any time."""
+    """The server, in its own thread. Its counters may be read at any time."""
 
-    faults: Faults = never
-    latency: float = 0.0  # seconds until an answer
-    hang: float = 5.0  # seconds that a request without an answer is kept open
+    faults: Faults = no_faults
+    latency: float = 0.0  # seconds until a reply
+    hang: float = 5.0  # seconds that the connection of a request without a reply stays open
     retry_after: float = 0.2  # seconds
     port: int = 0
     echo_key: bool = True  # error bodies repeat the key that was sent
-    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None  # other ones than `right_answer` gives
+    replies: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None  # in place of `correct_reply`
 
     sent: Counter[str] = field(default_factory=Counter, init=False)  # attempts, by request
-    answered: Counter[str] = field(default_factory=Counter, init=False)  # whole answers, by request
+    answered: Counter[str] = field(default_factory=Counter, init=False)  # complete replies, by request
     bodies: list[dict[str, Any]] = field(default_factory=list, init=False)
-    keys: Counter[str] = field(default_factory=Counter, init=False)  # as sent
+    keys: Counter[str] = field(default_factory=Counter, init=False)  # API keys of the requests
     paths: Counter[str] = field(default_factory=Counter, init=False)
-    times: list[float] = field(default_factory=list, init=False)  # when requests came, seconds
-    now: int = field(default=0, init=False)  # in work
-    most: int = field(default=0, init=False)  # in work at any time
+    times: list[float] = field(default_factory=list, init=False)  # arrival times of requests, seconds
+    in_flight: int = field(default=0, init=False)  # requests without a reply so far
+    max_in_flight: int = field(default=0, init=False)
 
     @property
     def url(self) -> str:
@@ -137,18 +145,18 @@ class FaultServer:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer; False when the connection is done with."""
+        """One request and its reply; whether the connection stays open."""
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))) or b"{}")
         path = first.split(" ")[1]
-        self.now += 1
-        self.most = max(self.most, self.now)
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             return await self._reply(path, headers, body, writer)
         finally:
-            self.now -= 1
+            self.in_flight -= 1
 
     async def _reply(
         self, path: str, headers: Mapping[str, str], body: dict[str, Any], writer: asyncio.StreamWriter
@@ -166,7 +174,7 @@ class FaultServer:
         if fault in ("timeout", "dropped"):
             writer.transport.abort()
             return False
-        if fault == "drip":  # alive, and never done
+        if fault == "drip":  # the connection sends bytes, and the reply never ends
             writer.write(b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n")
             for _ in range(int(self.hang / 0.05)):
                 writer.write(b" ")
@@ -174,12 +182,12 @@ class FaultServer:
                 await asyncio.sleep(0.05)
             writer.transport.abort()
             return False
-        told = key if self.echo_key else ""
-        status, more, content = respond(path, body, fault, told, self.retry_after, self.answers)
+        key_in_error = key if self.echo_key else ""
+        status, response_headers, content = respond(path, body, fault, key_in_error, self.retry_after, self.replies)
         if status == 200 and fault in (None, WRONG_USAGE, *DECLINED):
             self.answered[name] += 1
         head = f"HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
-        writer.write((head + "".join(f"{a}: {b}\r\n" for a, b in more.items()) + "\r\n").encode() + content)
+        writer.write((head + "".join(f"{a}: {b}\r\n" for a, b in response_headers.items()) + "\r\n").encode() + content)
         await writer.drain()
         return True
 
@@ -190,14 +198,14 @@ def respond(
     fault: str | None,
     key: str,
     retry_after: float,
-    answers: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None,
+    replies: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None,
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and content for a request."""
-    told = f" The key sent was {key}." if key else ""
+    """Status, headers and body of the HTTP response to a request."""
+    key_sentence = f" The key sent was {key}." if key else ""
 
     def error(status: int, message: str, code: str | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        said = {"error": {"message": message + told, "code": code, "type": code}}
-        return status, headers, json.dumps(said).encode()
+        content = {"error": {"message": message + key_sentence, "code": code, "type": code}}
+        return status, headers, json.dumps(content).encode()
 
     errors = {
         "429": lambda: error(429, "Rate limit reached.", "rate_limit_exceeded"),
@@ -213,6 +221,7 @@ def respond(
         "403": lambda: error(403, "You may not sample from this model."),
         "404": lambda: error(404, "The model does not exist.", "model_not_found"),
         "400": lambda: error(400, "Unsupported parameter: 'temperature'.", "unsupported_parameter"),
+        "unfinished": lambda: error(400, UNFINISHED, "invalid_request_error"),
         "quota": lambda: error(429, "You exceeded your current quota.", "insufficient_quota"),
         "too long": lambda: error(400, "This model's maximum context length is 9 tokens.", "context_length_exceeded"),
         "content policy": lambda: error(400, "Your prompt was flagged.", "content_policy_violation"),
@@ -221,20 +230,20 @@ def respond(
         return errors[fault]()
     if not path.endswith(("/v1/chat/completions", "/v1/completions")):
         return error(404, f"No such path {path}.")
-    answer = (answers or right_answer)(path, body)
-    first = answer["choices"][0]
+    reply = (replies or correct_reply)(path, body)
+    first = reply["choices"][0]
     if fault == "empty choices":
-        answer["choices"] = []
+        reply["choices"] = []
     elif fault == "wrong types":
         first.update({"message": "text", "text": 7})
     elif fault == WRONG_USAGE:
         wrong = ({"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": 3.5}, None, {"prompt_tokens": 10**12})
-        answer["usage"] = wrong[digest(body) % len(wrong)]
+        reply["usage"] = wrong[digest(body) % len(wrong)]
     elif fault == "refusal":
         first["message"] |= {"content": None, "refusal": "I cannot help with that."}
     elif fault == "content filter":
         first["finish_reason"] = "content_filter"
-    content = json.dumps(answer).encode()
+    content = json.dumps(reply).encode()
     if fault == "truncated":
         content = content[: len(content) // 2]
     elif fault == "not JSON":
@@ -242,24 +251,24 @@ def respond(
     return 200, {}, content
 
 
-def right_answer(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """A right answer."""
+def correct_reply(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The reply without a fault."""
     return chat(body) if path.endswith("/chat/completions") else completion(body)
 
 
-def said(body: Mapping[str, Any]) -> str:
-    """What the model says: a number that depends on the request alone."""
+def text_of_reply(body: Mapping[str, Any]) -> str:
+    """The text that the model writes: a number that is a function of the request."""
     return f"Score: {digest(body) % 11}"
 
 
 def logprob(text: str, *before: str) -> float:
-    """Nats of a token after others, in [-5, 0)."""
+    """Log probability of a token after others, in [-5, 0) nats."""
     return -5 * (digest(text, before) % 9999 + 1) / 10_000
 
 
 def chat(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of a chat, of two tokens."""
-    text = said(body)
+    """The reply to a chat, of two tokens."""
+    text = text_of_reply(body)
     choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     if body.get("logprobs"):
         tokens = ["Score: ", text.removeprefix("Score: ")]
@@ -278,29 +287,33 @@ def chat(body: Mapping[str, Any]) -> dict[str, Any]:
         }
     words = sum(len(message["content"].split()) for message in body["messages"])
     usage = {"prompt_tokens": words, "completion_tokens": 2, "total_tokens": words + 2}
-    return _answer("chat.completion", body, choice, usage)
+    return _reply_body("chat.completion", body, choice, usage)
 
 
 def completion(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of a completion; with `echo` the prompt's words come first, with their log probabilities."""
-    drawn = [" " + word for word in said(body).split()][: body.get("max_tokens", 16)]
+    """The reply to a completion; with `echo` it begins with the prompt's words and their log probabilities."""
+    generated = [" " + word for word in text_of_reply(body).split()][: body.get("max_tokens", 16)]
     parts = body["prompt"].split(" ")
-    asked = parts[:1] + [" " + word for word in parts[1:]]
-    shown = (asked if body.get("echo") else []) + drawn
-    choice: dict[str, Any] = {"index": 0, "text": "".join(shown), "finish_reason": "length"}
+    prompt = parts[:1] + [" " + word for word in parts[1:]]
+    tokens = (prompt if body.get("echo") else []) + generated
+    choice: dict[str, Any] = {"index": 0, "text": "".join(tokens), "finish_reason": "length"}
     if body.get("logprobs") is not None:
-        values = [logprob(token, *shown[:k]) for k, token in enumerate(shown)]
+        values = [logprob(token, *tokens[:k]) for k, token in enumerate(tokens)]
         choice["logprobs"] = {
-            "tokens": shown,
+            "tokens": tokens,
             "token_logprobs": [None, *values[1:]] if body.get("echo") else values,
-            "top_logprobs": [{token: value} for token, value in zip(shown, values, strict=True)],
-            "text_offset": [sum(map(len, shown[:k])) for k in range(len(shown))],
+            "top_logprobs": [{token: value} for token, value in zip(tokens, values, strict=True)],
+            "text_offset": [sum(map(len, tokens[:k])) for k in range(len(tokens))],
         }
-    usage = {"prompt_tokens": len(asked), "completion_tokens": len(drawn), "total_tokens": len(asked) + len(drawn)}
-    return _answer("text_completion", body, choice, usage)
+    usage = {
+        "prompt_tokens": len(prompt),
+        "completion_tokens": len(generated),
+        "total_tokens": len(prompt) + len(generated),
+    }
+    return _reply_body("text_completion", body, choice, usage)
 
 
-def _answer(kind: str, body: Mapping[str, Any], choice: Any, usage: Any) -> dict[str, Any]:
+def _reply_body(kind: str, body: Mapping[str, Any], choice: Any, usage: Any) -> dict[str, Any]:
     return {
         "id": "x",
         "object": kind,
@@ -313,16 +326,16 @@ def _answer(kind: str, body: Mapping[str, Any], choice: Any, usage: Any) -> dict
 
 
 def main() -> None:
-    """Serve until the end of input or an interrupt."""
-    parser = argparse.ArgumentParser(description="A server that speaks the OpenAI API, with faults.")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds until an answer")
+    """Serve until the input ends or the process is interrupted."""
+    parser = argparse.ArgumentParser(description="A server with the OpenAI API that can fail.")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds until a reply")
     parser.add_argument("--faults", type=float, default=0.0, help="share of the requests that fail")
     options = parser.parse_args()
     with FaultServer(latency=options.latency, faults=seeded(options.faults)) as server:
         print(server.url, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()
-        print(json.dumps({"requests": server.sent.total(), "most": server.most}), flush=True)
+        print(json.dumps({"requests": server.sent.total(), "max_in_flight": server.max_in_flight}), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje import simulate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_world(folder: Path, n: int = 300) -> float:

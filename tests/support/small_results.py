@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import arena_cje
 from arena_cje import simulate
-from arena_cje.data.dataset import write_draws, write_logged
+from arena_cje.data.write import write_draws, write_logged
 from arena_cje.results.result import Result
 from arena_cje.simulate import Target, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arena_cje.results.result import Result
 
 WORLD = World(
     targets={"same": Target(), "better": Target(0.9, 0.1), "near": Target(0.1, 0.1), "far": Target(-3.0, 2.0)},

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arena_cje.estimation.records import Draws, Logged
 from arena_cje.simulate import Target, World, draw
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Draws, Logged
 
 HEALTHY = World(targets={"better": Target(0.4, 0.3), "clone": Target(), "worse": Target(-0.4, 0.3)})
 UNHELPFUL = World(targets={"unhelpful": Target(-4.0, 4.0)})

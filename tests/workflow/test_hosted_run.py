@@ -10,9 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -25,6 +24,10 @@ from arena_cje.llama.distribution import Sampling
 from arena_cje.llama.model import open_model
 from fault_server import FaultServer, seeded
 from workflow_run import ROOT, SNAKEMAKE, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PRODUCTION = ROOT / "config" / "experiments" / "arena-production.yaml"
 LOCAL = ROOT / "config" / "experiments" / "local-server.yaml"
@@ -57,7 +60,7 @@ def keys():
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[FaultServer]:
-    with FaultServer(answers=hosted_world.answer, latency=0.01, hang=3.0) as server:
+    with FaultServer(replies=hosted_world.reply, latency=0.01, hang=3.0) as server:
         yield server
 
 
@@ -66,7 +69,7 @@ def plain(world, tmp_path_factory) -> tuple[Run, dict]:
     """The study without faults, and what the server has counted when it was done."""
     run = Run(tmp_path_factory.mktemp("plain"), study(world.url))
     run.snakemake(*TARGETS)
-    return run, {"most": world.most, "answered": dict(world.answered), "sent": world.sent.total()}
+    return run, {"max_in_flight": world.max_in_flight, "answered": dict(world.answered), "sent": world.sent.total()}
 
 
 def estimates(run: Run, estimator: str) -> arena_cje.Result:
@@ -102,7 +105,7 @@ def test_log_probabilities_are_those_of_the_world(plain):
 
 def test_the_limit_holds_over_all_jobs_and_nothing_is_asked_twice(plain):
     _, counted = plain
-    assert 1 < counted["most"] <= 2 * LIMIT  # two providers, each with its own limit
+    assert 1 < counted["max_in_flight"] <= 2 * LIMIT  # two providers, each with its own limit
     assert counted["sent"] == len(counted["answered"]) == sum(counted["answered"].values())
 
 
@@ -115,7 +118,7 @@ def test_what_answered_is_in_the_provenance(plain):
 def test_faults_and_a_kill_change_nothing_and_cost_nothing_twice(plain, world, tmp_path):
     run, again = plain[0], Run(tmp_path, plain[0].config)
     world.answered.clear()
-    world.faults = seeded(0.3, seed=3, most=3)
+    world.faults = seeded(0.3, seed=3, max_faults=3)
     try:
         process = again.start(*TARGETS)
         deadline = time.monotonic() + 120

@@ -7,10 +7,9 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
@@ -19,6 +18,10 @@ import arena_cje
 from arena_cje.data import schemas
 from arena_cje.data.coverage import golden_position
 from workflow_run import CONFIG, Run, copy_workflow, write_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SHARDS = ("0000", "0001", "0002")
 POLICIES = ("base", "clone", "cool", "other")
@@ -73,9 +76,20 @@ def edited(path: Path, before: str, after: str) -> Iterator[None]:
         path.write_text(text)
 
 
-def test_how_results_are_drawn_makes_no_estimate_stale(finished):
-    with edited(finished.root / "workflow/arena_cje/report/figures.py", "LEAST_SPAN = 0.2", "LEAST_SPAN = 0.3"):
+@pytest.mark.parametrize("file", ["report/figures.py", "results/text.py", "results/notebook.py"])
+def test_how_results_are_drawn_makes_no_estimate_stale(finished, file):
+    with edited(finished.root / "workflow/arena_cje" / file, r"\Z", "\n# a remark\n"):
         assert finished.jobs("estimates") == set()
+
+
+def test_the_code_of_verdicts_makes_estimates_stale_and_no_data_set(finished):
+    with edited(finished.root / "workflow/arena_cje/diagnostics/verdict.py", r"\Z", "\n# a remark\n"):
+        assert finished.jobs("estimates") == ESTIMATES | {"estimates"}
+
+
+def test_the_code_that_writes_data_sets_makes_them_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/data/write.py", r"\Z", "\n# a remark\n"):
+        assert finished.jobs("estimates") == each("fresh_draws", COVERAGES, TARGETS) | ANALYSIS
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -128,7 +142,7 @@ def everything_of(shards: tuple[str, ...]) -> set[str]:
         each("sample_prompts", shards)
         | each("generate", POLICIES, shards)
         | each("score", ("smollm2-helpful", "smollm2-other"), shards)
-        | each("judge", POLICIES, shards)
+        | each("judge judge", POLICIES, shards)
         | each("oracle", ("base",), (*COVERAGES, "1.0"), shards)
         | each("oracle", TARGETS, ("1.0",), shards)
         | gathered("responses", POLICIES)
@@ -176,7 +190,7 @@ def test_the_version_of_the_scorer_makes_what_it_scored_stale(finished):
         assert finished.jobs("estimates") == (
             each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
             | each("gather_logprobs", POLICIES)
-            | each("judge", POLICIES, SHARDS)  # this judge reads likelihoods
+            | each("judge judge", POLICIES, SHARDS)  # this judge reads likelihoods
             | gathered("judge", POLICIES)
             | each("fresh_draws", COVERAGES, TARGETS)
             | ANALYSIS
@@ -187,7 +201,7 @@ def joins_of_a_new_policy(name: str) -> set[str]:
     """Jobs that any policy adds, whatever its context."""
     return (
         each("generate", (name,), SHARDS)
-        | each("judge", (name,), SHARDS)
+        | each("judge judge", (name,), SHARDS)
         | each("oracle", (name,), ("1.0",), SHARDS)
         | {
             f"gather responses/{name}",
@@ -217,7 +231,7 @@ def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
         joins_of_a_new_policy("warm")
         | each("score", ("smollm2-helpful",), SHARDS)
         | each("gather_logprobs", ("base", "clone", "cool"))
-        | each("judge", ("base",), SHARDS)  # takes its grades from these scores
+        | each("judge judge", ("base",), SHARDS)  # takes its grades from these scores
         | gathered("judge", ("base",))
     )
 
@@ -230,7 +244,7 @@ def test_a_removed_policy_makes_only_the_joins_stale(changed):
 def test_the_text_of_a_rubric_makes_its_grades_stale(finished):
     with edited(finished.root / "resources/judges/likelihood.yaml", "temperature: 1.0", "temperature: 0.9"):
         assert finished.jobs("estimates") == (
-            each("judge", POLICIES, SHARDS)
+            each("judge judge", POLICIES, SHARDS)
             | gathered("judge", POLICIES)
             | each("fresh_draws", COVERAGES, TARGETS)
             | ANALYSIS
@@ -242,7 +256,7 @@ def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
         assert finished.jobs("estimates") == (
             each("generate", ("other",), SHARDS)
             | each("score", ("smollm2-other",), SHARDS)
-            | each("judge", ("other",), SHARDS)
+            | each("judge judge", ("other",), SHARDS)
             | each("oracle", ("other",), ("1.0",), SHARDS)
             | {
                 "gather responses/other",
@@ -317,7 +331,7 @@ def test_one_estimate_asks_for_no_more_than_it_needs(changed):
         | each("sample_prompts", SHARDS)
         | each("generate", ("base",), SHARDS)
         | each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
-        | each("judge", ("base",), SHARDS)
+        | each("judge judge", ("base",), SHARDS)
         | each("oracle", ("base",), ("0.25",), SHARDS)
         | {"gather responses/base", "gather judge/base", "gather oracle/base/coverage_0.25"}
         | each("gather_logprobs", POLICIES)

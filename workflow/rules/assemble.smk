@@ -5,46 +5,6 @@ if CONFIG.calibration_data:
 
     said(user_data.check_user_file, Path(CONFIG.calibration_data), results=Path("results"))
 
-# Models that run here, whoever asks them; what is behind an API has a version instead, which its answers tell.
-MODELS = sorted(
-    {block.model for block in CONFIG.model_blocks.values() if not block.hosted and block.provider != records.REFERENCE}
-)
-# How many unusable answers a stage may have: where answers are read, and nobody else has counted them.
-MAX_UNSCORED = {
-    stage: block.max_unscored
-    for stage, block in CONFIG.graders.items()
-    if block.provider != records.REFERENCE and not getattr(block, "ensemble", ())
-}
-
-
-def made_from():
-    """Everything that determines the data set and is not in its files."""
-    score_version = {
-        name: writer.VERSION if block.hosted else scorer.VERSION for name, block in CONFIG.contexts.items()
-    }
-    return {
-        "seed": CONFIG.seed,
-        "n_prompts": CONFIG.n_prompts,
-        "base_policy": BASE,
-        "policies": {
-            name: generation(name)
-            | {"context": block.context}
-            | ({"template": block.template} if block.template else {})
-            for name, block in CONFIG.policies.items()
-        },
-        "judge": plan.grader(CONFIG.judge, CONFIG),
-        "judges": {name: plan.grader(block, CONFIG) for name, block in CONFIG.judges.items()},
-        "oracle": plan.grader(CONFIG.oracle, CONFIG)
-        | {"target_labels": CONFIG.oracle.target_labels or 0.0},
-        "versions": {"score": score_version, "judge": JUDGE_VERSION, "oracle": ORACLE_VERSION},
-    }
-
-
-def target_labels(w):
-    """Labels of a target's own draws that enter estimates; none unless `oracle.target_labels` asks for a share."""
-    share = CONFIG.oracle.target_coverage
-    return f"results/oracle/{w.policy}/coverage_{share}.jsonl" if share else []
-
 
 rule assemble:
     """Assemble the data set at coverage {wildcards.coverage}"""
@@ -54,7 +14,7 @@ rule assemble:
         oracle=f"results/oracle/{BASE}/coverage_{{coverage}}.jsonl",
         judges=expand(f"results/judges/{{judge}}/{BASE}.jsonl", judge=CONFIG.judges),
         logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.scored),
-        models=expand("results/models/{model}.json", model=MODELS),
+        models=expand("results/models/{model}.json", model=CONFIG.local_models),
     output:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
@@ -63,9 +23,9 @@ rule assemble:
     conda:
         "../../envs/stats.yaml"
     params:
-        made_from=canonical(made_from()),
-        max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.stages.assemble"),
+        made_from=canonical(stage_plan.dataset_provenance(CONFIG, GRADERS)),
+        max_unscored=canonical(plan.limits(GRADERS)),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/assemble.py"
 
@@ -85,17 +45,7 @@ rule fresh_draws:
     conda:
         "../../envs/stats.yaml"
     params:
-        max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.stages.assemble"),
+        max_unscored=canonical(plan.limits(GRADERS)),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/fresh_draws.py"
-
-
-def draw_files(coverage):
-    """Fresh draws of all targets at a coverage."""
-    return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=CONFIG.targets)
-
-
-def calibration_file(coverage):
-    """Calibration data, where there are any: as they are, since the workflow's own data have no masked label to give away."""
-    return CONFIG.calibration_data or []

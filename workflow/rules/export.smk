@@ -4,6 +4,8 @@
 # all of these                                 -> results/archive.zip
 import json
 
+import arena_cje
+
 
 report: "../report/workflow.rst"
 
@@ -12,9 +14,8 @@ def configured_texts():
     """Files that the configuration names and results depend on: rubrics, system prompts and templates."""
     if CONFIG.logged_data is not None:
         return []
-    templates = map(template_of, [*CONFIG.policies.values(), *GRADERS.values()])
-    texts = filter(None, [*RUBRIC_PROMPTS.values(), *SYSTEM_PROMPTS.values(), *templates])
-    return sorted({*RUBRIC_FILES.values(), *texts})
+    policies = [*SYSTEM_PROMPTS.values(), *map(template_of, CONFIG.policies.values())]
+    return sorted({*plan.text_files(GRADERS), *filter(None, policies)})
 
 
 def archived():
@@ -131,6 +132,7 @@ rule archive:
         "../../envs/stats.yaml"
     params:
         configuration=json.dumps(settings_shown()),  # in declared order, that of policies in every table
+        package_version=arena_cje.__version__,
         code=code_hash("arena_cje.report.archive"),
     script:
         "../scripts/archive.py"

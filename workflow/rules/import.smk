@@ -11,16 +11,6 @@ for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *P
         said(user_data.check_user_file, Path(path), results=Path("results"))
 
 
-def draw_files(coverage):
-    """Fresh draws of all targets at a coverage."""
-    return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=IMPORTED)
-
-
-def calibration_file(coverage):
-    """The file of calibration data at a coverage, empty without calibration data."""
-    return f"results/coverage_{coverage}/calibration_data.jsonl" if CONFIG.calibration_data else []
-
-
 rule import_data:
     """Read the user's own data, with labels on a share {wildcards.coverage}"""
     input:
@@ -44,6 +34,6 @@ rule import_data:
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
-        code=code_hash("arena_cje.data.user_data", "arena_cje.data.dataset"),
+        code=code_hash("arena_cje.data.user_data", "arena_cje.data.write"),
     script:
         "../scripts/import_data.py"

@@ -20,9 +20,8 @@ def drawn(figure, given):
     summary = schemas.read_json(given.summary)
     if figure == "calibration_curve":
         result = arena_cje.load(given.result)
-        logged = sources.logged(given.dataset, summary, result.reading)
-        beside = given.calibration
-        labelled = sources.calibration_data(beside, given.dataset, summary, result.reading) if beside else None
+        beside = given.calibration or None
+        logged, labelled = sources.with_calibration(given.dataset, beside, summary, result.reading)
         return figures.calibration_curve(result, logged, labelled)
     reading = sources.reading(summary, snakemake.params.get("judge"))
     logged = sources.logged(given.dataset, summary, reading)

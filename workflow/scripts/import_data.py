@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from arena_cje.data import dataset, schemas
+from arena_cje.data import schemas, write
 from arena_cje.data.reading import Reading
 from arena_cje.data.user_data import read_user_data
 from arena_cje.stages.jobs import job, report
@@ -28,8 +28,8 @@ with job(snakemake) as log:
     report(log, summary)
     folder = Path(snakemake.output.dataset).parent
     for policy, rows in data.fresh.items():
-        dataset.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, reading)
+        write.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, reading)
     if data.calibration is not None:
-        dataset.write_calibration(folder / "calibration_data.jsonl", data.calibration, reading)
-    dataset.write_logged(snakemake.output.dataset, data.logged, reading)
+        write.write_calibration(folder / "calibration_data.jsonl", data.calibration, reading)
+    write.write_logged(snakemake.output.dataset, data.logged, reading)
     schemas.write_json(snakemake.output.summary, summary)

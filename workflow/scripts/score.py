@@ -8,16 +8,16 @@ from arena_cje.stages import local as stages_local
 from arena_cje.stages.jobs import job, journal, open_model, same_tokenizer, text
 
 with job(snakemake):
-    params, context = snakemake.params, snakemake.wildcards.context
+    scoring, context = json.loads(snakemake.params.scoring), snakemake.wildcards.context
     responses = schemas.RESPONSES.read(snakemake.input.responses)
-    with open_model(snakemake, params.n_ctx) as (model, sha256), journal(snakemake, f"score/{context}") as kept:
+    with open_model(snakemake, scoring["n_ctx"]) as (model, sha256), journal(snakemake, f"score/{context}") as kept:
         rows = stages_local.logprobs(
             model,
             sha256,
             responses,
             system_prompt=text(snakemake.input.system_prompt),
-            samplings=[Sampling(**sampling) for sampling in json.loads(params.samplings)],
-            drawn_from=Sampling(**json.loads(params.drawn_from)) if params.drawn_from else None,
+            samplings=[Sampling(**sampling) for sampling in scoring["samplings"]],
+            drawn_from=Sampling(**scoring["drawn_from"]) if scoring["drawn_from"] else None,
             same_tokenizer=same_tokenizer(snakemake),
             journal=kept,
         )

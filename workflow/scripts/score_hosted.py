@@ -17,6 +17,6 @@ with job(snakemake):
             ask,
             asked,
             schemas.RESPONSES.read(given.responses),
-            samplings=json.loads(snakemake.params.samplings),
+            samplings=json.loads(snakemake.params.scoring)["samplings"],
         )
         schemas.SCORES.write(snakemake.output[0], rows)

@@ -1,1 +1,1 @@
-"""Requests to APIs: endpoints, clients, limits, retries, and the ledger of what they cost. `apis/` has one file an API."""
+"""Requests to APIs: endpoints, clients, limits, retries, and the ledger of costs. `apis/` has one module for each API."""

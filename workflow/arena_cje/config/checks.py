@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from arena_cje import estimators
@@ -14,6 +13,8 @@ from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from arena_cje.config.records import Analysis, Config, Judge
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,6 +18,9 @@ from pydantic_core import PydanticUndefined
 
 from arena_cje.config.records import Config, Tuning, Variant
 from arena_cje.diagnostics.thresholds import Thresholds
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
 README = ROOT / "config" / "README.md"

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from arena_cje.config import checks
-from arena_cje.config.records import LOCAL
+from arena_cje.config.records import (
+    LOCAL,
+    Analysis,
+    Config,
+    Judge,
+    Model,
+    Oracle,
+    Policy,
+    Price,
+    Prompts,
+    Provider,
+    Variant,
+)
 from arena_cje.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    pass
-
-from arena_cje.config.records import Analysis, Config, Judge, Model, Oracle, Policy, Price, Prompts, Provider, Variant
 
 
 def parse(merged: Mapping[str, Any], *, own: Mapping[str, Any] | None = None) -> Config:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from arena_cje import estimators
 from arena_cje.calls import apis
 from arena_cje.calls.endpoint import Endpoint
-from arena_cje.data.coverage import canonical
+from arena_cje.data.coverage import coverage_name
 
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Options
@@ -30,7 +30,7 @@ NAME = "[A-Za-z][A-Za-z0-9_-]*"  # of a policy or a model, good in a path
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 # YAML reads 0.1 as a number and "0.1" as text; both mean the file name coverage_0.1.
-Coverage = Annotated[str, BeforeValidator(canonical)]
+Coverage = Annotated[str, BeforeValidator(coverage_name)]
 
 
 def _share_of_truth(value: Any) -> Any:
@@ -228,12 +228,12 @@ class Oracle(Grading):
     def truth_coverage(self) -> str | None:
         """Share of the draws that is labelled for validation, as it stands in a file name; None for no validation."""
         share = (0.0 if self.hosted else 1.0) if self.truth is None else self.truth
-        return canonical(share) if share else None
+        return coverage_name(share) if share else None
 
     @property
     def target_coverage(self) -> str | None:
         """Share of the targets' own draws that the workflow labels for estimation, as in a file name; None for none."""
-        return canonical(self.target_labels) if self.target_labels else None
+        return coverage_name(self.target_labels) if self.target_labels else None
 
 
 class Tuning(Record):
@@ -461,10 +461,30 @@ class Config(Record):
             requests_per_minute=provider.requests_per_minute,
             timeout=provider.timeout,
             max_attempts=provider.max_attempts,
-            completions=api.SCORES_TEXT if provider.completions is None else provider.completions,
+            completions=api.ECHOES_LOGPROBS if provider.completions is None else provider.completions,
             echo_max_tokens=api.ECHO_MAX_TOKENS if provider.echo_max_tokens is None else provider.echo_max_tokens,
             json_reply=provider.json_reply,
         )
+
+    @property
+    def local_models(self) -> list[str]:
+        """Models that jobs of this run load themselves; those behind an API have a version instead, which their replies give."""
+        blocks = self.model_blocks.values()
+        return sorted({block.model for block in blocks if block.provider == LOCAL})
+
+    def draws(self, policy: str) -> int:
+        """Responses of a policy to each prompt."""
+        return 1 if policy == self.base_policy else self.draws_per_prompt
+
+    def label_coverages(self, policy: str) -> list[str]:
+        """Coverages at which a policy's responses are labelled, rising: each buys only what the one below lacks."""
+        own = self.coverages if policy == self.base_policy else [self.oracle.target_coverage]
+        return sorted({*own, self.oracle.truth_coverage} - {None}, key=float)
+
+    def lower_coverage(self, policy: str, coverage: str) -> str | None:
+        """The next lower coverage at which a policy's responses are labelled; None where there is none."""
+        lower = [step for step in self.label_coverages(policy) if float(step) < float(coverage)]
+        return lower[-1] if lower else None
 
     @property
     def graders(self) -> dict[str, Judge | Oracle]:

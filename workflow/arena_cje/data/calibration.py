@@ -45,10 +45,15 @@ def load_calibration(
     """
     responses, base, _ = read_logged(logged, base_policy, reading=reading.without_covariates())
     rows, summary = read_calibration(source, responses, base, reading=reading)
+    return calibration_arrays(rows, reading), summary
+
+
+def calibration_arrays(rows: Sequence[Response], reading: Reading) -> Labelled:
+    """The rows of `read_calibration` as arrays."""
     fields = arrays(rows, (len(rows),), len(reading.covariates))
     label = fields.pop("oracle_label")
     judged = Judged.of(fields["judge_score"], fields["covariates"], fields["judge_points"], fields["judge_mass"])
-    return Labelled(np.array([response.prompt_id for response in rows]), judged, label), summary
+    return Labelled(np.array([response.prompt_id for response in rows]), judged, label)
 
 
 def read_calibration(

@@ -64,7 +64,7 @@ def _parse_share(coverage: str | float) -> float:
         return math.nan
 
 
-def canonical(coverage: str | float) -> str:
+def coverage_name(coverage: str | float) -> str:
     """The spelling of a coverage in file names: a plain decimal without trailing zeros, `1.0` for all prompts.
 
     Raises a `UserError` for a number outside (0, 1], and for a string in another spelling, since two spellings of one

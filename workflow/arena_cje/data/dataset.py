@@ -1,59 +1,54 @@
-"""Data sets in the CJE format: functions that find and load their files, and functions that write them."""
+"""Data sets in the CJE format as arrays: the functions that find and load their files."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arena_cje.data.calibration import load_calibration
+from arena_cje.data.calibration import calibration_arrays, load_calibration, read_calibration
 from arena_cje.data.draws import find_draws, find_probes, load_draws
-from arena_cje.data.logged import load_logged
+from arena_cje.data.logged import load_logged, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import OUTSIDE_SUPPORT
-from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED
+from arena_cje.data.rows import source_name, with_covariates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from arena_cje.files import Row
+    from arena_cje.data.rows import Response, Source
+    from arena_cje.estimation.records import Labelled, Logged
 
 __all__ = [
+    "Dataset",
     "find_draws",
     "find_probes",
     "load_calibration",
+    "load_dataset",
     "load_draws",
     "load_logged",
-    "write_calibration",
-    "write_draws",
-    "write_logged",
 ]
 
 
-def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Write logged rows as CJE JSONL; a target log probability of -inf is written as `OUTSIDE_SUPPORT`.
+class Dataset(NamedTuple):
+    """The logged data and the calibration data of an analysis."""
 
-    reading: the scale of scores and labels, here and below; raises a `UserError` for a row that breaks the format.
+    responses: list[Response]  # all logged rows
+    logged: Logged  # the logged rows with a judge score
+    calibration: Labelled | None  # None without calibration data
+    counts: dict[str, Any]  # numbers of rows that were read, used and dropped by reason
+
+
+def load_dataset(
+    logged: Source,
+    calibration_data: Source | None = None,
+    *,
+    base_policy: str | None = None,
+    reading: Reading = Reading(),
+) -> Dataset:
+    """The logged data and, if given, the calibration data; each source is read once.
+
+    base_policy: its name, where the rows do not give it. Raises a `UserError` as `read_logged` and `read_calibration` do.
     """
-    reading.bounded(LOGGED).write(path, [_without_infinity(row) for row in rows])
-
-
-def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Write fresh draws as CJE JSONL."""
-    reading.bounded(DRAWS).write(path, rows)
-
-
-def write_calibration(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Write calibration data as CJE JSONL."""
-    reading.bounded(CALIBRATION).write(path, rows)
-
-
-def _without_infinity(row: Row) -> Row:
-    targets = row.get("target_policy_logprobs") or {}
-    outside = [name for name, value in targets.items() if value == -math.inf]
-    if not outside:
-        return row
-    metadata = row.get("metadata") or {}
-    policies = list(dict.fromkeys([*metadata.get("outside_support", []), *outside]))
-    finite = {name: OUTSIDE_SUPPORT if name in outside else value for name, value in targets.items()}
-    return row | {"target_policy_logprobs": finite, "metadata": metadata | {"outside_support": policies}}
+    rows, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates())
+    responses = with_covariates(rows, reading.covariates)
+    arrays, counts = logged_arrays(responses, base, policies, source_name(logged), reading)
+    if calibration_data is None:
+        return Dataset(responses, arrays, None, counts)
+    labelled, summary = read_calibration(calibration_data, rows, base, reading=reading)
+    return Dataset(responses, arrays, calibration_arrays(labelled, reading), counts | {"calibration_data": summary})

@@ -43,29 +43,41 @@ def load_draws(
 
     prompt_ids: prompts of the n logged rows; row i of the arrays has the draws of prompt i, NaN where a draw has no score.
     probes: labels of some of the draws.
-    Raises a `UserError` for a prompt without any draw, since leaving it out would change the population of prompts.
+    Raises a `UserError` for a prompt without any draw, and for a probe that does not match its draw.
     """
     responses = read_draws(source, policy, reading=reading)
     probe_rows = read_probes(probes, policy, reading=reading) if probes is not None else []
     responses = with_probes(responses, probe_rows, source_name(source))
-    by_prompt: dict[str, list[Response]] = {}
-    for response in responses:
-        by_prompt.setdefault(response.prompt_id, []).append(response)
-    missing = [name for name in dict.fromkeys(prompt_ids) if name not in by_prompt]
-    if missing:
-        raise UserError(
-            f"{source_name(source)}: {policy!r} has no fresh draw for {len(missing)} of the logged prompts, "
-            f"first {missing[0]!r}; draw and judge a response to each, or take these prompts out of the logged data"
-        )
-    width = max(len(by_prompt[name]) for name in prompt_ids)
+    groups = group_by_prompt(responses, policy, prompt_ids, source_name(source))
+    width = max(map(len, groups))
     grid: list[Response | None] = []
-    for name in prompt_ids:
-        grid += [*by_prompt[name], *[None] * (width - len(by_prompt[name]))]
+    for draws in groups:
+        grid += [*draws, *[None] * (width - len(draws))]
     logged_prompts = set(prompt_ids)
     summary = row_counts(responses, [response for response in responses if response.judge_score is not None])
     summary["not_logged"] = sum(response.prompt_id not in logged_prompts for response in responses)
     summary |= {"n_probes": len(probe_rows)} if probes is not None else {}
     return Draws(policy, **arrays(grid, (len(prompt_ids), width), len(reading.covariates))), summary
+
+
+def group_by_prompt(
+    responses: Sequence[Response], policy: str, prompt_ids: Sequence[str], where: str
+) -> list[list[Response]]:
+    """The fresh draws of a policy to each of the prompts.
+
+    where: name of the draws in errors. Raises a `UserError` for a prompt without any draw, since leaving it out would
+    change the population of prompts.
+    """
+    by_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        by_prompt.setdefault(response.prompt_id, []).append(response)
+    missing = [str(name) for name in dict.fromkeys(prompt_ids) if name not in by_prompt]
+    if missing:
+        raise UserError(
+            f"{where}: {policy!r} has no fresh draw for {len(missing)} of the logged prompts, "
+            f"first {missing[0]!r}; draw and judge a response to each, or take these prompts out of the logged data"
+        )
+    return [by_prompt[name] for name in prompt_ids]
 
 
 def read_draws(source: Source, policy: str, *, reading: Reading = Reading()) -> list[Response]:

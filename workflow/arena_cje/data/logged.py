@@ -60,13 +60,22 @@ def load_logged(
 
     Arguments and errors are those of `read_logged`; a data set without any score is refused, too.
     """
-    responses, base, targets = read_logged(source, base_policy, policies, reading=reading)
+    return logged_arrays(*read_logged(source, base_policy, policies, reading=reading), source_name(source), reading)
+
+
+def logged_arrays(
+    responses: Sequence[Response], base: str, targets: tuple[str, ...], where: str, reading: Reading
+) -> tuple[Logged, dict[str, Any]]:
+    """The rows of `read_logged` as arrays, and the numbers of rows as `load_logged` gives them.
+
+    where: name of the data in errors. Raises a `UserError` where no row has a judge score.
+    """
     ratios = [log_ratios(response, targets) for response in responses]
     scored = [k for k, response in enumerate(responses) if response.judge_score is not None]
     rows = [responses[k] for k in scored]
     if not rows:
         hint = nearest(reading.score_field, _field_names(responses)) if reading.judge is not None else ""
-        raise UserError(f"{source_name(source)}: none of {len(responses)} rows has a {reading.score_field}{hint}")
+        raise UserError(f"{where}: none of {len(responses)} rows has a {reading.score_field}{hint}")
     shape = (len(rows), len(targets))
     logged = Logged(
         base,

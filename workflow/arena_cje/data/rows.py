@@ -19,7 +19,7 @@ import numpy as np
 
 from arena_cje.data.fields import Distribution, covariates_of, field_of, judge_of
 from arena_cje.data.reading import Reading
-from arena_cje.data.schemas import LOGPROB, Table
+from arena_cje.data.schemas import LOGPROB, OUTSIDE_SUPPORT, Table
 from arena_cje.errors import UserError, nearest
 from arena_cje.files import Row, read_placed
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Source = str | Path | pl.DataFrame
 
 NO_SCORE = "no judge score"
-OUTSIDE_SUPPORT = -10000.0  # stands for -inf in JSONL, with the policy's name under metadata.outside_support
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def read_responses(table: Table, source: Source, *, reading: Reading = Reading()
 def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
     """The checked rows of a source; without a draw_idx of its own a row is about draw 0.
 
-    A row with a null judge's score among its covariates counts as a row without a score. Raises a `UserError` for a row
-    that breaks the format.
+    Raises a `UserError` for a row that breaks the format.
     """
     if isinstance(source, str | Path):
         placed = read_placed(source)
@@ -82,12 +80,27 @@ def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) ->
         draw_idx = field_of(row, "draw_idx", where, table)
         score, distribution = judge_of(row, where, table, reading)
         label = reading.unit_label(field_of(row, "oracle_label", where, table))
-        covariates = covariates_of(row, reading.covariates, where) if score is not None else ()
-        if covariates is None:
-            score, distribution, covariates = None, None, ()
         numbered = draw_idx is not None
-        rows.append(Response(where, row, prompt_id, draw_idx or 0, score, label, distribution, covariates, numbered))
-    return rows
+        rows.append(Response(where, row, prompt_id, draw_idx or 0, score, label, distribution, (), numbered))
+    return with_covariates(rows, reading.covariates)
+
+
+def with_covariates(responses: Sequence[Response], names: Sequence[str]) -> list[Response]:
+    """The responses with the covariates of their rows.
+
+    A response with a null judge's score among its covariates has no score in the result. Raises a `UserError` for a
+    missing covariate.
+    """
+    return [_with_covariates(response, names) for response in responses] if names else list(responses)
+
+
+def _with_covariates(response: Response, names: Sequence[str]) -> Response:
+    if response.judge_score is None:
+        return response
+    covariates = covariates_of(response.row, names, response.where)
+    if covariates is None:
+        return replace(response, judge_score=None, distribution=None)
+    return replace(response, covariates=covariates)
 
 
 def check_unique(response: Response, places: dict[tuple[str, int], str]) -> None:

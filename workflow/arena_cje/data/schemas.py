@@ -26,6 +26,7 @@ __all__ = [
     "LOGGED",
     "LOGPROB",
     "LOGPROBS",
+    "OUTSIDE_SUPPORT",
     "PROBES",
     "PROMPTS",
     "RESPONSES",
@@ -225,6 +226,7 @@ _JUDGE_FIELDS = {
     "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
+OUTSIDE_SUPPORT = -10000.0  # in JSONL, for -inf; the policy's name is then under metadata.outside_support
 
 PROMPTS = Table(
     "the prompts",

@@ -15,7 +15,7 @@ import numpy as np
 
 from arena_cje.data.calibration import read_calibration
 from arena_cje.data.coverage import first_labels
-from arena_cje.data.draws import find_draws, find_probes, load_draws, read_draws, read_probes, with_probes
+from arena_cje.data.draws import find_draws, find_probes, group_by_prompt, read_draws, read_probes, with_probes
 from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, source_name, with_top_level_id
@@ -79,13 +79,14 @@ def read_user_data(
     probe_sources = find_probes(probes, targets)
     fresh, draw_counts = {}, {}
     for name, source in sources.items():
+        draws = read_draws(source, name, reading=reading)
         if name == base:
-            labelled = list(compress(scored, labels.mask))
-            fresh[name], draw_counts[name] = _base_draws(read_draws(source, name, reading=reading), labelled)
+            fresh[name], draw_counts[name] = _base_draws(draws, list(compress(scored, labels.mask)))
         else:
-            target_probes = probe_sources.get(name)
-            load_draws(source, name, prompts, reading=reading, probes=target_probes)  # refuses what cannot be analysed
-            fresh[name], draw_counts[name] = _target_draws(source, name, target_probes, seed, target_labels, reading)
+            where = source_name(source)
+            group_by_prompt(draws, name, prompts, where)  # refuses a prompt without a draw
+            probe_rows = read_probes(probe_sources[name], name, reading=reading) if name in probe_sources else []
+            fresh[name], draw_counts[name] = _target_draws(draws, probe_rows, where, seed, target_labels)
     summary = row_counts(responses, scored) | {
         "base_policy": base,
         "target_policies": list(policies or targets),
@@ -122,18 +123,16 @@ def _base_draws(draws: Sequence[Response], labelled_rows: Sequence[Response]) ->
 
 
 def _target_draws(
-    source: Source, policy: str, probes: Source | None, seed: int, share: float | None, reading: Reading
+    draws: Sequence[Response], probes: Sequence[Response], where: str, seed: int, share: float | None
 ) -> tuple[list[Row], dict[str, int]]:
     """A target's draws, with labels on a share of them (None is all) and on those with a probe, and their numbers."""
-    draws = read_draws(source, policy, reading=reading)
-    probe_rows = read_probes(probes, policy, reading=reading) if probes is not None else []
     mask = _has_label(draws)
     if share is not None:
         mask = first_labels([draw.prompt_id for draw in draws], seed, share, mask).mask
-    probe_keys = {(probe.prompt_id, probe.draw_idx) for probe in probe_rows}
+    probe_keys = {(probe.prompt_id, probe.draw_idx) for probe in probes}
     mask = mask | np.array([(draw.prompt_id, draw.draw_idx) in probe_keys for draw in draws], dtype=bool)
-    rows = [with_top_level_id(draw) for draw in with_probes(draws, probe_rows, source_name(source))]
-    return mask_labels(rows, mask), _draw_counts(draws, int(mask.sum()), len(probe_rows))
+    rows = [with_top_level_id(draw) for draw in with_probes(draws, probes, where)]
+    return mask_labels(rows, mask), _draw_counts(draws, int(mask.sum()), len(probes))
 
 
 def _draw_counts(draws: Sequence[Response], labels: int, probes: int) -> dict[str, int]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arena_cje.calls.request import Ask, Reply, Request
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
 
-from arena_cje.hosted.writer import Writer
+    from arena_cje.hosted.writer import Writer
+
 
 HALF = "\ufffd"  # stands for bytes that are no character yet
 

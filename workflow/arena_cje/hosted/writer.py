@@ -16,20 +16,21 @@ temperature 1 without truncation, whatever the policy's sampling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls import apis
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Request
 from arena_cje.hosted import template as hosted_template
-from arena_cje.hosted.template import Template
 
 if TYPE_CHECKING:
-    from arena_cje.config.records import Config, Policy
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.config.records import Config, ModelBlock, Policy
+    from arena_cje.hosted.template import Template
 
 # Raise when a drawn response would be read otherwise, or a log probability differently from the same reply.
 VERSION = 1
@@ -95,6 +96,12 @@ def messages(system_prompt: str | None, text: str) -> list[dict[str, str]]:
     """A conversation of one turn."""
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     return [*system, {"role": "user", "content": text}]
+
+
+def request_identity(block: ModelBlock, endpoint: Endpoint, *, scores_text: bool = False) -> dict[str, Any]:
+    """The part of a request's identity that names model and endpoint: a parameter of the rules whose jobs call an API."""
+    echo = {"echo_max_tokens": endpoint.echo_max_tokens} if scores_text else {}
+    return {"model": block.model, **endpoint.identity, **echo, "extra": block.extra}
 
 
 def token_limit(endpoint: Endpoint, n: int) -> dict[str, int]:

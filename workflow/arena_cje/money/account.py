@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from arena_cje.money.estimate import Key, Line, Range, Spent
 from arena_cje.money.prices import Prices
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from arena_cje.config.records import Config
 
 log = logging.getLogger(__name__)

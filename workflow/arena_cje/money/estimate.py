@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arena_cje.calls.endpoint import Endpoint
+from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, mean_range
 from arena_cje.config.parse import find
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data.coverage import golden_position
@@ -31,6 +29,10 @@ from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Config, Grading, Policy
     from arena_cje.grading.rubrics import Rubric
     from arena_cje.hosted.template import Template
@@ -39,50 +41,11 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str, str]  # stage, policy, provider, model
 
 
-@dataclass(frozen=True)
-class Range:
-    """A number of which only bounds and a guess are known; none is below zero."""
-
-    low: float
-    middle: float
-    high: float
-
-    def __add__(self, other: Range) -> Range:
-        return Range(self.low + other.low, self.middle + other.middle, self.high + other.high)
-
-    def __mul__(self, other: Range | float) -> Range:
-        by = other if isinstance(other, Range) else exactly(other)
-        return Range(self.low * by.low, self.middle * by.middle, self.high * by.high)
-
-    def within(self, other: Range) -> Range:
-        """The same, cut to the bounds of another."""
-        return Range(*(min(max(value, other.low), other.high) for value in (self.low, self.middle, self.high)))
-
-
-def exactly(value: float) -> Range:
-    """A number that is known."""
-    return Range(value, value, value)
-
-
-# Tokens of one character. English prose has 4 to 5 characters a token, numbers and code 2 to 3; other scripts between four
-# characters a token and three tokens (its bytes) a character.
-ASCII = Range(1 / 8, 1 / 4, 1 / 2)
-WIDE = Range(1 / 4, 1.0, 3.0)
-
 OVERHEAD = Range(0, 10, 60)  # tokens of a call that are in no text of ours: turns, and a system message that some add
-SCHEMA = Range(0, 40, 200)  # tokens that the description of a structured answer takes
 REPLY = 375  # tokens of a reply in the middle: 1513 characters in the mean over 1000 chat prompts (a 70B model, Arena prompts)
-SCORE = 12  # tokens of {"score": 7} with some space
-REASON = 100  # tokens of a sentence or two before it
-THOUGHT = 400  # tokens that a model that thinks first takes in the middle
-FIRMER = Range(0, 1, 120)  # tokens, over all calls in the mean, that ask for a readable answer once more
 
-# Calls a row. An answer that arrives damaged is asked for again, and may have been paid for; a response that is empty takes
-# none, and neither does one that another draw has said before.
+# Calls a response: one that arrives damaged is asked for again, and may have been paid for.
 WRITTEN = Range(0.9, 1.0, 1.2)
-GRADED = Range(0.5, 1.0, 1.2)
-ASKED_AGAIN = Range(1.0, 1.02, 2.0)  # answers in words that cannot be read are asked for a second time
-ECHOED = Range(0.5, 1.1, 2.4)  # where a token holds the end of the prompt and the beginning of the response, two calls
 
 ENOUGH = 30  # calls from which the rest can be foretold: of fewer, some long ones may be missing altogether
 
@@ -184,17 +147,13 @@ def policies_asked(config: Config) -> list[str]:
     return [name for name in config.policies if used or name == config.base_policy]
 
 
-def draws_of(config: Config, policy: str) -> int:
-    return 1 if policy == config.base_policy else config.draws_per_prompt
-
-
 def _written(config: Config, texts: Texts) -> Iterator[Asking]:
     for name in policies_asked(config):
         policy = config.policies[name]
         if policy.hosted:
             # A greedy policy says the same again: its draws are one request.
-            draws = draws_of(config, name) if policy.temperature else 1
-            read = _mean(size(_opening(policy, prompt, texts)) for prompt in texts.prompts) + OVERHEAD
+            draws = config.draws(name) if policy.temperature else 1
+            read = mean_range(estimate_tokens(_opening(policy, prompt, texts)) for prompt in texts.prompts) + OVERHEAD
             asked = config.endpoint(policy)
             yield Asking(
                 "generate", name, asked, policy.model, draws * len(texts.prompts), WRITTEN, read, _reply(policy)
@@ -219,10 +178,10 @@ def _scored(config: Config, texts: Texts) -> Iterator[Asking]:
     for name, policy in config.contexts.items():
         if policy.hosted:
             asked = config.endpoint(policy)
-            read = _mean(size(_opening(policy, prompt, texts)) for prompt in texts.prompts)
+            read = mean_range(estimate_tokens(_opening(policy, prompt, texts)) for prompt in texts.prompts)
             read += _response(config, config.base_policy, texts) + OVERHEAD
             new = Range(0, asked.echo_max_tokens, asked.echo_max_tokens)
-            yield Asking("score", name, asked, policy.model, len(texts.prompts), ECHOED, read, new)
+            yield Asking("score", name, asked, policy.model, len(texts.prompts), ECHO_CALLS, read, new)
 
 
 def _graded(config: Config, texts: Texts) -> Iterator[Asking]:
@@ -235,68 +194,36 @@ def _graded(config: Config, texts: Texts) -> Iterator[Asking]:
 
 def _asked_for(config: Config, policy: str, texts: Texts) -> list[str]:
     """The prompts of a policy's responses, in the order of the responses."""
-    return [prompt for prompt in texts.prompts for _ in range(draws_of(config, policy))]
+    return [prompt for prompt in texts.prompts for _ in range(config.draws(policy))]
 
 
 def _labelled(config: Config, texts: Texts) -> Iterator[Asking]:
     """The share of the responses that the oracle reads: coverages are nested, so the largest has all labels."""
     for name in policies_asked(config) if config.oracle.hosted else ():
-        if coverage := _largest_coverage(config, name):
+        if steps := config.label_coverages(name):
             asked = _asked_for(config, name, texts)
-            chosen = [prompt for k, prompt in enumerate(asked) if golden_position(k, float(coverage))]
+            chosen = [prompt for k, prompt in enumerate(asked) if golden_position(k, float(steps[-1]))]
             yield _grading(config, "oracle", config.oracle, name, chosen, texts)
-
-
-def _largest_coverage(config: Config, policy: str) -> str | None:
-    """The largest share of a policy's responses that is labelled, for estimation or for validation."""
-    own = config.coverages if policy == config.base_policy else [config.oracle.target_coverage]
-    return max(filter(None, [*own, config.oracle.truth_coverage]), key=float, default=None)
 
 
 def _grading(config: Config, stage: str, grader: Grading, policy: str, shown: Sequence[str], texts: Texts) -> Asking:
     rubric = texts.rubrics[grader.rubric]
-    asked = config.endpoint(grader)
-    told = size(texts.system_prompts[rubric.system_prompt]) if rubric.system_prompt else exactly(0)
-    read = told + _response(config, policy, texts) + OVERHEAD
-    if rubric.kind == "likelihood":
-        read += _mean(map(size, shown))
-        said, calls = Range(0, asked.echo_max_tokens, asked.echo_max_tokens), ECHOED
-    else:
-        read += _mean(size(rubric.question(prompt, "")) for prompt in shown) + FIRMER
-        said, calls = exactly(1), GRADED * ASKED_AGAIN
-    if rubric.kind == "structured":
-        read += SCHEMA
-        said = _answer(grader, rubric)
-        calls *= rubric.samples
-    calls *= Range(1 / draws_of(config, policy), 1, 1)
-    return Asking(stage, policy, asked, str(grader.model), len(shown), calls, read, said)
-
-
-def _answer(grader: Grading, rubric: Rubric) -> Range:
-    """Tokens of a judge's answer in words; one that takes no temperature is a model that thinks first."""
-    thinks = grader.temperature is None
-    likely = SCORE + (REASON if rubric.reasoning else 0) + (THOUGHT if thinks else 0)
-    return Range(1, min(likely, grader.max_tokens), grader.max_tokens)
+    endpoint = config.endpoint(grader)
+    call = rubric.call_size(grader, endpoint, shown)
+    system_prompt = estimate_tokens(texts.system_prompts[rubric.system_prompt]) if rubric.system_prompt else exact(0)
+    read = system_prompt + _response(config, policy, texts) + OVERHEAD + call.prompt_tokens
+    # Draws of a prompt that say the same are one call.
+    calls = call.calls * Range(1 / config.draws(policy), 1, 1)
+    return Asking(stage, policy, endpoint, str(grader.model), len(shown), calls, read, call.completion_tokens)
 
 
 def _response(config: Config, policy: str, texts: Texts) -> Range:
     """Tokens of a policy's responses in the mean, read by another model: as written, the rest unseen."""
     seen = texts.responses.get(policy, ())
-    n_all = len(texts.prompts) * draws_of(config, policy)
+    n_all = len(texts.prompts) * config.draws(policy)
     unseen = _reply(config.policies[policy]) * Range(0.5, 1, 2)  # the other model's tokens may be longer or shorter
     share = min(1.0, len(seen) / n_all) if n_all else 0.0
-    return unseen * (1 - share) + (_mean(map(size, seen)) * share if seen else exactly(0))
-
-
-def size(text: str) -> Range:
-    """Tokens of a text."""
-    n_ascii = len(text.encode("ascii", "ignore"))
-    return ASCII * n_ascii + WIDE * (len(text) - n_ascii)
-
-
-def _mean(sizes: Iterable[Range]) -> Range:
-    found = list(sizes)
-    return sum(found, exactly(0)) * (1 / len(found)) if found else exactly(0)
+    return unseen * (1 - share) + (mean_range(map(estimate_tokens, seen)) * share if seen else exact(0))
 
 
 def estimate(askings: Iterable[Asking], prices: Prices) -> list[Line]:
@@ -323,13 +250,13 @@ def expected(
             completion_tokens=_narrowed(asking.completion_tokens, made.completion_tokens, calls.high),
         )
         left = _line(rest, calls, prices)
-        usd = None if left.usd is None else left.usd + exactly(made.usd)
+        usd = None if left.usd is None else left.usd + exact(made.usd)
         lines.append(
             replace(
                 left,
-                calls=calls + exactly(made.calls),
-                prompt_tokens=left.prompt_tokens + exactly(sum(made.prompt_tokens)),
-                completion_tokens=left.completion_tokens + exactly(sum(made.completion_tokens)),
+                calls=calls + exact(made.calls),
+                prompt_tokens=left.prompt_tokens + exact(sum(made.prompt_tokens)),
+                completion_tokens=left.completion_tokens + exact(sum(made.completion_tokens)),
                 usd=usd,
             )
         )
@@ -367,14 +294,14 @@ def _line(asking: Asking, calls: Range, prices: Prices) -> Line:
 
 def total(lines: Iterable[Line]) -> Line:
     """The sum; its money is that of the lines with a known price."""
-    whole = Line("total", "", "", "", *[exactly(0)] * 4)
+    whole = Line("total", "", "", "", *[exact(0)] * 4)
     for line in lines:
         whole = replace(
             whole,
             calls=whole.calls + line.calls,
             prompt_tokens=whole.prompt_tokens + line.prompt_tokens,
             completion_tokens=whole.completion_tokens + line.completion_tokens,
-            usd=whole.usd + (line.usd or exactly(0)),
+            usd=whole.usd + (line.usd or exact(0)),
         )
     return whole
 

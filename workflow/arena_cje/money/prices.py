@@ -10,15 +10,16 @@ nothing is fetched. It knows list prices: no discounts, nor what a provider char
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.calls.ledger import no_price
+from arena_cje.calls.ledger import unknown_price_message
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from arena_cje.config.records import Config, Price
 
 # What may stand after a model's name without making it another model: the day of a version, or that it is the latest.
@@ -55,7 +56,9 @@ def check_budget(config: Config) -> None:
         if block.hosted:
             at = config.endpoint(block)
             if prices.usd(at.api, block.model, 1, 1, base_url=at.base_url) is None:
-                raise UserError(f"config: `{who}`: {no_price(at.provider, block.model, config.budget_usd)}")
+                raise UserError(
+                    f"config: `{who}`: {unknown_price_message(at.provider, block.model, config.budget_usd)}"
+                )
 
 
 @cache  # each reply of a run asks

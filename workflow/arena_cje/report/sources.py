@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.dataset import load_calibration, load_draws, load_logged
+from arena_cje.data.dataset import load_dataset, load_draws, load_logged
 from arena_cje.data.reading import Reading
 from arena_cje.results.result import Result, load
 
@@ -41,9 +41,12 @@ def draws(files: Iterable[str | Path], responses: Logged, summary: Summary, read
     }
 
 
-def calibration_data(file: Source, dataset: Source, summary: Summary, reading: Reading) -> Labelled:
-    """Labelled responses beside the logged ones, for calibration alone."""
-    return load_calibration(file, logged=dataset, base_policy=summary["base_policy"], reading=reading)[0]
+def with_calibration(
+    dataset: Source, calibration_data: Source | None, summary: Summary, reading: Reading
+) -> tuple[Logged, Labelled | None]:
+    """The logged responses of a coverage, and labelled responses beside them for calibration alone."""
+    data = load_dataset(dataset, calibration_data, base_policy=summary["base_policy"], reading=reading)
+    return data.logged, data.calibration
 
 
 def coverage_of(file: str | Path) -> str:

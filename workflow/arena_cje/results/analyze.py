@@ -14,7 +14,7 @@ import orjson
 
 from arena_cje import estimators
 from arena_cje.data.coverage import first_labels
-from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
+from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
 from arena_cje.data.reading import Reading
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
@@ -49,6 +49,7 @@ class _Analysis:
     evaluation: Evaluation
     evidence: dict[str, Evidence]  # the base policy first, here and below
     verdicts: dict[str, Verdict]
+    thresholds: Thresholds
     alpha: float
 
     @property
@@ -107,23 +108,18 @@ def analyze(
     _check_options(options)
     settings = Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options)
     reading = Reading(settings.covariates, scale, judge)
-    rows, counts = load_logged(logged, base_policy=base_policy, reading=reading)
-    rows, draws, drawn = _with_draws(rows, fresh_draws, probes, reading)
+    dataset = load_dataset(logged, calibration_data, base_policy=base_policy, reading=reading)
+    rows, draws, drawn = _with_draws(dataset.logged, fresh_draws, probes, reading)
     rows, labels = _with_coverage(rows, seed, oracle_coverage)
-    beside = None
-    if calibration_data is not None:
-        beside, counts["calibration_data"] = load_calibration(
-            calibration_data, logged=logged, base_policy=base_policy, reading=reading
-        )
-    evaluation = evaluate(estimator, rows, draws, settings, beside)
+    evaluation = evaluate(estimator, rows, draws, settings, dataset.calibration)
     evidence = gather(evaluation, rows, draws, limits)
     verdicts = judged(evaluation, rows, evidence, limits)
     for policy, reasons in (cautions or {}).items():
         verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
-    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, alpha)
+    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, limits, alpha)
     document = _document(analysis) | {"provenance": dict(provenance or {})}
     document["metadata"] |= {"variant": variant or estimator} | labels
-    document["metadata"] |= {"data": counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
+    document["metadata"] |= {"data": dataset.counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
     document["metadata"] |= {"options": dataclasses.asdict(settings), "thresholds": dataclasses.asdict(limits)}
     # Through its own text, so that what is returned is what a reader of the file gets.
     written = orjson.loads(json_text(_plain(document)))
@@ -209,7 +205,7 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
         "differences_to_base": _differences(analysis, refused),
         "best_policy": _best(shown, numbers, refused),
         "se_components": {policy: _components(estimate) for policy, estimate in analysis.estimates.items()},
-        "calibration": _calibration(evaluation),
+        "calibration": _calibration(evaluation, analysis.thresholds),
         "n_used": {policy: estimate.n_used for policy, estimate in analysis.estimates.items()},
         "metadata": {
             "target_policies": list(logged.policies),
@@ -265,13 +261,13 @@ def _components(estimate: Estimate) -> dict[str, Any]:
     } | ({"bootstrap_deviations": (estimate.replicates - estimate.value).tolist()} if len(estimate.replicates) else {})
 
 
-def _calibration(evaluation: Evaluation) -> dict[str, Any]:
+def _calibration(evaluation: Evaluation, thresholds: Thresholds) -> dict[str, Any]:
     """Figures of the calibrator, and the curve itself: reward by judge score, linear between the knots.
 
     A calibrator that sees covariates is drawn at their median over the labelled responses.
     """
     fitted = evaluation.calibration
-    found = dataclasses.asdict(diagnose_calibration(fitted)) | {"choice": dict(fitted.choice)}
+    found = dataclasses.asdict(diagnose_calibration(fitted, thresholds)) | {"choice": dict(fitted.choice)}
     found["reasons"] = [reason["code"] for reason in found["reasons"]]
     if isinstance(fitted.full, Monotone):
         return found | {"knots": fitted.full.knots.tolist(), "values": fitted.full.values.tolist()}

@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its work: a log one can follow, errors in one sentence, model, journal, benchmark.
+"""What every job of the workflow does around its work: log, errors in one sentence, model, journal, benchmark.
 
     with job(snakemake) as log:
         ...
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from arena_cje import files
-from arena_cje.calls.errors import redacted
+from arena_cje.calls.errors import redact
 from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal, Tally
@@ -32,9 +32,9 @@ from arena_cje.stages.usage import peak_memory
 
 if TYPE_CHECKING:
     from arena_cje.calls.endpoint import Endpoint
-    from arena_cje.calls.ledger import Usd
+    from arena_cje.calls.ledger import CallPrice
     from arena_cje.calls.request import Ask
-    from arena_cje.calls.runner import Totals
+    from arena_cje.calls.totals import CallTotals
     from arena_cje.config.records import Config
 
 
@@ -49,7 +49,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     for path in snakemake.log[:1]:  # a benchmark may stand after it
         root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s", keys))
     if keys:
-        sys.excepthook = lambda *error: sys.stderr.write(redacted("".join(traceback.format_exception(*error)), keys))
+        sys.excepthook = lambda *error: sys.stderr.write(redact("".join(traceback.format_exception(*error)), keys))
     try:
         yield logging.getLogger("arena_cje")
     except UserError as error:
@@ -68,7 +68,7 @@ class _Redacting(logging.Formatter):
         self._keys = tuple(keys)
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record), self._keys)
+        return redact(super().format(record), self._keys)
 
 
 def _handler(handler: logging.Handler, form: str, keys: Iterable[str] = ()) -> logging.Handler:
@@ -83,8 +83,8 @@ def _keys(settings: Any) -> set[str]:
     if not isinstance(settings, Mapping):
         return set()
     named = settings.get("api_key_env")
-    own = {os.environ[named].strip()} if isinstance(named, str) and os.environ.get(named, "").strip() else set()
-    return own.union(*map(_keys, settings.values()))
+    key = {os.environ[named].strip()} if isinstance(named, str) and os.environ.get(named, "").strip() else set()
+    return key.union(*map(_keys, settings.values()))
 
 
 def configuration(snakemake: Any) -> Config:
@@ -101,9 +101,9 @@ def journal(snakemake: Any, stage: str) -> Iterator[Journal]:
     When the body has ended well, the job's benchmark file says how long it took and how much was done in it.
     """
     path = Path("results/journal") / stage / f"{snakemake.wildcards.shard}.jsonl"
-    with Journal(path, fresh=bool(snakemake.config["fresh"])) as kept:
-        yield kept
-    _write_benchmark(snakemake, kept.tally)
+    with Journal(path, fresh=bool(snakemake.config["fresh"])) as opened:
+        yield opened
+    _write_benchmark(snakemake, opened.tally)
 
 
 @contextmanager
@@ -114,30 +114,30 @@ def calls(snakemake: Any, endpoint: Endpoint, stage: str, name: str, policy: str
     says how many calls it took and what they cost.
     """
     from arena_cje.calls.ledger import LEDGER, Ledger
-    from arena_cje.calls.runner import FOLDER, Work, asker
+    from arena_cje.calls.runner import FOLDER, CallJob, journaled_ask
 
     config = configuration(snakemake)
     ledger = Ledger(LEDGER, _usd(config, endpoint), config.budget_usd)
-    work = Work(endpoint=endpoint, stage=stage, policy=policy, ledger=ledger)
-    with Journal(FOLDER / "calls" / stage / f"{name}.jsonl", fresh=config.fresh) as kept:
-        yield asker(work, kept)
-    _write_benchmark(snakemake, work.totals.tally, work.totals)
+    call_job = CallJob(endpoint=endpoint, stage=stage, policy=policy, ledger=ledger)
+    with Journal(FOLDER / "calls" / stage / f"{name}.jsonl", fresh=config.fresh) as opened:
+        yield journaled_ask(call_job, opened)
+    _write_benchmark(snakemake, call_job.totals.tally, call_job.totals)
 
 
-def _usd(config: Config, endpoint: Endpoint) -> Usd:
+def _usd(config: Config, endpoint: Endpoint) -> CallPrice:
     """What a call at an endpoint costs."""
     from arena_cje.money.prices import Prices
 
     return partial(Prices(config.prices).usd, base_url=endpoint.base_url)
 
 
-def _write_benchmark(snakemake: Any, tally: Tally, totals: Totals | None = None) -> None:
+def _write_benchmark(snakemake: Any, tally: Tally, totals: CallTotals | None = None) -> None:
     row = _benchmark(tally) | _cost(totals)
     lines = ("\t".join(fields) + "\n" for fields in (row.keys(), row.values()))
     files.write_bytes(snakemake.log.benchmark, "".join(lines).encode())
 
 
-def _cost(totals: Totals | None) -> dict[str, str]:
+def _cost(totals: CallTotals | None) -> dict[str, str]:
     """What calls of APIs came to; NA where there are none, and where a price is unknown."""
     if totals is None:
         return dict.fromkeys(("calls", "retries", "cost_usd"), "NA")

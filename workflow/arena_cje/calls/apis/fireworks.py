@@ -1,4 +1,4 @@
-"""Fireworks: open models behind an API that also scores given text (completions with `echo` and `logprobs`)."""
+"""Fireworks: open models behind an API whose completions endpoint returns log probabilities of a text that it is sent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     import fireworks
 
-# Written here, so that a variable of the environment cannot send requests to another server.
+# Stated here, so that no environment variable can send requests to another server.
 ADDRESS = "https://api.fireworks.ai/inference"
-SCORES_TEXT = True
+ECHOES_LOGPROBS = True
 ECHO_MAX_TOKENS = 0
 TOP_LOGPROBS = 5
 
@@ -22,19 +22,19 @@ def token_limit(base_url: str | None) -> str:
 
 
 def address(base_url: str | None) -> str:
-    """The address as the client takes it: it adds /v1 itself."""
+    """Base URL as the client takes it: without /v1, which the client adds."""
     return ADDRESS if base_url is None else base_url.rstrip("/").removesuffix("/v1")
 
 
 def client(base_url: str | None, key: str | None, timeout: float) -> fireworks.AsyncFireworks:
-    """A client that tries each request once; retries are the runner's. Without a key it sends the word `none`."""
+    """An asynchronous client without retries, which are the runner's task. Without a key it sends the word `none`."""
     import fireworks
 
     return fireworks.AsyncFireworks(base_url=address(base_url), api_key=key or "none", timeout=timeout, max_retries=0)
 
 
 def sdk() -> ModuleType:
-    """The module of the client, for its exceptions."""
+    """The client's package, for its exceptions."""
     import fireworks
 
     return fireworks

@@ -1,7 +1,7 @@
-"""OpenAI's API, and every server that speaks it: llama.cpp's, vLLM's, Anthropic's, Together's.
+"""OpenAI's API, which many servers implement: llama.cpp, vLLM, Anthropic, Together.
 
-It chats, and gives log probabilities of its own tokens. Whether it scores given text (a completions endpoint that echoes log
-probabilities) differs between servers: `completions` of the provider says so.
+It has chats, and log probabilities of the tokens that it generates. Servers differ in whether their completions endpoint returns
+log probabilities of a text that it is sent; `completions` of the provider states it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
     import openai
 
-# Written here, so that a variable of the environment cannot send requests to another server.
+# Stated here, so that no environment variable can send requests to another server.
 ADDRESS = "https://api.openai.com/v1"
-SCORES_TEXT = False
+ECHOES_LOGPROBS = False
 ECHO_MAX_TOKENS = 1
 TOP_LOGPROBS = 20
 
 
 def token_limit(base_url: str | None) -> str:
-    """Name of the parameter that limits new tokens; OpenAI's own server has renamed it, others have not."""
+    """Name of the parameter that limits new tokens: OpenAI's own server has renamed it, other servers have not."""
     return "max_completion_tokens" if base_url is None else "max_tokens"
 
 
 def address(base_url: str | None) -> str:
-    """The address as the client takes it: with /v1 where no path is given."""
+    """Base URL as the client takes it: /v1 is added where the URL has no path."""
     if base_url is None:
         return ADDRESS
     url = base_url.rstrip("/")
@@ -35,14 +35,14 @@ def address(base_url: str | None) -> str:
 
 
 def client(base_url: str | None, key: str | None, timeout: float) -> openai.AsyncOpenAI:
-    """A client that tries each request once; retries are the runner's. Without a key it sends the word `none`."""
+    """An asynchronous client without retries, which are the runner's task. Without a key it sends the word `none`."""
     import openai
 
     return openai.AsyncOpenAI(base_url=address(base_url), api_key=key or "none", timeout=timeout, max_retries=0)
 
 
 def sdk() -> ModuleType:
-    """The module of the client, for its exceptions."""
+    """The client's package, for its exceptions."""
     import openai
 
     return openai
