@@ -14,7 +14,7 @@ from arena_cje.hosted.writer import Writer
 from workflow_run import ROOT
 
 if TYPE_CHECKING:
-    from arena_cje.hosted.echo import Answer
+    from arena_cje.hosted.echo import PromptResponse
 
 CHATML = hosted_template.load(ROOT / "resources" / "templates" / "chatml.yaml")
 
@@ -70,7 +70,7 @@ class Server:
         return Reply("".join(shown), self.finish, None, shown, [None, *values[1:]], usage=usage, model="toy-1")
 
 
-def expected(answer: Answer, writer: Writer = WRITER) -> float:
+def expected(answer: PromptResponse, writer: Writer = WRITER) -> float:
     """log p(tokens of the whole) - log p(tokens of the prompt), the prompt's own first token left out of both."""
     prompt = writer.template.render(writer.system_prompt, answer.prompt)
     whole = prompt + answer.response + (writer.template.end if answer.stopped else "")

@@ -55,7 +55,7 @@ class Writer:
     max_tokens: int = 256
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def can_ask(self, prompt: str) -> bool:
+    def accepts(self, prompt: str) -> bool:
         """May the prompt be sent? Not as text that holds the model's own control tokens."""
         return self.template is None or not self.template.forges(prompt)
 

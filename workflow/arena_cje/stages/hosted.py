@@ -13,7 +13,7 @@ from typing import Any
 from arena_cje.calls.request import Ask, Reply
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
-from arena_cje.hosted.echo import Answer
+from arena_cje.hosted.echo import PromptResponse
 from arena_cje.hosted.writer import Writer
 from arena_cje.stages.local import warn_of
 
@@ -29,7 +29,7 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
         for row in prompts
         for draw in range(draws)
     ]
-    sent = [(row, draw, own) for row, draw, own in wanted if writer.can_ask(row["prompt"])]
+    sent = [(row, draw, own) for row, draw, own in wanted if writer.accepts(row["prompt"])]
     requests = [writer.request(row["prompt"], own) for row, _, own in sent]
     replies = {
         (row["prompt_id"], draw): (request.key(writer.endpoint), reply)
@@ -56,7 +56,7 @@ def _response(row: Row, draw: int, seed: int, policy: str, key: str | None, repl
     said = reply or Reply()
     cut = said.finish_reason == "length"
     # Half a character at the cut is no text: sent back to be scored, it would be tokens that nobody drew.
-    text = said.text.rstrip(echo.HALF) if cut else said.text
+    text = said.text.rstrip(echo.REPLACEMENT_CHARACTER) if cut else said.text
     return {
         "prompt_id": row["prompt_id"],
         "policy": policy,
@@ -80,9 +80,9 @@ def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequen
     They are those at temperature 1 for every sampling; which policies that speaks for is told by `relations.cautions`.
     """
     answered = [row for row in rows if row["status"] == "ok"]
-    answers = [Answer(row["prompt"], row["response"], row["finish_reason"] == "stop") for row in answered]
-    found = dict(zip((row["prompt_id"] for row in answered), echo.score(ask, writer, answers), strict=True))
-    nothing = echo.Scored((), 0, "empty")
+    answers = [PromptResponse(row["prompt"], row["response"], row["finish_reason"] == "stop") for row in answered]
+    found = dict(zip((row["prompt_id"] for row in answered), echo.response_logprobs(ask, writer, answers), strict=True))
+    nothing = echo.ResponseLogprobs((), 0, "empty")
     scores = [
         {"prompt_id": row["prompt_id"], **sampling, **_score(found.get(row["prompt_id"], nothing))}
         for row in rows
@@ -95,7 +95,7 @@ def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequen
     return scores
 
 
-def _score(scored: echo.Scored) -> Row:
+def _score(scored: echo.ResponseLogprobs) -> Row:
     values = list(scored.token_logprobs)
     return asdict(scored) | {
         "token_logprobs": values,
