@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 NAMES = tuple(sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_")))
 

@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arena_cje.calls.apis import openai
 from arena_cje.calls.endpoint import Endpoint
@@ -31,6 +31,9 @@ from arena_cje.calls.runner import CallJob, journaled_ask
 from arena_cje.journal import Journal
 from benchmarks._result import Result
 from benchmarks._timing import Rates, Sides, Turn, by_round, measure, progress, side_by_side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SERVER = Path(__file__).parents[1] / "tests/support/fault_server.py"
 CALLS, LIMIT, LATENCY = 2000, 8, 0.05  # seconds

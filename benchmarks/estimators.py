@@ -15,10 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -34,6 +33,9 @@ from benchmarks import _peer
 from benchmarks._memory import peak_of
 from benchmarks._result import Result
 from benchmarks._timing import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 WORLD = World(
     {"clone": Target(), "better": Target(0.4, 0.3), "worse": Target(-0.4, 0.3), "styled": Target(0.2, 0.6)},

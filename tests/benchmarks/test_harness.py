@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -26,6 +26,9 @@ from benchmarks import _replay, _timing, _work, engine
 from benchmarks._memory import peak_of
 from benchmarks._result import Result, save, table
 from workflow_run import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RESULTS = [
     Result("scorer / its calls", 0.97312, ">= 0.95", "4 items"),

@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 
 from arena_cje.calls import apis, errors
 from arena_cje.calls.client import MAX_ADDED_TOKENS, Client, estimate_usage, parse_reply, plausible_usage
-from arena_cje.calls.errors import TransientError, UnreadableReply, classify_status, one_line, redact, seconds_to_wait
+from arena_cje.calls.errors import (
+    OutputLimit,
+    TransientError,
+    UnreadableReply,
+    classify_status,
+    one_line,
+    redact,
+    seconds_to_wait,
+)
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.limits import SUCCESSES_TO_GROW, JobSlots, RateLimit
 from arena_cje.calls.request import Reply, Request, Usage
@@ -28,7 +36,7 @@ from arena_cje.errors import UserError
 from arena_cje.stages import jobs
 from calls_job import KEY, snakemake
 from calls_process import call_price, chat, endpoint
-from fault_server import FaultServer, scripted
+from fault_server import UNFINISHED, FaultServer, scripted
 from workflow_run import ROOT
 
 BOTH = pytest.mark.parametrize("api", ["openai", "fireworks"])
@@ -389,6 +397,7 @@ def test_a_declined_request_is_a_reply_with_an_error(fault, error):
         (409, "", None, {}, TransientError),
         (529, "overloaded_error", None, {}, TransientError),
         (405, "", None, {}, UserError),
+        (400, UNFINISHED, "invalid_request_error", {}, OutputLimit),
     ],
 )
 def test_the_meaning_of_a_status(status, message, code, headers, meaning):

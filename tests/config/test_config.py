@@ -93,7 +93,7 @@ def test_coverages_may_be_written_as_numbers(raw):
         (
             ("analysis", "covariates"),
             ["response_length"],
-            "`analysis`: calibration 'monotone' sees the judge score alone",
+            "`analysis`: calibration 'monotone' takes the judge score alone",
         ),
         (("analysis", "calibration"), "isotonic", "'monotone', 'two_stage' or 'auto', got 'isotonic'"),
         (("analysis", "n_bootstrap"), 1, "greater than or equal to 2, got 1"),
@@ -118,7 +118,7 @@ def test_coverages_may_be_written_as_numbers(raw):
         (
             ("variants", "mine"),
             {"estimator": "direct", "covariates": ["response_length"]},
-            "`variants.mine`: calibration 'monotone' sees the judge score alone",
+            "`variants.mine`: calibration 'monotone' takes the judge score alone",
         ),
         (
             ("variants", "mine"),

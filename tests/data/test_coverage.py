@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_cje.data.coverage import GOLDEN, canonical, first_come, golden_position
+from arena_cje.data.coverage import GOLDEN, coverage_name, first_come, golden_position
 from arena_cje.errors import UserError
 
 COVERAGES = (0.001, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9, 0.999)
@@ -63,8 +63,8 @@ def test_no_labels_are_kept_at_coverage_zero():
     ("given", "name"),
     [("0.1", "0.1"), (0.1, "0.1"), (1, "1.0"), (1.0, "1.0"), ("1.0", "1.0"), (1e-5, "0.00001"), (0.25, "0.25")],
 )
-def test_canonical(given, name):
-    assert canonical(given) == name
+def test_coverage_name(given, name):
+    assert coverage_name(given) == name
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_canonical(given, name):
 )
 def test_another_spelling_is_refused_and_the_right_one_told(given, name):
     with pytest.raises(UserError, match=rf"write coverage_{name}$"):
-        canonical(given)
+        coverage_name(given)
 
 
 @pytest.mark.parametrize("given", ["0", "1.5", "nan", "-0.1", "inf", "", "half", "150%", 0, 0.0, 2, float("nan"), True])
 def test_what_is_no_share_is_refused(given):
     with pytest.raises(UserError, match=r"\(0, 1\]"):
-        canonical(given)
+        coverage_name(given)

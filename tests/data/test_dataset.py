@@ -7,18 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from arena_cje.data.dataset import (
-    find_draws,
-    find_probes,
-    load_calibration,
-    load_draws,
-    load_logged,
-    write_calibration,
-    write_draws,
-    write_logged,
-)
+from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
+from arena_cje.data.reading import Reading
 from arena_cje.data.rows import mask
 from arena_cje.data.user_data import bring
+from arena_cje.data.write import write_calibration, write_draws, write_logged
 from arena_cje.errors import UserError
 
 
@@ -392,7 +385,7 @@ def test_each_row_has_its_own_covariates(lines):
         logged_row("c", response=None, judge_score=None),
     ]
     names = ("response_length", "depth")
-    logged, _ = load_logged(lines(*rows), covariates=names)
+    logged, _ = load_logged(lines(*rows), reading=Reading(names))
     assert logged.covariates.tolist() == [[3.0, 3.0], [0.0, 4.5]]
     assert load_logged(lines(*rows))[0].covariates is None
     fresh = [
@@ -400,7 +393,7 @@ def test_each_row_has_its_own_covariates(lines):
         draw("b", draw_idx=0, response="x y", depth=2),
         draw("a", response="x y z", metadata={"depth": 5}),
     ]
-    draws, _ = load_draws(lines(*fresh), "q", ["a", "b"], covariates=names)
+    draws, _ = load_draws(lines(*fresh), "q", ["a", "b"], reading=Reading(names))
     np.testing.assert_array_equal(draws.covariates, [[[3, 5], [np.nan, np.nan]], [[2, 2], [1, 1]]])
     assert draws.judged.covariates.shape == (2, 2, 2)
 
@@ -419,16 +412,16 @@ def test_each_row_has_its_own_covariates(lines):
 def test_a_judged_row_without_a_covariate_is_refused(lines, changes, said):
     path = lines(logged_row("a", metadata={"depth": 1}), logged_row("b", metadata={"depth": 1}) | changes)
     with pytest.raises(UserError, match=said) as caught:
-        load_logged(path, covariates=("response_length", "depth"))
+        load_logged(path, reading=Reading(("response_length", "depth")))
     assert "logged.jsonl:3: " in str(caught.value)
     with pytest.raises(UserError, match="covariate"):
-        load_draws(path, "q", ["a", "b"], covariates=("response_length", "depth"))
+        load_draws(path, "q", ["a", "b"], reading=Reading(("response_length", "depth")))
 
 
 @pytest.mark.parametrize("depth", [math.nan, math.inf])
 def test_a_covariate_of_a_frame_is_finite(depth):
     with pytest.raises(UserError, match="row 0: covariate 'depth' is (nan|inf), expected a finite number"):
-        load_logged(pl.DataFrame([logged_row(depth=depth)]), covariates=("depth",))
+        load_logged(pl.DataFrame([logged_row(depth=depth)]), reading=Reading(("depth",)))
 
 
 def test_a_judge_may_give_a_distribution(lines):
@@ -518,15 +511,16 @@ def test_another_scale_gives_the_same_arrays(lines, scale):
     other, other_moved = lines(one, name="z.jsonl"), lines(stretched(one), name="z_moved.jsonl")
 
     def everything(path, beside, scale):
-        logged, _ = load_logged(path, scale=scale)
-        draws, _ = load_draws(path, "q", logged.prompt_id, scale=scale, probes=path)
-        return logged, draws, load_calibration(path, logged=beside, scale=scale)[0]
+        reading = Reading(scale=scale)
+        logged, _ = load_logged(path, reading=reading)
+        draws, _ = load_draws(path, "q", logged.prompt_id, reading=reading, probes=path)
+        return logged, draws, load_calibration(path, logged=beside, reading=reading)[0]
 
     for expected, got in zip(everything(unit, other, None), everything(moved, other_moved, scale), strict=True):
         np.testing.assert_allclose(got.oracle_label, expected.oracle_label, atol=1e-15)
         np.testing.assert_allclose(got.judged.score, expected.judged.score, atol=1e-15)
         np.testing.assert_allclose(got.judged.points, expected.judged.points, atol=1e-15)
-    assert load_logged(moved, scale=scale)[1]["scale"] == list(scale)
+    assert load_logged(moved, reading=Reading(scale=scale))[1]["scale"] == list(scale)
     with pytest.raises(UserError, match=r"moved\.jsonl:\d+: .* expected at (most|least)"):
         load_logged(moved)
 
@@ -535,14 +529,14 @@ def test_a_value_outside_the_declared_scale_is_refused(lines):
     for name, value in (("judge_score", 101), ("oracle_label", -1), ("judge_scores", [50, 101])):
         path = lines(without(logged_row("a") | {name: value}, "judge_score" if name == "judge_scores" else "none"))
         with pytest.raises(UserError, match=rf"logged\.jsonl:2: {name} .* on the scale that was declared"):
-            load_logged(path, scale=(0, 100))
+            load_logged(path, reading=Reading(scale=(0, 100)))
     with pytest.raises(
         UserError, match="judge_score is 50, expected at most 1; declare the range of your data by `scale`"
     ):
         load_logged(lines(logged_row("a", judge_score=50)))
     for scale in ((1, 0), (0, 0), (0, math.inf)):
         with pytest.raises(UserError, match="the lower first"):
-            load_logged(lines(logged_row("a")), scale=scale)
+            Reading(scale=scale)
 
 
 def labelled_row(name="x", **changes):
@@ -618,11 +612,11 @@ def test_calibration_data_that_contradict_are_refused(lines, row, said):
 def test_calibration_data_have_their_own_covariates_and_distributions(lines):
     rows = [labelled_row("x", response="two words"), labelled_row("y", response="one", judge_scores=[0.25, 0.75])]
     own = lines(logged_row("a"), name="own.jsonl")
-    labelled, _ = load_calibration(lines(*rows), logged=own, covariates=("response_length",))
+    labelled, _ = load_calibration(lines(*rows), logged=own, reading=Reading(("response_length",)))
     assert labelled.judged.covariates.tolist() == [[2.0], [1.0]]
     assert labelled.judged.points.tolist() == [[0.5, 0.5], [0.25, 0.75]]
     with pytest.raises(UserError, match="counts the words of `response`, which this row lacks"):
-        load_calibration(lines(labelled_row("x")), logged=own, covariates=("response_length",))
+        load_calibration(lines(labelled_row("x")), logged=own, reading=Reading(("response_length",)))
 
 
 def test_a_masked_label_does_not_come_back_from_the_calibration_data(brought, lines, tmp_path):
@@ -645,6 +639,7 @@ def test_bring_leaves_a_scale_as_it_is(lines, tmp_path):
     lines(*(draw(f"p{k}", judge_score=70) for k in range(10)), name="fresh/p.jsonl")
     lines(draw("p1", judge_score=70, oracle_label=30), name="probes/p.jsonl")
     more = lines(labelled_row("x", judge_score=40, oracle_label=10), name="more.jsonl")
+    percent = Reading(scale=(0, 100))
     found = bring(
         lines(*rows),
         tmp_path / "fresh",
@@ -652,18 +647,18 @@ def test_bring_leaves_a_scale_as_it_is(lines, tmp_path):
         42,
         probes=tmp_path / "probes",
         calibration_data=more,
-        scale=(0, 100),
+        reading=percent,
     )
     assert found.summary["scale"] == [0, 100]
     assert [row.get("oracle_label") for row in found.fresh["p"]].count(30) == 1
-    write_logged(tmp_path / "out.jsonl", found.logged, (0, 100))
-    write_draws(tmp_path / "q.jsonl", found.fresh["q"], (0, 100))
-    write_calibration(tmp_path / "beside.jsonl", found.calibration, (0, 100))
-    logged, _ = load_logged(tmp_path / "out.jsonl", scale=(0, 100))
+    write_logged(tmp_path / "out.jsonl", found.logged, percent)
+    write_draws(tmp_path / "q.jsonl", found.fresh["q"], percent)
+    write_calibration(tmp_path / "beside.jsonl", found.calibration, percent)
+    logged, _ = load_logged(tmp_path / "out.jsonl", reading=percent)
     np.testing.assert_allclose(logged.judge_score, np.arange(10) / 10)
-    draws, _ = load_draws(tmp_path / "q.jsonl", "q", logged.prompt_id, scale=(0, 100))
+    draws, _ = load_draws(tmp_path / "q.jsonl", "q", logged.prompt_id, reading=percent)
     assert set(draws.oracle_label.ravel()) == {0.2}
-    beside, _ = load_calibration(tmp_path / "beside.jsonl", logged=tmp_path / "out.jsonl", scale=(0, 100))
+    beside, _ = load_calibration(tmp_path / "beside.jsonl", logged=tmp_path / "out.jsonl", reading=percent)
     assert beside.oracle_label.tolist() == [0.1]
 
 

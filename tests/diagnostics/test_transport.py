@@ -10,7 +10,7 @@ from scipy import stats
 
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.thresholds import Thresholds
-from arena_cje.diagnostics.transport import MIN_PROMPTS, audit, label_shift, shift
+from arena_cje.diagnostics.transport import audit, label_shift, shift
 from arena_cje.diagnostics.verdict import judge
 from arena_cje.estimation.records import Draws, Logged
 from arena_cje.evaluation.evaluate import Evaluation, Options, evaluate
@@ -40,9 +40,9 @@ def probed(residual, n: int = 400, draws: int = 1) -> Draws:
     return Draws("target", score, label)
 
 
-def judged(residual, *, family: int = 1, margin: float = 0.05, draws: int = 1):
+def judged(residual, *, family: int = 1, margin: float = 0.05, draws: int = 1, **moved):
     drawn, logged = probed(residual, draws=draws), logged_of()
-    return audit(evaluated(drawn, logged), logged, drawn, margin=margin, family=family)
+    return audit(evaluated(drawn, logged), logged, drawn, Thresholds(transport_margin=margin, **moved), family=family)
 
 
 def shifted(residual):
@@ -91,7 +91,7 @@ def test_ten_noisy_probes_are_no_pass():
     assert found.status == "INCONCLUSIVE" and found.interval[0] < 0 < found.interval[1]
 
 
-@pytest.mark.parametrize(("labels", "status"), [(MIN_PROMPTS - 1, "INCONCLUSIVE"), (MIN_PROMPTS, "PASS")])
+@pytest.mark.parametrize(("labels", "status"), [(19, "INCONCLUSIVE"), (20, "PASS")])
 def test_a_pass_needs_twenty_prompts_however_small_their_residuals(labels, status):
     assert judged(np.resize([0.01, -0.01], labels)).status == status
 
@@ -120,7 +120,7 @@ def test_a_shift_beyond_the_margin_that_is_not_zero_fails_before_it_is_known_to_
     spread = np.resize([0.25, -0.25], 50)
     fails, zero_inside = judged(spread + 0.11), judged(spread + 0.075)
     assert fails.interval[0] < 0.05 < fails.delta and fails.status == "FAIL"
-    assert zero_inside.interval[0] > 0 and zero_inside.status == "INCONCLUSIVE"  # not zero at .05, but at SUSPICION
+    assert zero_inside.interval[0] > 0 and zero_inside.status == "INCONCLUSIVE"  # not zero at .05, but at .03
     assert judged(spread + 0.11, margin=0.15).status == "INCONCLUSIVE"
 
 
@@ -128,7 +128,7 @@ def test_nothing_to_check_with_is_not_checked():
     logged = logged_of()
     evaluation = evaluated(probed([]), logged)
     for drawn in (None, probed([]), replace(probed([0.1]), judge_score=np.full((400, 1), NAN))):
-        found = audit(evaluation, logged, drawn, margin=0.05, family=1)
+        found = audit(evaluation, logged, drawn, Thresholds(), family=1)
         assert (found.status, found.n_labels) == ("NOT_CHECKED", 0)
         assert np.isnan([found.delta, *found.interval]).all()
 
@@ -167,11 +167,22 @@ def test_the_margin_is_a_threshold():
     assert (strict.status, wide.status) == ("INCONCLUSIVE", "PASS")
 
 
+def test_the_other_numbers_of_the_audit_are_thresholds_too():
+    """How many prompts a PASS needs, the level of the interval, and the level at which a shift is suspicious."""
+    few, spread = np.resize([0.01, -0.01], 12), np.resize([0.25, -0.25], 50)
+    assert [judged(few, transport_prompts=needed).status for needed in (13, 12)] == ["INCONCLUSIVE", "PASS"]
+    assert [judged(spread + 0.075, transport_suspicion=level).status for level in (0.03, 0.05)] == [
+        "INCONCLUSIVE",
+        "FAIL",
+    ]
+    assert judged(spread, transport_alpha=0.5).interval == pytest.approx(shifted(spread).interval(0.5))
+
+
 def audits(world: str, policy: str, labels: int, seeds: int):
     """Audits of one policy of a world, one a seed."""
     for seed in range(seeds):
         logged, draws, _ = draw(replace(WORLDS[world], target_labels=labels), 300, seed)
-        yield audit(evaluate("direct", logged, draws, Options()), logged, draws[policy], margin=0.05, family=1)
+        yield audit(evaluate("direct", logged, draws, Options()), logged, draws[policy], Thresholds(), family=1)
 
 
 def test_worlds_are_told_apart():
@@ -228,12 +239,12 @@ def test_few_labels_that_agree_by_chance_fail_no_calibration_that_holds(labels):
     for seed in range(80):
         logged, draws, _ = draw(world, 400, seed)
         evaluation = evaluate("direct", logged, draws, Options(seed=seed))
-        failed += audit(evaluation, logged, draws["same"], margin=0.05, family=1).status == "FAIL"
+        failed += audit(evaluation, logged, draws["same"], Thresholds(), family=1).status == "FAIL"
     assert failed <= 4
 
 
 def test_labels_are_counted_once_however_often_their_prompt_was_logged():
     world = World({"same": Target(0.2, 0.2)}, rows_per_prompt=(4,), coverage=0.3, target_labels=12)
     logged, draws, _ = draw(world, 400, 0)
-    found = audit(evaluate("direct", logged, draws, Options()), logged, draws["same"], margin=0.05, family=1)
+    found = audit(evaluate("direct", logged, draws, Options()), logged, draws["same"], Thresholds(), family=1)
     assert (found.n_labels, found.effective_prompts) == (12, pytest.approx(12))

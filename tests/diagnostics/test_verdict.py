@@ -314,12 +314,15 @@ def test_boundary_card_turns_with_what_lies_outside():
     calibrator, known = isotonic(label_score, label), Labelled(np.arange(50).astype(str), Judged.of(label_score), label)
     inside = np.linspace(0.4, 0.6, 100)
     ones = np.ones(100)
-    assert boundary_card(calibrator, known, inside, ones).status == "ok"
-    low = boundary_card(calibrator, known, np.where(np.arange(100) < 10, 0.1, inside), ones)
+    assert boundary_card(calibrator, known, inside, ones, T).status == "ok"
+    low = boundary_card(calibrator, known, np.where(np.arange(100) < 10, 0.1, inside), ones, T)
     assert (low.status, low.out_of_range, low.partial_id_width) == ("refuse", pytest.approx(0.1), pytest.approx(0.02))
-    edge = boundary_card(calibrator, known, np.where(np.arange(100) < 30, 0.3, inside), ones)
+    edge = boundary_card(calibrator, known, np.where(np.arange(100) < 30, 0.3, inside), ones, T)
     assert (edge.status, edge.saturation) == ("caution", pytest.approx(0.3))
-    assert boundary_card(calibrator, known, np.full(3, np.nan), np.ones(3)).status == "inconclusive"
+    wider = moved({"out_of_range_refuse": 0.11, "saturation_caution": 0.31})
+    assert boundary_card(calibrator, known, np.where(np.arange(100) < 10, 0.1, inside), ones, wider).status == "ok"
+    assert boundary_card(calibrator, known, np.where(np.arange(100) < 30, 0.3, inside), ones, wider).status == "ok"
+    assert boundary_card(calibrator, known, np.full(3, np.nan), np.ones(3), T).status == "inconclusive"
 
 
 AUDITED = Audit("NOT_CHECKED", float("nan"), (float("nan"), float("nan")), 0, 0.0, 0.05)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arena_cje.diagnostics.calibration import calibration_error, diagnose, rank_correlation
+from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.errors import UserError
 from arena_cje.estimation import two_stage
 from arena_cje.estimation.calibration import Calibration, calibrate, fit, isotonic, oracle_slice, rewards
@@ -117,7 +118,7 @@ def test_folds_follow_the_number_of_labels(labels, crossing, leaving):
     """Few labels make few folds, none of them empty: trap T30."""
     fitted = slice_of(np.linspace(0, 1, labels), np.linspace(0, 1, labels), unlabelled=50)
     assert (len(fitted.cross_fitted), len(fitted.jackknife)) == (crossing, leaving)
-    said = [reason.code for reason in diagnose(fitted).reasons]
+    said = [reason.code for reason in diagnose(fitted, Thresholds()).reasons]
     assert ("few_folds" in said) == (crossing < 5)
 
 
@@ -129,7 +130,7 @@ def test_three_labels_are_refused():
 def test_an_inverted_judge_is_said_aloud():
     """A rising fit makes it a constant, which nobody may miss: trap T31."""
     score = np.linspace(0, 1, 50)
-    found = diagnose(slice_of(score, 1 - score))
+    found = diagnose(slice_of(score, 1 - score), Thresholds())
     assert found.spearman == pytest.approx(-1)
     assert found.f_min == pytest.approx(found.f_max)
     assert {"inverted_judge", "constant_calibration"} <= {reason.code for reason in found.reasons}
@@ -138,7 +139,7 @@ def test_an_inverted_judge_is_said_aloud():
 
 def test_a_perfect_judge_has_nothing_to_answer_for():
     score = np.linspace(0, 1, 200)
-    found = diagnose(slice_of(score, score))
+    found = diagnose(slice_of(score, score), Thresholds())
     assert (found.f_min, found.f_max, found.score_min, found.score_max) == pytest.approx((0, 1, 0, 1))
     assert found.rmse < 0.01 and found.calibration_error < 0.01 and found.instability < 0.01
     assert found.within_tenth == 1 and found.spearman == pytest.approx(1) and not found.reasons
@@ -147,7 +148,8 @@ def test_a_perfect_judge_has_nothing_to_answer_for():
 def test_rmse_recovers_the_noise():
     rng = np.random.default_rng(4)
     score = rng.random(4000)
-    found = diagnose(slice_of(score, np.clip(0.2 + 0.6 * score + rng.uniform(-0.1, 0.1, 4000), 0, 1)))
+    label = np.clip(0.2 + 0.6 * score + rng.uniform(-0.1, 0.1, 4000), 0, 1)
+    found = diagnose(slice_of(score, label), Thresholds())
     assert found.rmse == pytest.approx(0.2 / np.sqrt(12), rel=0.1)
     assert found.calibration_error < found.rmse / 3
 
@@ -273,6 +275,16 @@ def test_a_two_stage_fold_is_a_chain_of_its_own():
         assert fitted.held_out(logged.judged, fitted.fold)[fitted.fold == k] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize(("most", "warns"), [(0.10, True), (1.0, False)])
+def test_a_reward_that_falls_as_the_score_rises_is_a_caution_from_a_threshold_on(most, warns):
+    score = np.linspace(0, 1, 200)
+    names = np.array([f"p{i}" for i in range(200)])
+    hump = Logged("base", (), names, np.empty((200, 0)), score, 1 - 4 * (score - 0.5) ** 2, np.ones((200, 1)))
+    fitted = fit(hump, Options(calibration="two_stage", covariates=("style",)))
+    reasons = [one for one in diagnose(fitted, Thresholds(fall_caution=most)).reasons if "falls by" in one.sentence]
+    assert [(one.code, one.level) for one in reasons] == [("falling_calibration", "caution")] * warns
+
+
 def test_each_fresh_draw_has_its_own_covariates():
     """Never those of the logged response to its prompt: trap T42."""
     logged, draws, values = draw(replace(WORLDS["covariate_bias"], coverage=1.0), 2000, 0)
@@ -299,7 +311,7 @@ def test_auto_takes_covariates_where_they_matter_and_says_why():
     plain, _, _ = healthy(n=600)
     fitted = fit(plain, Options(calibration="auto"))
     assert fitted.mode == "monotone" and set(fitted.choice) == {"rmse_monotone", "rmse_two_stage", "se"}
-    with pytest.raises(UserError, match="sees the judge score alone, but covariates are given"):
+    with pytest.raises(UserError, match="takes the judge score alone, got covariates"):
         Options(covariates=("style",))
 
 
@@ -320,10 +332,12 @@ def test_judge_scores_as_rewards_need_no_label(labels):
     assert better.se == pytest.approx(draws["better"].judge_score.std(ddof=1) / 10)
     weight = np.exp(logged.log_ratio[:, 0])
     assert found["snips"].estimates["better"].value == pytest.approx(np.average(logged.judge_score, weights=weight))
-    diagnosed = diagnose(found["direct"].calibration)
+    diagnosed = diagnose(found["direct"].calibration, Thresholds())
     assert (diagnosed.mode, diagnosed.n_labels) == ("none", labels) and not diagnosed.reasons
 
 
 def test_without_labels_calibration_is_refused():
-    with pytest.raises(UserError, match="at least 4 prompts, got 0 of 100; no row has an oracle_label, give some"):
+    with pytest.raises(
+        UserError, match="at least 4 prompts, got 0 of 100; no row has an oracle_label, add labels to some"
+    ):
         evaluate("direct", *healthy(n=100, coverage=0.0)[:2], Options())

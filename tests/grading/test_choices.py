@@ -41,13 +41,13 @@ def judge(model, **changes) -> ChoiceJudge:
 
 
 def logits_of(model, ids) -> np.ndarray:
-    """The logits after all of `ids`, by one pass that knows nothing of blocks and prefixes."""
-    with Context(model, n_tokens=len(ids), n_batch=len(ids), n_outputs=1) as context:
-        return context.decode(ids, range(len(ids)), 0, 1)[0].astype(np.float64)
+    """The logits after all of `ids`, by one pass with all rows that knows nothing of blocks and prefixes."""
+    with Context(model, n_tokens=len(ids), n_batch=len(ids), n_outputs=len(ids)) as context:
+        return context.decode(ids, range(len(ids)), 0, len(ids))[-1].astype(np.float64)
 
 
 def question(model, item, *, template=TEMPLATE, opening="") -> tuple[int, ...]:
-    text = quoting.quoted(template, item.prompt, item.response)
+    text = quoting.fill(template, item.prompt, item.response)
     return (*chat.render(model, None, text), *(chat.respond(model, None, "x", opening) if opening else ()))
 
 

@@ -15,6 +15,7 @@ from arena_cje import files
 from arena_cje.config.parse import parse
 from arena_cje.data import schemas
 from arena_cje.data.dataset import load_calibration, load_draws, load_logged
+from arena_cje.data.reading import Reading
 from arena_cje.errors import UserError
 from arena_cje.report import exports, sources
 from arena_cje.results import notebook
@@ -98,7 +99,7 @@ def test_it_scores_calibration_data_too(moved, tmp_path):
         for k in range(3)
     ]
     files.write_jsonl(tmp_path / "beside.jsonl", beside)
-    found, _ = load_calibration(tmp_path / "beside.jsonl", logged=moved / "logged.jsonl", judge="b")
+    found, _ = load_calibration(tmp_path / "beside.jsonl", logged=moved / "logged.jsonl", reading=Reading(judge="b"))
     assert found.judged.score.tolist() == [0.0, 0.1, 0.2]
 
 
@@ -108,26 +109,28 @@ def test_a_covariate_may_be_a_judge_and_a_row_that_it_gave_none_is_left_out(move
         return row | {"judge_score": held["judge_b"], "judge_distribution": None, "metadata": held}
 
     folder = changed(moved, of_row, tmp_path)
-    logged, counts = load_logged(folder / "logged.jsonl", covariates=["judge_c"])
+    logged, counts = load_logged(folder / "logged.jsonl", reading=Reading(["judge_c"]))
     assert counts["dropped"] == {"no judge score": 1}
     np.testing.assert_allclose(logged.covariates[:, 0], 1 - logged.judge_score)
-    draws, _ = load_draws(folder / "draws" / "near.jsonl", "near", logged.prompt_id, covariates=["judge_c"])
+    draws, _ = load_draws(folder / "draws" / "near.jsonl", "near", logged.prompt_id, reading=Reading(["judge_c"]))
     assert draws.covariates.shape == (399, 1, 1)
     rows = [row | {"metadata": {}} for row in schemas.read_jsonl(folder / "logged.jsonl")]
     files.write_jsonl(folder / "logged.jsonl", rows)
     with pytest.raises(UserError, match="covariate 'judge_c' is missing"):
-        load_logged(folder / "logged.jsonl", covariates=["judge_c"])
+        load_logged(folder / "logged.jsonl", reading=Reading(["judge_c"]))
 
 
 def test_what_is_made_of_a_result_takes_its_judge(data, moved):
     expected, found = analyzed(data, "snips"), analyzed(moved, "snips", judge="b")
     file, summary = moved / "logged.jsonl", {"base_policy": "base"}
-    assert exports.rewards(file, found) == exports.rewards(data / "logged.jsonl", expected)
-    assert [row["judge_score"] for row in exports.analysed(file, found)] == [
+    assert exports.logged_rows(file, found)[1] == exports.logged_rows(data / "logged.jsonl", expected)[1]
+    assert [row["judge_score"] for row in exports.logged_rows(file, found)[0]] == [
         row["metadata"]["judge_b"] for row in schemas.read_jsonl(file)
     ]
-    score = sources.logged(data / "logged.jsonl", summary).judge_score
-    np.testing.assert_array_equal(sources.logged(file, summary, **sources.seen(found)).judge_score, score)
+    score = sources.logged(data / "logged.jsonl", summary, expected.reading).judge_score
+    np.testing.assert_array_equal(sources.logged(file, summary, found.reading).judge_score, score)
+    reading = sources.reading(summary, judge="b")
+    np.testing.assert_array_equal(sources.logged(file, summary, reading).judge_score, score)
     np.testing.assert_array_equal(notebook.read_logged(found, file).judge_score, score)
 
 

@@ -17,6 +17,7 @@ from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.grading import grades as grading_grades
 from arena_cje.grading import hosted as grading_hosted
+from arena_cje.grading import local as grading_local
 from arena_cje.grading import rubrics
 from arena_cje.grading.grades import Item
 from arena_cje.grading.rubrics.likelihood import Likelihood
@@ -268,6 +269,23 @@ def test_every_sampling_has_rows_with_the_same_log_probabilities():
     assert [row["status"] for row in table] == ["ok", "ok", "empty", "empty"]
     assert table[0]["logprob"] == table[1]["logprob"] == pytest.approx(expected(PromptResponse("Say it.", "yes", True)))
     schemas.SCORES.check((f"row {k}", row) for k, row in enumerate(table))
+
+
+class Tenths(Server):
+    """Every token has the log probability -0.1, whose plain sum has rounding errors."""
+
+    def reply(self, body) -> Reply:
+        reply = super().reply(body)
+        return dataclasses.replace(reply, token_logprobs=[None] + [-0.1] * (len(reply.tokens) - 1))
+
+
+def test_sums_of_log_probabilities_are_rounded_once_as_for_local_models():
+    row = {"prompt_id": "q0", "prompt": "Say it.", "response": "a b c d e", "finish_reason": "stop", "status": "ok"}
+    (scored,) = stages_hosted.logprobs(Tenths(), WRITER, [row], samplings=[{"temperature": 1.0, "top_p": 1.0}])
+    assert scored["token_logprobs"] == [-0.1] * 10 and sum([-0.1] * 10) != -1.0
+    assert scored["logprob"] == -1.0
+    (grade,) = grading_hosted.HostedLikelihood(WRITER).grade([Item("q0", 0, "Say it.", "a b c d e")], Tenths())
+    assert grade.score == grading_local._grade("ok", [-0.1] * 10).score == math.exp(-0.1)
 
 
 def test_placeholders_in_prompts_stay_text():

@@ -13,9 +13,12 @@ import yaml
 
 import tiny_gguf
 from arena_cje.errors import UserError
-from arena_cje.llama.fetch import describe, fetch, read_entry
+from arena_cje.llama.distribution import Sampling
+from arena_cje.llama.fetch import fetch, read_entry
+from arena_cje.llama.gguf import check_magic, describe
 from arena_cje.llama.model import open_model
-from arena_cje.provenance import sha256
+from arena_cje.llama.scorer import Item, score
+from arena_cje.provenance import closure, sha256
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "models" / "MODELS.yaml"
 MEMBER = "tiny_weights/tiny.gguf"
@@ -132,7 +135,8 @@ def test_a_web_page_in_place_of_a_model_is_refused(tmp_path):
 def test_a_model_that_cannot_be_converted_is_refused(tmp_path, shop):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes((tmp_path / "tiny.gguf").read_bytes()[:5000])
-    refused(tmp_path, {"source": {"url": cut.as_uri(), "sha256": None}, "convert": "F16"}, "could not convert")
+    recipe = {"source": {"url": cut.as_uri(), "sha256": None}, "convert": "F16"}
+    refused(tmp_path, recipe, "could not convert", "failed to read tensor info")
 
 
 @pytest.mark.parametrize(
@@ -180,11 +184,20 @@ def test_a_description_holds_hash_and_size(tmp_path):
         describe(tmp_path / "absent.gguf")
 
 
-@pytest.mark.parametrize("keep", [4, 40, 400, 5000, -1000])
-def test_a_broken_model_file_is_one_sentence(tmp_path, keep):
+@pytest.mark.parametrize(
+    ("keep", "cause"),
+    [
+        (4, "failed to read header"),
+        (40, "string length 20 exceeds remaining file size"),
+        (400, "exceeds remaining file size"),
+        (5000, "failed to read tensor info"),
+        (-1000, "tensor 'blk.3.ffn_down.weight' data is not within the file bounds"),
+    ],
+)
+def test_a_broken_model_file_is_one_sentence_with_the_cause(tmp_path, keep, cause):
     path = tiny_gguf.write(tmp_path / "tiny.gguf")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match="cannot be loaded") as caught:
+    with pytest.raises(UserError, match=f"cannot be loaded: .*{cause}") as caught:
         open_model(path, n_ctx=64)
     assert "\n" not in str(caught.value)
 
@@ -193,8 +206,67 @@ def test_a_scrambled_model_file_is_one_sentence(tmp_path):
     path = tiny_gguf.write(tmp_path / "tiny.gguf")
     raw = path.read_bytes()
     path.write_bytes(raw[:24] + raw[24:4000][::-1] + raw[4000:])
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"cannot be loaded: string length \d+ exceeds maximum"):
         open_model(path, n_ctx=64)
+
+
+def test_an_architecture_that_llama_cpp_does_not_know_is_named(tmp_path):
+    path = tiny_gguf.write(tmp_path / "tiny.gguf")
+    path.write_bytes(path.read_bytes().replace(b"llama", b"whale", 1))
+    with pytest.raises(UserError, match="cannot be loaded: .*unknown model architecture: 'whale'"):
+        open_model(path, n_ctx=64)
+
+
+def test_an_error_is_of_the_call_that_failed(tmp_path):
+    """Not of an earlier one."""
+    path = tiny_gguf.write(tmp_path / "tiny.gguf")
+    whole = path.read_bytes()
+    for content, cause in ((whole.replace(b"llama", b"whale", 1), "architecture"), (whole[:4], "header")):
+        path.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            open_model(path, n_ctx=64)
+        assert [word for word in ("architecture", "header") if word in str(caught.value)] == [cause]
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
+def test_a_model_in_parts_is_the_model_in_one_file(tmp_path, n_parts):
+    tiny_gguf.write(tmp_path / "tiny.gguf")
+    first = tiny_gguf.write_parts(tmp_path / "tiny.gguf", n_parts)[0]
+    totals = []
+    for path in (tmp_path / "tiny.gguf", first):
+        with open_model(path, n_ctx=64) as model:
+            totals += [scored.total for _, [scored] in score(model, [Item("x", (1, 2), (3, 4))], [Sampling()])]
+    assert totals[0] == totals[1]
+
+
+def test_the_hash_of_a_model_in_parts_is_of_all_in_their_order(tmp_path):
+    parts = tiny_gguf.write_parts(tmp_path / "tiny.gguf", 3)
+    whole = b"".join(part.read_bytes() for part in parts)
+    description = describe(parts[0], hashlib.sha256(whole).hexdigest())
+    assert (description["file"], description["bytes"]) == ("tiny-00001-of-00003.gguf", len(whole))
+    parts[2].write_bytes(parts[2].read_bytes() + b"\0")
+    assert describe(parts[0])["sha256"] != description["sha256"]
+
+
+def test_a_single_file_has_its_own_hash_whatever_its_name(tmp_path):
+    content = tiny_gguf.write(tmp_path / "tiny.gguf").read_bytes()
+    for name in ("tiny.gguf", "tiny-00001-of-00001.gguf", "tiny-1-of-2.gguf", "00001-of-00002.gguf"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert describe(path)["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("use", [describe, check_magic, open_model])
+def test_a_model_without_all_its_parts_is_refused(tmp_path, use):
+    parts = tiny_gguf.write_parts(tmp_path / "tiny.gguf", 3)
+    with pytest.raises(UserError, match=r"is part 2 of a model in 3 parts; name part 1, tiny-00001-of-00003\.gguf"):
+        use(parts[1])
+    parts[2].unlink()
+    with pytest.raises(UserError, match=r"is part 1 of 3, but tiny-00003-of-00003\.gguf is not beside it"):
+        use(parts[0])
+    parts[2].write_text("<html>please log in")
+    with pytest.raises(UserError, match="00003-of-00003.gguf is not a GGUF file"):
+        use(parts[0])
 
 
 def test_a_context_longer_than_the_model_was_trained_on_is_refused(tmp_path):
@@ -203,3 +275,8 @@ def test_a_context_longer_than_the_model_was_trained_on_is_refused(tmp_path):
         open_model(path, n_ctx=tiny_gguf.N_CTX_TRAIN + 1)
     with pytest.raises(UserError, match="n_ctx and n_threads must be at least 1"):
         open_model(path, n_ctx=0)
+
+
+def test_fetching_and_opening_know_nothing_of_each_other():
+    for one, other in (("fetch", "model"), ("model", "fetch")):
+        assert other not in {path.stem for path in closure(f"arena_cje.llama.{one}")}

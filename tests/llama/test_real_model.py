@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,9 @@ from arena_cje.provenance import sha256
 from benchmarks import engine
 from benchmarks._memory import peak_of
 from workflow_run import ROOT, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
 

@@ -112,7 +112,7 @@ def content(folder: Path) -> dict[str, archive.Content]:
     summary, figure = folder / "results/coverage_0.1/summary.json", folder / "results/coverage_0.1/plots.png"
     write_json(summary, {"provenance": {"seed": 1}})
     figure.write_bytes(bytes(range(256)) * 40)
-    return archive.members([figure, summary], root=folder / "results", configuration={"seed": 1})
+    return archive.members([figure, summary], root=folder / "results", configuration={"seed": 1}, package_version="1.0")
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
@@ -126,7 +126,7 @@ def test_equal_content_gives_equal_bytes(tmp_path):
 
 def test_other_content_gives_other_bytes(tmp_path):
     archive.write(tmp_path / "one.zip", content(tmp_path / "a"))
-    other = archive.members([], root=tmp_path, configuration={"seed": 2})
+    other = archive.members([], root=tmp_path, configuration={"seed": 2}, package_version="1.0")
     archive.write(tmp_path / "two.zip", other)
     assert (tmp_path / "one.zip").read_bytes() != (tmp_path / "two.zip").read_bytes()
 
@@ -136,7 +136,7 @@ def test_texts_of_one_name_stand_side_by_side(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "helpful.txt").write_text(name)
     texts = [tmp_path / "a/helpful.txt", tmp_path / "b/helpful.txt"]
-    found = archive.members([], root=tmp_path, configuration={}, texts=texts)
+    found = archive.members([], root=tmp_path, configuration={}, package_version="1.0", texts=texts)
     assert {name: found[name].read_text() for name in found if name.startswith("configuration/")} == {
         "configuration/helpful.txt": "a",
         "configuration/2-helpful.txt": "b",
@@ -145,7 +145,7 @@ def test_texts_of_one_name_stand_side_by_side(tmp_path):
 
 def test_an_archive_without_benchmarks_has_no_table_of_them(tmp_path):
     assert archive.gathered(tmp_path / "none") == "" == archive.gathered(None)
-    assert "throughput.tsv" not in archive.members([], root=tmp_path, configuration={})
+    assert "throughput.tsv" not in archive.members([], root=tmp_path, configuration={}, package_version="1.0")
 
 
 def test_a_failed_archive_leaves_the_old_one(tmp_path):

@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from arena_cje.data.logged import load_logged
 from arena_cje.errors import UserError
 from arena_cje.estimation.weights import hajek
-from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items
+from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items, tidy
 from arena_cje.results.result import Result
 from dashboard_study import HOSTILE, Study, large_page, payload, study
 from workflow_run import Run
@@ -89,6 +90,14 @@ def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
         of_refused = [row for row in figure(page, name)["rows"]["levels"] if row["policy"] == "unhelpful"]
         assert of_refused
         assert all(row["value"] is row["low"] is row["high"] is None for row in of_refused if row["refused"])
+
+
+def test_the_groups_of_like_score_are_those_of_the_figure(page, result, small):
+    logged, _ = load_logged(small.folder / "logged.jsonl")
+    shown = [tuple(row.values()) for row in figure(page, "calibration")["rows"]["groups"]]
+    drawn = tidy.calibration_of(result, logged).bins[["score", "label", "low", "high", "n"]].to_numpy()
+    assert len(shown) == 10
+    np.testing.assert_allclose(shown, drawn, rtol=5e-4)
 
 
 def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, result, small):
@@ -167,7 +176,7 @@ def test_without_influence_values_the_page_says_so(small, result):
     bare = Result(result.document)
     page = dashboard.render([bare], **small.given)
     assert "influence values" in " ".join(Read(page).text)
-    assert set(payload(page)["items"]["share"]) == {0}
+    assert set(payload(page)["items"]["share"]) == {None}
     assert payload(page)["items"]["move"][0][0] is None
 
 
@@ -248,6 +257,11 @@ def test_the_most_influential_row_comes_first_and_every_row_once(page, result):
     assert held["id"][0] == result.prompt_id[np.argmax(share)]
     assert held["share"][0] == pytest.approx(share.max(), rel=1e-3)
     assert sorted(held["id"]) == sorted(result.prompt_id.tolist())
+
+
+def test_a_row_has_a_share_where_it_has_an_influence():
+    influence = np.array([[3.0, np.nan], [-4.0, 0.0], [np.nan, np.nan]])
+    np.testing.assert_array_equal(dashboard_items.shares(influence), [9 / 25, 16 / 25, np.nan])
 
 
 def test_what_cannot_be_said_or_was_not_scored_stays_apart():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from arena_cje.report import dashboard
 from dashboard_study import HOSTILE, large_page, payload, study
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make setup installs it)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -50,7 +50,7 @@ def test_rewards_are_the_isotonic_fit_of_labels_on_scores(data):
     """By hand, with a label on every row."""
     rows = schemas.read_jsonl(data / "logged.jsonl")
     score, label = (np.array([row[name] for row in rows]) for name in ("judge_score", "oracle_label"))
-    found = exports.rewards(data / "logged.jsonl", analyzed(data, coverage=None))
+    found = exports.logged_rows(data / "logged.jsonl", analyzed(data, coverage=None))[1]
     np.testing.assert_allclose(found, isotonic(score, label)(score))
 
 
@@ -58,13 +58,13 @@ def test_rewards_average_to_the_base_policys_value(data, result, tmp_path):
     """At a coverage, from the data set that holds the labels kept there."""
     known = analyzed(data)
     kept = labels_kept(data, tmp_path, 0.5)
-    assert np.mean(exports.rewards(kept, known)) == pytest.approx(known.summary("base")["estimate"])
+    assert np.mean(exports.logged_rows(kept, known)[1]) == pytest.approx(known.summary("base")["estimate"])
 
 
 def labels_kept(data, folder, coverage):
     """The data set as the workflow writes it at a coverage."""
-    from arena_cje.data.dataset import write_logged
     from arena_cje.data.user_data import bring
+    from arena_cje.data.write import write_logged
 
     write_logged(folder / "cje_dataset.jsonl", bring(data / "logged.jsonl", None, coverage, 42).logged)
     return folder / "cje_dataset.jsonl"
@@ -76,10 +76,9 @@ def test_rewards_are_on_the_scale_of_the_labels(data, tmp_path):
     files.write_jsonl(tmp_path / "logged.jsonl", moved)
     ten = analyzed_alone(tmp_path / "logged.jsonl", scale=(1, 10))
     plain = analyzed_alone(data / "logged.jsonl")
-    found = exports.rewards(tmp_path / "logged.jsonl", ten)
-    told = exports.analysed(tmp_path / "logged.jsonl", ten)
+    told, found = exports.logged_rows(tmp_path / "logged.jsonl", ten)
     np.testing.assert_allclose([row["oracle_label"] for row in told], [row["oracle_label"] for row in moved])
-    np.testing.assert_allclose(found, 1 + 9 * np.array(exports.rewards(data / "logged.jsonl", plain)), atol=1e-9)
+    np.testing.assert_allclose(found, 1 + 9 * np.array(exports.logged_rows(data / "logged.jsonl", plain)[1]), atol=1e-9)
 
 
 def analyzed_alone(logged, **options):
@@ -93,18 +92,18 @@ def test_labels_beside_the_logged_data_enter_the_rewards(data, tmp_path):
     files.write_jsonl(tmp_path / "more.jsonl", more)
     kept = labels_kept(data, tmp_path, 0.1)
     known = analyzed_alone(kept, calibration_data=tmp_path / "more.jsonl")
-    found = exports.rewards(kept, known, tmp_path / "more.jsonl")
+    found = exports.logged_rows(kept, known, tmp_path / "more.jsonl")[1]
     assert np.mean(found) == pytest.approx(known.summary("base")["estimate"])
-    assert np.mean(found) > np.mean(exports.rewards(kept, known)) + 0.1
+    assert np.mean(found) > np.mean(exports.logged_rows(kept, known)[1]) + 0.1
 
 
 def test_uncalibrated_rewards_are_not_called_calibrated(data):
-    assert set(exports.rewards(data / "logged.jsonl", analyzed(data, rewards="judge"))) == {None}
+    assert set(exports.logged_rows(data / "logged.jsonl", analyzed(data, rewards="judge"))[1]) == {None}
 
 
 def test_a_two_stage_calibrator_is_exported_as_it_is(data):
     known = analyzed(data, coverage=None, calibration="two_stage", covariates=["response_length"])
-    found = exports.rewards(data / "logged.jsonl", known)
+    found = exports.logged_rows(data / "logged.jsonl", known)[1]
     label = [row["oracle_label"] for row in schemas.read_jsonl(data / "logged.jsonl")]
     assert np.mean(found) == pytest.approx(np.mean(label))
 
@@ -115,7 +114,7 @@ def test_a_row_without_a_score_has_no_reward_and_shifts_no_other(data, result, t
     for score in (rows[3]["judge_score"], None):
         rows[3] |= {"oracle_label": None, "judge_score": score}  # unlabelled, so that the calibrator is the same
         files.write_jsonl(tmp_path / "logged.jsonl", rows)
-        found.append(exports.rewards(tmp_path / "logged.jsonl", result))
+        found.append(exports.logged_rows(tmp_path / "logged.jsonl", result)[1])
     with_score, without = found
     assert without[3] is None
     assert without[:3] + without[4:] == with_score[:3] + with_score[4:]
@@ -125,7 +124,7 @@ def test_fields_are_found_wherever_the_file_keeps_them(data, tmp_path):
     """Older files keep id, score and label under metadata, and do not number the rows of a prompt."""
     rows = schemas.read_jsonl(data / "logged.jsonl")
     plain = exports.log_rows(
-        exports.analysed(data / "logged.jsonl", analyzed_alone(data / "logged.jsonl")), range(400), "b"
+        exports.logged_rows(data / "logged.jsonl", analyzed_alone(data / "logged.jsonl"))[0], range(400), "b"
     )
     kept = ("prompt_id", "judge_score", "oracle_label")
     moved = [
@@ -135,10 +134,10 @@ def test_fields_are_found_wherever_the_file_keeps_them(data, tmp_path):
     ]
     files.write_jsonl(tmp_path / "old.jsonl", moved)
     result = analyzed_alone(tmp_path / "old.jsonl")
-    assert exports.log_rows(exports.analysed(tmp_path / "old.jsonl", result), range(400), "b") == plain
+    assert exports.log_rows(exports.logged_rows(tmp_path / "old.jsonl", result)[0], range(400), "b") == plain
     assert [row["judge_raw"] for row in plain] == [row["judge_score"] for row in rows]
     files.write_jsonl(tmp_path / "twice.jsonl", [*rows, rows[0] | {"response": "said otherwise"}])
-    twice = exports.analysed(tmp_path / "twice.jsonl", analyzed_alone(tmp_path / "twice.jsonl"))
+    twice = exports.logged_rows(tmp_path / "twice.jsonl", analyzed_alone(tmp_path / "twice.jsonl"))[0]
     uids = [row["uid"] for row in exports.log_rows(twice, range(401), "b")]
     assert uids[0] == f"{rows[0]['prompt_id']}#0" and uids[-1] == f"{rows[0]['prompt_id']}#1"
     assert len(set(uids)) == 401

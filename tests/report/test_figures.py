@@ -6,9 +6,9 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,18 @@ from matplotlib.text import Text
 import arena_cje
 from arena_cje import simulate
 from arena_cje.errors import UserError
-from arena_cje.estimation.records import Draws, Logged
 from arena_cje.report import figures, theme, tidy
 from arena_cje.results import notebook
-from arena_cje.results.result import Result, write
+from arena_cje.results.result import Result
 from arena_cje.simulate import Target, World
 from own_data import write_world
 from workflow_run import CONFIG, ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arena_cje.estimation.records import Draws, Logged
+    from arena_cje.results.result import Result
 
 LONG = "a policy whose name takes sixty characters, more or less, ok"
 HOSTILE = "<script>alert('x')</script>_{{7*7}}_$\\frac{1}{0}$_%s_\n"
@@ -49,7 +54,10 @@ def frames(logged: Logged, draws: dict[str, Draws]) -> tuple[pl.DataFrame, dict[
     rows = []
     for i, prompt_id in enumerate(logged.prompt_id.tolist()):
         ratio, label = logged.log_ratio[i].tolist(), float(logged.oracle_label[i])
-        scored = {policy: -900.0 + value for policy, value in zip(logged.policies, ratio, strict=True)}
+        scored = {
+            policy: None if np.isnan(value) else -900.0 + value
+            for policy, value in zip(logged.policies, ratio, strict=True)
+        }
         rows.append(
             {"prompt_id": prompt_id, "prompt": "p", "response": f"r{i}", "base_policy_logprob": -900.0}
             | {"target_policy_logprobs": scored, "judge_score": float(logged.judge_score[i])}
@@ -314,17 +322,6 @@ def test_data_of_another_coverage_are_refused(plain):
         figures.calibration_curve(plain.results[0], replace(plain.logged, oracle_label=fewer))
 
 
-def test_like_scores_are_one_bin_and_binary_labels_have_wilson_intervals():
-    score, label = np.repeat([0.2, 0.9], [30, 10]), np.repeat([0.0, 1.0], [30, 10])
-    bins = tidy.reliability(score, label)
-    assert bins["score"].tolist() == pytest.approx([0.2, 0.9]) and bins["n"].tolist() == [30, 10]
-    # Wilson's interval of 0 of 30 is [0, z^2 / (30 + z^2)].
-    assert bins["high"][0] == pytest.approx(1.959964**2 / (30 + 1.959964**2), abs=1e-6)
-    assert bins["low"][0] == pytest.approx(0, abs=1e-12)
-    mixed = tidy.reliability(np.zeros(4), np.array([0.1, 0.2, 0.3, 0.4]))
-    assert mixed["high"].item() - 0.25 == pytest.approx(3.182446 * np.std([0.1, 0.2, 0.3, 0.4], ddof=1) / 2, abs=1e-6)
-
-
 def test_scores_with_hardly_a_label_are_sparse():
     score = np.linspace(0, 1, 101)
     labelled = np.concatenate([np.linspace(0.01, 0.38, 40), [0.95, 0.96, 0.97]])
@@ -400,7 +397,7 @@ def test_draws_of_a_prompt_that_was_logged_twice_count_once():
 
 def test_a_loaded_result_draws_itself(plain, tmp_path):
     path = tmp_path / "direct.json"
-    write(plain.results[1], path, tmp_path / "a.csv", tmp_path / "direct.influence.parquet")
+    arena_cje.analysis.write(plain.results[1], path, tmp_path / "a.csv", tmp_path / "direct.influence.parquet")
     loaded = arena_cje.load(path)
     assert theme.png(loaded.plot_estimates(plain.truth)) == theme.png(plain.results[1].plot_estimates(plain.truth))
     rows, _ = frames(plain.logged, plain.draws)
@@ -430,6 +427,23 @@ def test_the_status_of_weights_does_not_depend_on_what_an_estimator_makes_of_the
     for name in ("direct", "dr-cpo"):
         found = arena_cje.analyze(rows, drawn, name).diagnose_weights()
         assert [status.status for status in found.values()] == ["GOOD", "GOOD", "CRITICAL"]
+
+
+@pytest.mark.parametrize("name", ["snips", "dr-cpo", "direct"])
+def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name):
+    """A missing fresh draw leaves a row out of an estimate, and not out of the weights."""
+    log_ratio = plain.logged.log_ratio.copy()
+    log_ratio[:7, 0] = np.nan
+    rows, drawn = frames(replace(plain.logged, log_ratio=log_ratio), plain.draws)
+    lacking = pl.col("prompt_id") == plain.logged.prompt_id[9]
+    drawn["clone"] = drawn["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
+    result = arena_cje.analyze(rows, drawn, name)
+    found = result.diagnose_weights()
+    assert found["better"].issues == ("7 rows left out",) and found["better"].n == 393
+    assert found["better"].status == "GOOD"
+    assert found["better"].reasons == ("7 of 400 rows have no log ratio, so they have no weight",)
+    assert found["clone"].issues == found["clone"].reasons == ()
+    assert "| GOOD     | 7 rows left out" in notebook.weight_table(result)
 
 
 def test_status_follows_moved_thresholds(plain):
@@ -509,7 +523,9 @@ def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
 
 
 def test_the_example_runs(plain, tmp_path):
-    write(plain.results[0], tmp_path / "ips.json", tmp_path / "ips.csv", tmp_path / "ips.influence.parquet")
+    arena_cje.analysis.write(
+        plain.results[0], tmp_path / "ips.json", tmp_path / "ips.csv", tmp_path / "ips.influence.parquet"
+    )
     rows, _ = frames(plain.logged, plain.draws)
     (tmp_path / "cje_dataset.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.to_dicts()))
     done = subprocess.run(

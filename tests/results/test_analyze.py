@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ import pytest
 
 import arena_cje
 from arena_cje import estimators, simulate
-from arena_cje.data.dataset import write_draws, write_logged
 from arena_cje.data.user_data import bring
+from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError
 from arena_cje.evaluation.evaluate import Options, evaluate
 from arena_cje.results.analyze import write
@@ -280,6 +280,47 @@ def test_fresh_draws_name_the_targets_where_nothing_is_scored(data, tmp_path):
 def test_what_cannot_be_done_is_refused_in_a_sentence(data, options, said):
     with pytest.raises(UserError, match=said):
         arena_cje.analyze(data / "logged.jsonl", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "var_capp",
+            r"no option 'var_capp' \(did you mean 'var_cap'\?\); the options are seed, n_folds, .*n_bootstrap",
+        ),
+        ("oracle_coverag", r"no option 'oracle_coverag' \(did you mean 'oracle_coverage'\?\)"),
+        ("options", r"no option 'options'"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest(data, name, said):
+    with pytest.raises(TypeError, match=said):
+        arena_cje.analyze(data / "logged.jsonl", **{name: 1})
+
+
+def test_every_option_is_a_keyword_of_analyze(data):
+    options = Options(
+        seed=7,
+        n_folds=3,
+        jackknife_folds=4,
+        rewards="judge",
+        calibration="auto",
+        covariates=("response_length",),
+        weights="raw",
+        label_term=True,
+        clip=5.0,
+        var_cap=0.5,
+        ess_floor=0.4,
+        n_bootstrap=10,
+    )
+    assert {field.name for field in fields(Options) if getattr(options, field.name) == field.default} == {"inference"}
+    keywords = asdict(options) | {"covariates": list(options.covariates)}
+    assert arena_cje.analyze(data / "logged.jsonl", None, "raw-ips", **keywords).options == options
+
+
+def test_every_option_is_described():
+    for field in fields(Options):
+        assert f"\n    {field.name}: " in Options.__doc__
 
 
 def test_thresholds_move_verdicts_and_are_written_down(data):

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,8 +26,11 @@ from arena_cje.hosted.writer import Writer
 from arena_cje.money.estimate import Texts
 from arena_cje.stages import model_check
 from echo_server import ENDPOINT, Server, logprob, tokens
-from fault_server import FaultServer, scripted
+from fault_server import FaultServer, correct_reply, scripted
 from workflow_run import ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RESOURCES = ROOT / "resources"
 CHATML = load(RESOURCES / "templates" / "chatml.yaml")
@@ -78,6 +81,14 @@ def test_why_a_model_does_not_answer(fault, says, monkeypatch):
     assert server.keys[KEY] == server.sent.total() == 1
 
 
+def test_a_model_that_thinks_longer_than_one_token_answers():
+    """Some servers call it an error that the answer did not begin; the model is there all the same."""
+    with FaultServer(faults=scripted("unfinished")) as server:
+        (one,) = found(configuration(server.url))
+    assert one.ok and one.said.startswith("version not told, ")
+    assert server.sent.total() == 1
+
+
 def test_a_missing_key_is_named_by_its_variable_and_nothing_is_sent(monkeypatch):
     monkeypatch.delenv("ARENA_TEST_KEY", raising=False)
     with FaultServer() as server:
@@ -120,6 +131,40 @@ def test_a_judge_that_chooses_needs_log_probabilities():
     (chooser,) = (one for one in things if one.what == "chooses")
     with pytest.raises(UserError, match="without log probabilities"):
         chooser.check(lambda requests: [Reply("7", model="m") for _ in requests])
+
+
+@pytest.mark.parametrize(
+    ("shift", "says"), [(0, "scores given text to 0 nats a token"), (1, "it scores given text wrongly")]
+)
+def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, tmp_path):
+    """The whole check, the rubric's and the template's files and the requests included."""
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+    with FaultServer(replies=served(Drawing(shift=shift))) as server:
+        config = configuration(server.url).model_dump()
+        config["providers"]["here"] |= {"completions": True, "echo_max_tokens": 0}
+        config["judge"] = {"provider": "here", "model": "judge", "rubric": "likelihood.yaml", "template": "chatml.yaml"}
+        config["n_prompts"] = 2
+        findings = model_check.run(Config.model_validate(config), str(tmp_path / "prompts.jsonl"), str(RESOURCES))
+    policy, judge = findings
+    assert policy.ok and policy.wanted == "writes"
+    assert (judge.ok, judge.wanted, judge.users) == (shift == 0, "scores", ("judge",))
+    assert says in judge.said
+    (helpful,) = {body["prompt"].partition("<|im_start|>user")[0] for body in server.bodies if body["model"] == "judge"}
+    assert (RESOURCES / "policies" / "helpful.txt").read_text().strip() in helpful
+
+
+def served(server: Drawing):
+    """The answers of a server to completions, as JSON; chats get the usual ones."""
+
+    def answers(path, body):
+        if path.endswith("/chat/completions"):
+            return correct_reply(path, body)
+        reply = server.reply(body)
+        listed = {"tokens": list(reply.tokens), "token_logprobs": list(reply.token_logprobs)}
+        choice = {"index": 0, "text": reply.text, "finish_reason": reply.finish_reason, "logprobs": listed}
+        return {"id": "x", "object": "text_completion", "created": 0, "model": "toy-1", "choices": [choice]}
+
+    return answers
 
 
 RUBRIC = RESOURCES / "judges" / "helpfulness.yaml"

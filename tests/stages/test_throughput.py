@@ -18,7 +18,7 @@ import pytest
 from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.grading.grades import Grade
-from arena_cje.grading.local import Judge
+from arena_cje.grading.local import LikelihoodJudge
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.journal import Done, Journal, complete
@@ -178,7 +178,7 @@ def test_judging_counts_what_it_reads(model, tmp_path, responses, told):
     long = TOO_LONG | {"draw_idx": 0, "response": "so", "finish_reason": "stop"} | ANSWER
     with Journal(tmp_path / "0000.jsonl") as journal:
         stages_local.grades(
-            Judge(model, "sha", rubric, SYSTEM), stages_local.items([*responses, long]), journal=journal
+            LikelihoodJudge(model, "sha", rubric, SYSTEM), stages_local.items([*responses, long]), journal=journal
         )
     assert journal.tally.items == 7
     assert journal.tally.prompt_tokens == prompt_tokens(model, PROMPTS)
@@ -287,7 +287,7 @@ def test_a_judge_does_not_compute_again_what_was_scored(run, tiny_model):
         item.prompt_id: item for item in stages_local.items(schemas.RESPONSES.read(run.path("responses/base.jsonl")))
     }
     with open_model(tiny_model, n_ctx=512) as model:
-        graded = dict(Judge(model, "any", rubric, prompt).grade(items))
+        graded = dict(LikelihoodJudge(model, "any", rubric, prompt).grade(items))
     judged = {row["prompt_id"]: row["score"] for row in schemas.GRADES.read(run.path("judge/base.jsonl"))}
     assert judged == {prompt_id: grade.score for prompt_id, grade in graded.items()}
 

@@ -39,6 +39,10 @@ TRANSIENT = (
 )
 WRONG_USAGE = "wrong usage"  # a correct reply with impossible numbers of tokens
 DECLINED = ("refusal", "content filter", "too long", "content policy")
+UNFINISHED = (
+    "Could not finish the message because max_tokens or model output limit was reached. "
+    "Please try again with higher max_tokens."
+)
 FINAL = ("401", "402", "403", "404", "quota", "400")
 
 # From a request's body and the number of its earlier attempts to the name of a fault; None for a correct reply.
@@ -217,6 +221,7 @@ def respond(
         "403": lambda: error(403, "You may not sample from this model."),
         "404": lambda: error(404, "The model does not exist.", "model_not_found"),
         "400": lambda: error(400, "Unsupported parameter: 'temperature'.", "unsupported_parameter"),
+        "unfinished": lambda: error(400, UNFINISHED, "invalid_request_error"),
         "quota": lambda: error(429, "You exceeded your current quota.", "insufficient_quota"),
         "too long": lambda: error(400, "This model's maximum context length is 9 tokens.", "context_length_exceeded"),
         "content policy": lambda: error(400, "Your prompt was flagged.", "content_policy_violation"),

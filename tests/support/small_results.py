@@ -8,7 +8,8 @@ import numpy as np
 
 import arena_cje
 from arena_cje import simulate
-from arena_cje.data.dataset import write_draws, write_logged
+from arena_cje.data.write import write_draws, write_logged
+from arena_cje.results.result import Result
 from arena_cje.simulate import Target, World
 
 if TYPE_CHECKING:

@@ -10,18 +10,22 @@ each at a multiple of 32 bytes. Source: github.com/ggml-org/ggml, docs/gguf.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 ALIGNMENT = 32
 WIDTH, HEADS, HIDDEN, LAYERS = 128, 2, 256, 4
 HEAD_WIDTH = WIDTH // HEADS
 N_CTX_TRAIN = 1024
-U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9  # value types
+U16, U32, I32, F32, BOOL, STRING, ARRAY = 2, 4, 5, 6, 7, 8, 9  # value types
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # token types
+F16 = 1  # file type: matrices in 16 bits
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -84,10 +88,40 @@ def write(
     vocabulary: str = "bytes",
 ) -> Path:
     """Write a model; `spread` is the scale of its logits, and the end-of-generation token is more likely than most."""
+    path.write_bytes(_gguf(*_contents(add_bos, template, seed, spread, architecture, vocabulary)))
+    return path
+
+
+def write_parts(path: Path, n_parts: int) -> list[Path]:
+    """Write the model that `write(path)` writes, split into parts beside `path`; returns them, the first first."""
+    pairs, tensors = _contents()
+    names = list(tensors)
+    parts = [path.with_name(f"{path.stem}-{i + 1:05}-of-{n_parts:05}.gguf") for i in range(n_parts)]
+    for i, part in enumerate(parts):
+        own = {name: tensors[name] for name in names[i::n_parts]}
+        split = {"no": _short(i), "count": _short(n_parts), "tensors.count": _whole(len(tensors))}
+        head = {f"split.{key}": value for key, value in split.items()}
+        part.write_bytes(_gguf((pairs if i == 0 else {}) | head, own))
+    return parts
+
+
+def _contents(
+    add_bos: bool = False,
+    template: str | None = CHATML,
+    seed: int = 0,
+    spread: float = 3.0,
+    architecture: str = "llama",
+    vocabulary: str = "bytes",
+) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
+    """Key-value pairs and tensors of a model."""
     tensors = _tensors(Random(seed), ARCHITECTURES[architecture], VOCABULARIES[vocabulary], spread)
     pairs = _model_pairs(architecture) | _tokenizer_pairs(VOCABULARIES[vocabulary], add_bos)
     if template is not None:
         pairs["tokenizer.chat_template"] = _text(template)
+    return pairs, tensors
+
+
+def _gguf(pairs: dict[str, bytes], tensors: dict[str, np.ndarray]) -> bytes:
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
     head += b"".join(_string(key) + value for key, value in pairs.items())
     offset = 0
@@ -97,8 +131,7 @@ def write(
         head += _string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
         offset += _padded(data.nbytes)
     body = b"".join(data.tobytes().ljust(_padded(data.nbytes), b"\0") for data in tensors.values())
-    path.write_bytes(head.ljust(_padded(len(head)), b"\0") + body)
-    return path
+    return head.ljust(_padded(len(head)), b"\0") + body
 
 
 def _tensors(
@@ -161,7 +194,11 @@ def _model_pairs(architecture: str) -> dict[str, bytes]:
         "attention.head_count": _number(HEADS),
         **ARCHITECTURES[architecture].pairs,
     }
-    named = {"general.architecture": _text(architecture), "general.name": _text("tiny")}
+    named = {
+        "general.architecture": _text(architecture),
+        "general.name": _text("tiny"),
+        "general.file_type": _number(F16),
+    }
     return named | {f"{architecture}.{key}": value for key, value in pairs.items()}
 
 
@@ -214,6 +251,14 @@ def _ones() -> np.ndarray:
 
 def _number(number: int) -> bytes:
     return struct.pack("<II", U32, number)
+
+
+def _short(number: int) -> bytes:
+    return struct.pack("<IH", U16, number)
+
+
+def _whole(number: int) -> bytes:
+    return struct.pack("<Ii", I32, number)
 
 
 def _real(number: float) -> bytes:

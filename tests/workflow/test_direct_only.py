@@ -242,11 +242,10 @@ def test_dishonest_log_probabilities_refuse_weights_and_not_direct(data):
 
 def test_figures_and_exports_do_without(partly, tmp_path):
     result = analyzed(partly["all"], "direct")
-    logged = sources.logged(partly["all"] / "logged.jsonl", {"base_policy": "base"})
+    logged = sources.logged(partly["all"] / "logged.jsonl", {"base_policy": "base"}, result.reading)
     figures.save(figures.weight_distributions(logged), tmp_path / "weights.png")
     assert [panel.n for panel in tidy.weights(logged)[1]] == [0, 0, 0, 0]
-    rows = exports.analysed(partly["all"] / "logged.jsonl", result)
-    written = exports.log_rows(rows, exports.rewards(partly["all"] / "logged.jsonl", result), "base")
+    written = exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base")
     assert {(row["sequence_logp"], row["pi0"]) for row in written} == {(None, None)}
     assert all(row["calibrated_reward"] is not None for row in written)
 
@@ -345,8 +344,8 @@ def test_who_answered_is_counted_by_stage_and_policy():
     }
     assert assemble.served("a", {"generate": local}) == {}
     other = assemble.served("a", {"generate": answered[:1]})
-    assert set(assemble.together([found, other, {}])["generate"]) == {"base", "a"}
-    assert assemble.together([found, other])["judge"] == found["judge"]
+    assert set(assemble.merged([found, other, {}])["generate"]) == {"base", "a"}
+    assert assemble.merged([found, other])["judge"] == found["judge"]
 
 
 def test_too_many_answers_of_no_use_end_the_join(tmp_path):

@@ -10,9 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -25,6 +24,10 @@ from arena_cje.llama.distribution import Sampling
 from arena_cje.llama.model import open_model
 from fault_server import FaultServer, seeded
 from workflow_run import ROOT, SNAKEMAKE, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PRODUCTION = ROOT / "config" / "experiments" / "arena-production.yaml"
 LOCAL = ROOT / "config" / "experiments" / "local-server.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +14,9 @@ from arena_cje import estimators
 from arena_cje.data import schemas
 from own_data import write_world
 from workflow_run import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ARENA = os.environ.get("ARENA_SAMPLE_DIR")
 

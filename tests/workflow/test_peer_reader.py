@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from arena_cje.data.dataset import write_logged
+from arena_cje.data.write import write_logged
 from arena_cje.files import read_jsonl
 from benchmarks import _peer
 from small_results import TARGETS, write_data

@@ -8,12 +8,15 @@ import re
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from workflow_run import CONFIG, Run, write_prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TARGET = "results/coverage_0.25/snips.json"
 

@@ -7,10 +7,9 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
@@ -19,6 +18,10 @@ import arena_cje
 from arena_cje.data import schemas
 from arena_cje.data.coverage import golden_position
 from workflow_run import CONFIG, Run, copy_workflow, write_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SHARDS = ("0000", "0001", "0002")
 POLICIES = ("base", "clone", "cool", "other")
@@ -73,9 +76,20 @@ def edited(path: Path, before: str, after: str) -> Iterator[None]:
         path.write_text(text)
 
 
-def test_how_results_are_drawn_makes_no_estimate_stale(finished):
-    with edited(finished.root / "workflow/arena_cje/report/figures.py", "LEAST_SPAN = 0.2", "LEAST_SPAN = 0.3"):
+@pytest.mark.parametrize("file", ["report/figures.py", "results/text.py", "results/notebook.py"])
+def test_how_results_are_drawn_makes_no_estimate_stale(finished, file):
+    with edited(finished.root / "workflow/arena_cje" / file, r"\Z", "\n# a remark\n"):
         assert finished.jobs("estimates") == set()
+
+
+def test_the_code_of_verdicts_makes_estimates_stale_and_no_data_set(finished):
+    with edited(finished.root / "workflow/arena_cje/diagnostics/verdict.py", r"\Z", "\n# a remark\n"):
+        assert finished.jobs("estimates") == ESTIMATES | {"estimates"}
+
+
+def test_the_code_that_writes_data_sets_makes_them_stale(finished):
+    with edited(finished.root / "workflow/arena_cje/data/write.py", r"\Z", "\n# a remark\n"):
+        assert finished.jobs("estimates") == each("fresh_draws", COVERAGES, TARGETS) | ANALYSIS
 
 
 def test_a_second_run_has_nothing_to_do(finished):

@@ -35,14 +35,17 @@ higher share of either adds labels and changes nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from arena_cje.estimation.records import Draws, Logged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SPREAD = np.sqrt(3) * np.array([-1.0, 0.0, 1.0])  # three-point Gauss-Hermite rule
 SPREAD_MASS = np.array([1 / 6, 2 / 3, 1 / 6])

@@ -25,7 +25,7 @@ rule assemble:
     params:
         made_from=canonical(stage_plan.dataset_provenance(CONFIG, GRADERS)),
         max_unscored=canonical(plan.limits(GRADERS)),
-        code=code_hash("arena_cje.stages.assemble"),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/assemble.py"
 
@@ -46,6 +46,6 @@ rule fresh_draws:
         "../../envs/stats.yaml"
     params:
         max_unscored=canonical(plan.limits(GRADERS)),
-        code=code_hash("arena_cje.stages.assemble"),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/fresh_draws.py"

@@ -1,19 +1,14 @@
 # What all rules share: the checked configuration, where things lie, and what a job's parameters are.
 import copy
-import os
+import functools
 import re
 import sys
 from pathlib import Path
 
 import psutil
-
-WORKFLOW = Path(workflow.current_basedir).parent  # the folder of this workflow's rules, scripts and library
-ROOT = WORKFLOW.parent
-RESOURCES = ROOT / "resources"
-
-# Jobs import the library from here, installed or not (a conda environment has it from nowhere else).
-sys.path.insert(0, str(WORKFLOW))
-os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.environ.get("PYTHONPATH")) if path)
+from snakemake.common.configfile import load_configfile
+from snakemake.io import contains_wildcard
+from snakemake.utils import update_config
 
 from arena_cje import estimators
 from arena_cje.calls import endpoint as endpoints
@@ -22,15 +17,11 @@ from arena_cje.config import records, scoring, targets
 from arena_cje.data import prompts
 from arena_cje.errors import UserError
 from arena_cje.money import prices
-from arena_cje.llama.model import has_gpu
-from arena_cje.provenance import canonical, code_hash
+from arena_cje.llama import fetch, gguf as gguf_files
+from arena_cje.llama.library import has_gpu
+from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
 from arena_cje.stages import plan as stage_plan
-
-own = copy.deepcopy(config)  # what --configfile and --config give; Snakemake merges it into the shipped file below
-
-
-configfile: str(ROOT / "config" / "config.yaml")
 
 
 def said(function, *args, **kwargs):
@@ -41,17 +32,77 @@ def said(function, *args, **kwargs):
         sys.exit(f"ERROR {error}")
 
 
+def merged(config, on_top):
+    """A configuration with the keys of another on top."""
+    result = copy.deepcopy(config)
+    update_config(result, on_top)
+    return result
+
+
+# The command line is this workflow's own, unless another workflow uses it as a module.
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+if IS_MODULE and (workflow.modifier.path_modifier.prefix or workflow.modifier.path_modifier.modifies_prefixes):
+    sys.exit(
+        "ERROR module: `prefix` and `replace_prefix` move the files that rules name, not the journals, logs and benchmarks that "
+        "jobs find by their place; leave them out, and run each experiment in a working directory of its own"
+    )
+
+# What the user says: in config/config.yaml of a working directory that is not the workflow's folder, by --configfile and
+# --config, or as the `config` of a module. The later go on top of the earlier, and all of them on top of the shipped file.
+SHIPPED_CONFIG = ROOT / "config" / "config.yaml"
+WORKING_CONFIG = Path("config/config.yaml")
+# In a module that is given a `config`, Snakemake reads no `configfile:`.
+LEAVES_OUT_SHIPPED = workflow.modifier.skip_configfile
+own = copy.deepcopy(workflow.config_settings.overwrite_config if IS_MODULE and not LEAVES_OUT_SHIPPED else config)
+
+
+configfile: str(SHIPPED_CONFIG)
+
+
+if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SHIPPED_CONFIG):
+
+    configfile: str(WORKING_CONFIG)
+
+    own = merged(load_configfile(WORKING_CONFIG), own)
+
+
+if LEAVES_OUT_SHIPPED:
+    config = merged(load_configfile(SHIPPED_CONFIG), own)
+
 CONFIG = said(config_parse.parse, config, own=own)
-config.update(CONFIG.model_dump(mode="json"))  # scripts read the defaults too
+# Scripts read the defaults too; the dictionary that another workflow handed over stays as it is.
+config = CONFIG.model_dump(mode="json")
 BASE = CONFIG.base_policy
+# Names of the targets that tell and make nothing, as the command line has them.
+TELLING = {workflow.modifier.modify_rulename(name) for name in targets.TELLING}
 if workflow.is_main_process:
     for note in scoring.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)
-    if not {*targets.TELLING} & {*sys.argv[1:]}:
+    if not TELLING & {*sys.argv[1:]}:
         said(prices.check_budget, CONFIG)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
-said(targets.check, sys.argv[1:], CONFIG)
+if not IS_MODULE:
+    said(targets.check, sys.argv[1:], CONFIG)
 said(targets.check_writable, Path("results"))
+
+
+def input_path(path):
+    """A path that may stand among the inputs of rules.
+
+    Snakemake reads braces in a path as wildcards and knows no escape: such a path is reached through a link without them.
+    """
+    if path is None or not contains_wildcard(path):
+        return path
+    place = Path(path).absolute()
+    link = Path(".arena-cje") / "links" / digest(str(place))[:12] / re.sub("[{}]", "_", place.name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(place)
+    return str(link)
+
+
+USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
+CONFIG = CONFIG.model_copy(update={name: input_path(getattr(CONFIG, name)) for name in USER_DATA})
 
 
 def model_processes():
@@ -79,7 +130,12 @@ wildcard_constraints:
 
 def resource_file(name, kind):
     """A file the configuration names: the user's, else the workflow's."""
-    return str(said(config_parse.find, name, kind, workflow_resources=RESOURCES))
+    return input_path(str(said(config_parse.find, name, kind, workflow_resources=RESOURCES)))
+
+
+def text_sources():
+    """Where the texts of requests come from, for those who estimate or try requests; the rest stands in the configuration."""
+    return {"source": SOURCE if CONFIG.logged_data is None else None, "resources": str(RESOURCES)}
 
 
 def any_of(names):
@@ -135,3 +191,34 @@ def all_results():
         "results/export/results.csv",
         "results/export/results.parquet",
     ]
+
+
+MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"
+
+
+@functools.cache  # the input functions of every job ask
+def gguf(model):
+    """The GGUF file of a configured model; a name without a recipe, or a path without a file, ends the workflow."""
+    block = CONFIG.models[model]
+    if block.path:
+        said(gguf_files.check_magic, block.path)
+        return input_path(block.path)
+    file = RESOURCES / "models" / block.file
+    if not file.exists():
+        said(fetch.read_entry, block.file, MODELS_YAML)
+    return str(file)
+
+
+def gguf_parts(model):
+    """The files of a configured model: one, or all parts of a split one."""
+    return [input_path(str(path)) for path in gguf_files.parts(gguf(model))]
+
+
+def model_record(block):
+    """What is recorded of the model that a policy or a grader runs here; nothing where it runs elsewhere."""
+    return f"results/models/{block.model}.json" if block.provider == records.LOCAL else []
+
+
+def memory(path):
+    """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; told once it is there."""
+    return 500 + 2 * gguf_files.size(path) // 10**6

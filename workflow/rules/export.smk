@@ -4,6 +4,8 @@
 # all of these                                 -> results/archive.zip
 import json
 
+import arena_cje
+
 
 report: "../report/workflow.rst"
 
@@ -130,6 +132,7 @@ rule archive:
         "../../envs/stats.yaml"
     params:
         configuration=json.dumps(settings_shown()),  # in declared order, that of policies in every table
+        package_version=arena_cje.__version__,
         code=code_hash("arena_cje.report.archive"),
     script:
         "../scripts/archive.py"

@@ -34,6 +34,6 @@ rule import_data:
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
-        code=code_hash("arena_cje.data.user_data", "arena_cje.data.dataset"),
+        code=code_hash("arena_cje.data.user_data", "arena_cje.data.write"),
     script:
         "../scripts/import_data.py"

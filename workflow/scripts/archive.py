@@ -11,6 +11,7 @@ with job(snakemake) as log:
         snakemake.input.results,
         root=Path("results"),
         configuration=json.loads(snakemake.params.configuration),
+        package_version=snakemake.params.package_version,
         texts=snakemake.input.texts,
         throughput=Path("logs/benchmarks"),
     )

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from arena_cje.data import dataset, schemas
+from arena_cje.data import schemas, write
 from arena_cje.stages import assemble
 from arena_cje.stages.jobs import job, report
 
@@ -25,5 +25,5 @@ with job(snakemake) as log:
         "provenance": made_from | {"models": models, "served": served, "code": params.code},
     }
     report(log, summary)
-    dataset.write_logged(snakemake.output.dataset, rows)
+    write.write_logged(snakemake.output.dataset, rows)
     schemas.write_json(snakemake.output.summary, summary)

@@ -17,13 +17,13 @@ with job(snakemake) as log:
     given, params = snakemake.input, snakemake.params
     results = [arena_cje.load(path) for path in given.results]
     first = results[0]
-    logged, _, _ = read_logged(given.dataset, first.base_policy, first.policies, **first.reading)
+    logged, _, _ = read_logged(given.dataset, first.base_policy, first.policies, reading=first.reading)
     drawn = {Path(path).stem: path for path in given.draws if Path(path).stem in first.policies}
     validation = exports.read_validation(given.validation).to_dicts() if given.validation else []
     page = dashboard.render(
         results,
         logged=logged,
-        draws={policy: read_draws(path, policy, **first.reading) for policy, path in drawn.items()},
+        draws={policy: read_draws(path, policy, reading=first.reading) for policy, path in drawn.items()},
         summary=schemas.read_json(given.summary),
         others=[(coverage_of(path), arena_cje.load(path)) for path in given.others],
         validation=validation,

@@ -15,7 +15,7 @@ with job(snakemake) as log:
     summary = schemas.read_json(data.summary)
     provenance = summary["provenance"]
     drawn = [schemas.read_json(path)["served"] for path in data.drawn]
-    if served := assemble.together([provenance.get("served") or {}, *drawn]):
+    if served := assemble.merged([provenance.get("served") or {}, *drawn]):
         provenance = provenance | {"served": served}
     result = arena_cje.analyze(
         data.dataset,

@@ -11,8 +11,8 @@ with job(snakemake) as log:
     data, made = snakemake.input, snakemake.output
     result = arena_cje.load(data.result)
     bent = json.loads(snakemake.params.bent)
-    logged = exports.without(exports.analysed(data.dataset, result), bent, result.base_policy)
-    rewards = exports.rewards(data.dataset, result, data.calibration or None)
+    logged, rewards = exports.logged_rows(data.dataset, result, data.calibration or None)
+    logged = exports.without(logged, bent, result.base_policy)
     tokens = exports.token_logprobs(data.logprobs) if data.logprobs and result.base_policy not in bent else {}
     rows = exports.log_rows(logged, rewards, result.base_policy, tokens)
     told = [row for row in rows if row["sequence_logp"] is not None]

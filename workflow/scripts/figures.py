@@ -20,14 +20,14 @@ def drawn(figure, given):
     summary = schemas.read_json(given.summary)
     if figure == "calibration_curve":
         result = arena_cje.load(given.result)
-        seen = sources.seen(result)
-        labelled = sources.beside(given.calibration, given.dataset, summary, **seen) if given.calibration else None
-        return figures.calibration_curve(result, sources.logged(given.dataset, summary, **seen), labelled)
-    judge = snakemake.params.get("judge")
-    logged = sources.logged(given.dataset, summary, judge=judge)
+        beside = given.calibration or None
+        logged, labelled = sources.with_calibration(given.dataset, beside, summary, result.reading)
+        return figures.calibration_curve(result, logged, labelled)
+    reading = sources.reading(summary, snakemake.params.get("judge"))
+    logged = sources.logged(given.dataset, summary, reading)
     if figure == "weight_distributions":
         return figures.weight_distributions(logged)
-    return figures.judge_distributions(logged, sources.draws(given.draws, logged, summary, judge))
+    return figures.judge_distributions(logged, sources.draws(given.draws, logged, summary, reading))
 
 
 with job(snakemake) as log:

@@ -2,7 +2,7 @@
 
 import json
 
-from arena_cje.data import dataset, schemas
+from arena_cje.data import schemas, write
 from arena_cje.stages import assemble
 from arena_cje.stages.jobs import job, report
 
@@ -14,5 +14,5 @@ with job(snakemake) as log:
     rows, summary = assemble.draw_rows(responses, grades)
     summary |= {"served": assemble.served(snakemake.wildcards.policy, {"generate": responses, **grades})}
     report(log, summary)
-    dataset.write_draws(made.draws, rows)
+    write.write_draws(made.draws, rows)
     schemas.write_json(made.summary, summary)

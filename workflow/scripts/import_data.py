@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from arena_cje.data import dataset, schemas
+from arena_cje.data import schemas, write
+from arena_cje.data.reading import Reading
 from arena_cje.data.user_data import bring
 from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
     params, given = snakemake.params, snakemake.input
+    reading = Reading(scale=params.scale)
     brought = bring(
         Path(given.logged),
         Path(params.fresh_draws) if params.fresh_draws else None,
@@ -17,7 +19,7 @@ with job(snakemake) as log:
         base_policy=params.base_policy,
         probes=params.probes,
         calibration_data=given.calibration or None,
-        scale=params.scale,
+        reading=reading,
     )
     summary = brought.summary | {
         "coverage": snakemake.wildcards.coverage,
@@ -26,8 +28,8 @@ with job(snakemake) as log:
     report(log, summary)
     folder = Path(snakemake.output.dataset).parent
     for policy, rows in brought.fresh.items():
-        dataset.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, params.scale)
+        write.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, reading)
     if brought.calibration is not None:
-        dataset.write_calibration(folder / "calibration_data.jsonl", brought.calibration, params.scale)
-    dataset.write_logged(snakemake.output.dataset, brought.logged, params.scale)
+        write.write_calibration(folder / "calibration_data.jsonl", brought.calibration, reading)
+    write.write_logged(snakemake.output.dataset, brought.logged, reading)
     schemas.write_json(snakemake.output.summary, summary)

@@ -1,7 +1,7 @@
 """Record what a model file is: its hash, its size, its tokenizer's hash, the library that runs it."""
 
 from arena_cje.data import schemas
-from arena_cje.llama.fetch import describe
+from arena_cje.llama.gguf import describe
 from arena_cje.llama.model import open_model
 from arena_cje.stages.jobs import job
 

@@ -39,6 +39,9 @@ REFUSAL = re.compile(
     r"content[ _-]?(?:policy|filter|management)|usage polic|moderation|flagged|invalid_prompt", re.IGNORECASE
 )
 
+# A model that thinks first and was cut before its answer: some servers report that as an error.
+OUTPUT_LIMIT = re.compile(r"output limit was reached", re.IGNORECASE)
+
 # By HTTP status: what is wrong, and what to do.
 ADVICE = {
     401: ("the key is not accepted", "check the key in {key}"),
@@ -47,6 +50,10 @@ ADVICE = {
     404: ("the model or the address does not exist", "check `model` and `base_url`"),
     RATE_LIMIT: ("the quota is exhausted", "raise it at the provider"),
 }
+
+
+class OutputLimit(UserError):
+    """The server reports as an error that `max_tokens` ended the answer before it began."""
 
 
 class TransientError(Exception):
@@ -138,7 +145,8 @@ def classify_status(
     if status in (408, 409, 425) or status >= 500:
         kind = "server error" if status >= 500 else "temporary failure"
         return TransientError(f"{kind} ({status})", message, wait)
-    return _permanent_error(endpoint, model, status, message)
+    kind_of_error = OutputLimit if OUTPUT_LIMIT.search(full_message) else UserError
+    return _permanent_error(endpoint, model, status, message, kind_of_error)
 
 
 def _is_quota(codes: str, message: str, wait: float | None) -> bool:
@@ -149,10 +157,12 @@ def _is_quota(codes: str, message: str, wait: float | None) -> bool:
     return wait is None and "rate_limit" not in codes and QUOTA.search(message) is not None
 
 
-def _permanent_error(endpoint: Endpoint, model: str, status: int, message: str) -> UserError:
+def _permanent_error(
+    endpoint: Endpoint, model: str, status: int, message: str, kind: type[UserError] = UserError
+) -> UserError:
     problem, advice = ADVICE.get(status, ("the request is not accepted", "check the parameters of this block"))
     key = endpoint.api_key_env or "`api_key_env` (none is configured)"
-    return UserError(
+    return kind(
         f"provider {endpoint.provider!r}, model {model!r}: status {status}, {problem}{_quotation(message)}; "
         f"{advice.format(key=key)} and run the same command again (finished items are kept)"
     )

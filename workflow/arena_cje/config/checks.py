@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from arena_cje import estimators
 from arena_cje.config.records import LIKELIHOOD, LOCAL, REFERENCE
 from arena_cje.config.scoring import lacks
-from arena_cje.data.fields import RESPONSE_LENGTH, check_covariates, check_scale
+from arena_cje.data.reading import RESPONSE_LENGTH, Reading
 from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, nearest
 
@@ -116,7 +116,7 @@ def _check_analyses(config: Config) -> None:
             continue  # the defaults fit together, and each start of the workflow would wait for the check
         try:
             analysis.options(config.seed)
-            check_covariates(analysis.covariates)
+            Reading(analysis.covariates)
         except UserError as error:
             raise UserError(f"config: `{place}`: {error}") from None
 
@@ -130,7 +130,7 @@ def _check_brought(config: Config) -> None:
                 "the workflow's own scores and labels lie in [0, 1]"
             )
         try:
-            check_scale(config.analysis.scale)
+            Reading(scale=config.analysis.scale)
         except UserError as error:
             raise UserError(f"config: `analysis.scale`: {error}") from None
     if config.probes is not None and (config.logged_data is None or config.fresh_draws is None):

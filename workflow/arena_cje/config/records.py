@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from arena_cje import estimators
 from arena_cje.calls import apis
 from arena_cje.calls.endpoint import Endpoint
-from arena_cje.data.coverage import canonical
+from arena_cje.data.coverage import coverage_name
 
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Options
@@ -30,7 +30,7 @@ NAME = "[A-Za-z][A-Za-z0-9_-]*"  # of a policy or a model, good in a path
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 # YAML reads 0.1 as a number and "0.1" as text; both mean the file name coverage_0.1.
-Coverage = Annotated[str, BeforeValidator(canonical)]
+Coverage = Annotated[str, BeforeValidator(coverage_name)]
 
 
 def _share_of_truth(value: Any) -> Any:
@@ -228,12 +228,12 @@ class Oracle(Grading):
     def truth_coverage(self) -> str | None:
         """Share of the draws that is labelled for validation, as it stands in a file name; None for no validation."""
         share = (0.0 if self.hosted else 1.0) if self.truth is None else self.truth
-        return canonical(share) if share else None
+        return coverage_name(share) if share else None
 
     @property
     def target_coverage(self) -> str | None:
         """Share of the targets' own draws that the workflow labels for estimation, as in a file name; None for none."""
-        return canonical(self.target_labels) if self.target_labels else None
+        return coverage_name(self.target_labels) if self.target_labels else None
 
 
 class Tuning(Record):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.config.checks import TAKEN
 from arena_cje.config.scoring import lacks, why_unscored
-from arena_cje.data.coverage import canonical
+from arena_cje.data.coverage import coverage_name
 from arena_cje.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check(words: Sequence[str], config: Config) -> None:
 
 def _check_target(target: str, config: Config) -> None:
     if found := COVERAGE.search(target):
-        canonical(found[1])
+        coverage_name(found[1])
     # A shard's file is as good as the whole table's, and a coverage that is not listed as good as one that is.
     known = _known(config, coverage=found[1] if found else "0.1")
     brought = config.logged_data is not None and "/fresh_draws/" in target  # the policies are those of the files

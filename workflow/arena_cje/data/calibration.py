@@ -8,19 +8,21 @@ in this file or as a labelled row of the logged data, counts once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.data.fields import SAME, Scale
+from arena_cje.data.fields import SAME
 from arena_cje.data.logged import read_logged
+from arena_cje.data.reading import Reading
 from arena_cje.data.rows import NO_SCORE, Response, arrays, counts, named, read_pairs
 from arena_cje.data.schemas import CALIBRATION
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Judged, Labelled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arena_cje.data.rows import Source
 
 NO_LABEL, TWICE, LOGGED_ALREADY = "no oracle label", "repeated", "labelled in the logged data"
@@ -34,17 +36,20 @@ def load_calibration(
     *,
     logged: Source,
     base_policy: str | None = None,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
+    reading: Reading = Reading(),
 ) -> tuple[Labelled, dict[str, Any]]:
     """The calibration data as arrays, and how many rows were read and dropped, and why; `logged` is what they stand beside."""
-    responses, base, _ = read_logged(logged, base_policy, scale=scale, judge=judge)
-    kept, summary = read_calibration(source, responses, base, covariates=covariates, scale=scale, judge=judge)
-    found = arrays(kept, (len(kept),), len(covariates))
+    responses, base, _ = read_logged(logged, base_policy, reading=reading.without_covariates())
+    kept, summary = read_calibration(source, responses, base, reading=reading)
+    return calibration_arrays(kept, reading), summary
+
+
+def calibration_arrays(kept: Sequence[Response], reading: Reading) -> Labelled:
+    """Rows of `read_calibration` as arrays."""
+    found = arrays(kept, (len(kept),), len(reading.covariates))
     label = found.pop("oracle_label")
     judged = Judged.of(found["judge_score"], found["covariates"], found["judge_points"], found["judge_mass"])
-    return Labelled(np.array([response.prompt_id for response in kept]), judged, label), summary
+    return Labelled(np.array([response.prompt_id for response in kept]), judged, label)
 
 
 def read_calibration(
@@ -52,12 +57,10 @@ def read_calibration(
     logged: Sequence[Response],
     base: str,
     *,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
+    reading: Reading = Reading(),
 ) -> tuple[list[Response], dict[str, Any]]:
     """The checked rows that have a score and a label and are there once, and how many were read and dropped, and why."""
-    responses = read_pairs(CALIBRATION, source, covariates=covariates, scale=scale, judge=judge)
+    responses = read_pairs(CALIBRATION, source, reading=reading)
     of_prompt: dict[str, list[Response]] = {}
     for row in logged:
         of_prompt.setdefault(row.prompt_id, []).append(row)

@@ -12,14 +12,17 @@ Niederreiter (1992), "Random Number Generation and Quasi-Monte Carlo Methods", c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ONE = 1 << 64  # the circle of length one, in whole steps: products stay exact, where floats would drift with i
 GOLDEN = (math.isqrt(5 << 128) - ONE) // 2  # phi in those steps
@@ -59,7 +62,7 @@ def _number(coverage: str | float) -> float:
         return math.nan
 
 
-def canonical(coverage: str | float) -> str:
+def coverage_name(coverage: str | float) -> str:
     """The one spelling of a coverage in file names: a plain decimal without trailing zeros, `1.0` for all.
 
     Two spellings of one number would be two folders with the same labels, so a string that is not canonical is refused.

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.fields import SAME, Scale, score_field
+from arena_cje.data.fields import SAME
+from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, arrays, counts, named, read_pairs, read_responses, refuse_twice, relabelled
 from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.errors import UserError, nearest
@@ -26,9 +27,7 @@ def load_draws(
     policy: str,
     prompt_ids: Sequence[str],
     *,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
+    reading: Reading = Reading(),
     probes: Source | None = None,
 ) -> tuple[Draws, dict[str, Any]]:
     """The fresh draws of a policy, row i holding those of prompt i, and how many were read and left aside.
@@ -36,50 +35,51 @@ def load_draws(
     A draw without a judge score stays NaN. A prompt without a line of its own is refused: leaving it out would change
     the population of prompts without a word.
     """
-    responses = read_draws(source, policy, covariates=covariates, scale=scale, judge=judge)
-    found = read_probes(probes, policy, scale=scale, judge=judge) if probes is not None else []
+    responses = read_draws(source, policy, reading=reading)
+    found = read_probes(probes, policy, reading=reading) if probes is not None else []
     responses = with_probes(responses, found, named(source))
-    of_prompt: dict[str, list[Response]] = {}
-    for response in responses:
-        of_prompt.setdefault(response.prompt_id, []).append(response)
-    missing = [name for name in dict.fromkeys(prompt_ids) if name not in of_prompt]
-    if missing:
-        raise UserError(
-            f"{named(source)}: {policy!r} has no fresh draw for {len(missing)} of the logged prompts, "
-            f"first {missing[0]!r}; draw and judge a response to each, or take these prompts out of the logged data"
-        )
-    width = max(len(of_prompt[name]) for name in prompt_ids)
-    grid = [draw for name in prompt_ids for draw in _padded(of_prompt[name], width)]
+    drawn = of_prompts(responses, policy, prompt_ids, named(source))
+    width = max(map(len, drawn))
+    grid = [draw for draws in drawn for draw in _padded(draws, width)]
     wanted = set(prompt_ids)
     summary = counts(responses, [response for response in responses if response.judge_score is not None])
     summary["not_logged"] = sum(response.prompt_id not in wanted for response in responses)
     summary |= {"n_probes": len(found)} if probes is not None else {}
-    return Draws(policy, **arrays(grid, (len(prompt_ids), width), len(covariates))), summary
+    return Draws(policy, **arrays(grid, (len(prompt_ids), width), len(reading.covariates))), summary
 
 
-def read_draws(
-    source: Source,
-    policy: str,
-    *,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
-) -> list[Response]:
+def of_prompts(
+    responses: Sequence[Response], policy: str, prompt_ids: Sequence[str], where: str
+) -> list[list[Response]]:
+    """The fresh draws of a policy to each prompt; a prompt without a line of its own is refused."""
+    of_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        of_prompt.setdefault(response.prompt_id, []).append(response)
+    missing = [str(name) for name in dict.fromkeys(prompt_ids) if name not in of_prompt]
+    if missing:
+        raise UserError(
+            f"{where}: {policy!r} has no fresh draw for {len(missing)} of the logged prompts, "
+            f"first {missing[0]!r}; draw and judge a response to each, or take these prompts out of the logged data"
+        )
+    return [of_prompt[name] for name in prompt_ids]
+
+
+def read_draws(source: Source, policy: str, *, reading: Reading = Reading()) -> list[Response]:
     """The checked fresh draws of a policy, those of a prompt in the order of draw_idx."""
-    responses = read_responses(DRAWS, source, covariates=covariates, scale=scale, judge=judge)
+    responses = read_responses(DRAWS, source, reading=reading)
     _refuse_others(responses, policy, "the fresh draws")
     return sorted(responses, key=lambda response: response.draw_idx)
 
 
-def read_probes(source: Source, policy: str, *, scale: Scale | None = None, judge: str | None = None) -> list[Response]:
+def read_probes(source: Source, policy: str, *, reading: Reading = Reading()) -> list[Response]:
     """The checked probes of a policy, each with a score and a label."""
-    probes = read_pairs(PROBES, source, scale=scale, judge=judge)
+    probes = read_pairs(PROBES, source, reading=reading.without_covariates())
     _refuse_others(probes, policy, "the probes")
     seen: dict[tuple[str, int], str] = {}
     for probe in probes:
         for name in ("judge_score", "oracle_label"):
             if getattr(probe, name) is None:
-                field = score_field(judge) if name == "judge_score" else name
+                field = reading.score_field if name == "judge_score" else name
                 raise UserError(f"{probe.where}: {field} is missing or null; a probe is a judged and labelled draw")
         refuse_twice(probe, seen)
     return probes

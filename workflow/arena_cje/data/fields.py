@@ -5,28 +5,27 @@ A judge that is not certain gives a distribution over scores instead of one scor
     judge_distribution: [[s_1, p_1], ...],  p_j > 0,  sum p_j = 1;     judge_scores: [s_1, ..., s_r],  p_j = 1/r
     judge_score = sum_j p_j s_j
 
-Scores and labels of another range (lo, hi) are declared as such and mapped by (x - lo) / (hi - lo).
-
-Further judges' scores stand beside these as judge_NAME; an analysis may take the scores of one of them instead, and a
-covariate may be one.
+A covariate may be the score of a further judge.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, Table
+from arena_cje.data.reading import RESPONSE_LENGTH, Reading
 from arena_cje.errors import UserError, nearest
-from arena_cje.files import Row
 
-Scale = Sequence[float]  # (lo, hi) of judge scores and labels
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arena_cje.data.schemas import Table
+    from arena_cje.files import Row
+
 Distribution = tuple[tuple[float, float], ...]  # (score, mass), scores rising, masses sum to one
 
 SAME = 1e-6  # numbers that went through text or single precision, and sums of masses, are equal up to this
-RESPONSE_LENGTH = "response_length"  # the covariate that is counted, in words of the response
 
 
 def stored(row: Row, name: str, where: str, table: Table) -> Any:
@@ -42,55 +41,22 @@ def stored(row: Row, name: str, where: str, table: Table) -> Any:
     return values[0] if values else None
 
 
-def check_scale(scale: Scale) -> None:
-    """Raise a `UserError` unless a scale is a lower and a higher end."""
-    numbers = [end for end in scale if isinstance(end, int | float) and math.isfinite(end)]
-    if len(scale) != 2 or len(numbers) != 2 or not scale[0] < scale[1]:
-        raise UserError(f"scale is {list(scale)!r}, expected its two ends, the lower first, such as [0, 100]")
-
-
-def scaled(table: Table, scale: Scale | None) -> Table:
-    """The table with the bounds of a declared scale for judge scores and labels."""
-    if scale is None:
-        return table
-    check_scale(scale)
-    ends = {"low": float(scale[0]), "high": float(scale[1]), "hint": " on the scale that was declared"}
-    moved = {name: replace(table.columns[name], **ends) for name in ("judge_score", "oracle_label")}
-    return replace(table, columns={**table.columns, **moved})
-
-
-def to_unit(value: float | None, scale: Scale | None) -> float | None:
-    """A score or label on [0, 1]."""
-    return value if value is None or scale is None else (value - scale[0]) / (scale[1] - scale[0])
-
-
-def score_field(judge: str | None) -> str:
-    """Where a judge's score stands in a row: that of a further judge under its name."""
-    return "judge_score" if judge is None else f"judge_{judge}"
-
-
-def judge_of(
-    row: Row, where: str, table: Table, scale: Scale | None, judge: str | None = None
-) -> tuple[float | None, Distribution | None]:
+def judge_of(row: Row, where: str, table: Table, reading: Reading) -> tuple[float | None, Distribution | None]:
     """What the judge says, on [0, 1]: its score, the mean where it gives a distribution, and that distribution.
 
-    judge: a further judge by name, of whom rows have the score alone.
+    Of a further judge rows have the score alone.
     """
-    if judge is not None:
-        column = table.columns["judge_score"]
-        known = replace(table, columns={**table.columns, score_field(judge): column})
-        return to_unit(stored(row, score_field(judge), where, known), scale), None
-    score = stored(row, "judge_score", where, table)
-    pairs = _pairs(row, where, table)
+    score = stored(row, reading.score_field, where, table)
+    pairs = _pairs(row, where, table) if reading.judge is None else None
     if pairs is None:
-        return to_unit(score, scale), None
+        return reading.unit_score(score), None
     mean = _mean(pairs)
-    if score is not None and abs(score - mean) > SAME * (1 if scale is None else scale[1] - scale[0]):
+    if score is not None and abs(score - mean) > SAME * reading.score_width:
         raise UserError(
             f"{where}: judge_score is {score!r}, but the judge's distribution has mean {mean:.6g}; "
             "make them agree, or leave judge_score out"
         )
-    unit = tuple((to_unit(point, scale), mass) for point, mass in pairs)
+    unit = tuple((reading.unit_score(point), mass) for point, mass in pairs)
     return _mean(unit), unit
 
 
@@ -133,19 +99,6 @@ def _pair_problem(pair: Any, column: Any) -> str | None:
     mass = pair[1]
     number = isinstance(mass, int | float) and not isinstance(mass, bool) and math.isfinite(mass)
     return None if number and mass > 0 else f"has the mass {mass!r}, expected a number above 0"
-
-
-def check_covariates(names: Sequence[str]) -> None:
-    """Raise a `UserError` for a covariate named twice, or one that the format keeps for something else."""
-    known = {*LOGGED.columns, *DRAWS.columns, *CALIBRATION.columns}
-    for name in names:
-        if list(names).count(name) > 1:
-            raise UserError(f"covariates name {name!r} more than once; each counts once, leave the others out")
-        if name in known:
-            raise UserError(
-                f"covariate {name!r} is a field of the format with a meaning of its own; name a number of the rows' "
-                f"metadata, or {RESPONSE_LENGTH}"
-            )
 
 
 def covariates_of(row: Row, names: Sequence[str], where: str) -> tuple[float, ...] | None:

@@ -7,18 +7,19 @@ alone; whatever cannot be right is refused with file and line.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.data.fields import Scale, score_field
+from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, arrays, counts, log_ratios, named, read_responses
 from arena_cje.data.schemas import LOGGED
 from arena_cje.errors import UserError, nearest
 from arena_cje.estimation.records import Logged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arena_cje.data.rows import Source
 
 
@@ -27,12 +28,10 @@ def read_logged(
     base_policy: str | None = None,
     policies: Sequence[str] | None = None,
     *,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
+    reading: Reading = Reading(),
 ) -> tuple[list[Response], str, tuple[str, ...]]:
     """The checked rows, the base policy's name, and the target policies (those of the first row, unless given)."""
-    responses = read_responses(LOGGED, source, covariates=covariates, scale=scale, judge=judge)
+    responses = read_responses(LOGGED, source, reading=reading)
     if not responses:
         raise UserError(f"{named(source)}: no rows; expected one response of the base policy a line")
     _refuse_repeated_text(responses)
@@ -51,40 +50,38 @@ def load_logged(
     *,
     base_policy: str | None = None,
     policies: Sequence[str] | None = None,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
+    reading: Reading = Reading(),
 ) -> tuple[Logged, dict[str, Any]]:
-    """The logged rows that have a judge score, as arrays, and how many were read and dropped, and why.
+    """The logged rows that have a judge score, as arrays, and how many were read and dropped, and why."""
+    return logged_arrays(*read_logged(source, base_policy, policies, reading=reading), named(source), reading)
 
-    covariates: `response_length`, in words, or numbers of the rows; scale: the ends (lo, hi) of judge scores and labels,
-    which are mapped to [0, 1]; judge: a further judge, whose scores `judge_NAME` are taken instead of `judge_score`.
-    """
-    read = {"covariates": covariates, "scale": scale, "judge": judge}
-    responses, base, declared = read_logged(source, base_policy, policies, **read)
+
+def logged_arrays(
+    responses: Sequence[Response], base: str, declared: tuple[str, ...], where: str, reading: Reading
+) -> tuple[Logged, dict[str, Any]]:
+    """The same of rows that were read already, with their covariates; `where` begins the sentence that refuses them."""
     ratios = [log_ratios(response, declared) for response in responses]
     scored = [k for k, response in enumerate(responses) if response.judge_score is not None]
     kept = [responses[k] for k in scored]
     if not kept:
         raise UserError(
-            f"{named(source)}: none of {len(responses)} rows has a {score_field(judge)}{_nearest(judge, responses)}"
+            f"{where}: none of {len(responses)} rows has a {reading.score_field}{_nearest(reading, responses)}"
         )
     logged = Logged(
         base,
         declared,
         np.array([response.prompt_id for response in kept]),
         np.array([ratios[k] for k in scored]).reshape(len(kept), len(declared)),
-        **arrays(kept, (len(kept),), len(covariates)),
+        **arrays(kept, (len(kept),), len(reading.covariates)),
         token_logprob=np.array([_by_token(response, declared) for response in kept]).reshape(len(kept), len(declared)),
     )
-    told = {"scale": None if scale is None else list(scale), "judge": judge}
-    return logged, counts(responses, kept) | {name: value for name, value in told.items() if value is not None}
+    return logged, counts(responses, kept) | reading.summary()
 
 
-def _nearest(judge: str | None, responses: Sequence[Response]) -> str:
+def _nearest(reading: Reading, responses: Sequence[Response]) -> str:
     """A name of the rows that the judge's may be a slip of."""
     known = {name for response in responses for name in (*response.row, *(response.row.get("metadata") or {}))}
-    return "" if judge is None else nearest(score_field(judge), sorted(known))
+    return "" if reading.judge is None else nearest(reading.score_field, sorted(known))
 
 
 def _by_token(response: Response, policies: Sequence[str]) -> list[float]:

@@ -7,12 +7,14 @@ only adds to it. Each shard is cut from the source by its own range, so that no 
 from __future__ import annotations
 
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.provenance import digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def rank(prompt_id: str, seed: int) -> bytes:

@@ -9,7 +9,6 @@ has -inf, which JSON cannot hold: files carry -10000.0 with the policy's name un
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -17,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.data.fields import Distribution, Scale, covariates_of, judge_of, scaled, stored, to_unit
-from arena_cje.data.schemas import LOGPROB, Table
+from arena_cje.data.fields import Distribution, covariates_of, judge_of, stored
+from arena_cje.data.reading import Reading
+from arena_cje.data.schemas import LOGPROB, OUTSIDE_SUPPORT, Table
 from arena_cje.errors import UserError, nearest
 from arena_cje.files import Row, read_placed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import polars as pl
 
     Source = str | Path | pl.DataFrame
 
 NO_SCORE = "no judge score"
-OUTSIDE_SUPPORT = -10000.0  # stands for -inf in JSONL, with the policy's name under metadata.outside_support
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,10 @@ class Response:
     numbered: bool = False  # does the row itself say its draw_idx?
 
 
-def read_responses(
-    table: Table,
-    source: Source,
-    *,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
-) -> list[Response]:
+def read_responses(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
     """The rows of a source, checked one by one, with a unique (prompt_id, draw_idx), counted where it is not given."""
     responses, seen, drawn = [], {}, {}
-    for response in read_pairs(table, source, covariates=covariates, scale=scale, judge=judge):
+    for response in read_pairs(table, source, reading=reading):
         before = drawn.get(response.prompt_id, 0)
         drawn[response.prompt_id] = before + 1
         responses.append(response if response.numbered else replace(response, draw_idx=before))
@@ -64,35 +58,36 @@ def read_responses(
     return responses
 
 
-def read_pairs(
-    table: Table,
-    source: Source,
-    *,
-    covariates: Sequence[str] = (),
-    scale: Scale | None = None,
-    judge: str | None = None,
-) -> list[Response]:
-    """The rows of a source, checked one by one; one without a draw_idx speaks of the first draw.
-
-    judge: whose scores, by the name of a further judge. A row whose covariates lack a judge's score counts as one without.
-    """
+def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
+    """The rows of a source, checked one by one; one without a draw_idx speaks of the first draw."""
     if isinstance(source, str | Path):
         placed = read_placed(source)
     else:
         placed = [(f"row {k}", row) for k, row in enumerate(source.iter_rows(named=True))]
-    table = scaled(table, scale)
+    table = reading.bounded(table)
     rows = []
     for where, row in table.check(placed):
         prompt_id = _prompt_id(row, where, table)
         index = stored(row, "draw_idx", where, table)
-        score, distribution = judge_of(row, where, table, scale, judge)
-        label = to_unit(stored(row, "oracle_label", where, table), scale)
-        numbers = covariates_of(row, covariates, where) if score is not None else ()
-        if numbers is None:
-            score, distribution, numbers = None, None, ()
-        told = index is not None
-        rows.append(Response(where, row, prompt_id, index or 0, score, label, distribution, numbers, told))
-    return rows
+        score, distribution = judge_of(row, where, table, reading)
+        label = reading.unit_label(stored(row, "oracle_label", where, table))
+        numbered = index is not None
+        rows.append(Response(where, row, prompt_id, index or 0, score, label, distribution, (), numbered))
+    return with_covariates(rows, reading.covariates)
+
+
+def with_covariates(responses: Sequence[Response], names: Sequence[str]) -> list[Response]:
+    """The responses with covariates of their rows; one whose covariates lack a judge's score has no score then."""
+    return [_with_covariates(response, names) for response in responses] if names else list(responses)
+
+
+def _with_covariates(response: Response, names: Sequence[str]) -> Response:
+    if response.judge_score is None:
+        return response
+    numbers = covariates_of(response.row, names, response.where)
+    if numbers is None:
+        return replace(response, judge_score=None, distribution=None)
+    return replace(response, covariates=numbers)
 
 
 def refuse_twice(response: Response, seen: dict[tuple[str, int], str]) -> None:

@@ -7,7 +7,6 @@ file and line.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from arena_cje.errors import UserError, nearest
 from arena_cje.files import Placed, Row, read_json, read_jsonl, read_placed, replace, write_csv, write_json, write_jsonl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     import polars as pl
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "LOGGED",
     "LOGPROB",
     "LOGPROBS",
+    "OUTSIDE_SUPPORT",
     "PROBES",
     "PROMPTS",
     "RESPONSES",
@@ -221,6 +223,7 @@ _JUDGED = {
     "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_ELSE),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
+OUTSIDE_SUPPORT = -10000.0  # stands for -inf in JSONL, with the policy's name under metadata.outside_support
 
 PROMPTS = Table(
     "the prompts",

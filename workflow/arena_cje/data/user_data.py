@@ -7,7 +7,6 @@ in one place must not come back from another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,15 +15,17 @@ import numpy as np
 
 from arena_cje.data.calibration import read_calibration
 from arena_cje.data.coverage import first_come
-from arena_cje.data.draws import find_draws, find_probes, load_draws, read_draws, read_probes, with_probes
-from arena_cje.data.fields import Scale
+from arena_cje.data.draws import find_draws, find_probes, of_prompts, read_draws, read_probes, with_probes
 from arena_cje.data.logged import read_logged
+from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, counts, identified, log_ratios, mask, n_labels, named
 from arena_cje.errors import UserError
-from arena_cje.files import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from arena_cje.data.rows import Source
+    from arena_cje.files import Row
 
 
 class Brought(NamedTuple):
@@ -59,14 +60,14 @@ def bring(
     *,
     probes: str | Path | Mapping[str, Source] | None = None,
     calibration_data: str | Path | None = None,
-    scale: Scale | None = None,
+    reading: Reading = Reading(),
 ) -> Brought:
     """Data brought along, with labels on `coverage` of its logged rows.
 
     The base's own fresh draws are the logged responses again: they carry a label where the logged row kept the same
     one. The targets keep the labels of all their draws, or of a share `target_labels`; those of probes are always kept.
     """
-    responses, base, policies = read_logged(logged_path, base_policy, scale=scale)
+    responses, base, policies = read_logged(logged_path, base_policy, reading=reading)
     for response in responses:
         log_ratios(response, policies)
     scored = [response for response in responses if response.judge_score is not None]
@@ -77,14 +78,17 @@ def bring(
     fresh, drawn = {}, {}
     for name, source in sources.items():
         if name == base:
-            draws = read_draws(source, name, scale=scale)
+            draws = read_draws(source, name, reading=reading)
             keep = _same_labels(draws, list(compress(scored, kept.mask)))
             fresh[name] = mask([identified(draw) for draw in draws], keep)
             drawn[name] = _drawn(draws, sum(keep), 0)
         else:
-            prompts = [response.prompt_id for response in scored]
-            load_draws(source, name, prompts, scale=scale, probes=probed.get(name))  # refuses what cannot be analysed
-            fresh[name], drawn[name] = _target(source, name, probed.get(name), seed, target_labels, scale)
+            draws = read_draws(source, name, reading=reading)
+            of_prompts(
+                draws, name, [response.prompt_id for response in scored], named(source)
+            )  # refuses a missing draw
+            found = read_probes(probed[name], name, reading=reading) if name in probed else []
+            fresh[name], drawn[name] = _target(draws, found, named(source), seed, target_labels)
     summary = counts(responses, scored) | {
         "base_policy": base,
         "target_policies": list(policies or targets),
@@ -96,25 +100,22 @@ def bring(
     }
     beside = None
     if calibration_data is not None:
-        rows, summary["calibration_data"] = read_calibration(calibration_data, responses, base, scale=scale)
+        rows, summary["calibration_data"] = read_calibration(calibration_data, responses, base, reading=reading)
         beside = [identified(row) for row in rows]
-    if scale is not None:
-        summary["scale"] = list(scale)
+    summary |= reading.summary()
     return Brought(mask([identified(response) for response in scored], kept.mask), fresh, beside, summary)
 
 
 def _target(
-    source: Source, policy: str, probes: Source | None, seed: int, share: float | None, scale: Scale | None
+    draws: Sequence[Response], probes: Sequence[Response], where: str, seed: int, share: float | None
 ) -> tuple[list[Row], dict[str, int]]:
-    """Draws of a target with labels on a share of them (all that exist, unless told) and wherever they were probed."""
-    draws = read_draws(source, policy, scale=scale)
-    found = read_probes(probes, policy, scale=scale) if probes is not None else []
+    """Draws of a target with labels on a share of them (all that exist, for None) and wherever they were probed."""
     labelled = _labelled(draws)
     keep = labelled if share is None else first_come([draw.prompt_id for draw in draws], seed, share, labelled).mask
-    probed = {(probe.prompt_id, probe.draw_idx) for probe in found}
+    probed = {(probe.prompt_id, probe.draw_idx) for probe in probes}
     keep = [kept or (draw.prompt_id, draw.draw_idx) in probed for draw, kept in zip(draws, keep, strict=True)]
-    rows = [identified(draw) for draw in with_probes(draws, found, named(source))]
-    return mask(rows, keep), _drawn(draws, sum(keep), len(found))
+    rows = [identified(draw) for draw in with_probes(draws, probes, where)]
+    return mask(rows, keep), _drawn(draws, sum(keep), len(probes))
 
 
 def _drawn(draws: Sequence[Response], kept: int, probes: int) -> dict[str, int]:

@@ -1,11 +1,12 @@
-"""The mean reward of fresh draws, mended by labels of the target's own draws where there are enough of them.
+"""The mean reward of fresh draws, corrected by labels of the target's own draws where there are enough of them.
 
     g_i = mean_j f(S'_ij),   V = mean_i g_i + c,   c = sum_{labelled} (Y_ij - f^(-k)(S'_ij)) / m_i / N
     influence_i = g_i - mean g + sum_{j labelled} (Y_ij - f^(-k)(S'_ij) - c) / m_i n / N,   N = sum_{labelled} 1 / m_i
 
-over the labelled draws, a random share of all, of which prompt i has m_i: prompts count equally in both parts. The
-correction takes out whatever is wrong with the calibrator for this policy's responses, at the price of the residuals'
-noise. A policy with a label on every draw has the mean label itself. Without labels of its own c = 0.
+f^(-k) is the calibrator fitted without the fold of prompt i. The labelled draws are a random share of all draws; m_i is
+the number of draws of prompt i, so that all prompts have the same weight in both parts. The correction c removes the bias
+of the calibrator on this policy's responses and adds the noise of the residuals. If every draw has a label, V is the mean
+label; if none has, c = 0.
 
 Robins, Rotnitzky & Zhao (1994), "Estimation of regression coefficients when some regressors are not always observed",
 JASA; Angelopoulos et al. (2023), "Prediction-powered inference", Science.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MIN_OWN = 10  # labelled prompts of the target: fewer leave the correction's own variance to chance
+MIN_OWN = 10  # labelled prompts of the target; with fewer the variance of the correction is too uncertain
 
 
 def fresh_mean(
@@ -23,38 +24,39 @@ def fresh_mean(
 ) -> tuple[float, np.ndarray]:
     """Mean reward of fresh draws and its influence function (u,), centred.
 
-    Rewards, held-out rewards and labels of the target's own draws are (u, m), NaN where missing; clusters (u,) are prompts.
+    reward, held_out, label: rewards, held-out rewards and labels of the draws (u, m), NaN where missing.
+    cluster: prompt codes (u,).
     """
     labelled = ~np.isnan(label)
     if labelled.any() and labelled[~np.isnan(reward)].all():
-        own = prompt_mean(label)
-        return float(own.mean()), own - own.mean()
-    drawn = prompt_mean(held_out)  # (u,)
-    value, influence = float(prompt_mean(reward).mean()), drawn - drawn.mean()
+        mean_label = prompt_mean(label)
+        return float(mean_label.mean()), mean_label - mean_label.mean()
+    mean_reward = prompt_mean(held_out)  # (u,)
+    value, influence = float(prompt_mean(reward).mean()), mean_reward - mean_reward.mean()
     if labelled_prompts(label, cluster) < MIN_OWN:
         return value, influence
     share = own_share(reward, label)  # (u, m)
     residual = np.where(share > 0, label - held_out, 0.0)
     correction = float(np.sum(share * residual))
-    own = (share * (residual - correction)).sum(axis=1) * len(drawn)  # (u,)
-    return value + correction, influence + own
+    correction_influence = (share * (residual - correction)).sum(axis=1) * len(label)  # (u,)
+    return value + correction, influence + correction_influence
 
 
 def own_share(reward: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """What each labelled draw weighs in the mean of all, (u, m): one over the draws of its prompt; they sum to one."""
-    share = np.where(
-        np.isnan(label) | np.isnan(reward), 0.0, 1 / np.maximum((~np.isnan(reward)).sum(axis=1, keepdims=True), 1)
-    )
+    """Weights of the labelled draws in the correction, (u, m): proportional to 1/m_i, summing to one, 0 without a label."""
+    missing = np.isnan(label) | np.isnan(reward)
+    n_draws = (~np.isnan(reward)).sum(axis=1, keepdims=True)
+    share = np.where(missing, 0.0, 1 / np.maximum(n_draws, 1))
     return share / share.sum()
 
 
 def labelled_prompts(label: np.ndarray, cluster: np.ndarray) -> int:
-    """Prompts, by their codes (u,), with a label (u, m) of the target's own draws."""
+    """Number of distinct prompts, by their codes (u,), with a label on one of the target's own draws (u, m)."""
     return len(np.unique(cluster[(~np.isnan(label)).any(axis=1)]))
 
 
 def prompt_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the draws of each prompt (u, m) -> (u,); NaN marks missing draws."""
+    """Mean over the draws of each row, (u, m) -> (u,); NaN marks missing draws."""
     if values.shape[1] == 1:
         return values[:, 0]
     return np.nanmean(values, axis=1)

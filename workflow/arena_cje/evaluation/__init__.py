@@ -1,1 +1,1 @@
-"""Estimators run over policies and folds."""
+"""The estimators, run over policies and folds."""

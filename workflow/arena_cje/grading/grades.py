@@ -1,23 +1,15 @@
-"""Grades, rubrics and who gives them.
+"""Grades: scores of judges and labels of the oracle, which differ only in what they cost.
 
-A rubric is a YAML file: what the judge is shown and how a score in [0, 1] is read from it. A judge that chooses among answers
-says how sure it is:
+A score lies in [0, 1]. A judge that chooses among answers, or answers several times, gives a distribution over scores too:
 
     mass_k = p(answer_k) / sum_j p(answer_j),   score = sum_k mass_k score_k
 
-and so does one that answers in words several times, each answer with the same mass.
-
-The texts that are judged are quoted between tags that carry a hash of them (`quoted`), which they cannot contain: where
-the quotation ends is never in doubt, and the judge is told after it that nothing in it is an instruction.
-
-A grader is a provider module with `VERSION` (raised when its grades would change), `identity(item)` (all that determines one
-grade) and `grade(items)`; judge and oracle are the same thing here, one cheap and one dear.
+and repeated answers have equal masses. A grader has `identity(item)`, all that determines one grade, and `grade(items)`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +18,7 @@ import numpy as np
 from arena_cje.provenance import canonical, digest
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Iterable, Mapping, Sequence
 
 Distribution = tuple[tuple[float, float], ...]  # (score, mass): scores rise, masses are above 0 and sum to one
 Row = dict[str, Any]
@@ -51,41 +43,35 @@ NOT_ECHOED = "the server echoed another text than it was sent"
 
 @dataclass(frozen=True)
 class Grade:
-    """A score in [0, 1], or none and the reason why; `reply` is what the grader said, the tokens what a local one read and wrote.
+    """A score in [0, 1], or None and the reason."""
 
-    One who chooses among answers, or answers several times, gives the distribution over the scores too, of which `score` is
-    the mean. `choice_mass` is the probability that all the choices had together: how well the question was understood.
-    `reply` is a JSON list of what was said where the grader was asked several times. `model` and `system_fingerprint` are
-    the version behind an API that answered.
-    """
-
-    score: float | None
-    reason: str | None = None
-    reply: str | None = None
+    score: float | None  # the mean of the distribution, where there is one
+    reason: str | None = None  # why there is no score
+    reply: str | None = None  # the grader's raw answer; a JSON list of answers where there were several samples
     distribution: Distribution | None = None
-    choice_mass: float | None = None
-    prompt_tokens: int = 0
-    response_tokens: int = 0
-    model: str | None = None
+    choice_mass: float | None = None  # probability of all choices together: how well the model understood the question
+    prompt_tokens: int = 0  # read by a local model
+    response_tokens: int = 0  # written or scored by a local model
+    model: str | None = None  # version behind an API that answered
     system_fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
 class Item:
-    """A response to be graded; `answered`: whether there is one, which may be empty; `stopped`: whether it ended by itself."""
+    """A response to be graded."""
 
     prompt_id: str
     draw_idx: int
     prompt: str
     response: str
     token_ids: tuple[int, ...] = ()  # for the grader's model, where it reads tokens
-    reference: Mapping[str, Any] | None = None
-    answered: bool = True
-    stopped: bool = True
+    reference: Mapping[str, Any] | None = None  # the checks of the reference oracle
+    answered: bool = True  # is there a response? It may be empty
+    stopped: bool = True  # did the response end by itself, or at max_tokens?
 
 
 class Grader(Protocol):
-    """One who grades: the protocol of `providers/`."""
+    """A grader that runs in the job itself: a local model, or the reference oracle."""
 
     def identity(self, item: Item) -> dict[str, Any]:
         """Everything that determines the grade of an item, as plain JSON values."""
@@ -95,7 +81,7 @@ class Grader(Protocol):
 
 
 def unread(answer: Grade) -> bool:
-    """Is there an answer that could not be used, so that asking again may help?"""
+    """Did an answer come that gives no score, so that asking again may help?"""
     return answer.score is None and answer.reason not in NOT_ASKED
 
 
@@ -115,37 +101,38 @@ def combined(answers: Sequence[Grade]) -> Grade:
         distribution=pairs,
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         response_tokens=sum(answer.response_tokens for answer in answers),
-        model=_all_of(answer.model for answer in answers),
-        system_fingerprint=_all_of(answer.system_fingerprint for answer in answers),
+        model=_versions(answer.model for answer in answers),
+        system_fingerprint=_versions(answer.system_fingerprint for answer in answers),
     )
 
 
-def _all_of(names: Iterable[str | None]) -> str | None:
-    """The different names there are, nearly always one."""
+def _versions(names: Iterable[str | None]) -> str | None:
+    """The different versions that answered, nearly always one."""
     return ", ".join(sorted({name for name in names if name})) or None
 
 
 def ensemble(members: Mapping[str, Sequence[Row]], *, distributions: bool = False) -> list[Row]:
-    """Rows of `schemas.GRADES` from those of several judges for the same responses: the mean of their scores.
+    """Rows of `schemas.GRADES` with the mean score of several judges, from their rows for the same responses.
 
-    There is none where a member has none, since a mean of the others would be another judge's. distributions: whether the
+    There is no score where a member has none, since a mean of the others would be another judge's. distributions: whether
     rows keep the members' scores, with equal masses.
     """
     rows = []
-    for given in zip(*members.values(), strict=True):
-        one = given[0]
-        where = {"prompt_id": one["prompt_id"], "draw_idx": one["draw_idx"]}
-        if any((row["prompt_id"], row["draw_idx"]) != (one["prompt_id"], one["draw_idx"]) for row in given):
+    for graded in zip(*members.values(), strict=True):
+        place = {"prompt_id": graded[0]["prompt_id"], "draw_idx": graded[0]["draw_idx"]}
+        if any(row["prompt_id"] != place["prompt_id"] or row["draw_idx"] != place["draw_idx"] for row in graded):
             raise ValueError(
-                f"the judges {', '.join(members)} graded different responses, or in another order, at {where}"
+                f"the judges {', '.join(members)} graded different responses, or in another order, at {place}"
             )
-        missing = [f"{name}: {row['reason']}" for name, row in zip(members, given, strict=True) if row["score"] is None]
-        pairs = None if missing else equal_masses([row["score"] for row in given])
+        missing = [
+            f"{name}: {row['reason']}" for name, row in zip(members, graded, strict=True) if row["score"] is None
+        ]
+        pairs = None if missing else equal_masses([row["score"] for row in graded])
         rows.append(
-            where
+            place
             | {"score": mean_score(pairs) if pairs else None, "reason": "; ".join(missing) or None, "reply": None}
             | {"distribution": [list(pair) for pair in pairs] if pairs and distributions else None}
-            | {"choice_mass": None, "item": digest({"ensemble": [row["item"] for row in given]})}
+            | {"choice_mass": None, "item": digest({"ensemble": [row["item"] for row in graded]})}
         )
     return rows
 

@@ -1,36 +1,37 @@
 """Judges and oracles behind APIs: an answer in words, a choice read off the first token's probabilities, a likelihood.
 
     structured   score = mean_s (number_s - low) / (high - low),   number_s read from answer s to the question
-    choices      mass_k = sum of p(token) over tokens that say answer_k, among the likeliest the API tells
+    choices      mass_k = sum of p(token) over tokens that say answer_k, among the likeliest that the API gives
     likelihood   score = exp(mean_t log p(token_t | rubric's system prompt, prompt, earlier tokens)), echoed (`hosted.score`)
 
-All is pure over `ask`: from requests to replies. An answer that cannot be used (unreadable, cut, declined) is asked for once
-more in firmer words, a request of its own; then there is no grade, with the reason and the reply.
+A grader here is a function from items to grades, given `ask`, which turns requests into replies. An answer that cannot be used
+(unreadable, cut, declined) is asked for once more, in a firmer question; after that the grade has no score but the reason and
+the reply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.errors import UserError
 from arena_cje.grading import grades, quoting
 from arena_cje.grading.grades import Grade, Item
+from arena_cje.grading.rubrics import likelihood
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
 from arena_cje.hosted.echo import PromptResponse
-from arena_cje.hosted.template import Template
 from arena_cje.hosted.writer import Writer, chat_body
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Grading
     from arena_cje.grading.rubrics.base import Rubric
     from arena_cje.grading.rubrics.question import Question
+    from arena_cje.hosted.template import Template
 
 # Raise when the same replies would give other grades.
 VERSION = 1
@@ -68,7 +69,7 @@ class HostedJudge:
 
     def request(self, item: Item, sample: int = 0, *, again: bool = False) -> Request:
         """One question about a response; `again`: the second, firmer one. Several samples differ by their seed."""
-        shown = [quoting.disarmed(text) for text in (item.prompt, item.response)]
+        shown = [quoting.break_control_tokens(text) for text in (item.prompt, item.response)]
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         body = chat_body(
             self.endpoint,
@@ -176,7 +177,7 @@ def _answer(item: Item) -> PromptResponse:
 def _likely(scored: echo.ResponseLogprobs) -> Grade:
     if scored.status != "ok":
         return Grade(None, UNSCORED[scored.status])
-    return Grade(float(np.exp(np.mean(scored.token_logprobs))))
+    return Grade(likelihood.score(scored.token_logprobs))
 
 
 def grader(

@@ -5,15 +5,13 @@
     structured   score = mean_s (number_s - low) / (high - low),   number_s read from answer s to the question
 
 The first is the geometric mean of the token probabilities at the rubric's temperature, without a nucleus. The second is
-the model's own distribution of the next token after the rubric's question, read off one forward pass: no sampling, so
-no noise beside the judge's own doubt, and no reply to misread. The third generates; an answer that cannot be read is
-asked for once more in firmer words.
+the model's distribution of the next token after the rubric's question, read off one forward pass: nothing is sampled and no
+reply can be misread. The third generates an answer; one that cannot be read is asked for once more, in a firmer question.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ import numpy as np
 from arena_cje.errors import UserError
 from arena_cje.grading import grades
 from arena_cje.grading.grades import Grade, Grader, Item
-from arena_cje.grading.rubrics.base import Rubric
+from arena_cje.grading.rubrics import likelihood
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.grading.rubrics.structured import Structured
@@ -33,7 +31,10 @@ from arena_cje.llama.prefill import BLOCK, Reader, n_common, usable
 from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from arena_cje.config.records import Config, Grading
+    from arena_cje.grading.rubrics.base import Rubric
 
 # Probability of all the answers together; with less the model did not take the question for one, and what tells the
 # answers apart is the far tail of its distribution.
@@ -52,9 +53,9 @@ def grader(
     config: Config,
     scored: Mapping[str, Mapping[str, Any]],
 ) -> Grader:
-    """The grader that a block of the configuration and its rubric describe; `scored` as `Judge` has it."""
+    """The grader that a block of the configuration and its rubric describe; `scored` as `LikelihoodJudge` has it."""
     if rubric.LOCAL_GRADER == "likelihood":
-        return Judge(model, model_sha256, rubric, system_prompt, scored)
+        return LikelihoodJudge(model, model_sha256, rubric, system_prompt, scored)
     if rubric.LOCAL_GRADER == "choice":
         return ChoiceJudge.of(model, model_sha256, rubric, system_prompt)
     temperature = rubric.answer_temperature(block)
@@ -71,11 +72,11 @@ def grader(
 
 
 @dataclass(frozen=True)
-class Judge:
+class LikelihoodJudge:
     """A local model that reads a likelihood rubric.
 
-    `scored` are rows of `schemas.LOGPROBS` for responses, by prompt id, that an experiment has scored with this model, prompt
-    and temperature for its own sake: the same numbers, so they are not computed again.
+    scored: rows of `schemas.LOGPROBS` by prompt id, for responses that the experiment has already scored with this model,
+    system prompt and temperature. The numbers would be the same, so they are not computed again.
     """
 
     model: Any
@@ -118,7 +119,7 @@ def _grade(status: str, token_logprobs: Sequence[float], n_read: int = 0) -> Gra
     if status in UNSCORED:
         return Grade(None, UNSCORED[status])
     n_scored = len(token_logprobs) if n_read else 0
-    return Grade(float(np.exp(np.mean(token_logprobs))), prompt_tokens=n_read, response_tokens=n_scored)
+    return Grade(likelihood.score(token_logprobs), prompt_tokens=n_read, response_tokens=n_scored)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class ChoiceJudge:
     @classmethod
     def of(cls, model: Model, model_sha256: str, rubric: Choices, system_prompt: str | None) -> ChoiceJudge:
         """The judge, or a `UserError` when an answer is not one token of the model, or two are the same."""
-        opening, token_of = _answers(model, rubric, system_prompt)
+        opening, token_of = _answer_tokens(model, rubric, system_prompt)
         answers = sorted((rubric.choices[text], token) for text, token in token_of.items())
         scores, tokens = zip(*answers, strict=True)
         return cls(model, model_sha256, rubric, system_prompt, opening, tokens, scores)
@@ -188,31 +189,33 @@ class ChoiceJudge:
         if np.isnan(logprobs).any():
             return Grade(None, UNSCORED["not_finite"])
         choice_mass = min(1.0, float(np.exp(logprobs).sum()))
-        # What it would have said, had it been free to: the answer to look at where the choices have little probability.
-        told = {"reply": self.model.detokenize([int(logits[0].argmax())]), "choice_mass": choice_mass}
+        # The likeliest token of all: the answer to look at where the choices have little probability.
+        reply = {"reply": self.model.detokenize([int(logits[0].argmax())]), "choice_mass": choice_mass}
         if choice_mass < FLOOR:
-            return Grade(None, NO_CHOICE, **told, prompt_tokens=n_read)
+            return Grade(None, NO_CHOICE, **reply, prompt_tokens=n_read)
         pairs = grades.distribution(logprobs, np.asarray(self.scores))
-        return Grade(grades.mean_score(pairs), distribution=pairs, **told, prompt_tokens=n_read)
+        return Grade(grades.mean_score(pairs), distribution=pairs, **reply, prompt_tokens=n_read)
 
 
-def _answers(model: Model, rubric: Choices, system_prompt: str | None) -> tuple[tuple[int, ...], dict[str, int]]:
+def _answer_tokens(model: Model, rubric: Choices, system_prompt: str | None) -> tuple[tuple[int, ...], dict[str, int]]:
     """Tokens of the opening, and the token of each answer in its place after it."""
     opening = chat.respond(model, system_prompt, "a", rubric.opening) if rubric.opening else ()
-    text_of: dict[int, str] = {}
+    text_of: dict[int, str] = {}  # answers by their token
     for text in rubric.choices:
         ids = chat.respond(model, system_prompt, "a", rubric.opening + text)
-        own = ids[len(opening) :]
+        answer_ids = ids[len(opening) :]
         where = f"model {model.path.name}: the rubric's answer {text!r}"
         if ids[: len(opening)] != opening:
             raise UserError(
                 f"{where} joins the opening {rubric.opening!r} to another token; move the space between them to the other side"
             )
-        if len(own) != 1:
-            raise UserError(f"{where} is {len(own)} tokens, expected one; choose a digit, a letter or a short word")
-        if own[0] in text_of:
-            raise UserError(f"{where} is the same token as {text_of[own[0]]!r}; leave one of the two out")
-        text_of[own[0]] = text
+        if len(answer_ids) != 1:
+            raise UserError(
+                f"{where} is {len(answer_ids)} tokens, expected one; choose a digit, a letter or a short word"
+            )
+        if answer_ids[0] in text_of:
+            raise UserError(f"{where} is the same token as {text_of[answer_ids[0]]!r}; leave one of the two out")
+        text_of[answer_ids[0]] = text
     return opening, {text: token for token, text in text_of.items()}
 
 
@@ -249,18 +252,18 @@ class ReplyJudge:
         answers: dict[str, dict[int, Grade]] = {key: {} for key, item in items.items() if item.answered}
         todo = [(key, sample) for key in answers for sample in range(self.rubric.samples)]
         for again in (False, True):
-            left = Counter(key for key, _ in todo)
+            open_samples = Counter(key for key, _ in todo)
             unread = []
-            for (key, sample), answer in self._asked(items, todo, again=again):
+            for (key, sample), answer in self._answers(items, todo, again=again):
                 answers[key][sample] = _after(answers[key].get(sample), answer)
-                left[key] -= 1
+                open_samples[key] -= 1
                 if not again and grades.unread(answer):
                     unread.append((key, sample))
-                if not left[key] and not any(grades.unread(one) for one in answers[key].values() if not again):
+                if not open_samples[key] and not any(grades.unread(one) for one in answers[key].values() if not again):
                     yield key, grades.combined([answers[key][sample] for sample in range(self.rubric.samples)])
             todo = unread
 
-    def _asked(
+    def _answers(
         self, items: Mapping[str, Item], places: Sequence[tuple[str, int]], *, again: bool
     ) -> Iterator[tuple[tuple[str, int], Grade]]:
         """Answers by item and sample, as they are ready."""
@@ -269,7 +272,7 @@ class ReplyJudge:
             question = self._question(items[key].prompt, items[key].response, again=again)
             rng = stream(0, "judge", digest(question), sample)
             requests[key, sample] = generator.Request((key, sample), question, rng)
-        for drawn in generator.generate(
+        for generated in generator.generate(
             self.model,
             requests.values(),
             Sampling(temperature=self.temperature),
@@ -278,13 +281,13 @@ class ReplyJudge:
             cache_tokens=self.cache_tokens,
             shared=self._shared(),
         ):
-            if drawn.status == "too_long":
-                yield drawn.key, Grade(None, grades.TOO_LONG)
+            if generated.status == "too_long":
+                yield generated.key, Grade(None, grades.TOO_LONG)
             else:
-                text = generator.text_of(self.model, drawn.token_ids)
-                answer = self.rubric.read(text, cut=drawn.finish_reason == "length")
-                n_read = len(requests[drawn.key].prompt_ids)
-                yield drawn.key, replace(answer, prompt_tokens=n_read, response_tokens=len(drawn.token_ids))
+                text = generator.text_of(self.model, generated.token_ids)
+                answer = self.rubric.read(text, cut=generated.finish_reason == "length")
+                n_read = len(requests[generated.key].prompt_ids)
+                yield generated.key, replace(answer, prompt_tokens=n_read, response_tokens=len(generated.token_ids))
 
     def _question(self, prompt: str, response: str, *, again: bool = False) -> tuple[int, ...]:
         return chat.render(self.model, self.system_prompt, self.rubric.question(prompt, response, again=again))

@@ -77,17 +77,20 @@ class GraderPlan:
 
         Only what this kind of rubric reads is in it, so that another key of the block makes no grade stale.
         """
-        found: dict[str, Any] = {"provider": self.block.provider, "version": self.version}
+        parameters: dict[str, Any] = {"provider": self.block.provider, "version": self.version}
         if self.members:
-            return found | {"members": [member.stage for member in self.members], "uncertainty": self.block.uncertainty}
+            return parameters | {
+                "members": [member.stage for member in self.members],
+                "uncertainty": self.block.uncertainty,
+            }
         if self.rubric is None:
-            return found
+            return parameters
         if not self.rubric.SCORES_TEXT and hasattr(self.block, "uncertainty"):
-            found["uncertainty"] = self.block.uncertainty
+            parameters["uncertainty"] = self.block.uncertainty
         if self.block.hosted:
-            return found | self.rubric.hosted_parameters(self.block, self.config.endpoint(self.block))
+            return parameters | self.rubric.hosted_parameters(self.block, self.config.endpoint(self.block))
         n_ctx = self.config.models[self.block.model].n_ctx
-        return found | self.rubric.local_parameters(self.block) | {"n_ctx": n_ctx}
+        return parameters | self.rubric.local_parameters(self.block) | {"n_ctx": n_ctx}
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
     score   = content * format        in [0, 1]; 0 when the response has no word or has a forbidden phrase
     content = [a phrase of `any_of` is found] * [`pattern` is found] * (share of the groups of `all_of` that are found)
-    format  = (1 + form checks met) / (1 + form checks asked)      `starts_with`, `max_words`, `min_words`
+    format  = (1 + form checks met) / (1 + form checks)      `starts_with`, `max_words`, `min_words`
 
-A group is found when one of its phrases is. A check that is not asked counts as met; at least one of the three content
-checks must be asked, so that form alone earns nothing. Hence a right answer in the one wrong form is worth 1/2, and a
+A group is found when one of its phrases is. A check that a reference leaves out counts as met; it must have at least one of the
+three content checks, so that form alone earns nothing. Hence a right answer in the one wrong form is worth 1/2, and a
 wrong answer is worth 0 in any form.
 
 Phrases are matched as whole words: text is NFKD-normalised, casefolded, stripped of accents, apostrophes and all other
@@ -39,7 +39,7 @@ _WORD = re.compile(r"\d+(?:\.\d+)+|[^\W_]+")
 
 @dataclass(frozen=True)
 class Reference:
-    """The checks of one prompt; None or empty means not asked. Read from a prompt file by `parse`."""
+    """The checks of one prompt; None or empty leaves a check out. Read from a prompt file by `parse`."""
 
     any_of: tuple[str, ...] = ()
     all_of: tuple[tuple[str, ...], ...] = ()
@@ -64,28 +64,28 @@ def words(text: str) -> Words:
 
 def contains(text: Words, phrase: str) -> bool:
     """Whether the phrase's words stand next to one another, in order, in the text."""
-    wanted = words(phrase)
-    return any(text[i : i + len(wanted)] == wanted for i in range(len(text) - len(wanted) + 1))
+    target = words(phrase)
+    return any(text[i : i + len(target)] == target for i in range(len(text) - len(target) + 1))
 
 
 def content_credit(reference: Reference, response: str) -> float:
-    """Share of what was to be said that was said, in [0, 1]."""
+    """Share of the required content that the response has, in [0, 1]."""
     text = words(response)
     if reference.any_of and not any(contains(text, phrase) for phrase in reference.any_of):
         return 0.0
     if reference.pattern is not None and re.search(reference.pattern, response, re.IGNORECASE | re.MULTILINE) is None:
         return 0.0
-    found = [any(contains(text, phrase) for phrase in group) for group in reference.all_of]
-    return sum(found) / len(found) if found else 1.0
+    groups = [any(contains(text, phrase) for phrase in group) for group in reference.all_of]
+    return sum(groups) / len(groups) if groups else 1.0
 
 
 def format_credit(reference: Reference, response: str) -> float:
-    """(1 + form checks met) / (1 + form checks asked), in (0, 1]."""
+    """(1 + form checks met) / (1 + form checks), in (0, 1]."""
     text = words(response)
     met = []
     if reference.starts_with is not None:
-        wanted = words(reference.starts_with)
-        met.append(text[: len(wanted)] == wanted)
+        opening = words(reference.starts_with)
+        met.append(text[: len(opening)] == opening)
     if reference.max_words is not None:
         met.append(len(text) <= reference.max_words)
     if reference.min_words is not None:

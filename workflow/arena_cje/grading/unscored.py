@@ -1,26 +1,25 @@
-"""When too many answers of a judge cannot be read."""
+"""Limits on the share of answers that cannot be used."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 from arena_cje.grading.grades import NOT_ASKED, Row
 
-CHANCE = 1e-6  # that a policy whose whole share is the limit has so many among the rows of one job
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CHANCE = 1e-6  # probability that a policy whose whole share is the limit has so many of them in one job
 
 
 def check_unscored(rows: Sequence[Row], limit: float, who: str, where: str) -> None:
-    """Raise a `UserError` where more than a share `limit` of the rows (`schemas.GRADES`) have an answer that was of no use.
+    """Raise a `UserError` where more than a share `limit` of the rows (`schemas.GRADES`) have an answer that cannot be used.
 
     who: the grader's key in the config (`judge`, `judges.NAME`, `oracle`). where: where the replies can be looked at.
+    The rows are those of a grader that reads answers; for an ensemble, of its members.
     """
     unused = _unused(rows)
     if len(unused) > limit * len(rows):
@@ -50,14 +49,13 @@ def _divergence(share: float, limit: float) -> float:
 
 def _unused(rows: Sequence[Row]) -> list[str]:
     """Reasons of the rows whose answers could not be used."""
-    reasons = (str(row["reason"]) for row in rows if row["score"] is None)
-    return [reason for reason in reasons if not reason.endswith(NOT_ASKED)]  # an ensemble's begins with a member's name
+    return [row["reason"] for row in rows if row["score"] is None and row["reason"] not in NOT_ASKED]
 
 
 def _unscored_sentence(unused: Sequence[str], n_rows: int, limit: float, who: str, where: str) -> str:
     counts = "; ".join(f"{count} x {reason}" for reason, count in Counter(unused).most_common())
     return (
         f"{where}: {len(unused)} of {n_rows} answers of `{who}` could not be used ({counts}), more than "
-        f"`{who}.max_unscored: {limit:g}` allows; look at the replies there, then mend the rubric, raise "
+        f"`{who}.max_unscored: {limit:g}` allows; look at the replies there, then change the rubric, raise "
         f"`{who}.max_tokens` where they are cut, choose another model, or raise `{who}.max_unscored`"
     )

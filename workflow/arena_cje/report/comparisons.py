@@ -11,17 +11,17 @@ Estimators are corrected one by one: they say the same of the same data in diffe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.files import Row
-
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import polars as pl
 
+    from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
 NUMBERS = ("difference", "se", "ci_lower", "ci_upper", "df", "p_value", "p_holm", "p_bh")

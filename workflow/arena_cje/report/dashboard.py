@@ -13,19 +13,20 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.rows import Response
-from arena_cje.files import Row
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
 from arena_cje.report.dashboard_items import embedded, items, usable, weights_of, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.data.rows import Response
+    from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
 FOLDER = Path(__file__).parent

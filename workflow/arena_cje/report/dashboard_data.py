@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.rows import Response
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import LEVELS
-from arena_cje.files import Row
 from arena_cje.report import comparisons as pairwise
 
 if TYPE_CHECKING:
+    from arena_cje.data.rows import Response
+    from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
 MISSING = "–"

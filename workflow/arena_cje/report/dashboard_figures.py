@@ -8,18 +8,20 @@ and print alike. A refused policy has its place and the word, never a position o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.data.rows import Response
-from arena_cje.files import Row
+from arena_cje.report.reliability import reliability
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import altair as alt
 
+    from arena_cje.data.rows import Response
+    from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
 REFUSED = "refused"
@@ -28,8 +30,6 @@ EXTREME = (0.001, 0.01, 100.0, 1000.0)  # weights that the tables count
 FLOOR, CEILING = 1e-6, 1e6  # weights beyond are drawn at the edge
 BIN = 0.25  # of log10 weight
 POINTS = 2000  # of a scatter; more are slow and hide each other
-GROUPS = 10  # of labelled rows in the order of their scores
-Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,11 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
     curve = [
         {"x": _four(knot), "y": _four(value)} for knot, value in zip(fitted["knots"], fitted["values"], strict=True)
     ]
-    groups = _groups(np.array([r.judge_score for r in labelled]), np.array([r.oracle_label for r in labelled]))
+    found = reliability(np.array([r.judge_score for r in labelled]), np.array([r.oracle_label for r in labelled]))
+    groups = [
+        {"x": _four(one.score), "y": _four(one.label), "low": _four(one.low), "high": _four(one.high), "n": one.n}
+        for one in found
+    ]
     x = alt.X("x:Q", title="judge score", scale=alt.Scale(domain=[0, 1]))
     y = alt.Y("y:Q", title="oracle label", scale=alt.Scale(domain=[0, 1]))
     line = alt.Chart(alt.NamedData(name="curve")).mark_line(color="var(--ink)", strokeWidth=2.5)
@@ -338,22 +342,6 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
     if not curve:
         note += " No curve: without labels, or with judge scores taken as they are, nothing is fitted."
     return Figure("calibration", "Judge against oracle", label, note, spec, {"curve": curve, "groups": groups})
-
-
-def _groups(score: np.ndarray, label: np.ndarray) -> list[Row]:
-    """Mean label of up to ten groups of like score; equal scores stay together."""
-    if not len(score):
-        return []
-    edges = np.unique(np.quantile(score, np.linspace(0, 1, GROUPS + 1)[1:-1], method="inverted_cdf"))
-    group = np.searchsorted(edges, score)
-    found = []
-    for g in np.unique(group):
-        inside = group == g
-        n, mean = int(inside.sum()), label[inside].mean()
-        half = Z * label[inside].std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-        low, high = (None, None) if math.isnan(half) else (_four(max(0, mean - half)), _four(min(1, mean + half)))
-        found.append({"x": _four(score[inside].mean()), "y": _four(mean), "low": low, "high": high, "n": n})
-    return found
 
 
 def differences(result: ResultRecord) -> Figure:

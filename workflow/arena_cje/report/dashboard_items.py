@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from arena_cje.data.rows import Response, log_ratios
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from arena_cje.results.record import ResultRecord
 
 LISTED = 20_000  # rows; more would make a page that browsers open slowly
@@ -73,10 +74,14 @@ def _log_mean(ratio: np.ndarray) -> float:
 
 
 def shares(influence: np.ndarray) -> np.ndarray:
-    """How much of its policy's sampling variance a row makes, by the policy where it makes most; (n,) from (n, p)."""
+    """How much of its policy's sampling variance a row makes, by the policy where it makes most; (n,) from (n, p).
+
+    NaN where no influence of the row is known.
+    """
     squared = np.nan_to_num(influence) ** 2
     total = squared.sum(axis=0)
-    return np.divide(squared, total, out=np.zeros_like(squared), where=total > 0).max(axis=1, initial=0.0)
+    share = np.divide(squared, total, out=np.zeros_like(squared), where=total > 0).max(axis=1, initial=0.0)
+    return np.where(np.isnan(influence).all(axis=1), np.nan, share)
 
 
 def turns(share: np.ndarray) -> np.ndarray:

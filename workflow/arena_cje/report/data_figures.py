@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +30,8 @@ from arena_cje.report.theme import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from arena_cje.estimation.records import Draws, Labelled, Logged
     from arena_cje.results.record import ResultRecord
 

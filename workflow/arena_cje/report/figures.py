@@ -8,7 +8,6 @@ in `data_figures` those of the data behind them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +36,8 @@ from arena_cje.report.theme import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from arena_cje.results.record import ResultRecord
 
 __all__ = [

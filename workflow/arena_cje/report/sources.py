@@ -1,53 +1,52 @@
-"""What a figure is drawn from: the files of a coverage, read into records.
+"""The data of a figure: the files of a coverage, read into records.
 
-Data on another scale than [0, 1] are mapped to it here as they are in the analysis, so that they fit the results.
+Scores and labels are mapped to [0, 1] as they are in the analysis, so that the figures of data and results have one scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.dataset import load_calibration, load_draws, load_logged
-from arena_cje.estimation.records import Draws, Labelled, Logged
+from arena_cje.data.dataset import load_dataset, load_draws, load_logged
+from arena_cje.data.reading import Reading
 from arena_cje.results.result import Result, load
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Source
+    from arena_cje.estimation.records import Draws, Labelled, Logged
 
 Summary = Mapping[str, Any]  # of results/coverage_*/summary.json
 
 
-def logged(dataset: Source, summary: Summary, covariates: Sequence[str] = (), judge: str | None = None) -> Logged:
-    """The logged responses of a coverage; judge: a further judge whose scores are taken."""
-    read = {"covariates": covariates, "scale": _scale(summary), "judge": judge}
-    return load_logged(dataset, base_policy=summary["base_policy"], **read)[0]
+def reading(summary: Summary, judge: str | None = None) -> Reading:
+    """How the files of a coverage are read; judge: a further judge whose scores are taken."""
+    return replace(Reading.from_summary(summary), judge=judge)
 
 
-def draws(
-    files: Iterable[str | Path], responses: Logged, summary: Summary, judge: str | None = None
-) -> dict[str, Draws]:
+def logged(dataset: Source, summary: Summary, reading: Reading) -> Logged:
+    """The logged responses of a coverage."""
+    return load_logged(dataset, base_policy=summary["base_policy"], reading=reading)[0]
+
+
+def draws(files: Iterable[str | Path], responses: Logged, summary: Summary, reading: Reading) -> dict[str, Draws]:
     """Fresh draws by policy, from the files of a coverage that are named after it."""
-    found = {Path(file).stem: file for file in files}
+    paths = {Path(file).stem: file for file in files}
     return {
-        policy: load_draws(file, policy, responses.prompt_id.tolist(), scale=_scale(summary), judge=judge)[0]
-        for policy, file in found.items()
+        policy: load_draws(path, policy, responses.prompt_id.tolist(), reading=reading)[0]
+        for policy, path in paths.items()
         if policy != summary["base_policy"]
     }
 
 
-def beside(
-    file: Source, dataset: Source, summary: Summary, covariates: Sequence[str] = (), judge: str | None = None
-) -> Labelled:
-    """Labelled responses that were brought along for calibration."""
-    read = {"covariates": covariates, "scale": _scale(summary), "judge": judge}
-    return load_calibration(file, logged=dataset, base_policy=summary["base_policy"], **read)[0]
-
-
-def seen(result: Result) -> dict[str, Any]:
-    """What the result's calibrator sees: covariates, and the judge whose scores they stand beside."""
-    return {"covariates": result.options.covariates, "judge": result.judge}
+def with_calibration(
+    dataset: Source, calibration_data: Source | None, summary: Summary, reading: Reading
+) -> tuple[Logged, Labelled | None]:
+    """The logged responses of a coverage, and labelled responses beside them for calibration alone."""
+    data = load_dataset(dataset, calibration_data, base_policy=summary["base_policy"], reading=reading)
+    return data.logged, data.calibration
 
 
 def coverage_of(file: str | Path) -> str:
@@ -61,8 +60,3 @@ def by_coverage(files: Iterable[str | Path]) -> dict[str, list[Result]]:
     for file in files:
         found.setdefault(coverage_of(file), []).append(load(file))
     return dict(sorted(found.items(), key=lambda item: float(item[0])))
-
-
-def _scale(summary: Summary) -> tuple[float, float] | None:
-    ends = summary.get("scale")
-    return tuple(ends) if ends else None

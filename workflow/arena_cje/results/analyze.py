@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,13 @@ import orjson
 
 from arena_cje import estimators
 from arena_cje.data.coverage import first_come
-from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
+from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
+from arena_cje.data.reading import Reading
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, moved
 from arena_cje.diagnostics.verdict import judge as judged
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, nearest
 from arena_cje.estimation.contrasts import Contrast, contrast
 from arena_cje.estimation.isotonic import Monotone
 from arena_cje.estimation.records import Draws, Estimate, Logged, Options, Reason, Verdict
@@ -30,6 +30,9 @@ from arena_cje.results.record import SCHEMA_VERSION
 from arena_cje.results.result import Result, load, write
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
     from arena_cje.data.rows import Source
 
 __all__ = ["Result", "Thresholds", "analyze", "load", "write"]
@@ -46,6 +49,7 @@ class _Analysis:
     evaluation: Evaluation
     evidence: dict[str, Evidence]  # the base policy first, here and below
     verdicts: dict[str, Verdict]
+    thresholds: Thresholds
     alpha: float
 
     @property
@@ -59,83 +63,78 @@ def analyze(
     fresh_draws: str | Path | Mapping[str, Source] | None = None,
     estimator: str = "calibrated-ips",
     oracle_coverage: float | None = None,
-    seed: int = 42,
-    n_folds: int = 5,
-    jackknife_folds: int = 20,
+    seed: int = Options.seed,
+    n_folds: int = Options.n_folds,
+    jackknife_folds: int = Options.jackknife_folds,
     alpha: float = 0.05,
     *,
     probes: str | Path | Mapping[str, Source] | None = None,
     calibration_data: Source | None = None,
     scale: tuple[float, float] | None = None,
     judge: str | None = None,
-    rewards: str = Options.rewards,
-    calibration: str = Options.calibration,
-    covariates: Sequence[str] = (),
-    weights: str = Options.weights,
-    label_term: bool = Options.label_term,
-    clip: float = Options.clip,
-    var_cap: float = Options.var_cap,
-    ess_floor: float = Options.ess_floor,
-    inference: str = Options.inference,
-    n_bootstrap: int = Options.n_bootstrap,
     base_policy: str | None = None,
     variant: str | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
     cautions: Mapping[str, Sequence[tuple[str, str, str]]] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Result:
-    """Estimate the value of every target policy.
+    """Estimate the value of every target policy and of the base policy.
 
-    logged: path or polars frame in the CJE format; fresh_draws: directory, or {policy: path or frame}. probes are labelled
-    ones among the fresh draws, in the same two forms; calibration_data are labelled responses of any policy, for the
-    calibrator alone. oracle_coverage keeps labels on that share of the logged rows, in the order of a hash of seed and
-    prompt id. scale: the (lowest, highest) score and label of the data, mapped to 0 and 1, where results stay. judge: the
-    name of a further judge, whose scores `judge_NAME` in the metadata of rows and draws are taken instead of `judge_score`.
-    The options from rewards to n_bootstrap are those of `Options`; variant is the name that the result goes by, the
-    estimator's own unless given. thresholds moves those of the verdicts; cautions are reasons (code, sentence, level) by
-    policy that the data cannot show; provenance is written into the result as it is.
+    logged: logged responses of the base policy in the CJE format, a path or a polars frame.
+    fresh_draws: responses of the target policies, a directory or {policy: path or frame}.
+    estimator: a name of `arena_cje.estimators.NAMES`.
+    oracle_coverage: share of the logged rows that keep an oracle label, in the order of a hash of seed and prompt id; None
+        keeps all labels.
+    alpha: intervals have the level 1 - alpha.
+    probes: labels of some fresh draws, in files of their own; a directory or {policy: path or frame}.
+    calibration_data: labelled responses of any policy, for the calibrator alone; a path or a frame.
+    scale: lowest and highest score and label of the data; results are on [0, 1], where these are 0 and 1.
+    judge: name of a further judge, whose scores `judge_NAME` replace `judge_score`.
+    base_policy: name of the base policy, where the rows do not give it.
+    variant: name of the result; None is the name of the estimator.
+    thresholds: thresholds of the verdicts by name, where they differ from those of `Thresholds`.
+    cautions: further reasons for the verdicts, by policy, each a (code, sentence, level).
+    provenance: written into the result as it is.
+    seed, n_folds, jackknife_folds and **options: rewards, calibration, covariates, weights, label_term, clip, var_cap,
+        ess_floor, inference and n_bootstrap. Each is described, with its default, in the class `Options` of
+        `arena_cje.estimation.records`.
+
+    Raises a `UserError` for data or options that cannot be analysed, and a `TypeError` for an unknown option.
     """
     if not 0 < alpha < 1:
         raise UserError(f"alpha must lie in (0, 1), got {alpha}; 0.05 gives 95 % intervals")
     limits = thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {})
-    options = Options(
-        seed=seed,
-        n_folds=n_folds,
-        jackknife_folds=jackknife_folds,
-        rewards=rewards,
-        calibration=calibration,
-        covariates=tuple(covariates),
-        weights=weights,
-        label_term=label_term,
-        clip=clip,
-        var_cap=var_cap,
-        ess_floor=ess_floor,
-        inference=inference,
-        n_bootstrap=n_bootstrap,
-    )
-    read = {"covariates": options.covariates, "scale": scale, "judge": judge}
-    rows, counts = load_logged(logged, base_policy=base_policy, **read)
-    rows, draws, drawn = _with_draws(rows, fresh_draws, probes, read)
+    _check_options(options)
+    settings = Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options)
+    reading = Reading(settings.covariates, scale, judge)
+    dataset = load_dataset(logged, calibration_data, base_policy=base_policy, reading=reading)
+    rows, draws, drawn = _with_draws(dataset.logged, fresh_draws, probes, reading)
     rows, labels = _with_coverage(rows, seed, oracle_coverage)
-    beside = None
-    if calibration_data is not None:
-        beside, counts["calibration_data"] = load_calibration(
-            calibration_data, logged=logged, base_policy=base_policy, **read
-        )
-    evaluation = evaluate(estimator, rows, draws, options, beside)
+    evaluation = evaluate(estimator, rows, draws, settings, dataset.calibration)
     evidence = gather(evaluation, rows, draws, limits)
     verdicts = judged(evaluation, rows, evidence, limits)
     for policy, reasons in (cautions or {}).items():
         verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
-    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, alpha)
+    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, limits, alpha)
     document = _document(analysis) | {"provenance": dict(provenance or {})}
     document["metadata"] |= {"variant": variant or estimator} | labels
-    document["metadata"] |= {"data": counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
-    document["metadata"] |= {"options": dataclasses.asdict(options), "thresholds": dataclasses.asdict(limits)}
+    document["metadata"] |= {"data": dataset.counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
+    document["metadata"] |= {"options": dataclasses.asdict(settings), "thresholds": dataclasses.asdict(limits)}
     # Through its own text, so that what is returned is what a reader of the file gets.
     written = orjson.loads(json_text(_plain(document)))
     influence = [_influence(evaluation.estimates[policy]) for policy in rows.policies]
     return Result(written, rows.prompt_id, np.column_stack(influence), _influence(evaluation.base))
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in options:
+        if name not in known:
+            others = [parameter for parameter in inspect.signature(analyze).parameters if parameter != "options"]
+            raise TypeError(
+                f"analyze() has no option {name!r}{nearest(name, [*known, *others])}; the options are {', '.join(known)}"
+            )
 
 
 def _influence(estimate: Estimate) -> np.ndarray:
@@ -147,7 +146,7 @@ def _with_draws(
     logged: Logged,
     fresh_draws: str | Path | Mapping[str, Source] | None,
     probes: str | Path | Mapping[str, Source] | None,
-    read: Mapping[str, Any],
+    reading: Reading,
 ) -> tuple[Logged, dict[str, Draws], dict[str, Any]]:
     """Fresh draws aligned with the logged rows; they name the targets where the logged data scores none."""
     sources = find_draws(fresh_draws, logged.base_policy, logged.policies) if fresh_draws is not None else {}
@@ -162,7 +161,7 @@ def _with_draws(
         unscored = np.full((len(logged.prompt_id), len(sources)), np.nan)
         logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=unscored, token_logprob=None)
     loaded = {
-        policy: load_draws(source, policy, logged.prompt_id, probes=probed.get(policy), **read)
+        policy: load_draws(source, policy, logged.prompt_id, probes=probed.get(policy), reading=reading)
         for policy, source in sources.items()
     }
     return logged, {p: draws for p, (draws, _) in loaded.items()}, {p: counts for p, (_, counts) in loaded.items()}
@@ -202,7 +201,7 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
         "differences_to_base": _differences(analysis, refused),
         "best_policy": _best(shown, numbers, refused),
         "se_components": {policy: _components(estimate) for policy, estimate in analysis.estimates.items()},
-        "calibration": _calibration(evaluation),
+        "calibration": _calibration(evaluation, analysis.thresholds),
         "n_used": {policy: estimate.n_used for policy, estimate in analysis.estimates.items()},
         "metadata": {
             "target_policies": list(logged.policies),
@@ -258,13 +257,13 @@ def _components(estimate: Estimate) -> dict[str, Any]:
     } | ({"bootstrap_deviations": (estimate.replicates - estimate.value).tolist()} if len(estimate.replicates) else {})
 
 
-def _calibration(evaluation: Evaluation) -> dict[str, Any]:
+def _calibration(evaluation: Evaluation, thresholds: Thresholds) -> dict[str, Any]:
     """Figures of the calibrator, and the curve itself: reward by judge score, linear between the knots.
 
     A calibrator that sees covariates is drawn at their median over the labelled responses.
     """
     fitted = evaluation.calibration
-    found = dataclasses.asdict(diagnose_calibration(fitted)) | {"choice": dict(fitted.choice)}
+    found = dataclasses.asdict(diagnose_calibration(fitted, thresholds)) | {"choice": dict(fitted.choice)}
     found["reasons"] = [reason["code"] for reason in found["reasons"]]
     if isinstance(fitted.full, Monotone):
         return found | {"knots": fitted.full.knots.tolist(), "values": fitted.full.values.tolist()}

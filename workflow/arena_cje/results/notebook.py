@@ -83,7 +83,11 @@ def weight_status(result: ResultRecord, logged: Source | Logged | None = None) -
 def _status(result: ResultRecord, policy: str, logged: Logged | None) -> WeightStatus:
     overlap = _overlap(result.document["metadata"]["diagnostics"][policy]["weights"])
     raw, same = overlap.raw, same_as_base(result, policy)
-    issues, sentences, level = _issues(_reasons(result, overlap), result, policy)
+    issues, sentences, level = _issues(_reasons(result, overlap))
+    n_rows = result.document["metadata"]["n_samples"]
+    unweighted = n_rows - raw.n
+    if unweighted:
+        sentences.append(f"{unweighted} of {n_rows} rows have no log ratio, so they have no weight")
     if same is False:
         level = "refuse"
         issues.append("not 1 for the base policy again")
@@ -93,7 +97,12 @@ def _status(result: ResultRecord, policy: str, logged: Logged | None) -> WeightS
         )
     if raw.n_above_1000:
         level = max(level, "caution", key=list(STATUS).index)
-    counted = {"above 1000": raw.n_above_1000, "zero": raw.n_zero, "below 0.001": raw.n_below_0_001 - raw.n_zero}
+    counted = {
+        "rows left out": unweighted,
+        "above 1000": raw.n_above_1000,
+        "zero": raw.n_zero,
+        "below 0.001": raw.n_below_0_001 - raw.n_zero,
+    }
     issues += [f"{count} {what}" for what, count in counted.items() if count]
     return WeightStatus(
         policy=policy,
@@ -114,15 +123,12 @@ def _status(result: ResultRecord, policy: str, logged: Logged | None) -> WeightS
     )
 
 
-def _issues(reasons: Sequence[Reason], result: ResultRecord, policy: str) -> tuple[list[str], list[str], str]:
+def _issues(reasons: Sequence[Reason]) -> tuple[list[str], list[str], str]:
     """In a few words, in sentences, and the level of the worst."""
     from arena_cje.estimation.records import Verdict
 
     issues = [SHORT.get((reason.code, reason.level), reason.code.replace("_", " ")) for reason in reasons]
-    left_out = [reason for reason in result.verdicts[policy].reasons if reason.code == "rows_left_out"]
-    if left_out and "log_ratio" in left_out[0].sentence:
-        issues.append("rows left out")
-    return list(dict.fromkeys(issues)), [reason.sentence for reason in (*reasons, *left_out)], Verdict(reasons).level
+    return list(dict.fromkeys(issues)), [reason.sentence for reason in reasons], Verdict(reasons).level
 
 
 def _reasons(result: ResultRecord, overlap: Overlap) -> tuple[Reason, ...]:
@@ -278,4 +284,4 @@ def read_logged(result: ResultRecord, logged: Source | Logged) -> Logged:
 
     if isinstance(logged, Logged):
         return logged
-    return load_logged(logged, base_policy=result.base_policy, policies=result.policies, **result.reading)[0]
+    return load_logged(logged, base_policy=result.base_policy, policies=result.policies, reading=result.reading)[0]

@@ -7,12 +7,13 @@ among the estimates and its number, interval and reasons under `refused`.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arena_cje.data.reading import Reading
 from arena_cje.errors import UserError
 from arena_cje.estimation.folds import clusters
 from arena_cje.estimation.records import Estimate, Options, Reason, Verdict
@@ -55,11 +56,9 @@ class ResultRecord:
         return self.document["metadata"]["data"].get("judge")
 
     @property
-    def reading(self) -> dict[str, Any]:
-        """How the rows it was made from are read: covariates, scale, judge."""
-        scale = self.document["metadata"]["data"].get("scale")
-        ends = tuple(scale) if scale else None
-        return {"covariates": self.options.covariates, "scale": ends, "judge": self.judge}
+    def reading(self) -> Reading:
+        """How the rows that it was computed from are read."""
+        return replace(Reading.from_summary(self.document["metadata"]["data"]), covariates=self.options.covariates)
 
     @property
     def all_policies(self) -> tuple[str, ...]:

@@ -8,13 +8,14 @@ its verdict, and a refused policy has a number under `refused` and nowhere among
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.files import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jsonschema import Draft202012Validator
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "results.schema.json"

@@ -11,7 +11,6 @@ enters an estimate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,8 @@ from arena_cje.estimation.folds import affordable, deal
 from arena_cje.estimation.isotonic import isotonic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import polars as pl
 
     from arena_cje.files import Row

@@ -2,9 +2,9 @@
 
 Logged rows are the base policy's responses with their log probabilities under every policy, the judges' scores and the
 oracle's label where there is one. A row without a response, without a score of any judge, or without a base log probability
-cannot be analysed: it is dropped and counted. A row that only one target could not score stays, and is left out for that
-target alone. Policies that nobody can score have null throughout, and where the base is one of them no row needs a log
-probability: what is left is for `direct`.
+cannot be analysed: it is dropped and counted. A row without a log probability under one target stays, and is left out for that
+target alone. Policies without log probabilities have null in every row; where the base is one of them no row needs a log
+probability, and only `direct` can be estimated.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def read_grades(files: Mapping[str, str], limits: Mapping[str, float]) -> dict[s
 
     limits: `max_unscored` by stage, of those whose answers are read.
     """
-    found = {stage: GRADES.read(path) for stage, path in files.items()}
-    for stage, rows in found.items():
+    grades = {stage: GRADES.read(path) for stage, path in files.items()}
+    for stage, rows in grades.items():
         if stage in limits:
             check_unscored(rows, limits[stage], stage.replace("/", "."), files[stage])
-    return found
+    return grades
 
 
 def policy_logprobs(scored: pl.DataFrame, *, temperature: float, top_p: float) -> pl.DataFrame:
@@ -125,7 +125,7 @@ def _unusable(response: Row, grade: Row, further: Sequence[Row]) -> str | None:
 
 
 def _not_judged(rows: Sequence[Row], further: Collection[str]) -> dict[str, int]:
-    """Rows that one judge gave no score and another did, by judge; an analysis leaves out those of its own."""
+    """Rows without a score of one judge that another judge scored, by judge; an analysis leaves out those of its own judge."""
     without = {"judge_score": sum(row["judge_score"] is None for row in rows)}
     without |= {name: sum(row["metadata"][name] is None for row in rows) for name in further}
     return {name: count for name, count in without.items() if count}
@@ -179,21 +179,21 @@ def draw_rows(responses: Sequence[Row], grades: Grades) -> tuple[list[Row], dict
 
 def served(policy: str, stages: Mapping[str, Iterable[Row]]) -> Served:
     """Which versions of hosted models answered for one policy, with counts, by stage; local ones have a hash instead."""
-    found = {stage: _versions(rows) for stage, rows in stages.items()}
-    return {stage: {policy: versions} for stage, versions in found.items() if versions}
+    versions = {stage: _versions(rows) for stage, rows in stages.items()}
+    return {stage: {policy: counts} for stage, counts in versions.items() if counts}
 
 
 def _versions(rows: Iterable[Row]) -> list[Row]:
     counts = Counter((row.get("model"), row.get("system_fingerprint")) for row in rows)
     counts.pop((None, None), None)
-    told = sorted(counts.items(), key=lambda item: [part or "" for part in item[0]])
-    return [{"model": model, "system_fingerprint": fingerprint, "n": n} for (model, fingerprint), n in told]
+    ordered = sorted(counts.items(), key=lambda item: [part or "" for part in item[0]])
+    return [{"model": model, "system_fingerprint": fingerprint, "n": n} for (model, fingerprint), n in ordered]
 
 
-def together(parts: Iterable[Served]) -> Served:
-    """What answered for several policies, as one."""
-    found: Served = {}
+def merged(parts: Iterable[Served]) -> Served:
+    """The versions that answered for several policies, as one record."""
+    whole: Served = {}
     for part in parts:
         for stage, by_policy in part.items():
-            found.setdefault(stage, {}).update(by_policy)
-    return found
+            whole.setdefault(stage, {}).update(by_policy)
+    return whole

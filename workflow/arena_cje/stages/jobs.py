@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its work: a log one can follow, errors in one sentence, model, journal, benchmark.
+"""What every job of the workflow does around its work: log, errors in one sentence, model, journal, benchmark.
 
     with job(snakemake) as log:
         ...
@@ -83,8 +83,8 @@ def _keys(settings: Any) -> set[str]:
     if not isinstance(settings, Mapping):
         return set()
     named = settings.get("api_key_env")
-    own = {os.environ[named].strip()} if isinstance(named, str) and os.environ.get(named, "").strip() else set()
-    return own.union(*map(_keys, settings.values()))
+    key = {os.environ[named].strip()} if isinstance(named, str) and os.environ.get(named, "").strip() else set()
+    return key.union(*map(_keys, settings.values()))
 
 
 def configuration(snakemake: Any) -> Config:
@@ -101,9 +101,9 @@ def journal(snakemake: Any, stage: str) -> Iterator[Journal]:
     When the body has ended well, the job's benchmark file says how long it took and how much was done in it.
     """
     path = Path("results/journal") / stage / f"{snakemake.wildcards.shard}.jsonl"
-    with Journal(path, fresh=bool(snakemake.config["fresh"])) as kept:
-        yield kept
-    _write_benchmark(snakemake, kept.tally)
+    with Journal(path, fresh=bool(snakemake.config["fresh"])) as opened:
+        yield opened
+    _write_benchmark(snakemake, opened.tally)
 
 
 @contextmanager
@@ -119,8 +119,8 @@ def calls(snakemake: Any, endpoint: Endpoint, stage: str, name: str, policy: str
     config = configuration(snakemake)
     ledger = Ledger(LEDGER, _usd(config, endpoint), config.budget_usd)
     call_job = CallJob(endpoint=endpoint, stage=stage, policy=policy, ledger=ledger)
-    with Journal(FOLDER / "calls" / stage / f"{name}.jsonl", fresh=config.fresh) as kept:
-        yield journaled_ask(call_job, kept)
+    with Journal(FOLDER / "calls" / stage / f"{name}.jsonl", fresh=config.fresh) as opened:
+        yield journaled_ask(call_job, opened)
     _write_benchmark(snakemake, call_job.totals.tally, call_job.totals)
 
 

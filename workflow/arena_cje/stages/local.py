@@ -1,8 +1,8 @@
-"""The stages that cost hours: generate, score, grade. Rows in, rows out, every finished item in the journal.
+"""The stages that cost hours: generate, score, grade. From input rows to output rows, every finished item in the journal.
 
-Each function names the items of its rows by all that determines their results, takes what the journal has, does the rest and
-returns rows in the order of its input. Prompt ids and draws label rows; they enter a key only where the random stream of a
-response depends on them.
+Each function gives every row a key, the hash of all that determines its result; takes finished results from the journal; makes
+the rest; and returns rows in the order of its input. Prompt ids and draws label rows: they enter a key only where the random
+stream of a response depends on them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
     from arena_cje.calls.request import Ask
     from arena_cje.grading.hosted import HostedJudge, HostedLikelihood
 
@@ -58,7 +59,7 @@ def responses(
             keys.append((key, row, draw))
 
     def work(missing: Mapping[str, generator.Request]) -> Iterator[Done]:
-        for drawn in generator.generate(
+        for generated in generator.generate(
             model,
             missing.values(),
             sampling,
@@ -67,9 +68,13 @@ def responses(
             cache_tokens=cache_tokens,
             shared=chat.shared(model, system_prompt),
         ):
-            record = {"token_ids": list(drawn.token_ids), "finish_reason": drawn.finish_reason, "status": drawn.status}
-            n_read = len(requests[drawn.key].prompt_ids) if drawn.status == "ok" else 0
-            yield Done(drawn.key, record, n_read, len(drawn.token_ids))
+            record = {
+                "token_ids": list(generated.token_ids),
+                "finish_reason": generated.finish_reason,
+                "status": generated.status,
+            }
+            n_read = len(requests[generated.key].prompt_ids) if generated.status == "ok" else 0
+            yield Done(generated.key, record, n_read, len(generated.token_ids))
 
     finished = complete(journal, requests, work, unit="responses")
     rows = [
@@ -86,7 +91,7 @@ def responses(
         }
         for key, row, draw in keys
     ]
-    warn_of(row["status"] for row in rows)
+    warn_missing(row["status"] for row in rows)
     return rows
 
 
@@ -108,14 +113,14 @@ def logprobs(
     """
     keys: dict[tuple[str, Sampling], str] = {}
     passes: dict[str, scorer.Item] = {}
-    wanted: list[tuple[Row, str]] = []
+    pass_of: list[tuple[Row, str]] = []  # each row with the name of its forward pass
     for row in rows:
         prompt_ids = chat.render(model, system_prompt, row["prompt"])
         response_ids = response_tokens(model, row, system_prompt=system_prompt, same_tokenizer=same_tokenizer)
         fits = len(prompt_ids) + len(response_ids) <= model.n_ctx
         name = digest({"model": model_sha256, "prompt_ids": prompt_ids, "response_ids": response_ids, "fits": fits})
         passes[name] = scorer.Item(name, prompt_ids, response_ids)
-        wanted.append((row, name))
+        pass_of.append((row, name))
         for sampling in samplings:
             how = {**asdict(sampling), "drawn": sampling == drawn_from and sampling.top_p < 1}
             keys[name, sampling] = digest({"score": scorer.VERSION, "pass": name, **how})
@@ -140,17 +145,17 @@ def logprobs(
             **asdict(sampling),
             **_unjournalled(finished[keys[name, sampling]]),
         }
-        for row, name in wanted
+        for row, name in pass_of
         for sampling in samplings
     ]
     for sampling in samplings:
-        _tell_support(sampling, [row for row in scores if sampling == Sampling(row["temperature"], row["top_p"])])
-    warn_of(row["status"] for row in scores)
+        _log_support(sampling, [row for row in scores if sampling == Sampling(row["temperature"], row["top_p"])])
+    warn_missing(row["status"] for row in scores)
     return scores
 
 
-def _tell_support(sampling: Sampling, scores: Sequence[Row]) -> None:
-    """Say how often responses touch or leave the set of tokens that a sampling can draw."""
+def _log_support(sampling: Sampling, scores: Sequence[Row]) -> None:
+    """Log how many responses touch or leave the set of tokens that a sampling can draw."""
     n_boundary = sum(row["n_boundary"] for row in scores)
     n_outside = sum(row["status"] == "outside_support" for row in scores)
     if n_boundary or n_outside:
@@ -164,8 +169,8 @@ def _tell_support(sampling: Sampling, scores: Sequence[Row]) -> None:
         )
 
 
-def warn_of(statuses: Iterable[str]) -> None:
-    """Say how many rows have no result, and why. A response that a policy cannot give has one: probability zero."""
+def warn_missing(statuses: Iterable[str]) -> None:
+    """Log how many rows have no result, and why. A response outside a policy's support has one: probability zero."""
     counts = Counter(statuses)
     for status in sorted(counts.keys() - {"ok", "outside_support"}):
         log.warning("%d of %d rows: %s", counts[status], counts.total(), status)
@@ -229,7 +234,7 @@ def items(
 
 def grades(
     grader: Grader,
-    wanted: Sequence[Item],
+    items: Sequence[Item],
     *,
     journal: Journal,
     known: Mapping[str, Row] | None = None,
@@ -237,44 +242,44 @@ def grades(
 ) -> list[Row]:
     """Grades of the items: rows of `schemas.GRADES`.
 
-    known: grades of a lower coverage by key, taken as they are. distributions: whether rows keep how sure the grader was;
-    the journal always does, so that changing one's mind costs nothing.
+    known: grades of a lower coverage by key, taken as they are. distributions: whether rows keep the distributions over scores;
+    the journal always keeps them, so that asking for them later costs nothing.
     """
-    keys = [digest(grader.identity(item)) for item in wanted]
-    by_key = dict(zip(keys, wanted, strict=True))
-    given = {key: row for key, row in (known or {}).items() if key in by_key}
-    todo = {key: item for key, item in by_key.items() if key not in given}
+    keys = [digest(grader.identity(item)) for item in items]
+    by_key = dict(zip(keys, items, strict=True))
+    labelled_before = {key: row for key, row in (known or {}).items() if key in by_key}
+    todo = {key: item for key, item in by_key.items() if key not in labelled_before}
 
     def work(missing: Mapping[str, Item]) -> Iterator[Done]:
         for key, grade in grader.grade(missing):
             yield Done(key, _graded(grade), grade.prompt_tokens, grade.response_tokens)
 
-    finished = complete(journal, todo, work, unit="grades") | given
-    return _grade_rows(wanted, keys, finished, distributions)
+    finished = complete(journal, todo, work, unit="grades") | labelled_before
+    return _grade_rows(items, keys, finished, distributions)
 
 
 def hosted_grades(
     judge: HostedJudge | HostedLikelihood,
-    wanted: Sequence[Item],
+    items: Sequence[Item],
     ask: Ask,
     *,
     known: Mapping[str, Row] | None = None,
     distributions: bool = False,
 ) -> list[Row]:
-    """The same by a judge behind an API. What is journaled there are the replies: a grade is read from them anew."""
-    keys = [digest(judge.identity(item)) for item in wanted]
-    by_key = dict(zip(keys, wanted, strict=True))
-    given = {key: row for key, row in (known or {}).items() if key in by_key}
-    todo = {key: item for key, item in by_key.items() if key not in given}
+    """The same by a judge behind an API, whose journal keeps replies: grades are read from the replies each time."""
+    keys = [digest(judge.identity(item)) for item in items]
+    by_key = dict(zip(keys, items, strict=True))
+    labelled_before = {key: row for key, row in (known or {}).items() if key in by_key}
+    todo = {key: item for key, item in by_key.items() if key not in labelled_before}
     graded = zip(todo, judge.grade(list(todo.values()), ask), strict=True)
-    return _grade_rows(wanted, keys, {key: _graded(grade) for key, grade in graded} | given, distributions)
+    return _grade_rows(items, keys, {key: _graded(grade) for key, grade in graded} | labelled_before, distributions)
 
 
-SERVED = ("model", "system_fingerprint")  # what an API said of itself
+SERVED = ("model", "system_fingerprint")  # which version behind an API answered
 
 
 def _grade_rows(
-    wanted: Sequence[Item], keys: Sequence[str], finished: Mapping[str, Row], distributions: bool
+    items: Sequence[Item], keys: Sequence[str], finished: Mapping[str, Row], distributions: bool
 ) -> list[Row]:
     """Rows of `schemas.GRADES` from records of grades by key."""
     rows = [
@@ -284,10 +289,10 @@ def _grade_rows(
         | {"choice_mass": finished[key].get("choice_mass")}
         | {name: finished[key].get(name) for name in SERVED}
         | {"item": key}
-        for key, item in zip(keys, wanted, strict=True)
+        for key, item in zip(keys, items, strict=True)
     ]
-    _tell_choice_mass([row["choice_mass"] for row in rows if row["choice_mass"] is not None])
-    warn_of("ok" if row["score"] is not None else row["reason"] for row in rows)
+    _log_choice_mass([row["choice_mass"] for row in rows if row["choice_mass"] is not None])
+    warn_missing("ok" if row["score"] is not None else row["reason"] for row in rows)
     return rows
 
 
@@ -301,8 +306,8 @@ def _graded(grade: Grade) -> Row:
     return record | {name: getattr(grade, name) for name in SERVED if getattr(grade, name) is not None}
 
 
-def _tell_choice_mass(masses: Sequence[float]) -> None:
-    """Say how probable the judge's answers were beside all that it might have said instead."""
+def _log_choice_mass(masses: Sequence[float]) -> None:
+    """Log the probability that the judge's choices had among all tokens."""
     if masses:
         median, least = statistics.median(masses), min(masses)
         log.info("the judge's answers had probability %.2g in the median, %.2g at least", median, least)

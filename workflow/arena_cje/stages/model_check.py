@@ -13,24 +13,26 @@ they disagree, others at temperature 1, since some servers tell probabilities of
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.config import records as config_records
 from arena_cje.errors import UserError
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
+from arena_cje.hosted.writer import Writer
 from arena_cje.money import estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Config, Grading, Model
-    from arena_cje.hosted.writer import Writer
     from arena_cje.money.estimate import Texts
 
 PROMPT = "Name the capital of France."
@@ -46,8 +48,6 @@ ADVICE = "; set `completions: false` for this provider (its policies then take p
 PATIENCE = 60.0  # seconds for one answer, and between the attempts together
 ATTEMPTS = 3
 SIDE_BY_SIDE = 8
-# A reasoning model with so few tokens has not finished thinking, and some servers call that an error.
-THINKING = "model output limit was reached"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _apart(drawn: Sequence[float], scored: Sequence[float]) -> float:
     """Largest distance of two log probabilities of a token, in nats; of their sums where the tokens are others."""
     if len(drawn) == len(scored):
         return max(abs(one - other) for one, other in zip(drawn, scored, strict=True))
-    return abs(sum(drawn) - sum(scored)) / len(drawn)
+    return abs(math.fsum(drawn) - math.fsum(scored)) / len(drawn)
 
 
 def _told(values: Sequence[float]) -> str:
@@ -230,7 +230,7 @@ async def _asked(where: Endpoint, requests: Sequence[Request]) -> list[Reply]:
 
 
 async def _patiently(client: Any, request: Request) -> Reply:
-    from arena_cje.calls.errors import TransientError
+    from arena_cje.calls.errors import OutputLimit, TransientError
 
     for attempt in range(ATTEMPTS):
         try:
@@ -241,10 +241,8 @@ async def _patiently(client: Any, request: Request) -> Reply:
                 where = client.endpoint.base_url or f"the address of {client.endpoint.api}"
                 raise UserError(f"no answer from {where}: {error}") from None
             await asyncio.sleep(wait)
-        except UserError as error:
-            if THINKING in str(error):
-                return Reply(finish_reason="length")
-            raise
+        except OutputLimit:
+            return Reply(finish_reason="length")  # a reasoning model answers, and has not finished with so few tokens
     raise AssertionError("unreachable")
 
 
@@ -269,13 +267,13 @@ def _local(name: str, model: Model, users: tuple[str, ...], resources: Path, res
 
 def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
     from arena_cje.files import read_json
-    from arena_cje.llama import fetch
+    from arena_cje.llama import fetch, gguf
 
     if model.file and not path.exists():
         fetch.read_entry(model.file, resources / "models" / "MODELS.yaml")
         return "not here yet, fetched by its recipe on first use"
-    fetch.check_magic(path)
-    size = f"{path.stat().st_size / 1e6:,.0f} MB"
+    gguf.check_magic(path)
+    size = f"{gguf.size(path) / 1e6:,.0f} MB"
     if not record.exists():
         return f"{size}; its hash is recorded on first use"
     found = read_json(record)["sha256"]

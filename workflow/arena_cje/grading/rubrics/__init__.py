@@ -27,11 +27,8 @@ NAMES = tuple(sorted(m.name for m in iter_modules(__path__) if m.name not in SHA
 def get(kind: str) -> type[Rubric]:
     """The class of a kind of rubric."""
     module = import_module(f"{__name__}.{kind}")
-    return next(
-        found
-        for found in vars(module).values()
-        if isinstance(found, type) and issubclass(found, Rubric) and found.__module__ == module.__name__
-    )
+    classes = (item for item in vars(module).values() if isinstance(item, type) and issubclass(item, Rubric))
+    return next(item for item in classes if item.__module__ == module.__name__)
 
 
 _RUBRIC: TypeAdapter[Rubric] = TypeAdapter(Annotated[reduce(or_, map(get, NAMES)), Field(discriminator="kind")])

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from arena_cje.calls import apis
 from arena_cje.grading import grades
 from arena_cje.grading.grades import Grade
-from arena_cje.grading.quoting import RETRY_INTRODUCTION, quoted
+from arena_cje.grading.quoting import RETRY_INTRODUCTION, fill
 from arena_cje.grading.rubrics.question import Question
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Choices(Question):
         return self.choices
 
     def question(self, prompt: str, response: str, *, again: bool = False) -> str:
-        question = quoted(self.template, prompt, response)
+        question = fill(self.template, prompt, response)
         retry = f"Answer with one of these and nothing else: {', '.join(map(str.strip, self.choices))}."
         return question + RETRY_INTRODUCTION + retry if again else question
 

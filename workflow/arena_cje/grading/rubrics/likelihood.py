@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from arena_cje.calls.tokens import ECHO_CALLS, CallSize, Range, estimate_tokens, mean_range
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
     from arena_cje.calls.endpoint import Endpoint
     from arena_cje.config.records import Grading
+
+
+def score(token_logprobs: Sequence[float]) -> float:
+    """exp of the mean log probability of a response's tokens (t,), nats."""
+    return float(np.exp(np.mean(token_logprobs)))
 
 
 class Likelihood(Rubric):

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from arena_cje.calls.tokens import CallSize, Range, estimate_tokens, exact, mean_range
 from arena_cje.errors import nearest
-from arena_cje.grading.quoting import PLACEHOLDER, SHOWN
+from arena_cje.grading.quoting import PLACEHOLDER, TEXTS
 from arena_cje.grading.rubrics.base import Rubric
 from arena_cje.hosted import writer
 
@@ -34,7 +34,7 @@ class Question(Rubric):
         "writes"  # what `check_models` tries: that a reply comes, or "chooses": with log probabilities
     )
 
-    template: str = Field(description="what the model is asked, with {prompt} and {response} in it")
+    template: str = Field(description="the question, with {prompt} and {response} in it")
     system_prompt: str | None = Field(None, description="a file of resources/policies/ or a path; null sends none")
     description: str | None = None
     version: str | int | None = Field(None, description="for people; what a grade depends on are the texts themselves")
@@ -44,9 +44,9 @@ class Question(Rubric):
     def _shows_the_response(cls, template: str) -> str:
         names = PLACEHOLDER.findall(template)
         for name in names:
-            if name not in SHOWN:
+            if name not in TEXTS:
                 raise ValueError(
-                    f"unknown placeholder {{{name}}}{nearest(name, SHOWN) or '; known: {prompt}, {response}'}"
+                    f"unknown placeholder {{{name}}}{nearest(name, TEXTS) or '; known: {prompt}, {response}'}"
                 )
         if "response" not in names:
             raise ValueError("{response} is not in it, so the judge would not see what it judges")
@@ -54,7 +54,7 @@ class Question(Rubric):
 
     @abstractmethod
     def question(self, prompt: str, response: str, *, again: bool = False) -> str:
-        """What the model is asked about a response; `again`: a second time, more firmly."""
+        """The question about a response; `again`: the second, firmer one."""
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from arena_cje.calls.tokens import CallSize, Range
 from arena_cje.errors import UserError
 from arena_cje.grading.grades import CUT, NO_JSON, NO_NUMBER, NO_SCORE, OFF_SCALE, TWO_SCORES, Grade
-from arena_cje.grading.quoting import RETRY_INTRODUCTION, quoted
+from arena_cje.grading.quoting import RETRY_INTRODUCTION, fill
 from arena_cje.grading.rubrics.question import Question
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Structured(Question):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of an answer. Its range is told in words: not all servers know bounds."""
+        """JSON schema of an answer. The question states the range in words, since not all servers know bounds."""
         properties = {"reason": {"type": "string"}} if self.reasoning else {}
         properties["score"] = {"type": "number"}
         return {
@@ -85,7 +85,7 @@ class Structured(Question):
         retry = f'Answer with the JSON object alone, with a number from {low:g} to {high:g} as "score"' + (
             " and a reason of at most ten words." if self.reasoning else "."
         )
-        question = f"{quoted(self.template, prompt, response)}\n\n{self.instructions or form}"
+        question = f"{fill(self.template, prompt, response)}\n\n{self.instructions or form}"
         return question + RETRY_INTRODUCTION + retry if again else question
 
     def answer_temperature(self, block: Grading) -> float | None:
@@ -138,13 +138,13 @@ class Structured(Question):
         """
         low, high = self.scale
         try:
-            found = _scores_in(_own(reply))
+            scores = _scores_in(_without_thoughts(reply))
         except (ValueError, RecursionError):
             return Grade(None, CUT if cut else NO_JSON, reply)
-        if not found:
+        if not scores:
             return Grade(None, CUT if cut else NO_SCORE, reply)
-        score = found[0]
-        if any(other != score for other in found[1:]):
+        score = scores[0]
+        if any(other != score for other in scores[1:]):
             return Grade(None, TWO_SCORES, reply)
         if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
             return Grade(None, NO_NUMBER, reply)
@@ -158,15 +158,15 @@ _JSON = json.JSONDecoder(object_pairs_hook=tuple)  # an object as (name, value) 
 
 def _scores_in(text: str) -> list[Any]:
     """Values of `score` in the JSON objects of a text; a `ValueError` where a brace opens no JSON object."""
-    found: list[Any] = []
+    scores: list[Any] = []
     start = text.find("{")
     while start >= 0:
         pairs, end = _JSON.raw_decode(text, start)
-        found += [value for name, value in pairs if name == "score"]
+        scores += [value for name, value in pairs if name == "score"]
         start = text.find("{", end)
-    return found
+    return scores
 
 
-def _own(reply: str) -> str:
-    """An answer without what a reasoning model thought before it, where the server leaves that in."""
+def _without_thoughts(reply: str) -> str:
+    """An answer without a reasoning model's thoughts before it, where the server leaves them in."""
     return reply.rpartition("</think>")[2] if reply.lstrip().startswith("<think>") else reply
