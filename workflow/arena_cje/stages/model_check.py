@@ -142,7 +142,7 @@ def _scores(ask: Ask, writer: Writer) -> str:
         text, given = _whole_tokens(drawn)
         if not text:
             continue
-        (scored,) = echo.score(ask, writer, [echo.Answer(PROMPT, text, stopped=False)])
+        (scored,) = echo.response_logprobs(ask, writer, [echo.PromptResponse(PROMPT, text, stopped=False)])
         if scored.status != "ok":
             raise UserError(f"it does not score given text (status {scored.status}){ADVICE}")
         apart = _apart(given, scored.token_logprobs)
