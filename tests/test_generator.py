@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
+import tiny_gguf
 from arena_cje.llama import generator
 from arena_cje.llama.chat import end_of_turn
 from arena_cje.llama.distribution import Sampling, log_probs, sample, stream
 from arena_cje.llama.generator import MAX_SLOTS, Request, generate, text_of
-from arena_cje.llama.model import Context
+from arena_cje.llama.library import library
+from arena_cje.llama.model import GROUP, LEAST_ROWS, Context, open_model
 from arena_cje.llama.scorer import Item, score
 
 MAX_TOKENS = 24
@@ -80,9 +84,12 @@ class Scripted:
 
 def second_token_edges(model, prompt) -> np.ndarray:
     """Where the distribution function of a response's second token jumps, given a first draw of 0, (V,)."""
-    with Context(model, n_tokens=200, n_batch=len(prompt), n_outputs=2, n_seq=2) as context:
-        first = [sample(context.decode(prompt, range(len(prompt)), i, 1), Sampling(), np.zeros(1))[0] for i in (0, 1)]
-        logits = context.decode(first, [len(prompt)] * 2, range(2), 2)
+    n = model.n_rows(2)
+    with Context(model, n_tokens=200, n_batch=len(prompt), n_outputs=n, n_seq=n) as context:
+        first = [
+            sample(context.decode(prompt, range(len(prompt)), i, 2)[1:], Sampling(), np.zeros(1))[0] for i in range(n)
+        ]
+        logits = context.decode(first, [len(prompt)] * n, range(n), n)
         return np.cumsum(np.exp(log_probs(logits[:1], Sampling())[0]))
 
 
@@ -99,8 +106,9 @@ def test_a_response_on_the_edge_between_two_tokens_is_the_same_alone(model, prom
     assert {edge: ids for chosen in edges for edge, ids in drawn([chosen]).items()} == together
 
 
-def test_no_step_has_a_single_row(model, prompts, monkeypatch):
-    """Whether a single row is computed by another kernel depends on the processor, so results alone do not tell."""
+@pytest.fixture
+def rows(monkeypatch):
+    """How many rows each step had."""
     rows = []
 
     class Watched(Context):
@@ -110,9 +118,71 @@ def test_no_step_has_a_single_row(model, prompts, monkeypatch):
             return super().decode(tokens, positions, sequences, n_wanted)
 
     monkeypatch.setattr(generator, "Context", Watched)
+    return rows
+
+
+def test_no_step_has_a_single_row(model, prompts, rows, monkeypatch):
+    """Whether a single row is computed by another kernel depends on the processor, so results alone do not tell."""
+    monkeypatch.setattr(model, "row_step", 1)
     draw(model, prompts, list(prompts)[:3], n_slots=3)
     draw(model, prompts, ["0"])
-    assert {2, 3} == set(rows)
+    assert {max(LEAST_ROWS, n) for n in (1, 2, 3)} == set(rows)
+
+
+def test_steps_that_are_filled_up_to_groups_of_rows_give_the_same_responses(
+    model, opening, prompts, responses, rows, monkeypatch
+):
+    """With as many slots as there may be, and a shared prefix in a sequence beside them."""
+    monkeypatch.setattr(model, "row_step", GROUP)
+    short = {key: prompt for key, prompt in prompts.items() if len(prompt) < 200}
+    assert draw(model, short, short, n_slots=11) == {key: responses[key] for key in short}
+    assert set(rows) == {8, 16}
+    short = {str(i): opening[: 20 + i % 3] for i in range(MAX_SLOTS)}
+    requests = [Request(key, short[key], stream(42, "base", key, 0)) for key in short]
+    drawn = list(generate(model, requests, Sampling(), 2, MAX_SLOTS, cache_tokens=10**6, shared=opening[:10]))
+    assert len(drawn) == MAX_SLOTS == max(rows)
+
+
+def test_groups_of_rows_take_eight_caches_and_else_no_more_than_they_may(model, prompts, monkeypatch):
+    monkeypatch.setattr(model, "row_step", GROUP)
+    made = []
+    monkeypatch.setattr(generator, "Context", lambda *args, **sizes: made.append(sizes) or Context(*args, **sizes))
+    short = {key: prompt[:20] for key, prompt in prompts.items()}
+    for cache_tokens in (512, 15 * 256, 16 * 256):
+        requests = [Request(key, short[key], stream(42, "base", key, 0)) for key in short]
+        list(generate(model, requests, Sampling(), 2, cache_tokens=cache_tokens))
+    assert [sizes["n_seq"] for sizes in made] == [8, 8, 16]
+
+
+@pytest.fixture(scope="module", params=["Q8_0", "Q4_0", "Q4_K_M", "Q6_K"])
+def quantised(request, tmp_path_factory):
+    """An open model whose matrices have 256 columns, as most kinds of quantised weights need."""
+    folder = tmp_path_factory.mktemp("quantised")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in {"WIDTH": 256, "HEADS": 4, "HIDDEN": 512}.items():
+            patch.setattr(tiny_gguf, name, size)
+        whole = tiny_gguf.write(folder / "whole.gguf")
+    params = library().llama_model_quantize_default_params()
+    params.ftype = getattr(library(), f"LLAMA_FTYPE_MOSTLY_{request.param}")
+    made = folder / "quantised.gguf"
+    assert library().llama_model_quantize(os.fsencode(whole), os.fsencode(made), params) == 0
+    with open_model(made, n_ctx=256) as model:
+        yield model
+
+
+def test_neither_order_nor_company_changes_a_response_of_quantised_weights(quantised):
+    """Their kernels take rows in groups. The last digit of a logit decides, as above."""
+    prompt = np.random.default_rng(5).integers(0, quantised.n_vocab, 64).tolist()
+    edges = second_token_edges(quantised, prompt)[10:250:5]
+
+    def drawn(chosen, **slots):
+        requests = [Request(edge, prompt, Scripted(0.0, edge)) for edge in chosen]
+        return {r.key: r.token_ids for r in generate(quantised, requests, Sampling(), 2, **slots)}
+
+    together = drawn(edges)
+    assert drawn(edges[::-1], n_slots=13) == together
+    for n in (1, 2, 7):
+        assert {edge: ids for i in range(0, len(edges), n) for edge, ids in drawn(edges[i : i + n]).items()} == together
 
 
 def test_responses_differ_between_streams(model, prompts, responses):
@@ -120,14 +190,15 @@ def test_responses_differ_between_streams(model, prompts, responses):
     assert len(set(ids)) == len(ids) > 5
 
 
-def test_responses_end_with_the_end_token_or_at_the_limit(model, responses):
-    reasons = {r.finish_reason for r in responses.values()}
-    assert reasons == {"stop", "length"}  # both kinds occur, or this test shows nothing
-    for response in responses.values():
+def test_responses_end_with_the_end_token_or_at_the_limit(model, prompts):
+    """With a nucleus and time enough that several of 19 end by themselves, whatever the processor's last digits."""
+    drawn = draw(model, prompts, prompts, Sampling(1.0, 0.6), max_tokens=60).values()
+    assert {r.finish_reason for r in drawn} == {"stop", "length"}  # both kinds occur, or this test shows nothing
+    for response in drawn:
         ends = [token in model.eog_ids for token in response.token_ids]
         assert response.status == "ok" and not any(ends[:-1])
         assert ends[-1] == (response.finish_reason == "stop")
-        assert ends[-1] or len(ends) == MAX_TOKENS
+        assert ends[-1] or len(ends) == 60
 
 
 def test_the_text_leaves_the_end_token_out(model):

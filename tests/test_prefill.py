@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import tiny_gguf
 from arena_cje.llama import chat, generator, prefill
+from arena_cje.llama import model as model_module
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.llama.generator import Request, generate
-from arena_cje.llama.model import Context, open_model
+from arena_cje.llama.model import LEAST_ROWS, Context, open_model
 from arena_cje.llama.prefill import BLOCK, LEAST, WORTH, Reader, start_of
 from arena_cje.llama.scorer import Item, score
 
@@ -58,12 +59,46 @@ def test_blocks_have_the_bits_of_one_pass(model, length):
 
 
 def test_only_the_wanted_rows_come_back(model):
+    """189 of 700 are all of the second block and one row of the first."""
     tokens = np.random.default_rng(1).integers(0, model.n_vocab, 700).tolist()
+    expected = one_pass(model, tokens)
     with Context(model, n_tokens=700, n_batch=BLOCK, n_outputs=BLOCK) as context:
         reader = Reader(context)
-        for n_wanted in (1, 3, 200, 600):
+        for n_wanted in (1, 2, 3, 7, 8, 189, 190, 200, 600):
             rows = np.concatenate([logits.copy() for logits in reader.read(tokens, 0, n_wanted)])
-            assert np.array_equal(rows, one_pass(model, tokens)[-n_wanted:])
+            assert np.array_equal(rows, expected[-n_wanted:])
+
+
+def test_the_row_after_a_text_has_the_bits_of_one_pass(model):
+    """Of many texts, since a row of another kernel is often the same after rounding to 16 bits."""
+    rng = np.random.default_rng(2)
+    with Context(model, n_tokens=80, n_batch=80, n_outputs=1) as context:
+        reader = Reader(context)
+        for length in range(1, 81, 2):
+            tokens = rng.integers(0, model.n_vocab, length).tolist()
+            (row,) = reader.read(tokens, 0, 1)
+            assert np.array_equal(row, one_pass(model, tokens)[-1:])
+
+
+def test_no_text_of_several_tokens_is_read_for_a_single_row(model, shared, monkeypatch):
+    """Whether few rows are computed by another kernel depends on the processor, so results alone do not tell."""
+    passes = []
+    decode = Context.decode
+    monkeypatch.setattr(
+        Context,
+        "decode",
+        lambda self, tokens, positions, sequences, n_wanted: (
+            passes.append((len(tokens), n_wanted)) or decode(self, tokens, positions, sequences, n_wanted)
+        ),
+    )
+    texts = [(*shared, *(65,) * n) for n in (1, 2, 60, 700 - len(shared))]
+    for start in ((), shared):
+        list(score(model, [Item(n, text, (65,) * n) for n in (1, 189) for text in texts], [Sampling()], shared=start))
+        requests = [Request(n, text, stream(7, "base", str(n), 0)) for n, text in enumerate(texts)]
+        list(generate(model, requests, Sampling(), 3, shared=start))
+    assert {n_wanted for _, n_wanted in passes} > {0, LEAST_ROWS}
+    assert [one for one in passes if 0 < one[1] < min(LEAST_ROWS, one[0])] == []
+    assert min(n_tokens for n_tokens, _ in passes) > 1
 
 
 def test_prompts_of_a_context_begin_with_what_they_share(model, shared, prompts):
@@ -89,7 +124,9 @@ def test_a_shared_prefix_is_read_once(model, shared, prompts, monkeypatch):
 @given(st.integers(0, 3000), st.integers(1, 3000), st.integers(1, 3000))
 def test_what_is_taken_from_a_prefix_is_shared_and_not_wanted(n_common, n_tokens, n_wanted):
     n_wanted = min(n_wanted, n_tokens)
-    assert 0 <= start_of(n_common, n_tokens, n_wanted) <= min(n_common, n_tokens - n_wanted)
+    start = start_of(n_common, n_tokens, n_wanted)
+    assert 0 <= start <= min(n_common, n_tokens - n_wanted)
+    assert n_tokens - start > 1 or n_tokens == 1
 
 
 @pytest.mark.parametrize(
@@ -113,6 +150,9 @@ def test_a_short_prefix_and_a_state_that_cannot_go_back_are_not_shared(model, mo
 )
 def test_caches_hold_no_more_than_they_may(model, prompts, shared, monkeypatch, cache_tokens, with_shared, n_caches):
     """Five requests of up to 512 tokens: two caches at least, and one for what is shared."""
+    for module in (model_module, prefill):
+        monkeypatch.setattr(module, "LEAST_ROWS", 2)
+    monkeypatch.setattr(model, "row_step", 1)
     made = []
     monkeypatch.setattr(generator, "Context", lambda *args, **sizes: made.append(sizes) or Context(*args, **sizes))
     requests = [Request(i, prompts["0"], stream(7, "base", "0", i)) for i in range(5)]

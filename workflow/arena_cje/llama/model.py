@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,12 @@ from arena_cje.llama.gguf import check_magic
 from arena_cje.llama.library import clear_errors, last_error, library
 
 CACHE_STEP = 256  # tokens; llama.cpp pads caches to multiples of it
+# Rows of a matrix product. With fewer, llama.cpp takes another kernel, which adds up in another order: with one on x86,
+# with up to seven on 64-bit ARM (`n < 2`, `n < 8` in ggml-cpu/llamafile/sgemm.cpp).
+LEAST_ROWS = 2 if platform.machine().lower() in ("x86_64", "amd64") else 8
+# Rows too. Most quantised weights have a kernel from 8 rows on (`ggml_tiled_min_batch` in ggml-cpu/tiled/tiled.cpp) or one
+# for groups of 4 and another for the rest (ggml-cpu/repack.cpp).
+GROUP = 8
 
 
 class Model:
@@ -38,6 +45,14 @@ class Model:
         self.contexts: set[Context] = set()
         # A recurrent state holds all it has read in one sum and cannot go back to an earlier token.
         self.can_rewind = not (llama.llama_model_is_recurrent(pointer) or llama.llama_model_is_hybrid(pointer))
+        plain = (
+            llama.LLAMA_FTYPE_ALL_F32,
+            llama.LLAMA_FTYPE_MOSTLY_F16,
+            llama.LLAMA_FTYPE_MOSTLY_BF16,
+            llama.LLAMA_FTYPE_MOSTLY_Q8_0,
+        )
+        # Of how many rows the passes must be a multiple so that other rows change no bits of one; see LEAST_ROWS.
+        self.row_step = 1 if LEAST_ROWS < GROUP and llama.llama_model_ftype(pointer) in plain else GROUP
         self._vocab = llama.llama_model_get_vocab(pointer)
         self.n_vocab = llama.llama_vocab_n_tokens(self._vocab)
         self.eog_ids = frozenset(i for i in range(self.n_vocab) if llama.llama_vocab_is_eog(self._vocab, i))
@@ -64,6 +79,10 @@ class Model:
         if self.pointer is not None:
             library().llama_model_free(self.pointer)
             self.pointer = None
+
+    def n_rows(self, n: int) -> int:
+        """How many rows a pass with `n` needs so that each has the bits that it has in the company of any others."""
+        return max(LEAST_ROWS, round_up(n, self.row_step))
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -171,7 +190,8 @@ def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_thr
 class Context:
     """Caches for `n_seq` sequences of up to `n_tokens` tokens, and the buffers of one batch. A context manager.
 
-    `n_batch` is the most tokens in one decode and `n_outputs` the most rows of logits; memory follows all four.
+    `n_batch` is the most tokens in one decode and `n_outputs` the most rows of logits (LEAST_ROWS are always possible);
+    memory follows all four.
     """
 
     def __init__(self, model: Model, *, n_tokens: int, n_batch: int, n_outputs: int, n_seq: int = 1):
@@ -180,7 +200,7 @@ class Context:
         params.n_ctx = round_up(n_tokens, CACHE_STEP) * n_seq
         params.n_batch = params.n_ubatch = max(n_batch, n_seq)
         params.n_seq_max = n_seq
-        params.n_outputs_max = max(n_outputs, n_seq)  # llama.cpp aborts on fewer than sequences
+        params.n_outputs_max = max(n_outputs, n_seq, LEAST_ROWS)  # llama.cpp aborts on fewer than sequences
         params.n_outputs_max_per_seq = 0  # no limit of its own
         params.n_threads = params.n_threads_batch = model.n_threads
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
