@@ -52,6 +52,12 @@ def test_a_response_is_the_same_alone_and_after_resumption(model, prompts, respo
     assert draw(model, prompts, keys[:7]) | draw(model, prompts, rest, n_slots=4) == responses
 
 
+def test_neither_does_it_depend_on_the_number_of_threads(model, prompts, responses, monkeypatch):
+    monkeypatch.setattr(model, "n_threads", 3)
+    few = list(prompts)[::3]
+    assert draw(model, prompts, few) == {key: responses[key] for key in few}
+
+
 @pytest.mark.parametrize("n_shared", [10, 100])
 def test_neither_does_it_after_a_shared_prefix(model, opening, prompts, n_shared):
     together = draw(model, prompts, prompts, shared=opening[:n_shared])

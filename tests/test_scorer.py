@@ -81,6 +81,16 @@ def test_bits_do_not_depend_on_order_or_shard(model, opening, items, n_shared):
         assert {key: value for shard in scores for key, value in shard.items()} == expected
 
 
+@pytest.mark.parametrize("n_shared", [0, 100, 600])
+def test_bits_do_not_depend_on_the_number_of_threads(model, items, n_shared, monkeypatch):
+    """Nor do those of a text that has one token more than the shared prefix: llama.cpp would share its attention out."""
+    ids = max(items, key=lambda item: len(item.prompt_ids)).prompt_ids
+    some = [*items[::3], *(Item(length, ids[:length], (65,)) for length in (1, 2, 101, 601))]
+    expected = bits(score(model, some, [ONE], shared=ids[:n_shared]))
+    monkeypatch.setattr(model, "n_threads", 3)
+    assert bits(score(model, some, [ONE], shared=ids[:n_shared])) == expected
+
+
 @pytest.mark.parametrize("n_shared", [10, 100])
 def test_a_shared_prefix_changes_last_digits_alone(model, opening, items, n_shared):
     """Up to 0.012 nats a token by processor and seed."""
