@@ -332,9 +332,9 @@ def test_thresholds_move_verdicts_and_are_written_down(data):
     assert strict.refused["base"]["estimate"] is not None
 
 
-def test_fewer_labels_than_asked_for_is_said(data):
+def test_fewer_labels_than_requested_are_noted(data):
     result = arena_cje.analyze(data / "logged.jsonl", oracle_coverage=0.9)
-    assert "150 oracle labels (50.0%), 270 were asked for" in repr(result)
+    assert "150 oracle labels (50.0%), 270 were requested" in repr(result)
 
 
 def test_provenance_is_kept_as_it_is(data):

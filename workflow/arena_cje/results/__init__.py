@@ -1,1 +1,1 @@
-"""From data to a result, and from a results file to tables and text."""
+"""Results: made from a data set, written to a file, loaded again, shown as tables, text and figures."""

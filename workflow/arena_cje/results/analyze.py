@@ -1,4 +1,4 @@
-"""From data in the CJE format to a result: what `arena_cje.analyze` does."""
+"""The analysis of a data set in the CJE format, `arena_cje.analyze`, and the content of its results file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from arena_cje.data.reading import Reading
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, moved
-from arena_cje.diagnostics.verdict import judge as judged
+from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, nearest
 from arena_cje.estimation.contrasts import Contrast, contrast
 from arena_cje.estimation.isotonic import Monotone
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "Thresholds", "analyze", "load", "write"]
 
-CURVE = 101  # points that a calibrator with covariates is drawn at
+CURVE_POINTS = 101  # of the curve of a calibrator with covariates
 
 
 @dataclass(frozen=True)
 class _Analysis:
-    """One analysis, computed and about to be written down."""
+    """The records that the results file is made from."""
 
     module: ModuleType
     logged: Logged
@@ -109,25 +109,26 @@ def analyze(
     settings = Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options)
     reading = Reading(settings.covariates, scale, judge)
     dataset = load_dataset(logged, calibration_data, base_policy=base_policy, reading=reading)
-    rows, draws, drawn = _with_draws(dataset.logged, fresh_draws, probes, reading)
-    rows, labels = _with_coverage(rows, seed, oracle_coverage)
+    rows, draws, draw_counts = _load_all_draws(dataset.logged, fresh_draws, probes, reading)
+    rows, label_counts = _mask_labels(rows, seed, oracle_coverage)
     evaluation = evaluate(estimator, rows, draws, settings, dataset.calibration)
     evidence = gather(evaluation, rows, draws, limits)
-    verdicts = judged(evaluation, rows, evidence, limits)
+    verdicts = verdicts_of(evaluation, rows, evidence, limits)
     for policy, reasons in (cautions or {}).items():
         verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
     analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, limits, alpha)
     document = _document(analysis) | {"provenance": dict(provenance or {})}
-    document["metadata"] |= {"variant": variant or estimator} | labels
-    document["metadata"] |= {"data": dataset.counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
+    document["metadata"] |= {"variant": variant or estimator} | label_counts
+    document["metadata"] |= {"data": dataset.counts | {"fresh_draws": draw_counts}, "seed": seed, "alpha": alpha}
     document["metadata"] |= {"options": dataclasses.asdict(settings), "thresholds": dataclasses.asdict(limits)}
-    # Through its own text, so that what is returned is what a reader of the file gets.
-    written = orjson.loads(json_text(_plain(document)))
+    # Written as text and read again, so that the result equals the one that is loaded from its file.
+    content = orjson.loads(json_text(_plain(document)))
     influence = [_influence(evaluation.estimates[policy]) for policy in rows.policies]
-    return Result(written, rows.prompt_id, np.column_stack(influence), _influence(evaluation.base))
+    return Result(content, rows.prompt_id, np.column_stack(influence), _influence(evaluation.base))
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise a `TypeError` for a name that is not an option."""
     known = [field.name for field in dataclasses.fields(Options)]
     for name in options:
         if name not in known:
@@ -138,41 +139,45 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 
 def _influence(estimate: Estimate) -> np.ndarray:
-    """Influence of every row (n,), NaN where it was not used."""
+    """Influence of every row (n,), NaN where the estimate does not use it."""
     return np.where(estimate.used, estimate.influence, np.nan)
 
 
-def _with_draws(
+def _load_all_draws(
     logged: Logged,
     fresh_draws: str | Path | Mapping[str, Source] | None,
     probes: str | Path | Mapping[str, Source] | None,
     reading: Reading,
 ) -> tuple[Logged, dict[str, Draws], dict[str, Any]]:
-    """Fresh draws aligned with the logged rows; they name the targets where the logged data scores none."""
+    """The logged rows, the fresh draws of every target and their numbers of rows.
+
+    Without target log probabilities in the logged data, the targets are the policies of the fresh draws.
+    """
     sources = find_draws(fresh_draws, logged.base_policy, logged.policies) if fresh_draws is not None else {}
-    sources.pop(logged.base_policy, None)  # the logged responses again
-    probed = find_probes(probes, tuple(sources))
+    sources.pop(logged.base_policy, None)  # they are the logged responses again
+    probe_sources = find_probes(probes, tuple(sources))
     if not logged.policies:
         if not sources:
             raise UserError(
                 "no target policy: the logged data has no target_policy_logprobs and there are no fresh draws; "
                 "add one of the two"
             )
-        unscored = np.full((len(logged.prompt_id), len(sources)), np.nan)
-        logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=unscored, token_logprob=None)
-    loaded = {
-        policy: load_draws(source, policy, logged.prompt_id, probes=probed.get(policy), reading=reading)
-        for policy, source in sources.items()
-    }
-    return logged, {p: draws for p, (draws, _) in loaded.items()}, {p: counts for p, (_, counts) in loaded.items()}
+        no_log_ratio = np.full((len(logged.prompt_id), len(sources)), np.nan)
+        logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=no_log_ratio, token_logprob=None)
+    draws, counts = {}, {}
+    for policy, source in sources.items():
+        draws[policy], counts[policy] = load_draws(
+            source, policy, logged.prompt_id, probes=probe_sources.get(policy), reading=reading
+        )
+    return logged, draws, counts
 
 
-def _with_coverage(logged: Logged, seed: int, coverage: float | None) -> tuple[Logged, dict[str, Any]]:
-    """Labels on the share of rows asked for, all that exist where there are fewer."""
-    found = int(logged.labelled.sum())
+def _mask_labels(logged: Logged, seed: int, coverage: float | None) -> tuple[Logged, dict[str, Any]]:
+    """The logged rows with labels on a share of them (None is all), and the numbers of labels."""
     if coverage is None:
-        share = found / len(logged.prompt_id)
-        return logged, {"n_oracle": found, "n_labels_wanted": found, "n_labels_found": found, "oracle_coverage": share}
+        n = int(logged.labelled.sum())
+        share = n / len(logged.prompt_id)
+        return logged, {"n_oracle": n, "n_labels_wanted": n, "n_labels_found": n, "oracle_coverage": share}
     if not 0 < coverage <= 1:
         raise UserError(f"oracle_coverage must lie in (0, 1], got {coverage}; 0.1 keeps labels on a tenth of the rows")
     labels = first_labels(logged.prompt_id.tolist(), seed, coverage, logged.labelled)
@@ -186,25 +191,32 @@ def _with_coverage(logged: Logged, seed: int, coverage: float | None) -> tuple[L
 
 
 def _document(analysis: _Analysis) -> dict[str, Any]:
-    """The content of the results file, but for what the caller knows alone."""
+    """The content of the results file, without the metadata of the call."""
     logged, evaluation = analysis.logged, analysis.evaluation
-    numbers = {policy: _number(estimate, analysis.alpha) for policy, estimate in analysis.estimates.items()}
+    numbers = {
+        policy: {
+            "estimate": estimate.value,
+            "se": estimate.se,
+            "confidence_interval": estimate.interval(analysis.alpha),
+        }
+        for policy, estimate in analysis.estimates.items()
+    }
     refused = [policy for policy, verdict in analysis.verdicts.items() if not verdict.ok]
-    shown = numbers | dict.fromkeys(refused, {"estimate": None, "se": None, "confidence_interval": [None, None]})
+    published = numbers | dict.fromkeys(refused, {"estimate": None, "se": None, "confidence_interval": [None, None]})
     return {
         "schema_version": SCHEMA_VERSION,
-        "estimates": [shown[policy]["estimate"] for policy in logged.policies],
-        "standard_errors": [shown[policy]["se"] for policy in logged.policies],
-        "confidence_intervals": [shown[policy]["confidence_interval"] for policy in logged.policies],
-        "base_policy": {"policy": logged.base_policy} | shown[logged.base_policy],
+        "estimates": [published[policy]["estimate"] for policy in logged.policies],
+        "standard_errors": [published[policy]["se"] for policy in logged.policies],
+        "confidence_intervals": [published[policy]["confidence_interval"] for policy in logged.policies],
+        "base_policy": {"policy": logged.base_policy} | published[logged.base_policy],
         "refused": {policy: numbers[policy] | {"reasons": analysis.verdicts[policy].grounds} for policy in refused},
         "verdicts": {
             policy: {"level": verdict.level, "reasons": [dataclasses.asdict(reason) for reason in verdict.reasons]}
             for policy, verdict in analysis.verdicts.items()
         },
         "differences_to_base": _differences(analysis, refused),
-        "best_policy": _best(shown, numbers, refused),
-        "se_components": {policy: _components(estimate) for policy, estimate in analysis.estimates.items()},
+        "best_policy": _best_policy(numbers, refused),
+        "se_components": {policy: _se_components(estimate) for policy, estimate in analysis.estimates.items()},
         "calibration": _calibration(evaluation, analysis.thresholds),
         "n_used": {policy: estimate.n_used for policy, estimate in analysis.estimates.items()},
         "metadata": {
@@ -217,38 +229,37 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
     }
 
 
-def _number(estimate: Estimate, alpha: float) -> dict[str, Any]:
-    return {"estimate": estimate.value, "se": estimate.se, "confidence_interval": estimate.interval(alpha)}
-
-
 def _differences(analysis: _Analysis, refused: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Each target minus the base policy, paired; null where either is refused. `Result.comparisons` has every pair."""
+    """The paired difference of each target to the base policy; null where either is refused."""
     base = analysis.logged.base_policy
-    found = {}
+    differences = {}
     for policy in analysis.logged.policies:
         one = Contrast(policy, base)
         if not {policy, base} & set(refused):
             one = contrast(policy, base, analysis.estimates[policy] - analysis.evaluation.base, analysis.alpha)
-        interval = [one.ci_lower, one.ci_upper]
-        found[policy] = {"difference": one.difference, "se": one.se, "confidence_interval": interval, "df": one.df}
-        found[policy]["p_value"] = one.p_value
-    return found
+        differences[policy] = {
+            "difference": one.difference,
+            "se": one.se,
+            "confidence_interval": [one.ci_lower, one.ci_upper],
+            "df": one.df,
+            "p_value": one.p_value,
+        }
+    return differences
 
 
-def _best(shown: Mapping[str, Any], numbers: Mapping[str, Any], refused: Sequence[str]) -> dict[str, Any]:
-    """The highest published value, and the refused policies whose number is higher: no claim, but a reason to look."""
-    published = {policy: number["estimate"] for policy, number in shown.items() if number["estimate"] is not None}
+def _best_policy(numbers: Mapping[str, Any], refused: Sequence[str]) -> dict[str, Any]:
+    """The policy with the highest published value, and the refused policies whose number is higher still."""
+    published = {policy: number["estimate"] for policy, number in numbers.items() if policy not in refused}
     best = max(published, key=published.get, default=None)
     higher = [name for name in refused if numbers[name]["estimate"] > published.get(best, -math.inf)]
     return {"policy": best, "refused_but_higher": higher}
 
 
-def _components(estimate: Estimate) -> dict[str, Any]:
-    """What the standard error is made of: se^2 = sampling^2 + oracle^2 + cap_bias^2, the last with its sign.
+def _se_components(estimate: Estimate) -> dict[str, Any]:
+    """The parts of the standard error: se^2 = sampling^2 + oracle^2 + cap_bias^2; cap_bias has a sign.
 
-    With a bootstrap it is the standard deviation of its draws instead.
-    The deviations of the jackknife from their mean are what a paired difference of two policies needs beside the
-    influence values.
+    With a bootstrap, se is the standard deviation of the replicates instead. A paired difference of two policies is
+    computed from their influence values and the deviations of the jackknife values from their mean.
     """
     jackknife = estimate.jackknife
     return {
@@ -262,30 +273,30 @@ def _components(estimate: Estimate) -> dict[str, Any]:
 
 
 def _calibration(evaluation: Evaluation, thresholds: Thresholds) -> dict[str, Any]:
-    """Figures of the calibrator, and the curve itself: reward by judge score, linear between the knots.
+    """Diagnostics of the calibrator, and its curve: reward by judge score, linear between the knots.
 
-    A calibrator that sees covariates is drawn at their median over the labelled responses.
+    The curve of a calibrator with covariates is that at their median over the labelled responses.
     """
-    fitted = evaluation.calibration
-    found = dataclasses.asdict(diagnose_calibration(fitted, thresholds)) | {"choice": dict(fitted.choice)}
-    found["reasons"] = [reason["code"] for reason in found["reasons"]]
-    if isinstance(fitted.full, Monotone):
-        return found | {"knots": fitted.full.knots.tolist(), "values": fitted.full.values.tolist()}
-    if not len(fitted.label):
-        return found | {"knots": [], "values": []}
-    knots = np.linspace(fitted.score.min(), fitted.score.max(), CURVE)
-    typical = np.median(fitted.slice.judged.covariates, axis=0)  # (c,)
-    values = fitted.full(knots, np.broadcast_to(typical, (CURVE, len(typical))))
-    return found | {"knots": knots.tolist(), "values": np.asarray(values).tolist()}
+    calibration = evaluation.calibration
+    entries = dataclasses.asdict(diagnose_calibration(calibration, thresholds)) | {"choice": dict(calibration.choice)}
+    entries["reasons"] = [reason["code"] for reason in entries["reasons"]]
+    if isinstance(calibration.full, Monotone):
+        return entries | {"knots": calibration.full.knots.tolist(), "values": calibration.full.values.tolist()}
+    if not len(calibration.label):
+        return entries | {"knots": [], "values": []}
+    knots = np.linspace(calibration.score.min(), calibration.score.max(), CURVE_POINTS)
+    median = np.median(calibration.slice.judged.covariates, axis=0)  # (c,)
+    values = calibration.full(knots, np.broadcast_to(median, (CURVE_POINTS, len(median))))
+    return entries | {"knots": knots.tolist(), "values": np.asarray(values).tolist()}
 
 
 def _diagnostics(analysis: _Analysis, policy: str) -> dict[str, Any]:
-    """Evidence of one policy; `ess` and `max_weight` are of the weights the estimator used, if any."""
-    found: dict[str, Any] = {"level": analysis.verdicts[policy].level, "n_used": analysis.estimates[policy].n_used}
+    """Diagnostics of one policy; `ess` and `max_weight` are those of the estimator's weights, null if it has none."""
+    entries: dict[str, Any] = {"level": analysis.verdicts[policy].level, "n_used": analysis.estimates[policy].n_used}
     evidence = analysis.evidence[policy]
     if evidence.overlap is not None:
         weighted = "log_ratio" in analysis.module.NEEDS
-        found |= {
+        entries |= {
             "ess": evidence.overlap.stabilised.ess_share if weighted else None,
             "max_weight": evidence.overlap.stabilised.max_weight if weighted else None,
             "ess_raw": evidence.overlap.raw.ess_share,
@@ -293,21 +304,21 @@ def _diagnostics(analysis: _Analysis, policy: str) -> dict[str, Any]:
             "weights": dataclasses.asdict(evidence.overlap),
         }
     if evidence.support is not None:
-        found |= {
+        entries |= {
             "effective_labels": evidence.support.effective_labels,
             "label_share": evidence.support.share,
             "unsupported_share": evidence.support.unsupported,
             "judge_affinity": evidence.affinity,
         }
     if evidence.boundary is not None:
-        found["boundary"] = dataclasses.asdict(evidence.boundary)
+        entries["boundary"] = dataclasses.asdict(evidence.boundary)
     if evidence.audit is not None:
-        found |= {"transport": dataclasses.asdict(evidence.audit), "own_labels_used": evidence.own_labels}
-    return found
+        entries |= {"transport": dataclasses.asdict(evidence.audit), "own_labels_used": evidence.own_labels}
+    return entries
 
 
 def _plain(value: Any) -> Any:
-    """Python values that JSON can hold: NaN, which is unknown, as null; an infinite figure, which is not, as text."""
+    """A value as JSON can express it: NaN, which means unknown, as null; an infinite number, which is known, as text."""
     if isinstance(value, Mapping):
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,12 +1,13 @@
-"""Results in a notebook: weights with a status, an HTML table, figures that show themselves.
+"""Results in a notebook: the status of importance weights, an HTML table, figures.
 
-The status of a policy's importance weights goes by the raw ones and the thresholds of the verdict:
+The status is computed from the raw weights of a policy, with the thresholds of the verdict:
 
-    CRITICAL   weights alone could not publish an estimate: too few effective rows, or next to all weights are zero
-    WARNING    they could, with a reason beside it
-    GOOD       what `issues` may count is for information
+    CRITICAL   an estimate by weights alone is refused: too few effective rows, or nearly all weights are zero
+    WARNING    an estimate by weights alone is published with caution
+    GOOD       neither; `issues` may have counts for information
 
-Weights are not the verdict: fresh draws carry an estimate where the weights do not, labels may be too few where they do.
+The status is not the verdict: an estimate with fresh draws may be published where weights are CRITICAL, and refused for its
+labels where they are GOOD.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 STATUS = {"ok": "GOOD", "caution": "WARNING", "refuse": "CRITICAL"}
-# Reasons of the verdict in the words of a narrow column, by what they ask for; the sentences stand in `reasons`.
+# Reasons of the verdict by code and level, in a few words for a narrow column; the sentences are in `reasons`.
 SHORT = {
     ("low_ess", "refuse"): "low ESS",
     ("low_ess", "caution"): "moderate ESS",
@@ -39,37 +40,39 @@ SHORT = {
     ("infinite_variance", "refuse"): "infinite variance",
     ("mean_weight_not_one", "refuse"): "mean weight off 1",
 }
-ONE = 1e-6  # spread of the weights of equal policies, at most
-NAME_WIDTH, ISSUES_WIDTH = 30, 44  # the table is at most 110 characters wide
+EQUAL = 1e-6  # largest coefficient of variation of the weights of equal policies
 WEIGHT_TITLES = ("Policy", "ESS", "Mean Weight", "Status", "Issues")
+WEIGHT_WIDTHS = (30, 6, 11, 8, 44)  # greatest width of each column, in characters
 RESULT_TITLES = ("Policy", "Estimate", "SE", "Interval", "ESS", "Raw ESS", "Max weight", "Labels", "Verdict")
 
 
 @dataclass(frozen=True)
 class WeightStatus:
-    """Raw importance weights of one policy: how good they are, and why."""
+    """The status of the raw importance weights of one policy, with its reasons."""
 
     policy: str
     status: str  # GOOD, WARNING, CRITICAL
     issues: tuple[str, ...]  # in a few words
     reasons: tuple[str, ...]  # in sentences
     n: int  # rows that have a weight
-    ess_share: float
-    mean_weight: float  # of exp(log ratio), which nothing has made 1
-    max_weight: float  # mean-one, here and below
+    ess_share: float  # effective sample size over n
+    mean_weight: float  # of exp(log ratio), without normalisation
+    max_weight: float  # of the mean-one weights, here and below
     n_above_100: int
     n_below_0_01: int
     n_above_1000: int
     n_below_0_001: int
     n_zero: int
-    clipped_mass: float  # share of the weight that the estimator cut off; NaN where it takes the data to know
-    same_as_base: bool | None  # are all weights 1? None where nothing says that the policies should be the same
+    clipped_mass: float  # share of the weight that the estimator clips; NaN where only the data can give it
+    same_as_base: (
+        bool | None
+    )  # whether all weights are 1; None where the policy is not declared equal to the base policy
 
 
 def weight_status(result: ResultRecord, logged: Source | Logged | None = None) -> dict[str, WeightStatus]:
-    """Status of every policy that has weights, in declared order.
+    """The status of every policy that has weights, in declared order.
 
-    logged: the data the result was made from; only the mass that raw-ips clips needs it.
+    logged: the logged data of the analysis, for the share of the weight that raw-ips clips.
     """
     responses = None if logged is None else read_logged(result, logged)
     diagnostics = result.document["metadata"]["diagnostics"]
@@ -93,17 +96,17 @@ def _status(result: ResultRecord, policy: str, logged: Logged | None) -> WeightS
         issues.append("not 1 for the base policy again")
         sentences.append(
             f"the policy is the base policy again, so all weights must be 1; the largest is {raw.max_weight:.6g}: "
-            "look how its log probabilities were made"
+            "check how its log probabilities were made"
         )
     if raw.n_above_1000:
         level = max(level, "caution", key=list(STATUS).index)
-    counted = {
+    counts = {
         "rows left out": unweighted,
         "above 1000": raw.n_above_1000,
         "zero": raw.n_zero,
         "below 0.001": raw.n_below_0_001 - raw.n_zero,
     }
-    issues += [f"{count} {what}" for what, count in counted.items() if count]
+    issues += [f"{count} {what}" for what, count in counts.items() if count]
     return WeightStatus(
         policy=policy,
         status=STATUS[level],
@@ -124,7 +127,7 @@ def _status(result: ResultRecord, policy: str, logged: Logged | None) -> WeightS
 
 
 def _issues(reasons: Sequence[Reason]) -> tuple[list[str], list[str], str]:
-    """In a few words, in sentences, and the level of the worst."""
+    """Issues in a few words, their sentences, and the worst level."""
     from arena_cje.estimation.records import Verdict
 
     issues = [SHORT.get((reason.code, reason.level), reason.code.replace("_", " ")) for reason in reasons]
@@ -132,49 +135,50 @@ def _issues(reasons: Sequence[Reason]) -> tuple[list[str], list[str], str]:
 
 
 def _reasons(result: ResultRecord, overlap: Overlap) -> tuple[Reason, ...]:
-    """What the verdict says of weights when they are all there is."""
+    """The reasons of the verdict about weights, for an estimate by weights alone."""
     from arena_cje import estimators
     from arena_cje.diagnostics.thresholds import Thresholds
     from arena_cje.diagnostics.verdict import overlap_reasons, unnormalised_reasons
 
     metadata = result.document["metadata"]
-    limits = Thresholds(**{name: _figure(value) for name, value in metadata["thresholds"].items()})
-    found = overlap_reasons(overlap, limits)
-    return found if estimators.normalised(metadata["estimator"]) else found + unnormalised_reasons(overlap, limits)
+    limits = Thresholds(**{name: _from_json(value) for name, value in metadata["thresholds"].items()})
+    reasons = overlap_reasons(overlap, limits)
+    return reasons if estimators.normalised(metadata["estimator"]) else reasons + unnormalised_reasons(overlap, limits)
 
 
-def _overlap(written: Mapping[str, Any]) -> Overlap:
-    """The figures as they were before they were written: null is unknown, an infinite one is text."""
+def _overlap(entries: Mapping[str, Any]) -> Overlap:
+    """The record behind the entries of a results file."""
     from arena_cje.diagnostics.overlap import Overlap, WeightDiagnostics
 
-    described = {
-        name: WeightDiagnostics(**{key: _figure(value) for key, value in written[name].items()})
+    weights = {
+        name: WeightDiagnostics(**{key: _from_json(value) for key, value in entries[name].items()})
         for name in ("raw", "stabilised")
     }
-    known = {field.name for field in fields(Overlap)} - set(described)
-    return Overlap(**described, **{key: _figure(value) for key, value in written.items() if key in known})
+    numbers = {field.name for field in fields(Overlap)} - set(weights)
+    return Overlap(**weights, **{key: _from_json(value) for key, value in entries.items() if key in numbers})
 
 
-def _figure(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
+    """A number of a results file, where null is NaN and text is an infinite number."""
     return math.nan if value is None else float(value) if isinstance(value, str) else value
 
 
 def same_as_base(result: ResultRecord, policy: str) -> bool | None:
-    """Are the weights of a policy that is declared as the base policy again all 1? None for any other policy.
+    """Whether all weights are 1, for a policy that is declared equal to the base policy; None for any other policy.
 
-    Declared so: the same scoring context and sampling, by the provenance that the workflow writes.
+    Policies are equal if the provenance of the workflow has the same scoring context and sampling for both.
     """
-    declared = result.document.get("provenance", {}).get("policies", {})
+    policies = result.document.get("provenance", {}).get("policies", {})
     keys = ("context", "temperature", "top_p")
-    mine, base = ({key: declared.get(name, {}).get(key) for key in keys} for name in (policy, result.base_policy))
-    if policy not in declared or mine != base:
+    own, base = ({key: policies.get(name, {}).get(key) for key in keys} for name in (policy, result.base_policy))
+    if policy not in policies or own != base:
         return None
-    # Their mean is one, so without a spread they all are.
-    return result.document["metadata"]["diagnostics"][policy]["weights"]["raw"]["cv"] <= ONE
+    # The weights have mean one: they are all 1 if they do not vary.
+    return result.document["metadata"]["diagnostics"][policy]["weights"]["raw"]["cv"] <= EQUAL
 
 
 def _clipped_mass(result: ResultRecord, policy: str, largest: float, logged: Logged | None) -> float:
-    """Share of the raw weight that raw-ips cuts off; no other estimator cuts any."""
+    """Share of the raw weight above the clip of raw-ips; 0 for every other estimator."""
     metadata = result.document["metadata"]
     clip = result.options.clip
     if metadata["estimator"] != "raw-ips" or largest <= clip:
@@ -191,12 +195,18 @@ def _clipped_mass(result: ResultRecord, policy: str, largest: float, logged: Log
 
 
 def weight_table(result: ResultRecord) -> str:
-    """Policy | ESS | Mean Weight | Status | Issues, as text of at most 110 columns; empty where no weights are known."""
-    found = weight_status(result)
-    if not found:
+    """The table Policy | ESS | Mean Weight | Status | Issues as text, at most 110 characters wide; empty without weights."""
+    statuses = weight_status(result)
+    if not statuses:
         return ""
-    rows = [WEIGHT_TITLES, *(_weight_row(status) for status in found.values())]
-    cells = [[_wrapped(text, width) for text, width in zip(row, _limits(), strict=True)] for row in rows]
+    rows = [WEIGHT_TITLES, *(_weight_row(status) for status in statuses.values())]
+    cells = [
+        [
+            textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+            for text, width in zip(row, WEIGHT_WIDTHS, strict=True)
+        ]
+        for row in rows
+    ]
     widths = [max(len(line) for row in cells for line in row[k]) for k in range(len(WEIGHT_TITLES))]
     lines = []
     for row in cells:
@@ -207,34 +217,23 @@ def weight_table(result: ResultRecord) -> str:
     return "\n".join(lines)
 
 
-def _limits() -> tuple[int, ...]:
-    return (NAME_WIDTH, 6, 11, 8, ISSUES_WIDTH)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
-
-
-def _weight_row(found: WeightStatus) -> tuple[str, ...]:
-    mean = (
-        "-" if math.isnan(found.mean_weight) else format(found.mean_weight, ".3f" if found.mean_weight < 1e4 else ".2e")
-    )
-    return (found.policy, f"{found.ess_share:.1%}", mean, found.status, ", ".join(found.issues) or "None")
+def _weight_row(status: WeightStatus) -> tuple[str, ...]:
+    form = ".3f" if status.mean_weight < 1e4 else ".2e"
+    mean = "-" if math.isnan(status.mean_weight) else format(status.mean_weight, form)
+    return (status.policy, f"{status.ess_share:.1%}", mean, status.status, ", ".join(status.issues) or "None")
 
 
 def html_table(result: ResultRecord) -> str:
-    """The result as an HTML table with its verdicts; every name is escaped, a refused policy shows no number."""
+    """The result as an HTML table with its verdicts; names are escaped, and a refused policy has no number."""
     rows = "".join(_html_row(result, policy) for policy in result.all_policies)
     head = "".join(f'<th scope="col" style="text-align:left">{title}</th>' for title in RESULT_TITLES)
     metadata = result.document["metadata"]
-    said = (
+    caption = (
         f"{html.escape(result.name)}: {metadata['n_samples']} logged responses, {metadata['n_oracle']} oracle labels, "
         f"{100 * (1 - metadata['alpha']):g} % intervals"
     )
     reasons = "".join(_html_reasons(result, policy) for policy in result.all_policies)
-    return (
-        f"<table><caption>{said}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{reasons}</ul>"
-    )
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{reasons}</ul>"
 
 
 def _html_row(result: ResultRecord, policy: str) -> str:
@@ -244,41 +243,44 @@ def _html_row(result: ResultRecord, policy: str) -> str:
     if policy in result.refused:
         numbers = ["refused", "", ""]
     else:
-        found = result.summary(policy)
+        summary = result.summary(policy)
         numbers = [
-            f"{found['estimate']:.3f}",
-            f"{found['se']:.3f}",
-            f"[{found['ci_lower']:.3f}, {found['ci_upper']:.3f}]",
+            f"{summary['estimate']:.3f}",
+            f"{summary['se']:.3f}",
+            f"[{summary['ci_lower']:.3f}, {summary['ci_upper']:.3f}]",
         ]
-    named = (("ess", ".3f"), ("ess_raw", ".3f"), ("max_weight", ".1f"), ("effective_labels", ".0f"))
-    figures = ["-" if weights.get(name) is None else format(weights[name], form) for name, form in named]
-    cells = "".join(f"<td>{html.escape(text)}</td>" for text in (*numbers, *figures))
+    formats = {"ess": ".3f", "ess_raw": ".3f", "max_weight": ".1f", "effective_labels": ".0f"}
+    numbers += ["-" if weights.get(name) is None else format(weights[name], form) for name, form in formats.items()]
+    cells = "".join(f"<td>{html.escape(text)}</td>" for text in numbers)
     return f'<tr><th scope="row" style="text-align:left">{html.escape(policy + role)}</th>{cells}<td>{level}</td></tr>'
 
 
 def _html_reasons(result: ResultRecord, policy: str) -> str:
-    """Why a policy is refused or published with caution."""
+    """The list item with the reasons of a refusal or caution; empty for another policy."""
     verdict = result.verdicts[policy]
-    said = verdict.grounds
-    return f"<li>{html.escape(f'{verdict.level}: {policy}: ' + '; '.join(said))}</li>" if said else ""
+    sentences = "; ".join(verdict.grounds)
+    return f"<li>{html.escape(f'{verdict.level}: {policy}: {sentences}')}</li>" if sentences else ""
 
 
 def plot_estimates(result: ResultRecord, truth: Mapping[str, float] | None = None) -> p9.ggplot:
-    """Forest plot of one result; truth by policy, where it is known."""
+    """Forest plot of one result; truth: true values by policy, where they are known."""
     from arena_cje.report import figures
 
     return figures.policy_estimates([result], truth)
 
 
 def plot_weights(result: ResultRecord, logged: Source | Logged) -> p9.ggplot:
-    """Importance weights by policy, from the data the result was made from."""
+    """Histograms of the raw importance weights by policy; logged: the logged data of the analysis."""
     from arena_cje.report import figures
 
     return figures.weight_distributions(read_logged(result, logged))
 
 
 def read_logged(result: ResultRecord, logged: Source | Logged) -> Logged:
-    """The data a result was made from: a path or polars frame in the CJE format, or read already."""
+    """The logged data of the analysis as arrays, read as the analysis read them.
+
+    logged: a path or polars frame in the CJE format; arrays are returned as they are.
+    """
     from arena_cje.data.dataset import load_logged
     from arena_cje.estimation.records import Logged
 

@@ -1,7 +1,7 @@
-"""What a results file holds: its content and the influence values beside it.
+"""The record of a result: the content of a results file, and the influence values of the file beside it.
 
-Every property reads the content, so that a result computed now and one loaded later cannot differ. A refused policy has null
-among the estimates and its number, interval and reasons under `refused`.
+Every property is read from the content, so that a result that was computed and one that was loaded are the same. A refused
+policy has null among the estimates, and its number, interval and reasons under `refused`.
 """
 
 from __future__ import annotations
@@ -33,31 +33,33 @@ class ResultRecord:
 
     document: dict[str, Any]  # the content of the results file
     prompt_id: np.ndarray | None = None  # (n,) str
-    # (n, p), rows as in `prompt_id`, NaN where a row was not used; None where the file beside the results is gone
+    # (n, p), rows as in `prompt_id`, NaN where a row is not used; None where the file of influence values is missing
     influence: np.ndarray | None = None
     base_influence: np.ndarray | None = None  # (n,)
 
     @property
     def policies(self) -> tuple[str, ...]:
+        """The p target policies, in declared order."""
         return tuple(self.document["metadata"]["target_policies"])
 
     @property
     def name(self) -> str:
-        """What the result goes by: the estimator, or the variant of it that the configuration names."""
+        """The name of the result: that of the estimator, or of the configured variant."""
         return self.document["metadata"]["variant"]
 
     @property
     def base_policy(self) -> str:
+        """The name of the base policy."""
         return self.document["base_policy"]["policy"]
 
     @property
     def judge(self) -> str | None:
-        """The further judge whose scores were taken; None for the judge of every row."""
+        """The further judge whose scores were read; None for the judge of every row."""
         return self.document["metadata"]["data"].get("judge")
 
     @property
     def reading(self) -> Reading:
-        """How the rows that it was computed from are read."""
+        """How the rows of the data set are read."""
         return replace(Reading.from_summary(self.document["metadata"]["data"]), covariates=self.options.covariates)
 
     @property
@@ -67,10 +69,9 @@ class ResultRecord:
 
     @property
     def options(self) -> Options:
-        """What the estimator was told."""
-        held = self.document["metadata"]["options"]
-        unbounded = {name: float(held[name]) for name in ("clip", "var_cap")}  # infinity is written as text
-        return Options(**held | unbounded | {"covariates": tuple(held["covariates"])})
+        """The options of the estimate."""
+        options = self.document["metadata"]["options"]
+        return Options(**options | {name: float(options[name]) for name in ("clip", "var_cap")})  # infinity is text
 
     @property
     def estimates(self) -> np.ndarray:
@@ -89,28 +90,29 @@ class ResultRecord:
 
     @property
     def refused(self) -> dict[str, dict[str, Any]]:
-        """What was computed for refused policies, and why it is not published."""
+        """By refused policy, its number, interval and the reasons why they are not published."""
         refused = self.document["refused"]
         return {policy: refused[policy] for policy in self.all_policies if policy in refused}
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
         """By policy, the base policy first."""
-        held = self.document["verdicts"]
+        verdicts = self.document["verdicts"]
         return {
-            policy: Verdict(tuple(Reason(**reason) for reason in held[policy]["reasons"]))
+            policy: Verdict(tuple(Reason(**reason) for reason in verdicts[policy]["reasons"]))
             for policy in self.all_policies
         }
 
     def summary(self, policy: str) -> dict[str, float]:
         """Estimate, se, ci_lower, ci_upper and df of a policy, refused or not; NaN where unknown."""
-        number = self.document["refused"].get(policy) or self._published(policy)
-        low, high = number["confidence_interval"]
-        named = {"estimate": number["estimate"], "se": number["se"], "ci_lower": low, "ci_upper": high}
-        named["df"] = self.document["se_components"][policy]["df"]
-        return {name: math.nan if value is None else value for name, value in named.items()}
+        entries = self.document["refused"].get(policy) or self._published_entries(policy)
+        low, high = entries["confidence_interval"]
+        numbers = {"estimate": entries["estimate"], "se": entries["se"], "ci_lower": low, "ci_upper": high}
+        numbers["df"] = self.document["se_components"][policy]["df"]
+        return {name: math.nan if value is None else value for name, value in numbers.items()}
 
-    def _published(self, policy: str) -> dict[str, Any]:
+    def _published_entries(self, policy: str) -> dict[str, Any]:
+        """The published entries of a policy, null where it is refused."""
         if policy == self.base_policy:
             return self.document["base_policy"]
         k = self.policies.index(policy)
@@ -118,19 +120,26 @@ class ResultRecord:
         return {name: self.document[field][k] for name, field in names.items()}
 
     def estimate(self, policy: str) -> Estimate:
-        """The estimate of a policy with all that its uncertainty is made of, refused or not; subtract two for a contrast."""
+        """The estimate of a policy, refused or not; the difference of two is a paired contrast.
+
+        Raises a `UserError` where the influence values were not loaded.
+        """
         if self.influence is None or self.prompt_id is None or self.base_influence is None:
             raise UserError(
                 f"{self.name}: this result was loaded without its influence values, which differences need; "
                 "keep ESTIMATOR.influence.parquet beside the results file"
             )
-        parts, value = self.document["se_components"][policy], self.summary(policy)["estimate"]
+        components, value = self.document["se_components"][policy], self.summary(policy)["estimate"]
         column = self.base_influence if policy == self.base_policy else self.influence[:, self.policies.index(policy)]
         used = ~np.isnan(column)
-        jackknife = np.array(parts["jackknife_deviations"], dtype=float)
-        replicates = value + np.array(parts.get("bootstrap_deviations", []), dtype=float)
         return Estimate(
-            value, np.where(used, column, 0.0), self._cluster, jackknife, used, parts["cap_bias"], replicates
+            value,
+            np.where(used, column, 0.0),
+            self._cluster,
+            jackknife=np.array(components["jackknife_deviations"], dtype=float),
+            used=used,
+            bias=components["cap_bias"],
+            replicates=value + np.array(components.get("bootstrap_deviations", []), dtype=float),
         )
 
     @cached_property
@@ -138,23 +147,23 @@ class ResultRecord:
         return clusters(self.prompt_id)
 
     def comparisons(self) -> pl.DataFrame:
-        """Paired differences, each target minus the base policy first: difference, interval, raw and corrected p-values.
+        """Paired differences of all pairs of policies, a row each, those to the base policy first.
 
-        Null where either policy is refused: there is no level to compare.
+        The columns are those of `Contrast`: difference, interval, raw and corrected p-values. They are null where either
+        policy is refused.
         """
         import polars as pl
 
         from arena_cje.estimation.contrasts import contrasts
 
         estimates = {policy: self.estimate(policy) for policy in self.all_policies}
-        found = contrasts(
-            estimates, base=self.base_policy, refused=self.refused, alpha=self.document["metadata"]["alpha"]
-        )
-        return pl.DataFrame([asdict(one) for one in found]).with_columns(pl.col(pl.Float64).fill_nan(None))
+        alpha = self.document["metadata"]["alpha"]
+        pairs = contrasts(estimates, base=self.base_policy, refused=self.refused, alpha=alpha)
+        return pl.DataFrame([asdict(one) for one in pairs]).with_columns(pl.col(pl.Float64).fill_nan(None))
 
     @property
     def best(self) -> str | None:
-        """The policy with the highest published value, the base policy among them; None where all are refused."""
+        """The policy, base or target, with the highest published value; None where all are refused."""
         return self.document["best_policy"]["policy"]
 
     def to_json(self) -> str:
@@ -162,7 +171,7 @@ class ResultRecord:
         return json_text(self.document)
 
     def to_frame(self) -> pl.DataFrame:
-        """One row a policy, the base policy last; numbers of refused policies stand in `refused_estimate` alone."""
+        """One row for each policy, the base policy last; a refused policy has its number in `refused_estimate` alone."""
         import polars as pl
 
         numbers = ("estimate", "se", "ci_lower", "ci_upper", "ess", "max_weight")
@@ -175,19 +184,20 @@ class ResultRecord:
 
 
 def _frame_row(result: ResultRecord, policy: str) -> dict[str, Any]:
+    """The row of a policy, with the columns of `to_frame`."""
     summary, verdict = result.summary(policy), result.verdicts[policy]
-    weights = result.document["metadata"]["diagnostics"].get(policy, {})
+    diagnostics = result.document["metadata"]["diagnostics"].get(policy, {})
     row = {
         "policy": policy,
-        "ess": weights.get("ess"),
-        "max_weight": weights.get("max_weight"),
+        "ess": diagnostics.get("ess"),
+        "max_weight": diagnostics.get("max_weight"),
         "role": "base" if policy == result.base_policy else "target",
         "status": verdict.level,
         "reasons": ";".join(reason.code for reason in verdict.reasons),
-        "transport": (weights.get("transport") or {}).get("status"),
+        "transport": (diagnostics.get("transport") or {}).get("status"),
         "n_used": result.document["n_used"][policy],
         "df": summary["df"],
-    } | {name: weights.get(name) for name in WEIGHT_COLUMNS}
+    } | {name: diagnostics.get(name) for name in WEIGHT_COLUMNS}
     if policy in result.refused:
         return row | {"refused_estimate": summary["estimate"]}
     return row | {name: summary[name] for name in ("estimate", "se", "ci_lower", "ci_upper")}

@@ -1,4 +1,4 @@
-"""Results as users hold them: `ResultRecord` with tables and plots, written to files and loaded again."""
+"""`Result`, a result with its tables and figures, and the files it is written to and loaded from."""
 
 from __future__ import annotations
 
@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 
 
 class Result(ResultRecord):
-    """Policy values with their intervals and verdicts; shows itself as a table and draws its figures."""
+    """Policy values with their intervals and verdicts. Printed, or shown in a notebook, it is a table."""
 
     def plot_estimates(self, truth: Mapping[str, float] | None = None) -> p9.ggplot:
-        """Forest plot of the estimates, which shows itself in a notebook; truth by policy, where it is known."""
+        """Forest plot of the estimates; truth: true values by policy, where they are known."""
         from arena_cje.results import notebook
 
         return notebook.plot_estimates(self, truth)
 
     def plot_weight_diagnostics(self, logged: Source | Logged) -> p9.ggplot:
-        """Histograms of the raw importance weights; logged: the data the result was made from."""
+        """Histograms of the raw importance weights; logged: the logged data of the analysis."""
         from arena_cje.results import notebook
 
         return notebook.plot_weights(self, logged)
 
     def diagnose_weights(self, logged: Source | Logged | None = None) -> dict[str, Any]:
-        """GOOD, WARNING or CRITICAL by policy, with figures and reasons (`WeightStatus`); logged tells what raw-ips clips."""
+        """The `WeightStatus` of every policy: GOOD, WARNING or CRITICAL, with numbers and reasons.
+
+        logged: the logged data of the analysis, for the share of the weight that raw-ips clips.
+        """
         from arena_cje.results import notebook
 
         return notebook.weight_status(self, logged)
@@ -54,7 +57,10 @@ class Result(ResultRecord):
 
 
 def write(result: Result, json_path: str | Path, csv_path: str | Path, influence_path: str | Path) -> None:
-    """The results file, its table, and the influence values, one row a logged response."""
+    """Write the results file, its table as CSV, and the influence values as parquet, a row for each logged response.
+
+    Raises a `UserError` where the result has no influence values.
+    """
     if result.influence is None:
         raise UserError(
             f"{influence_path}: this result was loaded without its influence values; analyze the data again"
@@ -66,7 +72,10 @@ def write(result: Result, json_path: str | Path, csv_path: str | Path, influence
 
 
 def load(path: str | Path) -> Result:
-    """A results file back into a `Result`, with the influence values if their file lies beside it."""
+    """The result of a results file, with the influence values if their file is beside it.
+
+    Raises a `UserError` for a file of another kind or schema version.
+    """
     path = Path(path)
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
@@ -74,8 +83,8 @@ def load(path: str | Path) -> Result:
             f"{path}: not a results file of schema version {SCHEMA_VERSION}; expected results/coverage_*/ESTIMATOR.json"
         )
     result = Result(document)
-    beside = path.with_name(f"{path.stem}.influence.parquet")
-    return _with_influence(result, beside) if beside.exists() else result
+    influence_path = path.with_name(f"{path.stem}.influence.parquet")
+    return _with_influence(result, influence_path) if influence_path.exists() else result
 
 
 def _influence_frame(result: Result) -> pl.DataFrame:

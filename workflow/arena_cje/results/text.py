@@ -1,15 +1,15 @@
 """A result as a table for the terminal.
 
-One row a policy, the base policy first, at most 116 columns wide, and a second table of the importance weights where
-they are used. A refused policy shows no number; why it is refused stands below in a sentence, as does whatever calls
-for caution.
+It has one row for each policy, the base policy first, and at most 116 columns of characters; a second table has the
+importance weights, where the estimator uses them. A refused policy has no number. The reasons for refusals and cautions
+follow, a sentence each.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from arena_cje.estimation.records import LEVELS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 WIDTH = 110
-NAME_WIDTH = 30  # longer policy names go on in the next line
+NAME_WIDTH = 30  # longer policy names are continued in the next line
 COLUMNS = (
     ("estimate", 8),
     ("SE", 6),
@@ -36,8 +36,8 @@ MEANING = (
 
 
 def console_table(result: ResultRecord) -> str:
-    """The table, the number of labels, what it means, and the reasons behind the verdicts."""
-    rows = [_cells(result, policy) for policy in result.all_policies]
+    """The table of a result, after a line with the numbers of rows and labels, before the reasons of the verdicts."""
+    rows = [_policy_row(result, policy) for policy in result.all_policies]
     width = min(NAME_WIDTH, max(len("policy"), *(len(name) for name, *_ in rows)))
     level = f"{100 * (1 - result.document['metadata']['alpha']):g} % interval"
     titles = ["policy", *(level if title == "interval" else title for title, _ in COLUMNS)]
@@ -45,29 +45,29 @@ def console_table(result: ResultRecord) -> str:
     for row in rows:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
-    lines += _differences(result, width) + _weights(result)
-    return "\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reasons(result)])
+    lines += _difference_lines(result, width) + _weight_lines(result)
+    return "\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reason_lines(result)])
 
 
-def _differences(result: ResultRecord, width: int) -> list[str]:
-    """Each target minus the base policy; nothing where no difference may be published."""
+def _difference_lines(result: ResultRecord, width: int) -> list[str]:
+    """The difference of each target to the base policy; no lines where none is published."""
     rows = []
-    for policy, found in result.document["differences_to_base"].items():
-        if found["difference"] is None:
+    for policy, entry in result.document["differences_to_base"].items():
+        if entry["difference"] is None:
             continue
-        low, high = found["confidence_interval"]
-        interval = f"[{_number(low, '+.3f')}, {_number(high, '+.3f')}]"
+        low, high = entry["confidence_interval"]
+        interval = f"[{_decimal(low, '+.3f')}, {_decimal(high, '+.3f')}]"
         name = textwrap.shorten(policy, width, placeholder="...")
         rows.append(
-            f"{name:<{width}}  {_number(found['difference'], '+.3f'):>8}  {_number(found['se']):>6}  {interval:>16}"
+            f"{name:<{width}}  {_decimal(entry['difference'], '+.3f'):>8}  {_decimal(entry['se']):>6}  {interval:>16}"
         )
     return ["", f"minus {result.base_policy}", *rows] if rows else []
 
 
-def _weights(result: ResultRecord) -> list[str]:
-    """How good the importance weights are, where the estimator uses them."""
+def _weight_lines(result: ResultRecord) -> list[str]:
+    """The table of the raw importance weights; no lines where the estimator uses none."""
     diagnostics = result.document["metadata"]["diagnostics"].values()
-    if all(found.get("ess") is None for found in diagnostics):
+    if all(entry.get("ess") is None for entry in diagnostics):
         return []
     from arena_cje.results.notebook import weight_table
 
@@ -77,51 +77,56 @@ def _weights(result: ResultRecord) -> list[str]:
 def _headline(result: ResultRecord) -> str:
     metadata = result.document["metadata"]
     labels, rows = metadata["n_oracle"], metadata["n_samples"]
-    wanted = metadata["n_labels_wanted"]
-    fewer = f", {wanted} were asked for" if labels < wanted else ""
-    return f"{result.name}: {rows} logged responses, {labels} oracle labels ({labels / rows:.1%}){fewer}"
+    requested = metadata["n_labels_wanted"]
+    note = f", {requested} were requested" if labels < requested else ""
+    return f"{result.name}: {rows} logged responses, {labels} oracle labels ({labels / rows:.1%}){note}"
 
 
-def _cells(result: ResultRecord, policy: str) -> list[str]:
+def _policy_row(result: ResultRecord, policy: str) -> list[str]:
+    """The cells of a policy: its name, then one for each of COLUMNS."""
     role = " (logged)" if policy == result.base_policy else ""
-    summary, weights = result.summary(policy), result.document["metadata"]["diagnostics"].get(policy, {})
-    level = result.verdicts[policy].level
+    summary, diagnostics = result.summary(policy), result.document["metadata"]["diagnostics"].get(policy, {})
     if policy in result.refused:
         numbers = ["refused", "", ""]
     else:
-        interval = f"[{_number(summary['ci_lower'])}, {_number(summary['ci_upper'])}]"
-        numbers = [_number(summary["estimate"]), _number(summary["se"]), interval]
-    weighted = weights if weights.get("ess") is not None else {}
-    figures = [_number(weighted.get(name), ".3f") for name in ("ess", "ess_raw")]
-    figures += [_number(weighted.get("max_weight"), ".1f"), _number(weights.get("effective_labels"), ".0f")]
-    return [policy + role, *numbers, *figures, level]
+        interval = f"[{_decimal(summary['ci_lower'])}, {_decimal(summary['ci_upper'])}]"
+        numbers = [_decimal(summary["estimate"]), _decimal(summary["se"]), interval]
+    weights = diagnostics if diagnostics.get("ess") is not None else {}  # none without weights
+    numbers += [
+        _decimal(weights.get("ess")),
+        _decimal(weights.get("ess_raw")),
+        _decimal(weights.get("max_weight"), ".1f"),
+    ]
+    numbers.append(_decimal(diagnostics.get("effective_labels"), ".0f"))
+    return [policy + role, *numbers, result.verdicts[policy].level]
 
 
-def _number(value: Any, form: str = ".3f") -> str:
+def _decimal(value: float | None, form: str = ".3f") -> str:
+    """A number in a format, "-" for an unknown one, and without the sign of -0.000."""
     if value is None or math.isnan(value):
         return "-"
-    shown = format(value, form)
-    return shown.replace("-", "+" if "+" in form else "") if float(shown) == 0 else shown  # no -0.000
+    text = format(value, form)
+    return text.replace("-", "+" if "+" in form else "") if float(text) == 0 else text
 
 
 def _line(cells: list[str], width: int) -> str:
-    sized = (f"  {cell:>{size}}" for cell, (_, size) in zip(cells[1:], COLUMNS, strict=True))
-    return f"{cells[0]:<{width}}{''.join(sized)}".rstrip()
+    padded = (f"  {cell:>{size}}" for cell, (_, size) in zip(cells[1:], COLUMNS, strict=True))
+    return f"{cells[0]:<{width}}{''.join(padded)}".rstrip()
 
 
-def _reasons(result: ResultRecord) -> list[str]:
-    """Sentences behind the verdicts, worst first, each said once for all policies it holds for.
+def _reason_lines(result: ResultRecord) -> list[str]:
+    """The sentences of the verdicts, worst level first, each once with all the policies that have it.
 
-    Of a refused policy only what refuses it: the rest is in the results file.
+    A refused policy has only the reasons of its refusal here; the others are in the results file.
     """
-    holds_for: dict[tuple[str, str], list[str]] = {}
+    policies_by_reason: dict[tuple[str, str], list[str]] = {}
     for level in reversed(LEVELS):
         for policy, verdict in result.verdicts.items():
             for reason in verdict.reasons:
                 if reason.level == level and (verdict.ok or level == "refuse"):
-                    holds_for.setdefault((level, reason.sentence), []).append(policy)
+                    policies_by_reason.setdefault((level, reason.sentence), []).append(policy)
     lines = []
-    for (level, sentence), policies in holds_for.items():
-        said = f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}"
-        lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    for (level, sentence), policies in policies_by_reason.items():
+        line = f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}"
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return ["", *lines] if lines else []

@@ -1,12 +1,11 @@
-"""Estimates beside the truth: what the oracle says of every response of a policy.
+"""Validation: estimates compared with the true value of a policy, its mean label when every response has one.
 
     truth V = mean_i mean_j Y_ij,   se(V) = sd(mean_j (Y_ij - f^(-k)(S_ij))) / sqrt(n)
     covered  <=>  |estimate - V| <= t sqrt(se^2 + se(V)^2)
 
-Estimate and truth share their prompts and their judge scores, so that only the labels' noise given the score is the
-truth's own. f^(-k) is an isotonic fit of Y on S over all these labels but those of the prompt's fold, since residuals
-from a curve that was fitted to them are too small; fewer than ten labels are held against their mean. The truth never
-enters an estimate.
+Estimate and truth have the same prompts and judge scores, so that the truth's own error is the noise of the labels given
+the score. f^(-k) is an isotonic fit of Y on S without the prompt's fold, since residuals of the rows of a fit are too
+small; with fewer than ten labels it is their mean. No truth enters an estimate.
 """
 
 from __future__ import annotations
@@ -30,15 +29,16 @@ if TYPE_CHECKING:
 
 Truth = tuple[float, float]  # value and standard error, in [0, 1]
 
-FOLDS, SEED = 5, 0  # of prompts, for the noise of the labels alone
-MIN_LABELS = 10  # fewer tell no curve from noise
-RARE = 0.01
+FOLDS, SEED = 5, 0  # of the isotonic fits
+MIN_LABELS = 10  # of an isotonic fit
+RARE = 0.01  # probability below which low coverage is reported
 
 
 def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
-    """Value of a policy and its standard error, from labels (n, m) and judge scores (n, m) of its responses.
+    """The true value of a policy and its standard error, from labels (n, m) and judge scores (n, m) of its responses.
 
-    NaN where a draw, its label or its score is missing; prompts without any label do not count.
+    labels, scores: in [0, 1], NaN where one is missing; prompts without any label are left out. Without labels both
+    results are NaN, with fewer than two prompts the standard error is.
     """
     labelled = ~np.isnan(labels)
     if not labelled.any():
@@ -51,44 +51,47 @@ def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
 
 
 def _residuals(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Labels less what scores of other prompts say of them, (n, m); the labels themselves where they are few."""
-    both = ~np.isnan(labels) & ~np.isnan(scores)
-    if both.sum() < MIN_LABELS:
+    """Labels minus their prediction from the score, (n, m), cross-fitted; the labels themselves where they are few."""
+    complete = ~np.isnan(labels) & ~np.isnan(scores)
+    if complete.sum() < MIN_LABELS:
         return labels
-    score, label, prompt = scores[both], labels[both], np.nonzero(both)[0]  # (l,) each
+    score, label, prompt = scores[complete], labels[complete], np.nonzero(complete)[0]  # (l,) each
     folds = affordable(FOLDS, len(np.unique(prompt)))
     fold = deal(prompt, np.ones(len(prompt), bool), folds, SEED)
     residual, predicted = np.full(labels.shape, np.nan), np.empty(len(label))
     for k in range(folds):
-        held = fold == k
-        rest = held if held.all() else ~held
-        predicted[held] = isotonic(score[rest], label[rest])(score[held])
-    residual[both] = label - predicted
+        test = fold == k
+        train = test if test.all() else ~test
+        predicted[test] = isotonic(score[train], label[train])(score[test])
+    residual[complete] = label - predicted
     return residual
 
 
 def truth_of(judge: Sequence[Row], oracle: Sequence[Row]) -> Truth:
-    """`truth` from the judge's and the oracle's grades of one policy's responses."""
+    """`truth` from the rows of the judge's and the oracle's grades of one policy's responses."""
     prompts = {name: i for i, name in enumerate(dict.fromkeys(row["prompt_id"] for row in oracle))}
     width = 1 + max((row["draw_idx"] for row in oracle), default=0)
     labels, scores = np.full((2, len(prompts), width), np.nan)  # (n, m) each
-    for grades, into in ((oracle, labels), (judge, scores)):
+    for grades, values in ((oracle, labels), (judge, scores)):
         for row in grades:
             if row["score"] is not None and row["prompt_id"] in prompts and row["draw_idx"] < width:
-                into[prompts[row["prompt_id"]], row["draw_idx"]] = row["score"]
+                values[prompts[row["prompt_id"]], row["draw_idx"]] = row["score"]
     return truth(labels, scores)
 
 
 def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl.DataFrame:
-    """One row an estimator and policy, the base policy's own value among them."""
+    """The table of validation.csv: one row for each estimator and policy, the base policy among them.
+
+    truths: by policy. Raises a `UserError` for the truth of a policy that no result has.
+    """
     import polars as pl
 
-    known = {policy for result in results for policy in result.all_policies}
+    policies = {policy for result in results for policy in result.all_policies}
     for policy in truths:
-        if policy not in known:
-            raise UserError(f"a truth of {policy!r}, which no result has{nearest(policy, known)}")
+        if policy not in policies:
+            raise UserError(f"a truth of {policy!r}, which no result has{nearest(policy, policies)}")
     rows = [
-        _compared(result, policy, truths.get(policy, (float("nan"), float("nan"))))
+        _comparison(result, policy, truths.get(policy, (float("nan"), float("nan"))))
         for result in results
         for policy in result.all_policies
     ]
@@ -96,22 +99,25 @@ def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl
 
 
 def poor_coverage(table: pl.DataFrame, alpha: float = 0.05) -> list[str]:
-    """Sentences about estimators whose published intervals miss the truth more often than chance allows (1 in 100)."""
+    """Sentences about estimators with fewer published intervals that cover the truth than chance would allow.
+
+    Chance: the probability of as few is at least `RARE`, if every interval covers the truth with probability 1 - alpha.
+    """
     import polars as pl
 
-    said = []
+    sentences = []
     for (name,), rows in table.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
-        hit, of = int(rows["covered"].sum()), len(rows)
-        if stats.binom.cdf(hit, of, 1 - alpha) < RARE:
-            said.append(
-                f"poor coverage: {hit} of {of} intervals that {name} publishes hold the truth; policies share prompts and "
-                "labels, so one unlucky sample can do it, but look at transport and overlap first"
+        covered, published = int(rows["covered"].sum()), len(rows)
+        if stats.binom.cdf(covered, published, 1 - alpha) < RARE:
+            sentences.append(
+                f"poor coverage: {covered} of {published} intervals that {name} publishes hold the truth; policies share "
+                "prompts and labels, so one unlucky sample can do it, but look at transport and overlap first"
             )
-    return said
+    return sentences
 
 
 def _prompt_means(values: np.ndarray) -> np.ndarray:
-    """Mean over the draws of every prompt that has one, (<= n,)."""
+    """Mean over the draws of each prompt that has any, (at most n,)."""
     present = ~np.isnan(values)
     count = present.sum(axis=1)
     total = np.where(present, values, 0.0).sum(axis=1)
@@ -126,8 +132,9 @@ def _columns() -> dict[str, type[pl.DataType]]:
     return texts | dict.fromkeys(numbers, pl.Float64) | {"covered": pl.Boolean}
 
 
-def _compared(result: ResultRecord, policy: str, known: Truth) -> Row:
-    summary, (value, se) = result.summary(policy), known
+def _comparison(result: ResultRecord, policy: str, truth: Truth) -> Row:
+    """The row of one estimator and policy; `covered` as in the module's first lines."""
+    summary, (value, se) = result.summary(policy), truth
     metadata = result.document["metadata"]
     row = {
         "estimator": result.name,
@@ -139,12 +146,12 @@ def _compared(result: ResultRecord, policy: str, known: Truth) -> Row:
     if policy in result.refused:
         return row | {"refused_estimate": summary["estimate"]}
     error = abs(summary["estimate"] - value)
-    reach = stats.t.ppf(1 - metadata["alpha"] / 2, summary["df"]) * np.hypot(summary["se"], se)
-    unknown = np.isnan(error) or np.isnan(reach)
+    bound = stats.t.ppf(1 - metadata["alpha"] / 2, summary["df"]) * np.hypot(summary["se"], se)
+    unknown = np.isnan(error) or np.isnan(bound)
     return row | {
         "estimate": summary["estimate"],
         "ci_lower": summary["ci_lower"],
         "ci_upper": summary["ci_upper"],
         "absolute_error": error,
-        "covered": None if unknown else bool(error <= reach),
+        "covered": None if unknown else bool(error <= bound),
     }
