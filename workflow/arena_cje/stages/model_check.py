@@ -296,5 +296,5 @@ def table(findings: Sequence[Finding]) -> str:
 
 def run(config: Config, source: str | None, resources: str) -> list[Finding]:
     """Everything that the configuration wants, tried."""
-    texts = estimate.gather(config, source and Path(source), Path(resources))
+    texts = estimate.load_texts(config, source and Path(source), Path(resources))
     return [*local(config, Path(resources)), *check(wanted(config, texts))]
