@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_cje.data.coverage import GOLDEN, coverage_name, first_come, golden_position
+from arena_cje.data.coverage import GOLDEN, coverage_name, first_labels, golden_position
 from arena_cje.errors import UserError
 
 COVERAGES = (0.001, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9, 0.999)
@@ -35,28 +35,28 @@ def test_the_golden_fraction_is_the_golden_ratio():
     assert pytest.approx((5**0.5 - 1) / 2, abs=1e-15) == GOLDEN / 2**64
 
 
-def test_first_come_keeps_the_wanted_number_and_is_nested():
+def test_first_labels_are_the_requested_number_and_is_nested():
     names = [f"p{k}" for k in range(200)]
     labelled = np.arange(200) % 2 == 0
-    masks = [first_come(names, 42, c, labelled) for c in (0.05, 0.2, 0.4, 0.8)]
+    masks = [first_labels(names, 42, c, labelled) for c in (0.05, 0.2, 0.4, 0.8)]
     assert [int(kept.mask.sum()) for kept in masks] == [10, 40, 80, 100]
-    assert [(kept.wanted, kept.found) for kept in masks] == [(10, 100), (40, 100), (80, 100), (160, 100)]
+    assert [(kept.requested, kept.available) for kept in masks] == [(10, 100), (40, 100), (80, 100), (160, 100)]
     for small, large in zip(masks, masks[1:], strict=False):
         assert not (small.mask & ~large.mask).any()
     assert not (masks[-1].mask & ~labelled).any()
 
 
-def test_first_come_goes_by_prompt_and_seed_not_by_row_order():
+def test_first_labels_go_by_prompt_and_seed_not_by_row_order():
     names = [f"p{k}" for k in range(100)]
     labelled = np.ones(100, dtype=bool)
-    kept = first_come(names, 1, 0.3, labelled).mask
-    backwards = first_come(names[::-1], 1, 0.3, labelled).mask
+    kept = first_labels(names, 1, 0.3, labelled).mask
+    backwards = first_labels(names[::-1], 1, 0.3, labelled).mask
     assert (kept == backwards[::-1]).all()
-    assert (kept != first_come(names, 2, 0.3, labelled).mask).any()
+    assert (kept != first_labels(names, 2, 0.3, labelled).mask).any()
 
 
 def test_no_labels_are_kept_at_coverage_zero():
-    assert not first_come(["a", "b"], 0, 0.0, np.array([True, True])).mask.any()
+    assert not first_labels(["a", "b"], 0, 0.0, np.array([True, True])).mask.any()
 
 
 @pytest.mark.parametrize(

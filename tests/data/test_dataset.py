@@ -9,8 +9,8 @@ import pytest
 
 from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import mask
-from arena_cje.data.user_data import bring
+from arena_cje.data.rows import mask_labels
+from arena_cje.data.user_data import read_user_data
 from arena_cje.data.write import write_calibration, write_draws, write_logged
 from arena_cje.errors import UserError
 
@@ -211,7 +211,7 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
     found = find_draws(tmp_path / "fresh", "base", ("q", "p"))
     assert list(found) == ["base", "q", "p"]
     assert found["q"].name == "q_responses.jsonl"
-    with pytest.raises(UserError, match="fresh draws of 'p', which the logged data does not know"):
+    with pytest.raises(UserError, match="fresh draws of 'p', which is not a policy of the logged data"):
         find_draws(tmp_path / "fresh", "base", ("q",))
     with pytest.raises(UserError, match="no fresh draws of target policy 'r'"):
         find_draws(tmp_path / "fresh", "base", ("q", "p", "r"))
@@ -222,7 +222,7 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
 def test_mask_clears_labels_in_both_places():
     both = logged_row(metadata={"oracle_label": 0.75, "length": 3})
     older = without(logged_row(metadata={"oracle_label": 0.5}), "oracle_label")
-    kept, cleared, cleared_older = mask([both, both, older], [True, False, False])
+    kept, cleared, cleared_older = mask_labels([both, both, older], [True, False, False])
     assert kept == both
     assert cleared["oracle_label"] is None
     assert cleared["metadata"] == {"oracle_label": None, "length": 3}
@@ -231,7 +231,7 @@ def test_mask_clears_labels_in_both_places():
 
 
 @pytest.fixture
-def brought(lines, tmp_path):
+def user_files(lines, tmp_path):
     """Forty logged rows, labels in three storage forms; the base's fresh draws repeat them."""
     rows, again, fresh = [], [], []
     for k in range(40):
@@ -251,8 +251,8 @@ def brought(lines, tmp_path):
 
 
 @pytest.mark.parametrize(("coverage", "kept"), [(0.1, 4), (0.5, 20), (1.0, 29)])
-def test_bring_masks_every_copy_of_a_response(brought, tmp_path, coverage, kept):
-    rows, fresh, _, summary = bring(*brought, coverage, 42, 0.0)
+def test_every_copy_of_a_response_is_masked(user_files, tmp_path, coverage, kept):
+    rows, fresh, _, summary = read_user_data(*user_files, coverage, 42, 0.0)
     write_logged(tmp_path / "out.jsonl", rows)
     logged, _ = load_logged(tmp_path / "out.jsonl")
     assert (len(rows), summary["n_oracle"], int(logged.labelled.sum())) == (39, kept, kept)
@@ -267,8 +267,8 @@ def test_bring_masks_every_copy_of_a_response(brought, tmp_path, coverage, kept)
     assert np.isnan(labels["q"]).all()
 
 
-def test_bring_keeps_a_share_of_the_targets_labels(brought):
-    _, fresh, _, summary = bring(*brought, 0.5, 42, 0.25)
+def test_a_share_of_the_targets_labels_is_kept(user_files):
+    _, fresh, _, summary = read_user_data(*user_files, 0.5, 42, 0.25)
     assert sum(row["oracle_label"] is not None for row in fresh["q"]) == 10
     assert summary["fresh_draws"]["q"] == {
         "n_responses": 40,
@@ -278,22 +278,22 @@ def test_bring_keeps_a_share_of_the_targets_labels(brought):
     }
 
 
-def test_bring_refuses_base_draws_that_contradict_the_logged_rows(brought, lines):
-    path, folder = brought
+def test_base_draws_that_contradict_the_logged_rows_are_refused(user_files, lines):
+    path, folder = user_files
     lines({"prompt_id": "p2", "judge_score": 0.5, "oracle_label": 0.99}, name="fresh/base.jsonl")
     with pytest.raises(
         UserError, match=r"base\.jsonl:2: oracle_label is 0.99, but the logged row of prompt 'p2' has 0.05"
     ):
-        bring(path, folder, 1.0, 42, 0.0)
+        read_user_data(path, folder, 1.0, 42, 0.0)
 
 
-def test_bring_works_without_fresh_draws(brought):
-    rows, fresh, _, summary = bring(brought[0], None, 0.5, 42, 0.0)
+def test_user_data_may_lack_fresh_draws(user_files):
+    rows, fresh, _, summary = read_user_data(user_files[0], None, 0.5, 42, 0.0)
     assert (fresh, summary["fresh_draws"], summary["target_policies"]) == ({}, {}, ["q", "p"])
 
 
-def test_bring_keeps_every_label_of_the_targets_unless_told(brought):
-    _, fresh, _, summary = bring(*brought, 0.5, 42)
+def test_every_label_of_the_targets_is_kept_by_default(user_files):
+    _, fresh, _, summary = read_user_data(*user_files, 0.5, 42)
     assert sum(row["oracle_label"] is not None for row in fresh["q"]) == 40
     assert summary["fresh_draws"]["p"]["n_labels"] == 40
 
@@ -366,10 +366,10 @@ def test_probes_are_found_by_policy_and_need_not_be_of_every_one(lines, tmp_path
         find_probes(tmp_path / "gone", ("q",))
 
 
-def test_bring_never_masks_a_probe(brought, lines, tmp_path):
+def test_a_probe_is_never_masked(user_files, lines, tmp_path):
     lines(*({"prompt_id": f"p{k}", "judge_score": 0.4, "oracle_label": 0.3} for k in (7, 8)), name="probes/q.jsonl")
     for share, of_q, of_p in ((0.0, 2, 0), (None, 40, 40)):
-        _, fresh, _, summary = bring(*brought, 0.5, 42, share, probes=tmp_path / "probes")
+        _, fresh, _, summary = read_user_data(*user_files, 0.5, 42, share, probes=tmp_path / "probes")
         labelled = {name: [r["prompt_id"] for r in fresh[name] if r["oracle_label"] is not None] for name in fresh}
         assert (len(labelled["q"]), len(labelled["p"])) == (of_q, of_p)
         assert {"p7", "p8"} <= set(labelled["q"])
@@ -619,28 +619,28 @@ def test_calibration_data_have_their_own_covariates_and_distributions(lines):
         load_calibration(lines(labelled_row("x")), logged=own, reading=Reading(("response_length",)))
 
 
-def test_a_masked_label_does_not_come_back_from_the_calibration_data(brought, lines, tmp_path):
-    logged = [json.loads(line) for line in brought[0].read_text().splitlines() if line]
+def test_a_masked_label_does_not_come_back_from_the_calibration_data(user_files, lines, tmp_path):
+    logged = [json.loads(line) for line in user_files[0].read_text().splitlines() if line]
     own = [row for row in logged if (row.get("oracle_label") or row["metadata"].get("oracle_label")) is not None]
     more = lines(*own, *(labelled_row(f"new{k}") for k in range(3)), name="more.jsonl")
-    rows, _, calibration, summary = bring(*brought, 0.1, 42, calibration_data=more)
+    rows, _, calibration, summary = read_user_data(*user_files, 0.1, 42, calibration_data=more)
     assert [row["prompt_id"] for row in calibration] == ["new0", "new1", "new2"]
     assert summary["calibration_data"]["n_rows"] == 3
     write_logged(tmp_path / "out.jsonl", rows)
     write_calibration(tmp_path / "beside.jsonl", calibration)
     labelled, counts = load_calibration(tmp_path / "beside.jsonl", logged=tmp_path / "out.jsonl")
     assert (len(labelled.oracle_label), counts["dropped"]) == (3, {})
-    assert bring(*brought, 0.1, 42).calibration is None
+    assert read_user_data(*user_files, 0.1, 42).calibration is None
 
 
-def test_bring_leaves_a_scale_as_it_is(lines, tmp_path):
+def test_user_data_stay_on_their_scale(lines, tmp_path):
     rows = [logged_row(f"p{k}", judge_score=10 * k, oracle_label=50) for k in range(10)]
     lines(*(draw(f"p{k}", judge_score=70, oracle_label=20) for k in range(10)), name="fresh/q.jsonl")
     lines(*(draw(f"p{k}", judge_score=70) for k in range(10)), name="fresh/p.jsonl")
     lines(draw("p1", judge_score=70, oracle_label=30), name="probes/p.jsonl")
     more = lines(labelled_row("x", judge_score=40, oracle_label=10), name="more.jsonl")
     percent = Reading(scale=(0, 100))
-    found = bring(
+    found = read_user_data(
         lines(*rows),
         tmp_path / "fresh",
         1.0,

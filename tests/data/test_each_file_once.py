@@ -11,7 +11,7 @@ import pytest
 from arena_cje import analyze
 from arena_cje.data import rows as data_rows
 from arena_cje.data.reading import Reading
-from arena_cje.data.user_data import bring
+from arena_cje.data.user_data import read_user_data
 from arena_cje.errors import UserError
 from arena_cje.report import exports, sources
 from small_results import TARGETS, analyzed, write_data
@@ -55,7 +55,7 @@ def test_an_analysis(data, read):
 
 def test_an_import(data, read):
     files = {"probes": data / "probes", "calibration_data": data / "more.jsonl"}
-    found = bring(data / "logged.jsonl", data / "draws", 0.5, 42, **files)
+    found = read_user_data(data / "logged.jsonl", data / "draws", 0.5, 42, **files)
     assert read == BESIDE | DRAWS
     assert sum(row.get("oracle_label") is not None for row in found.fresh["near"]) == 20
 
@@ -65,7 +65,7 @@ def test_a_prompt_without_a_draw_is_named_in_both(data, tmp_path):
         (tmp_path / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     sentence = "'same' has no fresh draw for 1 of the logged prompts, first 'prompt-0'"
     with pytest.raises(UserError, match=sentence):
-        bring(data / "logged.jsonl", tmp_path, 0.5, 42)
+        read_user_data(data / "logged.jsonl", tmp_path, 0.5, 42)
     with pytest.raises(UserError, match=sentence):
         analyze(data / "logged.jsonl", tmp_path, "direct")
 

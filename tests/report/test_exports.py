@@ -63,10 +63,10 @@ def test_rewards_average_to_the_base_policys_value(data, result, tmp_path):
 
 def labels_kept(data, folder, coverage):
     """The data set as the workflow writes it at a coverage."""
-    from arena_cje.data.user_data import bring
+    from arena_cje.data.user_data import read_user_data
     from arena_cje.data.write import write_logged
 
-    write_logged(folder / "cje_dataset.jsonl", bring(data / "logged.jsonl", None, coverage, 42).logged)
+    write_logged(folder / "cje_dataset.jsonl", read_user_data(data / "logged.jsonl", None, coverage, 42).logged)
     return folder / "cje_dataset.jsonl"
 
 

@@ -22,7 +22,7 @@ from arena_cje import simulate
 from arena_cje.errors import UserError
 from arena_cje.report import figures, theme, tidy
 from arena_cje.results import notebook
-from arena_cje.results.result import Result
+from arena_cje.results.result import write
 from arena_cje.simulate import Target, World
 from own_data import write_world
 from workflow_run import CONFIG, ROOT, Run, write_prompts
@@ -397,7 +397,7 @@ def test_draws_of_a_prompt_that_was_logged_twice_count_once():
 
 def test_a_loaded_result_draws_itself(plain, tmp_path):
     path = tmp_path / "direct.json"
-    arena_cje.analysis.write(plain.results[1], path, tmp_path / "a.csv", tmp_path / "direct.influence.parquet")
+    write(plain.results[1], path, tmp_path / "a.csv", tmp_path / "direct.influence.parquet")
     loaded = arena_cje.load(path)
     assert theme.png(loaded.plot_estimates(plain.truth)) == theme.png(plain.results[1].plot_estimates(plain.truth))
     rows, _ = frames(plain.logged, plain.draws)
@@ -523,9 +523,7 @@ def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
 
 
 def test_the_example_runs(plain, tmp_path):
-    arena_cje.analysis.write(
-        plain.results[0], tmp_path / "ips.json", tmp_path / "ips.csv", tmp_path / "ips.influence.parquet"
-    )
+    write(plain.results[0], tmp_path / "ips.json", tmp_path / "ips.csv", tmp_path / "ips.influence.parquet")
     rows, _ = frames(plain.logged, plain.draws)
     (tmp_path / "cje_dataset.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.to_dicts()))
     done = subprocess.run(

@@ -14,7 +14,7 @@ import pytest
 
 import arena_cje
 from arena_cje import estimators, simulate
-from arena_cje.data.user_data import bring
+from arena_cje.data.user_data import read_user_data
 from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError
 from arena_cje.evaluation.evaluate import Options, evaluate
@@ -221,7 +221,7 @@ def test_a_file_that_is_no_result_is_refused(tmp_path):
 
 
 def test_data_brought_at_a_coverage_is_data_analyzed_at_it(data, tmp_path):
-    rows, _, _, summary = bring(data / "logged.jsonl", None, 0.3, 42, 0.0)
+    rows, _, _, summary = read_user_data(data / "logged.jsonl", None, 0.3, 42, 0.0)
     write_logged(tmp_path / "cje_dataset.jsonl", rows)
     brought = arena_cje.analyze(tmp_path / "cje_dataset.jsonl")
     directly = arena_cje.analyze(data / "logged.jsonl", oracle_coverage=0.3)

@@ -121,7 +121,7 @@ def test_a_folder_without_the_right_to_write(tmp_path):
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from arena_cje.targets import check_writable\n"
+        "from arena_cje.config.targets import check_writable\n"
         "from arena_cje.errors import UserError\n"
         "os.setuid(65534)\n"
         "try: check_writable(Path(sys.argv[1]))\n"

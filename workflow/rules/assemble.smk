@@ -3,7 +3,7 @@
 if CONFIG.calibration_data:
     from arena_cje.data import user_data
 
-    said(user_data.check_brought, Path(CONFIG.calibration_data), results=Path("results"))
+    said(user_data.check_user_file, Path(CONFIG.calibration_data), results=Path("results"))
 
 
 rule assemble:

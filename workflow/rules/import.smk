@@ -1,4 +1,4 @@
-# Data brought along: the same data set files, from a logged data set in the CJE format instead of models.
+# A user's own data: the same data set files, from a logged data set in the CJE format instead of models.
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
 # probes=DIR calibration_data=FILE          -> their labels in fresh_draws/{policy}.jsonl, calibration_data.jsonl
 from arena_cje.data import draws as data_draws
@@ -8,11 +8,11 @@ IMPORTED = said(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh
 PROBED = said(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
 for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *PROBED.values()):
     if path is not None:
-        said(user_data.check_brought, Path(path), results=Path("results"))
+        said(user_data.check_user_file, Path(path), results=Path("results"))
 
 
 rule import_data:
-    """Read the data brought along and keep labels on a share {wildcards.coverage}"""
+    """Read the user's own data, with labels on a share {wildcards.coverage}"""
     input:
         logged=CONFIG.logged_data,
         draws=[str(path) for path in IMPORTED.values()],

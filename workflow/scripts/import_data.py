@@ -1,16 +1,16 @@
-"""Read data brought along: keep labels on the share asked for, write the data set that the analysis reads."""
+"""Read a user's own data, mask labels above the coverage, and write the data set that the analysis reads."""
 
 from pathlib import Path
 
 from arena_cje.data import schemas, write
 from arena_cje.data.reading import Reading
-from arena_cje.data.user_data import bring
+from arena_cje.data.user_data import read_user_data
 from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
     params, given = snakemake.params, snakemake.input
     reading = Reading(scale=params.scale)
-    brought = bring(
+    data = read_user_data(
         Path(given.logged),
         Path(params.fresh_draws) if params.fresh_draws else None,
         coverage=float(snakemake.wildcards.coverage),
@@ -21,15 +21,15 @@ with job(snakemake) as log:
         calibration_data=given.calibration or None,
         reading=reading,
     )
-    summary = brought.summary | {
+    summary = data.summary | {
         "coverage": snakemake.wildcards.coverage,
         "provenance": {"seed": params.seed, "code": params.code},
     }
     report(log, summary)
     folder = Path(snakemake.output.dataset).parent
-    for policy, rows in brought.fresh.items():
+    for policy, rows in data.fresh.items():
         write.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, reading)
-    if brought.calibration is not None:
-        write.write_calibration(folder / "calibration_data.jsonl", brought.calibration, reading)
-    write.write_logged(snakemake.output.dataset, brought.logged, reading)
+    if data.calibration is not None:
+        write.write_calibration(folder / "calibration_data.jsonl", data.calibration, reading)
+    write.write_logged(snakemake.output.dataset, data.logged, reading)
     schemas.write_json(snakemake.output.summary, summary)

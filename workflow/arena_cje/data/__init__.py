@@ -1,1 +1,1 @@
-"""Tables: what a column means, the rows of the CJE format, and data sets read into arrays."""
+"""Data sets in the CJE format: the declared tables, their rows checked and read into arrays, and the masking of labels."""

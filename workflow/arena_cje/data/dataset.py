@@ -1,4 +1,4 @@
-"""Data in the CJE format into arrays: the one place to import from, whatever the file."""
+"""Data sets in the CJE format as arrays: the functions that find and load their files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from arena_cje.data.calibration import calibration_arrays, load_calibration, rea
 from arena_cje.data.draws import find_draws, find_probes, load_draws
 from arena_cje.data.logged import load_logged, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import named, with_covariates
+from arena_cje.data.rows import source_name, with_covariates
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response, Source
@@ -26,12 +26,12 @@ __all__ = [
 
 
 class Dataset(NamedTuple):
-    """The logged data and the calibration data beside them."""
+    """The logged data and the calibration data of an analysis."""
 
-    responses: list[Response]  # every logged row
-    logged: Logged  # those with a judge score
-    calibration: Labelled | None
-    counts: dict[str, Any]  # rows that were read and dropped, and why
+    responses: list[Response]  # all logged rows
+    logged: Logged  # the logged rows with a judge score
+    calibration: Labelled | None  # None without calibration data
+    counts: dict[str, Any]  # numbers of rows that were read, used and dropped by reason
 
 
 def load_dataset(
@@ -41,11 +41,14 @@ def load_dataset(
     base_policy: str | None = None,
     reading: Reading = Reading(),
 ) -> Dataset:
-    """The logged data and the calibration data, where there are any; each source is read once."""
-    own, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates())
-    responses = with_covariates(own, reading.covariates)
-    arrays, counts = logged_arrays(responses, base, policies, named(logged), reading)
+    """The logged data and, if given, the calibration data; each source is read once.
+
+    base_policy: its name, where the rows do not give it. Raises a `UserError` as `read_logged` and `read_calibration` do.
+    """
+    rows, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates())
+    responses = with_covariates(rows, reading.covariates)
+    arrays, counts = logged_arrays(responses, base, policies, source_name(logged), reading)
     if calibration_data is None:
         return Dataset(responses, arrays, None, counts)
-    kept, summary = read_calibration(calibration_data, own, base, reading=reading)
-    return Dataset(responses, arrays, calibration_arrays(kept, reading), counts | {"calibration_data": summary})
+    labelled, summary = read_calibration(calibration_data, rows, base, reading=reading)
+    return Dataset(responses, arrays, calibration_arrays(labelled, reading), counts | {"calibration_data": summary})

@@ -1,7 +1,8 @@
-"""Prompts: read from a source, put in a seeded random order that only grows, cut into shards.
+"""Prompts: read from a source, put in a seeded random order, cut into shards.
 
-The order is by hash of (seed, prompt id): the first n of it are a simple random sample without replacement, and a larger n
-only adds to it. Each shard is cut from the source by its own range, so that no common file ties the shards together.
+Prompts are ordered by a hash of seed and prompt id: the first n are a simple random sample without replacement, and a
+larger n only adds prompts. Each shard is cut from the source by its own range; with a common file of all prompts in
+between, every shard would depend on every prompt.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def rank(prompt_id: str, seed: int) -> bytes:
-    """Sort key of a prompt in the random order."""
+    """Sort key of a prompt: its hash with the seed."""
     return blake2b(f"prompt/{seed}/{prompt_id}".encode(), digest_size=16).digest()
 
 
 def sample(source: Path, *, n: int, seed: int) -> list[dict[str, Any]]:
-    """The first n prompts of the source in its seeded order."""
+    """The first n prompts of the source in the seeded order; raises a `UserError` where it has fewer."""
     rows = schemas.PROMPTS.read(source)
     if not rows:
         raise UserError(f"{source}: no prompts in it; expected one JSON object a line with `prompt_id` and `prompt`")
@@ -35,15 +36,15 @@ def sample(source: Path, *, n: int, seed: int) -> list[dict[str, Any]]:
 
 
 def shards(n: int, size: int) -> list[str]:
-    """Names of the shards that n prompts make."""
+    """Names of the shards of n prompts, `size` in each: "0000", "0001", ..."""
     return [f"{index:04d}" for index in range(-(-n // size))]
 
 
 def cut(rows: list[dict[str, Any]], shard: str, size: int) -> list[dict[str, Any]]:
-    """The rows of one shard."""
+    """The rows of one shard, by its name."""
     return rows[int(shard) * size : (int(shard) + 1) * size]
 
 
 def fingerprint(rows: list[dict[str, Any]]) -> str:
-    """Hash of the rows of a shard: what makes it stale, whatever happens to the rest of the source."""
+    """Hash of the rows of a shard; a change of other rows of the source does not make the shard stale."""
     return digest(rows)

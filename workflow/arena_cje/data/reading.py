@@ -1,7 +1,7 @@
-"""How the rows of a data set are read: which covariates, on which scale, by which judge.
+"""How the rows of a data set are read: with which covariates, on which scale, by which judge.
 
-Scores and labels of another range (low, high) than [0, 1] are mapped to it by (x - low) / (high - low). A row may hold
-the scores of further judges as judge_NAME; an analysis may read one of them in place of `judge_score`.
+Scores and labels on a scale (low, high) are mapped to [0, 1] by (x - low) / (high - low). Beside `judge_score` a row may
+have the scores of further judges as `judge_NAME`; an analysis may read one of these in its place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESPONSE_LENGTH = "response_length"  # the covariate that is computed, as the nu
 
 @dataclass(frozen=True)
 class Reading:
-    """What is taken from the rows of a data set; the default reads the rows that the workflow writes.
+    """Options of reading a data set; the default is right for the data that the workflow writes.
 
     covariates: names, each `response_length` or a numeric field of the rows or of their metadata.
     scale: lowest and highest judge score and label; None is (0, 1).

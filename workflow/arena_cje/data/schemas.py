@@ -1,6 +1,6 @@
-"""Every table is declared here once and checked where it is written and where it is read.
+"""The declarations of all tables. A table is checked against its declaration whenever it is written or read.
 
-A JSONL table is a list of dicts, a parquet table a polars frame. A row that breaks its declaration is refused with
+A JSONL table is a list of dicts, a parquet table a polars frame. A row that breaks the declaration is refused with its
 file and line.
 """
 
@@ -55,34 +55,34 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds. `null` allows null and absence; bounds are inclusive and refuse NaN."""
+    """The declaration of a column."""
 
-    kind: str
+    kind: str  # a key of TYPES
     meaning: str
-    null: bool = False
-    low: float | None = None
+    null: bool = False  # the value may be null or absent
+    low: float | None = None  # bounds are inclusive
     high: float | None = None
     choices: tuple[str, ...] = ()
     non_empty: bool = False
-    hint: str = ""  # what to do about a value out of bounds
+    hint: str = ""  # end of the error about a value out of bounds
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, to follow the column's name in a sentence; None when it is right."""
+        """What is wrong with a value, to follow the column's name in a sentence; None if nothing is."""
         if value is None:
             return None if self.null else "is missing or null"
         types, expected = TYPES[self.kind]
         if not isinstance(value, types) or isinstance(value, bool):
             return f"is {value!r:.60}, expected {expected}"
-        return self._elements_problem(value) if isinstance(value, list) else self._out_of_bounds(value)
+        return self._elements_problem(value) if isinstance(value, list) else self._value_problem(value)
 
     def _elements_problem(self, values: list) -> str | None:
         types, _ = TYPES[self.kind[5:-1]]
-        strange = sorted(kind.__name__ for kind in set(map(type, values)) - set(types))
-        if strange:
-            return f"has elements of type {', '.join(strange)}, expected {TYPES[self.kind][1]}"
+        other_types = sorted(kind.__name__ for kind in set(map(type, values)) - set(types))
+        if other_types:
+            return f"has elements of type {', '.join(other_types)}, expected {TYPES[self.kind][1]}"
         return "has a NaN in it" if any(value != value for value in values) else None
 
-    def _out_of_bounds(self, value: Any) -> str | None:
+    def _value_problem(self, value: Any) -> str | None:
         if isinstance(value, float) and math.isnan(value):
             return "is NaN; write null where the value is missing"
         if self.low is not None and value < self.low:
@@ -96,18 +96,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table's columns, the key that is unique in it, and whether fields beyond those declared are kept."""
+    """The declaration of a table."""
 
     name: str
     columns: Mapping[str, Column]
-    key: tuple[str, ...] = ()
-    extra: bool = False
+    key: tuple[str, ...] = ()  # columns whose values together are unique; none for no such rule
+    extra: bool = False  # rows may have further fields
     parquet: bool = False
-    rule: Callable[[Row], str | None] | None = None
+    rule: Callable[[Row], str | None] | None = None  # what is wrong with a row as a whole, None if nothing is
 
     def check(self, placed: Iterable[Placed]) -> list[Placed]:
-        """The rows, ids as strings; the first row that breaks the declaration is refused, with its place."""
-        seen: dict[tuple, str] = {}
+        """The rows with their places, ids as strings; raises a `UserError` for the first that breaks the declaration."""
+        places: dict[tuple, str] = {}
         checked = []
         for where, row in placed:
             problem = self._row_problem(row)
@@ -117,21 +117,24 @@ class Table:
                 name: str(value) if self._is_id(name) and value is not None else value for name, value in row.items()
             }
             key = tuple(row[name] for name in self.key)
-            if key and key in seen:
-                named = ", ".join(f"{name} {value!r}" for name, value in zip(self.key, key, strict=True))
-                raise UserError(f"{where}: {named} appears again (first at {seen[key]}); keep one of the two")
-            seen[key] = where
+            if key and key in places:
+                repeated = ", ".join(f"{name} {value!r}" for name, value in zip(self.key, key, strict=True))
+                raise UserError(f"{where}: {repeated} appears again (first at {places[key]}); keep one of the two")
+            places[key] = where
             checked.append((where, row))
         return checked
 
     def read(self, path: str | Path) -> list[Row] | pl.DataFrame:
-        """The checked table: a polars frame from parquet, a list of dicts from JSONL."""
+        """The checked table of a file: a polars frame from parquet, a list of dicts from JSONL.
+
+        Raises a `UserError` where the file does not exist, is of another format, or breaks the declaration.
+        """
         if self.parquet:
             return self._read_parquet(Path(path))
         return [row for _, row in self.check(read_placed(path))]
 
     def write(self, path: str | Path, rows: Iterable[Row]) -> None:
-        """Check the rows and write them, columns in declared order, further fields after them."""
+        """Check the rows and write them, columns in declared order, followed by further fields."""
         placed = self.check((f"{path} (row {k})", row) for k, row in enumerate(rows))
         ordered = [{name: row[name] for name in (*self.columns, *row) if name in row} for _, row in placed]
         if self.parquet:
@@ -179,7 +182,7 @@ class Table:
         return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
 
 
-ROUNDING = 1e-6  # of masses that sum to one, and of a mean that went through text
+ROUNDING = 1e-6  # of a sum of masses, and of a mean in a text file
 
 
 def _grade_rule(row: Row) -> str | None:
@@ -189,7 +192,7 @@ def _grade_rule(row: Row) -> str | None:
     if pairs is None:
         return None
     if any(len(pair) != 2 for pair in pairs):
-        return "distribution has an element that is no [score, mass] pair"
+        return "distribution has an element that is not a pair [score, mass]"
     total, mean = sum(mass for _, mass in pairs), sum(point * mass for point, mass in pairs)
     if abs(total - 1) > ROUNDING:
         return f"distribution has masses that sum to {total:.8g}, expected 1"
@@ -200,37 +203,37 @@ def _grade_rule(row: Row) -> str | None:
     )
 
 
-# Why a response has no log probability; the last three behind an API alone: the text holds control tokens, the server
-# echoed another text than it was sent, it declined.
+# Reasons why a response has no log probability. The last three are those of APIs: the text has control tokens in it, the
+# server echoed another text than that of the request, the server declined.
 UNSCORED = ("too_long", "empty", "not_finite", "control_tokens", "not_echoed", "refused")
 
 
 def _logprob_rule(row: Row) -> str | None:
     logprob, status = row.get("logprob"), row["status"]
-    implied = UNSCORED if logprob is None else ("outside_support",) if logprob == -math.inf else ("ok",)
-    return None if status in implied else f"logprob {logprob} has status {status!r}, expected {' or '.join(implied)}"
+    allowed = UNSCORED if logprob is None else ("outside_support",) if logprob == -math.inf else ("ok",)
+    return None if status in allowed else f"logprob {logprob} has status {status!r}, expected {' or '.join(allowed)}"
 
 
-_ID = Column("id", "prompt answered")
+_ID = Column("id", "prompt of the response")
 _DRAW = Column("int", "which of the policy's responses to the prompt, from 0", low=0)
-_ELSE = "; declare the range of your data by `scale` if it is another"
-_JUDGED = {
-    "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_ELSE),
+_SCALE_HINT = "; declare the range of your data by `scale` if it is another"
+_JUDGE_FIELDS = {
+    "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
     "judge_distribution": Column(
-        "list[list]", "[score, mass] of an uncertain judge; judge_score is its mean", null=True
+        "list[list]", "the judge's distribution as [score, mass]; judge_score is its mean", null=True
     ),
-    "judge_scores": Column("list[float]", "instead of these, repeated scores of equal mass", null=True),
-    "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_ELSE),
+    "judge_scores": Column("list[float]", "the distribution as scores of equal mass, in place of it", null=True),
+    "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
-OUTSIDE_SUPPORT = -10000.0  # stands for -inf in JSONL, with the policy's name under metadata.outside_support
+OUTSIDE_SUPPORT = -10000.0  # in JSONL, for -inf; the policy's name is then under metadata.outside_support
 
 PROMPTS = Table(
     "the prompts",
     {
         "prompt_id": _ID,
-        "prompt": Column("str", "what the user wrote", non_empty=True),
-        "reference": Column("object", "what a free oracle compares with", null=True),
+        "prompt": Column("str", "text of the prompt", non_empty=True),
+        "reference": Column("object", "reference that the oracle without an API compares with", null=True),
     },
     key=("prompt_id",),
     extra=True,
@@ -240,22 +243,22 @@ RESPONSES = Table(
     "the responses",
     {
         "prompt_id": _ID,
-        "policy": Column("str", "policy that answered", non_empty=True),
+        "policy": Column("str", "policy of the response", non_empty=True),
         "draw_idx": _DRAW,
-        "prompt": Column("str", "prompt answered, before rendering"),
+        "prompt": Column("str", "text of the prompt, before rendering"),
         "response": Column("str", "text of the response"),
-        "token_ids": Column("list[int]", "tokens as sampled; APIs tell none", null=True),
-        "finish_reason": Column("str", "why it ended", null=True, choices=("stop", "length")),
+        "token_ids": Column("list[int]", "tokens as sampled; null behind an API", null=True),
+        "finish_reason": Column("str", "why the response ended", null=True, choices=("stop", "length")),
         "status": Column(
             "str",
-            "too_long: the prompt did not fit; refused: the provider declined; control_tokens: the prompt holds the model's own "
-            "control tokens, which an endpoint that takes text would obey",
+            "too_long: the prompt did not fit; refused: the provider declined; control_tokens: the prompt has the model's own "
+            "control tokens in it, which an endpoint that takes text would obey",
             choices=("ok", "too_long", "refused", "control_tokens"),
         ),
         "seed": Column("int", "seed of the response's random stream"),
         "model_sha256": Column("str", "hash of the weights; null behind an API", null=True),
-        "model": Column("str", "version that answered, behind an API", null=True),
-        "system_fingerprint": Column("str", "of the server that answered, where it tells one", null=True),
+        "model": Column("str", "version of the model behind an API", null=True),
+        "system_fingerprint": Column("str", "fingerprint of the API's server, where it sends one", null=True),
         "item": Column("str", "hash of all that determined the response"),
     },
     key=("prompt_id", "draw_idx"),
@@ -268,36 +271,36 @@ GRADES = Table(
         "draw_idx": _DRAW,
         "score": Column("float", "judge score or oracle label", null=True, low=0.0, high=1.0),
         "reason": Column("str", "why there is no score", null=True),
-        "reply": Column("str", "what the grader said", null=True),
-        "distribution": Column("list[list]", "[score, mass], where the judge says how sure it is", null=True),
+        "reply": Column("str", "text of the grader's reply", null=True),
+        "distribution": Column("list[list]", "the judge's distribution as [score, mass]", null=True),
         "choice_mass": Column("float", "probability of all the judge's answers together", null=True, low=0.0, high=1.0),
-        "model": Column("str", "the version behind an API that answered", null=True),
-        "system_fingerprint": Column("str", "what that API ran on, as it says", null=True),
+        "model": Column("str", "version of the grader behind an API", null=True),
+        "system_fingerprint": Column("str", "fingerprint of the API's server, where it sends one", null=True),
         "item": Column("str", "hash of all that determined the grade"),
     },
     key=("prompt_id", "draw_idx"),
     rule=_grade_rule,
 )
 
-_SCORED = {
+_SCORING_FIELDS = {
     "logprob": LOGPROB,
     "n_tokens": Column("int", "response tokens", low=0),
     "token_logprobs": Column("list[float]", "nats per token", null=True),
-    "n_boundary": Column("int", "tokens on a boundary: the nucleus' edge, or prompt and response in one", low=0),
-    "status": Column("str", "how scoring went", choices=("ok", "outside_support", *UNSCORED)),
+    "n_boundary": Column("int", "tokens at the edge of the nucleus, or part of prompt and response both", low=0),
+    "status": Column("str", "result of scoring", choices=("ok", "outside_support", *UNSCORED)),
 }
 
 LOGPROBS = Table(
-    "the log probabilities", {"prompt_id": _ID, **_SCORED}, key=("prompt_id",), parquet=True, rule=_logprob_rule
+    "the log probabilities", {"prompt_id": _ID, **_SCORING_FIELDS}, key=("prompt_id",), parquet=True, rule=_logprob_rule
 )
 
 SCORES = Table(
     "the scores of a context",
     {
         "prompt_id": _ID,
-        "temperature": Column("float", "of the sampling scored", low=0.0),
-        "top_p": Column("float", "of the sampling scored", low=0.0, high=1.0),
-        **_SCORED,
+        "temperature": Column("float", "of the sampling distribution", low=0.0),
+        "top_p": Column("float", "of the sampling distribution", low=0.0, high=1.0),
+        **_SCORING_FIELDS,
     },
     key=("prompt_id", "temperature", "top_p"),
     parquet=True,
@@ -307,34 +310,34 @@ SCORES = Table(
 LOGGED = Table(
     "the logged data",
     {
-        "prompt_id": Column("id", "prompt answered; a hash of `prompt` when absent", null=True),
+        "prompt_id": Column("id", "prompt of the response; a hash of `prompt` when absent", null=True),
         "draw_idx": Column("int", "which of the base's responses to the prompt", null=True, low=0),
-        "prompt": Column("str", "what the user wrote", null=True),
+        "prompt": Column("str", "text of the prompt", null=True),
         "response": Column("str", "the base policy's response", null=True),
         "base_policy": Column("str", "name of the base policy; `base` when absent", null=True, non_empty=True),
         "base_policy_logprob": LOGPROB,
         "target_policy_logprobs": Column("object", "nats, by target policy", null=True),
-        **_JUDGED,
+        **_JUDGE_FIELDS,
         "metadata": Column("object", "covariates, outside_support", null=True),
     },
     extra=True,
 )
 
-_DRAWN = {
-    "prompt_id": Column("id", "prompt answered", null=True),
+_DRAW_FIELDS = {
+    "prompt_id": Column("id", "prompt of the response", null=True),
     "draw_idx": Column("int", "counted from 0 within a prompt when absent", null=True, low=0),
-    "policy": Column("str", "policy that answered", null=True),
-    "target_policy": Column("str", "the same, as older files call it", null=True),
-    "prompt": Column("str", "what the user wrote", null=True),
+    "policy": Column("str", "policy of the response", null=True),
+    "target_policy": Column("str", "the name of `policy` in older files", null=True),
+    "prompt": Column("str", "text of the prompt", null=True),
     "response": Column("str", "the response", null=True),
-    **_JUDGED,
+    **_JUDGE_FIELDS,
     "metadata": Column("object", "covariates", null=True),
 }
 
-DRAWS = Table("the fresh draws", _DRAWN, extra=True)
+DRAWS = Table("the fresh draws", _DRAW_FIELDS, extra=True)
 
-_FIRST = Column("int", "which of the policy's responses to the prompt; 0 when absent", null=True, low=0)
+_DRAW_OR_FIRST = Column("int", "which of the policy's responses to the prompt; 0 when absent", null=True, low=0)
 
-PROBES = Table("the probes", _DRAWN | {"draw_idx": _FIRST}, extra=True)
+PROBES = Table("the probes", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)
 
-CALIBRATION = Table("the calibration data", _DRAWN | {"draw_idx": _FIRST}, extra=True)
+CALIBRATION = Table("the calibration data", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)

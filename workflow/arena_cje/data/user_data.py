@@ -1,8 +1,8 @@
-"""Data brought along: read and checked, with labels masked in every copy of a response.
+"""A user's own data: read and checked, with oracle labels masked in every copy of a response.
 
-Labels of logged rows are kept in the order of a hash of the prompt id, until there are as many as the coverage asks
-for. The base's own fresh draws, and rows of the calibration data, may be logged responses again: a label that is masked
-in one place must not come back from another.
+Labels of logged rows are used in the order of a hash of the prompt id, up to the number that the coverage requests. The
+base policy's own fresh draws, and rows of the calibration data, may be logged responses again; a label that is masked in
+the logged rows is not used there either.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from arena_cje.data.calibration import read_calibration
-from arena_cje.data.coverage import first_come
-from arena_cje.data.draws import find_draws, find_probes, of_prompts, read_draws, read_probes, with_probes
+from arena_cje.data.coverage import first_labels
+from arena_cje.data.draws import find_draws, find_probes, group_by_prompt, read_draws, read_probes, with_probes
 from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import Response, counts, identified, log_ratios, mask, n_labels, named
+from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, source_name, with_top_level_id
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from arena_cje.files import Row
 
 
-class Brought(NamedTuple):
-    """Rows to be analysed, and what was read, dropped and kept."""
+class UserData(NamedTuple):
+    """Rows to be analysed, with masked labels, and the numbers of rows and labels behind them."""
 
     logged: list[Row]
     fresh: dict[str, list[Row]]  # by policy
-    calibration: list[Row] | None  # None where none were given
+    calibration: list[Row] | None  # None without calibration data
     summary: dict[str, Any]
 
 
-def check_brought(path: Path, *, results: Path) -> None:
-    """Refuse a file that cannot be brought along: one that is not there, or one that this run's results would replace."""
+def check_user_file(path: Path, *, results: Path) -> None:
+    """Raise a `UserError` for a file that does not exist, or that lies among the results, which the run replaces."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder, expected a JSONL file in the CJE format")
     if not path.is_file():
@@ -50,7 +50,7 @@ def check_brought(path: Path, *, results: Path) -> None:
         )
 
 
-def bring(
+def read_user_data(
     logged_path: str | Path,
     fresh_dir: str | Path | None,
     coverage: float,
@@ -61,86 +61,89 @@ def bring(
     probes: str | Path | Mapping[str, Source] | None = None,
     calibration_data: str | Path | None = None,
     reading: Reading = Reading(),
-) -> Brought:
-    """Data brought along, with labels on `coverage` of its logged rows.
+) -> UserData:
+    """A user's data with oracle labels on a share `coverage` of its logged rows.
 
-    The base's own fresh draws are the logged responses again: they carry a label where the logged row kept the same
-    one. The targets keep the labels of all their draws, or of a share `target_labels`; those of probes are always kept.
+    target_labels: share of a target's fresh draws that keep their label; None is all. Probes always keep theirs. The base
+    policy's fresh draws are the logged responses again, and have a label where the logged row has one.
+    Raises a `UserError` for data that cannot be analysed.
     """
     responses, base, policies = read_logged(logged_path, base_policy, reading=reading)
     for response in responses:
-        log_ratios(response, policies)
+        log_ratios(response, policies)  # refuses what cannot be analysed
     scored = [response for response in responses if response.judge_score is not None]
-    kept = first_come([response.prompt_id for response in scored], seed, coverage, _labelled(scored))
+    prompts = [response.prompt_id for response in scored]
+    labels = first_labels(prompts, seed, coverage, _has_label(scored))
     sources = find_draws(fresh_dir, base, policies) if fresh_dir is not None else {}
     targets = [name for name in sources if name != base]
-    probed = find_probes(probes, targets)
-    fresh, drawn = {}, {}
+    probe_sources = find_probes(probes, targets)
+    fresh, draw_counts = {}, {}
     for name, source in sources.items():
+        draws = read_draws(source, name, reading=reading)
         if name == base:
-            draws = read_draws(source, name, reading=reading)
-            keep = _same_labels(draws, list(compress(scored, kept.mask)))
-            fresh[name] = mask([identified(draw) for draw in draws], keep)
-            drawn[name] = _drawn(draws, sum(keep), 0)
+            fresh[name], draw_counts[name] = _base_draws(draws, list(compress(scored, labels.mask)))
         else:
-            draws = read_draws(source, name, reading=reading)
-            of_prompts(
-                draws, name, [response.prompt_id for response in scored], named(source)
-            )  # refuses a missing draw
-            found = read_probes(probed[name], name, reading=reading) if name in probed else []
-            fresh[name], drawn[name] = _target(draws, found, named(source), seed, target_labels)
-    summary = counts(responses, scored) | {
+            where = source_name(source)
+            group_by_prompt(draws, name, prompts, where)  # refuses a prompt without a draw
+            probe_rows = read_probes(probe_sources[name], name, reading=reading) if name in probe_sources else []
+            fresh[name], draw_counts[name] = _target_draws(draws, probe_rows, where, seed, target_labels)
+    summary = row_counts(responses, scored) | {
         "base_policy": base,
         "target_policies": list(policies or targets),
         "coverage": coverage,
-        "n_labels_wanted": kept.wanted,
-        "n_labels_found": kept.found,
-        "n_oracle": int(kept.mask.sum()),
-        "fresh_draws": drawn,
+        "n_labels_wanted": labels.requested,
+        "n_labels_found": labels.available,
+        "n_oracle": int(labels.mask.sum()),
+        "fresh_draws": draw_counts,
     }
-    beside = None
+    calibration = None
     if calibration_data is not None:
         rows, summary["calibration_data"] = read_calibration(calibration_data, responses, base, reading=reading)
-        beside = [identified(row) for row in rows]
-    summary |= reading.summary()
-    return Brought(mask([identified(response) for response in scored], kept.mask), fresh, beside, summary)
+        calibration = [with_top_level_id(row) for row in rows]
+    logged = mask_labels([with_top_level_id(response) for response in scored], labels.mask)
+    return UserData(logged, fresh, calibration, summary | reading.summary())
 
 
-def _target(
-    draws: Sequence[Response], probes: Sequence[Response], where: str, seed: int, share: float | None
-) -> tuple[list[Row], dict[str, int]]:
-    """Draws of a target with labels on a share of them (all that exist, for None) and wherever they were probed."""
-    labelled = _labelled(draws)
-    keep = labelled if share is None else first_come([draw.prompt_id for draw in draws], seed, share, labelled).mask
-    probed = {(probe.prompt_id, probe.draw_idx) for probe in probes}
-    keep = [kept or (draw.prompt_id, draw.draw_idx) in probed for draw, kept in zip(draws, keep, strict=True)]
-    rows = [identified(draw) for draw in with_probes(draws, probes, where)]
-    return mask(rows, keep), _drawn(draws, sum(keep), len(probes))
+def _base_draws(draws: Sequence[Response], labelled_rows: Sequence[Response]) -> tuple[list[Row], dict[str, int]]:
+    """The base policy's draws, with a label where the logged row has one, and their numbers.
 
-
-def _drawn(draws: Sequence[Response], kept: int, probes: int) -> dict[str, int]:
-    return {
-        "n_responses": len(draws),
-        "n_labels_found": n_labels(draws),
-        "n_probes": probes,
-        "n_labels": int(kept),
-    }
-
-
-def _labelled(responses: Sequence[Response]) -> np.ndarray:
-    return np.array([response.oracle_label is not None for response in responses], dtype=bool)
-
-
-def _same_labels(draws: Sequence[Response], kept: Sequence[Response]) -> list[bool]:
-    """Which of the base's draws carry the label that their logged row kept."""
-    label_of = {(response.prompt_id, response.draw_idx): response.oracle_label for response in kept}
-    keep = []
+    Raises a `UserError` where the labels of a draw and its logged row differ.
+    """
+    label_of = {(response.prompt_id, response.draw_idx): response.oracle_label for response in labelled_rows}
+    mask = []
     for draw in draws:
         label = label_of.get((draw.prompt_id, draw.draw_idx))
         if label is not None and draw.oracle_label is not None and label != draw.oracle_label:
             raise UserError(
                 f"{draw.where}: oracle_label is {draw.oracle_label}, but the logged row of prompt {draw.prompt_id!r} "
-                f"has {label}; the base's fresh draws are the logged responses again and carry the same labels"
+                f"has {label}; the base's fresh draws are the logged responses again and must have the same labels"
             )
-        keep.append(label is not None and draw.oracle_label is not None)
-    return keep
+        mask.append(label is not None and draw.oracle_label is not None)
+    return mask_labels([with_top_level_id(draw) for draw in draws], mask), _draw_counts(draws, sum(mask), 0)
+
+
+def _target_draws(
+    draws: Sequence[Response], probes: Sequence[Response], where: str, seed: int, share: float | None
+) -> tuple[list[Row], dict[str, int]]:
+    """A target's draws, with labels on a share of them (None is all) and on those with a probe, and their numbers."""
+    mask = _has_label(draws)
+    if share is not None:
+        mask = first_labels([draw.prompt_id for draw in draws], seed, share, mask).mask
+    probe_keys = {(probe.prompt_id, probe.draw_idx) for probe in probes}
+    mask = mask | np.array([(draw.prompt_id, draw.draw_idx) in probe_keys for draw in draws], dtype=bool)
+    rows = [with_top_level_id(draw) for draw in with_probes(draws, probes, where)]
+    return mask_labels(rows, mask), _draw_counts(draws, int(mask.sum()), len(probes))
+
+
+def _draw_counts(draws: Sequence[Response], labels: int, probes: int) -> dict[str, int]:
+    return {
+        "n_responses": len(draws),
+        "n_labels_found": n_labels(draws),
+        "n_probes": probes,
+        "n_labels": labels,
+    }
+
+
+def _has_label(responses: Sequence[Response]) -> np.ndarray:
+    """Which responses have an oracle label, (n,) bool."""
+    return np.array([response.oracle_label is not None for response in responses], dtype=bool)

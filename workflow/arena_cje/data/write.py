@@ -1,4 +1,7 @@
-"""Write data sets in the CJE format: logged rows, fresh draws, calibration data."""
+"""Write the files of a data set in the CJE format: logged rows, fresh draws, calibration data.
+
+`reading` is the scale of scores and labels. A row that breaks the format is refused with a `UserError`.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Logged rows as CJE JSONL; a target log probability of -inf is written in its agreed form."""
+    """Write logged rows as CJE JSONL; a target log probability of -inf is written as `OUTSIDE_SUPPORT`."""
     reading.bounded(LOGGED).write(path, [_without_infinity(row) for row in rows])
 
 
 def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Fresh draws as CJE JSONL."""
+    """Write fresh draws as CJE JSONL."""
     reading.bounded(DRAWS).write(path, rows)
 
 
 def write_calibration(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
-    """Calibration data as CJE JSONL."""
+    """Write calibration data as CJE JSONL."""
     reading.bounded(CALIBRATION).write(path, rows)
 
 
@@ -36,6 +39,6 @@ def _without_infinity(row: Row) -> Row:
     if not outside:
         return row
     metadata = row.get("metadata") or {}
-    named = list(dict.fromkeys([*metadata.get("outside_support", []), *outside]))
-    written = {name: OUTSIDE_SUPPORT if name in outside else value for name, value in targets.items()}
-    return row | {"target_policy_logprobs": written, "metadata": metadata | {"outside_support": named}}
+    policies = list(dict.fromkeys([*metadata.get("outside_support", []), *outside]))
+    finite = {name: OUTSIDE_SUPPORT if name in outside else value for name, value in targets.items()}
+    return row | {"target_policy_logprobs": finite, "metadata": metadata | {"outside_support": policies}}

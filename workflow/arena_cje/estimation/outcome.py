@@ -21,8 +21,8 @@ def outcome(sample: Sample, weight: np.ndarray | None = None) -> tuple[np.ndarra
         return sample.index, sample.fresh_held_out
     at_logged, at_fresh = np.empty(sample.reward.shape), np.empty(sample.fresh.shape)
     for k in range(int(sample.fold.max()) + 1):
-        held = sample.fold == k
-        train = held if held.all() else ~held
+        test = sample.fold == k
+        train = test if test.all() else ~test
         model = isotonic(sample.index[train], sample.reward[train], None if weight is None else weight[train])
-        at_logged[held], at_fresh[held] = model(sample.index[held]), model(sample.fresh_held_out[held])
+        at_logged[test], at_fresh[test] = model(sample.index[test]), model(sample.fresh_held_out[test])
     return at_logged, at_fresh

@@ -131,16 +131,14 @@ def candidates(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
     totals = [part.sum(axis=1) for part in parts]  # (b,) each, over all folds
     for k in np.flatnonzero(cells.fitted):
         rows, weight, reward = (total - part[:, k] for total, part in zip(totals, parts, strict=True))  # other folds
-        train, held = (
-            np.flatnonzero(rows),
-            np.flatnonzero(cells.count[:, k]),
-        )  # levels with a row outside, inside fold k
+        # Levels with a row outside the fold, and inside it.
+        train, test = np.flatnonzero(rows), np.flatnonzero(cells.count[:, k])
         rows, mean, at = rows[train], weight[train] / rows[train], cells.level[train]
-        held_rows = cells.count[held, k]
+        test_rows = cells.count[test, k]
         for c, increasing in enumerate((True, False)):
             fit = np.maximum(pooled(mean, rows, increasing=increasing), FLOOR)
-            predicted = np.interp(cells.level[held], at, fit)
-            fitted[c, held, k] = predicted * (held_rows.sum() / (held_rows @ predicted))
+            predicted = np.interp(cells.level[test], at, fit)
+            fitted[c, test, k] = predicted * (test_rows.sum() / (test_rows @ predicted))
             centre[c, k] = fit @ reward[train] / (fit @ rows)
     return fitted, centre
 

@@ -48,12 +48,12 @@ def mean_weight(sample: Sample, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     at_logged, at_fresh = np.empty(weight.shape), np.empty(sample.fresh.shape)
     for k in range(int(sample.fold.max()) + 1):
-        held = sample.fold == k
-        train = held if held.all() else ~held
+        test = sample.fold == k
+        train = test if test.all() else ~test
         level, code = np.unique(sample.index[train], return_inverse=True)
         mean = np.bincount(code, weights=weight[train]) / np.bincount(code)
-        at_logged[held] = np.interp(sample.index[held], level, mean)
-        at_fresh[held] = np.interp(sample.fresh_held_out[held], level, mean)
+        at_logged[test] = np.interp(sample.index[test], level, mean)
+        at_fresh[test] = np.interp(sample.fresh_held_out[test], level, mean)
     return at_logged, at_fresh
 
 

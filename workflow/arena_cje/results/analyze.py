@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from arena_cje import estimators
-from arena_cje.data.coverage import first_come
+from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
 from arena_cje.data.reading import Reading
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
@@ -175,9 +175,13 @@ def _with_coverage(logged: Logged, seed: int, coverage: float | None) -> tuple[L
         return logged, {"n_oracle": found, "n_labels_wanted": found, "n_labels_found": found, "oracle_coverage": share}
     if not 0 < coverage <= 1:
         raise UserError(f"oracle_coverage must lie in (0, 1], got {coverage}; 0.1 keeps labels on a tenth of the rows")
-    kept = first_come(logged.prompt_id.tolist(), seed, coverage, logged.labelled)
-    masked = dataclasses.replace(logged, oracle_label=np.where(kept.mask, logged.oracle_label, np.nan))
-    counts = {"n_oracle": int(kept.mask.sum()), "n_labels_wanted": kept.wanted, "n_labels_found": kept.found}
+    labels = first_labels(logged.prompt_id.tolist(), seed, coverage, logged.labelled)
+    masked = dataclasses.replace(logged, oracle_label=np.where(labels.mask, logged.oracle_label, np.nan))
+    counts = {
+        "n_oracle": int(labels.mask.sum()),
+        "n_labels_wanted": labels.requested,
+        "n_labels_found": labels.available,
+    }
     return masked, counts | {"oracle_coverage": coverage}
 
 
