@@ -64,7 +64,7 @@ rule export_data:
         "../../envs/stats.yaml"
     params:
         # Policies whose log probabilities are not of what they sample from.
-        bent=canonical(scoring.bent(CONFIG)),
+        non_propensity=canonical(scoring.non_propensity(CONFIG)),
         code=code_hash("arena_cje.report.exports"),
     script:
         "../scripts/export_data.py"

@@ -111,7 +111,7 @@ def _unscored(name: str, why: str) -> Caution:
     return "no_log_probabilities", f"no log probabilities under policy {name!r}: {why}", "refuse"
 
 
-def bent(config: Config) -> list[str]:
+def non_propensity(config: Config) -> list[str]:
     """Scored policies behind APIs whose log probabilities are not those of the distribution that they sample from."""
     if config.logged_data is not None:
         return []
