@@ -57,8 +57,8 @@ def codes(config, policy):
 )
 def test_a_policy_can_be_scored_where_its_provider_scores_given_text_of_a_template(policy, can):
     config = experiment(LOCAL, other=policy)
-    assert config.can_score("other") is can
-    assert config.scored == (("base", "other") if can else ("base",))
+    assert config.has_logprobs("other") is can
+    assert config.policies_with_logprobs == (("base", "other") if can else ("base",))
     assert ("other" in {name for name in config.policies if config.policies[name].context in config.contexts}) is can
 
 
@@ -81,7 +81,7 @@ def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     listed = ["direct"] if base["provider"] == "llama_cpp" else [*WEIGHTED, "direct"]
     config = experiment(base, {"estimators": listed}, near=LOCAL, far=SCORES)
-    assert (config.scored, config.contexts, config.samplings("small-helpful")) == ((), {}, [])
+    assert (config.policies_with_logprobs, config.contexts, config.samplings("small-helpful")) == ((), {}, [])
     assert [name for name in (*WEIGHTED, "direct") if config.can_run(name)] == ["direct"]
     (note,) = scoring.notes(config)
     assert note.startswith("every policy takes part in `direct` only: base policy 'base'")
