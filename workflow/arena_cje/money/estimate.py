@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, mean_range
-from arena_cje.config.parse import find
+from arena_cje.config.parse import find_file
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data.coverage import golden_position
 from arena_cje.grading.rubrics import load_rubric
@@ -139,7 +139,7 @@ def load_texts(config: Config, source: Path | None, resources: Path) -> Texts:
 
 
 def _path(name: str, kind: str, resources: Path) -> Path:
-    return find(name, kind, workflow_resources=resources)
+    return find_file(name, kind, workflow_resources=resources)
 
 
 def plan_calls(config: Config, texts: Texts) -> list[CallPlan]:
