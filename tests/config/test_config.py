@@ -200,7 +200,7 @@ def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="'direct-length' needs fresh draws"):
         targets.check(["results/coverage_0.1/direct-length.json"], own)
     asked = ["results/coverage_0.1/hajek.json", "results/coverage_0.1/summary.json", "results/coverage_0.1/hajek.csv"]
-    assert targets.asked(asked) == ["results/coverage_0.1/hajek.json"]
+    assert targets.estimate_files(asked) == ["results/coverage_0.1/hajek.json"]
 
 
 def test_labels_of_the_targets_are_a_choice(raw):

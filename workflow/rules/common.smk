@@ -74,7 +74,7 @@ CONFIG = said(config_parse.parse, config, user_keys=own)
 config = CONFIG.model_dump(mode="json")
 BASE = CONFIG.base_policy
 # Names of the targets that tell and make nothing, as the command line has them.
-TELLING = {workflow.modifier.modify_rulename(name) for name in targets.TELLING}
+TELLING = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:
     for note in scoring.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)

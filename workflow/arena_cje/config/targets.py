@@ -35,7 +35,7 @@ COVERAGE_FILES = (
     "comparisons.csv",
     "diagnostics_dashboard.html",
 )
-TELLING = ("cost", "check_models")  # targets that tell and make nothing
+PRINTING_TARGETS = ("cost", "check_models")  # targets that tell and make nothing
 TAKES_A_PATH = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 
@@ -143,6 +143,6 @@ def check_writable(results: Path) -> None:
         )
 
 
-def asked(targets: Iterable[str] | None) -> list[str]:
+def estimate_files(targets: Iterable[str] | None) -> list[str]:
     """Results files among the targets, to be shown at the end of a run."""
     return [target for target in sorted(targets or ()) if is_estimate(target)]
