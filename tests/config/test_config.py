@@ -1,4 +1,4 @@
-"""The configuration: the shipped one is right as it is, and every slip gets one sentence."""
+"""The configuration: the shipped one is valid, and every error gets one sentence."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def raw():
     return copy.deepcopy(SHIPPED)
 
 
-def refused(raw) -> str:
+def error_of(raw) -> str:
     with pytest.raises(UserError) as error:
         parse(raw)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def test_the_shipped_configuration_is_right(raw):
+def test_the_shipped_configuration_is_valid(raw):
     config = parse(raw)
     assert config.targets == ("clone", "unhelpful", "parallel_universe_prompt", "concise", "cool")
     assert config.policies["clone"].sampling == config.policies["base"].sampling
@@ -69,7 +69,7 @@ def test_coverages_may_be_written_as_numbers(raw):
             "bas",
             "policy 'clone' is like 'bas', which is not under `policies` (did you mean 'base'?)",
         ),
-        (("policies", "base", "like"), "clone", "in a circle"),
+        (("policies", "base", "like"), "clone", "in a cycle"),
         (("policies", "clone", "model"), "smollm", "which is not under `models` (did you mean 'smollm2'?)"),
         (("policies", "base", "temperature"), 0, "temperature 0"),
         (("policies", "clone", "max_tokens"), 16, "give both the same `max_tokens`"),
@@ -82,7 +82,7 @@ def test_coverages_may_be_written_as_numbers(raw):
         (("models", "smollm2", "path"), "x.gguf", "not both or neither"),
         (("n_prompts",), 0, "greater than or equal to 1, got 0"),
         (("fresh_draws",), "folder", "without `logged_data`"),
-        (("policies",), ["base", "clone"], "expected a block for each policy"),
+        (("policies",), ["base", "clone"], "expected a block of keys for each policy name"),
         (("policies",), {}, "base policy 'base' is not under `policies`; defined: none"),
         (("policies", "clone"), "base", "`policies.clone`: expected a block of keys, got 'base'"),
         (("estimators",), ["snips", "snips"], "`estimators` lists 'snips' more than once"),
@@ -129,51 +129,51 @@ def test_coverages_may_be_written_as_numbers(raw):
         (("verdict",), {"few_lables": 3}, "few_lables"),
     ],
 )
-def test_a_slip_gets_one_sentence(raw, path, value, sentence):
+def test_an_error_gets_one_sentence(raw, path, value, sentence):
     block = raw
     for key in path[:-1]:
         block = block[key]
     block[path[-1]] = value
-    assert sentence in refused(raw)
+    assert sentence in error_of(raw)
 
 
-def test_own_data_needs_no_policies():
+def test_user_data_need_no_policies():
     config = parse({"logged_data": "mine.jsonl", "coverages": ["0.1"]})
     assert config.policies == {}
 
 
-def test_own_policies_replace_the_shipped_ones(raw):
-    own = {"policies": {"base": {"model": "smollm2"}, "mine": {"like": "base", "temperature": 0.5}}}
-    merged = raw | {"policies": raw["policies"] | own["policies"]}
-    assert list(parse(merged, user_keys=own).policies) == ["base", "mine"]
+def test_the_users_policies_replace_the_shipped_ones(raw):
+    user_keys = {"policies": {"base": {"model": "smollm2"}, "mine": {"like": "base", "temperature": 0.5}}}
+    merged = raw | {"policies": raw["policies"] | user_keys["policies"]}
+    assert list(parse(merged, user_keys=user_keys).policies) == ["base", "mine"]
     with pytest.raises(UserError, match="defined: none"):
         parse(raw, user_keys={"policies": {}})
 
 
-def test_a_path_of_ones_own_replaces_the_shipped_file(raw):
+def test_a_path_replaces_the_shipped_file(raw):
     raw["models"]["smollm2"]["path"] = "mine.gguf"
     model = parse(raw, user_keys={"models": {"smollm2": {"path": "mine.gguf"}}}).models["smollm2"]
     assert (model.path, model.file) == ("mine.gguf", None)
 
 
-def test_a_context_has_a_name_that_is_good_in_a_path(raw):
+def test_a_contexts_name_is_valid_in_a_path(raw):
     raw["policies"]["clone"]["system_prompt"] = "folder/my grüß prompt.txt"
     assert parse(raw).policies["clone"].context == "smollm2-my_gr_prompt"
     raw["policies"]["cool"]["system_prompt"] = "my_gr_prompt.txt"
-    assert "would share the name 'smollm2-my_gr_prompt'" in refused(raw)
+    assert "would share the name 'smollm2-my_gr_prompt'" in error_of(raw)
 
 
 def test_the_analysis_has_the_defaults_of_the_library():
     assert Config().analysis.options(seed=42) == Options()
-    beside = {"alpha", "scale", "judge"}  # of the intervals, and of how the data are read
-    assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - beside
+    other_stages = {"alpha", "scale", "judge"}  # options of intervals and of reading the data
+    assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - other_stages
 
 
 def test_the_shipped_analysis_is_the_default_one(raw):
     assert parse(raw).analysis == Analysis()
 
 
-def test_a_variant_changes_what_it_says_and_nothing_else(raw):
+def test_a_variant_changes_the_options_that_it_sets_and_no_others(raw):
     raw["analysis"] |= {"calibration": "two_stage", "covariates": ["response_length"], "alpha": 0.1}
     raw["variants"] = {"plain": {"estimator": "direct", "calibration": "monotone", "covariates": []}}
     raw["estimators"] = ["direct", "plain"]
@@ -183,7 +183,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else(raw):
     assert estimator == "direct"
     changed = {"calibration": "monotone", "covariates": ()}
     assert analysis == config.analysis.model_dump() | changed
-    # A default that is said counts too: the variant means it.
+    # A default value that the variant sets replaces the value of the analysis.
     raw["variants"]["plain"]["alpha"] = 0.05
     assert parse(raw).estimator_of("plain")[1]["alpha"] == 0.05
 
@@ -195,22 +195,22 @@ def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
     targets.check(["results/coverage_0.1/direct-length.json", "results/coverage_0.3/hajek.csv"], config)
     with pytest.raises(UserError, match=r"unknown estimator 'direct-lenght' \(did you mean 'direct-length'\?\)"):
         targets.check(["results/coverage_0.1/direct-lenght.json"], config)
-    own = parse({"logged_data": "mine.jsonl", "variants": raw["variants"]})
-    assert (own.can_run("hajek"), own.can_run("direct-length")) == (True, False)
+    user_data = parse({"logged_data": "mine.jsonl", "variants": raw["variants"]})
+    assert (user_data.can_run("hajek"), user_data.can_run("direct-length")) == (True, False)
     with pytest.raises(UserError, match="'direct-length' needs fresh draws"):
-        targets.check(["results/coverage_0.1/direct-length.json"], own)
-    asked = ["results/coverage_0.1/hajek.json", "results/coverage_0.1/summary.json", "results/coverage_0.1/hajek.csv"]
-    assert targets.estimate_files(asked) == ["results/coverage_0.1/hajek.json"]
+        targets.check(["results/coverage_0.1/direct-length.json"], user_data)
+    paths = ["results/coverage_0.1/hajek.json", "results/coverage_0.1/summary.json", "results/coverage_0.1/hajek.csv"]
+    assert targets.estimate_files(paths) == ["results/coverage_0.1/hajek.json"]
 
 
-def test_labels_of_the_targets_are_a_choice(raw):
+def test_the_share_of_target_labels(raw):
     assert parse(raw).oracle.target_coverage is None
     for share, name in ((0, None), (0.25, "0.25"), (1, "1.0")):
         raw["oracle"]["target_labels"] = share
         assert parse(raw).oracle.target_coverage == name
 
 
-def test_own_data_may_have_another_scale():
+def test_user_data_may_have_another_scale():
     assert parse({"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}}).analysis.scale == (0.0, 100.0)
     for wrong in ([1, 1], [5, 1]):
         with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .* the lower first"):
@@ -219,7 +219,7 @@ def test_own_data_may_have_another_scale():
         parse({"logged_data": "mine.jsonl", "analysis": {"scale": [1]}})
 
 
-def test_probes_need_the_draws_that_they_label():
+def test_probes_need_fresh_draws():
     parse({"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"})
     with pytest.raises(UserError, match="`probes` is given without"):
         parse({"logged_data": "mine.jsonl", "probes": "probes"})
@@ -260,22 +260,31 @@ def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence, t
     assert sentence in str(error.value)
 
 
-def test_targets_that_can_be_made_pass(raw):
-    words = ["-n", "results/coverage_0.33/raw-ips.csv", "results/coverage_0.1/validation.csv", "results/prompts.jsonl"]
-    words += ["results/oracle/clone/coverage_0.7/0003.jsonl", "results/logprobs/smollm2-helpful/0001.parquet", "all"]
-    words += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
-    targets.check(words, parse(raw))
+def test_valid_targets_pass(raw):
+    arguments = [
+        "-n",
+        "results/coverage_0.33/raw-ips.csv",
+        "results/coverage_0.1/validation.csv",
+        "results/prompts.jsonl",
+    ]
+    arguments += [
+        "results/oracle/clone/coverage_0.7/0003.jsonl",
+        "results/logprobs/smollm2-helpful/0001.parquet",
+        "all",
+    ]
+    arguments += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
+    targets.check(arguments, parse(raw))
 
 
-def test_a_validation_without_a_truth_is_refused(raw):
+def test_a_validation_without_true_values_is_refused(raw):
     raw["oracle"]["truth"] = "none"
     with pytest.raises(UserError, match="`oracle.truth` is none"):
         targets.check(["results/coverage_0.1/validation.csv"], parse(raw))
-    with pytest.raises(UserError, match="data brought along"):
+    with pytest.raises(UserError, match="a user's own data are unknown"):
         targets.check(["results/coverage_0.1/validation.csv"], parse({"logged_data": "mine.jsonl"}))
 
 
-def test_files_are_found_in_the_working_directory_first(tmp_path, monkeypatch):
+def test_files_of_the_working_directory_come_first(tmp_path, monkeypatch):
     resources = Path("resources").absolute()
     monkeypatch.chdir(tmp_path)
     assert find_file("helpful.txt", "policies", workflow_resources=resources) == resources / "policies" / "helpful.txt"
@@ -292,12 +301,12 @@ def test_results_that_are_a_file_are_refused(tmp_path):
 
 
 def test_the_documents_of_the_configuration_are_up_to_date():
-    hint = "run python -m arena_cje.config_docs"
+    hint = "run python -m arena_cje.config.documents"
     assert documents.readme() == documents.README.read_text(), hint
     assert documents.schema() == documents.SCHEMA.read_text(), hint
 
 
-def test_every_knob_is_in_the_shipped_file():
+def test_every_key_is_in_the_shipped_file():
     def keys(block, prefix=""):
         for key, value in block.items():
             yield f"{prefix}{key}"
@@ -308,7 +317,7 @@ def test_every_knob_is_in_the_shipped_file():
     assert documented <= set(keys(SHIPPED))
 
 
-def test_what_is_shown_of_the_configuration_counts_for_results_and_names_no_folder(raw, tmp_path):
+def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path):
     raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
     shown = settings(parse(raw), folder=tmp_path)
     assert (shown["logged_data"], shown["fresh_draws"]) == ("mine.jsonl", "draws")
@@ -316,7 +325,7 @@ def test_what_is_shown_of_the_configuration_counts_for_results_and_names_no_fold
     assert shown == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
 
 
-def test_threads_and_descriptions_are_not_shown(raw, tmp_path):
+def test_the_settings_in_results_have_no_threads_and_descriptions(raw, tmp_path):
     shown = settings(parse(raw), folder=tmp_path)
     raw["models"]["smollm2"]["n_threads"] = 3
     raw["policies"]["cool"]["description"] = "warmer"
@@ -325,5 +334,7 @@ def test_threads_and_descriptions_are_not_shown(raw, tmp_path):
     assert settings(parse(raw), folder=tmp_path) != shown
 
 
-def test_an_experiment_in_which_nothing_can_run_is_refused(raw):
-    assert "none of `estimators` can run: direct" in refused(raw | {"logged_data": "a.jsonl", "estimators": ["direct"]})
+def test_a_configuration_without_an_estimator_that_can_run_is_refused(raw):
+    assert "none of `estimators` can run: direct" in error_of(
+        raw | {"logged_data": "a.jsonl", "estimators": ["direct"]}
+    )

@@ -205,7 +205,7 @@ def raw():
         ({"judge.ensemble": ["b", "b"], "judges": {"b": HOSTED}}, "expected two or more different names"),
         (
             {"judges": {"b": {"ensemble": ["c", "d"]}, "c": {"ensemble": ["b", "d"]}, "d": HOSTED}},
-            "judges b -> c -> b are ensembles of each other in a circle",
+            "judges b -> c -> b are ensembles of each other in a cycle",
         ),
         ({"judges": {"b": {"ensemble": ["b", "d"]}, "d": HOSTED}}, "judges b -> b are ensembles"),
         ({"judges": {"distribution": HOSTED}}, "rows would hold its score as judge_distribution"),
@@ -216,7 +216,7 @@ def raw():
         ({"variants": {"v": {"estimator": "direct", "judge": "b"}}}, "`variants.v.judge` is 'b', which is not under"),
         (
             {"analysis.calibration": "auto", "analysis.covariates": ["judge_b"]},
-            "covariate 'judge_b' is no number that the workflow's rows have",
+            "covariate 'judge_b' is no number in the workflow's rows",
         ),
         (
             {

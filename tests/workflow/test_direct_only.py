@@ -71,7 +71,7 @@ def test_a_target_that_cannot_be_scored_is_named_with_its_provider_and_refused_b
     (code, sentence, level), *more = scoring.cautions(config)["chats"]
     assert (code, level, more) == ("no_log_probabilities", "refuse", [])
     assert "'openai'" in sentence
-    assert "'fireworks', which scores text of a `template` alone" in scoring.cautions(config)["bare"][0][1]
+    assert "no `template`, without which provider 'fireworks'" in scoring.cautions(config)["bare"][0][1]
     assert "clone" not in scoring.cautions(config)
     assert config.can_run("snips")
 

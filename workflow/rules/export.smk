@@ -54,7 +54,11 @@ rule export_data:
         result=lambda w: estimates_at(w.coverage)[0],
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         calibration=lambda w: calibration_file(w.coverage),
-        logprobs=f"results/logprobs/{BASE}.parquet" if CONFIG.logged_data is None and BASE in CONFIG.policies_with_logprobs else [],
+        logprobs=(
+            f"results/logprobs/{BASE}.parquet"
+            if CONFIG.logged_data is None and BASE in CONFIG.policies_with_logprobs
+            else []
+        ),
     output:
         sampler="results/export/coverage_{coverage}/precomputed_sampler.jsonl",
         log="results/export/coverage_{coverage}/stochastic_log.jsonl",

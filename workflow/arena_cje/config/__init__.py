@@ -1,1 +1,1 @@
-"""The configuration: every key as a record, checked, and what follows from it."""
+"""The configuration: its records, their checks, and the policies, targets and documents that follow from them."""

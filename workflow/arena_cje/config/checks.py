@@ -1,4 +1,4 @@
-"""What has to fit together in a configuration whose keys are right one by one."""
+"""Checks of a configuration whose keys are valid one by one: names that must exist, and keys that must agree."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     from arena_cje.config.records import Analysis, Config, Judge
 
 
-# Files of results/coverage_*/ that are no estimates.
-TAKEN = ("summary", "validation", "comparisons", "calibration_data", "cje_dataset", "diagnostics_dashboard")
+# Files of results/coverage_*/ that are no estimates, so that no variant may have these names.
+RESERVED_NAMES = ("summary", "validation", "comparisons", "calibration_data", "cje_dataset", "diagnostics_dashboard")
 
-# Judges are told apart in a row by judge_NAME, and these names are the format's own.
+# A row has the score of judge NAME as `judge_NAME`; with these names that would be another field of the CJE format.
 JUDGE_FIELDS = ("score", "scores", "distribution")
 
 
-# What a request holds anyway, and what would change how its answer is read: no further parameter of a block.
-OWN_PARAMETERS = {
-    "model": "`model` of the block says it",
-    "max_tokens": "`max_tokens` of the block says it",
-    "max_completion_tokens": "`max_tokens` of the block says it",
+# Parameters that a block may not have under `extra`, with the reason: each request sets them itself.
+RESERVED_PARAMETERS = {
+    "model": "`model` of the block sets it",
+    "max_tokens": "`max_tokens` of the block sets it",
+    "max_completion_tokens": "`max_tokens` of the block sets it",
     "messages": "the conversation is made from the prompts and the rubric",
     "prompt": "the text is made from the prompts and the template",
-    "seed": "each request has its own; one seed for all would make all draws of a prompt the same",
-    "n": "more answers than are read would be paid for; `draws_per_prompt` and a rubric's `samples` ask for more",
-    "best_of": "more answers than are read would be paid for",
-    "stream": "answers are read as a whole",
-    "echo": "scoring asks for it",
-    "logprobs": "who reads them asks for them",
-    "top_logprobs": "who reads them asks for them",
-    "stop": "the template says where a response ends",
+    "seed": "each request has its own seed; with one seed all draws of a prompt would be equal",
+    "n": "replies that are not read would be paid for; `draws_per_prompt` and `samples` of a rubric set the number of replies",
+    "best_of": "replies that are not read would be paid for",
+    "stream": "a reply is read as a whole",
+    "echo": "requests for log probabilities set it",
+    "logprobs": "requests for log probabilities set it",
+    "top_logprobs": "requests for log probabilities set it",
+    "stop": "the template sets the end of a response",
 }
 SECRETS = re.compile(r"api[_-]?key|secret|authorization|password|headers|^(auth_|access_)?token$", re.IGNORECASE)
 
 
 def check(config: Config) -> None:
-    """Raise a `UserError` for the first thing that does not fit."""
+    """Raise a `UserError` for the first error in a configuration."""
     _check_variants(config)
     for name in config.estimators:
         if name not in config.variants:
@@ -54,20 +54,20 @@ def check(config: Config) -> None:
     _check_no_repeats("coverages", config.coverages)
     thresholds.moved(config.verdict, where="config: `verdict`: ")
     _check_analyses(config)
-    _check_brought(config)
+    _check_user_data(config)
     if config.logged_data is None:
-        _check_no_stray_draws(config)
-        _check_base(config)
+        _check_draws_have_data(config)
+        _check_base_policy(config)
         _check_providers(config)
         _check_extra(config)
         _check_ensembles(config)
         _check_judges(config)
         _check_models(config)
         _check_rubrics(config)
-        _check_base_speaks(config)
-        _check_limits(config)
+        _check_base_samples(config)
+        _check_token_limits(config)
         _check_contexts(config)
-    _check_some_can_run(config)
+    _check_an_estimator_can_run(config)
 
 
 def _defined(names: Iterable[str]) -> str:
@@ -77,7 +77,7 @@ def _defined(names: Iterable[str]) -> str:
 def _check_no_repeats(key: str, values: list[str]) -> None:
     for value in values:
         if values.count(value) > 1:
-            raise UserError(f"config: `{key}` lists {value!r} more than once; each counts once, leave the others out")
+            raise UserError(f"config: `{key}` lists {value!r} more than once; list it once")
 
 
 def _check_estimator(name: str, config: Config) -> None:
@@ -92,7 +92,7 @@ def _check_variants(config: Config) -> None:
             raise UserError(
                 f"config: variant {name!r} has the name of an estimator, whose results it would replace; rename it"
             )
-        if name in TAKEN:
+        if name in RESERVED_NAMES:
             raise UserError(f"config: variant {name!r} has the name of another file beside the results; rename it")
         if variant.estimator not in estimators.NAMES:
             hint = nearest(variant.estimator, estimators.NAMES)
@@ -103,17 +103,17 @@ def _check_variants(config: Config) -> None:
 
 
 def _analyses(config: Config) -> dict[str, Analysis]:
-    """The analysis and what each variant makes of it, by their places."""
+    """The options of the analysis and of each variant, by their place in the configuration."""
     return {"analysis": config.analysis} | {
-        f"variants.{name}": config.analysis.changed(own) for name, own in config.variants.items()
+        f"variants.{name}": config.analysis.with_variant(variant) for name, variant in config.variants.items()
     }
 
 
 def _check_analyses(config: Config) -> None:
-    """Keys of the analysis that do not fit together, in it or in what a variant makes of it."""
+    """Options of the analysis and of each variant agree with each other."""
     for place, analysis in _analyses(config).items():
         if analysis == type(analysis)():
-            continue  # the defaults fit together, and each start of the workflow would wait for the check
+            continue  # the defaults agree; the check imports scipy, which would delay each start of the workflow
         try:
             analysis.options(config.seed)
             Reading(analysis.covariates)
@@ -121,13 +121,13 @@ def _check_analyses(config: Config) -> None:
             raise UserError(f"config: `{place}`: {error}") from None
 
 
-def _check_brought(config: Config) -> None:
-    """Data beside the logged responses, and what is said about them."""
+def _check_user_data(config: Config) -> None:
+    """Keys about a user's own data need the files that they describe."""
     if config.analysis.scale is not None:
         if config.logged_data is None:
             raise UserError(
-                "config: `analysis.scale` is given without `logged_data`; it says which range data brought along have, "
-                "the workflow's own scores and labels lie in [0, 1]"
+                "config: `analysis.scale` is given without `logged_data`; it is the range of scores and labels in your own "
+                "data, the workflow's own lie in [0, 1]; leave it out"
             )
         try:
             Reading(scale=config.analysis.scale)
@@ -135,30 +135,30 @@ def _check_brought(config: Config) -> None:
             raise UserError(f"config: `analysis.scale`: {error}") from None
     if config.probes is not None and (config.logged_data is None or config.fresh_draws is None):
         raise UserError(
-            "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of fresh draws brought "
-            "along, give all three (`oracle.target_labels` labels the workflow's own draws)"
+            "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of your own fresh draws, "
+            "give all three (`oracle.target_labels` labels the workflow's own draws)"
         )
 
 
-def _check_some_can_run(config: Config) -> None:
+def _check_an_estimator_can_run(config: Config) -> None:
     if any(map(config.can_run, config.estimators)):
         return
-    lacking = " and ".join(dict.fromkeys(str(missing_input(name, config)) for name in config.estimators))
+    missing = " and ".join(dict.fromkeys(str(missing_input(name, config)) for name in config.estimators))
     raise UserError(
-        f"config: none of `estimators` can run: {', '.join(config.estimators)} need {lacking}; or list an estimator that "
-        "does without"
+        f"config: none of `estimators` can run: {', '.join(config.estimators)} need {missing}; or list an estimator that does "
+        "not need them"
     )
 
 
-def _check_no_stray_draws(config: Config) -> None:
+def _check_draws_have_data(config: Config) -> None:
     if config.fresh_draws is not None:
         raise UserError(
-            "config: `fresh_draws` is given without `logged_data`; data brought along start from the logged responses, "
+            "config: `fresh_draws` is given without `logged_data`; your own fresh draws belong to your own logged responses, "
             "give both"
         )
 
 
-def _check_base(config: Config) -> None:
+def _check_base_policy(config: Config) -> None:
     base, policies = config.base_policy, config.policies
     if base not in policies:
         hint = nearest(base, policies) + _defined(policies)
@@ -167,39 +167,39 @@ def _check_base(config: Config) -> None:
         raise UserError(f"config: `policies` has only the base policy {base!r}; add at least one target policy")
 
 
-def _check_base_speaks(config: Config) -> None:
-    """A base policy that says one thing only is in order where no listed estimator weighs what it says."""
+def _check_base_samples(config: Config) -> None:
+    """A base policy at temperature 0 is valid only where no listed estimator uses weights."""
     base = config.base_policy
-    weighing = [name for name in config.estimators if config.needs_weights(name)]
-    if config.policies[base].temperature == 0 and config.has_logprobs(base) and weighing:
+    weighted = [name for name in config.estimators if config.needs_weights(name)]
+    if config.policies[base].temperature == 0 and config.has_logprobs(base) and weighted:
         raise UserError(
-            f"config: base policy {base!r} has temperature 0: it says one thing only, so no weight can show what another "
-            "policy would have said; give the base a temperature above 0, or list estimators without weights alone (direct)"
+            f"config: base policy {base!r} has temperature 0: it has one response to each prompt, and weights cannot represent "
+            "the other responses of a target; give it a temperature above 0, or list estimators without weights only (direct)"
         )
 
 
 def _check_providers(config: Config) -> None:
     if config.judge is None:
         raise UserError("config: `judge` is missing; give it a provider, a model and a rubric as in config/config.yaml")
-    for own in (LOCAL, REFERENCE):
-        if own in config.providers:
-            raise UserError(f"config: `providers.{own}` has the name of a provider that is no API; rename it")
+    for name in (LOCAL, REFERENCE):
+        if name in config.providers:
+            raise UserError(f"config: `providers.{name}` has the name of a provider that is no API; rename it")
     for place, block in config.model_blocks.items():
         known = [LOCAL, *([REFERENCE] if place == "oracle" else []), *config.providers]
         if block.provider not in known:
-            only = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
-            hint = only or nearest(block.provider, known) + _defined(known)
+            only_oracle = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
+            hint = only_oracle or nearest(block.provider, known) + _defined(known)
             raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
-        idle = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
-        if idle and not block.hosted:
+        unused = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
+        if unused and not block.hosted:
             raise UserError(
-                f"config: `{place}.{idle[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
+                f"config: `{place}.{unused[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
                 f"leave it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
             )
 
 
 def _check_extra(config: Config) -> None:
-    """Further parameters go into requests and files as they are: none that is set already, and no key."""
+    """Parameters under `extra` go into requests and files as they are: they must not hold API keys or reserved parameters."""
     for place, block in config.model_blocks.items():
         for name in block.extra:
             if SECRETS.search(name):
@@ -207,11 +207,12 @@ def _check_extra(config: Config) -> None:
                     f"config: `{place}.extra.{name}` looks like a key, and `extra` is written into files; put the key into an "
                     "environment variable and name that in `api_key_env`"
                 )
-            own = name in OWN_PARAMETERS and (
-                name != "seed" or place.startswith("policies.")
-            )  # one question may have one
-            if own:
-                raise UserError(f"config: `{place}.extra.{name}` cannot be given: {OWN_PARAMETERS[name]}; leave it out")
+            # A judge asks each question once, so one seed for all of its requests is valid.
+            is_reserved = name in RESERVED_PARAMETERS and (name != "seed" or place.startswith("policies."))
+            if is_reserved:
+                raise UserError(
+                    f"config: `{place}.extra.{name}` cannot be given: {RESERVED_PARAMETERS[name]}; leave it out"
+                )
 
 
 def _check_ensembles(config: Config) -> None:
@@ -226,43 +227,44 @@ def _check_ensembles(config: Config) -> None:
                 f"config: `{place}.ensemble` is {list(judge.ensemble)}, expected two or more different names under `judges`"
             )
     for name in config.judges:
-        _check_no_circle(name, config.judges, ())
+        _check_no_cycle(name, config.judges, ())
 
 
-def _check_no_circle(name: str, judges: Mapping[str, Judge], above: tuple[str, ...]) -> None:
-    if name in above:
+def _check_no_cycle(name: str, judges: Mapping[str, Judge], chain: tuple[str, ...]) -> None:
+    """No judge is a member of its own ensemble, directly or through other ensembles."""
+    if name in chain:
         raise UserError(
-            f"config: judges {' -> '.join((*above, name))} are ensembles of each other in a circle; leave one of them out"
+            f"config: judges {' -> '.join((*chain, name))} are ensembles of each other in a cycle; remove one of them"
         )
     for member in judges[name].ensemble:
-        _check_no_circle(member, judges, (*above, name))
+        _check_no_cycle(member, judges, (*chain, name))
 
 
 def _check_judges(config: Config) -> None:
-    """Names of judges, and where the analysis and its variants take their scores from."""
+    """Names of judges are valid, and `judge` of the analysis and of each variant names one of them."""
     for name in config.judges:
         if name in JUDGE_FIELDS:
             raise UserError(
-                f"config: `judges.{name}`: rows would hold its score as judge_{name}, a field with a meaning of its own; "
-                "rename it"
+                f"config: `judges.{name}`: rows would have its score as `judge_{name}`, which is another field of the CJE "
+                "format; rename it"
             )
     for place, analysis in _analyses(config).items():
         name = analysis.judge
         if name is not None and name not in config.judges:
             hint = nearest(name, config.judges) + _defined(config.judges)
             raise UserError(f"config: `{place}.judge` is {name!r}, which is not under `judges`{hint}")
-        _check_known_covariates(place, analysis.covariates, config)
+        _check_covariates(place, analysis.covariates, config)
 
 
-def _check_known_covariates(place: str, covariates: Iterable[str], config: Config) -> None:
-    """Numbers that the workflow's own rows have: one that they lack would be missed after everything was paid for."""
+def _check_covariates(place: str, covariates: Iterable[str], config: Config) -> None:
+    """Covariates are numbers in the workflow's own rows; without this check a wrong one fails after all calls are paid for."""
     known = [RESPONSE_LENGTH, *(f"judge_{name}" for name in config.judges)]
     if not any(policy.hosted for policy in config.policies.values()):
-        known.append("response_token_count")  # APIs tell no tokens
+        known.append("response_token_count")  # an API returns no tokens of its responses
     for name in covariates:
         if name not in known:
             hint = nearest(name, known) or f"; they have {', '.join(known)}"
-            raise UserError(f"config: `{place}`: covariate {name!r} is no number that the workflow's rows have{hint}")
+            raise UserError(f"config: `{place}`: covariate {name!r} is no number in the workflow's rows{hint}")
 
 
 def _check_models(config: Config) -> None:
@@ -270,18 +272,17 @@ def _check_models(config: Config) -> None:
         if block.provider == REFERENCE:
             continue
         if block.model is None:
-            where = f"its name at provider {block.provider!r}" if block.hosted else "a name under `models`"
-            raise UserError(f"config: `{place}.model` is missing; give {where}")
+            expected = f"its name at provider {block.provider!r}" if block.hosted else "a name under `models`"
+            raise UserError(f"config: `{place}.model` is missing; give {expected}")
         if not block.hosted and block.model not in config.models:
             hint = nearest(block.model, config.models) + _defined(config.models)
             raise UserError(f"config: `{place}.model` is {block.model!r}, which is not under `models`{hint}")
 
 
 def _check_rubrics(config: Config) -> None:
-    """The rubric that reads log probabilities of the response, where who is asked cannot tell them.
+    """The likelihood rubric needs log probabilities of the response, which not every provider returns.
 
-    It is the default, so that a judge behind an API without a rubric of its own would be one. Other files are looked into
-    where they are used.
+    It is the default rubric, so a hosted judge without a rubric would have it. Rubric files are checked where they are read.
     """
     for place, block in config.model_blocks.items():
         if place.startswith("policies.") or not block.hosted or block.rubric != LIKELIHOOD:
@@ -289,49 +290,50 @@ def _check_rubrics(config: Config) -> None:
         if not config.endpoint(block).completions:
             raise UserError(
                 f"config: `{place}.rubric` is {LIKELIHOOD!r}, which needs log probabilities of given text, and provider "
-                f"{block.provider!r} does not score given text; name a rubric that asks in words, a file of "
+                f"{block.provider!r} returns none; name a rubric that asks for an answer in words, a file of "
                 "resources/judges/ or a path"
             )
 
 
-def _check_limits(config: Config) -> None:
+def _check_token_limits(config: Config) -> None:
     limit = config.policies[config.base_policy].max_tokens
     for name in config.policies_with_logprobs:
         policy = config.policies[name]
         if policy.max_tokens != limit:
             raise UserError(
                 f"config: policy {name!r} cuts responses at {policy.max_tokens} tokens and base policy "
-                f"{config.base_policy!r} at {limit}; a cut response has no importance weight under another limit, "
+                f"{config.base_policy!r} at {limit}; a response that was cut has no importance weight under another limit, "
                 "give both the same `max_tokens`"
             )
 
 
 def _check_contexts(config: Config) -> None:
-    """A scoring context is named by its model and its prompt's file, so names that are too alike would share it."""
-    told: dict[str, str] = {}
+    """Two scoring contexts must not have one name, which is made from the model and the file of the system prompt."""
+    policy_of_context: dict[str, str] = {}
     for name in config.policies_with_logprobs:
         policy = config.policies[name]
-        other = config.policies[told.setdefault(policy.context, name)]
-        if (policy.model, policy.system_prompt) != (other.model, other.system_prompt):
+        first_name = policy_of_context.setdefault(policy.context, name)
+        first = config.policies[first_name]
+        if (policy.model, policy.system_prompt) != (first.model, first.system_prompt):
             raise UserError(
-                f"config: model {other.model!r} with system prompt {other.system_prompt!r} and model {policy.model!r} with "
+                f"config: model {first.model!r} with system prompt {first.system_prompt!r} and model {policy.model!r} with "
                 f"{policy.system_prompt!r} would share the name {policy.context!r} of a scoring context; rename one of the "
                 "files or models"
             )
-        _check_same_place(told[policy.context], name, config)
+        _check_same_requests(first_name, name, config)
         if policy.context in config.policies:
             raise UserError(
                 f"config: policy {policy.context!r} has the name of a scoring context (model and system prompt); rename it"
             )
 
 
-def _check_same_place(one: str, other: str, config: Config) -> None:
-    """Policies of one provider, model and system prompt are scored as one, so that they must ask alike."""
-    first, second = config.policies[one], config.policies[other]
+def _check_same_requests(name: str, other_name: str, config: Config) -> None:
+    """Two policies with one scoring context share its log probabilities, so their requests must not differ."""
+    policy, other = config.policies[name], config.policies[other_name]
     for key in ("base_url", "template", "extra"):
-        if getattr(first, key) != getattr(second, key):
+        if getattr(policy, key) != getattr(other, key):
             raise UserError(
-                f"config: policies {one!r} and {other!r} would share the scoring context {first.context!r} (provider, model, "
-                f"system prompt), but their `{key}` is {getattr(first, key)!r} and {getattr(second, key)!r}; make them agree, "
-                "or copy the provider under another name for one of them"
+                f"config: policies {name!r} and {other_name!r} would share the scoring context {policy.context!r} (provider, "
+                f"model, system prompt), but their `{key}` is {getattr(policy, key)!r} and {getattr(other, key)!r}; make them "
+                "equal, or copy the provider under another name for one of them"
             )

@@ -1,8 +1,8 @@
-"""The configuration's documents, made from its records: the table of keys in config/README.md and the JSON Schema for editors.
+"""Documents made from the configuration's records: the table of keys in config/README.md, and the JSON Schema for editors.
 
     python -m arena_cje.config.documents
 
-writes both in place. A test says when they are out of date.
+writes both files. A test fails where they are out of date.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from arena_cje.config.records import Config, Tuning, Variant
+from arena_cje.config.records import AnalysisOptions, Config, Variant
 from arena_cje.diagnostics.thresholds import Thresholds
 
 if typing.TYPE_CHECKING:
@@ -29,14 +29,16 @@ MARK = "<!-- {name}: {edge}, written by python -m arena_cje.config.documents -->
 
 
 def table() -> str:
-    """A Markdown table of all keys: key, default, what it is."""
+    """A Markdown table of all keys with their defaults and descriptions."""
     lines = ["| key | default | what it is |", "|---|---|---|"]
     lines += [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in _keys(Config, "")]
     return "\n".join(lines) + "\n"
 
 
 def _keys(record: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    inherited = Tuning.model_fields if record is Variant else {}  # keys of `analysis`, which are there already
+    """Key, default and description of each key of a record and of the records in it."""
+    # The options of the analysis that a variant may change are listed once, under `analysis`.
+    inherited = AnalysisOptions.model_fields if record is Variant else {}
     for name, field in record.model_fields.items():
         if name in inherited:
             continue
@@ -44,19 +46,20 @@ def _keys(record: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]
             (part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)), None
         )
         if nested is not None:
-            named = "" if typing.get_origin(field.annotation) is not dict else ".NAME"
-            yield from _keys(nested, f"{prefix}{name}{named}.")
+            by_name = ".NAME" if typing.get_origin(field.annotation) is dict else ""
+            yield from _keys(nested, f"{prefix}{name}{by_name}.")
         else:
-            yield f"{prefix}{name}", _default(field.default), field.description or ""
+            yield f"{prefix}{name}", _default_text(field.default), field.description or ""
 
 
 def _parts(annotation: object) -> Iterator[object]:
+    """A type annotation and all types in it."""
     yield annotation
     for part in typing.get_args(annotation):
         yield from _parts(part)
 
 
-def _default(value: object) -> str:
+def _default_text(value: object) -> str:
     if value is PydanticUndefined:
         return "required"
     if isinstance(value, BaseModel) or value in ({}, []):
@@ -69,21 +72,21 @@ def schema() -> str:
     content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     content["$defs"]["Policy"]["properties"]["like"] = {
         "type": "string",
-        "description": "start from another policy's block",
+        "description": "policy whose keys are copied; keys beside it replace them",
     }
-    content["$defs"]["Policy"].pop("required", None)  # `like` may bring what is required
+    content["$defs"]["Policy"].pop("required", None)  # the policy under `like` may have the required keys
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
 def thresholds() -> str:
-    """A Markdown table of the verdicts' thresholds and their defaults."""
+    """A Markdown table of the thresholds of verdicts with their defaults."""
     lines = ["| threshold | default |", "|---|---|"]
     lines += [f"| `{field.name}` | {field.default:g} |" for field in fields(Thresholds)]
     return "\n".join(lines) + "\n"
 
 
 def readme() -> str:
-    """config/README.md with its tables as they should be."""
+    """The text of config/README.md with current tables."""
     text = README.read_text(encoding="utf-8")
     for name, content in (("keys", table()), ("thresholds", thresholds())):
         begin, end = MARK.format(name=name, edge="begin"), MARK.format(name=name, edge="end")

@@ -1,4 +1,4 @@
-"""From the merged YAML to a checked `Config`: defaults, `like`, and one sentence for the first thing that is wrong."""
+"""From the merged YAML to a checked `Config`: defaults, `like`, and one sentence for the first error."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ from arena_cje.errors import UserError, nearest
 
 
 def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = None) -> Config:
-    """The checked configuration, or a `UserError` that says which key is wrong and what was expected.
+    """The checked configuration; raises a `UserError` that names the first wrong key, its value and what was expected.
 
-    merged: the shipped file with the user's keys merged in; own: the user's keys alone, where there are any.
+    merged: the shipped configuration with the user's keys merged in. user_keys: the user's keys alone.
     """
-    raw = _overlay(merged, user_keys or {})
+    raw = _replace_shipped_keys(merged, user_keys or {})
     raw["policies"] = _resolve_like(raw.get("policies") or {})
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise UserError(_sentence(error)) from None
+        raise UserError(_first_error(error)) from None
     checks.check(config)
     return config
 
 
-def _overlay(merged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The merged keys, but the user's policies replace the shipped ones, a model's `path` its shipped `file`, and a judge
-    behind an API has no model but its own.
+def _replace_shipped_keys(merged: Mapping[str, Any], user_keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The merged configuration, where some keys of the user replace shipped ones that a merge would keep.
 
-    Merging policies would evaluate some that nobody asked for; the shipped judge's model is none that an API knows.
+    The user's policies replace the shipped ones: a merge would evaluate policies that the user did not list. A model's `path`
+    replaces its shipped `file`. A hosted judge without a model loses the shipped one, which is a local model.
     """
     raw = dict(merged)
-    if "policies" in own:
-        raw["policies"] = own["policies"]
-    models = own.get("models")
+    if "policies" in user_keys:
+        raw["policies"] = user_keys["policies"]
+    models = user_keys.get("models")
     for name, block in models.items() if isinstance(models, Mapping) else ():
         if isinstance(block, Mapping) and block.get("path") is not None and "file" not in block:
             raw["models"] = {**raw["models"], name: {**raw["models"][name], "file": None}}
-    judge = own.get("judge")
+    judge = user_keys.get("judge")
     if isinstance(judge, Mapping) and judge.get("provider", LOCAL) != LOCAL and "model" not in judge:
         raw["judge"] = {**raw["judge"], "model": None}
     return raw
 
 
 def _resolve_like(policies: Any) -> dict[str, Any]:
-    """Policies with every `like: other` replaced by the block it names, own keys on top."""
+    """The policies, each `like: other` replaced by the keys of the other policy beside the policy's own."""
     if not isinstance(policies, Mapping):
-        raise UserError(f"config: `policies` is {policies!r:.60}, expected a block for each policy, by name")
+        raise UserError(f"config: `policies` is {policies!r:.60}, expected a block of keys for each policy name")
 
-    def resolve(name: str, seen: tuple[str, ...]) -> Any:
+    def resolve(name: str, chain: tuple[str, ...]) -> Any:
         block = policies[name]
         if not isinstance(block, Mapping) or "like" not in block:
             return block
@@ -73,18 +73,18 @@ def _resolve_like(policies: Any) -> dict[str, Any]:
             raise UserError(
                 f"config: policy {name!r} is like {other!r}, which is not under `policies`{nearest(str(other), policies)}"
             )
-        if other in seen:
+        if other in chain:
             raise UserError(
-                f"config: policies {' -> '.join((*seen, other))} are `like` each other in a circle; give one of them in full"
+                f"config: policies {' -> '.join((*chain, other))} are `like` each other in a cycle; write one of them in full"
             )
-        own = {key: value for key, value in block.items() if key != "like"}
-        return {**resolve(other, (*seen, other)), **own}
+        changes = {key: value for key, value in block.items() if key != "like"}
+        return {**resolve(other, (*chain, other)), **changes}
 
     return {name: resolve(name, (name,)) for name in policies}
 
 
-def _fields_at(location: tuple[Any, ...]) -> list[str]:
-    """Known keys of the record that holds the last element of a pydantic error location."""
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the block that contains the last element of a pydantic error location."""
     records = {
         "prompts": Prompts,
         "models": Model,
@@ -103,46 +103,47 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
     return [*known, "like"] if location[0] == "policies" else known
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first finding of a validation as one sentence."""
-    finding = error.errors()[0]
+def _first_error(error: ValidationError) -> str:
+    """The first error of a validation as one sentence."""
+    details = error.errors()[0]
     location = tuple(
-        part for part in finding["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
+        part for part in details["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
     )
-    place, got = ".".join(str(part) for part in location), finding["input"]
-    if finding["type"] == "extra_forbidden":
-        known = _fields_at(location)
-        hint = nearest(str(location[-1]), known) or f"; known here: {', '.join(known)}"
+    place, value = ".".join(str(part) for part in location), details["input"]
+    if details["type"] == "extra_forbidden":
+        known = _known_keys(location)
+        hint = nearest(str(location[-1]), known) or f"; known keys here: {', '.join(known)}"
         return f"config: unknown key `{place}`{hint}"
-    if finding["type"] == "missing":
-        return f"config: `{place}` is missing; config/README.md says what it is"
-    said = finding["msg"].removeprefix("Value error, ")
+    if details["type"] == "missing":
+        return f"config: `{place}` is missing; config/README.md describes it"
+    message = details["msg"].removeprefix("Value error, ")
     place = place.removesuffix(".[key]")
-    if finding["type"] == "string_pattern_mismatch":
-        said = "a name starts with a letter and has only letters, digits, _ and -"
-    if finding["type"] == "model_type":
-        said = "expected a block of keys"
-    if finding["type"] == "value_error":
-        return f"config: `{place}`: {said}"
-    return f"config: `{place}`: {said[0].lower() + said[1:]}, got {got!r}"
+    if details["type"] == "string_pattern_mismatch":
+        message = "a name starts with a letter and has only letters, digits, _ and -"
+    if details["type"] == "model_type":
+        message = "expected a block of keys"
+    if details["type"] == "value_error":
+        return f"config: `{place}`: {message}"
+    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {value!r}"
 
 
 def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:
-    """A file the configuration names: relative to the working directory if it is there, else the workflow's own.
+    """Path of a file that the configuration names: in the working directory, else among the workflow's resources.
 
-    `kind` is the folder of `resources/` that holds files of this sort ("policies", "judges", ...).
+    kind: the folder of `resources/` for this kind of file ("policies", "judges", ...). Raises a `UserError` where there is
+    no such file.
     """
     shipped = workflow_resources / kind
-    places = [
+    candidates = [
         Path(name),
         Path("resources") / kind / name,
         shipped / name,
         workflow_resources / name,
         workflow_resources.parent / name,
     ]
-    for place in places:
-        if place.is_file():
-            return place
+    for path in candidates:
+        if path.is_file():
+            return path
     names = sorted(path.name for path in shipped.glob("*") if path.name != "README.md")
     hint = nearest(name, names) or f"; shipped: {', '.join(names)}"
     raise UserError(

@@ -1,4 +1,8 @@
-"""Which policies can have importance weights, and why the others cannot."""
+"""Policies that can have importance weights, and the reasons why others cannot.
+
+A weight needs the log probability of a base response under the base policy and under the target, each that of the distribution
+from which the policy samples.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ if TYPE_CHECKING:
     from arena_cje.config.records import Config, Policy
 
 
-Caution = tuple[str, str, str]  # code, sentence, level of a reason
+Caution = tuple[str, str, str]  # code, sentence and level of a reason in a verdict
 
 
-# What a request's further parameters must be, where they are given, for text to come from the model's plain distribution.
-PLAIN = {
+# Further request parameters that change what a model samples, with the values that leave its distribution as it is.
+NEUTRAL_VALUES = {
     "top_k": (0, -1, None),
     "min_p": (0, None),
     "typical_p": (1, None),
@@ -50,99 +54,100 @@ PLAIN = {
 
 
 def missing_input(name: str, config: Config) -> str | None:
-    """What an estimator or variant needs and does not have, and why; None where it can run."""
+    """What an estimator or variant needs and this configuration lacks, with the reason; None where it can run."""
     if config.needs_draws(name) and not config.has_draws:
-        return "fresh draws of the target policies, and none were brought along; add --config fresh_draws=DIR"
+        return "fresh draws of the target policies, which are missing; add --config fresh_draws=DIR"
     if not config.needs_weights(name) or config.has_weights:
         return None
     base = config.base_policy
-    if why := why_no_logprobs(base, config):
-        return f"log probabilities of the base policy's responses, and there are none under {base!r}: {why}"
-    told = "; ".join(f"{target!r}: {why_no_logprobs(target, config)}" for target in config.targets)
-    return f"log probabilities of the base responses under a target policy, and there are none ({told})"
+    if reason := why_no_logprobs(base, config):
+        return f"log probabilities of the base policy's responses, and there are none under {base!r}: {reason}"
+    reasons = "; ".join(f"{target!r}: {why_no_logprobs(target, config)}" for target in config.targets)
+    return f"log probabilities of the base responses under a target policy, and there are none ({reasons})"
 
 
 def why_no_logprobs(name: str, config: Config) -> str | None:
-    """Why there are no log probabilities under a policy, naming its provider; None where there are some."""
+    """Why there are no usable log probabilities under a policy, with its provider; None where there are some."""
     policy = config.policies[name]
     if not config.has_logprobs(name):
         if not config.endpoint(policy).completions:
-            return f"provider {policy.provider!r} does not score given text (it can chat alone)"
-        return f"it chats with provider {policy.provider!r}, which scores text of a `template` alone"
+            return f"provider {policy.provider!r} returns no log probabilities of given text"
+        return f"it has no `template`, without which provider {policy.provider!r} returns no log probabilities"
     if name == config.base_policy and policy.temperature == 0:
-        return "at temperature 0 it says one thing only, so that no weight can show what another policy would have said"
+        return "at temperature 0 it has one response to each prompt, and weights cannot represent the other responses of a target"
     return None
 
 
 def cautions(config: Config) -> dict[str, list[Caution]]:
-    """What stands against weighing the base responses for a target, by policy: (code, sentence, level) each."""
-    found = {name: list(_against(name, config)) for name in config.targets}
-    return {name: reasons for name, reasons in found.items() if reasons}
+    """Why a target cannot have importance weights, or only with caution: (code, sentence, level) of each reason, by policy."""
+    reasons = {name: list(_weight_cautions(name, config)) for name in config.targets}
+    return {name: of_policy for name, of_policy in reasons.items() if of_policy}
 
 
-def _against(name: str, config: Config) -> Iterator[Caution]:
+def _weight_cautions(name: str, config: Config) -> Iterator[Caution]:
     base, policy = config.policies[config.base_policy], config.policies[name]
-    if why := why_no_logprobs(config.base_policy, config):
-        yield _unscored(config.base_policy, why)
-        return
-    if why := why_no_logprobs(name, config):
-        yield _unscored(name, why)
-        return
-    same = (policy.context, policy.sampling) == (base.context, base.sampling)
-    if base.top_p < 1 and not same:
-        # A nucleus leaves the rest of the vocabulary out: importance weights cannot see what only the target would say.
-        wider = policy.top_p > base.top_p
-        whose = f"this policy's of {policy.top_p:g}" if wider else "this policy's own"
+    for policy_name in (config.base_policy, name):
+        if reason := why_no_logprobs(policy_name, config):
+            yield "no_log_probabilities", f"no log probabilities under policy {policy_name!r}: {reason}", "refuse"
+            return
+    if (policy.context, policy.sampling) == (base.context, base.sampling):
+        return  # the same distribution: all weights are 1
+    if base.top_p < 1:
+        # Responses outside the base policy's nucleus are not in the logged data, so that no weight can represent them.
+        is_wider = policy.top_p > base.top_p
+        nucleus = f"this policy's nucleus of {policy.top_p:g}" if is_wider else "this policy's nucleus"
         sentence = (
-            f"the base policy's nucleus of {base.top_p:g} leaves out tokens that are in {whose}: what only this policy "
-            "would say is not in the logged responses"
+            f"the base policy's nucleus of {base.top_p:g} lacks tokens of {nucleus}: responses with these tokens are not among "
+            "the logged responses"
         )
-        yield "support_exceeds_base", sentence, "caution" if wider else "ok"
-    others = [told for whose, one in ((name, policy), (config.base_policy, base)) if (told := _bent(whose, one))]
-    if others and not same:
+        yield "support_exceeds_base", sentence, "caution" if is_wider else "ok"
+    samplings = [
+        sampling
+        for policy_name, block in ((name, policy), (config.base_policy, base))
+        if (sampling := _non_propensity_sampling(policy_name, block))
+    ]
+    if samplings:
         sentence = (
-            f"log probabilities of an API are those at temperature 1 without truncation: {' and '.join(others)}, so that "
-            "weights would be of other distributions than responses were drawn from"
+            f"an API returns log probabilities at temperature 1 without truncation, but {' and '.join(samplings)}; weights would "
+            "belong to other distributions than those of the responses"
         )
         yield "api_log_probabilities", sentence, "refuse"
 
 
-def _unscored(name: str, why: str) -> Caution:
-    return "no_log_probabilities", f"no log probabilities under policy {name!r}: {why}", "refuse"
-
-
 def non_propensity(config: Config) -> list[str]:
-    """Scored policies behind APIs whose log probabilities are not those of the distribution that they sample from."""
+    """Policies whose API log probabilities do not match their sampling distribution."""
     if config.logged_data is not None:
         return []
-    return [name for name in config.policies_with_logprobs if _bent(name, config.policies[name])]
+    return [name for name in config.policies_with_logprobs if _non_propensity_sampling(name, config.policies[name])]
 
 
-def _bent(name: str, policy: Policy) -> str | None:
-    """How a policy behind an API samples, unless from the distribution whose log probabilities the API tells."""
+def _non_propensity_sampling(name: str, policy: Policy) -> str | None:
+    """How a hosted policy samples, where that is not the distribution of the API's log probabilities; else None."""
     if not policy.hosted:
         return None
-    moved = {key: value for key, value in policy.sampling.items() if value != 1}
-    moved |= {key: value for key, value in policy.extra.items() if key in PLAIN and value not in PLAIN[key]}
-    told = ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in moved.items()
+    changes = {key: value for key, value in policy.sampling.items() if value != 1}
+    changes |= {
+        key: value for key, value in policy.extra.items() if key in NEUTRAL_VALUES and value not in NEUTRAL_VALUES[key]
+    }
+    parameters = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in changes.items()
     )
-    return f"{name!r} samples with {told}" if moved else None
+    return f"{name!r} samples with {parameters}" if changes else None
 
 
 def notes(config: Config) -> list[str]:
-    """What a configuration that is in order leaves out, a sentence each: policies that take part in `direct` only."""
+    """Sentences for the start of a run: policies without weights, and estimators that are left out."""
     if config.logged_data is not None:
         return []
     base = config.base_policy
-    if why := why_no_logprobs(base, config):
-        left_out = [name for name in config.estimators if not config.can_run(name)]
-        told = f"; left out: {', '.join(left_out)}" if left_out else ""
-        return [f"every policy takes part in `direct` only: base policy {base!r} has no log probabilities, {why}{told}"]
-    against = {
-        name: [sentence for _, sentence, level in reasons if level == "refuse"]
-        for name, reasons in cautions(config).items()
-    }
-    left_out = [name for name in config.estimators if not config.can_run(name)]
-    told = [f"policy {name!r} takes part in `direct` only: {'; '.join(said)}" for name, said in against.items() if said]
-    return told + ([f"left out for want of log probabilities: {', '.join(left_out)}"] if left_out else [])
+    left_out = ", ".join(name for name in config.estimators if not config.can_run(name))
+    if reason := why_no_logprobs(base, config):
+        omission = f"; left out: {left_out}" if left_out else ""
+        return [
+            f"every policy takes part in `direct` only: base policy {base!r} has no log probabilities, {reason}{omission}"
+        ]
+    sentences = []
+    for name, of_policy in cautions(config).items():
+        if refusals := [sentence for _, sentence, level in of_policy if level == "refuse"]:
+            sentences.append(f"policy {name!r} takes part in `direct` only: {'; '.join(refusals)}")
+    return sentences + ([f"left out because there are no log probabilities: {left_out}"] if left_out else [])
