@@ -84,13 +84,16 @@ class Progress:
 
 
 def excerpt(lines: list[str], width: int = 200) -> list[str]:
-    """The lines of a failed installation that say why: around the first error, and the last ones."""
-    first = next((i for i, line in enumerate(lines) if FAILURE.search(line)), None)
+    """The lines that say why an installation failed: those from the first error of the command that failed, and its last."""
+    end = next((i for i, line in enumerate(lines) if "error: subprocess-exited-with-error" in line), len(lines))
+    start = next((i for i in reversed(range(end)) if lines[i].strip().startswith("Running command")), 0)
+    output = [line for line in lines[start:end] if line.strip()]
+    first = next((i for i, line in enumerate(output) if FAILURE.search(line)), None)
     if first is None:
-        chosen = lines[-20:]
+        chosen = output[-20:]
     else:
-        after = lines[first + 12 :]
-        chosen = [*lines[first : first + 12], *(["..."] if len(after) > 8 else []), *after[-8:]]
+        after = output[first + 12 :]
+        chosen = [*output[first : first + 12], *(["..."] if len(after) > 8 else []), *after[-8:]]
     return [line if len(line) <= width else line[: width - 4] + " ..." for line in chosen]
 
 

@@ -92,19 +92,24 @@ def test_warnings_of_pip_are_printed_and_the_rest_is_in_the_log(tmp_path, capfd)
     assert (tmp_path / "log").read_text() == "Collecting a\nWARNING: a is yanked\n  WARNING: of a subprocess\n"
 
 
-def test_a_failure_keeps_the_exit_code_and_shows_the_first_error_and_the_end(tmp_path, capfd):
+def test_a_failure_keeps_the_exit_code_and_shows_the_first_error_of_what_failed(tmp_path, capfd):
     command = _pip(
+        "print('  Running command installing build dependencies', '  ERROR: of a command that did not fail', sep='\\n')",
+        "print('  Running command Building wheel')",
         "for i in range(500): print(f'  [{i}/999] c++ -c {i}.cpp')",
         "print('  FAILED: x.o', '  c++ ' + 500 * '-D', '  x.cpp:3:1: error: no such thing', sep='\\n')",
         "for i in range(500): print('  more', i)",
+        "print('  ninja: build stopped', '  error: subprocess-exited-with-error', '  note: of pip', sep='\\n')",
         "print('ERROR: Failed to build llama_cpp_python')",
         "sys.exit(3)",
     )
     assert install.run(command, tmp_path / "log", interval=9) == 3
     shown = capfd.readouterr().out
-    assert f"exit code 3. From its output, which is in {tmp_path / 'log'}" in shown
+    assert shown.startswith("ERROR: Failed to build llama_cpp_python\nERROR: pip ended with exit code 3. ")
+    assert f"which is in {tmp_path / 'log'}" in shown
     assert "x.cpp:3:1: error: no such thing" in shown
-    assert shown.endswith("ERROR: Failed to build llama_cpp_python\n")
+    assert shown.endswith("ninja: build stopped\n")
+    assert "did not fail" not in shown
     assert len(shown.splitlines()) < 30
     assert max(map(len, shown.splitlines())) < 220
 

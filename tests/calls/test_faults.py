@@ -179,7 +179,8 @@ def test_a_permanent_failure_stops_the_sending(tmp_path, fault):
         with pytest.raises(UserError, match="status 4"):
             ask_all(job, tmp_path, requests)
         assert server.sent.total() <= 20 + 8
-        assert len(journal_keys(tmp_path)) == server.answered.total() == 20
+        # On a slow machine the failure may arrive before the last good requests have been sent.
+        assert 20 - 8 <= len(journal_keys(tmp_path)) == server.answered.total() <= 20
 
 
 def test_requests_in_flight_at_a_permanent_failure_are_journaled(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from arena_cje.config import documents, targets
-from arena_cje.config.parse import find, parse
+from arena_cje.config.parse import find_file, parse
 from arena_cje.config.records import Analysis, Config
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Options
@@ -145,14 +145,14 @@ def test_own_data_needs_no_policies():
 def test_own_policies_replace_the_shipped_ones(raw):
     own = {"policies": {"base": {"model": "smollm2"}, "mine": {"like": "base", "temperature": 0.5}}}
     merged = raw | {"policies": raw["policies"] | own["policies"]}
-    assert list(parse(merged, own=own).policies) == ["base", "mine"]
+    assert list(parse(merged, user_keys=own).policies) == ["base", "mine"]
     with pytest.raises(UserError, match="defined: none"):
-        parse(raw, own={"policies": {}})
+        parse(raw, user_keys={"policies": {}})
 
 
 def test_a_path_of_ones_own_replaces_the_shipped_file(raw):
     raw["models"]["smollm2"]["path"] = "mine.gguf"
-    model = parse(raw, own={"models": {"smollm2": {"path": "mine.gguf"}}}).models["smollm2"]
+    model = parse(raw, user_keys={"models": {"smollm2": {"path": "mine.gguf"}}}).models["smollm2"]
     assert (model.path, model.file) == ("mine.gguf", None)
 
 
@@ -200,7 +200,7 @@ def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="'direct-length' needs fresh draws"):
         targets.check(["results/coverage_0.1/direct-length.json"], own)
     asked = ["results/coverage_0.1/hajek.json", "results/coverage_0.1/summary.json", "results/coverage_0.1/hajek.csv"]
-    assert targets.asked(asked) == ["results/coverage_0.1/hajek.json"]
+    assert targets.estimate_files(asked) == ["results/coverage_0.1/hajek.json"]
 
 
 def test_labels_of_the_targets_are_a_choice(raw):
@@ -278,11 +278,11 @@ def test_a_validation_without_a_truth_is_refused(raw):
 def test_files_are_found_in_the_working_directory_first(tmp_path, monkeypatch):
     resources = Path("resources").absolute()
     monkeypatch.chdir(tmp_path)
-    assert find("helpful.txt", "policies", workflow_resources=resources) == resources / "policies" / "helpful.txt"
+    assert find_file("helpful.txt", "policies", workflow_resources=resources) == resources / "policies" / "helpful.txt"
     (tmp_path / "helpful.txt").write_text("Mine.")
-    assert find("helpful.txt", "policies", workflow_resources=resources) == Path("helpful.txt")
+    assert find_file("helpful.txt", "policies", workflow_resources=resources) == Path("helpful.txt")
     with pytest.raises(UserError, match="did you mean 'helpful.txt'"):
-        find("helpfull.txt", "policies", workflow_resources=resources)
+        find_file("helpfull.txt", "policies", workflow_resources=resources)
 
 
 def test_results_that_are_a_file_are_refused(tmp_path):

@@ -52,6 +52,12 @@ def test_a_response_is_the_same_alone_and_after_resumption(model, prompts, respo
     assert draw(model, prompts, keys[:7]) | draw(model, prompts, rest, n_slots=4) == responses
 
 
+def test_neither_does_it_depend_on_the_number_of_threads(model, prompts, responses, monkeypatch):
+    monkeypatch.setattr(model, "n_threads", 3)
+    few = list(prompts)[::3]
+    assert draw(model, prompts, few) == {key: responses[key] for key in few}
+
+
 @pytest.mark.parametrize("n_shared", [10, 100])
 def test_neither_does_it_after_a_shared_prefix(model, opening, prompts, n_shared):
     together = draw(model, prompts, prompts, shared=opening[:n_shared])
@@ -190,14 +196,15 @@ def test_responses_differ_between_streams(model, prompts, responses):
     assert len(set(ids)) == len(ids) > 5
 
 
-def test_responses_end_with_the_end_token_or_at_the_limit(model, responses):
-    reasons = {r.finish_reason for r in responses.values()}
-    assert reasons == {"stop", "length"}  # both kinds occur, or this test shows nothing
-    for response in responses.values():
+def test_responses_end_with_the_end_token_or_at_the_limit(model, prompts):
+    """With a nucleus and time enough that several of 19 end by themselves, whatever the processor's last digits."""
+    drawn = draw(model, prompts, prompts, Sampling(1.0, 0.6), max_tokens=60).values()
+    assert {r.finish_reason for r in drawn} == {"stop", "length"}  # both kinds occur, or this test shows nothing
+    for response in drawn:
         ends = [token in model.eog_ids for token in response.token_ids]
         assert response.status == "ok" and not any(ends[:-1])
         assert ends[-1] == (response.finish_reason == "stop")
-        assert ends[-1] or len(ends) == MAX_TOKENS
+        assert ends[-1] or len(ends) == 60
 
 
 def test_the_text_leaves_the_end_token_out(model):

@@ -26,7 +26,7 @@ from arena_cje.hosted.writer import Writer
 from arena_cje.money.estimate import Texts
 from arena_cje.stages import model_check
 from echo_server import ENDPOINT, Server, logprob, tokens
-from fault_server import FaultServer, right_answer, scripted
+from fault_server import FaultServer, correct_reply, scripted
 from workflow_run import ROOT, Run, write_prompts
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def test_a_judge_that_chooses_needs_log_probabilities():
 def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, tmp_path):
     """The whole check, the rubric's and the template's files and the requests included."""
     write_prompts(tmp_path / "prompts.jsonl", 2)
-    with FaultServer(answers=served(Drawing(shift=shift))) as server:
+    with FaultServer(replies=served(Drawing(shift=shift))) as server:
         config = configuration(server.url).model_dump()
         config["providers"]["here"] |= {"completions": True, "echo_max_tokens": 0}
         config["judge"] = {"provider": "here", "model": "judge", "rubric": "likelihood.yaml", "template": "chatml.yaml"}
@@ -158,7 +158,7 @@ def served(server: Drawing):
 
     def answers(path, body):
         if path.endswith("/chat/completions"):
-            return right_answer(path, body)
+            return correct_reply(path, body)
         reply = server.reply(body)
         listed = {"tokens": list(reply.tokens), "token_logprobs": list(reply.token_logprobs)}
         choice = {"index": 0, "text": reply.text, "finish_reason": reply.finish_reason, "logprobs": listed}

@@ -57,8 +57,8 @@ def codes(config, policy):
 )
 def test_a_policy_can_be_scored_where_its_provider_scores_given_text_of_a_template(policy, can):
     config = experiment(LOCAL, other=policy)
-    assert config.can_score("other") is can
-    assert config.scored == (("base", "other") if can else ("base",))
+    assert config.has_logprobs("other") is can
+    assert config.policies_with_logprobs == (("base", "other") if can else ("base",))
     assert ("other" in {name for name in config.policies if config.policies[name].context in config.contexts}) is can
 
 
@@ -81,7 +81,7 @@ def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     listed = ["direct"] if base["provider"] == "llama_cpp" else [*WEIGHTED, "direct"]
     config = experiment(base, {"estimators": listed}, near=LOCAL, far=SCORES)
-    assert (config.scored, config.contexts, config.samplings("small-helpful")) == ((), {}, [])
+    assert (config.policies_with_logprobs, config.contexts, config.samplings("small-helpful")) == ((), {}, [])
     assert [name for name in (*WEIGHTED, "direct") if config.can_run(name)] == ["direct"]
     (note,) = scoring.notes(config)
     assert note.startswith("every policy takes part in `direct` only: base policy 'base'")
@@ -154,16 +154,16 @@ def test_further_parameters_that_bend_the_distribution_count_as_sampling(extra, 
 
 def test_what_is_no_propensity_is_not_exported_as_one():
     config = experiment(SCORES, clone=SCORES, cooler=SCORES | {"temperature": 0.7}, cool=LOCAL | {"temperature": 0.7})
-    assert scoring.bent(config) == ["cooler"]
+    assert scoring.non_propensity(config) == ["cooler"]
     row = {"prompt_id": "q", "base_policy_logprob": -1.0, "judge_score": 0.5, "oracle_label": None}
     row["target_policy_logprobs"] = {"clone": -1.0, "cooler": -2.0, "cool": None}
-    (told,) = exports.sampler_rows(exports.without([row], scoring.bent(config), "base"), [None])
+    (told,) = exports.sampler_rows(exports.without([row], scoring.non_propensity(config), "base"), [None])
     assert (told["total_logprob"], told["target_logps"]) == (-1.0, {"clone": -1.0, "cooler": None, "cool": None})
     bent = SCORES | {"top_p": 0.9}
-    assert scoring.bent(experiment(bent, clone=bent)) == ["base", "clone"]
+    assert scoring.non_propensity(experiment(bent, clone=bent)) == ["base", "clone"]
     (told,) = exports.log_rows(exports.without([row], ["base", "clone"], "base"), [None], "base")
     assert (told["sequence_logp"], told["pi0"]) == (None, None)
-    assert scoring.bent(parse({"logged_data": "mine.jsonl"})) == []
+    assert scoring.non_propensity(parse({"logged_data": "mine.jsonl"})) == []
 
 
 def test_one_seed_for_all_is_a_judges_alone():

@@ -26,7 +26,7 @@ HOSTED = {
 def parse(**changes) -> config_records.Config:
     own = HOSTED | changes
     merged = {key: {**SHIPPED[key], **value} if key in ("judge", "oracle") else value for key, value in own.items()}
-    return config_parse.parse(SHIPPED | merged, own=own)
+    return config_parse.parse(SHIPPED | merged, user_keys=own)
 
 
 @pytest.mark.parametrize("name", ["model", "messages", "max_tokens", "seed", "n", "stream", "top_logprobs"])

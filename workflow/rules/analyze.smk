@@ -66,6 +66,6 @@ rule estimate:
 
 def results_to_show():
     """The estimates that were asked for by name; for the whole experiment the first estimator's, at every coverage."""
-    return targets.asked(workflow.dag_settings.targets) or [
+    return targets.estimate_files(workflow.dag_settings.targets) or [
         f"results/coverage_{coverage}/{ESTIMATORS[0]}.json" for coverage in CONFIG.coverages
     ]

@@ -13,7 +13,7 @@ rule assemble:
         judge=f"results/judge/{BASE}.jsonl",
         oracle=f"results/oracle/{BASE}/coverage_{{coverage}}.jsonl",
         judges=expand(f"results/judges/{{judge}}/{BASE}.jsonl", judge=CONFIG.judges),
-        logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.scored),
+        logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies_with_logprobs),
         models=expand("results/models/{model}.json", model=CONFIG.local_models),
     output:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",

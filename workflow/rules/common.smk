@@ -69,12 +69,12 @@ if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SH
 if LEAVES_OUT_SHIPPED:
     config = merged(load_configfile(SHIPPED_CONFIG), own)
 
-CONFIG = said(config_parse.parse, config, own=own)
+CONFIG = said(config_parse.parse, config, user_keys=own)
 # Scripts read the defaults too; the dictionary that another workflow handed over stays as it is.
 config = CONFIG.model_dump(mode="json")
 BASE = CONFIG.base_policy
 # Names of the targets that tell and make nothing, as the command line has them.
-TELLING = {workflow.modifier.modify_rulename(name) for name in targets.TELLING}
+TELLING = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:
     for note in scoring.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)
@@ -130,7 +130,7 @@ wildcard_constraints:
 
 def resource_file(name, kind):
     """A file the configuration names: the user's, else the workflow's."""
-    return input_path(str(said(config_parse.find, name, kind, workflow_resources=RESOURCES)))
+    return input_path(str(said(config_parse.find_file, name, kind, workflow_resources=RESOURCES)))
 
 
 def text_sources():

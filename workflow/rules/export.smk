@@ -54,7 +54,7 @@ rule export_data:
         result=lambda w: estimates_at(w.coverage)[0],
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         calibration=lambda w: calibration_file(w.coverage),
-        logprobs=f"results/logprobs/{BASE}.parquet" if CONFIG.logged_data is None and BASE in CONFIG.scored else [],
+        logprobs=f"results/logprobs/{BASE}.parquet" if CONFIG.logged_data is None and BASE in CONFIG.policies_with_logprobs else [],
     output:
         sampler="results/export/coverage_{coverage}/precomputed_sampler.jsonl",
         log="results/export/coverage_{coverage}/stochastic_log.jsonl",
@@ -64,7 +64,7 @@ rule export_data:
         "../../envs/stats.yaml"
     params:
         # Policies whose log probabilities are not of what they sample from.
-        bent=canonical(scoring.bent(CONFIG)),
+        non_propensity=canonical(scoring.non_propensity(CONFIG)),
         code=code_hash("arena_cje.report.exports"),
     script:
         "../scripts/export_data.py"

@@ -29,7 +29,7 @@ with job(snakemake) as log:
         validation=validation,
         # What was timed is no input: it says how the run went, and the page is no staler for a faster one.
         benchmarks=dashboard.read_benchmarks("logs/benchmarks"),
-        spending=account.read(),
+        spending=account.read_ledger(),
         configuration=json.loads(params.configuration),
         coverage=snakemake.wildcards.coverage,
     )

@@ -10,10 +10,10 @@ from arena_cje.stages.jobs import job
 with job(snakemake) as log:
     data, made = snakemake.input, snakemake.output
     result = arena_cje.load(data.result)
-    bent = json.loads(snakemake.params.bent)
+    non_propensity = json.loads(snakemake.params.non_propensity)
     logged, rewards = exports.logged_rows(data.dataset, result, data.calibration or None)
-    logged = exports.without(logged, bent, result.base_policy)
-    tokens = exports.token_logprobs(data.logprobs) if data.logprobs and result.base_policy not in bent else {}
+    logged = exports.without(logged, non_propensity, result.base_policy)
+    tokens = exports.token_logprobs(data.logprobs) if data.logprobs and result.base_policy not in non_propensity else {}
     rows = exports.log_rows(logged, rewards, result.base_policy, tokens)
     told = [row for row in rows if row["sequence_logp"] is not None]
     log.info("%d rows, %d of them too improbable for pi0", len(rows), sum(row["pi0"] is None for row in told))

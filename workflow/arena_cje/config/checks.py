@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje import estimators
 from arena_cje.config.records import LIKELIHOOD, LOCAL, REFERENCE
-from arena_cje.config.scoring import lacks
+from arena_cje.config.scoring import missing_input
 from arena_cje.data.reading import RESPONSE_LENGTH, Reading
 from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, nearest
@@ -143,7 +143,7 @@ def _check_brought(config: Config) -> None:
 def _check_some_can_run(config: Config) -> None:
     if any(map(config.can_run, config.estimators)):
         return
-    lacking = " and ".join(dict.fromkeys(str(lacks(name, config)) for name in config.estimators))
+    lacking = " and ".join(dict.fromkeys(str(missing_input(name, config)) for name in config.estimators))
     raise UserError(
         f"config: none of `estimators` can run: {', '.join(config.estimators)} need {lacking}; or list an estimator that "
         "does without"
@@ -171,7 +171,7 @@ def _check_base_speaks(config: Config) -> None:
     """A base policy that says one thing only is in order where no listed estimator weighs what it says."""
     base = config.base_policy
     weighing = [name for name in config.estimators if config.needs_weights(name)]
-    if config.policies[base].temperature == 0 and config.can_score(base) and weighing:
+    if config.policies[base].temperature == 0 and config.has_logprobs(base) and weighing:
         raise UserError(
             f"config: base policy {base!r} has temperature 0: it says one thing only, so no weight can show what another "
             "policy would have said; give the base a temperature above 0, or list estimators without weights alone (direct)"
@@ -296,7 +296,7 @@ def _check_rubrics(config: Config) -> None:
 
 def _check_limits(config: Config) -> None:
     limit = config.policies[config.base_policy].max_tokens
-    for name in config.scored:
+    for name in config.policies_with_logprobs:
         policy = config.policies[name]
         if policy.max_tokens != limit:
             raise UserError(
@@ -309,7 +309,7 @@ def _check_limits(config: Config) -> None:
 def _check_contexts(config: Config) -> None:
     """A scoring context is named by its model and its prompt's file, so names that are too alike would share it."""
     told: dict[str, str] = {}
-    for name in config.scored:
+    for name in config.policies_with_logprobs:
         policy = config.policies[name]
         other = config.policies[told.setdefault(policy.context, name)]
         if (policy.model, policy.system_prompt) != (other.model, other.system_prompt):

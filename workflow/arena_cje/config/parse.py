@@ -25,12 +25,12 @@ from arena_cje.config.records import (
 from arena_cje.errors import UserError, nearest
 
 
-def parse(merged: Mapping[str, Any], *, own: Mapping[str, Any] | None = None) -> Config:
+def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = None) -> Config:
     """The checked configuration, or a `UserError` that says which key is wrong and what was expected.
 
     merged: the shipped file with the user's keys merged in; own: the user's keys alone, where there are any.
     """
-    raw = _overlay(merged, own or {})
+    raw = _overlay(merged, user_keys or {})
     raw["policies"] = _resolve_like(raw.get("policies") or {})
     try:
         config = Config.model_validate(raw)
@@ -127,7 +127,7 @@ def _sentence(error: ValidationError) -> str:
     return f"config: `{place}`: {said[0].lower() + said[1:]}, got {got!r}"
 
 
-def find(name: str, kind: str, *, workflow_resources: Path) -> Path:
+def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:
     """A file the configuration names: relative to the working directory if it is there, else the workflow's own.
 
     `kind` is the folder of `resources/` that holds files of this sort ("policies", "judges", ...).

@@ -416,24 +416,24 @@ class Config(Record):
         """Does an estimator or variant use importance weights?"""
         return estimators.needs_weights(self.estimator_of(name)[0])
 
-    def can_score(self, name: str) -> bool:
+    def has_logprobs(self, name: str) -> bool:
         """Can the log probability of given text be had under a policy? Behind an API only some can tell, of a template."""
         policy = self.policies[name]
         return not policy.hosted or (policy.template is not None and self.endpoint(policy).completions)
 
     @property
-    def scored(self) -> tuple[str, ...]:
+    def policies_with_logprobs(self) -> tuple[str, ...]:
         """Policies under which the base responses get log probabilities; none where the base's own say nothing."""
-        if self.base_policy not in self.policies or not self.can_score(self.base_policy):
+        if self.base_policy not in self.policies or not self.has_logprobs(self.base_policy):
             return ()
         if self.policies[self.base_policy].temperature == 0:
             return ()
-        return tuple(filter(self.can_score, self.policies))
+        return tuple(filter(self.has_logprobs, self.policies))
 
     @property
     def has_weights(self) -> bool:
         """Are there log ratios of a target: scored here, or perhaps in data brought along?"""
-        return self.logged_data is not None or not set(self.targets).isdisjoint(self.scored)
+        return self.logged_data is not None or not set(self.targets).isdisjoint(self.policies_with_logprobs)
 
     @property
     def model_blocks(self) -> dict[str, ModelBlock]:
@@ -495,10 +495,12 @@ class Config(Record):
     @property
     def contexts(self) -> dict[str, Policy]:
         """Scoring contexts by name, each with one policy that stands for it."""
-        return {policy.context: policy for policy in (self.policies[name] for name in reversed(self.scored))}
+        return {
+            policy.context: policy for policy in (self.policies[name] for name in reversed(self.policies_with_logprobs))
+        }
 
     def samplings(self, context: str) -> list[dict[str, float]]:
         """Samplings to score in a context, sorted, without policy names."""
-        policies = (self.policies[name] for name in self.scored)
+        policies = (self.policies[name] for name in self.policies_with_logprobs)
         found = {tuple(sorted(policy.sampling.items())) for policy in policies if policy.context == context}
         return [dict(sampling) for sampling in sorted(found)]

@@ -49,23 +49,23 @@ PLAIN = {
 }
 
 
-def lacks(name: str, config: Config) -> str | None:
+def missing_input(name: str, config: Config) -> str | None:
     """What an estimator or variant needs and does not have, and why; None where it can run."""
     if config.needs_draws(name) and not config.has_draws:
         return "fresh draws of the target policies, and none were brought along; add --config fresh_draws=DIR"
     if not config.needs_weights(name) or config.has_weights:
         return None
     base = config.base_policy
-    if why := why_unscored(base, config):
+    if why := why_no_logprobs(base, config):
         return f"log probabilities of the base policy's responses, and there are none under {base!r}: {why}"
-    told = "; ".join(f"{target!r}: {why_unscored(target, config)}" for target in config.targets)
+    told = "; ".join(f"{target!r}: {why_no_logprobs(target, config)}" for target in config.targets)
     return f"log probabilities of the base responses under a target policy, and there are none ({told})"
 
 
-def why_unscored(name: str, config: Config) -> str | None:
+def why_no_logprobs(name: str, config: Config) -> str | None:
     """Why there are no log probabilities under a policy, naming its provider; None where there are some."""
     policy = config.policies[name]
-    if not config.can_score(name):
+    if not config.has_logprobs(name):
         if not config.endpoint(policy).completions:
             return f"provider {policy.provider!r} does not score given text (it can chat alone)"
         return f"it chats with provider {policy.provider!r}, which scores text of a `template` alone"
@@ -82,10 +82,10 @@ def cautions(config: Config) -> dict[str, list[Caution]]:
 
 def _against(name: str, config: Config) -> Iterator[Caution]:
     base, policy = config.policies[config.base_policy], config.policies[name]
-    if why := why_unscored(config.base_policy, config):
+    if why := why_no_logprobs(config.base_policy, config):
         yield _unscored(config.base_policy, why)
         return
-    if why := why_unscored(name, config):
+    if why := why_no_logprobs(name, config):
         yield _unscored(name, why)
         return
     same = (policy.context, policy.sampling) == (base.context, base.sampling)
@@ -111,11 +111,11 @@ def _unscored(name: str, why: str) -> Caution:
     return "no_log_probabilities", f"no log probabilities under policy {name!r}: {why}", "refuse"
 
 
-def bent(config: Config) -> list[str]:
+def non_propensity(config: Config) -> list[str]:
     """Scored policies behind APIs whose log probabilities are not those of the distribution that they sample from."""
     if config.logged_data is not None:
         return []
-    return [name for name in config.scored if _bent(name, config.policies[name])]
+    return [name for name in config.policies_with_logprobs if _bent(name, config.policies[name])]
 
 
 def _bent(name: str, policy: Policy) -> str | None:
@@ -135,7 +135,7 @@ def notes(config: Config) -> list[str]:
     if config.logged_data is not None:
         return []
     base = config.base_policy
-    if why := why_unscored(base, config):
+    if why := why_no_logprobs(base, config):
         left_out = [name for name in config.estimators if not config.can_run(name)]
         told = f"; left out: {', '.join(left_out)}" if left_out else ""
         return [f"every policy takes part in `direct` only: base policy {base!r} has no log probabilities, {why}{told}"]

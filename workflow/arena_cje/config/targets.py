@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arena_cje.config.checks import TAKEN
-from arena_cje.config.scoring import lacks, why_unscored
+from arena_cje.config.scoring import missing_input, why_no_logprobs
 from arena_cje.data.coverage import coverage_name
 from arena_cje.errors import UserError, nearest
 
@@ -35,7 +35,7 @@ COVERAGE_FILES = (
     "comparisons.csv",
     "diagnostics_dashboard.html",
 )
-TELLING = ("cost", "check_models")  # targets that tell and make nothing
+PRINTING_TARGETS = ("cost", "check_models")  # targets that tell and make nothing
 TAKES_A_PATH = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 
@@ -76,7 +76,7 @@ def _known(config: Config, *, coverage: str) -> set[str]:
     tables |= {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
     tables |= {f"judges/{judge}/{policy}" for judge in config.judges for policy in config.policies}
     known |= {f"results/{table}{part}.jsonl" for table in tables for part in ("", "/0000")}
-    known |= {f"results/logprobs/{policy}.parquet" for policy in config.scored}
+    known |= {f"results/logprobs/{policy}.parquet" for policy in config.policies_with_logprobs}
     known |= {f"results/logprobs/{context}/0000.parquet" for context in config.contexts}
     known |= {f"results/models/{model}.json" for model in config.models}
     known |= {f"{at}/fresh_draws/{policy}{suffix}" for policy in config.targets for suffix in (".jsonl", ".json")}
@@ -92,7 +92,7 @@ def _check_analysis(target: str, name: str, config: Config) -> None:
         known = ", ".join(config.analyses)
         raise UserError(f"{target}: unknown estimator {name!r}{nearest(name, config.analyses)}; available: {known}")
     if not config.can_run(name):
-        raise UserError(f"{target}: estimator {name!r} needs {lacks(name, config)}")
+        raise UserError(f"{target}: estimator {name!r} needs {missing_input(name, config)}")
 
 
 def _check_policy(target: str, config: Config) -> None:
@@ -101,10 +101,14 @@ def _check_policy(target: str, config: Config) -> None:
     if found is None or config.logged_data is not None:
         return
     policies = [*config.policies, *config.contexts]
-    if target.startswith("results/logprobs/") and found[1] in config.policies and found[1] not in config.scored:
-        unscored = config.base_policy if not config.scored else found[1]
+    if (
+        target.startswith("results/logprobs/")
+        and found[1] in config.policies
+        and found[1] not in config.policies_with_logprobs
+    ):
+        unscored = config.base_policy if not config.policies_with_logprobs else found[1]
         raise UserError(
-            f"{target}: there are no log probabilities under policy {unscored!r}: {why_unscored(unscored, config)}"
+            f"{target}: there are no log probabilities under policy {unscored!r}: {why_no_logprobs(unscored, config)}"
         )
     if found[1] not in policies:
         hint = nearest(found[1], policies)
@@ -139,6 +143,6 @@ def check_writable(results: Path) -> None:
         )
 
 
-def asked(targets: Iterable[str] | None) -> list[str]:
+def estimate_files(targets: Iterable[str] | None) -> list[str]:
     """Results files among the targets, to be shown at the end of a run."""
     return [target for target in sorted(targets or ()) if is_estimate(target)]

@@ -21,7 +21,7 @@ from arena_cje.grading.grades import Grade, Item
 from arena_cje.grading.rubrics import likelihood
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
-from arena_cje.hosted.echo import Answer
+from arena_cje.hosted.echo import PromptResponse
 from arena_cje.hosted.writer import Writer, chat_body
 
 if TYPE_CHECKING:
@@ -159,22 +159,22 @@ class HostedLikelihood:
         return self.writer.endpoint
 
     def identity(self, item: Item) -> dict[str, Any]:
-        request = echo.echo(self.writer, _answer(item))
+        request = echo.echo_request(self.writer, _answer(item))
         read = {"judge": VERSION, "score": hosted_writer.VERSION, "request": request.key(self.endpoint)}
         return {**read, "answered": item.answered}
 
     def grade(self, items: Sequence[Item], ask: Ask) -> list[Grade]:
         """Grades of the items, in their order."""
         answered = [item for item in items if item.answered]
-        scores = iter(echo.score(ask, self.writer, [_answer(item) for item in answered]))
+        scores = iter(echo.response_logprobs(ask, self.writer, [_answer(item) for item in answered]))
         return [_likely(next(scores)) if item.answered else Grade(None, grades.NO_RESPONSE) for item in items]
 
 
-def _answer(item: Item) -> Answer:
-    return Answer(item.prompt, item.response, item.stopped)
+def _answer(item: Item) -> PromptResponse:
+    return PromptResponse(item.prompt, item.response, item.stopped)
 
 
-def _likely(scored: echo.Scored) -> Grade:
+def _likely(scored: echo.ResponseLogprobs) -> Grade:
     if scored.status != "ok":
         return Grade(None, UNSCORED[scored.status])
     return Grade(likelihood.score(scored.token_logprobs))

@@ -1,1 +1,1 @@
-"""Policies behind APIs: what is sent to be answered, and to be scored."""
+"""Policies behind APIs: requests for responses, and log probabilities of given responses."""

@@ -1,4 +1,17 @@
-"""Log probabilities of given text, from endpoints that echo them."""
+"""Log probabilities of responses from an API that returns those of a text that it is sent (completions with `echo`).
+
+    log p(a | x) = sum_t log p(a_t | x, a_1 .. a_{t-1})   nats; x is the prompt in the chat template, a the response
+
+A request contains x and a, and the end token where the policy ended the response by itself. The reply has the log probability
+of each token of this text. The tokens of the response are the last ones, whose texts together are the response.
+
+There are no such tokens where one token spans the end of the prompt and the beginning of the response. Then a second request
+contains x alone. If the tokens of x are the first tokens of x a, the other tokens belong to the response. Otherwise
+
+    log p(a | x) = log p(tokens of x a) - log p(tokens of x)    from the first token that differs, at most 0
+
+is one number for the whole response, and `n_boundary` is 1. Base and target policies are treated alike.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +27,15 @@ if TYPE_CHECKING:
     from arena_cje.hosted.writer import Writer
 
 
-HALF = "\ufffd"  # stands for bytes that are no character yet
+REPLACEMENT_CHARACTER = "\ufffd"  # the text of bytes that are an incomplete character
 
 
-ROUNDING = 1e-4  # nats above zero that a log probability may be by rounding alone
+ROUNDING = 1e-4  # nats; a log probability above zero by no more than this is a rounding error
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A response to be scored: its text, and whether the policy ended it by itself."""
+class PromptResponse:
+    """A prompt and a response to it. stopped: whether the policy ended the response by itself."""
 
     prompt: str
     response: str
@@ -30,72 +43,76 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Log probabilities of one response; statuses as in `schemas.SCORES`."""
+class ResponseLogprobs:
+    """Log probabilities of one response; `status` as in `schemas.SCORES`."""
 
     token_logprobs: tuple[float, ...]  # (t,) nats
-    n_boundary: int
+    n_boundary: int  # tokens that span the end of the prompt and the beginning of the response
     status: str
 
 
-def score(ask: Ask, writer: Writer, answers: Sequence[Answer]) -> list[Scored]:
-    """Log probabilities of the answers under a policy, in their order."""
-    unsent = [_unsent(writer, answer) for answer in answers]
-    sent = [answer for answer, status in zip(answers, unsent, strict=True) if status is None]
-    replies = ask([echo(writer, answer) for answer in sent])
-    first = [_from_the_end(writer, answer, reply) for answer, reply in zip(sent, replies, strict=True)]
-    again = [k for k, found in enumerate(first) if found is None]
-    prompts = ask([_echo(writer, _opening(writer, sent[k])) for k in again]) if again else []
-    for k, alone in zip(again, prompts, strict=True):
-        first[k] = _beside_the_prompt(writer, sent[k], replies[k], alone)
-    found = iter(first)
-    return [Scored((), 0, status) if status else next(found) for status in unsent]
+def response_logprobs(ask: Ask, writer: Writer, pairs: Sequence[PromptResponse]) -> list[ResponseLogprobs]:
+    """Log probabilities of responses under a policy, in their order."""
+    statuses = [_status_without_request(writer, pair) for pair in pairs]
+    sent = [pair for pair, status in zip(pairs, statuses, strict=True) if status is None]
+    replies = ask([echo_request(writer, pair) for pair in sent])
+    results = [_from_last_tokens(writer, pair, reply) for pair, reply in zip(sent, replies, strict=True)]
+    incomplete = [k for k, result in enumerate(results) if result is None]
+    prompt_replies = ask([_request(writer, _prompt_text(writer, sent[k])) for k in incomplete]) if incomplete else []
+    for k, prompt_reply in zip(incomplete, prompt_replies, strict=True):
+        results[k] = _from_prompt_tokens(writer, sent[k], replies[k], prompt_reply)
+    in_order = iter(results)
+    return [ResponseLogprobs((), 0, status) if status else next(in_order) for status in statuses]
 
 
-def echo(writer: Writer, answer: Answer) -> Request:
-    """The request that scores an answer."""
-    return _echo(writer, _whole(writer, answer))
+def echo_request(writer: Writer, pair: PromptResponse) -> Request:
+    """The request for the log probabilities of a response."""
+    return _request(writer, _full_text(writer, pair))
 
 
-def _unsent(writer: Writer, answer: Answer) -> str | None:
-    """Why an answer is not sent to be scored, if so."""
-    if writer.template.forges(answer.prompt) or writer.template.forges(answer.response):
+def _status_without_request(writer: Writer, pair: PromptResponse) -> str | None:
+    """The status of a response for which no request is sent; None where one is."""
+    if writer.template.has_control_tokens(pair.prompt) or writer.template.has_control_tokens(pair.response):
         return "control_tokens"
-    if answer.response.endswith(HALF) and not answer.stopped:
-        return "not_echoed"  # a local model's tokens that end within a character
-    return None if answer.response or answer.stopped else "empty"
+    if pair.response.endswith(REPLACEMENT_CHARACTER) and not pair.stopped:
+        return "not_echoed"  # `max_tokens` cut a local model's response within a character
+    return None if pair.response or pair.stopped else "empty"
 
 
-def _opening(writer: Writer, answer: Answer) -> str:
-    return writer.template.render(writer.system_prompt, answer.prompt)
+def _prompt_text(writer: Writer, pair: PromptResponse) -> str:
+    return writer.template.render(writer.system_prompt, pair.prompt)
 
 
-def _whole(writer: Writer, answer: Answer) -> str:
-    return _opening(writer, answer) + answer.response + (writer.template.end if answer.stopped else "")
+def _full_text(writer: Writer, pair: PromptResponse) -> str:
+    return _prompt_text(writer, pair) + pair.response + (writer.template.end if pair.stopped else "")
 
 
-def _echo(writer: Writer, text: str) -> Request:
-    """A request that echoes a text with log probabilities. A token that it has to say besides is the likeliest one: a drawn
-    one might be half a character, after which some servers go on until it is whole."""
+def _request(writer: Writer, text: str) -> Request:
+    """The request that returns a text with the log probabilities of its tokens.
+
+    Where a server must generate a token, temperature 0 makes it the likeliest one: a sampled token might be an incomplete
+    character, after which some servers generate more tokens until it is complete.
+    """
     limit = writer.endpoint.echo_max_tokens
-    told = {"model": writer.model, "prompt": text, "max_tokens": limit, "temperature": 0.0 if limit else 1.0}
-    return Request("completion", {**told, "echo": True, "logprobs": 1, "seed": 0, **writer.extra})
+    parameters = {"model": writer.model, "prompt": text, "max_tokens": limit, "temperature": 0.0 if limit else 1.0}
+    return Request("completion", {**parameters, "echo": True, "logprobs": 1, "seed": 0, **writer.extra})
 
 
-def _echoed(writer: Writer, text: str, reply: Reply) -> tuple[list[str], list[float | None]] | None:
-    """Tokens of the sent text and their log probabilities; None where the server echoed another text, or said more."""
-    bare, said = writer.template.bare(text), writer.template.bare(reply.text)
+def _echoed_tokens(writer: Writer, text: str, reply: Reply) -> tuple[list[str], list[float | None]] | None:
+    """Tokens of the text that was sent, and their log probabilities; None where the reply has another text or more tokens."""
+    # Some servers leave out the control tokens of a text that they return.
+    sent, returned = writer.template.without_control_tokens(text), writer.template.without_control_tokens(reply.text)
     tokens = list(reply.tokens)
-    own = _n_generated(writer, reply)
-    whole = not own or writer.template.bare(tokens[-1]) == said[len(bare) :]
-    if not said.startswith(bare) or not whole or len(tokens) != len(reply.token_logprobs):
+    n_generated = _n_generated(writer, reply)
+    is_complete = not n_generated or writer.template.without_control_tokens(tokens[-1]) == returned[len(sent) :]
+    if not returned.startswith(sent) or not is_complete or len(tokens) != len(reply.token_logprobs):
         return None
-    end = len(tokens) - own
+    end = len(tokens) - n_generated
     return tokens[:end], list(reply.token_logprobs[:end])
 
 
 def _n_generated(writer: Writer, reply: Reply) -> int:
-    """Tokens at the end that the server said itself: at most the one that some have to be asked for."""
+    """Number of tokens at the end that the server generated: at most one, which some servers cannot do without."""
     if writer.endpoint.echo_max_tokens == 0 or not reply.tokens:
         return 0
     if reply.finish_reason == "length":
@@ -103,60 +120,61 @@ def _n_generated(writer: Writer, reply: Reply) -> int:
     return min(1, reply.usage.completion_tokens) if reply.usage else 0
 
 
-def _from_the_end(writer: Writer, answer: Answer, reply: Reply) -> Scored | None:
-    """The score where the last tokens' texts make up the response; None where they do not, and more must be asked."""
+def _from_last_tokens(writer: Writer, pair: PromptResponse, reply: Reply) -> ResponseLogprobs | None:
+    """Log probabilities of the last tokens, where their texts are the response; None where the prompt must be sent alone."""
     if reply.error:
-        return Scored((), 0, reply.error)
-    echoed = _echoed(writer, _whole(writer, answer), reply)
+        return ResponseLogprobs((), 0, reply.error)
+    echoed = _echoed_tokens(writer, _full_text(writer, pair), reply)
     if echoed is None:
-        return Scored((), 0, "not_echoed")
+        return ResponseLogprobs((), 0, "not_echoed")
     tokens, logprobs = echoed
-    start = _start(tokens, answer, writer.template.end)
+    start = _response_start(tokens, pair, writer.template.end)
     return None if start is None else _checked(logprobs[start:])
 
 
-def _start(tokens: Sequence[str], answer: Answer, end: str) -> int | None:
-    """Where the response begins among the tokens, told by their texts from the end."""
+def _response_start(tokens: Sequence[str], pair: PromptResponse, end_token: str) -> int | None:
+    """Index of the first token of the response, by comparing texts from the end; None where no token begins there."""
     start = len(tokens)
-    if answer.stopped:
+    if pair.stopped:
         start -= 1
-        if start < 0 or tokens[start] not in (end, ""):
+        if start < 0 or tokens[start] not in (end_token, ""):
             return None
-    left = answer.response
-    while left:
+    rest = pair.response
+    while rest:
         start -= 1
-        if start < 0 or not left.endswith(tokens[start]):
+        if start < 0 or not rest.endswith(tokens[start]):
             return None
-        left = left[: len(left) - len(tokens[start])]
-    # A token without text may be the first bytes of a character, or a control token that the server does not write out.
-    return None if answer.response and start > 0 and tokens[start - 1] == "" else start
+        rest = rest[: len(rest) - len(tokens[start])]
+    # A token without text may be the first bytes of a character of the response, or a control token of the prompt.
+    return None if pair.response and start > 0 and tokens[start - 1] == "" else start
 
 
-def _beside_the_prompt(writer: Writer, answer: Answer, reply: Reply, alone: Reply) -> Scored:
-    """The score by way of the prompt's own tokens."""
-    whole = _echoed(writer, _whole(writer, answer), reply)
-    prompt = _echoed(writer, _opening(writer, answer), alone) if not alone.error else None
+def _from_prompt_tokens(writer: Writer, pair: PromptResponse, reply: Reply, prompt_reply: Reply) -> ResponseLogprobs:
+    """Log probabilities of the response, with the help of a second reply that has the tokens of the prompt alone."""
+    whole = _echoed_tokens(writer, _full_text(writer, pair), reply)
+    prompt = _echoed_tokens(writer, _prompt_text(writer, pair), prompt_reply) if not prompt_reply.error else None
     if whole is None or prompt is None:
-        return Scored((), 0, alone.error or "not_echoed")
-    same = _n_common(whole[0], prompt[0])
-    rest, asked = whole[1][same:], prompt[1][same:]
-    if not asked:
-        return _checked(rest)
-    if not rest or None in asked or None in rest:
-        return Scored((), 1, "not_finite")
-    given = _checked([min(0.0, math.fsum([*rest, *(-value for value in asked)]))])
-    return Scored(given.token_logprobs, 1, given.status)
+        return ResponseLogprobs((), 0, prompt_reply.error or "not_echoed")
+    n_common = _n_common(whole[0], prompt[0])
+    whole_rest, prompt_rest = whole[1][n_common:], prompt[1][n_common:]
+    if not prompt_rest:
+        return _checked(whole_rest)
+    if not whole_rest or None in prompt_rest or None in whole_rest:
+        return ResponseLogprobs((), 1, "not_finite")
+    conditional = _checked([min(0.0, math.fsum([*whole_rest, *(-value for value in prompt_rest)]))])
+    return ResponseLogprobs(conditional.token_logprobs, 1, conditional.status)
 
 
-def _n_common(one: Sequence[str], other: Sequence[str]) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _n_common(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the common beginning of two sequences."""
+    pairs = zip(first, second, strict=False)
+    return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
-def _checked(logprobs: Sequence[float | None]) -> Scored:
-    """A score, unless a log probability is missing or is none."""
+def _checked(logprobs: Sequence[float | None]) -> ResponseLogprobs:
+    """The log probabilities, or the status of a response that lacks one or has an impossible one."""
     if not logprobs:
-        return Scored((), 0, "empty")
+        return ResponseLogprobs((), 0, "empty")
     if any(value is None or math.isnan(value) or value > ROUNDING or value == -math.inf for value in logprobs):
-        return Scored((), 0, "not_finite")
-    return Scored(tuple(min(0.0, value) for value in logprobs), 0, "ok")
+        return ResponseLogprobs((), 0, "not_finite")
+    return ResponseLogprobs(tuple(min(0.0, value) for value in logprobs), 0, "ok")

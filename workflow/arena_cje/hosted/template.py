@@ -1,4 +1,4 @@
-"""A conversation as plain text with a model's control tokens in it, for endpoints that complete text."""
+"""Chat templates: a conversation as plain text with a model's control tokens, for completions endpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLACEHOLDER = re.compile(r"\{(system|prompt)\}")
 
 
 class Template(BaseModel):
-    """How a model's conversation is written down; resources/templates/README.md says what each key is."""
+    """The chat markup of a model. resources/templates/README.md describes the keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,39 +25,39 @@ class Template(BaseModel):
     trim: bool = False
 
     @model_validator(mode="after")
-    def _has_places(self) -> Template:
-        for name, wanted in (("with_system", ["system", "prompt"]), ("without_system", ["prompt"])):
-            if sorted(PLACEHOLDER.findall(getattr(self, name))) != sorted(wanted):
-                raise ValueError(f"{name} must hold {' and '.join(f'{{{one}}}' for one in wanted)} once each")
+    def _check_placeholders(self) -> Template:
+        for key, names in (("with_system", ["system", "prompt"]), ("without_system", ["prompt"])):
+            if sorted(PLACEHOLDER.findall(getattr(self, key))) != sorted(names):
+                raise ValueError(f"{key} must contain {' and '.join(f'{{{name}}}' for name in names)} once each")
         if self.end not in self.control:
-            raise ValueError(f"end is {self.end!r}, which is not among the control tokens")
+            raise ValueError(f"end is {self.end!r}, which is not among the control tokens; add it to `control`")
         return self
 
     def render(self, system_prompt: str | None, prompt: str) -> str:
-        """The text up to where the response begins; placeholders written in the texts stay text."""
-        shown = {"prompt": prompt, "system": system_prompt or ""}
+        """The text up to the place where the response begins. Placeholders inside the two prompts are left as they are."""
+        texts = {"prompt": prompt, "system": system_prompt or ""}
         if self.trim:
-            shown = {name: text.strip() for name, text in shown.items()}
-        skeleton = self.with_system if system_prompt else self.without_system
-        return PLACEHOLDER.sub(lambda found: shown[found[1]], skeleton)
+            texts = {name: text.strip() for name, text in texts.items()}
+        markup = self.with_system if system_prompt else self.without_system
+        return PLACEHOLDER.sub(lambda match: texts[match[1]], markup)
 
-    def forges(self, text: str) -> bool:
-        """Does a text hold control tokens, which a text endpoint could not tell from the template's own?"""
+    def has_control_tokens(self, text: str) -> bool:
+        """Whether a text contains control tokens, which an endpoint could not distinguish from those of the template."""
         return any(token in text for token in self.control)
 
-    def bare(self, text: str) -> str:
-        """A text without control tokens: some servers leave them out of what they echo."""
+    def without_control_tokens(self, text: str) -> str:
+        """The text with its control tokens removed."""
         return re.sub("|".join(map(re.escape, self.control)), "", text)
 
 
 def load(path: str | Path) -> Template:
-    """The template in a YAML file."""
+    """The template in a YAML file; raises a `UserError` where the file is none."""
     try:
         return Template.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
+        problem = " ".join(str(error).split())
     except ValidationError as error:
-        finding = error.errors()[0]
-        place = ".".join(str(part) for part in finding["loc"])
-        said = f"{place}: {finding['msg']}".removeprefix(": ").replace("Value error, ", "")
-    raise UserError(f"{path}: not a template this version reads ({said}); see resources/templates/README.md")
+        first = error.errors()[0]
+        location = ".".join(str(part) for part in first["loc"])
+        problem = f"{location}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
+    raise UserError(f"{path}: not a valid chat template ({problem}); resources/templates/README.md describes the keys")

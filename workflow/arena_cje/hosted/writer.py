@@ -1,17 +1,8 @@
-"""Policies behind APIs: what they are asked to write, and to score.
+"""Policies behind APIs: the requests for their responses.
 
-    draw    chat with messages, or complete the text of a template: one request a response
-    score   log p(a | x) = sum_t log p(a_t | x, a_1 .. a_{t-1})   nats, echoed by a completions endpoint for given text
-
-Scoring sends template(x) + a, with the token that ended `a` where one did, and reads the echoed log probabilities of the
-tokens after the prompt. They are found from the end, where the tokens' texts make up the response. Where none begins with
-it (a token may hold the end of the prompt and the beginning of the response), the prompt is sent by itself as well: if its
-tokens are the first of the whole, the rest are the response's; otherwise
-
-    log p(a | x) = log p(tokens of x a) - log p(tokens of x)    from the first token that differs, at most 0
-
-which is counted as a boundary. Base and targets are scored in the same way. Log probabilities of an API are those at
-temperature 1 without truncation, whatever the policy's sampling.
+A policy without a template sends chat messages; one with a template sends the conversation as text to a completions endpoint.
+Each response is one request. `echo` requests the log probabilities of given responses: an API returns those at temperature 1
+without truncation, whatever the policy's sampling.
 """
 
 from __future__ import annotations
@@ -32,54 +23,59 @@ if TYPE_CHECKING:
     from arena_cje.config.records import Config, ModelBlock, Policy
     from arena_cje.hosted.template import Template
 
-# Raise when a drawn response would be read otherwise, or a log probability differently from the same reply.
+# Raise it when the same reply would give another response or other log probabilities.
 VERSION = 1
 
-# What servers add to sampling by default, off: text must come from the distribution that is scored. vLLM takes defaults from
-# the model's own generation_config.json; llama_cpp.server penalises repetition by 1.1, under a name that only servers of
-# one's own know.
-PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-OWN_PLAIN = {"repeat_penalty": 1.0}
+# Parameters that switch off what servers add to sampling by default: responses must come from the distribution whose log
+# probabilities are requested. vLLM takes its defaults from the model's generation_config.json; llama_cpp.server has a repetition
+# penalty of 1.1, under a name that only self-hosted servers accept.
+NEUTRAL_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+NEUTRAL_SAMPLING_SELF_HOSTED = {"repeat_penalty": 1.0}
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A policy behind an API."""
+    """A policy behind an API: its model, prompts and sampling."""
 
     endpoint: Endpoint
     model: str
     system_prompt: str | None = None
-    template: Template | None = None  # None chats
+    template: Template | None = None  # None: requests are chats
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 256
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further parameters of each request
 
-    def can_ask(self, prompt: str) -> bool:
-        """May the prompt be sent? Not as text that holds the model's own control tokens."""
-        return self.template is None or not self.template.forges(prompt)
+    def accepts(self, prompt: str) -> bool:
+        """Whether a prompt may be sent: as text it must not contain the model's control tokens."""
+        return self.template is None or not self.template.has_control_tokens(prompt)
 
     def request(self, prompt: str, seed: int) -> Request:
-        """The request for one response. A greedy policy sends no seed: all its draws are one request."""
-        how = {"temperature": self.temperature, "top_p": self.top_p} | ({"seed": seed} if self.temperature else {})
+        """The request for one response. A greedy policy sends no seed, so that all its draws are one request."""
+        sampling: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
+        if self.temperature:
+            sampling["seed"] = seed
         if self.template is None:
             body = chat_body(
                 self.endpoint,
                 model=self.model,
                 messages=messages(self.system_prompt, prompt),
                 max_tokens=self.max_tokens,
-                **how,
+                **sampling,
                 extra=self.extra,
             )
             return Request("chat", body)
         text = self.template.render(self.system_prompt, prompt)
-        told = {"model": self.model, "prompt": text, "max_tokens": self.max_tokens, "stop": [self.template.end]}
-        plain = PLAIN | (OWN_PLAIN if self.endpoint.base_url else {})
-        return Request("completion", {**told, **how, **plain, **self.extra})
+        body = {"model": self.model, "prompt": text, "max_tokens": self.max_tokens, "stop": [self.template.end]}
+        neutral = NEUTRAL_SAMPLING | (NEUTRAL_SAMPLING_SELF_HOSTED if self.endpoint.base_url else {})
+        return Request("completion", {**body, **sampling, **neutral, **self.extra})
 
 
 def writer(config: Config, policy: Policy, system_prompt: str | None, template: str | Path | None) -> Writer:
-    """The policy of a configuration block; `template` is its file, if it has one (empty as a rule's input)."""
+    """The writer of a policy block of the configuration.
+
+    system_prompt: its text. template: path of its chat template; None or empty where it has none.
+    """
     return Writer(
         endpoint=config.endpoint(policy),
         model=policy.model,
@@ -93,19 +89,22 @@ def writer(config: Config, policy: Policy, system_prompt: str | None, template: 
 
 
 def messages(system_prompt: str | None, text: str) -> list[dict[str, str]]:
-    """A conversation of one turn."""
+    """Chat messages of a conversation with one user message."""
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     return [*system, {"role": "user", "content": text}]
 
 
 def request_identity(block: ModelBlock, endpoint: Endpoint, *, scores_text: bool = False) -> dict[str, Any]:
-    """The part of a request's identity that names model and endpoint: a parameter of the rules whose jobs call an API."""
+    """The part of a request's identity that names model and endpoint: a parameter of the rules whose jobs call an API.
+
+    scores_text: whether the requests are for log probabilities of given responses.
+    """
     echo = {"echo_max_tokens": endpoint.echo_max_tokens} if scores_text else {}
     return {"model": block.model, **endpoint.identity, **echo, "extra": block.extra}
 
 
 def token_limit(endpoint: Endpoint, n: int) -> dict[str, int]:
-    """The limit on new tokens, under the name that the server knows."""
+    """The parameter that limits new tokens to `n`, under the name that the server accepts."""
     return {apis.get(endpoint.api).token_limit(endpoint.base_url): n}
 
 
@@ -120,12 +119,18 @@ def chat_body(
     seed: int | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Parameters of a chat; what is None is not sent."""
-    told = {"temperature": temperature, "top_p": top_p, "seed": seed}
-    given = {name: value for name, value in told.items() if value is not None}
-    return {"model": model, "messages": list(messages), **token_limit(endpoint, max_tokens), **given, **(extra or {})}
+    """Parameters of a chat request, without those that are None."""
+    optional = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    sampling = {name: value for name, value in optional.items() if value is not None}
+    return {
+        "model": model,
+        "messages": list(messages),
+        **token_limit(endpoint, max_tokens),
+        **sampling,
+        **(extra or {}),
+    }
 
 
-def seed_of(*who: Any) -> int:
-    """A seed of 31 bits, which every API takes, for one response: the same whoever shares the run."""
-    return int.from_bytes(blake2b("/".join(map(str, who)).encode(), digest_size=4).digest(), "big") >> 1
+def seed_of(*parts: Any) -> int:
+    """Seed of one response: a hash of the parts (such as policy and prompt) of 31 bits, which every API accepts."""
+    return int.from_bytes(blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest(), "big") >> 1

@@ -1,1 +1,1 @@
-"""Prices, what a run will cost, and what it has cost."""
+"""Costs of calls to APIs: prices, an estimate before the calls, and the account of what was spent."""

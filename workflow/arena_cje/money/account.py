@@ -1,4 +1,4 @@
-"""What was spent on calls to APIs, beside the estimate: the ledger read, and told in a table, in JSON and in one line."""
+"""The account of calls to APIs: what was spent according to the ledger, beside the estimate; as table, JSON and one sentence."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arena_cje.calls.ledger import LEDGER
-from arena_cje.money import estimate as money_estimate
-from arena_cje.money.estimate import Key, Line, Range, Spent
+from arena_cje.money import estimate
+from arena_cje.money.estimate import CostLine, Key, Range, Spending
 from arena_cje.money.prices import Prices
 
 if TYPE_CHECKING:
@@ -21,147 +21,156 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAMES = ("stage", "policy", "provider", "model")
+KEY_NAMES = ("stage", "policy", "provider", "model")
 UNKNOWN = "?"
-LONGEST = 28  # characters of a name in the table; a context ends by its system prompt, which tells it apart
+MAX_NAME = 28  # characters of a name in the table; a longer one loses its beginning: a context's name ends with its system prompt
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Account:
-    """The estimate of a configuration, what was spent, and what it will have been in the end."""
+    """The estimate of a configuration, what was spent so far, and the forecast for the whole run."""
 
-    estimate: Sequence[Line]
-    expected: Sequence[Line]
-    spent: Mapping[Key, Spent]
+    estimate: Sequence[CostLine]
+    expected: Sequence[CostLine]
+    spending: Mapping[Key, Spending]
     budget_usd: float | None
 
     @property
-    def whole(self) -> Spent:
-        """All that was spent."""
-        return all_spent(self.spent.values())
+    def total_spending(self) -> Spending:
+        """All calls so far."""
+        return sum_spending(self.spending.values())
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """The account as JSON values, as in results/cost.json."""
         return {
-            "estimate": [_of_line(line) for line in self.estimate],
-            "actual": [dict(zip(NAMES, key, strict=True)) | _of_spent(one) for key, one in self.spent.items()],
-            "expected": [_of_line(line) for line in self.expected],
+            "estimate": [_line_document(line) for line in self.estimate],
+            "actual": [
+                dict(zip(KEY_NAMES, key, strict=True)) | _spending_document(spending)
+                for key, spending in self.spending.items()
+            ],
+            "expected": [_line_document(line) for line in self.expected],
             "total": {
-                "estimate": _of_total(self.estimate),
-                "actual": _of_spent(self.whole),
-                "expected": _of_total(self.expected),
+                "estimate": _total_document(self.estimate),
+                "actual": _spending_document(self.total_spending),
+                "expected": _total_document(self.expected),
             },
-            "unknown_prices": money_estimate.unpriced(self.estimate),
+            "unknown_prices": estimate.models_without_price(self.estimate),
             "budget_usd": self.budget_usd,
         }
 
     def table(self) -> str:
-        """The estimate by stage and policy, beside it what was spent, and below what to know about both."""
-        if not self.estimate and not self.spent:
-            return "No API is asked: there is nothing to pay for."
-        lines, ends = ({line.key: line for line in found} for found in (self.estimate, self.expected))
-        made = bool(self.spent)
-        rows = [_row(key, lines.get(key), ends.get(key), self.spent.get(key), made) for key in {**lines, **self.spent}]
-        whole = replace(money_estimate.total(self.estimate), stage="total")
-        rows.append(_row(whole.key, whole, money_estimate.total(self.expected), self.whole, made))
-        columns = ["stage", "policy", "model", "calls", "tokens read", "written", "low - middle - high"]
-        columns += ["calls made", "tokens read", "written", "spent", "in the end"] if made else []
+        """The estimate by stage and policy, what was spent beside it, and notes about both below."""
+        if not self.estimate and not self.spending:
+            return "No API is used, so there are no costs."
+        lines, forecasts = ({line.key: line for line in part} for part in (self.estimate, self.expected))
+        has_spending = bool(self.spending)
+        rows = [
+            _table_row(key, lines.get(key), forecasts.get(key), self.spending.get(key), has_spending)
+            for key in {**lines, **self.spending}
+        ]
+        total = estimate.total_line(self.estimate)
+        forecast = estimate.total_line(self.expected)
+        rows.append(_table_row(total.key, total, forecast, self.total_spending, has_spending))
+        columns = ["stage", "policy", "model", "calls", "prompt tokens", "completion", "low - middle - high"]
+        columns += ["calls made", "prompt tokens", "completion", "spent", "at the end"] if has_spending else []
         return "\n".join([_aligned([columns, *rows]), "", *_notes(self)])
 
     def last_line(self) -> str:
-        """What was spent beside the estimate, in one sentence."""
-        said = (
-            f"{count(self.whole.calls)} calls to APIs until now: {_known(self.whole.unpriced)}{dollars(self.whole.usd)}"
-        )
+        """What was spent and the estimate, in one sentence."""
+        spending = self.total_spending
+        cost = f"{_at_least(spending.n_without_price)}{dollars(spending.usd)}"
+        sentence = f"{count(spending.calls)} calls to APIs so far cost {cost}"
         if self.estimate:
-            least = _known(len(money_estimate.unpriced(self.estimate)))
-            said += f"; the estimate for all was {least}{interval(money_estimate.total(self.estimate).usd)}"
-        return f"{said}. `snakemake cost` tells it by stage and policy."
+            bound = _at_least(len(estimate.models_without_price(self.estimate)))
+            sentence += f"; the estimate for the whole run is {bound}{interval(estimate.total_line(self.estimate).usd)}"
+        return f"{sentence}. `snakemake cost` shows costs by stage and policy."
 
 
 def account(config: Config, source: str | None, resources: str, *, results: Path = LEDGER.parents[1]) -> Account:
-    """The account of a configuration in the working directory; `source` is the file of its prompts."""
-    texts = money_estimate.gather(config, source and Path(source), Path(resources))
+    """The account of a configuration in the working directory.
+
+    source: file of the prompts. resources: the workflow's folder of files. results: folder of the run's results.
+    """
+    texts = estimate.load_texts(config, source and Path(source), Path(resources))
     prices = Prices(config.prices)
-    spent = by_key(read(results / LEDGER.relative_to("results")))
-    seen = money_estimate.plan(config, replace(texts, responses=responses(results, config)))
+    spending = spending_by_key(read_ledger(results / LEDGER.relative_to("results")))
+    current_plans = estimate.plan_calls(config, replace(texts, responses=read_responses(results, config)))
     return Account(
-        estimate=money_estimate.estimate(money_estimate.plan(config, texts), prices),
-        expected=money_estimate.expected(seen, prices, spent, finished(results, config)),
-        spent=spent,
+        estimate=estimate.estimate_costs(estimate.plan_calls(config, texts), prices),
+        expected=estimate.forecast_costs(current_plans, prices, spending, count_finished_rows(results, config)),
+        spending=spending,
         budget_usd=config.budget_usd,
     )
 
 
-def read(ledger: Path = LEDGER) -> list[Row]:
-    """Calls that were paid for, one a row; none where nothing was asked yet."""
+def read_ledger(ledger: Path = LEDGER) -> list[Row]:
+    """Rows of the ledger, one for each call; none where no call was made."""
     if not ledger.exists():
         return []
-    rows, damaged = [], 0
+    rows, n_damaged = [], 0
     for line in ledger.read_bytes().splitlines():
         try:
             rows.append(orjson.loads(line))
-        except orjson.JSONDecodeError:  # left by a machine that went down, or being written just now
-            damaged += 1
-    if damaged:
-        log.warning("%s: %d line(s) cannot be read; what was spent is more than what the others say", ledger, damaged)
+        except orjson.JSONDecodeError:  # the line of a machine that crashed, or one that is being written
+            n_damaged += 1
+    if n_damaged:
+        log.warning("%s: %d line(s) cannot be read and are not counted in the money spent", ledger, n_damaged)
     return rows
 
 
-def by_key(rows: Iterable[Row]) -> dict[Key, Spent]:
-    """What was spent by stage, policy, provider and model."""
-    found: dict[Key, list[Row]] = {}
+def spending_by_key(rows: Iterable[Row]) -> dict[Key, Spending]:
+    """Calls of the ledger by stage, policy, provider and model."""
+    groups: dict[Key, list[Row]] = {}
     for row in rows:
-        found.setdefault((row["stage"], row["policy"] or "", row["provider"], row["model"]), []).append(row)
-    return {key: _spent(calls) for key, calls in found.items()}
+        groups.setdefault((row["stage"], row["policy"] or "", row["provider"], row["model"]), []).append(row)
+    return {
+        key: Spending(
+            prompt_tokens=tuple(row["prompt_tokens"] for row in calls),
+            completion_tokens=tuple(row["completion_tokens"] for row in calls),
+            usd=sum(row["usd"] for row in calls if row["usd"] is not None),
+            n_without_price=sum(row["usd"] is None for row in calls),
+            n_estimated=sum(bool(row["estimated"]) for row in calls),
+        )
+        for key, calls in groups.items()
+    }
 
 
-def _spent(rows: Sequence[Row]) -> Spent:
-    return Spent(
-        prompt_tokens=tuple(row["prompt_tokens"] for row in rows),
-        completion_tokens=tuple(row["completion_tokens"] for row in rows),
-        usd=sum(row["usd"] for row in rows if row["usd"] is not None),
-        unpriced=sum(row["usd"] is None for row in rows),
-        estimated=sum(bool(row["estimated"]) for row in rows),
-    )
-
-
-def all_spent(spent: Iterable[Spent]) -> Spent:
-    """The sum."""
-    parts = list(spent)
-    return Spent(
+def sum_spending(spending: Iterable[Spending]) -> Spending:
+    """All calls of several groups together."""
+    parts = list(spending)
+    return Spending(
         prompt_tokens=tuple(n for part in parts for n in part.prompt_tokens),
         completion_tokens=tuple(n for part in parts for n in part.completion_tokens),
         usd=sum(part.usd for part in parts),
-        unpriced=sum(part.unpriced for part in parts),
-        estimated=sum(part.estimated for part in parts),
+        n_without_price=sum(part.n_without_price for part in parts),
+        n_estimated=sum(part.n_estimated for part in parts),
     )
 
 
-def finished(results: Path, config: Config) -> dict[tuple[str, str], int]:
-    """Rows of each stage and policy that are done: those of the shards that lie in the results folder."""
+def count_finished_rows(results: Path, config: Config) -> dict[tuple[str, str], int]:
+    """Number of finished rows by stage and policy: those in the files of shards in the results folder."""
     rows = {}
     for policy in config.policies:
-        rows["generate", policy] = _lines(results / "responses" / policy)
-        rows["judge", policy] = _lines(results / "judge" / policy)
+        rows["generate", policy] = _count_lines(results / "responses" / policy)
+        rows["judge", policy] = _count_lines(results / "judge" / policy)
         for judge in config.judges:
-            rows[f"judges/{judge}", policy] = _lines(results / "judges" / judge / policy)
-        # Coverages are nested: the folder with most rows holds all labels that there are.
-        steps = (results / "oracle" / policy).glob("coverage_*")
-        rows["oracle", policy] = max((_lines(step) for step in steps if step.is_dir()), default=0)
+            rows[f"judges/{judge}", policy] = _count_lines(results / "judges" / judge / policy)
+        # Coverages are nested: the folder with most rows has all labels.
+        folders = (results / "oracle" / policy).glob("coverage_*")
+        rows["oracle", policy] = max((_count_lines(folder) for folder in folders if folder.is_dir()), default=0)
     for context in config.contexts:
-        rows["score", context] = _scored(results / "logprobs" / context)
+        rows["score", context] = _count_responses_with_logprobs(results / "logprobs" / context)
     return rows
 
 
-def _lines(folder: Path) -> int:
+def _count_lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
 
 
-def _scored(folder: Path) -> int:
-    """Responses with a score, whatever the number of samplings."""
+def _count_responses_with_logprobs(folder: Path) -> int:
+    """Responses in the tables of a context, which have a row for each response and sampling."""
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         return 0
@@ -170,67 +179,70 @@ def _scored(folder: Path) -> int:
     return sum(pl.read_parquet(path, columns=["prompt_id"])["prompt_id"].n_unique() for path in paths)
 
 
-def responses(results: Path, config: Config) -> dict[str, list[str]]:
-    """The responses that are written, by policy."""
-    found = {}
+def read_responses(results: Path, config: Config) -> dict[str, list[str]]:
+    """Texts of the responses that are written so far, by policy."""
+    texts = {}
     for policy in config.policies:
         shards = sorted((results / "responses" / policy).glob("*.jsonl"))
         rows = [orjson.loads(line) for path in shards for line in path.read_bytes().splitlines()]
-        found[policy] = [row["response"] for row in rows]
-    return found
+        texts[policy] = [row["response"] for row in rows]
+    return texts
 
 
-def _of_line(line: Line) -> dict[str, Any]:
-    return dict(zip(NAMES, line.key, strict=True)) | _figures(line)
+def _line_document(line: CostLine) -> dict[str, Any]:
+    return dict(zip(KEY_NAMES, line.key, strict=True)) | _range_document(line)
 
 
-def _figures(line: Line) -> dict[str, list[float] | None]:
-    figures = {
+def _range_document(line: CostLine) -> dict[str, list[float] | None]:
+    ranges = {
         "calls": line.calls,
         "prompt_tokens": line.prompt_tokens,
         "completion_tokens": line.completion_tokens,
         "usd": line.usd,
     }
-    return {name: value and [value.low, value.middle, value.high] for name, value in figures.items()}
+    return {name: value and [value.low, value.middle, value.high] for name, value in ranges.items()}
 
 
-def _of_total(lines: Sequence[Line]) -> dict[str, Any]:
-    return {**_figures(money_estimate.total(lines)), "usd_at_least": bool(money_estimate.unpriced(lines))}
+def _total_document(lines: Sequence[CostLine]) -> dict[str, Any]:
+    return {**_range_document(estimate.total_line(lines)), "usd_at_least": bool(estimate.models_without_price(lines))}
 
 
-def _of_spent(spent: Spent) -> dict[str, Any]:
+def _spending_document(spending: Spending) -> dict[str, Any]:
     return {
-        "calls": spent.calls,
-        "prompt_tokens": sum(spent.prompt_tokens),
-        "completion_tokens": sum(spent.completion_tokens),
-        "usd": _money(spent),
-        "calls_without_price": spent.unpriced,
-        "calls_with_estimated_tokens": spent.estimated,
+        "calls": spending.calls,
+        "prompt_tokens": sum(spending.prompt_tokens),
+        "completion_tokens": sum(spending.completion_tokens),
+        "usd": _known_usd(spending),
+        "calls_without_price": spending.n_without_price,
+        "calls_with_estimated_tokens": spending.n_estimated,
     }
 
 
-def _money(spent: Spent) -> float | None:
-    """What is known of it; None where nothing is."""
-    return None if spent.calls and spent.unpriced == spent.calls else spent.usd
+def _known_usd(spending: Spending) -> float | None:
+    """US dollars of the calls with a known price; None where there are calls and none has one."""
+    return None if spending.calls and spending.n_without_price == spending.calls else spending.usd
 
 
-def _row(key: Key, line: Line | None, end: Line | None, spent: Spent | None, made: bool) -> list[str]:
+def _table_row(
+    key: Key, line: CostLine | None, forecast: CostLine | None, spending: Spending | None, has_spending: bool
+) -> list[str]:
+    """Cells of one stage and policy. has_spending: whether the table has the columns of what was spent."""
     stage, policy, _, model = key
-    cells = [stage, policy if len(policy) <= LONGEST else f"…{policy[1 - LONGEST :]}", model.rsplit("/", 1)[-1]]
+    cells = [stage, policy if len(policy) <= MAX_NAME else f"…{policy[1 - MAX_NAME :]}", model.rsplit("/", 1)[-1]]
     if line is None:
         cells += ["", "", "", "not in this configuration"]
     else:
         cells += [count(value.middle) for value in (line.calls, line.prompt_tokens, line.completion_tokens)]
         cells.append(interval(line.usd))
-    if made:
-        spent = spent or Spent()
-        cells += [count(spent.calls), count(sum(spent.prompt_tokens)), count(sum(spent.completion_tokens))]
-        cells += [dollars(_money(spent)), "" if end is None else interval(end.usd)]
+    if has_spending:
+        spending = spending or Spending()
+        cells += [count(spending.calls), count(sum(spending.prompt_tokens)), count(sum(spending.completion_tokens))]
+        cells += [dollars(_known_usd(spending)), "" if forecast is None else interval(forecast.usd)]
     return cells
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width, names to the left and figures to the right, a rule under the heads and above the total."""
+    """A table in plain text: names left-aligned, numbers right-aligned, lines below the header and above the total."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -243,32 +255,37 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _notes(account: Account) -> list[str]:
-    whole = account.whole
-    found = ["Estimate: from the configuration alone, at list prices in US dollars without discounts."]
-    for model in money_estimate.unpriced(account.estimate):
-        found.append(
-            f"No price is known for {model}, so the total is at least what it says; give one under `prices` (US dollars for "
-            "a million tokens)."
+    """Sentences below the table."""
+    spending = account.total_spending
+    notes = ["The estimate uses the configuration alone, and list prices in US dollars without discounts."]
+    for model in estimate.models_without_price(account.estimate):
+        notes.append(
+            f"The price of {model} is unknown, so the total is a lower bound; add it under `prices` (US dollars for a million "
+            "tokens)."
         )
-    if whole.unpriced:
-        found.append(f"{whole.unpriced} of {whole.calls} calls had no known price and are not in the money spent.")
-    if whole.estimated:
-        found.append(
-            f"The tokens of {whole.estimated} calls are estimated, as the server gave no usable count of them."
+    if spending.n_without_price:
+        notes.append(
+            f"{spending.n_without_price} of {spending.calls} calls had no known price and are not counted in the money spent."
+        )
+    if spending.n_estimated:
+        notes.append(
+            f"The tokens of {spending.n_estimated} calls are estimated, because the server reported no usable count."
         )
     if account.budget_usd is not None:
-        high = money_estimate.total(account.expected).usd.high
-        fits = (
-            "holds the whole run"
+        high = estimate.total_line(account.expected).usd.high
+        comparison = (
+            "covers the whole run"
             if high <= account.budget_usd
-            else f"is less than the {dollars(high)} that it may take"
+            else f"is less than {dollars(high)}, the upper bound for the whole run"
         )
-        found.append(f"Budget: {dollars(account.budget_usd)}, of which {dollars(whole.usd)} are spent; it {fits}.")
-    return found
+        notes.append(
+            f"The budget of {dollars(account.budget_usd)}, of which {dollars(spending.usd)} is spent, {comparison}."
+        )
+    return notes
 
 
 def count(value: float) -> str:
-    """A count in at most four digits."""
+    """A count with at most four digits: 9999, 10k, 1.23M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= max(0.9995 * size, 9999.5):
             return f"{value / size:.3g}{unit}"
@@ -276,7 +293,7 @@ def count(value: float) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """Money in US dollars, small amounts with two digits; a question mark where no price is known."""
+    """An amount in US dollars, with two digits where it is small; a question mark where it is unknown."""
     if value is None:
         return UNKNOWN
     if value == 0 or value >= 0.0995:
@@ -285,12 +302,12 @@ def dollars(value: float | None) -> str:
 
 
 def interval(value: Range | None) -> str:
-    """Bounds with the guess between them; one number where all are the same."""
+    """Lower bound, best guess and upper bound of an amount; one number where they are equal."""
     if value is None:
         return UNKNOWN
-    told = [dollars(bound) for bound in (value.low, value.middle, value.high)]
-    return told[0] if len(set(told)) == 1 else " - ".join(told)
+    amounts = [dollars(bound) for bound in (value.low, value.middle, value.high)]
+    return amounts[0] if len(set(amounts)) == 1 else " - ".join(amounts)
 
 
-def _known(n_unknown: int) -> str:
+def _at_least(n_unknown: int) -> str:
     return "at least " if n_unknown else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.calls.request import Ask, Reply
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
-from arena_cje.hosted.echo import Answer
+from arena_cje.hosted.echo import PromptResponse
 from arena_cje.stages.local import warn_missing
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
         for row in prompts
         for draw in range(draws)
     ]
-    sent = [place for place in places if writer.can_ask(place[0]["prompt"])]
+    sent = [place for place in places if writer.accepts(place[0]["prompt"])]
     requests = [writer.request(row["prompt"], response_seed) for row, _, response_seed in sent]
     replies = {
         (row["prompt_id"], draw): (request.key(writer.endpoint), reply)
@@ -60,7 +60,7 @@ def _response(row: Row, draw: int, seed: int, policy: str, key: str | None, repl
     content = reply or Reply()
     cut = content.finish_reason == "length"
     # Half a character at the cut is no text: sent back to be scored, it would be tokens that nobody drew.
-    text = content.text.rstrip(echo.HALF) if cut else content.text
+    text = content.text.rstrip(echo.REPLACEMENT_CHARACTER) if cut else content.text
     return {
         "prompt_id": row["prompt_id"],
         "policy": policy,
@@ -84,9 +84,11 @@ def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequen
     An API gives those at temperature 1 whatever the sampling; `config.scoring` says for which policies they can be used.
     """
     answered = [row for row in rows if row["status"] == "ok"]
-    answers = [Answer(row["prompt"], row["response"], row["finish_reason"] == "stop") for row in answered]
-    scored = dict(zip((row["prompt_id"] for row in answered), echo.score(ask, writer, answers), strict=True))
-    no_response = echo.Scored((), 0, "empty")
+    answers = [PromptResponse(row["prompt"], row["response"], row["finish_reason"] == "stop") for row in answered]
+    scored = dict(
+        zip((row["prompt_id"] for row in answered), echo.response_logprobs(ask, writer, answers), strict=True)
+    )
+    no_response = echo.ResponseLogprobs((), 0, "empty")
     scores = [
         {"prompt_id": row["prompt_id"], **sampling, **_score(scored.get(row["prompt_id"], no_response))}
         for row in rows
@@ -99,7 +101,7 @@ def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequen
     return scores
 
 
-def _score(scored: echo.Scored) -> Row:
+def _score(scored: echo.ResponseLogprobs) -> Row:
     values = list(scored.token_logprobs)
     return asdict(scored) | {
         "token_logprobs": values,

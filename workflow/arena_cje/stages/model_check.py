@@ -94,7 +94,7 @@ def _of_policy(config: Config, name: str, texts: Texts) -> Wanted:
         hosted_writer.writer(config, policy, told, None),
         template=texts.templates[policy.template] if policy.template else None,
     )
-    scores = config.can_score(name)
+    scores = config.has_logprobs(name)
     check = (lambda ask: _scores(ask, writer)) if scores else (lambda ask: _writes(ask, writer))
     what = "scores" if scores else "writes"
     return Wanted(writer.endpoint, policy.model, what, policy.template, check, f"policies.{name}")
@@ -142,7 +142,7 @@ def _scores(ask: Ask, writer: Writer) -> str:
         text, given = _whole_tokens(drawn)
         if not text:
             continue
-        (scored,) = echo.score(ask, writer, [echo.Answer(PROMPT, text, stopped=False)])
+        (scored,) = echo.response_logprobs(ask, writer, [echo.PromptResponse(PROMPT, text, stopped=False)])
         if scored.status != "ok":
             raise UserError(f"it does not score given text (status {scored.status}){ADVICE}")
         apart = _apart(given, scored.token_logprobs)
@@ -296,5 +296,5 @@ def table(findings: Sequence[Finding]) -> str:
 
 def run(config: Config, source: str | None, resources: str) -> list[Finding]:
     """Everything that the configuration wants, tried."""
-    texts = estimate.gather(config, source and Path(source), Path(resources))
+    texts = estimate.load_texts(config, source and Path(source), Path(resources))
     return [*local(config, Path(resources)), *check(wanted(config, texts))]
