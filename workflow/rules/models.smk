@@ -48,7 +48,7 @@ rule fetch_model:
 rule register_model:
     """Record the hash of model {wildcards.model}"""
     input:
-        lambda w: parts(gguf(w.model)),
+        lambda w: said(parts, gguf(w.model)),
     output:
         "results/models/{model}.json",
     log:
