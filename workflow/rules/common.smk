@@ -211,7 +211,7 @@ def gguf(model):
 
 def gguf_parts(model):
     """The files of a configured model: one, or all parts of a split one."""
-    return [input_path(str(path)) for path in gguf_files.parts(gguf(model))]
+    return [input_path(str(path)) for path in said(gguf_files.parts, gguf(model))]
 
 
 def model_record(block):

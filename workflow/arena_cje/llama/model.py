@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CACHE_STEP = 256  # tokens; llama.cpp pads caches to multiples of it
-# Rows of a matrix product. With fewer, llama.cpp takes another kernel, which adds up in another order: with one on x86,
-# with up to seven on 64-bit ARM (`n < 2`, `n < 8` in ggml-cpu/llamafile/sgemm.cpp).
+# Rows of a matrix product. llama.cpp computes few rows by another kernel, which adds up in another order: one on x86, up to
+# seven on 64-bit ARM (`n < 2`, `n < 8` in ggml-cpu/llamafile/sgemm.cpp).
 LEAST_ROWS = 2 if platform.machine().lower() in ("x86_64", "amd64") else 8
-# Rows too. Most quantised weights have a kernel from 8 rows on (`ggml_tiled_min_batch` in ggml-cpu/tiled/tiled.cpp) or one
-# for groups of 4 and another for the rest (ggml-cpu/repack.cpp).
-GROUP = 8
+# Most quantised weights have a kernel from 8 rows on (`ggml_tiled_min_batch` in ggml-cpu/tiled/tiled.cpp), or one for groups
+# of 4 rows and another for the rest (ggml-cpu/repack.cpp). A file's type is that of most of its weights only, so that of
+# the quantised ones Q8_0 alone, whose files hold no other kind, is known to have neither.
+GROUP = 8  # rows
+UNGROUPED = ("LLAMA_FTYPE_ALL_F32", "LLAMA_FTYPE_MOSTLY_F16", "LLAMA_FTYPE_MOSTLY_BF16", "LLAMA_FTYPE_MOSTLY_Q8_0")
 
 
 class Model:
@@ -48,14 +50,8 @@ class Model:
         self.contexts: set[Context] = set()
         # A recurrent state holds all it has read in one sum and cannot go back to an earlier token.
         self.can_rewind = not (llama.llama_model_is_recurrent(pointer) or llama.llama_model_is_hybrid(pointer))
-        plain = (
-            llama.LLAMA_FTYPE_ALL_F32,
-            llama.LLAMA_FTYPE_MOSTLY_F16,
-            llama.LLAMA_FTYPE_MOSTLY_BF16,
-            llama.LLAMA_FTYPE_MOSTLY_Q8_0,
-        )
-        # Of how many rows the passes must be a multiple so that other rows change no bits of one; see LEAST_ROWS.
-        self.row_step = 1 if LEAST_ROWS < GROUP and llama.llama_model_ftype(pointer) in plain else GROUP
+        ungrouped = llama.llama_model_ftype(pointer) in [getattr(llama, name) for name in UNGROUPED]
+        self.row_step = 1 if ungrouped and LEAST_ROWS < GROUP else GROUP  # rows, of which a pass must have a multiple
         self._vocab = llama.llama_model_get_vocab(pointer)
         self.n_vocab = llama.llama_vocab_n_tokens(self._vocab)
         self.eog_ids = frozenset(i for i in range(self.n_vocab) if llama.llama_vocab_is_eog(self._vocab, i))
