@@ -1,5 +1,5 @@
 # What is analysed at a coverage, in the CJE format, and what was dropped and why.
-# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl, .json
+# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json
 if CONFIG.calibration_data:
     from arena_cje.data import user_data
 
@@ -40,12 +40,6 @@ def made_from():
     }
 
 
-def target_labels(w):
-    """Labels of a target's own draws that enter estimates; none unless `oracle.target_labels` asks for a share."""
-    share = CONFIG.oracle.target_coverage
-    return f"results/oracle/{w.policy}/coverage_{share}.jsonl" if share else []
-
-
 rule assemble:
     """Assemble the data set at coverage {wildcards.coverage}"""
     input:
@@ -68,34 +62,3 @@ rule assemble:
         code=code_hash("arena_cje.stages.assemble"),
     script:
         "../scripts/assemble.py"
-
-
-rule fresh_draws:
-    """Assemble the fresh draws of {wildcards.policy}"""
-    input:
-        responses="results/responses/{policy}.jsonl",
-        judge="results/judge/{policy}.jsonl",
-        judges=expand("results/judges/{judge}/{{policy}}.jsonl", judge=CONFIG.judges),
-        oracle=target_labels,
-    output:
-        draws="results/coverage_{coverage}/fresh_draws/{policy}.jsonl",
-        summary="results/coverage_{coverage}/fresh_draws/{policy}.json",
-    log:
-        "logs/assemble/coverage_{coverage}/{policy}.log",
-    conda:
-        "../../envs/stats.yaml"
-    params:
-        max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.stages.assemble"),
-    script:
-        "../scripts/fresh_draws.py"
-
-
-def draw_files(coverage):
-    """Fresh draws of all targets at a coverage."""
-    return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=CONFIG.targets)
-
-
-def calibration_file(coverage):
-    """Calibration data, where there are any: as they are, since the workflow's own data have no masked label to give away."""
-    return CONFIG.calibration_data or []

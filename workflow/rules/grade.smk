@@ -237,33 +237,39 @@ rule judges_ensemble:
         "../scripts/ensemble.py"
 
 
-rule oracle:
-    """Label a share {wildcards.coverage} of the responses of {wildcards.policy}, shard {wildcards.shard}"""
-    input:
-        prompts="results/prompts/{shard}.jsonl",
-        responses="results/responses/{policy}/{shard}.jsonl",
-        lower=lower_step,
-        rubric=RUBRIC_FILES.get("oracle", []),
-        system_prompt=RUBRIC_PROMPTS.get("oracle", []),
-        template=template_of(CONFIG.oracle),
-        model=own_record("oracle"),
-        gguf=model_file("oracle"),
-        generated_by=lambda w: generated_by("oracle", w.policy),
-    output:
-        "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
-    log:
-        "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
-        benchmark="logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv",
-    conda:
-        environment("oracle")
-    threads: n_threads("oracle")
-    resources:
-        model_slots=int(is_local("oracle")),
-        api_jobs=int(CONFIG.oracle.hosted),
-        mem_mb=lambda w, input: grading_memory("oracle", input),
-    params:
-        **grading("oracle"),
-        start=lambda w: int(w.shard) * CONFIG.shard_size,
-        draws=lambda w: 1 if w.policy == BASE else CONFIG.draws_per_prompt,
-    script:
-        "../scripts/judge.py" if "oracle" in RUBRICS else "../scripts/oracle.py"
+if "oracle" in RUBRICS:
+
+    rule oracle:
+        """Label a share {wildcards.coverage} of the responses of {wildcards.policy}, shard {wildcards.shard}"""
+        input:
+            prompts="results/prompts/{shard}.jsonl",
+            responses="results/responses/{policy}/{shard}.jsonl",
+            lower=lower_step,
+            rubric=RUBRIC_FILES.get("oracle", []),
+            system_prompt=RUBRIC_PROMPTS.get("oracle", []),
+            template=template_of(CONFIG.oracle),
+            model=own_record("oracle"),
+            gguf=model_file("oracle"),
+            generated_by=lambda w: generated_by("oracle", w.policy),
+        output:
+            "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
+        log:
+            "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
+            benchmark="logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv",
+        conda:
+            environment("oracle")
+        threads: n_threads("oracle")
+        resources:
+            model_slots=int(is_local("oracle")),
+            api_jobs=int(CONFIG.oracle.hosted),
+            mem_mb=lambda w, input: grading_memory("oracle", input),
+        params:
+            **grading("oracle"),
+            start=lambda w: int(w.shard) * CONFIG.shard_size,
+            draws=lambda w: 1 if w.policy == BASE else CONFIG.draws_per_prompt,
+        script:
+            "../scripts/judge.py"
+
+else:
+
+    include: "reference.smk"

@@ -11,16 +11,6 @@ for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *P
         said(user_data.check_brought, Path(path), results=Path("results"))
 
 
-def draw_files(coverage):
-    """Fresh draws of all targets at a coverage."""
-    return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=IMPORTED)
-
-
-def calibration_file(coverage):
-    """Calibration data at a coverage, where they were brought along."""
-    return f"results/coverage_{coverage}/calibration_data.jsonl" if CONFIG.calibration_data else []
-
-
 rule import_data:
     """Read the data brought along and keep labels on a share {wildcards.coverage}"""
     input:

@@ -21,8 +21,6 @@ from arena_cje.estimation.records import Draws, Labelled, Logged
 from arena_cje.estimation.weights import hajek
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from arena_cje.results.record import ResultRecord
@@ -59,14 +57,6 @@ def over_coverages(
     import pandas as pd
 
     return pd.concat([estimates(found, truth).assign(coverage=coverage) for coverage, found in results.items()])
-
-
-def read_truth(path: str | Path) -> dict[str, float]:
-    """Truth by policy from validation.csv; policies whose truth is not known are left out."""
-    import polars as pl
-
-    table = pl.read_csv(path, schema_overrides={"truth": pl.Float64}).drop_nulls("truth")
-    return dict(zip(table["policy"].to_list(), table["truth"].to_list(), strict=True))
 
 
 def _published(result: ResultRecord, policy: str) -> dict[str, float]:

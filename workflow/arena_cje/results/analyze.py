@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ from arena_cje.diagnostics.verdict import judge as judged
 from arena_cje.errors import UserError
 from arena_cje.estimation.contrasts import Contrast, contrast
 from arena_cje.estimation.isotonic import Monotone
-from arena_cje.estimation.records import Draws, Estimate, Logged, Options, Reason, Verdict
-from arena_cje.evaluation.evaluate import Evaluation, evaluate
+from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
+from arena_cje.evaluation.evaluate import Evaluation, evaluate_all
 from arena_cje.files import json_text
 from arena_cje.results.record import SCHEMA_VERSION
 from arena_cje.results.result import Result, load, write
@@ -32,9 +32,52 @@ from arena_cje.results.result import Result, load, write
 if TYPE_CHECKING:
     from arena_cje.data.rows import Source
 
-__all__ = ["Result", "Thresholds", "analyze", "load", "write"]
+__all__ = ["Result", "Settings", "Thresholds", "analyze", "analyze_all", "load", "write"]
+
+Cautions = Mapping[str, Sequence[tuple[str, str, str]]]  # by policy: code, sentence and level of each reason
 
 CURVE = 101  # points that a calibrator with covariates is drawn at
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How data are read and analysed, whichever estimators run; `analyze` says what the fields mean."""
+
+    options: Options
+    oracle_coverage: float | None = None
+    alpha: float = 0.05
+    scale: tuple[float, float] | None = None
+    judge: str | None = None
+    base_policy: str | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UserError(f"alpha must lie in (0, 1), got {self.alpha}; 0.05 gives 95 % intervals")
+
+    @classmethod
+    def of(cls, analysis: Mapping[str, Any], **more: Any) -> Settings:
+        """Settings from the keys of `analysis` in the configuration and the seed."""
+        names = {one.name for one in fields(Options)}
+        options = Options(**{key: value for key, value in analysis.items() if key in names})
+        options = dataclasses.replace(options, covariates=tuple(options.covariates))
+        return cls(options, **{key: value for key, value in analysis.items() if key not in names}, **more)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How rows are read."""
+        return {"covariates": self.options.covariates, "scale": self.scale, "judge": self.judge}
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What estimators run on, and what the results file says of it."""
+
+    logged: Logged
+    draws: dict[str, Draws]
+    beside: Labelled | None  # labelled responses for calibration alone
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,7 +124,7 @@ def analyze(
     base_policy: str | None = None,
     variant: str | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
-    cautions: Mapping[str, Sequence[tuple[str, str, str]]] | None = None,
+    cautions: Cautions | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Result:
     """Estimate the value of every target policy.
@@ -95,9 +138,6 @@ def analyze(
     estimator's own unless given. thresholds moves those of the verdicts; cautions are reasons (code, sentence, level) by
     policy that the data cannot show; provenance is written into the result as it is.
     """
-    if not 0 < alpha < 1:
-        raise UserError(f"alpha must lie in (0, 1), got {alpha}; 0.05 gives 95 % intervals")
-    limits = thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {})
     options = Options(
         seed=seed,
         n_folds=n_folds,
@@ -113,29 +153,90 @@ def analyze(
         inference=inference,
         n_bootstrap=n_bootstrap,
     )
-    read = {"covariates": options.covariates, "scale": scale, "judge": judge}
-    rows, counts = load_logged(logged, base_policy=base_policy, **read)
-    rows, draws, drawn = _with_draws(rows, fresh_draws, probes, read)
-    rows, labels = _with_coverage(rows, seed, oracle_coverage)
+    settings = Settings(
+        options,
+        oracle_coverage=oracle_coverage,
+        alpha=alpha,
+        scale=scale,
+        judge=judge,
+        base_policy=base_policy,
+        thresholds=thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {}),
+        provenance=provenance or {},
+    )
+    name = variant or estimator
+    found = analyze_all(
+        logged,
+        fresh_draws,
+        {name: estimator},
+        settings,
+        probes=probes,
+        calibration_data=calibration_data,
+        cautions={name: cautions or {}},
+    )
+    return found[name]
+
+
+def analyze_all(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    names: Mapping[str, str],
+    settings: Settings,
+    *,
+    probes: str | Path | Mapping[str, Source] | None = None,
+    calibration_data: Source | None = None,
+    cautions: Mapping[str, Cautions] | None = None,
+) -> dict[str, Result]:
+    """Results of several estimators, the same as one by one: the data are read once, and what estimators share is computed once.
+
+    names: the estimator by the name that its result goes by; cautions by that name; the rest as in `analyze`.
+    """
+    limits, data = settings.thresholds, _read(logged, fresh_draws, settings, probes, calibration_data)
+    evaluations = evaluate_all(
+        list(dict.fromkeys(names.values())), data.logged, data.draws, settings.options, data.beside
+    )
+    found = {}
+    for name, estimator in names.items():
+        evaluation = evaluations[estimator]
+        evidence = gather(evaluation, data.logged, data.draws, limits)
+        verdicts = judged(evaluation, data.logged, evidence, limits)
+        for policy, reasons in (cautions or {}).get(name, {}).items():
+            verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
+        analysis = _Analysis(estimators.get(estimator), data.logged, evaluation, evidence, verdicts, settings.alpha)
+        found[name] = _result(name, analysis, data, settings)
+    return found
+
+
+def _read(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    settings: Settings,
+    probes: str | Path | Mapping[str, Source] | None,
+    calibration_data: Source | None,
+) -> _Data:
+    reading, base_policy = settings.reading, settings.base_policy
+    rows, counts = load_logged(logged, base_policy=base_policy, **reading)
+    rows, draws, drawn = _with_draws(rows, fresh_draws, probes, reading)
+    rows, labels = _with_coverage(rows, settings.options.seed, settings.oracle_coverage)
     beside = None
     if calibration_data is not None:
         beside, counts["calibration_data"] = load_calibration(
-            calibration_data, logged=logged, base_policy=base_policy, **read
+            calibration_data, logged=logged, base_policy=base_policy, **reading
         )
-    evaluation = evaluate(estimator, rows, draws, options, beside)
-    evidence = gather(evaluation, rows, draws, limits)
-    verdicts = judged(evaluation, rows, evidence, limits)
-    for policy, reasons in (cautions or {}).items():
-        verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
-    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, alpha)
-    document = _document(analysis) | {"provenance": dict(provenance or {})}
-    document["metadata"] |= {"variant": variant or estimator} | labels
-    document["metadata"] |= {"data": counts | {"fresh_draws": drawn}, "seed": seed, "alpha": alpha}
-    document["metadata"] |= {"options": dataclasses.asdict(options), "thresholds": dataclasses.asdict(limits)}
+    return _Data(rows, draws, beside, labels | {"data": counts | {"fresh_draws": drawn}})
+
+
+def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> Result:
+    document = _document(analysis) | {"provenance": dict(settings.provenance)}
+    document["metadata"] |= {"variant": name} | data.metadata | {"seed": settings.options.seed, "alpha": settings.alpha}
+    document["metadata"] |= {
+        "options": dataclasses.asdict(settings.options),
+        "thresholds": dataclasses.asdict(settings.thresholds),
+    }
     # Through its own text, so that what is returned is what a reader of the file gets.
     written = orjson.loads(json_text(_plain(document)))
-    influence = [_influence(evaluation.estimates[policy]) for policy in rows.policies]
-    return Result(written, rows.prompt_id, np.column_stack(influence), _influence(evaluation.base))
+    estimates, logged = analysis.evaluation.estimates, data.logged
+    influence = [_influence(estimates[policy]) for policy in logged.policies]
+    return Result(written, logged.prompt_id, np.column_stack(influence), _influence(analysis.evaluation.base))
 
 
 def _influence(estimate: Estimate) -> np.ndarray:

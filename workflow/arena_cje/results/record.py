@@ -143,6 +143,10 @@ class ResultRecord:
 
         Null where either policy is refused: there is no level to compare.
         """
+        return self._comparisons
+
+    @cached_property
+    def _comparisons(self) -> pl.DataFrame:
         import polars as pl
 
         from arena_cje.estimation.contrasts import contrasts

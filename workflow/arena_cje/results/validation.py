@@ -11,6 +11,7 @@ enters an estimate.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
+
+log = logging.getLogger(__name__)
 
 Truth = tuple[float, float]  # value and standard error, in [0, 1]
 
@@ -94,12 +97,20 @@ def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl
     return pl.DataFrame(rows, schema=_columns()).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def poor_coverage(table: pl.DataFrame, alpha: float = 0.05) -> list[str]:
+def table(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl.DataFrame:
+    """Content of validation.csv; what should make a reader look twice goes to the log."""
+    found = validate(results, truths)
+    for sentence in poor_coverage(found):
+        log.warning(sentence)
+    return found
+
+
+def poor_coverage(validated: pl.DataFrame, alpha: float = 0.05) -> list[str]:
     """Sentences about estimators whose published intervals miss the truth more often than chance allows (1 in 100)."""
     import polars as pl
 
     said = []
-    for (name,), rows in table.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
+    for (name,), rows in validated.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
         hit, of = int(rows["covered"].sum()), len(rows)
         if stats.binom.cdf(hit, of, 1 - alpha) < RARE:
             said.append(
