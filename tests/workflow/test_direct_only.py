@@ -15,8 +15,9 @@ from arena_cje import files
 from arena_cje.config import scoring, targets
 from arena_cje.config.parse import parse
 from arena_cje.data import schemas
+from arena_cje.data.dataset import load_logged
 from arena_cje.errors import UserError
-from arena_cje.report import exports, figures, sources, tidy
+from arena_cje.report import exports, figures, tidy
 from arena_cje.results.schema import check
 from arena_cje.stages import assemble
 from small_results import analyzed, write_data
@@ -242,7 +243,7 @@ def test_dishonest_log_probabilities_refuse_weights_and_not_direct(data):
 
 def test_figures_and_exports_do_without(partly, tmp_path):
     result = analyzed(partly["all"], "direct")
-    logged = sources.logged(partly["all"] / "logged.jsonl", {"base_policy": "base"}, result.reading)
+    logged, _ = load_logged(partly["all"] / "logged.jsonl", reading=result.reading)
     figures.save(figures.weight_distributions(logged), tmp_path / "weights.png")
     assert [panel.n for panel in tidy.weights(logged)[1]] == [0, 0, 0, 0]
     written = exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base")

@@ -180,17 +180,7 @@ def all_estimates():
 
 def all_results():
     """Targets of the whole experiment, but for the archive of them."""
-    at = lambda *files: expand("results/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=files)
-    exports = expand("results/export/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=targets.EXPORTS)
-    return [
-        *all_estimates(),
-        *at("comparisons.json", "comparisons.csv", "diagnostics_dashboard.html"),
-        *at(*(f"plots/{figure}.png" for figure in targets.FIGURES)),
-        "results/plots/sweep.png",
-        *exports,
-        "results/export/results.csv",
-        "results/export/results.parquet",
-    ]
+    return [*all_estimates(), *expand([shown.path for shown in EXHIBITS], coverage=CONFIG.coverages)]
 
 
 MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"

@@ -60,33 +60,39 @@ rule ensemble:
         "../scripts/ensemble.py"
 
 
-rule oracle:
-    """Label a share {wildcards.coverage} of the responses of {wildcards.policy}, shard {wildcards.shard}"""
-    input:
-        prompts="results/prompts/{shard}.jsonl",
-        responses="results/responses/{policy}/{shard}.jsonl",
-        lower=lower_step,
-        rubric=grading_inputs("rubric"),
-        system_prompt=grading_inputs("system_prompt"),
-        template=grading_inputs("template"),
-        model=grader_record,
-        gguf=grader_gguf,
-        generated_by=generator_record,
-    output:
-        "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
-    log:
-        "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
-        benchmark="logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv",
-    conda:
-        grader_environment
-    threads: grader_threads
-    resources:
-        model_slots=lambda w: int(grader(w).is_local),
-        api_jobs=lambda w: int(grader(w).is_hosted),
-        mem_mb=grader_memory,
-    params:
-        grading=lambda w: canonical(grader(w).parameters),
-        start=lambda w: int(w.shard) * CONFIG.shard_size,
-        draws=lambda w: CONFIG.draws(w.policy),
-    script:
-        "../scripts/grade.py" if GRADERS["oracle"].rubric else "../scripts/oracle.py"
+if GRADERS["oracle"].rubric:
+
+    rule oracle:
+        """Label a share {wildcards.coverage} of the responses of {wildcards.policy}, shard {wildcards.shard}"""
+        input:
+            prompts="results/prompts/{shard}.jsonl",
+            responses="results/responses/{policy}/{shard}.jsonl",
+            lower=lower_step,
+            rubric=grading_inputs("rubric"),
+            system_prompt=grading_inputs("system_prompt"),
+            template=grading_inputs("template"),
+            model=grader_record,
+            gguf=grader_gguf,
+            generated_by=generator_record,
+        output:
+            "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
+        log:
+            "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
+            benchmark="logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv",
+        conda:
+            grader_environment
+        threads: grader_threads
+        resources:
+            model_slots=lambda w: int(grader(w).is_local),
+            api_jobs=lambda w: int(grader(w).is_hosted),
+            mem_mb=grader_memory,
+        params:
+            grading=lambda w: canonical(grader(w).parameters),
+            start=lambda w: int(w.shard) * CONFIG.shard_size,
+            draws=lambda w: CONFIG.draws(w.policy),
+        script:
+            "../scripts/grade.py"
+
+else:
+
+    include: "reference.smk"

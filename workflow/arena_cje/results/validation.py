@@ -10,6 +10,8 @@ small; with fewer than ten labels it is their mean. No truth enters an estimate.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
+
+log = logging.getLogger(__name__)
 
 Truth = tuple[float, float]  # value and standard error, in [0, 1]
 
@@ -98,7 +102,15 @@ def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl
     return pl.DataFrame(rows, schema=_columns()).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def poor_coverage(table: pl.DataFrame, alpha: float = 0.05) -> list[str]:
+def table(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl.DataFrame:
+    """Content of validation.csv; the log names estimators with poor coverage."""
+    frame = validate(results, truths)
+    for sentence in poor_coverage(frame):
+        log.warning(sentence)
+    return frame
+
+
+def poor_coverage(frame: pl.DataFrame, alpha: float = 0.05) -> list[str]:
     """Sentences about estimators with fewer published intervals that cover the truth than chance would allow.
 
     Chance: the probability of as few is at least `RARE`, if every interval covers the truth with probability 1 - alpha.
@@ -106,7 +118,7 @@ def poor_coverage(table: pl.DataFrame, alpha: float = 0.05) -> list[str]:
     import polars as pl
 
     sentences = []
-    for (name,), rows in table.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
+    for (name,), rows in frame.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
         covered, published = int(rows["covered"].sum()), len(rows)
         if stats.binom.cdf(covered, published, 1 - alpha) < RARE:
             sentences.append(
