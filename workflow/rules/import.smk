@@ -28,7 +28,7 @@ rule import_data:
     conda:
         "../../envs/stats.yaml"
     params:
-        fresh_draws=CONFIG.fresh_draws,
+        fresh_draws=lambda w: CONFIG.fresh_draws,
         probes=CONFIG.probes,
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtr, stdtrit
 
 from arena_cje.errors import UserError, nearest
 from arena_cje.estimation.folds import affordable, deal
@@ -120,7 +120,7 @@ def poor_coverage(frame: pl.DataFrame, alpha: float = 0.05) -> list[str]:
     sentences = []
     for (name,), rows in frame.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
         covered, published = int(rows["covered"].sum()), len(rows)
-        if stats.binom.cdf(covered, published, 1 - alpha) < RARE:
+        if bdtr(covered, published, 1 - alpha) < RARE:
             sentences.append(
                 f"poor coverage: {covered} of {published} intervals that {name} publishes hold the truth; policies share "
                 "prompts and labels, so one unlucky sample can do it, but look at transport and overlap first"
@@ -158,7 +158,7 @@ def _comparison(result: ResultRecord, policy: str, truth: Truth) -> Row:
     if policy in result.refused:
         return row | {"refused_estimate": summary["estimate"]}
     error = abs(summary["estimate"] - value)
-    bound = stats.t.ppf(1 - metadata["alpha"] / 2, summary["df"]) * np.hypot(summary["se"], se)
+    bound = stdtrit(summary["df"], 1 - metadata["alpha"] / 2) * np.hypot(summary["se"], se)
     unknown = np.isnan(error) or np.isnan(bound)
     return row | {
         "estimate": summary["estimate"],
