@@ -199,7 +199,7 @@ def raw():
         ({"judges": {"b": {"model": "gpt"}}}, "`judges.b.model` is 'gpt', which is not under `models`"),
         ({"judges": {"b": {"provider": "openai"}}}, "`judges.b.model` is missing; give its name at provider 'openai'"),
         ({"oracle.provider": "openai", "oracle.model": "gpt"}, "`oracle.rubric` is 'likelihood.yaml', which needs log"),
-        ({"judges": {"b": HOSTED | {"rubric": "likelihood.yaml"}}}, "provider 'openai' does not score given text"),
+        ({"judges": {"b": HOSTED | {"rubric": "likelihood.yaml"}}}, "provider 'openai' returns none"),
         ({"judge.ensemble": ["b", "c"]}, "`judge.ensemble` names 'b', which is not under `judges`; defined: none"),
         ({"judge.ensemble": ["b"], "judges": {"b": HOSTED}}, "expected two or more different names under `judges`"),
         ({"judge.ensemble": ["b", "b"], "judges": {"b": HOSTED}}, "expected two or more different names"),
@@ -208,7 +208,7 @@ def raw():
             "judges b -> c -> b are ensembles of each other in a cycle",
         ),
         ({"judges": {"b": {"ensemble": ["b", "d"]}, "d": HOSTED}}, "judges b -> b are ensembles"),
-        ({"judges": {"distribution": HOSTED}}, "rows would hold its score as judge_distribution"),
+        ({"judges": {"distribution": HOSTED}}, "rows would have its score as `judge_distribution`"),
         (
             {"analysis.judge": "nanno", "judges": {"nano": HOSTED}},
             "`analysis.judge` is 'nanno', which is not under `judges` (did",
