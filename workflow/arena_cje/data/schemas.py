@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.files import Placed, Row, read_json, read_jsonl, read_placed, replace, write_csv, write_json, write_jsonl
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Column:
         if self.high is not None and value > self.high:
             return f"is {value!r}, expected at most {self.high:g}{self.hint}"
         if self.choices and value not in self.choices:
-            return f"is {value!r}, expected one of {', '.join(self.choices)}{nearest(str(value), self.choices)}"
+            return f"is {value!r}, expected one of {', '.join(self.choices)}{did_you_mean(str(value), self.choices)}"
         return "is empty" if self.non_empty and not value else None
 
 
@@ -150,7 +150,7 @@ class Table:
         if not self.extra:
             for name in row:
                 if name not in self.columns:
-                    return f"unknown field {name!r} in {self.name}{nearest(name, self.columns)}"
+                    return f"unknown field {name!r} in {self.name}{did_you_mean(name, self.columns)}"
         for name, column in self.columns.items():
             problem = column.problem(row.get(name))
             if problem:
