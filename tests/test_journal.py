@@ -10,14 +10,14 @@ import textwrap
 
 import pytest
 
-from arena_cje.journal import Done, Journal, complete, read
+from arena_cje.journal import FinishedItem, Journal, complete, read
 
 
 def work_recorder(calls):
     def work(missing):
         for key, item in missing.items():
             calls.append(key)
-            yield Done(key, {"square": item**2})
+            yield FinishedItem(key, {"square": item**2})
 
     return work
 
@@ -102,13 +102,13 @@ def test_fresh_starts_over_and_keeps_the_old_file_aside(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from arena_cje.journal import Done, Journal, complete
+from arena_cje.journal import FinishedItem, Journal, complete
 
 def work(missing):
     for count, key in enumerate(missing):
         if count == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        yield Done(key, {"value": key})
+        yield FinishedItem(key, {"value": key})
 
 with Journal(Path(sys.argv[1])) as journal:
     complete(journal, {name: name for name in "abcdef"}, work)
@@ -128,13 +128,13 @@ def test_a_second_process_waits_and_pays_for_nothing_twice(tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from arena_cje.journal import Done, Journal, complete
+        from arena_cje.journal import FinishedItem, Journal, complete
 
         def work(missing):
             for key in missing:
                 time.sleep(0.02)
                 print(key, flush=True)
-                yield Done(key, {"value": key})
+                yield FinishedItem(key, {"value": key})
 
         with Journal(Path(sys.argv[1])) as journal:
             complete(journal, {str(i): i for i in range(10)}, work)

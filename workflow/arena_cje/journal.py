@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Done(NamedTuple):
+class FinishedItem(NamedTuple):
     """A finished item: the record to keep, and the tokens that were read and drawn (or scored) for it."""
 
     key: str
@@ -47,7 +47,7 @@ class Tally:
     _began: float = field(default_factory=time.monotonic, init=False, repr=False)
     _cpu_began: float = field(default_factory=time.process_time, init=False, repr=False)
 
-    def count(self, done: Done) -> None:
+    def count(self, done: FinishedItem) -> None:
         """Add one finished item."""
         self.items += 1
         self.prompt_tokens += done.prompt_tokens
@@ -170,7 +170,7 @@ def _ends_with_newline(path: Path) -> bool:
 def complete(
     journal: Journal,
     items: Mapping[str, Any],
-    work: Callable[[dict[str, Any]], Iterable[Done]],
+    work: Callable[[dict[str, Any]], Iterable[FinishedItem]],
     *,
     unit: str = "items",
     every: float = 10.0,
