@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 Row = dict[str, Any]
-Placed = tuple[str, Row]  # where a row stands ("FILE:LINE"), and the row
+RowWithPlace = tuple[str, Row]  # where a row stands ("FILE:LINE"), and the row
 
 
-def read_placed(path: str | Path) -> list[Placed]:
+def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
     """The objects of a JSONL file with their places; blank lines are skipped, a malformed line is refused."""
     path = Path(path)
     try:
@@ -61,7 +61,7 @@ def _parsed(where: str, line: bytes) -> Row:
 
 def read_jsonl(path: str | Path) -> list[Row]:
     """The objects of a JSONL file."""
-    return [row for _, row in read_placed(path)]
+    return [row for _, row in read_rows_with_places(path)]
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
