@@ -38,8 +38,8 @@ def read(data, monkeypatch) -> Counter[str]:
         counted[Path(path).relative_to(data).as_posix()] += 1
         return original(path)
 
-    original = data_rows.read_placed
-    monkeypatch.setattr(data_rows, "read_placed", counting)
+    original = data_rows.read_rows_with_places
+    monkeypatch.setattr(data_rows, "read_rows_with_places", counting)
     return counted
 
 

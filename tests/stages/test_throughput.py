@@ -21,7 +21,7 @@ from arena_cje.grading.grades import Grade
 from arena_cje.grading.local import LikelihoodJudge
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.grading.rubrics.likelihood import Likelihood
-from arena_cje.journal import Done, Journal, complete
+from arena_cje.journal import FinishedItem, Journal, complete
 from arena_cje.llama import chat
 from arena_cje.llama.distribution import Sampling
 from arena_cje.llama.model import open_model
@@ -53,11 +53,11 @@ def work(missing):
     """A tenth of a second, three tokens of prompt and seven of response for each item."""
     for key in missing:
         time.sleep(0.1)
-        yield Done(key, {}, 3, 7)
+        yield FinishedItem(key, {}, 3, 7)
 
 
 def without_tokens(missing):
-    return (Done(key, {}) for key in missing)
+    return (FinishedItem(key, {}) for key in missing)
 
 
 def answered(model, journal, prompts, policy="base"):
@@ -122,7 +122,7 @@ def test_the_last_line_tells_all_that_was_done(tmp_path, told):
 
 def test_thousands_stand_apart(tmp_path, told):
     with Journal(tmp_path / "0000.jsonl") as journal:
-        complete(journal, {"a": 1}, lambda _: [Done("a", {}, 18_200, 1_234_567)])
+        complete(journal, {"a": 1}, lambda _: [FinishedItem("a", {}, 18_200, 1_234_567)])
     assert told.messages[-1].startswith("1 items: 18 200 prompt and 1 234 567 response tokens in ")
 
 

@@ -1,4 +1,4 @@
-"""Runs of the real workflow in a folder of their own, on a tiny random model: real Snakemake, real llama.cpp, in seconds."""
+"""Runs of the workflow in a temporary folder with a tiny random model: Snakemake and llama.cpp as in real runs, in seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
-OWN = ("Snakefile", "workflow", "config", "profiles", "resources", "envs")
+WORKFLOW_FILES = ("Snakefile", "workflow", "config", "profiles", "resources", "envs")
 
 CONFIG: dict[str, Any] = {
     "seed": 1,
@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
 
 
 def write_prompts(path: Path, n: int) -> None:
-    """Prompts with references that random letters meet now and then."""
+    """Write prompts with references that random letters match in some responses."""
     letters = "etaoinshrdlu"
     rows = [
         {
@@ -49,9 +49,9 @@ def write_prompts(path: Path, n: int) -> None:
 
 
 def copy_workflow(destination: Path) -> Path:
-    """A copy of all that makes the workflow, to be edited."""
+    """A copy of the workflow's files for tests that edit them."""
     destination.mkdir(parents=True)
-    for name in OWN:
+    for name in WORKFLOW_FILES:
         source = ROOT / name
         if source.is_dir():
             ignored = shutil.ignore_patterns("*.gguf", "__pycache__", "*.egg-info", ".fetch-*")
@@ -63,7 +63,7 @@ def copy_workflow(destination: Path) -> Path:
 
 @dataclass
 class Run:
-    """One working directory with its configuration; `root` is the workflow it runs."""
+    """A working directory with its configuration. root: folder of the workflow that runs in it."""
 
     directory: Path
     config: dict[str, Any]
@@ -76,8 +76,8 @@ class Run:
         return [*SNAKEMAKE, "-s", snakefile, "--configfile", "my.yaml", "--cores", "2", *self.arguments, *arguments]
 
     def snakemake(self, *arguments: str, ok: bool = True) -> str:
-        """Run Snakemake to the end; its output. `ok`: whether it must succeed (or must fail)."""
-        done = subprocess.run(
+        """The output of Snakemake. ok: whether it must succeed; else it must fail."""
+        process = subprocess.run(
             self.command(*arguments),
             cwd=self.directory,
             capture_output=True,
@@ -85,12 +85,12 @@ class Run:
             timeout=600,
             start_new_session=True,
         )
-        said = done.stdout + done.stderr
-        assert (done.returncode == 0) == ok, said
-        return said
+        output = process.stdout + process.stderr
+        assert (process.returncode == 0) == ok, output
+        return output
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        """Start Snakemake in a process group of its own."""
+        """Start Snakemake in its own process group."""
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.directory,
@@ -100,31 +100,31 @@ class Run:
         )
 
     def jobs(self, *arguments: str) -> set[str]:
-        """What a dry run says is to be done, each job as `rule wildcards`."""
+        """The jobs that a dry run would start, each as `rule wildcards`."""
         return parse_jobs(self.snakemake("-n", *arguments))
 
     def path(self, name: str) -> Path:
         return self.directory / "results" / name
 
     def journal_keys(self, stage: str) -> list[str]:
-        """Keys in the journals of a stage, in the order they were appended."""
+        """Keys in the journals of a stage, in the order of their lines."""
         files = sorted((self.directory / "results" / "journal" / stage).rglob("*.jsonl"))
         lines = [line for file in files for line in file.read_bytes().splitlines() if line.strip()]
         return [json.loads(line.partition(b" ")[2])["key"] for line in lines]
 
     def outputs(self) -> dict[str, bytes]:
-        """Result files by name, journals left out."""
+        """Content of the result files by name, without journals."""
         base = self.directory / "results"
         files = (path for path in base.rglob("*") if path.is_file() and "journal" not in path.relative_to(base).parts)
         return {str(path.relative_to(base)): path.read_bytes() for path in files}
 
 
-def parse_jobs(said: str) -> set[str]:
-    """Jobs of a dry run's output."""
-    found = set()
-    for block in re.split(r"\n(?=(?:local)?rule \w+:)", said)[1:]:
+def parse_jobs(output: str) -> set[str]:
+    """The jobs in the output of a dry run."""
+    jobs = set()
+    for block in re.split(r"\n(?=(?:local)?rule \w+:)", output)[1:]:
         rule = re.match(r"(?:local)?rule (\w+):", block)[1]
         wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
         values = re.findall(r"\w+=([^,]+)", wildcards[1]) if wildcards else []
-        found.add(" ".join([rule, *values]))
-    return found
+        jobs.add(" ".join([rule, *values]))
+    return jobs

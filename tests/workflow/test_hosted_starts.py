@@ -59,7 +59,7 @@ def test_a_missing_key_ends_a_run_before_its_first_job(tmp_path, monkeypatch):
     monkeypatch.setenv("SECOND", " ")
     run = Run(tmp_path, HOSTED | {"n_prompts": 2})
     said = run.snakemake("results/judge/base.jsonl", ok=False)
-    assert "ERROR no key in the environment: SECOND (provider 'second')" in said and "FIRST" not in said
+    assert "ERROR environment variables without an API key: SECOND (provider 'second')" in said and "FIRST" not in said
     assert not run.path("prompts").exists()
 
 
@@ -79,11 +79,9 @@ def test_a_key_is_sent_to_no_other_address_than_it_is_for():
     assert named.endpoint(named.policies["base"]).api_key_env == "FIRST"
 
 
-def test_an_ensemble_is_not_said_to_be_the_model_that_its_idle_keys_name():
+def test_the_provenance_of_an_ensemble_names_its_members_and_not_the_model_of_its_unused_keys():
     judges = {"one": HOSTED["judge"], "two": HOSTED["judge"] | {"model": "other"}}
     config = parse(judge={"ensemble": ["one", "two"]}, judges=judges)
-    assert plan.grader(config.judge, config.providers) == {
-        "ensemble": ("one", "two"),
-        "uncertainty": "deterministic",
-    }
-    assert plan.grader(config.judges["two"], config.providers)["model"] == "other"
+    graders = plan.graders(config, lambda name, kind: str(ROOT / "resources" / kind / name))
+    assert graders["judge"].provenance == {"ensemble": ("one", "two"), "uncertainty": "deterministic"}
+    assert graders["judges/two"].provenance["model"] == "other"

@@ -36,7 +36,7 @@ from arena_cje.calls.limits import JobSlots, RateLimit
 from arena_cje.calls.request import Ask, Reply, Request, Usage
 from arena_cje.calls.totals import CallTotals, RetryLog
 from arena_cje.errors import UserError
-from arena_cje.journal import Done, Journal, complete
+from arena_cje.journal import FinishedItem, Journal, complete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +91,7 @@ def journaled_ask(job: CallJob, journal: Journal) -> Ask:
     return ask
 
 
-def run(requests: Mapping[str, Request], job: CallJob, journal_path: Path | None = None) -> Iterator[Done]:
+def run(requests: Mapping[str, Request], job: CallJob, journal_path: Path | None = None) -> Iterator[FinishedItem]:
     """Send requests and yield their replies as they arrive.
 
     requests: by journal key. journal_path: the file to which the caller writes each reply before it takes the next one; with
@@ -124,7 +124,7 @@ class _Sender:
 
     def __init__(self, requests: Mapping[str, Request], job: CallJob, journal_path: Path | None):
         folder = job.folder / "pools" / job.endpoint.pool
-        self.results: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
+        self.results: queue.SimpleQueue[FinishedItem | None] = queue.SimpleQueue()
         self._requests = requests
         self._job = job
         self._slots = JobSlots(folder, job.endpoint.max_concurrency)
@@ -245,11 +245,11 @@ class _Sender:
             self._failures_in_a_row = 0
             self.results.put(done)
 
-    async def _attempt(self, client: Client, key: str, request: Request) -> Done:
+    async def _attempt(self, client: Client, key: str, request: Request) -> FinishedItem:
         """One attempt: wait for a slot, claim the request, and call the server unless another job has the reply."""
         async with self._slots.slot():
             if self._claims is not None and (record := await self._claims.acquire(key)) is not None:
-                return Done(key, record)
+                return FinishedItem(key, record)
             try:
                 reply, usage = await self._call(client, request)
             except BaseException:
@@ -257,7 +257,7 @@ class _Sender:
                     self._claims.release(key, in_journal=False)
                 raise
         self._slots.count_success()
-        return Done(key, reply.record(), usage.prompt_tokens, usage.completion_tokens)
+        return FinishedItem(key, reply.record(), usage.prompt_tokens, usage.completion_tokens)
 
     async def _call(self, client: Client, request: Request) -> tuple[Reply, Usage]:
         """Wait for a turn, send the request once, and record its cost. Returns the reply and the tokens it is billed for."""

@@ -10,7 +10,7 @@ from arena_cje.config.records import LIKELIHOOD, LOCAL, REFERENCE
 from arena_cje.config.scoring import missing_input
 from arena_cje.data.reading import RESPONSE_LENGTH, Reading
 from arena_cje.diagnostics import thresholds
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -83,7 +83,7 @@ def _check_no_repeats(key: str, values: list[str]) -> None:
 def _check_estimator(name: str, config: Config) -> None:
     if name not in estimators.NAMES:
         known = config.analyses
-        raise UserError(f"config: unknown estimator {name!r}{nearest(name, known)}; available: {', '.join(known)}")
+        raise UserError(f"config: unknown estimator {name!r}{did_you_mean(name, known)}; available: {', '.join(known)}")
 
 
 def _check_variants(config: Config) -> None:
@@ -95,7 +95,7 @@ def _check_variants(config: Config) -> None:
         if name in RESERVED_NAMES:
             raise UserError(f"config: variant {name!r} has the name of another file beside the results; rename it")
         if variant.estimator not in estimators.NAMES:
-            hint = nearest(variant.estimator, estimators.NAMES)
+            hint = did_you_mean(variant.estimator, estimators.NAMES)
             raise UserError(
                 f"config: `variants.{name}.estimator` is {variant.estimator!r}, which is no estimator{hint}; "
                 f"available: {', '.join(estimators.NAMES)}"
@@ -161,7 +161,7 @@ def _check_draws_have_data(config: Config) -> None:
 def _check_base_policy(config: Config) -> None:
     base, policies = config.base_policy, config.policies
     if base not in policies:
-        hint = nearest(base, policies) + _defined(policies)
+        hint = did_you_mean(base, policies) + _defined(policies)
         raise UserError(f"config: base policy {base!r} is not under `policies`{hint}")
     if not config.targets:
         raise UserError(f"config: `policies` has only the base policy {base!r}; add at least one target policy")
@@ -188,7 +188,7 @@ def _check_providers(config: Config) -> None:
         known = [LOCAL, *([REFERENCE] if place == "oracle" else []), *config.providers]
         if block.provider not in known:
             only_oracle = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
-            hint = only_oracle or nearest(block.provider, known) + _defined(known)
+            hint = only_oracle or did_you_mean(block.provider, known) + _defined(known)
             raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
         unused = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
         if unused and not block.hosted:
@@ -220,7 +220,7 @@ def _check_ensembles(config: Config) -> None:
     for place, judge in judges.items():
         for name in judge.ensemble:
             if name not in config.judges:
-                hint = nearest(name, config.judges) + _defined(config.judges)
+                hint = did_you_mean(name, config.judges) + _defined(config.judges)
                 raise UserError(f"config: `{place}.ensemble` names {name!r}, which is not under `judges`{hint}")
         if judge.ensemble and len(set(judge.ensemble)) < max(2, len(judge.ensemble)):
             raise UserError(
@@ -251,7 +251,7 @@ def _check_judges(config: Config) -> None:
     for place, analysis in _analyses(config).items():
         name = analysis.judge
         if name is not None and name not in config.judges:
-            hint = nearest(name, config.judges) + _defined(config.judges)
+            hint = did_you_mean(name, config.judges) + _defined(config.judges)
             raise UserError(f"config: `{place}.judge` is {name!r}, which is not under `judges`{hint}")
         _check_covariates(place, analysis.covariates, config)
 
@@ -263,7 +263,7 @@ def _check_covariates(place: str, covariates: Iterable[str], config: Config) -> 
         known.append("response_token_count")  # an API returns no tokens of its responses
     for name in covariates:
         if name not in known:
-            hint = nearest(name, known) or f"; they have {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"; they have {', '.join(known)}"
             raise UserError(f"config: `{place}`: covariate {name!r} is no number in the workflow's rows{hint}")
 
 
@@ -275,7 +275,7 @@ def _check_models(config: Config) -> None:
             expected = f"its name at provider {block.provider!r}" if block.hosted else "a name under `models`"
             raise UserError(f"config: `{place}.model` is missing; give {expected}")
         if not block.hosted and block.model not in config.models:
-            hint = nearest(block.model, config.models) + _defined(config.models)
+            hint = did_you_mean(block.model, config.models) + _defined(config.models)
             raise UserError(f"config: `{place}.model` is {block.model!r}, which is not under `models`{hint}")
 
 

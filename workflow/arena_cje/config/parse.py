@@ -22,7 +22,7 @@ from arena_cje.config.records import (
     Provider,
     Variant,
 )
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
 
 def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = None) -> Config:
@@ -71,7 +71,7 @@ def _resolve_like(policies: Any) -> dict[str, Any]:
         other = block["like"]
         if other not in policies:
             raise UserError(
-                f"config: policy {name!r} is like {other!r}, which is not under `policies`{nearest(str(other), policies)}"
+                f"config: policy {name!r} is like {other!r}, which is not under `policies`{did_you_mean(str(other), policies)}"
             )
         if other in chain:
             raise UserError(
@@ -112,7 +112,7 @@ def _first_error(error: ValidationError) -> str:
     place, value = ".".join(str(part) for part in location), details["input"]
     if details["type"] == "extra_forbidden":
         known = _known_keys(location)
-        hint = nearest(str(location[-1]), known) or f"; known keys here: {', '.join(known)}"
+        hint = did_you_mean(str(location[-1]), known) or f"; known keys here: {', '.join(known)}"
         return f"config: unknown key `{place}`{hint}"
     if details["type"] == "missing":
         return f"config: `{place}` is missing; config/README.md describes it"
@@ -145,7 +145,7 @@ def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:
         if path.is_file():
             return path
     names = sorted(path.name for path in shipped.glob("*") if path.name != "README.md")
-    hint = nearest(name, names) or f"; shipped: {', '.join(names)}"
+    hint = did_you_mean(name, names) or f"; shipped: {', '.join(names)}"
     raise UserError(
         f"config: no file {name!r} in {Path.cwd()}, its resources/{kind}/ or the workflow's resources/{kind}/{hint}"
     )

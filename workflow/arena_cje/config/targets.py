@@ -13,7 +13,7 @@ from arena_cje.config.exhibits import EXHIBITS
 from arena_cje.config.records import REFERENCE, Config
 from arena_cje.config.scoring import missing_input, why_no_logprobs
 from arena_cje.data.coverage import coverage_name
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -108,7 +108,7 @@ def _check_target(target: str, config: Config) -> None:
         _check_analysis(target, file.split(".")[0], config)
     _check_policy(target, config)
     raise UserError(
-        f"{target}: there is no such target{nearest(target, targets)}; the README has a table of all targets"
+        f"{target}: there is no such target{did_you_mean(target, targets)}; the README has a table of all targets"
     )
 
 
@@ -146,7 +146,9 @@ def _check_analysis(target: str, name: str, config: Config) -> None:
         raise UserError(f"{target}: there are no true values to compare with, {reason}")
     if name not in config.analyses:
         available = ", ".join(config.analyses)
-        raise UserError(f"{target}: unknown estimator {name!r}{nearest(name, config.analyses)}; available: {available}")
+        raise UserError(
+            f"{target}: unknown estimator {name!r}{did_you_mean(name, config.analyses)}; available: {available}"
+        )
     if not config.can_run(name):
         raise UserError(f"{target}: estimator {name!r} needs {missing_input(name, config)}")
 
@@ -166,7 +168,7 @@ def _check_policy(target: str, config: Config) -> None:
     names = [*config.policies, *config.contexts]
     if name not in names:
         raise UserError(
-            f"{target}: unknown policy {name!r}{nearest(name, names)}; defined in the configuration: "
+            f"{target}: unknown policy {name!r}{did_you_mean(name, names)}; defined in the configuration: "
             f"{', '.join(config.policies)}"
         )
 

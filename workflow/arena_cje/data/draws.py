@@ -24,7 +24,7 @@ from arena_cje.data.rows import (
     with_label_of,
 )
 from arena_cje.data.schemas import DRAWS, PROBES
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.records import Draws
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def find_draws(fresh_draws: str | Path | Mapping[str, Source], base: str, polici
         if policies and name not in (base, *policies):
             known = (base, *policies)
             raise UserError(
-                f"{where}: fresh draws of {name!r}, which is not a policy of the logged data{nearest(name, known)}; "
+                f"{where}: fresh draws of {name!r}, which is not a policy of the logged data{did_you_mean(name, known)}; "
                 f"its policies: {', '.join(known)}"
             )
     for name in policies:
@@ -178,7 +178,7 @@ def find_probes(probes: str | Path | Mapping[str, Source] | None, policies: Sequ
     for name in sources:
         if name not in policies:
             raise UserError(
-                f"{where}: probes of {name!r}, which has no fresh draws as a target policy{nearest(name, policies)}; "
+                f"{where}: probes of {name!r}, which has no fresh draws as a target policy{did_you_mean(name, policies)}; "
                 f"known: {', '.join(policies) or 'none'} (labels of the base policy belong in the logged data)"
             )
     return {name: sources[name] for name in policies if name in sources}

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.reading import RESPONSE_LENGTH
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +137,7 @@ def _covariate(row: Row, name: str, where: str) -> float:
     if not values:
         known = [RESPONSE_LENGTH, *(key for place in places for key, value in place.items() if _is_number(value))]
         raise UserError(
-            f"{where}: covariate {name!r} is missing{nearest(name, known)}; "
+            f"{where}: covariate {name!r} is missing{did_you_mean(name, known)}; "
             "every judged row needs it, at the top level or under metadata"
         )
     if len(values) == 2 and values[0] != values[1]:

@@ -14,7 +14,7 @@ import numpy as np
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, arrays, log_ratios, read_responses, row_counts, source_name
 from arena_cje.data.schemas import LOGGED
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.records import Logged
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def logged_arrays(
     scored = [k for k, response in enumerate(responses) if response.judge_score is not None]
     rows = [responses[k] for k in scored]
     if not rows:
-        hint = nearest(reading.score_field, _field_names(responses)) if reading.judge is not None else ""
+        hint = did_you_mean(reading.score_field, _field_names(responses)) if reading.judge is not None else ""
         raise UserError(f"{where}: none of {len(responses)} rows has a {reading.score_field}{hint}")
     shape = (len(rows), len(targets))
     logged = Logged(

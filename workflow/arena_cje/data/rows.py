@@ -20,8 +20,8 @@ import numpy as np
 from arena_cje.data.fields import Distribution, covariates_of, field_of, judge_of
 from arena_cje.data.reading import Reading
 from arena_cje.data.schemas import LOGPROB, OUTSIDE_SUPPORT, Table
-from arena_cje.errors import UserError, nearest
-from arena_cje.files import Row, read_placed
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.files import Row, read_rows_with_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) ->
     Raises a `UserError` for a row that breaks the format.
     """
     if isinstance(source, str | Path):
-        placed = read_placed(source)
+        placed = read_rows_with_places(source)
     else:
         placed = [(f"row {k}", row) for k, row in enumerate(source.iter_rows(named=True))]
     table = reading.bounded(table)
@@ -178,7 +178,7 @@ def log_ratios(response: Response, policies: Sequence[str]) -> list[float]:
     for name in (*targets, *outside):
         if name not in policies:
             raise UserError(
-                f"{where}: unknown target policy {name!r}{nearest(name, policies)}; the data's policies: "
+                f"{where}: unknown target policy {name!r}{did_you_mean(name, policies)}; the data's policies: "
                 f"{', '.join(policies)} (every row names all of them, with null where it was not scored)"
             )
     return [_target_logprob(targets.get(name), name, name in outside, where) - _or_nan(base) for name in policies]

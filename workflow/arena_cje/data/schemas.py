@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.errors import UserError, nearest
-from arena_cje.files import Placed, Row, read_json, read_jsonl, read_placed, replace, write_csv, write_json, write_jsonl
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.files import (
+    Row,
+    RowWithPlace,
+    read_json,
+    read_jsonl,
+    read_rows_with_places,
+    replace,
+    write_csv,
+    write_json,
+    write_jsonl,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -90,7 +100,7 @@ class Column:
         if self.high is not None and value > self.high:
             return f"is {value!r}, expected at most {self.high:g}{self.hint}"
         if self.choices and value not in self.choices:
-            return f"is {value!r}, expected one of {', '.join(self.choices)}{nearest(str(value), self.choices)}"
+            return f"is {value!r}, expected one of {', '.join(self.choices)}{did_you_mean(str(value), self.choices)}"
         return "is empty" if self.non_empty and not value else None
 
 
@@ -105,7 +115,7 @@ class Table:
     parquet: bool = False
     rule: Callable[[Row], str | None] | None = None  # what is wrong with a row as a whole, None if nothing is
 
-    def check(self, placed: Iterable[Placed]) -> list[Placed]:
+    def check(self, placed: Iterable[RowWithPlace]) -> list[RowWithPlace]:
         """The rows with their places, ids as strings; raises a `UserError` for the first that breaks the declaration."""
         places: dict[tuple, str] = {}
         checked = []
@@ -131,7 +141,7 @@ class Table:
         """
         if self.parquet:
             return self._read_parquet(Path(path))
-        return [row for _, row in self.check(read_placed(path))]
+        return [row for _, row in self.check(read_rows_with_places(path))]
 
     def write(self, path: str | Path, rows: Iterable[Row]) -> None:
         """Check the rows and write them, columns in declared order, followed by further fields."""
@@ -150,7 +160,7 @@ class Table:
         if not self.extra:
             for name in row:
                 if name not in self.columns:
-                    return f"unknown field {name!r} in {self.name}{nearest(name, self.columns)}"
+                    return f"unknown field {name!r} in {self.name}{did_you_mean(name, self.columns)}"
         for name, column in self.columns.items():
             problem = column.problem(row.get(name))
             if problem:

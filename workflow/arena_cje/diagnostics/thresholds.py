@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,5 +64,5 @@ def moved(given: Mapping[str, float], *, where: str = "") -> Thresholds:
     known = [field.name for field in fields(Thresholds)]
     for name in given:
         if name not in known:
-            raise UserError(f"{where}unknown threshold {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+            raise UserError(f"{where}unknown threshold {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     return Thresholds(**given)

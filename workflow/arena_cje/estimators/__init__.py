@@ -11,7 +11,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -22,7 +22,7 @@ NAMES = tuple(sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if
 def get(name: str) -> ModuleType:
     """The module of an estimator; raises a `UserError` for an unknown name."""
     if name not in NAMES:
-        raise UserError(f"unknown estimator {name!r}{nearest(name, NAMES)}; available: {', '.join(NAMES)}")
+        raise UserError(f"unknown estimator {name!r}{did_you_mean(name, NAMES)}; available: {', '.join(NAMES)}")
     return import_module(f"{__name__}.{name.replace('-', '_')}")
 
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.grading.grades import Grade, Item
 
 # Part of what identifies a label: raise it whenever a change here alters any score.
@@ -136,7 +136,7 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Reference:
     for name in raw:
         if name not in FIELDS:
             raise UserError(
-                f"{where}: unknown check {name!r} in reference{nearest(str(name), FIELDS)}; known: {', '.join(FIELDS)}"
+                f"{where}: unknown check {name!r} in reference{did_you_mean(str(name), FIELDS)}; known: {', '.join(FIELDS)}"
             )
     reference = Reference(
         any_of=_phrases(raw.get("any_of", ()), "any_of", where),

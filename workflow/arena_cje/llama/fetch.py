@@ -20,7 +20,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.llama.gguf import check_sha256, describe
 from arena_cje.llama.library import clear_errors, last_error, library
 from arena_cje.provenance import sha256
@@ -91,7 +91,7 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
     if not isinstance(entries, dict) or entry_name not in entries:
         known = sorted(entries) if isinstance(entries, dict) else []
         raise UserError(
-            f"{models_yaml} has no recipe for the model file {entry_name!r}{nearest(entry_name, known)}; it knows "
+            f"{models_yaml} has no recipe for the model file {entry_name!r}{did_you_mean(entry_name, known)}; it knows "
             f"{', '.join(known) or 'none'}; add an entry, or put the file in place yourself"
         )
     return _entry(entry_name, entries[entry_name], f"{models_yaml}: {entry_name!r}")

@@ -30,7 +30,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy import optimize, stats
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.calibration import MIN_LABELLED_PROMPTS
 from arena_cje.estimation.records import Draws, Logged, Options
 from arena_cje.evaluation.evaluate import Evaluation
@@ -318,7 +318,7 @@ def pilot(
     """
     if policy not in logged.policies:
         known = ", ".join(logged.policies)
-        raise UserError(f"unknown policy {policy!r}{nearest(policy, logged.policies)}; the pilot has {known}")
+        raise UserError(f"unknown policy {policy!r}{did_you_mean(policy, logged.policies)}; the pilot has {known}")
     if replicates < 1:
         raise UserError(f"replicates must be at least 1, got {replicates}")
     logged, draws = _select_policy(logged, draws, policy)

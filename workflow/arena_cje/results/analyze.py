@@ -22,7 +22,7 @@ from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, moved
 from arena_cje.diagnostics.verdict import judge as verdicts_of
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.contrasts import Contrast, contrast
 from arena_cje.estimation.isotonic import Monotone
 from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
@@ -178,7 +178,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         if name not in known:
             others = [parameter for parameter in inspect.signature(analyze).parameters if parameter != "options"]
             raise TypeError(
-                f"analyze() has no option {name!r}{nearest(name, [*known, *others])}; the options are {', '.join(known)}"
+                f"analyze() has no option {name!r}{did_you_mean(name, [*known, *others])}; the options are {', '.join(known)}"
             )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import bdtr, stdtrit
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.folds import affordable, deal
 from arena_cje.estimation.isotonic import isotonic
 
@@ -93,7 +93,7 @@ def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl
     policies = {policy for result in results for policy in result.all_policies}
     for policy in truths:
         if policy not in policies:
-            raise UserError(f"a truth of {policy!r}, which no result has{nearest(policy, policies)}")
+            raise UserError(f"a truth of {policy!r}, which no result has{did_you_mean(policy, policies)}")
     rows = [
         _comparison(result, policy, truths.get(policy, (float("nan"), float("nan"))))
         for result in results

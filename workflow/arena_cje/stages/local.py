@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.coverage import golden_position
 from arena_cje.grading.grades import Grade, Grader, Item
-from arena_cje.journal import Done, Journal, complete
+from arena_cje.journal import FinishedItem, Journal, complete
 from arena_cje.llama import chat, generator, scorer
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.provenance import digest
@@ -58,7 +58,7 @@ def responses(
             requests[key] = generator.Request(key, prompt_ids, stream(seed, policy, row["prompt_id"], draw))
             keys.append((key, row, draw))
 
-    def work(missing: Mapping[str, generator.Request]) -> Iterator[Done]:
+    def work(missing: Mapping[str, generator.Request]) -> Iterator[FinishedItem]:
         for generated in generator.generate(
             model,
             missing.values(),
@@ -74,7 +74,7 @@ def responses(
                 "status": generated.status,
             }
             n_read = len(requests[generated.key].prompt_ids) if generated.status == "ok" else 0
-            yield Done(generated.key, record, n_read, len(generated.token_ids))
+            yield FinishedItem(generated.key, record, n_read, len(generated.token_ids))
 
     finished = complete(journal, requests, work, unit="responses")
     rows = [
@@ -125,7 +125,7 @@ def logprobs(
             how = {**asdict(sampling), "drawn": sampling == drawn_from and sampling.top_p < 1}
             keys[name, sampling] = digest({"score": scorer.VERSION, "pass": name, **how})
 
-    def work(missing: Mapping[str, tuple[str, Sampling]]) -> Iterator[Done]:
+    def work(missing: Mapping[str, tuple[str, Sampling]]) -> Iterator[FinishedItem]:
         # One pass serves all samplings of a response; those the journal has are computed again for nothing, at 0.2 ms a token.
         again = {name for name, _ in missing.values()}
         todo = [passes[name] for name in passes if name in again]
@@ -135,7 +135,7 @@ def logprobs(
             tokens = (len(passes[name].prompt_ids), n_scored) if n_scored else (0, 0)
             for sampling, result in zip(samplings, scored, strict=True):
                 if (key := keys[name, sampling]) in missing:
-                    yield Done(key, _scored(result), *tokens)
+                    yield FinishedItem(key, _scored(result), *tokens)
                     tokens = (0, 0)  # the pass is counted once
 
     finished = complete(journal, {key: what for what, key in keys.items()}, work, unit="scores")
@@ -250,9 +250,9 @@ def grades(
     labelled_before = {key: row for key, row in (known or {}).items() if key in by_key}
     todo = {key: item for key, item in by_key.items() if key not in labelled_before}
 
-    def work(missing: Mapping[str, Item]) -> Iterator[Done]:
+    def work(missing: Mapping[str, Item]) -> Iterator[FinishedItem]:
         for key, grade in grader.grade(missing):
-            yield Done(key, _graded(grade), grade.prompt_tokens, grade.response_tokens)
+            yield FinishedItem(key, _graded(grade), grade.prompt_tokens, grade.response_tokens)
 
     finished = complete(journal, todo, work, unit="grades") | labelled_before
     return _grade_rows(items, keys, finished, distributions)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, field_validator
 
 from arena_cje.calls.tokens import CallSize, Range, estimate_tokens, exact, mean_range
-from arena_cje.errors import nearest
+from arena_cje.errors import did_you_mean
 from arena_cje.grading.quoting import PLACEHOLDER, TEXTS
 from arena_cje.grading.rubrics.base import Rubric
 from arena_cje.hosted import writer
@@ -46,7 +46,7 @@ class Question(Rubric):
         for name in names:
             if name not in TEXTS:
                 raise ValueError(
-                    f"unknown placeholder {{{name}}}{nearest(name, TEXTS) or '; known: {prompt}, {response}'}"
+                    f"unknown placeholder {{{name}}}{did_you_mean(name, TEXTS) or '; known: {prompt}, {response}'}"
                 )
         if "response" not in names:
             raise ValueError("{response} is not in it, so the judge would not see what it judges")
