@@ -21,5 +21,7 @@ NAMES = tuple(sorted(m.name for m in iter_modules(__path__) if not m.name.starts
 def get(name: str) -> ModuleType:
     """The module of a group."""
     if name not in NAMES:
-        raise UserError(f"unknown group of benchmarks {name!r}{did_you_mean(name, NAMES)}; available: {', '.join(NAMES)}")
+        raise UserError(
+            f"unknown group of benchmarks {name!r}{did_you_mean(name, NAMES)}; available: {', '.join(NAMES)}"
+        )
     return import_module(f"{__name__}.{name}")
