@@ -10,7 +10,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -173,12 +173,12 @@ def analyze(
 
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raise a `TypeError` for a name that is not an option."""
-    known = [field.name for field in dataclasses.fields(Options)]
+    names = [field.name for field in dataclasses.fields(Options)]
     for name in options:
-        if name not in known:
+        if name not in names:
             others = [parameter for parameter in inspect.signature(analyze).parameters if parameter != "options"]
             raise TypeError(
-                f"analyze() has no option {name!r}{did_you_mean(name, [*known, *others])}; the options are {', '.join(known)}"
+                f"analyze() has no option {name!r}{did_you_mean(name, [*names, *others])}; the options are {', '.join(names)}"
             )
 
 
