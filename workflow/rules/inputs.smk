@@ -5,7 +5,8 @@ import json
 from arena_cje.config import exhibits
 from arena_cje.provenance import sha256
 
-ARGUMENTS = sys.argv[1:]  # Snakemake gives the targets to the workflow only after it has read the rules
+# Snakemake gives the targets to the workflow only after it has read the rules. Those of an outer workflow are not known.
+ARGUMENTS = [] if IS_MODULE else sys.argv[1:]
 
 
 # Grades
@@ -142,7 +143,7 @@ def estimation(name):
         "options": canonical({"seed": CONFIG.seed, **CONFIG.estimator_of(name)[1]}),
         "thresholds": canonical(CONFIG.verdict),
         "cautions": canonical(scoring.cautions(CONFIG) if CONFIG.logged_data is None else {}),
-        "code": code_hash("arena_cje.results.analyze", *(estimators.get(other).__name__ for other in alike)),
+        "code": code_hash("arena_cje.results.analyze", *map(estimators.module_name, alike)),
     }
 
 
@@ -290,4 +291,5 @@ def estimates_alone():
 def exhibits_alone(shown):
     """A job for all exhibits of a coverage is for the whole experiment, or for those that such a job has made."""
     made = targets.complete(ARGUMENTS, [one.path for one in shown], CONFIG.coverages)
-    return not targets.whole_experiment(ARGUMENTS) and not made
+    everything = workflow.modifier.modify_rulename("all") in sys.argv if IS_MODULE else targets.whole_experiment(ARGUMENTS)
+    return not everything and not made
