@@ -21,7 +21,7 @@ TABLES = (
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The report of a small run on data brought along."""
+    """The report of a small run on your own data."""
     run = Run(
         write_data(tmp_path_factory.mktemp("run"), n=200),
         {"logged_data": "logged.jsonl", "fresh_draws": "draws", "coverages": ["0.5"], "estimators": ["snips"]},
@@ -46,7 +46,7 @@ def test_every_table_is_in_it_in_its_category(page, table):
 def test_captions_are_filled_in(page):
     assert "Differences of all pairs of policies at coverage 0.5" in page
     assert "Ranks at coverage 0.5" in page
-    assert "data brought along" in page
+    assert "your own data" in page
     assert not re.search(r"\{\{ ?snakemake\.", page)
 
 

@@ -370,7 +370,7 @@ def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp
     assert said.count("NOTE ") == 1
     assert "every policy takes part in `direct` only: base policy 'base'" in said
     jobs = run.jobs()
-    assert {"generate base 0000", "estimate 1.0 direct", "export_data 1.0"} <= jobs
+    assert {"generate base 0000", "estimate 1.0 direct", "exhibits 1.0"} <= jobs
     assert not {job for job in jobs if job.startswith(("score", "gather_logprobs"))}
     assert "estimator 'snips' needs log probabilities" in run.snakemake("results/coverage_1.0/snips.json", ok=False)
 

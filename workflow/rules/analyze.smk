@@ -8,7 +8,7 @@ rule estimate:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
         draws=lambda w: draws_for(w.estimator, w.coverage),
-        drawn=lambda w: draw_summaries(w.estimator, w.coverage),
+        draw_summaries=lambda w: draw_summaries(w.estimator, w.coverage),
         calibration=lambda w: calibration_file(w.coverage),
     output:
         json="results/coverage_{coverage}/{estimator}.json",
@@ -29,7 +29,7 @@ rule estimate:
         thresholds=lambda w: estimation(w.estimator)["thresholds"],
         cautions=lambda w: estimation(w.estimator)["cautions"],
         code=lambda w: estimation(w.estimator)["code"],
-        # Not compared with what made the files, as it is a function of them.
+        # A function of the outputs, so that it makes nothing stale: Snakemake does not compare it.
         estimators=lambda w, output: {w.estimator: CONFIG.estimator_of(w.estimator)[0]},
     script:
         "../scripts/estimate.py"
@@ -45,7 +45,7 @@ for kind, names in RUN_TOGETHER.items():
             dataset="results/coverage_{coverage}/cje_dataset.jsonl",
             summary="results/coverage_{coverage}/summary.json",
             draws=lambda w, names=names: draws_for(names[0], w.coverage),
-            drawn=lambda w, names=names: draw_summaries(names[0], w.coverage),
+            draw_summaries=lambda w, names=names: draw_summaries(names[0], w.coverage),
             calibration=lambda w: calibration_file(w.coverage),
         output:
             result_files(names, kind="json"),

@@ -3,7 +3,7 @@
 if CONFIG.calibration_data:
     from arena_cje.data import user_data
 
-    said(user_data.check_user_file, Path(CONFIG.calibration_data), results=Path("results"))
+    or_exit(user_data.check_user_file, Path(CONFIG.calibration_data), results=Path("results"))
 
 
 rule assemble:

@@ -46,5 +46,7 @@ rule fresh_draws:
 prefer(
     "fresh_draws",
     "fresh_draws_of_one",
-    when=not alone([file for path in draw_files("{coverage}") for file in (path, path.replace(".jsonl", ".json"))]),
+    when=not asks_for_one(
+        [file for path in draw_files("{coverage}") for file in (path, path.replace(".jsonl", ".json"))]
+    ),
 )

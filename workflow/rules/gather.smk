@@ -39,7 +39,9 @@ rule gather_responses_and_grades:
 prefer(
     "gather_responses_and_grades",
     "gather",
-    when=not alone(*([f"results/responses/{name}.jsonl", f"results/judge/{name}.jsonl"] for name in CONFIG.policies)),
+    when=not asks_for_one(
+        *([f"results/responses/{name}.jsonl", f"results/judge/{name}.jsonl"] for name in CONFIG.policies)
+    ),
 )
 
 
@@ -80,5 +82,5 @@ if CONFIG.policies_with_logprobs:
     prefer(
         "gather_logprobs",
         "gather_logprobs_of_one",
-        when=not alone(expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies_with_logprobs)),
+        when=not asks_for_one(expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies_with_logprobs)),
     )

@@ -1,13 +1,13 @@
-# Grades: the judges read every response, the oracle the share that was asked for.
+# Grades: the judges read every response, the oracle reads the requested share.
 # results/responses/{policy}/{shard}.jsonl -> results/judge/{policy}/{shard}.jsonl          -> results/judge/{policy}.jsonl
 #                                          -> results/judges/{judge}/{policy}/{shard}.jsonl -> results/judges/{judge}/{policy}.jsonl
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
 # A grader is a model of the job itself, one behind an API, an ensemble of other judges, or the reference oracle (grading/plan.py).
 from arena_cje.grading import plan, reference
 
-GRADERS = said(plan.graders, CONFIG, resource_file)  # by the folder that their grades are in
+GRADERS = or_exit(plan.graders, CONFIG, resource_file)  # by the folder that their grades are in
 if CONFIG.oracle.provider == records.REFERENCE:
-    said(reference.check, SAMPLE)
+    or_exit(reference.check, SAMPLE)
 
 
 rule judge:
@@ -27,7 +27,7 @@ rule judge:
         "logs/{grader}/{policy}/{shard}.log",
         benchmark="logs/benchmarks/{grader}/{policy}/{shard}.tsv",
     wildcard_constraints:
-        grader=any_of(stage for stage, found in GRADERS.items() if stage != "oracle" and not found.members),
+        grader=any_of(stage for stage, planned in GRADERS.items() if stage != "oracle" and not planned.members),
     conda:
         grader_environment
     threads: grader_threads
@@ -50,7 +50,7 @@ rule ensemble:
     log:
         "logs/{grader}/{policy}/{shard}.log",
     wildcard_constraints:
-        grader=any_of(stage for stage, found in GRADERS.items() if found.members),
+        grader=any_of(stage for stage, planned in GRADERS.items() if planned.members),
     conda:
         "../../envs/stats.yaml"
     params:

@@ -127,7 +127,7 @@ def takes_draws(name):
 
 
 def draws_for(name, coverage):
-    """The fresh draws that an estimator is given."""
+    """The fresh draws that an estimator reads."""
     return draw_files(coverage) if takes_draws(name) else []
 
 
@@ -161,23 +161,23 @@ def result_files(names, coverage="{coverage}", kind="json"):
 
 
 def first_result(coverage, calibrated=False):
-    """Of the first configured estimator; where asked for, of the first that calibrates its rewards, if one does."""
+    """The result of the first configured estimator; `calibrated`: of the first that calibrates its rewards, if there is one."""
     fits = [name for name in ESTIMATORS if CONFIG.estimator_of(name)[1]["rewards"] != "judge"]
     return f"results/coverage_{coverage}/{(fits if calibrated and fits else ESTIMATORS)[0]}.json"
 
 
 def results_to_show():
-    """The estimates that were asked for by name; for the whole experiment the first estimator's, at every coverage."""
+    """The estimates that the command line names; for the whole experiment the first estimator's at every coverage."""
     return targets.estimate_files(workflow.dag_settings.targets) or list(map(first_result, CONFIG.coverages))
 
 
 # Exhibits
 
 
-def draws_at_hand(coverage):
-    """Fresh draws that an estimator takes, that are labelled, or that were brought along: none are made to be looked at."""
-    brought = CONFIG.logged_data is not None or CONFIG.oracle.target_coverage
-    return draw_files(coverage) if brought or any(map(CONFIG.needs_draws, ESTIMATORS)) else []
+def existing_draws(coverage):
+    """Fresh draws that an estimator uses, that have labels, or that are a user's own: none are made for figures alone."""
+    others_use_them = CONFIG.logged_data is not None or CONFIG.oracle.target_coverage
+    return draw_files(coverage) if others_use_them or any(map(CONFIG.needs_draws, ESTIMATORS)) else []
 
 
 def lower(coverage):
@@ -204,7 +204,7 @@ EXHIBIT_INPUTS = {
     "validation": lambda w: validation_at(w.coverage),
     "dataset": "results/coverage_{coverage}/cje_dataset.jsonl",
     "summary": "results/coverage_{coverage}/summary.json",
-    "draws": lambda w: draws_at_hand(w.coverage),
+    "draws": lambda w: existing_draws(w.coverage),
     "calibration": lambda w: calibration_file(w.coverage),
     "lower": lambda w: list(map(first_result, lower(w.coverage))),
     "logprobs": (
@@ -226,29 +226,29 @@ EXHIBIT_PARAMS = {
 }
 
 
-def exhibit_inputs(*shown):
-    """Inputs of a rule that makes some exhibits; what it makes itself is none."""
-    made = {"validation"} if len(shown) > 1 else set()
-    return {name: EXHIBIT_INPUTS[name] for name in exhibits.together(shown) if name in EXHIBIT_INPUTS.keys() - made}
+def exhibit_inputs(*group):
+    """Inputs of a rule that makes some exhibits; what the rule makes itself is no input."""
+    own = {"validation"} if len(group) > 1 else set()
+    return {name: EXHIBIT_INPUTS[name] for name in exhibits.together(group) if name in EXHIBIT_INPUTS.keys() - own}
 
 
-def exhibit_params(*shown):
+def exhibit_params(*group):
     """Parameters of a rule that makes some exhibits."""
-    code = code_hash("arena_cje.report.sources", *(one.module for one in shown))
-    return {"code": code} | {name: EXHIBIT_PARAMS[name] for name in exhibits.together(shown) if name in EXHIBIT_PARAMS}
+    code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in group))
+    return {"code": code} | {name: EXHIBIT_PARAMS[name] for name in exhibits.together(group) if name in EXHIBIT_PARAMS}
 
 
-def exhibit_output(one):
-    """An exhibit as an output: with its caption, where `snakemake --report` shows it."""
-    if not one.label:
-        return one.path
-    caption = f"../report/{one.caption}"
-    return report(one.path, caption, category=one.category, subcategory=one.subcategory, labels=dict(one.label))
+def exhibit_output(exhibit):
+    """An exhibit as an output, with its caption where `snakemake --report` shows it."""
+    if not exhibit.label:
+        return exhibit.path
+    place = {"category": exhibit.category, "subcategory": exhibit.subcategory, "labels": dict(exhibit.label)}
+    return report(exhibit.path, f"../report/{exhibit.caption}", **place)
 
 
-EXHIBITS = [one for one in exhibits.EXHIBITS if one.name != "validate" or validation_at("{coverage}")]
-OF_A_COVERAGE = [one for one in EXHIBITS if "{coverage}" in one.path]
-OF_ALL = [one for one in EXHIBITS if "{coverage}" not in one.path]
+EXHIBITS = [exhibit for exhibit in exhibits.EXHIBITS if exhibit.name != "validate" or validation_at("{coverage}")]
+OF_A_COVERAGE = [exhibit for exhibit in EXHIBITS if "{coverage}" in exhibit.path]
+OF_ALL = [exhibit for exhibit in EXHIBITS if "{coverage}" not in exhibit.path]
 
 
 def configured_texts():
@@ -265,31 +265,30 @@ def archived():
     return sorted({*all_results(), *estimates_at(CONFIG.coverages, "influence.parquet"), *summaries})
 
 
-# Some files can be made by two rules: together with others in one job, as starting a job costs more than most of its work, or
-# alone, for whoever asks for one file. Files of estimates have the same inputs and parameters by either rule, so that neither
-# makes stale what the other made. The other files that a job makes together are made alone only while some of them are missing.
+# Two rules can make some files: one makes a file alone, for a user who names it; the other makes it together with others in one
+# job, since starting a job costs more than most of its work. Estimates have the same inputs and parameters by either rule, so
+# neither makes stale what the other made. Other files are made alone only while some files of their group are missing.
 
 
 def prefer(together, *alone, when):
-    """Let the rule that makes files together come before those that make them alone, or after them."""
+    """Put the rule that makes files together before those that make them alone (`when`), or after them."""
     for name in alone:
         workflow.ruleorder(*((together, name) if when else (name, together)))
 
 
-def alone(*groups):
-    """Is a file asked for by its name that belongs to one of these groups, while not all of the group are there?"""
+def asks_for_one(*groups):
+    """Whether the command line names a file of one of these groups, while files of the group are missing."""
     return any(targets.asks_for_one(ARGUMENTS, group) for group in groups)
 
 
 def estimates_alone():
-    """Data brought along may lack what one estimator needs, which must not take the others with it."""
+    """Whether each estimate is a job of its own: also for a user's data, which may lack what one estimator needs."""
     groups = [result_files(names) for names in RUN_TOGETHER.values()]
-    one_is_new = targets.one_missing(groups, CONFIG.coverages)
-    return CONFIG.logged_data is not None or one_is_new or alone(*groups)
+    return CONFIG.logged_data is not None or targets.one_missing(groups, CONFIG.coverages) or asks_for_one(*groups)
 
 
-def exhibits_alone(shown):
-    """A job for all exhibits of a coverage is for the whole experiment, or for those that such a job has made."""
-    made = targets.complete(ARGUMENTS, [one.path for one in shown], CONFIG.coverages)
+def exhibits_alone(group):
+    """Whether each exhibit is a job of its own: unless all are requested, or one job has made them all before."""
+    exist = targets.complete(ARGUMENTS, [exhibit.path for exhibit in group], CONFIG.coverages)
     everything = workflow.modifier.modify_rulename("all") in sys.argv if IS_MODULE else targets.whole_experiment(ARGUMENTS)
-    return not everything and not made
+    return not everything and not exist

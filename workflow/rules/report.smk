@@ -8,22 +8,22 @@ import arena_cje
 report: "../report/workflow.rst"
 
 
-for shown in EXHIBITS:
+for exhibit in EXHIBITS:
 
     rule:
         """Make one exhibit"""
         name:
-            shown.name
+            exhibit.name
         input:
-            **exhibit_inputs(shown),
+            **exhibit_inputs(exhibit),
         output:
-            **{shown.name: exhibit_output(shown)},
+            **{exhibit.name: exhibit_output(exhibit)},
         log:
-            f"logs/report/{shown.subcategory.replace(' ', '_')}/{shown.name}.log",
+            f"logs/report/{exhibit.subcategory.replace(' ', '_')}/{exhibit.name}.log",
         conda:
             "../../envs/stats.yaml"
         params:
-            **exhibit_params(shown),
+            **exhibit_params(exhibit),
         script:
             "../scripts/report.py"
 
@@ -33,7 +33,7 @@ rule exhibits:
     input:
         **exhibit_inputs(*OF_A_COVERAGE),
     output:
-        **{shown.name: exhibit_output(shown) for shown in OF_A_COVERAGE},
+        **{exhibit.name: exhibit_output(exhibit) for exhibit in OF_A_COVERAGE},
     log:
         "logs/report/coverage_{coverage}.log",
     conda:
@@ -49,7 +49,7 @@ rule overview:
     input:
         **exhibit_inputs(*OF_ALL),
     output:
-        **{shown.name: exhibit_output(shown) for shown in OF_ALL},
+        **{exhibit.name: exhibit_output(exhibit) for exhibit in OF_ALL},
     log:
         "logs/report/overview.log",
     conda:
@@ -60,8 +60,8 @@ rule overview:
         "../scripts/report.py"
 
 
-prefer("exhibits", *(shown.name for shown in OF_A_COVERAGE), when=not exhibits_alone(OF_A_COVERAGE))
-prefer("overview", *(shown.name for shown in OF_ALL), when=not exhibits_alone(OF_ALL))
+prefer("exhibits", *(exhibit.name for exhibit in OF_A_COVERAGE), when=not exhibits_alone(OF_A_COVERAGE))
+prefer("overview", *(exhibit.name for exhibit in OF_ALL), when=not exhibits_alone(OF_ALL))
 
 
 rule archive:

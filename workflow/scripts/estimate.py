@@ -14,24 +14,26 @@ with job(snakemake) as log:
     params, data = snakemake.params, snakemake.input
     summary = schemas.read_json(data.summary)
     provenance = summary["provenance"]
-    drawn = [schemas.read_json(path)["served"] for path in data.drawn]
-    if served := assemble.merged([provenance.get("served") or {}, *drawn]):
+    draw_versions = [schemas.read_json(path)["served"] for path in data.draw_summaries]
+    if served := assemble.merged([provenance.get("served") or {}, *draw_versions]):
         provenance = provenance | {"served": served}
-    own = {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code}
+    details = {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code}
     settings = analyze.Settings.of(
         json.loads(params.options),
         base_policy=summary["base_policy"],
         thresholds=analyze.moved(json.loads(params.thresholds)),
-        provenance=provenance | own,
+        provenance=provenance | details,
     )
-    cautions = json.loads(params.cautions)  # about weights
+    cautions = json.loads(params.cautions)  # reasons that concern importance weights
     results = analyze.analyze_all(
         data.dataset,
         {Path(path).stem: path for path in data.draws} or None,
         params.estimators,
         settings,
         calibration_data=data.calibration or None,
-        cautions={name: cautions for name, one in params.estimators.items() if estimators.needs_weights(one)},
+        cautions={
+            name: cautions for name, estimator in params.estimators.items() if estimators.needs_weights(estimator)
+        },
     )
     folder = Path(snakemake.output[0]).parent
     for name, result in results.items():

@@ -6,12 +6,12 @@ from arena_cje.stages import local as stages_local
 from arena_cje.stages.jobs import job, journal
 
 with job(snakemake):
-    w, given = snakemake.wildcards, snakemake.input
-    responses = [row for path in given.responses for row in schemas.RESPONSES.read(path)]
-    prompts = [row for path in given.prompts for row in schemas.PROMPTS.read(path)]
+    w, files = snakemake.wildcards, snakemake.input
+    responses = [row for path in files.responses for row in schemas.RESPONSES.read(path)]
+    prompts = [row for path in files.prompts for row in schemas.PROMPTS.read(path)]
     references = {row["prompt_id"]: row.get("reference") for row in prompts}
     chosen = stages_local.labelled(responses, coverage=float(w.coverage), start=0, draws=snakemake.params.draws)
     # One file for all coverages: two jobs of a policy wait for each other, so that none labels what the other has.
-    with journal(snakemake, f"oracle/{w.policy}", "all") as kept:
-        rows = stages_local.grades(Oracle(), stages_local.items(chosen, references=references), journal=kept)
+    with journal(snakemake, f"oracle/{w.policy}", "all") as opened:
+        rows = stages_local.grades(Oracle(), stages_local.items(chosen, references=references), journal=opened)
         schemas.GRADES.write(snakemake.output[0], rows)
