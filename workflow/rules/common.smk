@@ -14,7 +14,6 @@ from arena_cje import estimators
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
-from arena_cje.data import prompts
 from arena_cje.errors import UserError
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
@@ -72,7 +71,7 @@ if LEAVES_OUT_SHIPPED:
 CONFIG = or_exit(config_parse.parse, config, user_keys=own)
 # Scripts read the defaults too; the dictionary that another workflow handed over stays as it is.
 config = CONFIG.model_dump(mode="json")
-BASE = CONFIG.base_policy
+BASE, CONTEXTS = CONFIG.base_policy, CONFIG.contexts
 # Names of the targets that tell and make nothing, as the command line has them.
 TELLING = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:

@@ -6,8 +6,6 @@
 from arena_cje.grading import plan, reference
 
 GRADERS = or_exit(plan.graders, CONFIG, resource_file)  # by the folder that their grades are in
-if CONFIG.oracle.provider == records.REFERENCE:
-    or_exit(reference.check, SAMPLE)
 
 
 rule judge:

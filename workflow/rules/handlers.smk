@@ -15,7 +15,7 @@ def asked_by(job):
     if stage == "responses":
         return CONFIG.policies[name], f"generate/{name}"
     if stage == "logprobs":
-        return CONFIG.contexts[name], f"score/{name}"
+        return CONTEXTS[name], f"score/{name}"
     return CONFIG.graders[stage], f"{stage}/{name}"
 
 

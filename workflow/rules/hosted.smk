@@ -29,15 +29,15 @@ rule score_hosted:
     """Score the base responses of shard {wildcards.shard} in context {wildcards.context}"""
     input:
         responses=f"results/responses/{BASE}/{{shard}}.jsonl",
-        system_prompt=lambda w: SYSTEM_PROMPTS[CONFIG.contexts[w.context].system_prompt],
-        template=lambda w: template_of(CONFIG.contexts[w.context]),
+        system_prompt=lambda w: SYSTEM_PROMPTS[CONTEXTS[w.context].system_prompt],
+        template=lambda w: template_of(CONTEXTS[w.context]),
     output:
         "results/logprobs/{context}/{shard}.parquet",
     log:
         "logs/score/{context}/{shard}.log",
         benchmark="logs/benchmarks/score/{context}/{shard}.tsv",
     wildcard_constraints:
-        context=any_of(name for name, policy in CONFIG.contexts.items() if policy.hosted),
+        context=any_of(name for name, policy in CONTEXTS.items() if policy.hosted),
     conda:
         "../../envs/api.yaml"
     resources:

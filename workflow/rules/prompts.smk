@@ -1,7 +1,7 @@
 # Prompts in their seeded order, cut straight from the source: one file a shard, none in common. -> results/prompts/{shard}.jsonl
 SOURCE = resource_file(CONFIG.prompts.source, "prompts")
-SAMPLE = or_exit(prompts.sample, Path(SOURCE), n=CONFIG.n_prompts, seed=CONFIG.seed)
-SHARDS = prompts.shards(CONFIG.n_prompts, CONFIG.shard_size)
+FINGERPRINTS = or_exit(stage_plan.shard_fingerprints, CONFIG, Path(SOURCE), Path(".arena-cje/prompts.json"))
+SHARDS = list(FINGERPRINTS)
 
 
 rule sample_prompts:
@@ -18,6 +18,6 @@ rule sample_prompts:
         seed=CONFIG.seed,
         size=CONFIG.shard_size,
         n=lambda w: min(CONFIG.n_prompts, (int(w.shard) + 1) * CONFIG.shard_size),
-        rows=lambda w: prompts.fingerprint(prompts.cut(SAMPLE, w.shard, CONFIG.shard_size)),
+        rows=lambda w: FINGERPRINTS[w.shard],
     script:
         "../scripts/sample_prompts.py"

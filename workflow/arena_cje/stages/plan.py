@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from arena_cje import files
+from arena_cje.config.records import REFERENCE
+from arena_cje.data import prompts
+from arena_cje.errors import UserError
+from arena_cje.grading import reference
 from arena_cje.hosted import writer
 from arena_cje.llama import generator, scorer
+from arena_cje.provenance import code_hash, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from arena_cje.config.records import Config
     from arena_cje.grading.plan import GraderPlan
@@ -42,6 +49,40 @@ def scoring_parameters(config: Config, context: str) -> dict[str, Any]:
     drawn_from = base.sampling if base.context == context else None
     n_ctx = config.models[block.model].n_ctx
     return {"samplings": samplings, "drawn_from": drawn_from, "n_ctx": n_ctx, "version": scorer.VERSION}
+
+
+def shard_fingerprints(config: Config, source: Path, cache: Path) -> dict[str, str]:
+    """Hash of the prompts of each shard, by its name, after a check of the sample and of its references.
+
+    cache: a file that keeps the hashes for the next start of the workflow, as they take longer than to plan the jobs of a
+    large source.
+    """
+    names = prompts.shards(config.n_prompts, config.shard_size)
+    made_from = {
+        "source": sha256(source),
+        "n_prompts": config.n_prompts,
+        "seed": config.seed,
+        "shard_size": config.shard_size,
+        "oracle": config.oracle.provider,
+        "code": code_hash("arena_cje.data.prompts", "arena_cje.grading.reference"),
+    }
+    kept = _read_cache(cache)
+    if kept.get("made_from") == made_from:
+        return kept["fingerprints"]
+    rows = prompts.sample(source, n=config.n_prompts, seed=config.seed)
+    if config.oracle.provider == REFERENCE:
+        reference.check(rows)
+    fingerprints = {name: prompts.fingerprint(prompts.cut(rows, name, config.shard_size)) for name in names}
+    files.write_json(cache, {"made_from": made_from, "fingerprints": fingerprints})
+    return fingerprints
+
+
+def _read_cache(path: Path) -> dict[str, Any]:
+    """The content of a cache file; nothing where it is missing or damaged."""
+    try:
+        return files.read_json(path)
+    except UserError:
+        return {}
 
 
 def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan]) -> dict[str, Any]:
