@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arena_cje import estimators, provenance
+from arena_cje.config.exhibits import EXHIBITS
 from arena_cje.provenance import canonical, closure, code_hash, digest
 from import_graph import FILES, GRAPH, file_of, imported, tree
 
@@ -43,6 +44,32 @@ ESTIMATE = (
     | RESULTS
     | {"results/analyze.py"}
 )
+# An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
+EXHIBIT_SOURCES = (
+    READS_DATA
+    | CALIBRATES
+    | RESULTS
+    | {"estimation/contrasts.py", "results/validation.py"}
+    | {
+        f"report/{name}.py"
+        for name in (
+            "comparisons",
+            "dashboard",
+            "dashboard_data",
+            "dashboard_figures",
+            "dashboard_items",
+            "exports",
+            "reliability",
+            "sources",
+        )
+    }
+)
+FIGURES = {"diagnostics/overlap.py", *(f"report/{name}.py" for name in ("data_figures", "theme", "tidy"))}
+EXHIBIT_MODULES = {
+    "report.figures": FIGURES | {"report/figures.py"},
+    "report.data_figures": FIGURES,
+    **dict.fromkeys(("report.comparisons", "report.dashboard", "report.exports", "results.validation"), set()),
+}
 STAGES = {
     "assemble, fresh_draws": (
         ("stages.assemble", "data.write"),
@@ -57,39 +84,7 @@ STAGES = {
         | RECORDS,
     ),
     "estimate": (("results.analyze",), ESTIMATE),
-    "validate": (
-        ("results.validation",),
-        {"errors.py", "estimation/folds.py", "estimation/isotonic.py", "results/validation.py"},
-    ),
-    "comparisons": (("report.comparisons",), {"report/comparisons.py"}),
-    "exports": (
-        ("report.exports",),
-        READS_DATA | CALIBRATES | {"report/comparisons.py", "report/exports.py"},
-    ),
-    "figures": (
-        ("report.figures", "report.sources"),
-        READS_DATA
-        | CALIBRATES
-        | {"diagnostics/overlap.py", "estimation/contrasts.py"}
-        | RESULTS
-        | {f"report/{name}.py" for name in ("data_figures", "figures", "reliability", "sources", "theme", "tidy")},
-    ),
-    "dashboard": (
-        ("report.dashboard",),
-        READS_ROWS
-        | RECORDS
-        | {
-            f"report/{name}.py"
-            for name in (
-                "comparisons",
-                "dashboard",
-                "dashboard_data",
-                "dashboard_figures",
-                "dashboard_items",
-                "reliability",
-            )
-        },
-    ),
+    "exhibits": (("report.sources",), EXHIBIT_SOURCES),
     "archive": (("report.archive",), {"errors.py", "files.py", "report/archive.py"}),
 }
 STACKED = {"estimators/dr_cpo.py", "estimators/mrdr.py", "estimators/tmle.py"}
@@ -123,6 +118,11 @@ def test_the_table_has_the_modules_that_the_rules_name():
     assert named == {modules for modules, _ in STAGES.values()}
 
 
+def test_an_exhibit_depends_on_these_files_besides():
+    modules = {exhibit.module.removeprefix("arena_cje.") for exhibit in EXHIBITS}
+    assert {name: files(name) - EXHIBIT_SOURCES for name in modules} == EXHIBIT_MODULES
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_an_estimate_depends_on_these_files_besides(name):
     assert files("results.analyze", module_of(name)) - ESTIMATE == ESTIMATORS[name]
@@ -144,7 +144,7 @@ def test_what_a_stage_receives_is_made_by_its_own_code_or_that_of_the_estimates(
         if file not in reached:
             reached.add(file)
             waiting += [other for other in GRAPH[file] if shows(file) or not shows(other)]
-    after_estimates = stage in ("validate", "comparisons", "exports", "figures", "dashboard", "archive")
+    after_estimates = stage in ("exhibits", "archive")
     assert reached <= own | (ESTIMATE if after_estimates else set())
 
 

@@ -267,13 +267,65 @@ def test_valid_targets_pass(raw):
         "results/coverage_0.1/validation.csv",
         "results/prompts.jsonl",
     ]
-    arguments += [
-        "results/oracle/clone/coverage_0.7/0003.jsonl",
-        "results/logprobs/smollm2-helpful/0001.parquet",
-        "all",
-    ]
+    arguments += ["results/oracle/clone/coverage_0.7.jsonl", "results/logprobs/smollm2-helpful/0001.parquet", "all"]
     arguments += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
     targets.check(arguments, parse(raw))
+
+
+def test_labels_have_shards_where_an_oracle_is_asked_for_them(raw):
+    shard = "results/oracle/clone/coverage_0.7/0003.jsonl"
+    with pytest.raises(UserError, match="no such target"):
+        targets.check([shard], parse(raw))  # the reference oracle labels all shards in one job
+    raw["oracle"] |= {"provider": "llama_cpp", "model": "smollm2"}
+    targets.check([shard], parse(raw))
+
+
+GROUP = ("results/coverage_{coverage}/a.json", "results/coverage_{coverage}/b.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "existing", "alone"),
+    [
+        (["--cores", "2"], (), False),
+        (["results/coverage_0.1/a.json"], (), True),
+        (["results/coverage_0.1/a.json"], ("results/coverage_0.1/a.json",), True),  # as it was made alone before
+        (["results/coverage_0.1/a.json"], ("results/coverage_0.1/a.json", "results/coverage_0.1/b.json"), False),
+        (["./results/coverage_0.2/b.json"], ("results/coverage_0.1/a.json", "results/coverage_0.1/b.json"), True),
+        (["results/coverage_0.1/c.json"], (), False),
+        (["--report", "results/coverage_0.1/a.json"], (), False),
+    ],
+)
+def test_a_file_is_made_alone_where_it_is_asked_for_and_others_of_its_job_are_missing(arguments, existing, alone):
+    assert targets.asks_for_one(arguments, GROUP, exists=existing.__contains__) is alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "everything"),
+    [
+        (["--cores", "2"], True),
+        (["all"], True),
+        (["results/archive.zip"], True),
+        (["estimates"], False),
+        (["results/archive.zip", "results/plots/sweep.png"], False),
+        (["cost"], False),
+    ],
+)
+def test_the_whole_experiment_is_asked_for_where_no_part_of_it_is_named(arguments, everything):
+    assert targets.whole_experiment(arguments) is everything
+
+
+def test_a_group_is_complete_at_the_coverages_that_are_asked_for():
+    existing = [file.format(coverage="0.1") for file in GROUP]
+    assert targets.complete(["results/coverage_0.1/c.png"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
+    assert not targets.complete(["results/coverage_0.5/c.png"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
+    assert not targets.complete(["estimates"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
+    assert targets.complete(["estimates"], GROUP, ["0.1"], exists=existing.__contains__)
+
+
+@pytest.mark.parametrize(("missing", "few"), [((), False), (("a",), True), (("b",), True), (("a", "b"), False)])
+def test_few_are_missing_where_no_group_lacks_more_than_one(missing, few):
+    lacking = {f"results/coverage_0.1/{name}.json" for name in missing}
+    assert targets.one_missing([GROUP], ["0.1", "0.5"], exists=lambda file: file not in lacking) is few
 
 
 def test_a_validation_without_true_values_is_refused(raw):

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from arena_cje import analyze
+from arena_cje import analyze, files
 from arena_cje.data import rows as data_rows
-from arena_cje.data.reading import Reading
 from arena_cje.data.user_data import read_user_data
 from arena_cje.errors import UserError
 from arena_cje.report import exports, sources
@@ -76,6 +75,9 @@ def test_an_export_and_a_figure(data, read):
     rows, rewards = exports.logged_rows(data / "logged.jsonl", result, data / "more.jsonl")
     assert read == BESIDE and len(rows) == len(rewards) == 100
     read.clear()
-    summary = {"base_policy": "base"}
-    logged, labelled = sources.with_calibration(data / "logged.jsonl", data / "more.jsonl", summary, Reading())
+    files.write_json(data / "summary.json", {"base_policy": "base"})
+    paths = {"dataset": "logged.jsonl", "calibration": "more.jsonl", "summary": "summary.json"}
+    shown = sources.Sources({name: [str(data / path)] for name, path in paths.items()}, "1.0", {})
+    shown.fitted = result
+    logged, labelled = shown.fitted_logged, shown.fitted_calibration
     assert read == BESIDE and (len(logged.prompt_id), len(labelled.prompt_id)) == (100, 40)

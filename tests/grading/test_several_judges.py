@@ -122,15 +122,17 @@ def test_a_covariate_may_be_a_judge_and_a_row_that_it_gave_none_is_left_out(move
 
 def test_what_is_made_of_a_result_takes_its_judge(data, moved):
     expected, found = analyzed(data, "snips"), analyzed(moved, "snips", judge="b")
-    file, summary = moved / "logged.jsonl", {"base_policy": "base"}
+    file = moved / "logged.jsonl"
     assert exports.logged_rows(file, found)[1] == exports.logged_rows(data / "logged.jsonl", expected)[1]
     assert [row["judge_score"] for row in exports.logged_rows(file, found)[0]] == [
         row["metadata"]["judge_b"] for row in schemas.read_jsonl(file)
     ]
-    score = sources.logged(data / "logged.jsonl", summary, expected.reading).judge_score
-    np.testing.assert_array_equal(sources.logged(file, summary, found.reading).judge_score, score)
-    reading = sources.reading(summary, judge="b")
-    np.testing.assert_array_equal(sources.logged(file, summary, reading).judge_score, score)
+    score = load_logged(data / "logged.jsonl", reading=expected.reading)[0].judge_score
+    np.testing.assert_array_equal(load_logged(file, reading=found.reading)[0].judge_score, score)
+    files.write_json(moved / "summary.json", {"base_policy": "base"})
+    paths = {"dataset": [str(file)], "summary": [str(moved / "summary.json")]}
+    shown = sources.Sources(paths, "1.0", {"scores_of": "b"}).logged
+    np.testing.assert_array_equal(shown.judge_score, score)
     np.testing.assert_array_equal(notebook.read_logged(found, file).judge_score, score)
 
 

@@ -173,7 +173,7 @@ def test_the_workflow_compares(tmp_path):
     write_data(tmp_path, n=200)
     own = {"logged_data": "logged.jsonl", "fresh_draws": "draws", "estimators": ["direct", "snips"]}
     run = Run(tmp_path, own)
-    said = run.snakemake("results/coverage_0.5/comparisons.json")
+    said = run.snakemake("results/coverage_0.5/comparisons.json", "results/coverage_0.5/comparisons.csv")
     assert "direct: better has the highest value" in said
     document = files.read_json(run.path("coverage_0.5/comparisons.json"))
     assert document["coverage"] == "0.5" and list(document["estimators"]) == ["direct", "snips"]

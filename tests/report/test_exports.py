@@ -271,6 +271,9 @@ def test_nothing_to_export_is_said():
         exports.tidy([])
 
 
+TABLES = ("results/export/results.csv", "results/export/results.parquet")
+
+
 def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
     """From a language model on: token log probabilities sum to the total, truths are those of validation.csv."""
     (tmp_path / "tiny.gguf").symlink_to(tiny_model)
@@ -278,7 +281,9 @@ def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
     few = {"shard_size": 24, "coverages": ["0.5"], "estimators": ["snips", "direct"]}
     policies = {name: CONFIG["policies"][name] for name in ("base", "clone")}
     run = Run(tmp_path, CONFIG | few | {"policies": policies})
-    run.snakemake(*(f"results/export/coverage_0.5/{name}" for name in FILES), "results/export/results.parquet")
+    run.snakemake(
+        *(f"results/export/coverage_0.5/{name}" for name in FILES), *TABLES, "results/coverage_0.5/validation.csv"
+    )
     folder = run.path("export/coverage_0.5")
     logs = schemas.read_jsonl(folder / "stochastic_log.jsonl")
     sampler = schemas.read_jsonl(folder / "precomputed_sampler.jsonl")
@@ -296,7 +301,7 @@ def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
     tidy = pl.read_parquet(run.path("export/results.parquet"))
     assert len(tidy) == 2 * 2 and tidy["truth"].null_count() == 0
     assert pl.read_csv(run.path("export/results.csv")).shape == tidy.shape
-    assert "Nothing to be done" in run.snakemake("results/export/results.csv")
+    assert "Nothing to be done" in run.snakemake(*TABLES)
 
 
 FILES = ("precomputed_sampler.jsonl", "stochastic_log.jsonl", "token_level_cje_results.json", "leaderboard.csv")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+from arena_cje.config.exhibits import EXHIBITS
 from small_results import write_data
 from workflow_run import ROOT, Run
 
@@ -19,7 +21,7 @@ TABLES = (
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The report of a small run on data brought along."""
+    """The report of a small run on your own data."""
     run = Run(
         write_data(tmp_path_factory.mktemp("run"), n=200),
         {"logged_data": "logged.jsonl", "fresh_draws": "draws", "coverages": ["0.5"], "estimators": ["snips"]},
@@ -44,7 +46,7 @@ def test_every_table_is_in_it_in_its_category(page, table):
 def test_captions_are_filled_in(page):
     assert "Differences of all pairs of policies at coverage 0.5" in page
     assert "Ranks at coverage 0.5" in page
-    assert "data brought along" in page
+    assert "your own data" in page
     assert not re.search(r"\{\{ ?snakemake\.", page)
 
 
@@ -55,5 +57,7 @@ def test_captions_say_what_a_refusal_is(page):
 
 def test_every_caption_is_used():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    for caption in (ROOT / "workflow/report").glob("*.rst"):
-        assert f"report/{caption.name}" in rules, caption.name
+    named = {Path(name).name for name in re.findall(r"report/\w+\.rst", rules)}
+    assert named | {one.caption for one in EXHIBITS if one.label} == {
+        caption.name for caption in (ROOT / "workflow/report").glob("*.rst")
+    }

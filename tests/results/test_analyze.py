@@ -18,7 +18,7 @@ from arena_cje.data.user_data import read_user_data
 from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError
 from arena_cje.evaluation.evaluate import Options, evaluate
-from arena_cje.results.analyze import write
+from arena_cje.results.analyze import Settings, analyze_all, write
 from arena_cje.simulate import Target, World
 
 FAR = World(targets={"same": Target(), "near": Target(0.2, 0.2), "far": Target(-3.0, 2.0)}, coverage=0.5)
@@ -59,6 +59,36 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module", params=estimators.NAMES)
 def result(request, data):
     return arena_cje.analyze(data / "logged.jsonl", data / "fresh", request.param, oracle_coverage=0.4)
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_estimators_that_run_together_give_the_bytes_that_each_gives_alone(data, tmp_path, draws):
+    """Those that use fresh draws and those that do not, as the workflow's jobs run them, with a caution about weights."""
+    names = [name for name in estimators.NAMES if estimators.needs_draws(name) == draws]
+    fresh = data / "fresh" if draws else None
+    cautions = {"near": [("support_exceeds_base", "its nucleus is wider", "caution")]}
+    keys = {
+        "covariates": [],
+        "alpha": 0.1,
+        "scale": None,
+        "judge": None,
+        "clip": 50.0,
+        "seed": 3,
+        "oracle_coverage": 0.4,
+    }
+    given = {name: cautions for name in names if estimators.needs_weights(name)}
+    found = analyze_all(
+        data / "logged.jsonl", fresh, dict(zip(names, names, strict=True)), Settings.of(keys), cautions=given
+    )
+    assert list(found) == names
+    for name, together in found.items():
+        alone = arena_cje.analyze(data / "logged.jsonl", fresh, name, cautions=given.get(name), **keys)
+        for result, folder in ((together, tmp_path / "together"), (alone, tmp_path / "alone")):
+            write(result, *(folder / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
+    files = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert len(files) == 3 * len(names)
+    for file in files:
+        assert (tmp_path / "together" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes(), file
 
 
 def test_importing_the_package_loads_nothing_heavy():

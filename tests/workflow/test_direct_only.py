@@ -15,8 +15,9 @@ from arena_cje import files
 from arena_cje.config import scoring, targets
 from arena_cje.config.parse import parse
 from arena_cje.data import schemas
+from arena_cje.data.dataset import load_logged
 from arena_cje.errors import UserError
-from arena_cje.report import exports, figures, sources, tidy
+from arena_cje.report import exports, figures, tidy
 from arena_cje.results.schema import check
 from arena_cje.stages import assemble
 from small_results import analyzed, write_data
@@ -242,7 +243,7 @@ def test_dishonest_log_probabilities_refuse_weights_and_not_direct(data):
 
 def test_figures_and_exports_do_without(partly, tmp_path):
     result = analyzed(partly["all"], "direct")
-    logged = sources.logged(partly["all"] / "logged.jsonl", {"base_policy": "base"}, result.reading)
+    logged, _ = load_logged(partly["all"] / "logged.jsonl", reading=result.reading)
     figures.save(figures.weight_distributions(logged), tmp_path / "weights.png")
     assert [panel.n for panel in tidy.weights(logged)[1]] == [0, 0, 0, 0]
     written = exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base")
@@ -369,7 +370,7 @@ def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp
     assert said.count("NOTE ") == 1
     assert "every policy takes part in `direct` only: base policy 'base'" in said
     jobs = run.jobs()
-    assert {"generate base 0000", "estimate 1.0 direct", "export_data 1.0"} <= jobs
+    assert {"generate base 0000", "estimate 1.0 direct", "exhibits 1.0"} <= jobs
     assert not {job for job in jobs if job.startswith(("score", "gather_logprobs"))}
     assert "estimator 'snips' needs log probabilities" in run.snakemake("results/coverage_1.0/snips.json", ok=False)
 

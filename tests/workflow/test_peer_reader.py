@@ -70,7 +70,7 @@ ESTIMATORS = ("calibrated-ips", "direct", "dr-cpo")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A coverage of a run on data brought along: half of the labels, and one row that a target cannot say."""
+    """A coverage of a run on your own data: half of the labels, and one row that a target cannot say."""
     home = write_data(tmp_path_factory.mktemp("run"), n=200)
     rows = read_jsonl(home / "logged.jsonl")
     rows[5]["target_policy_logprobs"]["far"] = -math.inf

@@ -35,15 +35,14 @@ def each(rule: str, *parts: tuple[str, ...]) -> set[str]:
     return {" ".join((rule, *values)) for values in product(*parts)}
 
 
-def gathered(stage: str, policies: tuple[str, ...], coverages: tuple[str, ...] = ()) -> set[str]:
-    """Jobs that gather the shards of a stage."""
-    if not coverages:
-        return {f"gather {stage}/{policy}" for policy in policies}
-    return {f"gather {stage}/{policy}/coverage_{coverage}" for policy in policies for coverage in coverages}
+def estimates(coverages: tuple[str, ...]) -> set[str]:
+    """Jobs that estimate at some coverages: estimators that need the same files share one."""
+    return each("estimate_without_draws", coverages) | each("estimate", coverages, ("direct",))
 
 
-ESTIMATES = each("estimate", COVERAGES, ESTIMATORS) | each("validate", COVERAGES)
+ESTIMATES = estimates(COVERAGES) | each("validate", COVERAGES)
 ANALYSIS = each("assemble", COVERAGES) | ESTIMATES | {"estimates"}
+JOINS = each("gather_responses_and_grades", POLICIES) | {"gather_logprobs"} | each("fresh_draws", COVERAGES)
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +142,9 @@ def everything_of(shards: tuple[str, ...]) -> set[str]:
         | each("generate", POLICIES, shards)
         | each("score", ("smollm2-helpful", "smollm2-other"), shards)
         | each("judge judge", POLICIES, shards)
-        | each("oracle", ("base",), (*COVERAGES, "1.0"), shards)
-        | each("oracle", TARGETS, ("1.0",), shards)
-        | gathered("responses", POLICIES)
-        | gathered("judge", POLICIES)
-        | each("gather_logprobs", POLICIES)
-        | gathered("oracle", ("base",), (*COVERAGES, "1.0"))
-        | gathered("oracle", TARGETS, ("1.0",))
-        | each("fresh_draws", COVERAGES, TARGETS)
+        | each("oracle", ("base",), (*COVERAGES, "1.0"))
+        | each("oracle", TARGETS, ("1.0",))
+        | JOINS
         | ANALYSIS
     )
 
@@ -161,22 +155,17 @@ def test_more_prompts_make_their_shard_and_the_joins(changed):
 
 
 def test_another_coverage_buys_its_labels_and_analyses_them(changed):
-    assert changed.jobs("results/coverage_0.3/snips.json") == (
-        each("oracle", ("base",), ("0.3",), SHARDS)
-        | {"gather oracle/base/coverage_0.3", "assemble 0.3", "estimate 0.3 snips"}
-    )
+    assert changed.jobs("results/coverage_0.3/snips.json") == {
+        "oracle base 0.3",
+        "assemble 0.3",
+        "estimate 0.3 snips",
+    }
 
 
-def test_a_listed_coverage_adds_its_own_jobs_and_the_step_above_it(changed):
+def test_a_listed_coverage_adds_its_own_jobs_alone(changed):
     changed.config["coverages"] = [*COVERAGES, "0.75"]
     assert changed.jobs("estimates") == (
-        each("oracle", ("base",), ("0.75", "1.0"), SHARDS)
-        | gathered("oracle", ("base",), ("0.75", "1.0"))
-        | each("assemble", ("0.75",))
-        | each("fresh_draws", ("0.75",), TARGETS)
-        | each("estimate", ("0.75",), ESTIMATORS)
-        | each("validate", (*COVERAGES, "0.75"))
-        | {"estimates"}
+        {"oracle base 0.75", "assemble 0.75", "fresh_draws 0.75", "validate 0.75", "estimates"} | estimates(("0.75",))
     )
 
 
@@ -189,10 +178,8 @@ def test_the_version_of_the_scorer_makes_what_it_scored_stale(finished):
     with edited(finished.root / "workflow/arena_cje/llama/scorer.py", r"VERSION = \d+", r"\g<0>0"):
         assert finished.jobs("estimates") == (
             each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
-            | each("gather_logprobs", POLICIES)
             | each("judge judge", POLICIES, SHARDS)  # this judge reads likelihoods
-            | gathered("judge", POLICIES)
-            | each("fresh_draws", COVERAGES, TARGETS)
+            | JOINS
             | ANALYSIS
         )
 
@@ -202,14 +189,8 @@ def joins_of_a_new_policy(name: str) -> set[str]:
     return (
         each("generate", (name,), SHARDS)
         | each("judge judge", (name,), SHARDS)
-        | each("oracle", (name,), ("1.0",), SHARDS)
-        | {
-            f"gather responses/{name}",
-            f"gather judge/{name}",
-            f"gather oracle/{name}/coverage_1.0",
-            f"gather_logprobs {name}",
-        }
-        | each("fresh_draws", COVERAGES, (name,))
+        | {f"oracle {name} 1.0", f"gather_responses_and_grades {name}", "gather_logprobs"}
+        | each("fresh_draws", COVERAGES)
         | ANALYSIS
     )
 
@@ -230,23 +211,22 @@ def test_a_policy_that_shares_only_its_context_has_that_context_scored(changed):
     assert changed.jobs("estimates") == (
         joins_of_a_new_policy("warm")
         | each("score", ("smollm2-helpful",), SHARDS)
-        | each("gather_logprobs", ("base", "clone", "cool"))
         | each("judge judge", ("base",), SHARDS)  # takes its grades from these scores
-        | gathered("judge", ("base",))
+        | {"gather_responses_and_grades base"}
     )
 
 
 def test_a_removed_policy_makes_only_the_joins_stale(changed):
     del changed.config["policies"]["other"]
-    assert changed.jobs("estimates") == ANALYSIS
+    assert changed.jobs("estimates") == {"gather_logprobs"} | each("fresh_draws", COVERAGES) | ANALYSIS
 
 
 def test_the_text_of_a_rubric_makes_its_grades_stale(finished):
     with edited(finished.root / "resources/judges/likelihood.yaml", "temperature: 1.0", "temperature: 0.9"):
         assert finished.jobs("estimates") == (
             each("judge judge", POLICIES, SHARDS)
-            | gathered("judge", POLICIES)
-            | each("fresh_draws", COVERAGES, TARGETS)
+            | each("gather_responses_and_grades", POLICIES)
+            | each("fresh_draws", COVERAGES)
             | ANALYSIS
         )
 
@@ -257,23 +237,50 @@ def test_the_text_of_a_system_prompt_makes_its_policy_stale(finished):
             each("generate", ("other",), SHARDS)
             | each("score", ("smollm2-other",), SHARDS)
             | each("judge judge", ("other",), SHARDS)
-            | each("oracle", ("other",), ("1.0",), SHARDS)
-            | {
-                "gather responses/other",
-                "gather judge/other",
-                "gather oracle/other/coverage_1.0",
-                "gather_logprobs other",
-            }
-            | each("fresh_draws", COVERAGES, ("other",))
+            | {"oracle other 1.0", "gather_responses_and_grades other", "gather_logprobs"}
+            | each("fresh_draws", COVERAGES)
             | ANALYSIS
         )
 
 
-def test_the_code_of_one_estimator_makes_its_estimates_stale(finished):
-    with edited(finished.root / "workflow/arena_cje/estimators/snips.py", r"\Z", "\n# a remark\n"):
-        assert finished.jobs("estimates") == each("estimate", COVERAGES, ("snips",)) | each("validate", COVERAGES) | {
-            "estimates"
-        }
+@pytest.mark.parametrize(
+    ("module", "jobs"),
+    [("snips", each("estimate_without_draws", COVERAGES)), ("direct", each("estimate", COVERAGES, ("direct",)))],
+)
+def test_the_code_of_an_estimator_makes_its_estimates_stale_with_those_that_share_its_job(finished, module, jobs):
+    with edited(finished.root / f"workflow/arena_cje/estimators/{module}.py", r"\Z", "\n# a remark\n"):
+        assert finished.jobs("estimates") == jobs | each("validate", COVERAGES) | {"estimates"}
+
+
+def test_estimates_that_were_made_together_are_as_good_for_who_asks_for_one(finished):
+    """And the other way round: what either rule made is not stale for the other."""
+    assert finished.jobs("results/coverage_0.5/snips.json") == set()
+    assert finished.jobs("results/coverage_0.25/direct.json", "results/coverage_0.25/calibrated-ips.csv") == set()
+    kept = finished.path("coverage_0.5/snips.json").read_bytes()
+    for name in ("calibrated-ips", "snips"):
+        finished.path(f"coverage_0.5/{name}.json").unlink()
+        assert finished.jobs(f"results/coverage_0.5/{name}.json") == {f"estimate 0.5 {name}"}
+        finished.snakemake(f"results/coverage_0.5/{name}.json")
+    assert finished.path("coverage_0.5/snips.json").read_bytes() == kept
+    finished.snakemake("estimates")
+    assert finished.jobs("estimates") == set()
+
+
+@pytest.mark.parametrize(
+    ("target", "rule"),
+    [
+        ("responses/other.jsonl", "gather_responses_and_grades other"),
+        ("judge/other.jsonl", "gather_responses_and_grades other"),
+        ("logprobs/cool.parquet", "gather_logprobs"),
+        ("coverage_0.5/fresh_draws/cool.jsonl", "fresh_draws 0.5"),
+        ("oracle/base/coverage_0.25.jsonl", "oracle base 0.25"),
+        ("coverage_0.5/validation.csv", "validate 0.5"),
+    ],
+)
+def test_what_was_made_together_is_not_stale_for_who_asks_for_one_file(finished, target, rule):
+    assert finished.jobs(f"results/{target}") == set()
+    # Made again by the job that made it, or the others would be stale for it.
+    assert rule in finished.jobs("--forceall", "--", f"results/{target}")
 
 
 def test_a_threshold_makes_the_estimates_stale(changed):
@@ -291,14 +298,17 @@ def test_a_variant_adds_its_estimates(changed):
     }
 
 
-def test_labels_of_the_targets_are_bought_once_and_taken_over_by_the_truth(changed):
+@pytest.mark.parametrize("name", ["ips", "dr-cpo"])
+def test_a_new_estimator_leaves_the_estimates_of_the_others_as_they_are(changed, name):
+    changed.config["estimators"] = [*ESTIMATORS, name]
+    assert changed.jobs("estimates") == each("estimate", COVERAGES, (name,)) | each("validate", COVERAGES) | {
+        "estimates"
+    }
+
+
+def test_labels_of_the_targets_are_bought(changed):
     changed.config["oracle"] = {"target_labels": 0.25}
-    assert changed.jobs("estimates") == (
-        each("oracle", TARGETS, ("0.25", "1.0"), SHARDS)  # the truth starts from the share below it
-        | gathered("oracle", TARGETS, ("0.25", "1.0"))
-        | each("fresh_draws", COVERAGES, TARGETS)
-        | ANALYSIS
-    )
+    assert changed.jobs("estimates") == (each("oracle", TARGETS, ("0.25",)) | each("fresh_draws", COVERAGES) | ANALYSIS)
 
 
 def test_labels_of_the_targets_stand_in_their_fresh_draws(finished, tmp_path):
@@ -332,8 +342,6 @@ def test_one_estimate_asks_for_no_more_than_it_needs(changed):
         | each("generate", ("base",), SHARDS)
         | each("score", ("smollm2-helpful", "smollm2-other"), SHARDS)
         | each("judge judge", ("base",), SHARDS)
-        | each("oracle", ("base",), ("0.25",), SHARDS)
-        | {"gather responses/base", "gather judge/base", "gather oracle/base/coverage_0.25"}
-        | each("gather_logprobs", POLICIES)
+        | {"oracle base 0.25", "gather_responses_and_grades base", "gather_logprobs"}
         | {"assemble 0.25", "estimate 0.25 calibrated-ips"}
     )

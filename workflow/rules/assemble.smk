@@ -1,9 +1,9 @@
 # What is analysed at a coverage, in the CJE format, and what was dropped and why.
-# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl, .json
+# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json
 if CONFIG.calibration_data:
     from arena_cje.data import user_data
 
-    said(user_data.check_user_file, Path(CONFIG.calibration_data), results=Path("results"))
+    or_exit(user_data.check_user_file, Path(CONFIG.calibration_data), results=Path("results"))
 
 
 rule assemble:
@@ -28,24 +28,3 @@ rule assemble:
         code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/assemble.py"
-
-
-rule fresh_draws:
-    """Assemble the fresh draws of {wildcards.policy}"""
-    input:
-        responses="results/responses/{policy}.jsonl",
-        judge="results/judge/{policy}.jsonl",
-        judges=expand("results/judges/{judge}/{{policy}}.jsonl", judge=CONFIG.judges),
-        oracle=target_labels,
-    output:
-        draws="results/coverage_{coverage}/fresh_draws/{policy}.jsonl",
-        summary="results/coverage_{coverage}/fresh_draws/{policy}.json",
-    log:
-        "logs/assemble/coverage_{coverage}/{policy}.log",
-    conda:
-        "../../envs/stats.yaml"
-    params:
-        max_unscored=canonical(plan.limits(GRADERS)),
-        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
-    script:
-        "../scripts/fresh_draws.py"

@@ -24,7 +24,7 @@ from arena_cje.report.settings import settings
 from arena_cje.stages import plan as stage_plan
 
 
-def said(function, *args, **kwargs):
+def or_exit(function, *args, **kwargs):
     """Call a library function; a user's mistake ends Snakemake with one line and status 1."""
     try:
         return function(*args, **kwargs)
@@ -69,7 +69,7 @@ if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SH
 if LEAVES_OUT_SHIPPED:
     config = merged(load_configfile(SHIPPED_CONFIG), own)
 
-CONFIG = said(config_parse.parse, config, user_keys=own)
+CONFIG = or_exit(config_parse.parse, config, user_keys=own)
 # Scripts read the defaults too; the dictionary that another workflow handed over stays as it is.
 config = CONFIG.model_dump(mode="json")
 BASE = CONFIG.base_policy
@@ -79,11 +79,11 @@ if workflow.is_main_process:
     for note in scoring.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)
     if not TELLING & {*sys.argv[1:]}:
-        said(prices.check_budget, CONFIG)
+        or_exit(prices.check_budget, CONFIG)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
 if not IS_MODULE:
-    said(targets.check, sys.argv[1:], CONFIG)
-said(targets.check_writable, Path("results"))
+    or_exit(targets.check, sys.argv[1:], CONFIG)
+or_exit(targets.check_writable, Path("results"))
 
 
 def input_path(path):
@@ -130,7 +130,7 @@ wildcard_constraints:
 
 def resource_file(name, kind):
     """A file the configuration names: the user's, else the workflow's."""
-    return input_path(str(said(config_parse.find_file, name, kind, workflow_resources=RESOURCES)))
+    return input_path(str(or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)))
 
 
 def text_sources():
@@ -151,7 +151,7 @@ SYSTEM_PROMPTS = {
 }
 
 
-# The configured estimators and variants whose needs are met: data brought along may have no fresh draws, a base policy behind
+# The configured estimators and variants whose needs are met: a user's own data may have no fresh draws, a base policy behind
 # an API may have no log probabilities.
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
 
@@ -167,7 +167,7 @@ def estimates_at(coverage, kind="json"):
 
 
 def validation_at(coverage):
-    """Estimates beside the truth, where the configuration has it found out."""
+    """Estimates beside the true values, where the configuration has the oracle label all responses."""
     known = CONFIG.logged_data is None and CONFIG.oracle.truth_coverage
     return expand("results/coverage_{coverage}/validation.csv", coverage=coverage) if known else []
 
@@ -180,17 +180,7 @@ def all_estimates():
 
 def all_results():
     """Targets of the whole experiment, but for the archive of them."""
-    at = lambda *files: expand("results/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=files)
-    exports = expand("results/export/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=targets.EXPORTS)
-    return [
-        *all_estimates(),
-        *at("comparisons.json", "comparisons.csv", "diagnostics_dashboard.html"),
-        *at(*(f"plots/{figure}.png" for figure in targets.FIGURES)),
-        "results/plots/sweep.png",
-        *exports,
-        "results/export/results.csv",
-        "results/export/results.parquet",
-    ]
+    return [*all_estimates(), *expand([exhibit.path for exhibit in EXHIBITS], coverage=CONFIG.coverages)]
 
 
 MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"
@@ -201,17 +191,17 @@ def gguf(model):
     """The GGUF file of a configured model; a name without a recipe, or a path without a file, ends the workflow."""
     block = CONFIG.models[model]
     if block.path:
-        said(gguf_files.check_magic, block.path)
+        or_exit(gguf_files.check_magic, block.path)
         return input_path(block.path)
     file = RESOURCES / "models" / block.file
     if not file.exists():
-        said(fetch.read_entry, block.file, MODELS_YAML)
+        or_exit(fetch.read_entry, block.file, MODELS_YAML)
     return str(file)
 
 
 def gguf_parts(model):
     """The files of a configured model: one, or all parts of a split one."""
-    return [input_path(str(path)) for path in said(gguf_files.parts, gguf(model))]
+    return [input_path(str(path)) for path in or_exit(gguf_files.parts, gguf(model))]
 
 
 def model_record(block):
@@ -220,5 +210,5 @@ def model_record(block):
 
 
 def memory(path):
-    """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; told once it is there."""
+    """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; known once the file exists."""
     return 500 + 2 * gguf_files.size(path) // 10**6

@@ -1,13 +1,13 @@
-# Grades: the judges read every response, the oracle the share that was asked for.
+# Grades: the judges read every response, the oracle reads the requested share.
 # results/responses/{policy}/{shard}.jsonl -> results/judge/{policy}/{shard}.jsonl          -> results/judge/{policy}.jsonl
 #                                          -> results/judges/{judge}/{policy}/{shard}.jsonl -> results/judges/{judge}/{policy}.jsonl
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
 # A grader is a model of the job itself, one behind an API, an ensemble of other judges, or the reference oracle (grading/plan.py).
 from arena_cje.grading import plan, reference
 
-GRADERS = said(plan.graders, CONFIG, resource_file)  # by the folder that their grades are in
+GRADERS = or_exit(plan.graders, CONFIG, resource_file)  # by the folder that their grades are in
 if CONFIG.oracle.provider == records.REFERENCE:
-    said(reference.check, SAMPLE)
+    or_exit(reference.check, SAMPLE)
 
 
 rule judge:
@@ -27,7 +27,7 @@ rule judge:
         "logs/{grader}/{policy}/{shard}.log",
         benchmark="logs/benchmarks/{grader}/{policy}/{shard}.tsv",
     wildcard_constraints:
-        grader=any_of(stage for stage, found in GRADERS.items() if stage != "oracle" and not found.members),
+        grader=any_of(stage for stage, planned in GRADERS.items() if stage != "oracle" and not planned.members),
     conda:
         grader_environment
     threads: grader_threads
@@ -50,7 +50,7 @@ rule ensemble:
     log:
         "logs/{grader}/{policy}/{shard}.log",
     wildcard_constraints:
-        grader=any_of(stage for stage, found in GRADERS.items() if found.members),
+        grader=any_of(stage for stage, planned in GRADERS.items() if planned.members),
     conda:
         "../../envs/stats.yaml"
     params:
@@ -60,33 +60,39 @@ rule ensemble:
         "../scripts/ensemble.py"
 
 
-rule oracle:
-    """Label a share {wildcards.coverage} of the responses of {wildcards.policy}, shard {wildcards.shard}"""
-    input:
-        prompts="results/prompts/{shard}.jsonl",
-        responses="results/responses/{policy}/{shard}.jsonl",
-        lower=lower_step,
-        rubric=grading_inputs("rubric"),
-        system_prompt=grading_inputs("system_prompt"),
-        template=grading_inputs("template"),
-        model=grader_record,
-        gguf=grader_gguf,
-        generated_by=generator_record,
-    output:
-        "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
-    log:
-        "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
-        benchmark="logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv",
-    conda:
-        grader_environment
-    threads: grader_threads
-    resources:
-        model_slots=lambda w: int(grader(w).is_local),
-        api_jobs=lambda w: int(grader(w).is_hosted),
-        mem_mb=grader_memory,
-    params:
-        grading=lambda w: canonical(grader(w).parameters),
-        start=lambda w: int(w.shard) * CONFIG.shard_size,
-        draws=lambda w: CONFIG.draws(w.policy),
-    script:
-        "../scripts/grade.py" if GRADERS["oracle"].rubric else "../scripts/oracle.py"
+if GRADERS["oracle"].rubric:
+
+    rule oracle:
+        """Label a share {wildcards.coverage} of the responses of {wildcards.policy}, shard {wildcards.shard}"""
+        input:
+            prompts="results/prompts/{shard}.jsonl",
+            responses="results/responses/{policy}/{shard}.jsonl",
+            lower=lower_step,
+            rubric=grading_inputs("rubric"),
+            system_prompt=grading_inputs("system_prompt"),
+            template=grading_inputs("template"),
+            model=grader_record,
+            gguf=grader_gguf,
+            generated_by=generator_record,
+        output:
+            "results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl",
+        log:
+            "logs/oracle/{policy}/coverage_{coverage}/{shard}.log",
+            benchmark="logs/benchmarks/oracle/{policy}/coverage_{coverage}/{shard}.tsv",
+        conda:
+            grader_environment
+        threads: grader_threads
+        resources:
+            model_slots=lambda w: int(grader(w).is_local),
+            api_jobs=lambda w: int(grader(w).is_hosted),
+            mem_mb=grader_memory,
+        params:
+            grading=lambda w: canonical(grader(w).parameters),
+            start=lambda w: int(w.shard) * CONFIG.shard_size,
+            draws=lambda w: CONFIG.draws(w.policy),
+        script:
+            "../scripts/grade.py"
+
+else:
+
+    include: "reference.smk"

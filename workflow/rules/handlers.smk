@@ -30,7 +30,7 @@ def check_keys():
     ]  # others are of an outer workflow
     new = [block for block, folder in asking if not Path("results/journal/calls", folder).exists()]
     if workflow.local_exec:  # jobs elsewhere have an environment of their own
-        said(endpoints.check_keys, [CONFIG.endpoint(block) for block in new])
+        or_exit(endpoints.check_keys, [CONFIG.endpoint(block) for block in new])
 
 
 def only_tells():

@@ -1,4 +1,4 @@
-# Policies behind APIs: their responses, and the log probabilities of the base's responses under those that score given text.
+# Policies behind APIs: their responses, and the log probabilities of the base's responses under the policies whose API scores text.
 # results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet
 
 

@@ -4,11 +4,11 @@
 from arena_cje.data import draws as data_draws
 from arena_cje.data import user_data
 
-IMPORTED = said(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
-PROBED = said(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
+IMPORTED = or_exit(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
+PROBED = or_exit(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
 for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *PROBED.values()):
     if path is not None:
-        said(user_data.check_user_file, Path(path), results=Path("results"))
+        or_exit(user_data.check_user_file, Path(path), results=Path("results"))
 
 
 rule import_data:
@@ -28,7 +28,7 @@ rule import_data:
     conda:
         "../../envs/stats.yaml"
     params:
-        fresh_draws=CONFIG.fresh_draws,
+        fresh_draws=lambda w: CONFIG.fresh_draws,
         probes=CONFIG.probes,
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,

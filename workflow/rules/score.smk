@@ -1,5 +1,5 @@
 # Teacher-forced log probabilities of the base responses: one pass a scoring context (model, system prompt) for all its policies.
-# results/responses/{base}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet -> results/logprobs/{policy}.parquet
+# results/responses/{base}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet
 
 
 rule score:
@@ -27,24 +27,3 @@ rule score:
         scoring=lambda w: canonical(stage_plan.scoring_parameters(CONFIG, w.context)),
     script:
         "../scripts/score.py"
-
-
-rule gather_logprobs:
-    """Gather the log probabilities under {wildcards.policy}"""
-    input:
-        lambda w: expand(
-            "results/logprobs/{context}/{shard}.parquet",
-            context=CONFIG.policies[w.policy].context,
-            shard=SHARDS,
-        ),
-    output:
-        "results/logprobs/{policy}.parquet",
-    log:
-        "logs/score/{policy}.log",
-    conda:
-        "../../envs/stats.yaml"
-    params:
-        sampling=lambda w: canonical(CONFIG.policies[w.policy].sampling),
-        code=code_hash("arena_cje.stages.assemble"),
-    script:
-        "../scripts/gather_logprobs.py"

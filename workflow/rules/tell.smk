@@ -1,4 +1,4 @@
-# What is told rather than made: the cost of the calls to APIs, and which models answer. No output, so each always runs.
+# Targets that print instead of making files: the cost of the calls to APIs, and which models answer. Each always runs.
 #   snakemake cost           estimate and what was spent, by stage and policy, in results/cost.json too; needs no key
 #   snakemake check_models   each model answers a request of one token, or says why not
 

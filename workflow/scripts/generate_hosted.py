@@ -8,13 +8,13 @@ from arena_cje.stages.jobs import calls, configuration, job, text
 with job(snakemake):
     policy, shard = snakemake.wildcards.policy, snakemake.wildcards.shard
     config = configuration(snakemake)
-    given = snakemake.input
-    asked = writer(config, config.policies[policy], text(given.system_prompt), given.template)
-    with calls(snakemake, asked.endpoint, "generate", f"{policy}/{shard}", policy) as ask:
+    files = snakemake.input
+    policy_writer = writer(config, config.policies[policy], text(files.system_prompt), files.template)
+    with calls(snakemake, policy_writer.endpoint, "generate", f"{policy}/{shard}", policy) as ask:
         rows = stages_hosted.responses(
             ask,
-            asked,
-            schemas.PROMPTS.read(given.prompts),
+            policy_writer,
+            schemas.PROMPTS.read(files.prompts),
             policy=policy,
             draws=1 if policy == config.base_policy else config.draws_per_prompt,
             seed=config.seed,

@@ -8,17 +8,17 @@ from arena_cje.data.user_data import read_user_data
 from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
-    params, given = snakemake.params, snakemake.input
+    params, files = snakemake.params, snakemake.input
     reading = Reading(scale=params.scale)
     data = read_user_data(
-        Path(given.logged),
+        Path(files.logged),
         Path(params.fresh_draws) if params.fresh_draws else None,
         coverage=float(snakemake.wildcards.coverage),
         seed=params.seed,
         target_labels=params.target_labels,
         base_policy=params.base_policy,
         probes=params.probes,
-        calibration_data=given.calibration or None,
+        calibration_data=files.calibration or None,
         reading=reading,
     )
     summary = data.summary | {

@@ -10,7 +10,7 @@ from arena_cje.stages.jobs import job, journal, open_model, same_tokenizer, text
 with job(snakemake):
     scoring, context = json.loads(snakemake.params.scoring), snakemake.wildcards.context
     responses = schemas.RESPONSES.read(snakemake.input.responses)
-    with open_model(snakemake, scoring["n_ctx"]) as (model, sha256), journal(snakemake, f"score/{context}") as kept:
+    with open_model(snakemake, scoring["n_ctx"]) as (model, sha256), journal(snakemake, f"score/{context}") as opened:
         rows = stages_local.logprobs(
             model,
             sha256,
@@ -19,6 +19,6 @@ with job(snakemake):
             samplings=[Sampling(**sampling) for sampling in scoring["samplings"]],
             drawn_from=Sampling(**scoring["drawn_from"]) if scoring["drawn_from"] else None,
             same_tokenizer=same_tokenizer(snakemake),
-            journal=kept,
+            journal=opened,
         )
         schemas.SCORES.write(snakemake.output[0], rows)

@@ -10,13 +10,13 @@ from arena_cje.stages.jobs import calls, configuration, job, text
 with job(snakemake):
     context, shard = snakemake.wildcards.context, snakemake.wildcards.shard
     config = configuration(snakemake)
-    given = snakemake.input
-    asked = writer(config, config.contexts[context], text(given.system_prompt), given.template)
-    with calls(snakemake, asked.endpoint, "score", f"{context}/{shard}", context) as ask:
+    files = snakemake.input
+    policy_writer = writer(config, config.contexts[context], text(files.system_prompt), files.template)
+    with calls(snakemake, policy_writer.endpoint, "score", f"{context}/{shard}", context) as ask:
         rows = stages_hosted.logprobs(
             ask,
-            asked,
-            schemas.RESPONSES.read(given.responses),
+            policy_writer,
+            schemas.RESPONSES.read(files.responses),
             samplings=json.loads(snakemake.params.scoring)["samplings"],
         )
         schemas.SCORES.write(snakemake.output[0], rows)

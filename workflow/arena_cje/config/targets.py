@@ -4,54 +4,101 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arena_cje.config.checks import RESERVED_NAMES
+from arena_cje.config.exhibits import EXHIBITS
+from arena_cje.config.records import REFERENCE, Config
 from arena_cje.config.scoring import missing_input, why_no_logprobs
 from arena_cje.data.coverage import coverage_name
 from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from arena_cje.config.records import Config
 
 COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
-FIGURES = (
-    "policy_estimates",
-    "weight_distributions",
-    "calibration_curve",
-    "comparison_heatmap",
-    "judge_distributions",
-)
-EXPORTS = ("precomputed_sampler.jsonl", "stochastic_log.jsonl", "token_level_cje_results.json", "leaderboard.csv")
-COVERAGE_FILES = (
-    "cje_dataset.jsonl",
-    "summary.json",
-    "comparisons.json",
-    "comparisons.csv",
-    "diagnostics_dashboard.html",
-)
+ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
 PRINTING_TARGETS = ("cost", "check_models")  # targets that print a table; they have no output file
 PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 
 def check(arguments: Sequence[str], config: Config) -> None:
     """Raise a `UserError` for a target among the arguments of a command line that no rule makes."""
-    for previous, argument in zip(("", *arguments), arguments, strict=False):
-        target = os.path.relpath(argument) if argument.startswith(("/", "./")) else argument
-        if target.startswith("results/") and previous not in PATH_OPTIONS:
-            _check_target(target, config)
+    for target in file_targets(arguments):
+        _check_target(target, config)
+
+
+def file_targets(arguments: Sequence[str]) -> list[str]:
+    """The files under results/ that a command line names as targets, relative to the working directory."""
+    paths = [
+        os.path.relpath(argument) if argument.startswith(("/", "./")) else argument
+        for previous, argument in zip(("", *arguments), arguments, strict=False)
+        if previous not in PATH_OPTIONS
+    ]
+    return [path for path in paths if path.startswith("results/")]
+
+
+def whole_experiment(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for the whole experiment: it names no file but the archive, and no part by a rule's name."""
+    return not {*file_targets(arguments)} - {ARCHIVE} and not {*arguments} & {ESTIMATES, *PRINTING_TARGETS}
+
+
+def asks_for_one(
+    arguments: Sequence[str], group: Iterable[str], exists: Callable[[str], bool] = os.path.exists
+) -> bool:
+    """Whether a command line names a file of a group that one job makes together, while files of the group are missing.
+
+    group: the files, with `{coverage}` in their paths where they are of one coverage. While some are missing, a user who
+    names one file gets that file alone. Once all exist, the job that made them together decides whether they are stale.
+    """
+    return any(
+        target in files and not all(map(exists, files))
+        for target in file_targets(arguments)
+        for files in [{file.replace("{coverage}", coverage_in(target)) for file in group}]
+    )
+
+
+def complete(
+    arguments: Sequence[str],
+    group: Iterable[str],
+    coverages: Sequence[str],
+    exists: Callable[[str], bool] = os.path.exists,
+) -> bool:
+    """Whether all files of a group exist, at the coverages that a command line names, or else at all configured ones."""
+    named_coverages = {coverage for target in file_targets(arguments) if (coverage := coverage_in(target))} or coverages
+    return all(exists(file.replace("{coverage}", coverage)) for file in group for coverage in named_coverages)
+
+
+def one_missing(
+    groups: Iterable[Collection[str]], coverages: Sequence[str], exists: Callable[[str], bool] = os.path.exists
+) -> bool:
+    """Whether some group lacks one file at a coverage and none lacks more: the state after an estimator was added."""
+    n_missing = [
+        sum(not exists(file.replace("{coverage}", coverage)) for file in group)
+        for group in groups
+        for coverage in coverages
+    ]
+    return max(n_missing, default=0) == 1
+
+
+def coverage_in(target: str) -> str:
+    """The coverage in a target's path; empty where there is none."""
+    match = COVERAGE.search(target)
+    return match[1] if match else ""
 
 
 def _check_target(target: str, config: Config) -> None:
-    if match := COVERAGE.search(target):
-        coverage_name(match[1])
+    coverage = coverage_in(target)
+    if coverage:
+        coverage_name(coverage)
     # Any coverage and any shard may be a target, so the name is compared with the targets of one coverage and shard 0000.
-    targets = _all_targets(config, coverage=match[1] if match else "0.1")
+    targets = _all_targets(config, coverage=coverage or "0.1")
     # The policies of a user's own data are those of the files, which are read later.
     is_user_draws = config.logged_data is not None and "/fresh_draws/" in target
     if SHARD.sub("0000", target) in targets or is_user_draws or Path(target).is_file():
@@ -71,21 +118,25 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
     targets = {
         f"{folder}/{name}{suffix}" for name in config.analyses if config.can_run(name) for suffix in ESTIMATE_SUFFIXES
     }
-    targets |= {f"{folder}/{file}" for file in COVERAGE_FILES}
-    targets |= {f"{folder}/plots/{figure}.png" for figure in FIGURES} | {"results/plots/sweep.png"}
-    targets |= {f"results/export/coverage_{coverage}/{file}" for file in EXPORTS}
-    targets |= {"results/export/results.csv", "results/export/results.parquet", "results/archive.zip"}
+    targets |= {f"{folder}/cje_dataset.jsonl", f"{folder}/summary.json", ARCHIVE}
+    exhibits = {exhibit.name: exhibit.path.replace("{coverage}", coverage) for exhibit in EXHIBITS}
+    if config.logged_data is not None or not config.oracle.truth_coverage:
+        del exhibits["validate"]
+    targets |= set(exhibits.values())
     if config.logged_data is not None:
         return targets | ({f"{folder}/calibration_data.jsonl"} if config.calibration_data else set())
     tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
-    tables |= {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
+    labels = {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
+    tables |= set() if config.oracle.provider == REFERENCE else labels
     tables |= {f"judges/{judge}/{policy}" for judge in config.judges for policy in config.policies}
+    targets |= {f"results/{table}.jsonl" for table in labels}
     targets |= {f"results/{table}{shard}.jsonl" for table in tables for shard in ("", "/0000")}
     targets |= {f"results/logprobs/{policy}.parquet" for policy in config.policies_with_logprobs}
     targets |= {f"results/logprobs/{context}/0000.parquet" for context in config.contexts}
     targets |= {f"results/models/{model}.json" for model in config.models}
-    targets |= {f"{folder}/fresh_draws/{policy}{suffix}" for policy in config.targets for suffix in (".jsonl", ".json")}
-    return targets | ({f"{folder}/validation.csv"} if config.oracle.truth_coverage else set())
+    return targets | {
+        f"{folder}/fresh_draws/{policy}{suffix}" for policy in config.targets for suffix in (".jsonl", ".json")
+    }
 
 
 def _check_analysis(target: str, name: str, config: Config) -> None:

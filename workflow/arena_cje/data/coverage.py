@@ -1,4 +1,4 @@
-"""Which responses carry an oracle label at a given coverage.
+"""Which responses have an oracle label at a coverage.
 
     position i is labelled  <=>  frac(i phi) < c,   phi = (sqrt(5) - 1) / 2
 

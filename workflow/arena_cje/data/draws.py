@@ -184,11 +184,11 @@ def find_probes(probes: str | Path | Mapping[str, Source] | None, policies: Sequ
     return {name: sources[name] for name in policies if name in sources}
 
 
-def _sources(given: str | Path | Mapping[str, Source], known: Collection[str], what: str) -> tuple[dict, str]:
+def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], what: str) -> tuple[dict, str]:
     """Sources by policy, and the name of their place for errors."""
-    if isinstance(given, Mapping):
-        return dict(given), what.replace(" ", "_")
-    return draw_paths(Path(given), known, what), str(given)
+    if isinstance(files, Mapping):
+        return dict(files), what.replace(" ", "_")
+    return draw_paths(Path(files), known, what), str(files)
 
 
 def _check_policy(responses: Sequence[Response], policy: str, what: str) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.records import Reason
@@ -76,7 +75,13 @@ def rank_correlation(score: np.ndarray, label: np.ndarray) -> float:
     """Spearman's correlation, NaN when either side is constant."""
     if np.ptp(score) == 0 or np.ptp(label) == 0:
         return float("nan")
-    return float(np.corrcoef(stats.rankdata(score), stats.rankdata(label))[0, 1])
+    return float(np.corrcoef(_ranks(score), _ranks(label))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks (m,) from one; equal values share the mean of theirs."""
+    _, code, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[code.reshape(-1)]
 
 
 def calibration_error(predicted: np.ndarray, label: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -78,7 +78,7 @@ def p_value(difference: Estimate) -> float:
         return min(1.0, 2 * (1 + rarer) / (len(draws) + 1))
     if difference.se == 0:
         return 1.0 if difference.value == 0 else 0.0
-    return float(2 * stats.t.sf(abs(difference.value) / difference.se, difference.df))
+    return float(2 * stdtr(difference.df, -abs(difference.value) / difference.se))
 
 
 def _with_corrections(contrasts: Sequence[Contrast]) -> list[Contrast]:

@@ -16,7 +16,7 @@ honest confidence intervals in nonparametric regression", Quantitative Economics
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize, stats
+from scipy.special import stdtr, stdtrit  # scipy.stats takes longer to import than the rest of an analysis
 
 
 def prompt_totals(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
@@ -54,12 +54,14 @@ def critical_value(bias: float, df: float, alpha: float) -> float:
     """
     if np.isnan(df) or np.isnan(bias):
         return float("nan")
-    quantile = float(stats.t.ppf(1 - alpha / 2, df))
+    quantile = float(stdtrit(df, 1 - alpha / 2))
     bias = abs(bias)
     if bias == 0:
         return quantile
 
     def excess(c: float) -> float:
-        return float(stats.t.cdf(c - bias, df) - stats.t.cdf(-c - bias, df)) - (1 - alpha)
+        return float(stdtr(df, c - bias) - stdtr(df, -c - bias)) - (1 - alpha)
 
-    return float(optimize.brentq(excess, 0.0, bias + quantile + 1.0))
+    from scipy.optimize import brentq
+
+    return float(brentq(excess, 0.0, bias + quantile + 1.0))

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 
 @dataclass(frozen=True)
@@ -46,4 +45,6 @@ def isotonic(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None, *, 
 
 def pooled(mean: np.ndarray, weight: np.ndarray, *, increasing: bool = True) -> np.ndarray:
     """Monotone fit (b,) of the means (b,) with weights (b,) at points in increasing order."""
+    from scipy.optimize import isotonic_regression  # slow to import, and only fits need it
+
     return isotonic_regression(mean, weights=weight, increasing=increasing).x

@@ -154,9 +154,9 @@ class Options:
                 raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 < self.ess_floor <= 1:
             raise UserError(f"ess_floor must lie in (0, 1], got {self.ess_floor}")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.covariates and self.calibration == "monotone":
             raise UserError(
                 f"calibration 'monotone' takes the judge score alone, got covariates {', '.join(self.covariates)}; "

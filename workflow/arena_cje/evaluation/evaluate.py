@@ -140,7 +140,7 @@ def check_logged(logged: Logged) -> None:
             )
     if (logged.log_ratio == np.inf).any():
         raise UserError(
-            "logged data: a log ratio of +inf says that the base policy could not have given its own response; "
+            "logged data: a log ratio of +inf means that the base policy has probability zero for its own response; "
             "score the base responses again under the base policy"
         )
 

@@ -243,7 +243,7 @@ class Fit:
         if self.r_squared >= MIN_R_SQUARED:
             return None
         return (
-            f"s_e/n + s_c/m explains too little of the pilot's variances (R^2 {self.r_squared:.2f}, wanted at least "
+            f"s_e/n + s_c/m explains too little of the pilot's variances (R^2 {self.r_squared:.2f}, expected at least "
             f"{MIN_R_SQUARED}); use more replicates or a larger pilot before relying on the plan"
         )
 
@@ -317,8 +317,8 @@ def pilot(
     Raises a `UserError` for an unknown policy, and for a pilot that is too small.
     """
     if policy not in logged.policies:
-        known = ", ".join(logged.policies)
-        raise UserError(f"unknown policy {policy!r}{did_you_mean(policy, logged.policies)}; the pilot has {known}")
+        names = ", ".join(logged.policies)
+        raise UserError(f"unknown policy {policy!r}{did_you_mean(policy, logged.policies)}; the pilot has {names}")
     if replicates < 1:
         raise UserError(f"replicates must be at least 1, got {replicates}")
     logged, draws = _select_policy(logged, draws, policy)

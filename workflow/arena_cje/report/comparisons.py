@@ -11,6 +11,8 @@ Estimators are corrected one by one: they say the same of the same data in diffe
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
     from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
+
+log = logging.getLogger(__name__)
 
 NUMBERS = ("difference", "se", "ci_lower", "ci_upper", "df", "p_value", "p_holm", "p_bh")
 
@@ -99,7 +103,7 @@ def top(result: ResultRecord, found: Sequence[Row]) -> Top:
 
 
 def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
-    """Content of comparisons.json: for each estimator every pair, and what its top rank rests on."""
+    """Content of comparisons.json: for each estimator every pair, and what its top rank rests on; the first's is logged."""
     said = {}
     for result in results:
         found = pairs(result)
@@ -110,6 +114,7 @@ def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
             "ranking": [asdict(place) for place in ranking(result, found)],
             "best": asdict(top(result, found)),
         }
+    log.info("%s: %s", results[0].name, said[results[0].name]["best"]["says"])
     return {"coverage": coverage, "estimators": said}
 
 

@@ -15,7 +15,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 GROUPS, LEAST = 10, 5  # at most so many, and labels that each of them wants
 
@@ -48,12 +48,12 @@ def _group(score: np.ndarray, label: np.ndarray, binary: bool) -> Group:
 
 
 def _wilson(label: np.ndarray) -> tuple[float, float]:
-    share, n, z = label.mean(), len(label), stats.norm.ppf(0.975)
+    share, n, z = label.mean(), len(label), ndtri(0.975)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def _student(label: np.ndarray) -> tuple[float, float]:
-    half = stats.t.ppf(0.975, len(label) - 1) * label.std(ddof=1) / math.sqrt(len(label))
+    half = stdtrit(len(label) - 1, 0.975) * label.std(ddof=1) / math.sqrt(len(label))
     return max(0.0, float(label.mean() - half)), min(1.0, float(label.mean() + half))

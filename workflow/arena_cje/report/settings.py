@@ -22,7 +22,7 @@ ONLY_HOW = {
     **dict.fromkeys(("prices", "budget_usd"), True),
     "models": {"__all__": {"n_threads", "n_gpu_layers"}},
 }
-# What data brought along make idle.
+# What your own data make idle.
 OF_RESPONSES = ("prompts", "n_prompts", "models", "policies", "base_policy", "providers", "judge", "judges", "oracle")
 
 

@@ -20,7 +20,6 @@ from arena_cje.report.reliability import Group, reliability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import pandas as pd
 
@@ -58,14 +57,6 @@ def over_coverages(
     import pandas as pd
 
     return pd.concat([estimates(found, truth).assign(coverage=coverage) for coverage, found in results.items()])
-
-
-def read_truth(path: str | Path) -> dict[str, float]:
-    """Truth by policy from validation.csv; policies whose truth is not known are left out."""
-    import polars as pl
-
-    table = pl.read_csv(path, schema_overrides={"truth": pl.Float64}).drop_nulls("truth")
-    return dict(zip(table["policy"].to_list(), table["truth"].to_list(), strict=True))
 
 
 def _published(result: ResultRecord, policy: str) -> dict[str, float]:

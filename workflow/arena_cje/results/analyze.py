@@ -6,7 +6,9 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +25,8 @@ from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.contrasts import Contrast, contrast
 from arena_cje.estimation.isotonic import Monotone
-from arena_cje.estimation.records import Draws, Estimate, Logged, Options, Reason, Verdict
-from arena_cje.evaluation.evaluate import Evaluation, evaluate
+from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
+from arena_cje.evaluation.evaluate import Evaluation, evaluate_all
 from arena_cje.files import json_text
 from arena_cje.results.record import SCHEMA_VERSION
 from arena_cje.results.result import Result, load, write
@@ -35,9 +37,52 @@ if TYPE_CHECKING:
 
     from arena_cje.data.rows import Source
 
-__all__ = ["Result", "Thresholds", "analyze", "load", "write"]
+__all__ = ["Result", "Settings", "Thresholds", "analyze", "analyze_all", "load", "write"]
+
+Cautions = Mapping[str, Sequence[tuple[str, str, str]]]  # by policy: code, sentence and level of each reason
 
 CURVE_POINTS = 101  # of the curve of a calibrator with covariates
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How data are read and analysed, whichever estimators run; `analyze` says what the fields mean."""
+
+    options: Options
+    oracle_coverage: float | None = None
+    alpha: float = 0.05
+    scale: tuple[float, float] | None = None
+    judge: str | None = None
+    base_policy: str | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UserError(f"alpha must lie in (0, 1), got {self.alpha}; 0.05 gives 95 % intervals")
+
+    @classmethod
+    def of(cls, analysis: Mapping[str, Any], **more: Any) -> Settings:
+        """Settings from the keys of `analysis` in the configuration and the seed."""
+        names = {one.name for one in fields(Options)}
+        options = Options(**{key: value for key, value in analysis.items() if key in names})
+        options = dataclasses.replace(options, covariates=tuple(options.covariates))
+        return cls(options, **{key: value for key, value in analysis.items() if key not in names}, **more)
+
+    @property
+    def reading(self) -> Reading:
+        """How rows are read."""
+        return Reading(self.options.covariates, self.scale, self.judge)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data of an analysis, and their part of the results file's metadata."""
+
+    logged: Logged
+    draws: dict[str, Draws]
+    calibration: Labelled | None  # labelled responses for the calibrator alone
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,7 +120,7 @@ def analyze(
     base_policy: str | None = None,
     variant: str | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
-    cautions: Mapping[str, Sequence[tuple[str, str, str]]] | None = None,
+    cautions: Cautions | None = None,
     provenance: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Result:
@@ -102,40 +147,98 @@ def analyze(
 
     Raises a `UserError` for data or options that cannot be analysed, and a `TypeError` for an unknown option.
     """
-    if not 0 < alpha < 1:
-        raise UserError(f"alpha must lie in (0, 1), got {alpha}; 0.05 gives 95 % intervals")
-    limits = thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {})
     _check_options(options)
-    settings = Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options)
-    reading = Reading(settings.covariates, scale, judge)
-    dataset = load_dataset(logged, calibration_data, base_policy=base_policy, reading=reading)
-    rows, draws, draw_counts = _load_all_draws(dataset.logged, fresh_draws, probes, reading)
-    rows, label_counts = _mask_labels(rows, seed, oracle_coverage)
-    evaluation = evaluate(estimator, rows, draws, settings, dataset.calibration)
-    evidence = gather(evaluation, rows, draws, limits)
-    verdicts = verdicts_of(evaluation, rows, evidence, limits)
-    for policy, reasons in (cautions or {}).items():
-        verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
-    analysis = _Analysis(estimators.get(estimator), rows, evaluation, evidence, verdicts, limits, alpha)
-    document = _document(analysis) | {"provenance": dict(provenance or {})}
-    document["metadata"] |= {"variant": variant or estimator} | label_counts
-    document["metadata"] |= {"data": dataset.counts | {"fresh_draws": draw_counts}, "seed": seed, "alpha": alpha}
-    document["metadata"] |= {"options": dataclasses.asdict(settings), "thresholds": dataclasses.asdict(limits)}
-    # Written as text and read again, so that the result equals the one that is loaded from its file.
-    content = orjson.loads(json_text(_plain(document)))
-    influence = [_influence(evaluation.estimates[policy]) for policy in rows.policies]
-    return Result(content, rows.prompt_id, np.column_stack(influence), _influence(evaluation.base))
+    settings = Settings(
+        Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options),
+        oracle_coverage=oracle_coverage,
+        alpha=alpha,
+        scale=scale,
+        judge=judge,
+        base_policy=base_policy,
+        thresholds=thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {}),
+        provenance=provenance or {},
+    )
+    name = variant or estimator
+    results = analyze_all(
+        logged,
+        fresh_draws,
+        {name: estimator},
+        settings,
+        probes=probes,
+        calibration_data=calibration_data,
+        cautions={name: cautions or {}},
+    )
+    return results[name]
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raise a `TypeError` for a name that is not an option."""
-    known = [field.name for field in dataclasses.fields(Options)]
+    names = [field.name for field in dataclasses.fields(Options)]
     for name in options:
-        if name not in known:
+        if name not in names:
             others = [parameter for parameter in inspect.signature(analyze).parameters if parameter != "options"]
             raise TypeError(
-                f"analyze() has no option {name!r}{did_you_mean(name, [*known, *others])}; the options are {', '.join(known)}"
+                f"analyze() has no option {name!r}{did_you_mean(name, [*names, *others])}; the options are {', '.join(names)}"
             )
+
+
+def analyze_all(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    names: Mapping[str, str],
+    settings: Settings,
+    *,
+    probes: str | Path | Mapping[str, Source] | None = None,
+    calibration_data: Source | None = None,
+    cautions: Mapping[str, Cautions] | None = None,
+) -> dict[str, Result]:
+    """Results of several estimators, equal to those of `analyze` one by one.
+
+    The data are read once, and what estimators share is computed once. names: the estimator by the name of its result;
+    cautions: by that name; the rest as in `analyze`.
+    """
+    data = _read(logged, fresh_draws, settings, probes, calibration_data)
+    estimator_names = list(dict.fromkeys(names.values()))
+    evaluations = evaluate_all(estimator_names, data.logged, data.draws, settings.options, data.calibration)
+    results = {}
+    for name, estimator in names.items():
+        evaluation = evaluations[estimator]
+        evidence = gather(evaluation, data.logged, data.draws, settings.thresholds)
+        verdicts = verdicts_of(evaluation, data.logged, evidence, settings.thresholds)
+        for policy, reasons in (cautions or {}).get(name, {}).items():
+            verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
+        module = estimators.get(estimator)
+        analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, settings.thresholds, settings.alpha)
+        results[name] = _result(name, analysis, data, settings)
+    return results
+
+
+def _read(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    settings: Settings,
+    probes: str | Path | Mapping[str, Source] | None,
+    calibration_data: Source | None,
+) -> _Data:
+    reading = settings.reading
+    dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading)
+    rows, draws, draw_counts = _load_all_draws(dataset.logged, fresh_draws, probes, reading)
+    rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
+    metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts}}
+    return _Data(rows, draws, dataset.calibration, metadata)
+
+
+def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> Result:
+    document = _document(analysis) | {"provenance": dict(settings.provenance)}
+    document["metadata"] |= {"variant": name} | data.metadata | {"seed": settings.options.seed, "alpha": settings.alpha}
+    document["metadata"] |= {
+        "options": dataclasses.asdict(settings.options),
+        "thresholds": dataclasses.asdict(settings.thresholds),
+    }
+    # Written as text and read again, so that the result equals the one that is loaded from its file.
+    content = orjson.loads(json_text(_plain(document)))
+    influence = [_influence(analysis.evaluation.estimates[policy]) for policy in data.logged.policies]
+    return Result(content, data.logged.prompt_id, np.column_stack(influence), _influence(analysis.evaluation.base))
 
 
 def _influence(estimate: Estimate) -> np.ndarray:

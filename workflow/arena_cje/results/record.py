@@ -152,6 +152,10 @@ class ResultRecord:
         The columns are those of `Contrast`: difference, interval, raw and corrected p-values. They are null where either
         policy is refused.
         """
+        return self._comparisons
+
+    @cached_property
+    def _comparisons(self) -> pl.DataFrame:
         import polars as pl
 
         from arena_cje.estimation.contrasts import contrasts

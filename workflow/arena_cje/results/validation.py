@@ -10,10 +10,12 @@ small; with fewer than ten labels it is their mean. No truth enters an estimate.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtr, stdtrit
 
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.folds import affordable, deal
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
+
+log = logging.getLogger(__name__)
 
 Truth = tuple[float, float]  # value and standard error, in [0, 1]
 
@@ -98,7 +102,15 @@ def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl
     return pl.DataFrame(rows, schema=_columns()).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def poor_coverage(table: pl.DataFrame, alpha: float = 0.05) -> list[str]:
+def table(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl.DataFrame:
+    """Content of validation.csv; the log names estimators with poor coverage."""
+    frame = validate(results, truths)
+    for sentence in poor_coverage(frame):
+        log.warning(sentence)
+    return frame
+
+
+def poor_coverage(frame: pl.DataFrame, alpha: float = 0.05) -> list[str]:
     """Sentences about estimators with fewer published intervals that cover the truth than chance would allow.
 
     Chance: the probability of as few is at least `RARE`, if every interval covers the truth with probability 1 - alpha.
@@ -106,9 +118,9 @@ def poor_coverage(table: pl.DataFrame, alpha: float = 0.05) -> list[str]:
     import polars as pl
 
     sentences = []
-    for (name,), rows in table.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
+    for (name,), rows in frame.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
         covered, published = int(rows["covered"].sum()), len(rows)
-        if stats.binom.cdf(covered, published, 1 - alpha) < RARE:
+        if bdtr(covered, published, 1 - alpha) < RARE:
             sentences.append(
                 f"poor coverage: {covered} of {published} intervals that {name} publishes hold the truth; policies share "
                 "prompts and labels, so one unlucky sample can do it, but look at transport and overlap first"
@@ -146,7 +158,7 @@ def _comparison(result: ResultRecord, policy: str, truth: Truth) -> Row:
     if policy in result.refused:
         return row | {"refused_estimate": summary["estimate"]}
     error = abs(summary["estimate"] - value)
-    bound = stats.t.ppf(1 - metadata["alpha"] / 2, summary["df"]) * np.hypot(summary["se"], se)
+    bound = stdtrit(summary["df"], 1 - metadata["alpha"] / 2) * np.hypot(summary["se"], se)
     unknown = np.isnan(error) or np.isnan(bound)
     return row | {
         "estimate": summary["estimate"],

@@ -32,6 +32,13 @@ def grade_files(judge: str, oracle: str | Sequence[str], judges: Iterable[str]) 
     return {"judge": judge} | further | ({"oracle": str(oracle)} if oracle else {})
 
 
+def grade_files_of(policy: str, inputs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The same out of the files of several policies, by the rule inputs `judge`, `judges` and `oracle`."""
+    named = {name: [path for path in inputs.get(name, ()) if Path(path).stem == policy] for name in ("judge", "judges")}
+    labels = [path for path in inputs.get("oracle", ()) if Path(path).parent.name == policy]
+    return grade_files(named["judge"][0], "".join(labels), named["judges"])
+
+
 def read_grades(files: Mapping[str, str], limits: Mapping[str, float]) -> dict[str, list[Row]]:
     """Grades by stage; one whose answers were of no use for more than its share of them ends the job.
 

@@ -95,12 +95,14 @@ def configuration(snakemake: Any) -> Config:
 
 
 @contextmanager
-def journal(snakemake: Any, stage: str) -> Iterator[Journal]:
+def journal(snakemake: Any, stage: str, name: str | None = None) -> Iterator[Journal]:
     """The journal of a job: one file a shard, in a folder for its stage and policy (or context).
+
+    name: of the file where a job does all shards.
 
     When the body has ended well, the job's benchmark file says how long it took and how much was done in it.
     """
-    path = Path("results/journal") / stage / f"{snakemake.wildcards.shard}.jsonl"
+    path = Path("results/journal") / stage / f"{name or snakemake.wildcards.shard}.jsonl"
     with Journal(path, fresh=bool(snakemake.config["fresh"])) as opened:
         yield opened
     _write_benchmark(snakemake, opened.tally)
@@ -190,9 +192,10 @@ def text(path: str | list[str]) -> str | None:
     return Path(path).read_text(encoding="utf-8").strip() if path else None
 
 
-def report(log: logging.Logger, summary: Mapping[str, Any]) -> None:
-    """Say how many rows there are, and what was dropped and why."""
-    log.info("%d rows", summary["n_rows"])
+def report(log: logging.Logger, summary: Mapping[str, Any], policy: str = "") -> None:
+    """Say how many rows there are, and what was dropped and why; policy: whose, where a job has several."""
+    whose = f"{policy}: " if policy else ""
+    log.info("%s%d rows", whose, summary["n_rows"])
     for what in ("dropped", "unscored"):
         for reason, count in summary.get(what, {}).items():
-            log.warning("%d rows %s: %s", count, what, reason)
+            log.warning("%s%d rows %s: %s", whose, count, what, reason)
