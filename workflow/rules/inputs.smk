@@ -5,7 +5,8 @@ import json
 from arena_cje.config import exhibits
 from arena_cje.provenance import sha256
 
-ARGUMENTS = sys.argv[1:]  # Snakemake gives the targets to the workflow only after it has read the rules
+# Snakemake gives the targets to the workflow only after it has read the rules. Those of an outer workflow are not known.
+ARGUMENTS = [] if IS_MODULE else sys.argv[1:]
 
 
 # Grades
@@ -142,7 +143,7 @@ def estimation(name):
         "options": canonical({"seed": CONFIG.seed, **CONFIG.estimator_of(name)[1]}),
         "thresholds": canonical(CONFIG.verdict),
         "cautions": canonical(scoring.cautions(CONFIG) if CONFIG.logged_data is None else {}),
-        "code": code_hash("arena_cje.results.analyze", *(estimators.get(other).__name__ for other in alike)),
+        "code": code_hash("arena_cje.results.analyze", *map(estimators.module_name, alike)),
     }
 
 
@@ -289,4 +290,5 @@ def estimates_alone():
 def exhibits_alone(group):
     """Whether each exhibit is a job of its own: unless all are requested, or one job has made them all before."""
     exist = targets.complete(ARGUMENTS, [exhibit.path for exhibit in group], CONFIG.coverages)
-    return not targets.whole_experiment(ARGUMENTS) and not exist
+    everything = workflow.modifier.modify_rulename("all") in sys.argv if IS_MODULE else targets.whole_experiment(ARGUMENTS)
+    return not everything and not exist

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arena_cje.config.checks import RESERVED_NAMES
 from arena_cje.config.exhibits import EXHIBITS
-from arena_cje.config.records import REFERENCE, Config
+from arena_cje.config.records import REFERENCE
 from arena_cje.config.scoring import missing_input, why_no_logprobs
 from arena_cje.data.coverage import coverage_name
 from arena_cje.errors import UserError, did_you_mean

@@ -16,7 +16,6 @@ honest confidence intervals in nonparametric regression", Quantitative Economics
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # scipy.stats takes longer to import than the rest of an analysis
 
 
 def prompt_totals(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
@@ -54,6 +53,8 @@ def critical_value(bias: float, df: float, alpha: float) -> float:
     """
     if np.isnan(df) or np.isnan(bias):
         return float("nan")
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes longer to import than the rest of an analysis
+
     quantile = float(stdtrit(df, 1 - alpha / 2))
     bias = abs(bias)
     if bias == 0:

@@ -24,12 +24,15 @@ public package cje-eval.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.interpolate import BSpline
 
 from arena_cje.errors import UserError
 from arena_cje.estimation.isotonic import Monotone, isotonic
+
+if TYPE_CHECKING:
+    from scipy.interpolate import BSpline
 
 MIN_LABELS = 20  # fewer do not bear an index of their own: it is the score
 MAX_KNOTS, LABELS_PER_KNOT = 8, 4
@@ -142,6 +145,8 @@ def _place(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def _splines(coefficient: np.ndarray) -> BSpline:
     """Sum of the k + 2 cubic B-splines of k evenly spaced knots from 0 to 1, with coefficients (k + 2, ...)."""
+    from scipy.interpolate import BSpline  # slow to import, and a monotone map does without it
+
     cells = len(coefficient) - 3
     return BSpline(np.arange(-3, cells + 4) / cells, coefficient, 3)
 
