@@ -144,7 +144,7 @@ def test_texts_of_one_name_stand_side_by_side(tmp_path):
 
 
 def test_an_archive_without_benchmarks_has_no_table_of_them(tmp_path):
-    assert archive.gathered(tmp_path / "none") == "" == archive.gathered(None)
+    assert archive.throughput_table(tmp_path / "none") == "" == archive.throughput_table(None)
     assert "throughput.tsv" not in archive.members([], root=tmp_path, configuration={}, package_version="1.0")
 
 

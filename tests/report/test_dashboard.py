@@ -253,7 +253,7 @@ def test_weights_on_the_page_are_the_mean_one_weights(page, small):
 
 def test_the_most_influential_row_comes_first_and_every_row_once(page, result):
     held = payload(page)["items"]
-    share = dashboard_items.shares(np.column_stack([result.base_influence, result.influence]))
+    share = dashboard_items.influence_shares(np.column_stack([result.base_influence, result.influence]))
     assert held["id"][0] == result.prompt_id[np.argmax(share)]
     assert held["share"][0] == pytest.approx(share.max(), rel=1e-3)
     assert sorted(held["id"]) == sorted(result.prompt_id.tolist())
@@ -261,7 +261,7 @@ def test_the_most_influential_row_comes_first_and_every_row_once(page, result):
 
 def test_a_row_has_a_share_where_it_has_an_influence():
     influence = np.array([[3.0, np.nan], [-4.0, 0.0], [np.nan, np.nan]])
-    np.testing.assert_array_equal(dashboard_items.shares(influence), [9 / 25, 16 / 25, np.nan])
+    np.testing.assert_array_equal(dashboard_items.influence_shares(influence), [9 / 25, 16 / 25, np.nan])
 
 
 def test_what_cannot_be_said_or_was_not_scored_stays_apart():
@@ -287,7 +287,7 @@ def test_rows_and_texts_that_do_not_fit_are_counted(small, result, monkeypatch):
     k = 0
     full = next(r for r in small.given["logged"] if r.prompt_id == held["id"][k]).row["response"]
     assert held["texts"][k][1] == [full[:20], len(full)]
-    assert len(dashboard_items.embedded(held["texts"]).encode()) <= 12_000 + len(held["texts"]) + 2
+    assert len(dashboard_items.script_json(held["texts"]).encode()) <= 12_000 + len(held["texts"]) + 2
     assert held["begin"][0] is None
     assert "question" in held["begin"][-1] or len(held["begin"][-1]) > 10
 
@@ -301,13 +301,13 @@ def test_long_texts_are_whole_where_they_fit(small, result):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_the_payload_says_what_it_was_given_and_cannot_end_its_element(text):
-    said = dashboard_items.embedded({"text": [text]})
+    said = dashboard_items.script_json({"text": [text]})
     assert json.loads(said) == {"text": [text]}
     assert not set("<>&\u2028\u2029") & set(said)
 
 
 def test_halves_of_surrogate_pairs_become_something_that_utf8_holds():
-    said = dashboard_items.embedded(["a\ud800b", "\U0001f600"])
+    said = dashboard_items.script_json(["a\ud800b", "\U0001f600"])
     assert json.loads(said) == ["a\ufffdb", "\U0001f600"]
     said.encode()
 

@@ -360,7 +360,7 @@ def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
     ],
 )
 def test_a_cell_says_the_difference_and_its_stars(value, p, shown):
-    assert figures._difference(value, p) == shown
+    assert figures._difference_text(value, p) == shown
 
 
 def test_few_scores_are_bars_at_the_scores_themselves(cases):

@@ -191,7 +191,7 @@ def truth_labels():
     )
 
 
-# What exhibits are read from, by the names in `exhibits.READS`.
+# Inputs of the rules that make exhibits, by the names in `exhibits.READS`.
 EXHIBIT_INPUTS = {
     "results": lambda w: estimates_at(w.coverage),
     "influence": lambda w: estimates_at(w.coverage, "influence.parquet"),
@@ -228,26 +228,28 @@ EXHIBIT_PARAMS = {
 def exhibit_inputs(*shown):
     """Inputs of a rule that makes some exhibits; what it makes itself is none."""
     made = {"validation"} if len(shown) > 1 else set()
-    return {name: EXHIBIT_INPUTS[name] for name in exhibits.together(shown) if name in EXHIBIT_INPUTS.keys() - made}
+    return {name: EXHIBIT_INPUTS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_INPUTS.keys() - made}
 
 
 def exhibit_params(*shown):
     """Parameters of a rule that makes some exhibits."""
-    code = code_hash("arena_cje.report.sources", *(one.module for one in shown))
-    return {"code": code} | {name: EXHIBIT_PARAMS[name] for name in exhibits.together(shown) if name in EXHIBIT_PARAMS}
+    code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in shown))
+    return {"code": code} | {
+        name: EXHIBIT_PARAMS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_PARAMS
+    }
 
 
-def exhibit_output(one):
-    """An exhibit as an output: with its caption, where `snakemake --report` shows it."""
-    if not one.label:
-        return one.path
-    caption = f"../report/{one.caption}"
-    return report(one.path, caption, category=one.category, subcategory=one.subcategory, labels=dict(one.label))
+def exhibit_output(exhibit):
+    """The output of an exhibit, with the caption and labels that `snakemake --report` shows."""
+    if not exhibit.label:
+        return exhibit.path
+    caption, labels = f"../report/{exhibit.caption}", dict(exhibit.label)
+    return report(exhibit.path, caption, category=exhibit.category, subcategory=exhibit.subcategory, labels=labels)
 
 
-EXHIBITS = [one for one in exhibits.EXHIBITS if one.name != "validate" or validation_at("{coverage}")]
-OF_A_COVERAGE = [one for one in EXHIBITS if "{coverage}" in one.path]
-OF_ALL = [one for one in EXHIBITS if "{coverage}" not in one.path]
+EXHIBITS = [exhibit for exhibit in exhibits.EXHIBITS if exhibit.name != "validate" or validation_at("{coverage}")]
+OF_A_COVERAGE = [exhibit for exhibit in EXHIBITS if "{coverage}" in exhibit.path]
+OF_ALL = [exhibit for exhibit in EXHIBITS if "{coverage}" not in exhibit.path]
 
 
 def configured_texts():

@@ -1,4 +1,4 @@
-"""Exhibits as files: each is the value of its function, written as the suffix of its file says."""
+"""Making exhibits: the value of an exhibit's function is written in the format of the file's suffix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make(exhibit: Exhibit, sources: Sources, path: str | Path) -> None:
-    """Make an exhibit from its sources and write it."""
+    """Make an exhibit from its sources and write it to `path`."""
     function = getattr(import_module(exhibit.module), exhibit.function.rpartition(".")[2])
     value = function(**{argument: getattr(sources, name) for argument, name in exhibit.sources.items()})
     WRITERS[Path(path).suffix](path, value)
