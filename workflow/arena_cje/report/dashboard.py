@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
-from arena_cje.report.dashboard_items import script_json, items, analysed_rows, weights_of, valid_unicode
+from arena_cje.report.dashboard_items import analysed_rows, items, script_json, valid_unicode, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
