@@ -21,7 +21,7 @@ def test_an_exhibit_gives_its_function_the_arguments_that_it_takes(exhibit):
     assert PurePath(exhibit.path).suffix in WRITERS
 
 
-def test_names_and_paths_are_their_own():
+def test_names_and_paths_are_unique():
     assert len({exhibit.name for exhibit in EXHIBITS}) == len({exhibit.path for exhibit in EXHIBITS}) == len(EXHIBITS)
 
 
@@ -30,7 +30,7 @@ def test_every_source_is_read_and_has_a_property():
     assert all(source == "coverage" or hasattr(Sources, source) for source in READS)
 
 
-def test_exhibits_together_read_each_input_once():
+def test_dependencies_name_each_input_once():
     validation, *others = EXHIBITS
     assert validation.name == "validate"  # comes first, as others are made of it
     names = dependencies(EXHIBITS)

@@ -248,8 +248,8 @@ def test_the_axis_of_values_does_not_give_a_refused_one_away(plain):
 def test_the_sweep_has_each_estimate_at_its_coverage(plain):
     other = case(TARGETS, n=400, oracle_coverage=0.2)
     table = tidy.over_coverages({"0.2": other.results, "0.4": plain.results}, plain.truth)
-    one = table[(table["coverage"] == "0.2") & (table["estimator"] == "direct") & (table["policy"] == "better")]
-    assert one["estimate"].item() == other.results[1].estimates[0] != plain.results[1].estimates[0]
+    row = table[(table["coverage"] == "0.2") & (table["estimator"] == "direct") & (table["policy"] == "better")]
+    assert row["estimate"].item() == other.results[1].estimates[0] != plain.results[1].estimates[0]
 
 
 def test_weights_are_counted_and_none_is_lost():
@@ -261,8 +261,8 @@ def test_weights_are_counted_and_none_is_lost():
     bars, panels = tidy.weights(replace(some, log_ratio=log_ratio))
     clone, far, never = panels
     assert clone.all_one and clone.ess_share == pytest.approx(1)
-    one = bars[bars["policy"] == "clone"]
-    assert one["share"].tolist() == [1.0] and one["left"].item() < 0 < one["right"].item()
+    row = bars[bars["policy"] == "clone"]
+    assert row["share"].tolist() == [1.0] and row["left"].item() < 0 < row["right"].item()
     weight = np.exp(log_ratio[8:, 1])
     weight = np.concatenate([np.zeros(5), weight]) / weight.sum() * 997
     assert (far.n, far.n_unscored, far.n_zero) == (997, 3, 5)
@@ -293,17 +293,17 @@ def test_data_without_log_probabilities_say_so(plain):
 
 
 def test_the_calibration_is_the_results_own(plain):
-    found = tidy.calibration_of(plain.results[0], plain.logged)
+    table = tidy.calibration_of(plain.results[0], plain.logged)
     held = plain.results[0].document["calibration"]
-    assert found.curve["score"].tolist() == held["knots"] and found.curve["reward"].tolist() == held["values"]
+    assert table.curve["score"].tolist() == held["knots"] and table.curve["reward"].tolist() == held["values"]
     labelled = plain.logged.labelled
-    assert sorted(found.points["label"]) == sorted(plain.logged.oracle_label[labelled])
-    assert found.folds["fold"].nunique() == 5
-    assert (found.bins["label"] * found.bins["n"]).sum() == pytest.approx(plain.logged.oracle_label[labelled].sum())
-    assert found.bins["n"].sum() == labelled.sum()
-    assert len(found.bins) == 10 and (found.bins["n"] == 16).all()
-    assert (found.bins["low"] <= found.bins["label"]).all() and (found.bins["label"] <= found.bins["high"]).all()
-    assert not found.all_labelled
+    assert sorted(table.points["label"]) == sorted(plain.logged.oracle_label[labelled])
+    assert table.folds["fold"].nunique() == 5
+    assert (table.bins["label"] * table.bins["n"]).sum() == pytest.approx(plain.logged.oracle_label[labelled].sum())
+    assert table.bins["n"].sum() == labelled.sum()
+    assert len(table.bins) == 10 and (table.bins["n"] == 16).all()
+    assert (table.bins["low"] <= table.bins["label"]).all() and (table.bins["label"] <= table.bins["high"]).all()
+    assert not table.all_labelled
 
 
 def test_of_many_labels_a_sample_is_drawn_and_counted():
@@ -365,23 +365,25 @@ def test_a_cell_says_the_difference_and_its_stars(value, p, shown):
 
 def test_few_scores_are_bars_at_the_scores_themselves(cases):
     of = cases["few scores"]
-    found = tidy.judge_scores(of.logged, of.draws)
-    assert found.discrete
+    judge_scores = tidy.judge_scores(of.logged, of.draws)
+    assert judge_scores.discrete
     for policy, score in (("base", of.logged.judge_score), ("better", of.draws["better"].judge_score.ravel())):
-        bars = found.bars[found.bars["policy"] == policy]
+        bars = judge_scores.bars[judge_scores.bars["policy"] == policy]
         at, count = np.unique(score, return_counts=True)
         assert ((bars["left"] + bars["right"]) / 2).to_numpy() == pytest.approx(at)
         assert bars["share"].to_numpy() == pytest.approx(count / len(score))
-        assert found.means[policy] == pytest.approx(score.mean())
-    assert (found.bars["right"].to_numpy()[:-1] <= found.bars["left"].to_numpy()[1:] + 1e-12)[:5].all()  # apart
+        assert judge_scores.means[policy] == pytest.approx(score.mean())
+    assert (judge_scores.bars["right"].to_numpy()[:-1] <= judge_scores.bars["left"].to_numpy()[1:] + 1e-12)[
+        :5
+    ].all()  # apart
 
 
 def test_many_scores_are_a_histogram_and_missing_ones_are_counted(plain):
     score = plain.draws["better"].judge_score.copy()
     score[:7] = np.nan
-    found = tidy.judge_scores(plain.logged, {"better": replace(plain.draws["better"], judge_score=score)})
-    assert not found.discrete and found.n_missing == {"base": 0, "better": 7} and found.n["better"] == 393
-    assert found.bars.groupby("policy")["share"].sum().tolist() == pytest.approx([1, 1])
+    scores = tidy.judge_scores(plain.logged, {"better": replace(plain.draws["better"], judge_score=score)})
+    assert not scores.discrete and scores.n_missing == {"base": 0, "better": 7} and scores.n["better"] == 393
+    assert scores.bars.groupby("policy")["share"].sum().tolist() == pytest.approx([1, 1])
     said = texts(figures.judge_distributions(plain.logged, {"better": plain.draws["better"]}))
     assert any("No fresh draws of clone, unhelpful" in " ".join(text.split()) for text in said)
 
@@ -406,27 +408,27 @@ def test_a_loaded_result_draws_itself(plain, tmp_path):
 
 
 def test_weights_have_a_status_and_its_reason(plain):
-    found = plain.results[0].diagnose_weights()
-    assert {policy: status.status for policy, status in found.items()} == {
+    statuses = plain.results[0].diagnose_weights()
+    assert {policy: status.status for policy, status in statuses.items()} == {
         "better": "GOOD",
         "clone": "GOOD",
         "unhelpful": "CRITICAL",
     }
-    assert found["clone"].issues == () and found["clone"].ess_share == pytest.approx(1)
-    assert "low ESS" in found["unhelpful"].issues
-    assert any("make" in sentence and "effective" in sentence for sentence in found["unhelpful"].reasons)
+    assert statuses["clone"].issues == () and statuses["clone"].ess_share == pytest.approx(1)
+    assert "low ESS" in statuses["unhelpful"].issues
+    assert any("make" in sentence and "effective" in sentence for sentence in statuses["unhelpful"].reasons)
     weight = np.exp(plain.logged.log_ratio[:, 2])
-    assert found["unhelpful"].mean_weight == pytest.approx(weight.mean())
-    assert found["unhelpful"].n_below_0_001 == np.sum(weight / weight.mean() < 0.001)
-    assert found["unhelpful"].clipped_mass == 0.0  # calibrated-ips clips nothing
+    assert statuses["unhelpful"].mean_weight == pytest.approx(weight.mean())
+    assert statuses["unhelpful"].n_below_0_001 == np.sum(weight / weight.mean() < 0.001)
+    assert statuses["unhelpful"].clipped_mass == 0.0  # calibrated-ips clips nothing
 
 
 def test_the_status_of_weights_does_not_depend_on_what_an_estimator_makes_of_them(plain):
     """`direct` needs no weights and the doubly robust family softens what they say; the weights are the same."""
     rows, drawn = frames(plain.logged, plain.draws)
     for name in ("direct", "dr-cpo"):
-        found = arena_cje.analyze(rows, drawn, name).diagnose_weights()
-        assert [status.status for status in found.values()] == ["GOOD", "GOOD", "CRITICAL"]
+        statuses = arena_cje.analyze(rows, drawn, name).diagnose_weights()
+        assert [status.status for status in statuses.values()] == ["GOOD", "GOOD", "CRITICAL"]
 
 
 @pytest.mark.parametrize("name", ["snips", "dr-cpo", "direct"])
@@ -438,11 +440,11 @@ def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name
     lacking = pl.col("prompt_id") == plain.logged.prompt_id[9]
     drawn["clone"] = drawn["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
     result = arena_cje.analyze(rows, drawn, name)
-    found = result.diagnose_weights()
-    assert found["better"].issues == ("7 rows left out",) and found["better"].n == 393
-    assert found["better"].status == "GOOD"
-    assert found["better"].reasons == ("7 of 400 rows have no log ratio, so they have no weight",)
-    assert found["clone"].issues == found["clone"].reasons == ()
+    statuses = result.diagnose_weights()
+    assert statuses["better"].issues == ("7 rows left out",) and statuses["better"].n == 393
+    assert statuses["better"].status == "GOOD"
+    assert statuses["better"].reasons == ("7 of 400 rows have no log ratio, so they have no weight",)
+    assert statuses["clone"].issues == statuses["clone"].reasons == ()
     assert "| GOOD     | 7 rows left out" in notebook.weight_table(result)
 
 
@@ -471,11 +473,11 @@ def test_a_policy_declared_the_base_again_must_weigh_one(plain):
     other = like | {"context": "m-other"}
     provenance = {"policies": {"base": like, "clone": like, "better": like, "unhelpful": other}}
     rows, _ = frames(plain.logged, plain.draws)
-    found = arena_cje.analyze(rows, None, "snips", provenance=provenance).diagnose_weights()
-    assert (found["clone"].same_as_base, found["clone"].status) == (True, "GOOD")
-    assert (found["better"].same_as_base, found["better"].status) == (False, "CRITICAL")
-    assert any("all weights must be 1" in sentence for sentence in found["better"].reasons)
-    assert found["unhelpful"].same_as_base is None
+    statuses = arena_cje.analyze(rows, None, "snips", provenance=provenance).diagnose_weights()
+    assert (statuses["clone"].same_as_base, statuses["clone"].status) == (True, "GOOD")
+    assert (statuses["better"].same_as_base, statuses["better"].status) == (False, "CRITICAL")
+    assert any("all weights must be 1" in sentence for sentence in statuses["better"].reasons)
+    assert statuses["unhelpful"].same_as_base is None
     assert plain.results[0].diagnose_weights()["clone"].same_as_base is None
 
 

@@ -76,7 +76,7 @@ READS = {
     "fitted_logged": ("fitted", "dataset", "summary", "calibration"),
     "fitted_calibration": ("fitted", "dataset", "summary", "calibration"),
     "responses": ("first", "dataset"),
-    "drawn_responses": ("first", "draws"),
+    "fresh_responses": ("first", "draws"),
     "lower_results": ("lower",),
     "throughput": (),  # benchmarks and the ledger do not make an exhibit stale
     "spending": (),
@@ -153,7 +153,7 @@ EXHIBITS = (
         {
             "results": "paired_results",
             "logged": "responses",
-            "draws": "drawn_responses",
+            "draws": "fresh_responses",
             "summary": "summary",
             "others": "lower_results",
             "validation": "validation",

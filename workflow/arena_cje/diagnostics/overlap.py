@@ -103,8 +103,8 @@ def describe(weight: np.ndarray) -> WeightDiagnostics:
 
 def typicality(surprisal: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """TTC and the factor of the bound from surprisals per token and mean-one weights, both (n,), NaN where unknown."""
-    known = ~np.isnan(surprisal) & ~np.isnan(weight)
-    surprisal, weight = surprisal[known], weight[known]
+    present = ~np.isnan(surprisal) & ~np.isnan(weight)
+    surprisal, weight = surprisal[present], weight[present]
     if not weight.sum() > 0:
         return float("nan"), float("nan")
     order = np.argsort(surprisal, kind="stable")

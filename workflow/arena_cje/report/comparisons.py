@@ -141,6 +141,7 @@ def _published(result: ResultRecord) -> dict[str, float]:
 
 
 def _p_holm(comparisons: Sequence[Row]) -> dict[frozenset[str], float | None]:
+    """Holm-corrected p-values by pair of policies."""
     return {frozenset((row["first"], row["second"])): row["p_holm"] for row in comparisons}
 
 
@@ -151,6 +152,7 @@ def _with_interval(row: Mapping[str, Any]) -> Row:
 
 
 def _top_sentence(best: str | None, published: int, rivals: Sequence[str], alpha: float) -> str:
+    """A sentence about the highest value; rivals: policies that are not separated from it."""
     if best is None:
         return "No policy is published."
     if published == 1:
@@ -161,5 +163,6 @@ def _top_sentence(best: str | None, published: int, rivals: Sequence[str], alpha
 
 
 def _refusal_sentences(refused: Sequence[str], higher: Sequence[str]) -> list[str]:
+    """Sentences about refused policies; higher: those with a higher number than the best one."""
     sentences = [f"Refused, and so not ranked: {', '.join(refused)}."] if refused else []
     return sentences + ([f"Computed higher, but not published: {', '.join(higher)}."] if higher else [])

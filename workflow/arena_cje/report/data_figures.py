@@ -54,6 +54,7 @@ def weight_distributions(logged: Logged) -> p9.ggplot:
     width = max(3.4 * columns, 6.0)
     height = 1.7 + math.ceil(len(panels) / columns) * (1.9 + 0.15 * theme.lines([p.policy for p in panels], 38))
     bars = in_order(bars, "policy", logged.policies)
+    every_policy = pd.DataFrame({"policy": [panel.policy for panel in panels]})  # also those without weights
     notes = ["The leftmost bar also holds all weights below 10⁻⁶ and zeros."] if low < tidy.LEAST else []
     return (
         p9.ggplot(bars)
@@ -66,7 +67,7 @@ def weight_distributions(logged: Logged) -> p9.ggplot:
         + p9.geom_vline(xintercept=0, color=INK, size=0.6)
         + p9.geom_vline(p9.aes(xintercept="at", linetype="kind"), data=lines, color=VERMILION, size=0.7)
         + p9.geom_rect(p9.aes(xmin="left", xmax="right", ymin=0, ymax="share"), fill=BLUE, color="white", size=0.2)
-        + p9.geom_blank(p9.aes(x=0, y=0), data=in_order(_policy_frame(panels), "policy", logged.policies))
+        + p9.geom_blank(p9.aes(x=0, y=0), data=in_order(every_policy, "policy", logged.policies))
         + p9.scale_linetype_manual(
             {"100": "dashed", "1,000": "dotted"}, limits=sorted(set(lines["kind"])), name="extreme: factor from one"
         )
@@ -84,12 +85,8 @@ def weight_distributions(logged: Logged) -> p9.ggplot:
     )
 
 
-def _policy_frame(panels: Sequence[tidy.WeightPanel]) -> pd.DataFrame:
-    """One row per policy, so that a policy without weights also has a panel."""
-    return pd.DataFrame({"policy": [panel.policy for panel in panels]})
-
-
 def _weights_title(panel: tidy.WeightPanel) -> str:
+    """Title of a panel: the policy and statistics of its weights."""
     unscored = f", {panel.n_unscored} not scored" if panel.n_unscored else ""
     if not panel.n:
         reason = "no row was scored" if panel.impossible == 0 else "the target could have given\nnone of the responses"
@@ -135,6 +132,7 @@ def calibration_curve(result: ResultRecord, logged: Logged, calibration_data: La
 
 
 def _calibration_subtitle(table: tidy.CalibrationTable) -> str:
+    """How to read the figure of a calibration."""
     if table.mode == "none":
         line = "Blue line: judge scores are taken as they are, nothing was calibrated. "
     else:
@@ -142,9 +140,9 @@ def _calibration_subtitle(table: tidy.CalibrationTable) -> str:
     if not len(table.points):
         return f"{line}There are no oracle labels to hold it against."
     n = len(table.points)
-    shown = f"{n}" if n <= DOTS else f"{DOTS} of {n}"
+    count = f"{n}" if n <= DOTS else f"{DOTS} of {n}"
     return (
-        f"Dots: {shown} labelled responses (slightly shaken). {line}Diamonds: mean label of like scores, with "
+        f"Dots: {count} labelled responses (slightly shaken). {line}Diamonds: mean label of like scores, with "
         "a 95 % interval. Grey ground: responses, but fewer than 3 labels. Ticks below: all logged responses."
     )
 
@@ -166,6 +164,7 @@ def _calibrator_line(table: tidy.CalibrationTable, low: float, high: float) -> p
 
 
 def _fold_lines(table: tidy.CalibrationTable, low: float, high: float) -> pd.DataFrame:
+    """The lines of the calibrators of the folds, from low to high."""
     parts = [_extend_line(curve, table.mode, low, high) for _, curve in table.folds.groupby("fold")]
     return pd.concat(parts) if parts else table.folds
 
@@ -219,6 +218,7 @@ def judge_distributions(logged: Logged, draws: Mapping[str, Draws]) -> p9.ggplot
 
 
 def _scores_title(policy: str, is_base: bool, scores: tidy.Scores) -> str:
+    """Title of a panel: the policy and its number of responses."""
     kind = "logged responses" if is_base else "fresh draws"
     missing = f", {scores.n_missing[policy]} more without a score" if scores.n_missing[policy] else ""
     return f"{name(policy, 36)}\n{scores.n[policy]} {kind}{missing}"

@@ -135,6 +135,7 @@ def _word_position(truth: float, limits: tuple[float, float]) -> float:
 
 
 def _truth_marks(table: pd.DataFrame) -> list[p9.layer]:
+    """Black bars at the true values, where they are known."""
     truths = table[table["truth"].notna()]
     if not len(truths):
         return []
@@ -143,6 +144,7 @@ def _truth_marks(table: pd.DataFrame) -> list[p9.layer]:
 
 
 def _policy_rows(policies: Sequence[str], base: str) -> p9.scale_y_continuous:
+    """An axis with one row per policy, the first one on top."""
     count = len(policies)
     labels = [name(f"{policy} (logged)" if policy == base else policy, ROW_WIDTH) for policy in policies]
     return p9.scale_y_continuous(

@@ -175,7 +175,7 @@ class Sources:
         return read_logged(self._single_file("dataset"), first.base_policy, first.policies, reading=first.reading)[0]
 
     @cached_property
-    def drawn_responses(self) -> dict[str, list[Response]]:
+    def fresh_responses(self) -> dict[str, list[Response]]:
         """The rows of the fresh draws by policy."""
         from arena_cje.data.draws import read_draws
 
