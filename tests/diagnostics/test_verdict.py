@@ -472,7 +472,7 @@ def test_a_threshold_of_another_name_is_refused():
         with_overrides({"own_label": 20})
 
 
-def test_a_bootstrap_with_few_labels_is_told_from_one_with_many():
+def test_a_bootstrap_with_few_labels_calls_for_caution():
     logged, draws, _ = healthy(n=900)
     few = replace(logged, oracle_label=np.where(np.cumsum(logged.labelled) <= 60, logged.oracle_label, np.nan))
     options = {"inference": "bootstrap", "n_bootstrap": 20}

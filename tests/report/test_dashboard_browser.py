@@ -46,28 +46,28 @@ def written(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def opened(browser, written):
-    """Opens the page; afterwards nothing was asked of the network, said on the console, or set by the data."""
+    """Opens the page, and checks at the end that it made no request, wrote nothing to the console, and ran no data."""
     closing = []
 
     def go(path: Path = written, hash: str = "", drawn: bool = False, **options):
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        page, asked, said = context.new_page(), [], []
-        context.route("**/*", lambda route: (asked.append(route.request.url), _only_files(route)))
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
-        closing.append((context, page, asked, said))
+        page, requests, messages = context.new_page(), [], []
+        context.route("**/*", lambda route: (requests.append(route.request.url), _only_files(route)))
+        page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("dialog", lambda dialog: (messages.append("dialog"), dialog.dismiss()))
+        closing.append((context, page, requests, messages))
         page.goto(path.as_uri() + hash)
         if drawn:
             page.wait_for_selector("html[data-ready=true]", timeout=30_000)
         return page
 
     yield go
-    for context, page, asked, said in closing:
+    for context, page, requests, messages in closing:
         hacked = page.evaluate("window.hacked")
         context.close()
-        assert [url for url in asked if not url.startswith("file:")] == []
-        assert said == []
+        assert [url for url in requests if not url.startswith("file:")] == []
+        assert messages == []
         assert hacked is None
 
 
@@ -86,7 +86,7 @@ def n_matches(page) -> int:
 # ---- figures -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_figure_is_drawn(opened, written):
+def test_every_figure_renders(opened, written):
     page = opened(drawn=True)
     assert {f["name"] for f in payload(written.read_text())["figures"]} == set(FIGURES)
     for name in FIGURES:
@@ -244,7 +244,7 @@ def test_the_table_by_keys(opened):
 # ---- data are data -----------------------------------------------------------------------------------------------------
 
 
-def test_harmful_prompts_are_shown_as_they_are(opened, written):
+def test_harmful_prompts_stay_text(opened, written):
     page = opened(hash="#items")
     page_items = payload(written.read_text())["items"]
     for text in HOSTILE:

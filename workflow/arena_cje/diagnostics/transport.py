@@ -48,6 +48,7 @@ def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estima
     share = own_share(draws.judge_score, label)[used]  # (u, m)
 
     def residual(reward: np.ndarray) -> np.ndarray:
+        """Label minus reward (u, m), zero where there is no label."""
         return np.where(labelled[used], label[used] - reward, 0.0)
 
     held_out = residual(calibration.held_out(judged[used], calibration.fold[used]))  # (u, m)
@@ -66,6 +67,7 @@ def label_shift(evaluation: Evaluation, logged: Logged, policy: str) -> Estimate
     scale = weight[labelled] * used.sum() / labelled.sum()
 
     def weighted_residual(reward: np.ndarray) -> np.ndarray:
+        """Weighted label minus reward of the labelled rows."""
         return scale * (logged.oracle_label[labelled] - reward)
 
     judged = logged.judged[labelled]

@@ -139,6 +139,7 @@ def write(path: str | Path, content: Mapping[str, Content]) -> None:
     """Write the zip file atomically; equal content gives equal bytes."""
 
     def fill(handle: Any) -> None:
+        """Write all members and their hashes to an open file."""
         sums = []
         with zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for name in sorted(content):

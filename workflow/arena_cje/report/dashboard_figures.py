@@ -166,6 +166,7 @@ def estimators(results: Sequence[ResultRecord], truths: Mapping[str, float]) -> 
 
 
 def _panel() -> alt.Facet:
+    """One panel per policy, in declared order."""
     import altair as alt
 
     header = alt.Header(title=None, labelAnchor="start", labelFontWeight="bold", labelLimit=260, labelOrient="top")
@@ -244,6 +245,7 @@ def weights(policies: Sequence[str], ratio: np.ndarray, log_mean: np.ndarray) ->
 
 
 def _powers() -> alt.Axis:
+    """A logarithmic axis of weights."""
     import altair as alt
 
     return alt.Axis(format="~g", tickCount=4, grid=False, labelOverlap="greedy", labelFlush=False)
@@ -265,10 +267,12 @@ def _bins(policy: str, log_weight: np.ndarray) -> list[Row]:
 
 
 def _short(value: float | None) -> float | None:
+    """The value with five decimals, None if it is missing."""
     return None if value is None else round(value, 5)
 
 
 def _four(value: float) -> float:
+    """The value with four significant digits."""
     return float(f"{value:.4g}")
 
 

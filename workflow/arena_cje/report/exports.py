@@ -101,6 +101,7 @@ def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> list[
 
 
 def _sampler_row(row: Row, reward: float | None) -> Row:
+    """A row of precomputed_sampler.jsonl."""
     outside = (row.get("metadata") or {}).get("outside_support")
     return {
         "prompt_id": row["prompt_id"],
@@ -193,6 +194,7 @@ def _policy_numbers(result: ResultRecord, policy: str, truth: Mapping[str, Any])
 
 
 def _none_if_nan(value: float) -> float | None:
+    """The value, None for NaN."""
     return None if math.isnan(value) else value
 
 

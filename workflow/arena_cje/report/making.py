@@ -23,15 +23,18 @@ def make(exhibit: Exhibit, sources: Sources, path: str | Path) -> None:
 
 
 def _write_page(path: str | Path, text: str) -> None:
+    """Write an HTML page."""
     files.write_bytes(path, text.encode())
 
 
 def _write_parquet(path: str | Path, table: Any) -> None:
+    """Write a polars table."""
     files.replace(path, table.write_parquet)
 
 
 def _write_figure(path: str | Path, figure: Any) -> None:
-    from arena_cje.report import theme
+    """Write a ggplot."""
+    from arena_cje.report import theme  # imports plotnine, which is slow
 
     theme.save(figure, path)
 

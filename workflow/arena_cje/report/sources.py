@@ -271,6 +271,7 @@ class Sources:
 
 
 def _load(path: str | Path) -> Result:
+    """The result in a results file."""
     from arena_cje.results.result import load
 
     return load(path)

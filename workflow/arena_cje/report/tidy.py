@@ -113,6 +113,7 @@ def _raw_weights(log_ratio: np.ndarray) -> np.ndarray:
 
 
 def _weight_panel(policy: str, weight: np.ndarray, log_ratio: np.ndarray) -> WeightPanel:
+    """Statistics of a policy from its mean-one weights and the log ratios (n,) of all rows."""
     statistics = describe(weight)
     return WeightPanel(
         policy,
