@@ -21,7 +21,7 @@ with job(snakemake) as log:
     settings = analyze.Settings.of(
         json.loads(params.options),
         base_policy=summary["base_policy"],
-        thresholds=analyze.moved(json.loads(params.thresholds)),
+        thresholds=analyze.with_overrides(json.loads(params.thresholds)),
         provenance=provenance | details,
     )
     cautions = json.loads(params.cautions)  # reasons that concern importance weights
