@@ -345,8 +345,8 @@ def test_who_answered_is_counted_by_stage_and_policy():
     }
     assert assemble.served("a", {"generate": local}) == {}
     other = assemble.served("a", {"generate": answered[:1]})
-    assert set(assemble.merged([found, other, {}])["generate"]) == {"base", "a"}
-    assert assemble.merged([found, other])["judge"] == found["judge"]
+    assert set(assemble.merge_versions([found, other, {}])["generate"]) == {"base", "a"}
+    assert assemble.merge_versions([found, other])["judge"] == found["judge"]
 
 
 def test_too_many_answers_of_no_use_end_the_join(tmp_path):

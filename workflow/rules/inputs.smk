@@ -226,33 +226,14 @@ EXHIBIT_PARAMS = {
 }
 
 
-<<<<<<< HEAD
-def exhibit_inputs(*group):
-    """Inputs of a rule that makes some exhibits; what the rule makes itself is no input."""
-    own = {"validation"} if len(group) > 1 else set()
-    return {name: EXHIBIT_INPUTS[name] for name in exhibits.together(group) if name in EXHIBIT_INPUTS.keys() - own}
-=======
 def exhibit_inputs(*shown):
-    """Inputs of a rule that makes some exhibits; what it makes itself is none."""
+    """Inputs of a rule that makes some exhibits; what the rule makes itself is no input."""
     made = {"validation"} if len(shown) > 1 else set()
     return {name: EXHIBIT_INPUTS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_INPUTS.keys() - made}
->>>>>>> words2
 
 
-def exhibit_params(*group):
+def exhibit_params(*shown):
     """Parameters of a rule that makes some exhibits."""
-<<<<<<< HEAD
-    code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in group))
-    return {"code": code} | {name: EXHIBIT_PARAMS[name] for name in exhibits.together(group) if name in EXHIBIT_PARAMS}
-
-
-def exhibit_output(exhibit):
-    """An exhibit as an output, with its caption where `snakemake --report` shows it."""
-    if not exhibit.label:
-        return exhibit.path
-    place = {"category": exhibit.category, "subcategory": exhibit.subcategory, "labels": dict(exhibit.label)}
-    return report(exhibit.path, f"../report/{exhibit.caption}", **place)
-=======
     code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in shown))
     return {"code": code} | {
         name: EXHIBIT_PARAMS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_PARAMS
@@ -265,7 +246,6 @@ def exhibit_output(exhibit):
         return exhibit.path
     caption, labels = f"../report/{exhibit.caption}", dict(exhibit.label)
     return report(exhibit.path, caption, category=exhibit.category, subcategory=exhibit.subcategory, labels=labels)
->>>>>>> words2
 
 
 EXHIBITS = [exhibit for exhibit in exhibits.EXHIBITS if exhibit.name != "validate" or validation_at("{coverage}")]

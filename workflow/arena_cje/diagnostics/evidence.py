@@ -58,7 +58,7 @@ def gather(
         label_term = has_weighted_labels(
             logged.oracle_label[used],
             label_term=has_label_term(module, options),
-            raw=doubly_robust and options.weights == "raw",
+            raw_residual=doubly_robust and options.weights == "raw",
         )
         score, mass = target_scores(evaluation, logged, draws, policy)
         evidence[policy] = Evidence(

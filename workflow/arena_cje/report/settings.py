@@ -22,10 +22,6 @@ RUN_SETTINGS = {
     **dict.fromkeys(("prices", "budget_usd"), True),
     "models": {"__all__": {"n_threads", "n_gpu_layers"}},
 }
-<<<<<<< HEAD
-# What your own data make idle.
-OF_RESPONSES = ("prompts", "n_prompts", "models", "policies", "base_policy", "providers", "judge", "judges", "oracle")
-=======
 # Settings of generation and grading, unused when the logged data are supplied.
 RESPONSE_SETTINGS = (
     "prompts",
@@ -38,7 +34,6 @@ RESPONSE_SETTINGS = (
     "judges",
     "oracle",
 )
->>>>>>> words2
 
 
 def settings(config: Config, *, folder: Path) -> dict[str, Any]:
