@@ -13,7 +13,7 @@ from arena_cje.diagnostics.calibration import CalibrationDiagnostics
 from arena_cje.diagnostics.evidence import Evidence, base_support, gather
 from arena_cje.diagnostics.overlap import Overlap, describe
 from arena_cje.diagnostics.support import Support, affinity, boundary_card, effective_labels
-from arena_cje.diagnostics.thresholds import Thresholds, moved
+from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.transport import Audit
 from arena_cje.errors import UserError
 from arena_cje.estimation.calibration import isotonic
@@ -32,13 +32,13 @@ WEIGHTED = [name for name in estimators.NAMES if estimators.get(name).NEEDS == (
 ROBUST = [name for name in estimators.NAMES if set(estimators.get(name).NEEDS) == {"log_ratio", "fresh_score"}]
 
 
-def told(evaluation, logged, draws, thresholds=T):
+def verdicts_of(evaluation, logged, draws, thresholds=T):
     return verdict.judge(evaluation, logged, gather(evaluation, logged, draws, thresholds), thresholds)
 
 
-def judged(name, logged, draws, **options):
-    found = evaluate(name, logged, draws, Options(**options))
-    return told(found, logged, draws), found
+def evaluate_verdicts(name, logged, draws, **options):
+    evaluation = evaluate(name, logged, draws, Options(**options))
+    return verdicts_of(evaluation, logged, draws), evaluation
 
 
 def levels(reasons: tuple[Reason, ...]) -> dict[str, str]:
@@ -70,16 +70,16 @@ def test_the_worst_reason_gives_the_level():
     ],
 )
 def test_lines_about_raw_weights(figures, expected):
-    found = replace(GOOD_OVERLAP, raw=replace(GOOD_OVERLAP.raw, **figures))
-    assert levels(verdict.overlap_reasons(found, T)) == expected
+    weights_overlap = replace(GOOD_OVERLAP, raw=replace(GOOD_OVERLAP.raw, **figures))
+    assert levels(verdict.overlap_reasons(weights_overlap, T)) == expected
     stabilised = replace(GOOD_OVERLAP, stabilised=replace(GOOD_OVERLAP.raw, **figures))
     assert verdict.overlap_reasons(stabilised, T) == ()
 
 
 @pytest.mark.parametrize(("z", "expected"), [(4.0, {}), (4.1, {"mean_weight_off": "caution"}), (-4.1, None)])
 def test_line_about_the_mean_weight(z, expected):
-    found = levels(verdict.overlap_reasons(replace(GOOD_OVERLAP, mean_weight_z=z), T))
-    assert found == ({"mean_weight_off": "caution"} if expected is None else expected)
+    reason_levels = levels(verdict.overlap_reasons(replace(GOOD_OVERLAP, mean_weight_z=z), T))
+    assert reason_levels == ({"mean_weight_off": "caution"} if expected is None else expected)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_lines_about_labels_and_judge(figures, expected):
     assert levels(verdict.calibration_reasons(replace(GOOD_CALIBRATION, **figures), T)) == expected
 
 
-def test_thresholds_can_be_moved():
+def test_thresholds_can_be_replaced():
     strict = Thresholds(ess_caution=1.1)
     assert levels(verdict.overlap_reasons(GOOD_OVERLAP, strict)) == {"low_ess": "caution"}
 
@@ -123,21 +123,21 @@ def test_thresholds_can_be_moved():
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_a_healthy_world_is_published_with_transport_unverified(name):
     logged, draws, _ = healthy(n=1000)
-    found, _ = judged(name, logged, draws)
-    assert tuple(found) == ("base", *logged.policies)
-    assert found["better"].level == "ok"
-    assert levels(found["better"].reasons) == {"transport_unverified": "ok"}
+    verdicts, _ = evaluate_verdicts(name, logged, draws)
+    assert tuple(verdicts) == ("base", *logged.policies)
+    assert verdicts["better"].level == "ok"
+    assert levels(verdicts["better"].reasons) == {"transport_unverified": "ok"}
     # The clone's weighted responses are the base's own, its fresh draws are not.
-    assert levels(found["clone"].reasons) == ({} if name in WEIGHTED else {"transport_unverified": "ok"})
+    assert levels(verdicts["clone"].reasons) == ({} if name in WEIGHTED else {"transport_unverified": "ok"})
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_an_unhelpful_policy_is_refused_although_no_label_lies_out_of_range(name):
     """Its responses are the base's worst: what little data there is near them must not be published as its value."""
     logged, draws, values = draw(UNHELPFUL, 1000, seed=0)
-    found, evaluation = judged(name, logged, draws)
-    assert found["unhelpful"].level == "refuse"
-    codes = levels(found["unhelpful"].reasons)
+    verdicts, evaluation = evaluate_verdicts(name, logged, draws)
+    assert verdicts["unhelpful"].level == "refuse"
+    codes = levels(verdicts["unhelpful"].reasons)
     assert codes["unsupported_labels"] == "refuse"
     if name != "direct":
         assert codes["low_ess"] == ("refuse" if name in WEIGHTED else "caution")
@@ -150,8 +150,8 @@ def test_an_unhelpful_policy_is_refused_although_no_label_lies_out_of_range(name
 def test_style_alone_costs_overlap_and_not_support():
     logged, draws, _ = healthy(n=1000)
     stretched = replace(logged, log_ratio=np.where(logged.log_ratio == 0, 0, 8 * logged.log_ratio))
-    weighted, _ = judged("snips", stretched, draws)
-    direct, _ = judged("direct", stretched, draws)
+    weighted, _ = evaluate_verdicts("snips", stretched, draws)
+    direct, _ = evaluate_verdicts("direct", stretched, draws)
     assert weighted["better"].level == "refuse"
     assert direct["better"].level == "ok"
 
@@ -160,20 +160,20 @@ def test_no_overlap_and_no_rows_are_refused_with_their_own_reason():
     logged, draws, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[:, 0], log_ratio[:, 1], log_ratio[:7, 2] = -np.inf, np.nan, np.nan
-    found, _ = judged("snips", replace(logged, log_ratio=log_ratio), draws)
-    assert levels(found["better"].reasons)["no_overlap"] == "refuse"
-    assert levels(found["clone"].reasons)["no_rows"] == "refuse"
-    assert levels(found["worse"].reasons)["rows_left_out"] == "ok"
-    assert "7 of 400 rows" in found["worse"].reasons[0].sentence
+    verdicts, _ = evaluate_verdicts("snips", replace(logged, log_ratio=log_ratio), draws)
+    assert levels(verdicts["better"].reasons)["no_overlap"] == "refuse"
+    assert levels(verdicts["clone"].reasons)["no_rows"] == "refuse"
+    assert levels(verdicts["worse"].reasons)["rows_left_out"] == "ok"
+    assert "7 of 400 rows" in verdicts["worse"].reasons[0].sentence
 
 
 def test_a_single_usable_row_is_refused():
     logged, draws, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[1:, 0] = np.nan
-    found, evaluation = judged("snips", replace(logged, log_ratio=log_ratio), draws)
+    verdicts, evaluation = evaluate_verdicts("snips", replace(logged, log_ratio=log_ratio), draws)
     assert np.isfinite(evaluation.estimates["better"].value)
-    assert levels(found["better"].reasons)["too_few_rows"] == "refuse"
+    assert levels(verdicts["better"].reasons)["too_few_rows"] == "refuse"
 
 
 def test_rows_of_a_single_prompt_are_refused():
@@ -182,18 +182,18 @@ def test_rows_of_a_single_prompt_are_refused():
     logged, draws = take(logged, rows), take_draws(draws, rows)
     log_ratio = logged.log_ratio.copy()
     log_ratio[1:400, 0] = np.nan
-    found, evaluation = judged("snips", replace(logged, log_ratio=log_ratio), draws)
+    verdicts, evaluation = evaluate_verdicts("snips", replace(logged, log_ratio=log_ratio), draws)
     assert evaluation.n_used["better"] == 3
-    assert "there are 3 of one prompt" in found["better"].reasons[0].sentence
-    assert levels(found["better"].reasons)["too_few_rows"] == "refuse"
+    assert "there are 3 of one prompt" in verdicts["better"].reasons[0].sentence
+    assert levels(verdicts["better"].reasons)["too_few_rows"] == "refuse"
 
 
 def test_the_base_policy_answers_for_labels_and_judge_alone():
     logged, draws, _ = healthy(n=60, coverage=0.1)
-    found = judged("snips", logged, draws)[0]["base"]
-    assert found.level == "refuse" and levels(found.reasons)["few_labels"] == "refuse"
+    base_verdict = evaluate_verdicts("snips", logged, draws)[0]["base"]
+    assert base_verdict.level == "refuse" and levels(base_verdict.reasons)["few_labels"] == "refuse"
     logged, draws, _ = healthy()
-    assert judged("snips", logged, draws)[0]["base"].reasons == ()
+    assert evaluate_verdicts("snips", logged, draws)[0]["base"].reasons == ()
 
 
 def test_the_base_policy_is_refused_where_labels_were_chosen_by_score():
@@ -201,8 +201,8 @@ def test_the_base_policy_is_refused_where_labels_were_chosen_by_score():
     logged, draws, _ = healthy(n=1000, coverage=1.0)
     best = logged.judge_score > np.quantile(logged.judge_score, 0.9)
     chosen = replace(logged, oracle_label=np.where(best, logged.oracle_label, np.nan))
-    found, evaluation = judged("snips", chosen, draws)
-    assert levels(found["base"].reasons)["unsupported_labels"] == "refuse"
+    verdicts, evaluation = evaluate_verdicts("snips", chosen, draws)
+    assert levels(verdicts["base"].reasons)["unsupported_labels"] == "refuse"
     assert base_support(evaluation, chosen).unsupported > 0.6
 
 
@@ -210,8 +210,8 @@ def test_the_base_policys_prompts_count_once_however_many_rows_they_have():
     logged, draws, _ = healthy(n=200)
     rows = np.append(np.arange(200), np.full(500, 7))
     repeated = take(logged, rows)
-    _, once = judged("snips", logged, draws)
-    _, often = judged("snips", repeated, take_draws(draws, rows))
+    _, once = evaluate_verdicts("snips", logged, draws)
+    _, often = evaluate_verdicts("snips", repeated, take_draws(draws, rows))
     often = replace(often, calibration=once.calibration)
     expected = base_support(once, logged)
     assert base_support(often, repeated).share == pytest.approx(expected.share)
@@ -226,13 +226,13 @@ def test_directs_support_counts_prompts_not_draws():
     score[:, 0] = 0.5 + logged.judge_score / 2
     score[0] = 0.0
     unequal = draws | {"better": Draws("better", score, np.full(score.shape, np.nan))}
-    _, evaluation = judged("direct", logged, unequal)
-    found = gather(evaluation, logged, unequal, T)["better"].support
-    assert found.unsupported == pytest.approx(1 / 400)
+    _, evaluation = evaluate_verdicts("direct", logged, unequal)
+    support = gather(evaluation, logged, unequal, T)["better"].support
+    assert support.unsupported == pytest.approx(1 / 400)
 
 
 @pytest.mark.parametrize(
-    ("needs", "log_ratio", "said"),
+    ("needs", "log_ratio", "has_reason"),
     [
         (("log_ratio",), [0.0, 0.0, 0.0], False),
         (("log_ratio",), [0.0, 0.0, 1e-9], True),
@@ -242,52 +242,52 @@ def test_directs_support_counts_prompts_not_draws():
         (("log_ratio", "fresh_score"), [0.0, 0.0, 0.0], True),
     ],
 )
-def test_transport_is_open_unless_every_response_is_known_to_be_the_bases_own(needs, log_ratio, said):
-    assert bool(verdict.transport_reasons(needs, np.array(log_ratio))) == said
+def test_transport_is_open_unless_every_response_is_known_to_be_the_bases_own(needs, log_ratio, has_reason):
+    assert bool(verdict.transport_reasons(needs, np.array(log_ratio))) == has_reason
 
 
 @pytest.mark.parametrize(("bias", "level"), [(0.0, None), (0.024, "ok"), (-0.024, "ok"), (-0.026, "caution")])
 def test_line_about_capped_weights(bias, level):
     logged, draws, _ = healthy()
-    _, evaluation = judged("calibrated-ips", logged, draws)
+    _, evaluation = evaluate_verdicts("calibrated-ips", logged, draws)
     influence = np.resize([2.0, -2.0], 400) * np.sqrt(399 / 400)  # standard error .1
     estimate = Estimate(0.5, influence, np.arange(400), np.empty(0), np.ones(400, bool), bias)
-    found = verdict.cap_reasons(estimate, T)
-    assert levels(found) == ({} if level is None else {"variance_capped": level})
-    assert all(f"by {bias:+.3f}" in reason.sentence and "is 0.100 without" in reason.sentence for reason in found)
+    cap_reasons = verdict.cap_reasons(estimate, T)
+    assert levels(cap_reasons) == ({} if level is None else {"variance_capped": level})
+    assert all(f"by {bias:+.3f}" in reason.sentence and "is 0.100 without" in reason.sentence for reason in cap_reasons)
     changed = replace(evaluation, estimates=evaluation.estimates | {"better": estimate})
-    reasons = told(changed, logged, draws)["better"].reasons
+    reasons = verdicts_of(changed, logged, draws)["better"].reasons
     assert ("variance_capped" in levels(reasons)) == (level is not None)
 
 
 def test_unequal_log_probabilities_show_in_the_mean_weight():
     logged, draws, _ = healthy(n=1000)
-    found, _ = judged("snips", replace(logged, log_ratio=logged.log_ratio - 1.0), draws)
-    assert levels(found["better"].reasons)["mean_weight_off"] == "caution"
+    verdicts, _ = evaluate_verdicts("snips", replace(logged, log_ratio=logged.log_ratio - 1.0), draws)
+    assert levels(verdicts["better"].reasons)["mean_weight_off"] == "caution"
 
 
 def test_overlap_is_described_before_and_after():
     log_ratio = np.append(np.random.default_rng(0).normal(0, 2, 999), np.nan)
     raw = np.append(hajek(log_ratio[:-1]), np.nan)
-    found = overlap.diagnose(Weights(raw, np.where(np.isnan(raw), np.nan, 1.0)), log_ratio, np.arange(1000))
-    assert found.raw.n == found.stabilised.n == 999
-    assert found.raw.ess_share < 0.2 and found.stabilised.ess_share == 1
-    assert found.raw.hellinger_affinity < found.stabilised.hellinger_affinity == 1
+    weights_overlap = overlap.diagnose(Weights(raw, np.where(np.isnan(raw), np.nan, 1.0)), log_ratio, np.arange(1000))
+    assert weights_overlap.raw.n == weights_overlap.stabilised.n == 999
+    assert weights_overlap.raw.ess_share < 0.2 and weights_overlap.stabilised.ess_share == 1
+    assert weights_overlap.raw.hellinger_affinity < weights_overlap.stabilised.hellinger_affinity == 1
 
 
 def test_effective_labels_of_equal_distributions_are_all_labels():
     score = np.repeat([0.0, 0.5, 1.0], 10)
-    found = effective_labels(score, np.tile(score, 3), np.ones(90))
-    assert (found.unsupported, found.share, found.effective_labels) == pytest.approx((0, 1, 30))
+    support = effective_labels(score, np.tile(score, 3), np.ones(90))
+    assert (support.unsupported, support.share, support.effective_labels) == pytest.approx((0, 1, 30))
 
 
 def test_effective_labels_by_hand():
     """Labels 3, 1, 0 in three cells; target mass .2, .6, .2: weights .2/3 (three times) and .6."""
     label = np.array([0.1, 0.1, 0.1, 0.5])
     target = np.array([0.1, 0.5, 0.5, 0.5, 0.9])
-    found = effective_labels(label, target, np.ones(5))
+    support = effective_labels(label, target, np.ones(5))
     share = 0.8 * 0.8**2 / (4 * (3 * (0.2 / 3) ** 2 + 0.6**2))
-    assert (found.unsupported, found.share, found.effective_labels) == pytest.approx((0.2, share, 4 * share))
+    assert (support.unsupported, support.share, support.effective_labels) == pytest.approx((0.2, share, 4 * share))
 
 
 def test_effective_labels_bin_many_scores_and_skip_missing_ones():
@@ -319,7 +319,7 @@ def test_boundary_card_turns_with_what_lies_outside():
     assert (low.status, low.out_of_range, low.partial_id_width) == ("refuse", pytest.approx(0.1), pytest.approx(0.02))
     edge = boundary_card(calibrator, known, np.where(np.arange(100) < 30, 0.3, inside), ones, T)
     assert (edge.status, edge.saturation) == ("caution", pytest.approx(0.3))
-    wider = moved({"out_of_range_refuse": 0.11, "saturation_caution": 0.31})
+    wider = with_overrides({"out_of_range_refuse": 0.11, "saturation_caution": 0.31})
     assert boundary_card(calibrator, known, np.where(np.arange(100) < 10, 0.1, inside), ones, wider).status == "ok"
     assert boundary_card(calibrator, known, np.where(np.arange(100) < 30, 0.3, inside), ones, wider).status == "ok"
     assert boundary_card(calibrator, known, np.full(3, np.nan), np.ones(3), T).status == "inconclusive"
@@ -328,13 +328,13 @@ def test_boundary_card_turns_with_what_lies_outside():
 AUDITED = Audit("NOT_CHECKED", float("nan"), (float("nan"), float("nan")), 0, 0.0, 0.05)
 
 
-def published(name: str, *, label_term: bool = False, **found) -> dict[str, str]:
-    """Reasons about one healthy policy, but for what is found of it."""
+def levels_with(name: str, *, label_term: bool = False, **changes) -> dict[str, str]:
+    """Reason levels of one healthy policy whose evidence is changed in some fields."""
     logged, draws, _ = healthy(n=200)
     evaluation = evaluate(name, logged, draws, Options(label_term=label_term, jackknife_folds=2))
     evidence = gather(evaluation, logged, draws, T)
-    given = Evidence(**{"overlap": GOOD_OVERLAP, "support": GOOD_SUPPORT, "audit": AUDITED} | found)
-    return levels(verdict.judge(evaluation, logged, evidence | {"better": given}, T)["better"].reasons)
+    changed = Evidence(**{"overlap": GOOD_OVERLAP, "support": GOOD_SUPPORT, "audit": AUDITED} | changes)
+    return levels(verdict.judge(evaluation, logged, evidence | {"better": changed}, T)["better"].reasons)
 
 
 def raw_weights(**figures) -> Overlap:
@@ -354,9 +354,9 @@ def raw_weights(**figures) -> Overlap:
 )
 def test_weights_refuse_what_fresh_draws_beside_them_only_caution(name, figures, code, alone, beside):
     """What is flagged for weights alone is flagged for the doubly robust, too: trap T27. Direct has no weights."""
-    found = published(name, overlap=raw_weights(**figures))
+    reason_levels = levels_with(name, overlap=raw_weights(**figures))
     expected = alone if name in WEIGHTED else beside if name in ROBUST else None
-    assert found.get(code) == expected
+    assert reason_levels.get(code) == expected
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
@@ -364,8 +364,8 @@ def test_weights_refuse_what_fresh_draws_beside_them_only_caution(name, figures,
     ("share", "count", "level"), [(0.2, 90.0, "refuse"), (0.9, 9.0, "refuse"), (0.4, 29.0, "caution")]
 )
 def test_support_speaks_for_every_family(name, share, count, level):
-    found = published(name, support=Support(0.1, share, count))
-    assert level in {found.get("unsupported_labels"), found.get("few_effective_labels")}
+    reason_levels = levels_with(name, support=Support(0.1, share, count))
+    assert level in {reason_levels.get("unsupported_labels"), reason_levels.get("few_effective_labels")}
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
@@ -380,9 +380,9 @@ def test_support_speaks_for_every_family(name, share, count, level):
 )
 def test_the_audit_speaks_for_every_family(name, status, code, level):
     """A policy without labels of its own carries it among its reasons: trap T50."""
-    found = published(name, audit=replace(AUDITED, status=status, delta=0.1, interval=(0.0, 0.2)))
-    assert found.get(code) == level
-    assert [other for other in found if other.startswith("transport")] == [code]
+    reason_levels = levels_with(name, audit=replace(AUDITED, status=status, delta=0.1, interval=(0.0, 0.2)))
+    assert reason_levels.get(code) == level
+    assert [other for other in reason_levels if other.startswith("transport")] == [code]
 
 
 BAD = {"support": Support(0.5, 0.1, 5.0), "audit": replace(AUDITED, status="FAIL", delta=-0.2, interval=(-0.3, -0.1))}
@@ -390,13 +390,13 @@ BAD = {"support": Support(0.5, 0.1, 5.0), "audit": replace(AUDITED, status="FAIL
 
 @pytest.mark.parametrize("name", ["direct", *(name for name in ROBUST if name != "tr-cpo")])
 def test_fifty_labels_of_its_own_exempt_a_policy(name):
-    assert published(name, **BAD, own_labels=50) == {"own_labels": "ok"}
-    spared = published(name, **BAD, own_labels=49)
+    assert levels_with(name, **BAD, own_labels=50) == {"own_labels": "ok"}
+    spared = levels_with(name, **BAD, own_labels=49)
     assert (spared["unsupported_labels"], spared["transport_failed"]) == ("refuse", "refuse")
     # Overlap is another matter.
     if name != "direct":
         assert (
-            published(name, overlap=raw_weights(near_zero_share=0.9), own_labels=50)["near_zero_weights"] == "caution"
+            levels_with(name, overlap=raw_weights(near_zero_share=0.9), own_labels=50)["near_zero_weights"] == "caution"
         )
 
 
@@ -406,9 +406,9 @@ def test_fifty_labels_of_its_own_exempt_a_policy(name):
 @pytest.mark.parametrize("name", ROBUST)
 def test_a_label_term_with_effective_labels_exempts_from_support_and_not_from_the_audit(name, count, share, exempt):
     """Twenty effective ones, and a tenth of them: what weighted labels cannot see, own labels still may."""
-    found = published(name, label_term=True, **BAD, weighted_labels=(count, share))
-    assert ("unsupported_labels" in found) == ("few_effective_labels" in found) == (not exempt)
-    assert found["transport_failed"] == "refuse"
+    reason_levels = levels_with(name, label_term=True, **BAD, weighted_labels=(count, share))
+    assert ("unsupported_labels" in reason_levels) == ("few_effective_labels" in reason_levels) == (not exempt)
+    assert reason_levels["transport_failed"] == "refuse"
 
 
 def test_evidence_counts_own_labels_only_where_they_are_used():
@@ -421,11 +421,11 @@ def test_evidence_counts_own_labels_only_where_they_are_used():
         ("snips", {}, 0),
     ):
         evaluation = evaluate(name, logged, draws, Options(**option))
-        found = gather(evaluation, logged, draws, T)["better"]
-        assert found.own_labels == expected
-        assert (found.weighted_labels is not None) == (name == "tr-cpo" or bool(option))
-        if found.weighted_labels:
-            count, share = found.weighted_labels
+        evidence = gather(evaluation, logged, draws, T)["better"]
+        assert evidence.own_labels == expected
+        assert (evidence.weighted_labels is not None) == (name == "tr-cpo" or bool(option))
+        if evidence.weighted_labels:
+            count, share = evidence.weighted_labels
             assert count == 100
             assert share == pytest.approx(overlap.ess_share(evaluation.weights["better"].raw[logged.labelled]))
     few = {p: replace(d, oracle_label=np.where(np.arange(400)[:, None] < 9, 0.5, np.nan)) for p, d in draws.items()}
@@ -436,9 +436,9 @@ def test_rewards_by_the_judge_alone_are_never_published():
     """They say what the judge thinks, with labels or without: trap T29."""
     logged, draws, _ = healthy()
     for name in estimators.NAMES:
-        found, evaluation = judged(name, logged, draws, rewards="judge")
+        verdicts, evaluation = evaluate_verdicts(name, logged, draws, rewards="judge")
         for policy in ("base", *logged.policies):
-            assert levels(found[policy].reasons)["uncalibrated_rewards"] == "refuse"
+            assert levels(verdicts[policy].reasons)["uncalibrated_rewards"] == "refuse"
         assert evaluation.calibration.mode == "none"
 
 
@@ -446,11 +446,11 @@ def test_ips_is_refused_where_its_weights_do_not_average_to_one():
     """Nothing takes out of it what normalising would."""
     logged, draws, _ = healthy(n=1000)
     shifted = replace(logged, log_ratio=logged.log_ratio - 0.5)
-    assert levels(judged("ips", shifted, draws)[0]["better"].reasons)["mean_weight_not_one"] == "refuse"
-    assert "mean_weight_not_one" not in levels(judged("snips", shifted, draws)[0]["better"].reasons)
+    assert levels(evaluate_verdicts("ips", shifted, draws)[0]["better"].reasons)["mean_weight_not_one"] == "refuse"
+    assert "mean_weight_not_one" not in levels(evaluate_verdicts("snips", shifted, draws)[0]["better"].reasons)
     heavy = raw_weights(tail_index=1.9)
-    assert published("ips", overlap=heavy)["infinite_variance"] == "refuse"
-    assert "infinite_variance" not in published("snips", overlap=heavy)
+    assert levels_with("ips", overlap=heavy)["infinite_variance"] == "refuse"
+    assert "infinite_variance" not in levels_with("snips", overlap=heavy)
 
 
 @pytest.mark.parametrize("name", WEIGHTED + ROBUST)
@@ -458,27 +458,32 @@ def test_a_tail_that_cannot_be_known_is_not_good(name):
     """Where 96 % of the weights are zero no line turns on the tail, and other lines speak: trap T20."""
     logged, draws, _ = healthy(n=1000)
     log_ratio = np.where(np.arange(1000)[:, None] < 960, -np.inf, logged.log_ratio)
-    found, evaluation = judged(name, replace(logged, log_ratio=log_ratio), draws)
+    verdicts, evaluation = evaluate_verdicts(name, replace(logged, log_ratio=log_ratio), draws)
     assert np.isnan(describe(evaluation.weights["better"].raw).tail_index)
-    codes = levels(found["better"].reasons)
+    codes = levels(verdicts["better"].reasons)
     level = "refuse" if name in WEIGHTED else "caution"
     assert (codes["low_ess"], codes["near_zero_weights"]) == (level, level)
-    assert found["better"].level == level
+    assert verdicts["better"].level == level
 
 
 def test_a_threshold_of_another_name_is_refused():
-    assert moved({"own_labels": 20}).own_labels == 20
+    assert with_overrides({"own_labels": 20}).own_labels == 20
     with pytest.raises(UserError, match=r"unknown threshold 'own_label' \(did you mean 'own_labels'\?\)"):
-        moved({"own_label": 20})
+        with_overrides({"own_label": 20})
 
 
-def test_a_bootstrap_with_few_labels_is_told_from_one_with_many():
+def test_a_bootstrap_with_few_labels_calls_for_caution():
     logged, draws, _ = healthy(n=900)
     few = replace(logged, oracle_label=np.where(np.cumsum(logged.labelled) <= 60, logged.oracle_label, np.nan))
     options = {"inference": "bootstrap", "n_bootstrap": 20}
-    assert levels(judged("direct", few, draws, **options)[0]["better"].reasons)["bootstrap_too_short"] == "caution"
-    assert "bootstrap_too_short" not in levels(judged("direct", logged, draws, **options)[0]["better"].reasons)
-    assert "bootstrap_too_short" not in levels(judged("direct", few, draws)[0]["better"].reasons)
+    assert (
+        levels(evaluate_verdicts("direct", few, draws, **options)[0]["better"].reasons)["bootstrap_too_short"]
+        == "caution"
+    )
+    assert "bootstrap_too_short" not in levels(
+        evaluate_verdicts("direct", logged, draws, **options)[0]["better"].reasons
+    )
+    assert "bootstrap_too_short" not in levels(evaluate_verdicts("direct", few, draws)[0]["better"].reasons)
 
 
 def test_typicality_by_hand():
@@ -515,11 +520,11 @@ def test_typicality_does_not_know_the_length_of_responses():
 def test_typicality_is_among_the_evidence_where_tokens_are_counted():
     logged, draws, _ = healthy()
     by_token = np.tile(-np.arange(400.0)[:, None] - 1, (1, 3))
-    found = gather(evaluate("snips", logged, draws, Options()), logged, draws, T)["clone"].overlap
-    assert np.isnan(found.ttc)
+    weights_overlap = gather(evaluate("snips", logged, draws, Options()), logged, draws, T)["clone"].overlap
+    assert np.isnan(weights_overlap.ttc)
     logged = replace(logged, token_logprob=by_token)
-    found = gather(evaluate("snips", logged, draws, Options()), logged, draws, T)["clone"].overlap
-    assert (found.ttc, found.bound) == (pytest.approx(0.9), pytest.approx(np.sqrt(0.9)))
+    weights_overlap = gather(evaluate("snips", logged, draws, Options()), logged, draws, T)["clone"].overlap
+    assert (weights_overlap.ttc, weights_overlap.bound) == (pytest.approx(0.9), pytest.approx(np.sqrt(0.9)))
 
 
 def test_affinity_by_hand():

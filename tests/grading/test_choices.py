@@ -19,7 +19,7 @@ from arena_cje.grading import grades, quoting
 from arena_cje.grading import local as grading_local
 from arena_cje.grading.grades import Grade, Item
 from arena_cje.grading.local import ChoiceJudge
-from arena_cje.grading.rubrics import load_rubric
+from arena_cje.grading.rubrics import NAMES, load_rubric
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.journal import Journal
 from arena_cje.llama import chat
@@ -277,7 +277,7 @@ def test_answers_of_one_score_count_together(model):
         ({"template": "{prompt}"}, r"\{response\} is not in it"),
         ({"template": None}, "template: Input should be a valid string, got None"),
         ({"temperature": 1.0}, "temperature: Extra inputs are not permitted"),
-        ({"kind": "choice"}, "'choice'.*'choices', 'likelihood', 'structured'"),
+        ({"kind": "choice"}, f"'choice'.*{', '.join(map(repr, NAMES))}"),
     ],
 )
 def test_a_rubric_that_cannot_be_right_is_refused_with_its_file(tmp_path, changes, sentence):

@@ -24,8 +24,8 @@ from arena_cje.grading import quoting, reference, unscored
 from arena_cje.grading.grades import Grade, Item
 from arena_cje.grading.hosted import HostedJudge
 from arena_cje.grading.local import ReplyJudge
+from arena_cje.grading.rubrics import NAMES, get, load_rubric
 from arena_cje.grading.rubrics import choices as grading_choices
-from arena_cje.grading.rubrics import load_rubric
 from arena_cje.grading.rubrics.choices import Choices
 from arena_cje.grading.rubrics.likelihood import Likelihood
 from arena_cje.grading.rubrics.structured import Structured
@@ -204,7 +204,7 @@ def test_a_rubric_that_cannot_be_right_is_refused_with_its_file(tmp_path, change
 def test_shipped_rubrics_are_read_and_described():
     folder = ROOT / "resources" / "judges"
     rubrics = {path.name: load_rubric(path) for path in folder.glob("*.yaml")}
-    assert {"structured", "choices", "likelihood"} == {rubric.kind for rubric in rubrics.values()}
+    assert {rubric.kind for rubric in rubrics.values()} == set(NAMES)
     for name, rubric in rubrics.items():
         assert f"`{name}` | `{rubric.kind}`" in (folder / "README.md").read_text()
         assert rubric.description
@@ -212,8 +212,8 @@ def test_shipped_rubrics_are_read_and_described():
 
 def test_the_readme_has_every_key_of_every_kind():
     text = (ROOT / "resources" / "judges" / "README.md").read_text()
-    for kind in (Likelihood, Choices, Structured):
-        for key in kind.model_fields:
+    for kind in NAMES:
+        for key in get(kind).model_fields:
             assert f"`{key}`" in text, key
 
 

@@ -13,7 +13,7 @@ from arena_cje.llama import model as model_module
 from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.llama.generator import Request, generate
 from arena_cje.llama.model import LEAST_ROWS, Context, open_model
-from arena_cje.llama.prefill import BLOCK, LEAST, WORTH, Reader, start_of
+from arena_cje.llama.prefill import BLOCK, LEAST, WORTH, Reader, n_from_prefix
 from arena_cje.llama.scorer import Item, score
 
 SYSTEM = "you never hurry and say what you think " * 10  # some 400 tokens of the byte vocabulary
@@ -117,14 +117,14 @@ def test_a_shared_prefix_is_read_once(model, shared, prompts, monkeypatch):
     items = [Item(key, ids, (65, 66)) for key, ids in prompts.items()]
     list(score(model, items, [Sampling()], shared=shared))
     lengths = [len(item.prompt_ids) + 1 for item in items]
-    assert sum(read) == len(shared) + sum(length - start_of(len(shared), length, 2) for length in lengths)
+    assert sum(read) == len(shared) + sum(length - n_from_prefix(len(shared), length, 2) for length in lengths)
     assert sum(read) < len(shared) + (len(items) + 1) * LEAST + sum(lengths) - len(items) * len(shared)
 
 
 @given(st.integers(0, 3000), st.integers(1, 3000), st.integers(1, 3000))
 def test_what_is_taken_from_a_prefix_is_shared_and_not_wanted(n_common, n_tokens, n_wanted):
     n_wanted = min(n_wanted, n_tokens)
-    start = start_of(n_common, n_tokens, n_wanted)
+    start = n_from_prefix(n_common, n_tokens, n_wanted)
     assert 0 <= start <= min(n_common, n_tokens - n_wanted)
     assert n_tokens - start > 1 or n_tokens == 1
 
@@ -134,7 +134,7 @@ def test_what_is_taken_from_a_prefix_is_shared_and_not_wanted(n_common, n_tokens
     [(14, 58, 14), (37, 80, 37), (100, 151, 87), (800, 830, 766), (800, 900, 800), (0, 90, 0), (60, 63, 60)],
 )
 def test_a_long_prefix_is_given_up_in_part_for_the_fast_kernel(n_common, n_tokens, start):
-    assert start_of(n_common, n_tokens, 1) == start
+    assert n_from_prefix(n_common, n_tokens, 1) == start
 
 
 def test_a_short_prefix_and_a_state_that_cannot_go_back_are_not_shared(model, monkeypatch):

@@ -51,18 +51,18 @@ def inside(made):
 
 
 def test_results_are_there_byte_for_byte(made, inside):
-    wanted = ["coverage_0.5/snips.json", "coverage_0.5/snips.csv", "coverage_0.5/snips.influence.parquet"]
-    wanted += ["coverage_0.5/summary.json", "coverage_0.5/comparisons.json", "coverage_0.5/comparisons.csv"]
-    wanted += ["export/results.csv", "export/results.parquet", "export/coverage_0.5/leaderboard.csv"]
-    wanted += [f"export/coverage_0.5/{name}" for name in ("precomputed_sampler.jsonl", "stochastic_log.jsonl")]
-    for name in wanted:
+    expected = ["coverage_0.5/snips.json", "coverage_0.5/snips.csv", "coverage_0.5/snips.influence.parquet"]
+    expected += ["coverage_0.5/summary.json", "coverage_0.5/comparisons.json", "coverage_0.5/comparisons.csv"]
+    expected += ["export/results.csv", "export/results.parquet", "export/coverage_0.5/leaderboard.csv"]
+    expected += [f"export/coverage_0.5/{name}" for name in ("precomputed_sampler.jsonl", "stochastic_log.jsonl")]
+    for name in expected:
         assert inside[name] == made.path(name).read_bytes()
 
 
 def test_what_nobody_asked_for_is_not_there(made, inside):
     made_here = {"README.txt", "SHA256SUMS", "configuration.yaml", "provenance.json", "throughput.tsv"}
-    asked = {name for name in inside if name not in made_here}
-    assert all(made.path(name).is_file() for name in asked)
+    outputs = {name for name in inside if name not in made_here}
+    assert all(made.path(name).is_file() for name in outputs)
     assert "stray.json" not in inside and "archive.zip" not in inside
     assert not any(".snakemake" in name or "journal" in name or name.endswith(".gguf") for name in inside)
     assert not any(SECRET.encode() in content for content in inside.values())
@@ -76,19 +76,19 @@ def test_every_file_has_its_meaning_and_its_hash(inside):
     assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in inside.items() if name != "SHA256SUMS"}
 
 
-def test_the_configuration_is_complete_and_can_be_given_again(made, inside):
-    kept = yaml.safe_load(inside["configuration.yaml"])
-    assert kept["variants"]["hajek"]["estimator"] == "snips"
-    assert kept["analysis"]["jackknife_folds"] == 20  # a default that the run did not name
+def test_the_configuration_is_complete_and_can_be_used_again(made, inside):
+    configuration = yaml.safe_load(inside["configuration.yaml"])
+    assert configuration["variants"]["hajek"]["estimator"] == "snips"
+    assert configuration["analysis"]["jackknife_folds"] == 20  # a default that the run did not name
     # In the order of declaration, too, which is that of policies in every table.
-    assert json.dumps(settings(config_parse.parse(kept), folder=made.directory)) == json.dumps(kept)
+    assert json.dumps(settings(config_parse.parse(configuration), folder=made.directory)) == json.dumps(configuration)
 
 
 def test_what_results_were_made_from_is_there(made, inside, tmp_path):
     (tmp_path / "provenance.json").write_bytes(inside["provenance.json"])
-    told = read_json(tmp_path / "provenance.json")
-    assert told["arena_cje"] == arena_cje.__version__ and told["packages"]["numpy"]
-    assert told["made_from"]["coverage_0.5"] == read_json(made.path("coverage_0.5/summary.json"))["provenance"]
+    provenance = read_json(tmp_path / "provenance.json")
+    assert provenance["arena_cje"] == arena_cje.__version__ and provenance["packages"]["numpy"]
+    assert provenance["made_from"]["coverage_0.5"] == read_json(made.path("coverage_0.5/summary.json"))["provenance"]
 
 
 def test_throughput_of_all_jobs_is_one_table(inside):
@@ -136,15 +136,15 @@ def test_texts_of_one_name_stand_side_by_side(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "helpful.txt").write_text(name)
     texts = [tmp_path / "a/helpful.txt", tmp_path / "b/helpful.txt"]
-    found = archive.members([], root=tmp_path, configuration={}, package_version="1.0", texts=texts)
-    assert {name: found[name].read_text() for name in found if name.startswith("configuration/")} == {
+    contents = archive.members([], root=tmp_path, configuration={}, package_version="1.0", texts=texts)
+    assert {name: contents[name].read_text() for name in contents if name.startswith("configuration/")} == {
         "configuration/helpful.txt": "a",
         "configuration/2-helpful.txt": "b",
     }
 
 
 def test_an_archive_without_benchmarks_has_no_table_of_them(tmp_path):
-    assert archive.gathered(tmp_path / "none") == "" == archive.gathered(None)
+    assert archive.throughput_table(tmp_path / "none") == "" == archive.throughput_table(None)
     assert "throughput.tsv" not in archive.members([], root=tmp_path, configuration={}, package_version="1.0")
 
 

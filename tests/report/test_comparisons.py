@@ -30,11 +30,11 @@ def result(request, data):
 
 
 def test_every_pair_is_there_once_the_base_first(result):
-    found = [(row["first"], row["second"]) for row in comparisons.pairs(result)]
-    assert found[: len(TARGETS)] == [(policy, "base") for policy in TARGETS]
+    pairs = [(row["first"], row["second"]) for row in comparisons.pairs(result)]
+    assert pairs[: len(TARGETS)] == [(policy, "base") for policy in TARGETS]
     policies = ("base", *TARGETS)
-    wanted = {frozenset((one, other)) for one in policies for other in policies if one != other}
-    assert len(found) == len(wanted) == len({frozenset(pair) for pair in found})
+    expected = {frozenset((one, other)) for one in policies for other in policies if one != other}
+    assert len(pairs) == len(expected) == len({frozenset(pair) for pair in pairs})
 
 
 def test_a_pair_with_a_refused_policy_has_no_number_and_says_which(result):
@@ -77,9 +77,9 @@ def test_the_ranking_is_by_value_and_leaves_the_refused_out(result):
 
 def test_ranks_leave_open_what_differences_leave_open(result):
     """From both ends: a rank range holds every policy that is not separated, and no policy that is."""
-    found = comparisons.pairs(result)
-    p_holm = {frozenset((row["first"], row["second"])): row["p_holm"] for row in found}
-    places = comparisons.ranking(result, found)
+    pairs = comparisons.pairs(result)
+    p_holm = {frozenset((row["first"], row["second"])): row["p_holm"] for row in pairs}
+    places = comparisons.ranking(result, pairs)
     for k, place in enumerate(places):
         above = sum(p_holm[frozenset((place.policy, other.policy))] <= 0.05 for other in places[:k])
         below = sum(p_holm[frozenset((place.policy, other.policy))] <= 0.05 for other in places[k + 1 :])
@@ -94,30 +94,30 @@ def test_a_policy_equal_to_the_base_shares_its_rank(data):
     assert places["same"].best_rank == 3 and places["base"].worst_rank == 4
 
 
-def test_a_lead_that_is_certain_is_said_to_be(data):
-    found = _top(analyzed(data))
-    assert (found.policy, found.second, found.apart_from_second, found.not_apart_from) == ("better", "near", True, ())
-    assert "apart from every other published policy" in found.says
-    assert "Refused, and so not ranked: far." in found.says
+def test_a_certain_lead_is_stated(data):
+    top = _top(analyzed(data))
+    assert (top.policy, top.second, top.apart_from_second, top.not_apart_from) == ("better", "near", True, ())
+    assert "apart from every other published policy" in top.says
+    assert "Refused, and so not ranked: far." in top.says
 
 
-def test_a_lead_that_is_not_certain_names_who_may_be_as_good(tmp_path):
+def test_an_uncertain_lead_names_the_rivals(tmp_path):
     world = World(targets={"a": Target(0, 0.4), "b": Target(0, 0.5), "worse": Target(-0.9, 0.1)}, coverage=1.0)
-    found = _top(analyzed(write_data(tmp_path, world=world), coverage=0.2))
-    others = {"a", "b", "base"} - {found.policy}
-    assert set(found.not_apart_from) == others
-    assert found.apart_from_second is False
-    assert all(name in found.says for name in others) and "worse" not in found.says
-    assert "(Holm, 0.05)" in found.says
+    top = _top(analyzed(write_data(tmp_path, world=world), coverage=0.2))
+    others = {"a", "b", "base"} - {top.policy}
+    assert set(top.not_apart_from) == others
+    assert top.apart_from_second is False
+    assert all(name in top.says for name in others) and "worse" not in top.says
+    assert "(Holm, 0.05)" in top.says
 
 
 def test_apart_from_the_second_is_not_apart_from_all(data):
     """The next in value may have the surer estimate: every other policy is looked at."""
     result = analyzed(data)
-    found = comparisons.pairs(result)
-    unsure = next(row for row in found if (row["first"], row["second"]) == ("better", "base"))
+    pairs = comparisons.pairs(result)
+    unsure = next(row for row in pairs if (row["first"], row["second"]) == ("better", "base"))
     unsure["p_holm"] = 0.2
-    top = comparisons.top(result, found)
+    top = comparisons.top(result, pairs)
     assert top.second == "near" and top.apart_from_second is True
     assert top.not_apart_from == ("base",) and "not told apart from base" in top.says
 
@@ -125,27 +125,27 @@ def test_apart_from_the_second_is_not_apart_from_all(data):
 def test_refused_policies_that_computed_higher_are_named_without_a_number(data):
     result = analyzed(data, "ips", thresholds={"mean_weight_refuse": 0.05})
     assert "better" in result.refused
-    found = _top(result)
-    assert found.refused_but_higher == ("better",)
-    assert found.says.endswith("Computed higher, but not published: better.")
-    assert not any(digits in found.says for digits in _digits(result.refused["better"]["estimate"]))
+    top = _top(result)
+    assert top.refused_but_higher == ("better",)
+    assert top.says.endswith("Computed higher, but not published: better.")
+    assert not any(digits in top.says for digits in _digits(result.refused["better"]["estimate"]))
 
 
 def test_where_all_are_refused_nobody_leads(data):
     result = analyzed(data, rewards="judge")
     assert len(result.refused) == 5
     assert _ranking(result) == []
-    found = _top(result)
-    assert (found.policy, found.second, found.apart_from_second, found.not_apart_from) == (None, None, None, ())
-    assert found.says.startswith("No policy is published. Refused, and so not ranked: base, same,")
+    top = _top(result)
+    assert (top.policy, top.second, top.apart_from_second, top.not_apart_from) == (None, None, None, ())
+    assert top.says.startswith("No policy is published. Refused, and so not ranked: base, same,")
     assert {row["p_holm"] for row in comparisons.pairs(result)} == {None}
 
 
 def test_one_published_policy_is_ranked_against_nothing(tmp_path):
     result = analyzed(write_data(tmp_path, world=World(targets={"far": WORLD.targets["far"]}, coverage=1.0)))
-    found = _top(result)
-    assert (found.policy, found.second, found.apart_from_second) == ("base", None, None)
-    assert "nothing to rank it against" in found.says and "far" in found.refused
+    top = _top(result)
+    assert (top.policy, top.second, top.apart_from_second) == ("base", None, None)
+    assert "nothing to rank it against" in top.says and "far" in top.refused
 
 
 def test_the_document_and_the_table_say_the_same(data):
@@ -153,10 +153,10 @@ def test_the_document_and_the_table_say_the_same(data):
     document, table = comparisons.document(results, "0.5"), comparisons.table(results)
     assert list(document["estimators"]) == ["calibrated-ips", "direct"]
     listed = [row for name in document["estimators"] for row in document["estimators"][name]["comparisons"]]
-    for row, told in zip(table.iter_rows(named=True), listed, strict=True):
-        assert [row["ci_lower"], row["ci_upper"]] == told["confidence_interval"]
-        assert all(row[name] == told[name] for name in ("first", "second", "difference", "p_holm"))
-        assert row["refused"].split(";") == (told["refused"] or [""])
+    for row, entry in zip(table.iter_rows(named=True), listed, strict=True):
+        assert [row["ci_lower"], row["ci_upper"]] == entry["confidence_interval"]
+        assert all(row[name] == entry[name] for name in ("first", "second", "difference", "p_holm"))
+        assert row["refused"].split(";") == (entry["refused"] or [""])
     json.loads(files.json_text(document))
 
 

@@ -38,7 +38,7 @@ def page(small, result) -> str:
     truths = [
         {"estimator": "calibrated-ips", "policy": "better", "truth": 0.61234, "absolute_error": 0.0123, "covered": True}
     ]
-    return dashboard.render(results, **small.given, others=others, validation=truths, coverage="0.25")
+    return dashboard.render(results, **small.arguments, others=others, validation=truths, coverage="0.25")
 
 
 def figure(page: str, name: str) -> dict:
@@ -94,30 +94,30 @@ def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
 
 def test_the_groups_of_like_score_are_those_of_the_figure(page, result, small):
     logged, _ = load_logged(small.folder / "logged.jsonl")
-    shown = [tuple(row.values()) for row in figure(page, "calibration")["rows"]["groups"]]
-    drawn = tidy.calibration_of(result, logged).bins[["score", "label", "low", "high", "n"]].to_numpy()
-    assert len(shown) == 10
-    np.testing.assert_allclose(shown, drawn, rtol=5e-4)
+    published = [tuple(row.values()) for row in figure(page, "calibration")["rows"]["groups"]]
+    reference = tidy.calibration_of(result, logged).bins[["score", "label", "low", "high", "n"]].to_numpy()
+    assert len(published) == 10
+    np.testing.assert_allclose(published, reference, rtol=5e-4)
 
 
 def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, result, small):
     read = Read(page)
-    told, folded = " ".join(read.text), " ".join(read.folded)
+    visible, folded = " ".join(read.text), " ".join(read.folded)
     for estimator in ("calibrated-ips", "snips"):
         of = result if estimator == result.name else small.result(estimator)
         assert "unhelpful" in of.refused
         summary = of.summary("unhelpful")
         for name in ("estimate", "ci_lower", "ci_upper", "se"):
-            said = f"{summary[name]:.3f}"
-            assert said in folded
+            number_text = f"{summary[name]:.3f}"
+            assert number_text in folded
             if name == "estimate":
-                assert said not in told
+                assert number_text not in visible
     assert "computed but not published" in folded
     for path, value in numbers(payload(page)["figures"]):
         assert value != pytest.approx(result.summary("unhelpful")["estimate"], abs=1e-5), path
 
 
-def test_where_nothing_could_be_computed_nothing_is_said_to_be_withheld(result):
+def test_without_a_number_nothing_is_withheld(result):
     policy = next(iter(result.refused))
     nothing = {"estimate": None, "se": None, "confidence_interval": [None, None]}
     document = {**result.document, "refused": {**result.document["refused"], policy: nothing}}
@@ -125,7 +125,7 @@ def test_where_nothing_could_be_computed_nothing_is_said_to_be_withheld(result):
     assert dashboard_data.value(result, policy).withheld and not dashboard_data.value(empty, policy).withheld
 
 
-def test_who_answered_is_told_in_words():
+def test_answering_models_are_listed():
     served = {"judge": {"base": [{"model": "a-2025", "n": 6}, {"model": "b", "n": 1}]}}
     assert dashboard_data.flat(served) == [("judge.base", "model a-2025 n 6, model b n 1")]
 
@@ -139,24 +139,24 @@ def numbers(value, path=""):
 
 
 def test_the_page_names_the_best_policy_and_what_that_rests_on(result):
-    said = dashboard_data.best(result)
-    assert result.best in said[0]
-    assert f"{result.summary(result.best)['estimate']:.3f}" in said[0]
+    sentences = dashboard_data.best(result)
+    assert result.best in sentences[0]
+    assert f"{result.summary(result.best)['estimate']:.3f}" in sentences[0]
     pair = next(
         row
         for row in result.comparisons().to_dicts()
         if result.best in (row["first"], row["second"]) and row["p_holm"] is not None
         if second(result) in (row["first"], row["second"])
     )
-    lead = next(sentence for sentence in said if sentence.startswith("Its lead over"))
+    lead = next(sentence for sentence in sentences if sentence.startswith("Its lead over"))
     assert f"is {abs(pair['difference']):+.3f} [" in lead
-    assert said[-1] == comparisons.top(result, comparisons.pairs(result)).says
-    assert "unhelpful" in said[-1]
+    assert sentences[-1] == comparisons.top(result, comparisons.pairs(result)).says
+    assert "unhelpful" in sentences[-1]
 
 
 def second(result: Result) -> str:
-    shown = {p: result.summary(p)["estimate"] for p in ("base", *result.policies) if p not in result.refused}
-    return sorted(shown, key=shown.get)[-2]
+    published = {p: result.summary(p)["estimate"] for p in ("base", *result.policies) if p not in result.refused}
+    return sorted(published, key=published.get)[-2]
 
 
 def test_comparisons_are_those_of_the_result(result):
@@ -174,7 +174,7 @@ def test_comparisons_are_those_of_the_result(result):
 
 def test_without_influence_values_the_page_says_so(small, result):
     bare = Result(result.document)
-    page = dashboard.render([bare], **small.given)
+    page = dashboard.render([bare], **small.arguments)
     assert "influence values" in " ".join(Read(page).text)
     assert set(payload(page)["items"]["share"]) == {None}
     assert payload(page)["items"]["move"][0][0] is None
@@ -188,9 +188,9 @@ def test_without_rows_there_are_tables_and_no_items(result):
 
 
 def test_rows_of_other_data_are_refused(small, result):
-    given = small.given
+    arguments = small.arguments
     with pytest.raises(UserError, match="not those of the results file"):
-        dashboard.render([result], logged=given["logged"][1:])
+        dashboard.render([result], logged=arguments["logged"][1:])
 
 
 def test_what_was_dropped_is_counted_with_its_reason(result):
@@ -213,13 +213,13 @@ def test_a_clone_has_equal_weights_and_an_infinite_tail_index(tmp_path):
     table = dashboard_data.weights(result)
     row = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
     assert (row["effective share"], row["largest"], row["tail index"], row["mean"]) == ("1.000", "1", "∞", "1 ± 0")
-    bins = figure(dashboard.render([result], **of.given), "weights")["rows"]["bins"]
+    bins = figure(dashboard.render([result], **of.arguments), "weights")["rows"]["bins"]
     (bar,) = [row for row in bins if row["policy"] == "clone"]
     assert bar["n"] == 120
     assert bar["low"] < 1 < bar["high"]
 
 
-def test_a_cost_that_nobody_wrote_down_is_not_a_zero(tmp_path):
+def test_a_missing_cost_is_not_a_zero(tmp_path):
     (tmp_path / "judge" / "base").mkdir(parents=True)
     (tmp_path / "judge/base/0000.tsv").write_text("s\titems\tprompt_tokens\tresponse_tokens\n2.5\t10\tNA\t40\n")
     (tmp_path / "judge/base/0001.tsv").write_text("s\titems\tprompt_tokens\tresponse_tokens\n1.5\t10\tNA\t2\n")
@@ -241,30 +241,30 @@ def test_costs_are_summed_where_they_are_known():
 
 
 def test_weights_on_the_page_are_the_mean_one_weights(page, small):
-    held = payload(page)["items"]
-    position = {response.prompt_id: k for k, response in enumerate(small.given["logged"])}
-    ratio, log_mean = dashboard_items.weights_of(small.given["logged"], small.policies)
+    page_items = payload(page)["items"]
+    position = {response.prompt_id: k for k, response in enumerate(small.arguments["logged"])}
+    ratio, log_mean = dashboard_items.weights_of(small.arguments["logged"], small.policies)
     for k in range(len(small.policies)):
-        weight = np.exp(np.array(held["ratio"][k]) - held["log_mean"][k])
-        expected = hajek(ratio[:, k])[[position[name] for name in held["id"]]]
+        weight = np.exp(np.array(page_items["ratio"][k]) - page_items["log_mean"][k])
+        expected = hajek(ratio[:, k])[[position[name] for name in page_items["id"]]]
         np.testing.assert_allclose(weight, expected, rtol=1e-3)
         assert np.exp(ratio[:, k] - log_mean[k]).mean() == pytest.approx(1)
 
 
 def test_the_most_influential_row_comes_first_and_every_row_once(page, result):
-    held = payload(page)["items"]
-    share = dashboard_items.shares(np.column_stack([result.base_influence, result.influence]))
-    assert held["id"][0] == result.prompt_id[np.argmax(share)]
-    assert held["share"][0] == pytest.approx(share.max(), rel=1e-3)
-    assert sorted(held["id"]) == sorted(result.prompt_id.tolist())
+    page_items = payload(page)["items"]
+    share = dashboard_items.influence_shares(np.column_stack([result.base_influence, result.influence]))
+    assert page_items["id"][0] == result.prompt_id[np.argmax(share)]
+    assert page_items["share"][0] == pytest.approx(share.max(), rel=1e-3)
+    assert sorted(page_items["id"]) == sorted(result.prompt_id.tolist())
 
 
 def test_a_row_has_a_share_where_it_has_an_influence():
     influence = np.array([[3.0, np.nan], [-4.0, 0.0], [np.nan, np.nan]])
-    np.testing.assert_array_equal(dashboard_items.shares(influence), [9 / 25, 16 / 25, np.nan])
+    np.testing.assert_array_equal(dashboard_items.influence_shares(influence), [9 / 25, 16 / 25, np.nan])
 
 
-def test_what_cannot_be_said_or_was_not_scored_stays_apart():
+def test_infinite_and_missing_ratios_are_distinct():
     assert dashboard_items._rounded(np.array([np.nan, -np.inf, 0.0, 2.0, 0.123456])) == [None, "outside", 0, 2, 0.1235]
     assert dashboard_items._log_mean(np.array([-np.inf, 0.0])) == pytest.approx(np.log(0.5))
     assert np.isnan(dashboard_items._log_mean(np.array([])))
@@ -280,36 +280,36 @@ def test_rows_and_texts_that_do_not_fit_are_counted(small, result, monkeypatch):
     monkeypatch.setattr(dashboard_items, "LISTED", 100)
     monkeypatch.setattr(dashboard_items, "TEXT_BYTES", 12_000)
     monkeypatch.setattr(dashboard_items, "CUTS", (30, 20))
-    held = dashboard_items.items(result, **small.given)
-    assert (held["n_rows"], len(held["id"])) == (240, 100)
-    assert 10 < len(held["texts"]) < 100
-    assert held["cut"] == 20
+    page_items = dashboard_items.items(result, **small.arguments)
+    assert (page_items["n_rows"], len(page_items["id"])) == (240, 100)
+    assert 10 < len(page_items["texts"]) < 100
+    assert page_items["cut"] == 20
     k = 0
-    full = next(r for r in small.given["logged"] if r.prompt_id == held["id"][k]).row["response"]
-    assert held["texts"][k][1] == [full[:20], len(full)]
-    assert len(dashboard_items.embedded(held["texts"]).encode()) <= 12_000 + len(held["texts"]) + 2
-    assert held["begin"][0] is None
-    assert "question" in held["begin"][-1] or len(held["begin"][-1]) > 10
+    full = next(r for r in small.arguments["logged"] if r.prompt_id == page_items["id"][k]).row["response"]
+    assert page_items["texts"][k][1] == [full[:20], len(full)]
+    assert len(dashboard_items.script_json(page_items["texts"]).encode()) <= 12_000 + len(page_items["texts"]) + 2
+    assert page_items["begin"][0] is None
+    assert "question" in page_items["begin"][-1] or len(page_items["begin"][-1]) > 10
 
 
 def test_long_texts_are_whole_where_they_fit(small, result):
-    assert dashboard_items.items(result, **small.given)["cut"] == dashboard_items.CUTS[0]
+    assert dashboard_items.items(result, **small.arguments)["cut"] == dashboard_items.CUTS[0]
 
 
 # ---- data are data -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_the_payload_says_what_it_was_given_and_cannot_end_its_element(text):
-    said = dashboard_items.embedded({"text": [text]})
-    assert json.loads(said) == {"text": [text]}
-    assert not set("<>&\u2028\u2029") & set(said)
+def test_the_payload_keeps_its_text_and_cannot_end_its_element(text):
+    script_text = dashboard_items.script_json({"text": [text]})
+    assert json.loads(script_text) == {"text": [text]}
+    assert not set("<>&\u2028\u2029") & set(script_text)
 
 
 def test_halves_of_surrogate_pairs_become_something_that_utf8_holds():
-    said = dashboard_items.embedded(["a\ud800b", "\U0001f600"])
-    assert json.loads(said) == ["a\ufffdb", "\U0001f600"]
-    said.encode()
+    script_text = dashboard_items.script_json(["a\ud800b", "\U0001f600"])
+    assert json.loads(script_text) == ["a\ufffdb", "\U0001f600"]
+    script_text.encode()
 
 
 def test_no_markup_comes_from_data(page):
@@ -342,8 +342,8 @@ def test_only_the_pages_own_scripts_may_run(page):
 
 def test_expressions_and_field_names_are_the_pages_own(page, small):
     """Names of policies stand in lists of domains alone; the rest of a specification is the same for any data."""
-    for held in payload(page)["figures"]:
-        for path, text in strings(held["spec"]):
+    for drawing in payload(page)["figures"]:
+        for path, text in strings(drawing["spec"]):
             if any(name in text for name in ("better", "worse", "__proto__", "unhelpful")):
                 assert re.search(r"\.scale\.domain\.\d+$", path), (path, text)
             if path.endswith((".filter", ".expr", ".test", ".calculate")):
@@ -374,23 +374,23 @@ def strings(value, path=""):
 
 
 def test_the_same_results_give_the_same_bytes(small, result):
-    assert dashboard.render([result], **small.given) == dashboard.render([result], **small.given)
+    assert dashboard.render([result], **small.arguments) == dashboard.render([result], **small.arguments)
 
 
 def test_200_prompts_and_6_policies_stay_under_3_mb(tmp_path):
     names = tuple(f"policy_{k}" for k in range(6))
     of = study(tmp_path, 200, names, prompts=("How? " * 50,), length=1800)
-    page = dashboard.render([of.result()], **of.given)
+    page = dashboard.render([of.result()], **of.arguments)
     assert len(page.encode()) < 3_000_000
     assert len(payload(page)["items"]["texts"]) > 80
 
 
 def test_10_000_prompts_make_a_page_of_bounded_size(tmp_path_factory):
     page = large_page(tmp_path_factory.getbasetemp())
-    held = payload(page)["items"]
-    assert len(held["id"]) == 10_000
+    page_items = payload(page)["items"]
+    assert len(page_items["id"]) == 10_000
     assert len(page.encode()) < 6_500_000
-    assert 50 < len(held["texts"]) < 1000
+    assert 50 < len(page_items["texts"]) < 1000
 
 
 # ---- accessible without a browser --------------------------------------------------------------------------------------

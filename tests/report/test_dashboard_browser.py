@@ -39,35 +39,35 @@ def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     of = study(folder / "study", 240, POLICIES)
     results = [of.result(), of.result("direct")]
-    page = dashboard.render(results, **of.given, others=[("0.1", of.result(oracle_coverage=0.1))], coverage="0.25")
+    page = dashboard.render(results, **of.arguments, others=[("0.1", of.result(oracle_coverage=0.1))], coverage="0.25")
     (folder / "page.html").write_text(page, encoding="utf-8")
     return folder / "page.html"
 
 
 @pytest.fixture
 def opened(browser, written):
-    """Opens the page; afterwards nothing was asked of the network, said on the console, or set by the data."""
+    """Opens the page, and checks at the end that it made no request, wrote nothing to the console, and ran no data."""
     closing = []
 
     def go(path: Path = written, hash: str = "", drawn: bool = False, **options):
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        page, asked, said = context.new_page(), [], []
-        context.route("**/*", lambda route: (asked.append(route.request.url), _only_files(route)))
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
-        closing.append((context, page, asked, said))
+        page, requests, messages = context.new_page(), [], []
+        context.route("**/*", lambda route: (requests.append(route.request.url), _only_files(route)))
+        page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("dialog", lambda dialog: (messages.append("dialog"), dialog.dismiss()))
+        closing.append((context, page, requests, messages))
         page.goto(path.as_uri() + hash)
         if drawn:
             page.wait_for_selector("html[data-ready=true]", timeout=30_000)
         return page
 
     yield go
-    for context, page, asked, said in closing:
+    for context, page, requests, messages in closing:
         hacked = page.evaluate("window.hacked")
         context.close()
-        assert [url for url in asked if not url.startswith("file:")] == []
-        assert said == []
+        assert [url for url in requests if not url.startswith("file:")] == []
+        assert messages == []
         assert hacked is None
 
 
@@ -79,14 +79,14 @@ def rows(page) -> list[str]:
     return page.locator("#list tbody th").all_inner_texts()
 
 
-def found(page) -> int:
+def n_matches(page) -> int:
     return int(page.inner_text("#found").split()[0])
 
 
 # ---- figures -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_figure_is_drawn(opened, written):
+def test_every_figure_renders(opened, written):
     page = opened(drawn=True)
     assert {f["name"] for f in payload(written.read_text())["figures"]} == set(FIGURES)
     for name in FIGURES:
@@ -113,20 +113,20 @@ def pixels(page, selector: str):
 def test_panels_stand_in_the_declared_order(opened):
     page = opened(hash="#weights", drawn=True)
     place = "all => all.map((one) => [one.textContent, one.getBoundingClientRect().x])"
-    found = {said[:8]: x for said, x in page.locator("#plot-weights svg text").evaluate_all(place)}
-    assert found["better"] < found[POLICIES[1][:8]] < found["unhelpfu"]
+    n_matches = {said[:8]: x for said, x in page.locator("#plot-weights svg text").evaluate_all(place)}
+    assert n_matches["better"] < n_matches[POLICIES[1][:8]] < n_matches["unhelpfu"]
 
 
 def test_a_point_opens_its_item_and_the_item_is_marked_in_the_figures(opened, written):
     page = opened(drawn=True)
-    held = payload(written.read_text())["items"]
+    page_items = payload(written.read_text())["items"]
     for name, tab in (("scatter", "weights"), ("calibration", "calibration")):
         page.click(f"#tab-{tab}")
         page.locator(f"#plot-{name} svg .mark-symbol path[fill='var(--accent)']").last.click(force=True)
         page.wait_for_selector("#items:not([hidden])")
         k = int(re.search(r"#items-(\d+)$", page.url)[1])
-        assert page.inner_text("#item-title") == held["id"][k]
-        assert page.locator("#list tr[aria-selected=true] th").inner_text() == held["id"][k]
+        assert page.inner_text("#item-title") == page_items["id"][k]
+        assert page.locator("#list tr[aria-selected=true] th").inner_text() == page_items["id"][k]
         expect(page.locator(f"#plot-{name} svg path[stroke='var(--ring)']")).to_have_count(1)
 
 
@@ -174,8 +174,8 @@ def visible(page) -> list[str]:
 
 def test_search_and_filters_and_their_clearing(opened, written):
     page = opened(hash="#items")
-    held = payload(written.read_text())["items"]
-    assert found(page) == 240
+    page_items = payload(written.read_text())["items"]
+    assert n_matches(page) == 240
     page.fill("#search", "QUESTION 117 answer")
     expect(page.locator("#found")).to_contain_text("1 of 240")
     page.fill("#search", "no such words")
@@ -184,29 +184,31 @@ def test_search_and_filters_and_their_clearing(opened, written):
     page.click("#tools button[type=reset]")
     expect(page.locator("#found")).to_contain_text("240 of 240")
     page.check("#labelled")
-    assert found(page) == sum(label is not None for label in held["label"])
+    assert n_matches(page) == sum(label is not None for label in page_items["label"])
     page.fill("#from", "0.5")
     page.fill("#to", "0.75")
-    both = [k for k in range(240) if held["label"][k] is not None and 0.5 <= held["score"][k] <= 0.75]
-    assert found(page) == len(both)
+    both = [k for k in range(240) if page_items["label"][k] is not None and 0.5 <= page_items["score"][k] <= 0.75]
+    assert n_matches(page) == len(both)
     page.uncheck("#labelled")
     page.fill("#from", "")
     page.fill("#to", "")
     page.select_option("#weight", "above1")
-    above = sum(2.718281828459045 ** (ratio - held["log_mean"][0]) > 1 for ratio in held["ratio"][0])
-    assert found(page) == above
+    above = sum(2.718281828459045 ** (ratio - page_items["log_mean"][0]) > 1 for ratio in page_items["ratio"][0])
+    assert n_matches(page) == above
 
 
 def test_sorting_and_paging(opened, written):
     page = opened(hash="#items")
-    held = payload(written.read_text())["items"]
-    assert rows(page)[0] == held["id"][0]  # the most influential one
+    page_items = payload(written.read_text())["items"]
+    assert rows(page)[0] == page_items["id"][0]  # the most influential one
     page.click("[data-sort=score]")
-    top = sorted(range(240), key=lambda k: -held["score"][k])
-    assert rows(page)[0] == held["id"][top[0]]
+    top = sorted(range(240), key=lambda k: -page_items["score"][k])
+    assert rows(page)[0] == page_items["id"][top[0]]
     assert page.locator("#list th[aria-sort=descending]").inner_text().startswith("judge")
     page.click("[data-sort=score]")
-    assert rows(page)[0] in {held["id"][k] for k in range(240) if held["score"][k] == min(held["score"])}
+    assert rows(page)[0] in {
+        page_items["id"][k] for k in range(240) if page_items["score"][k] == min(page_items["score"])
+    }
     page.click("[data-sort=label]")
     page.click("#last")
     assert page.locator("#list tbody tr td:nth-child(5)").last.inner_text() == "–"  # missing ones last
@@ -219,7 +221,7 @@ def test_sorting_and_paging(opened, written):
     while page.is_enabled("#next"):
         page.click("#next")
         seen |= set(rows(page))
-    assert seen == set(held["id"])
+    assert seen == set(page_items["id"])
 
 
 def test_the_table_by_keys(opened):
@@ -242,14 +244,14 @@ def test_the_table_by_keys(opened):
 # ---- data are data -----------------------------------------------------------------------------------------------------
 
 
-def test_harmful_prompts_are_shown_as_they_are(opened, written):
+def test_harmful_prompts_stay_text(opened, written):
     page = opened(hash="#items")
-    held = payload(written.read_text())["items"]
+    page_items = payload(written.read_text())["items"]
     for text in HOSTILE:
-        k = next(k for k, (prompt, *_) in enumerate(held["texts"]) if prompt.startswith(text))
+        k = next(k for k, (prompt, *_) in enumerate(page_items["texts"]) if prompt.startswith(text))
         page.evaluate("k => { location.hash = '#items-' + k }", k)
-        expect(page.locator("#item-title")).to_have_text(held["id"][k])
-        assert page.locator("#item pre").first.text_content() == held["texts"][k][0]
+        expect(page.locator("#item-title")).to_have_text(page_items["id"][k])
+        assert page.locator("#item pre").first.text_content() == page_items["texts"][k][0]
         assert page.locator("#item pre *, #item img, #item script").count() == 0
         assert POLICIES[1] in page.locator("#item table").inner_text()
 

@@ -50,18 +50,18 @@ def test_rewards_are_the_isotonic_fit_of_labels_on_scores(data):
     """By hand, with a label on every row."""
     rows = schemas.read_jsonl(data / "logged.jsonl")
     score, label = (np.array([row[name] for row in rows]) for name in ("judge_score", "oracle_label"))
-    found = exports.logged_rows(data / "logged.jsonl", analyzed(data, coverage=None))[1]
-    np.testing.assert_allclose(found, isotonic(score, label)(score))
+    rewards = exports.logged_rows(data / "logged.jsonl", analyzed(data, coverage=None))[1]
+    np.testing.assert_allclose(rewards, isotonic(score, label)(score))
 
 
 def test_rewards_average_to_the_base_policys_value(data, result, tmp_path):
     """At a coverage, from the data set that holds the labels kept there."""
-    known = analyzed(data)
-    kept = labels_kept(data, tmp_path, 0.5)
-    assert np.mean(exports.logged_rows(kept, known)[1]) == pytest.approx(known.summary("base")["estimate"])
+    analysis = analyzed(data)
+    sample = label_sample(data, tmp_path, 0.5)
+    assert np.mean(exports.logged_rows(sample, analysis)[1]) == pytest.approx(analysis.summary("base")["estimate"])
 
 
-def labels_kept(data, folder, coverage):
+def label_sample(data, folder, coverage):
     """The data set as the workflow writes it at a coverage."""
     from arena_cje.data.user_data import read_user_data
     from arena_cje.data.write import write_logged
@@ -76,9 +76,11 @@ def test_rewards_are_on_the_scale_of_the_labels(data, tmp_path):
     files.write_jsonl(tmp_path / "logged.jsonl", moved)
     ten = analyzed_alone(tmp_path / "logged.jsonl", scale=(1, 10))
     plain = analyzed_alone(data / "logged.jsonl")
-    told, found = exports.logged_rows(tmp_path / "logged.jsonl", ten)
-    np.testing.assert_allclose([row["oracle_label"] for row in told], [row["oracle_label"] for row in moved])
-    np.testing.assert_allclose(found, 1 + 9 * np.array(exports.logged_rows(data / "logged.jsonl", plain)[1]), atol=1e-9)
+    scaled_rows, rewards = exports.logged_rows(tmp_path / "logged.jsonl", ten)
+    np.testing.assert_allclose([row["oracle_label"] for row in scaled_rows], [row["oracle_label"] for row in moved])
+    np.testing.assert_allclose(
+        rewards, 1 + 9 * np.array(exports.logged_rows(data / "logged.jsonl", plain)[1]), atol=1e-9
+    )
 
 
 def analyzed_alone(logged, **options):
@@ -90,11 +92,11 @@ def analyzed_alone(logged, **options):
 def test_labels_beside_the_logged_data_enter_the_rewards(data, tmp_path):
     more = [{"prompt_id": f"new{k}", "judge_score": k / 40, "oracle_label": 1.0} for k in range(40)]
     files.write_jsonl(tmp_path / "more.jsonl", more)
-    kept = labels_kept(data, tmp_path, 0.1)
-    known = analyzed_alone(kept, calibration_data=tmp_path / "more.jsonl")
-    found = exports.logged_rows(kept, known, tmp_path / "more.jsonl")[1]
-    assert np.mean(found) == pytest.approx(known.summary("base")["estimate"])
-    assert np.mean(found) > np.mean(exports.logged_rows(kept, known)[1]) + 0.1
+    sample = label_sample(data, tmp_path, 0.1)
+    analysis = analyzed_alone(sample, calibration_data=tmp_path / "more.jsonl")
+    rewards = exports.logged_rows(sample, analysis, tmp_path / "more.jsonl")[1]
+    assert np.mean(rewards) == pytest.approx(analysis.summary("base")["estimate"])
+    assert np.mean(rewards) > np.mean(exports.logged_rows(sample, analysis)[1]) + 0.1
 
 
 def test_uncalibrated_rewards_are_not_called_calibrated(data):
@@ -102,34 +104,34 @@ def test_uncalibrated_rewards_are_not_called_calibrated(data):
 
 
 def test_a_two_stage_calibrator_is_exported_as_it_is(data):
-    known = analyzed(data, coverage=None, calibration="two_stage", covariates=["response_length"])
-    found = exports.logged_rows(data / "logged.jsonl", known)[1]
+    analysis = analyzed(data, coverage=None, calibration="two_stage", covariates=["response_length"])
+    rewards = exports.logged_rows(data / "logged.jsonl", analysis)[1]
     label = [row["oracle_label"] for row in schemas.read_jsonl(data / "logged.jsonl")]
-    assert np.mean(found) == pytest.approx(np.mean(label))
+    assert np.mean(rewards) == pytest.approx(np.mean(label))
 
 
 def test_a_row_without_a_score_has_no_reward_and_shifts_no_other(data, result, tmp_path):
     rows = schemas.read_jsonl(data / "logged.jsonl")
-    found = []
+    rewards = []
     for score in (rows[3]["judge_score"], None):
         rows[3] |= {"oracle_label": None, "judge_score": score}  # unlabelled, so that the calibrator is the same
         files.write_jsonl(tmp_path / "logged.jsonl", rows)
-        found.append(exports.logged_rows(tmp_path / "logged.jsonl", result)[1])
-    with_score, without = found
+        rewards.append(exports.logged_rows(tmp_path / "logged.jsonl", result)[1])
+    with_score, without = rewards
     assert without[3] is None
     assert without[:3] + without[4:] == with_score[:3] + with_score[4:]
 
 
-def test_fields_are_found_wherever_the_file_keeps_them(data, tmp_path):
+def test_fields_are_read_wherever_they_are_in_the_file(data, tmp_path):
     """Older files keep id, score and label under metadata, and do not number the rows of a prompt."""
     rows = schemas.read_jsonl(data / "logged.jsonl")
     plain = exports.log_rows(
         exports.logged_rows(data / "logged.jsonl", analyzed_alone(data / "logged.jsonl"))[0], range(400), "b"
     )
-    kept = ("prompt_id", "judge_score", "oracle_label")
+    fields = ("prompt_id", "judge_score", "oracle_label")
     moved = [
-        {name: value for name, value in row.items() if name not in kept}
-        | {"metadata": {name: row[name] for name in kept}}
+        {name: value for name, value in row.items() if name not in fields}
+        | {"metadata": {name: row[name] for name in fields}}
         for row in rows
     ]
     files.write_jsonl(tmp_path / "old.jsonl", moved)
@@ -160,7 +162,7 @@ def test_what_a_target_cannot_say_keeps_its_mark(logged):
     assert "metadata" not in second
 
 
-def test_log_rows_have_the_guides_fields_and_null_where_nothing_is_known(logged):
+def test_log_rows_have_the_guides_fields_and_null_where_unknown(logged):
     rows = exports.log_rows(logged, [0.25] * len(logged), "base", {logged[0]["prompt_id"]: [-20.0, -40.0]})
     guide = ("uid", "prompt", "answer", "token_logprobs", "action", "sequence_logp", "pi0", "oracle_score", "judge_raw")
     assert tuple(rows[0]) == (*guide, "calibrated_reward")
@@ -189,30 +191,30 @@ def test_uids_are_unique_where_a_prompt_has_several_rows(logged):
 
 
 def test_guide_results_hold_the_published_numbers(result):
-    found = exports.token_level(result, "0.5", exports.truths_of(VALIDATION, "calibrated-ips"))
-    assert list(found["results"]) == list(TARGETS)
+    document = exports.token_level(result, "0.5", exports.truths_of(VALIDATION, "calibrated-ips"))
+    assert list(document["results"]) == list(TARGETS)
     for k, policy in enumerate(result.policies):
-        told = found["results"][policy]
+        entry = document["results"][policy]
         if policy != "far":
-            assert told["v_hat"] == result.estimates[k] and told["se"] == result.standard_errors[k]
-            assert [told["ci_low"], told["ci_high"]] == result.confidence_intervals[k].tolist()
-    assert found["results"]["better"]["oracle_truth"] == 0.7
-    assert found["results"]["better"]["absolute_error"] == 0.02
-    assert found["results"]["near"]["oracle_truth"] is None
-    assert found["base_policy"]["v_hat"] == result.summary("base")["estimate"]
-    holm = {(row["first"], row["second"]): row["p_holm"] for row in found["p_values_corrected"]}
+            assert entry["v_hat"] == result.estimates[k] and entry["se"] == result.standard_errors[k]
+            assert [entry["ci_low"], entry["ci_high"]] == result.confidence_intervals[k].tolist()
+    assert document["results"]["better"]["oracle_truth"] == 0.7
+    assert document["results"]["better"]["absolute_error"] == 0.02
+    assert document["results"]["near"]["oracle_truth"] is None
+    assert document["base_policy"]["v_hat"] == result.summary("base")["estimate"]
+    holm = {(row["first"], row["second"]): row["p_holm"] for row in document["p_values_corrected"]}
     assert holm["better", "base"] < 0.001 and holm["far", "base"] is None
 
 
 def test_a_refused_policy_has_its_reason_and_no_number(result):
-    found = exports.token_level(result, "0.5", exports.truths_of(VALIDATION, "calibrated-ips"))
-    told = found["results"]["far"]
-    assert [told[name] for name in ("v_hat", "se", "ci_low", "ci_high", "absolute_error")] == [None] * 5
+    document = exports.token_level(result, "0.5", exports.truths_of(VALIDATION, "calibrated-ips"))
+    entry = document["results"]["far"]
+    assert [entry[name] for name in ("v_hat", "se", "ci_low", "ci_high", "absolute_error")] == [None] * 5
     error = {"far": {"truth": 0.1, "absolute_error": 0.3}}  # which would give the number away
     assert exports.token_level(result, "0.5", error)["results"]["far"]["absolute_error"] is None
-    assert told["verdict"] == "refuse" and told["reasons"] == result.refused["far"]["reasons"]
-    assert any(said.startswith("refuse: far: raw weights make") for said in found["guard_rail_violations"])
-    assert no_refused_number(files.json_text(found), result)
+    assert entry["verdict"] == "refuse" and entry["reasons"] == result.refused["far"]["reasons"]
+    assert any(sentence.startswith("refuse: far: raw weights make") for sentence in document["guard_rail_violations"])
+    assert no_refused_number(files.json_text(document), result)
 
 
 def no_refused_number(text, result):
@@ -222,8 +224,8 @@ def no_refused_number(text, result):
 
 
 def test_violations_come_worst_first(data):
-    said = exports.violations(analyzed(data, "ips"))
-    kinds = [sentence.split(":")[0] for sentence in said]
+    sentences = exports.violations(analyzed(data, "ips"))
+    kinds = [sentence.split(":")[0] for sentence in sentences]
     assert kinds == sorted(kinds, key=["refuse", "caution"].index)
     assert "refuse" in kinds
 
@@ -266,7 +268,7 @@ def test_the_tidy_table_without_truth_has_its_columns_empty(result):
     assert table.schema == exports.tidy([("0.5", result)], {"0.5": VALIDATION}).schema
 
 
-def test_nothing_to_export_is_said():
+def test_without_results_there_is_an_error():
     with pytest.raises(UserError, match="no result to export"):
         exports.tidy([])
 
@@ -295,9 +297,9 @@ def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
         assert row["calibrated_reward"] == other["reward"] is not None
         assert row["oracle_score"] == source["oracle_label"]
     truths = exports.truths_of(exports.read_validation(run.path("coverage_0.5/validation.csv")), "snips")
-    told = json.loads((folder / "token_level_cje_results.json").read_text())
-    assert told["metadata"]["estimator"] == "snips"
-    assert told["results"]["clone"]["oracle_truth"] == truths["clone"]["truth"]
+    document = json.loads((folder / "token_level_cje_results.json").read_text())
+    assert document["metadata"]["estimator"] == "snips"
+    assert document["results"]["clone"]["oracle_truth"] == truths["clone"]["truth"]
     tidy = pl.read_parquet(run.path("export/results.parquet"))
     assert len(tidy) == 2 * 2 and tidy["truth"].null_count() == 0
     assert pl.read_csv(run.path("export/results.csv")).shape == tidy.shape

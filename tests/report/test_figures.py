@@ -63,11 +63,11 @@ def frames(logged: Logged, draws: dict[str, Draws]) -> tuple[pl.DataFrame, dict[
             | {"target_policy_logprobs": scored, "judge_score": float(logged.judge_score[i])}
             | {"oracle_label": None if np.isnan(label) else label}
         )
-    drawn = {
+    draw_frames = {
         policy: pl.DataFrame({"prompt_id": logged.prompt_id.tolist(), "judge_score": of.judge_score[:, 0].tolist()})
         for policy, of in draws.items()
     }
-    return pl.DataFrame(rows, infer_schema_length=None), drawn
+    return pl.DataFrame(rows, infer_schema_length=None), draw_frames
 
 
 def case(
@@ -136,26 +136,26 @@ DRAWN = dict.fromkeys(CASES, tuple(DRAW)) | {
 
 
 def texts(figure) -> list[str]:
-    """All text that a figure shows, and that it could be drawn at all."""
-    drawn = figure.draw()
+    """All visible text of a figure, which is rendered for that."""
+    canvas_figure = figure.draw()
     try:
-        drawn.canvas.draw()
-        return [text.get_text() for text in drawn.findobj(Text) if text.get_visible()]
+        canvas_figure.canvas.draw()
+        return [text.get_text() for text in canvas_figure.findobj(Text) if text.get_visible()]
     finally:
-        pyplot.close(drawn)
+        pyplot.close(canvas_figure)
 
 
 def tables(figure) -> Iterator[pd.DataFrame]:
     """The data of a figure and of its layers."""
-    given = (figure.data, *(layer._data for layer in figure.layers))
-    yield from (data for data in given if isinstance(data, pd.DataFrame))
+    frames_of_layers = (figure.data, *(layer._data for layer in figure.layers))
+    yield from (data for data in frames_of_layers if isinstance(data, pd.DataFrame))
 
 
 def refused_numbers(result: Result) -> list[float]:
     return [
         number
-        for held in result.refused.values()
-        for number in (held["estimate"], held["se"], *held["confidence_interval"])
+        for estimate in result.refused.values()
+        for number in (estimate["estimate"], estimate["se"], *estimate["confidence_interval"])
         if number
     ]
 
@@ -164,7 +164,7 @@ def refused_numbers(result: Result) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_figure_is_drawn(name, cases):
+def test_every_figure_renders(name, cases):
     for figure in DRAWN[name]:
         pixels = image.imread(io.BytesIO(theme.png(DRAW[figure](cases[name]))))[..., :3]
         height, width = pixels.shape[:2]
@@ -179,24 +179,26 @@ def test_no_figure_holds_a_refused_number(plain, cases):
         numbers = [number for result in of.results for number in refused_numbers(result)]
         assert numbers
         for figure in OF_ESTIMATES:
-            made = DRAW[figure](of)
-            values = np.concatenate([t.select_dtypes("number").to_numpy().ravel() for t in tables(made)])
+            plot = DRAW[figure](of)
+            values = np.concatenate([t.select_dtypes("number").to_numpy().ravel() for t in tables(plot)])
             assert not np.isin(numbers, values).any(), figure
-            said = " ".join(texts(made))
-            assert not [number for number in numbers if f"{number:.3f}" in said], figure
+            words = " ".join(texts(plot))
+            assert not [number for number in numbers if f"{number:.3f}" in words], figure
 
 
 def test_a_refused_policy_is_there_and_called_refused(plain):
-    said = {figure: texts(DRAW[figure](plain)) for figure in OF_ESTIMATES}
-    assert all("unhelpful" in words and "refused" in words for words in said.values())
-    assert said["policy_estimates"].count("refused") == sum(len(result.refused) for result in plain.results) == 2
-    assert said["comparison_heatmap"].count("refused") == 7  # its row and its column of a 4 x 4 table
+    figure_words = {figure: texts(DRAW[figure](plain)) for figure in OF_ESTIMATES}
+    assert all("unhelpful" in words and "refused" in words for words in figure_words.values())
+    assert (
+        figure_words["policy_estimates"].count("refused") == sum(len(result.refused) for result in plain.results) == 2
+    )
+    assert figure_words["comparison_heatmap"].count("refused") == 7  # its row and its column of a 4 x 4 table
 
 
-def test_hostile_names_are_shown_as_they_are(cases):
-    said = " ".join(texts(DRAW["policy_estimates"](cases["twelve policies"])).__str__().split())
+def test_hostile_names_stay_text(cases):
+    words = " ".join(texts(DRAW["policy_estimates"](cases["twelve policies"])).__str__().split())
     for piece in ("<script>alert(", "{{7*7}}", r"\$"):
-        assert piece in said
+        assert piece in words
 
 
 @pytest.mark.parametrize("text", [LONG, HOSTILE, "x" * 60, "a", "under_score_" * 5, "$", ""])
@@ -248,8 +250,8 @@ def test_the_axis_of_values_does_not_give_a_refused_one_away(plain):
 def test_the_sweep_has_each_estimate_at_its_coverage(plain):
     other = case(TARGETS, n=400, oracle_coverage=0.2)
     table = tidy.over_coverages({"0.2": other.results, "0.4": plain.results}, plain.truth)
-    one = table[(table["coverage"] == "0.2") & (table["estimator"] == "direct") & (table["policy"] == "better")]
-    assert one["estimate"].item() == other.results[1].estimates[0] != plain.results[1].estimates[0]
+    row = table[(table["coverage"] == "0.2") & (table["estimator"] == "direct") & (table["policy"] == "better")]
+    assert row["estimate"].item() == other.results[1].estimates[0] != plain.results[1].estimates[0]
 
 
 def test_weights_are_counted_and_none_is_lost():
@@ -261,8 +263,8 @@ def test_weights_are_counted_and_none_is_lost():
     bars, panels = tidy.weights(replace(some, log_ratio=log_ratio))
     clone, far, never = panels
     assert clone.all_one and clone.ess_share == pytest.approx(1)
-    one = bars[bars["policy"] == "clone"]
-    assert one["share"].tolist() == [1.0] and one["left"].item() < 0 < one["right"].item()
+    row = bars[bars["policy"] == "clone"]
+    assert row["share"].tolist() == [1.0] and row["left"].item() < 0 < row["right"].item()
     weight = np.exp(log_ratio[8:, 1])
     weight = np.concatenate([np.zeros(5), weight]) / weight.sum() * 997
     assert (far.n, far.n_unscored, far.n_zero) == (997, 3, 5)
@@ -293,25 +295,25 @@ def test_data_without_log_probabilities_say_so(plain):
 
 
 def test_the_calibration_is_the_results_own(plain):
-    found = tidy.calibration_of(plain.results[0], plain.logged)
-    held = plain.results[0].document["calibration"]
-    assert found.curve["score"].tolist() == held["knots"] and found.curve["reward"].tolist() == held["values"]
+    table = tidy.calibration_of(plain.results[0], plain.logged)
+    record = plain.results[0].document["calibration"]
+    assert table.curve["score"].tolist() == record["knots"] and table.curve["reward"].tolist() == record["values"]
     labelled = plain.logged.labelled
-    assert sorted(found.points["label"]) == sorted(plain.logged.oracle_label[labelled])
-    assert found.folds["fold"].nunique() == 5
-    assert (found.bins["label"] * found.bins["n"]).sum() == pytest.approx(plain.logged.oracle_label[labelled].sum())
-    assert found.bins["n"].sum() == labelled.sum()
-    assert len(found.bins) == 10 and (found.bins["n"] == 16).all()
-    assert (found.bins["low"] <= found.bins["label"]).all() and (found.bins["label"] <= found.bins["high"]).all()
-    assert not found.all_labelled
+    assert sorted(table.points["label"]) == sorted(plain.logged.oracle_label[labelled])
+    assert table.folds["fold"].nunique() == 5
+    assert (table.bins["label"] * table.bins["n"]).sum() == pytest.approx(plain.logged.oracle_label[labelled].sum())
+    assert table.bins["n"].sum() == labelled.sum()
+    assert len(table.bins) == 10 and (table.bins["n"] == 16).all()
+    assert (table.bins["low"] <= table.bins["label"]).all() and (table.bins["label"] <= table.bins["high"]).all()
+    assert not table.all_labelled
 
 
-def test_of_many_labels_a_sample_is_drawn_and_counted():
+def test_of_many_labels_a_sample_is_plotted():
     many = case({"better": Target(0.2)}, ("snips",), n=5000, world=World(coverage=0.5))
-    made = figures.calibration_curve(many.results[0], many.logged)
-    dots = [table for table in tables(made) if list(table.columns) == ["score", "label"]]
+    plot = figures.calibration_curve(many.results[0], many.logged)
+    dots = [table for table in tables(plot) if list(table.columns) == ["score", "label"]]
     assert [len(table) for table in dots] == [2000]
-    assert "Dots: 2000 of 2500 labelled responses" in " ".join(" ".join(texts(made)).split())
+    assert "Dots: 2000 of 2500 labelled responses" in " ".join(" ".join(texts(plot)).split())
     assert len(tidy.calibration_of(many.results[0], many.logged).points) == 2500
 
 
@@ -329,7 +331,7 @@ def test_scores_with_hardly_a_label_are_sparse():
     assert tidy.sparse_ranges(np.array([0.0, 1.0]), labelled).to_numpy().size == 0  # nobody is there to miss labels
 
 
-def test_full_coverage_and_no_calibration_are_said(cases):
+def test_full_coverage_and_no_calibration_are_stated(cases):
     full = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["full coverage"]))).split())
     assert "Every logged response is labelled" in full
     none = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["one label"]))).split())
@@ -359,29 +361,31 @@ def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
         (0.02, 0.04, "+0.020\n*"),
     ],
 )
-def test_a_cell_says_the_difference_and_its_stars(value, p, shown):
-    assert figures._difference(value, p) == shown
+def test_a_cell_has_the_difference_and_its_stars(value, p, shown):
+    assert figures._difference_text(value, p) == shown
 
 
 def test_few_scores_are_bars_at_the_scores_themselves(cases):
     of = cases["few scores"]
-    found = tidy.judge_scores(of.logged, of.draws)
-    assert found.discrete
+    judge_scores = tidy.judge_scores(of.logged, of.draws)
+    assert judge_scores.discrete
     for policy, score in (("base", of.logged.judge_score), ("better", of.draws["better"].judge_score.ravel())):
-        bars = found.bars[found.bars["policy"] == policy]
+        bars = judge_scores.bars[judge_scores.bars["policy"] == policy]
         at, count = np.unique(score, return_counts=True)
         assert ((bars["left"] + bars["right"]) / 2).to_numpy() == pytest.approx(at)
         assert bars["share"].to_numpy() == pytest.approx(count / len(score))
-        assert found.means[policy] == pytest.approx(score.mean())
-    assert (found.bars["right"].to_numpy()[:-1] <= found.bars["left"].to_numpy()[1:] + 1e-12)[:5].all()  # apart
+        assert judge_scores.means[policy] == pytest.approx(score.mean())
+    assert (judge_scores.bars["right"].to_numpy()[:-1] <= judge_scores.bars["left"].to_numpy()[1:] + 1e-12)[
+        :5
+    ].all()  # apart
 
 
 def test_many_scores_are_a_histogram_and_missing_ones_are_counted(plain):
     score = plain.draws["better"].judge_score.copy()
     score[:7] = np.nan
-    found = tidy.judge_scores(plain.logged, {"better": replace(plain.draws["better"], judge_score=score)})
-    assert not found.discrete and found.n_missing == {"base": 0, "better": 7} and found.n["better"] == 393
-    assert found.bars.groupby("policy")["share"].sum().tolist() == pytest.approx([1, 1])
+    scores = tidy.judge_scores(plain.logged, {"better": replace(plain.draws["better"], judge_score=score)})
+    assert not scores.discrete and scores.n_missing == {"base": 0, "better": 7} and scores.n["better"] == 393
+    assert scores.bars.groupby("policy")["share"].sum().tolist() == pytest.approx([1, 1])
     said = texts(figures.judge_distributions(plain.logged, {"better": plain.draws["better"]}))
     assert any("No fresh draws of clone, unhelpful" in " ".join(text.split()) for text in said)
 
@@ -406,27 +410,27 @@ def test_a_loaded_result_draws_itself(plain, tmp_path):
 
 
 def test_weights_have_a_status_and_its_reason(plain):
-    found = plain.results[0].diagnose_weights()
-    assert {policy: status.status for policy, status in found.items()} == {
+    statuses = plain.results[0].diagnose_weights()
+    assert {policy: status.status for policy, status in statuses.items()} == {
         "better": "GOOD",
         "clone": "GOOD",
         "unhelpful": "CRITICAL",
     }
-    assert found["clone"].issues == () and found["clone"].ess_share == pytest.approx(1)
-    assert "low ESS" in found["unhelpful"].issues
-    assert any("make" in sentence and "effective" in sentence for sentence in found["unhelpful"].reasons)
+    assert statuses["clone"].issues == () and statuses["clone"].ess_share == pytest.approx(1)
+    assert "low ESS" in statuses["unhelpful"].issues
+    assert any("make" in sentence and "effective" in sentence for sentence in statuses["unhelpful"].reasons)
     weight = np.exp(plain.logged.log_ratio[:, 2])
-    assert found["unhelpful"].mean_weight == pytest.approx(weight.mean())
-    assert found["unhelpful"].n_below_0_001 == np.sum(weight / weight.mean() < 0.001)
-    assert found["unhelpful"].clipped_mass == 0.0  # calibrated-ips clips nothing
+    assert statuses["unhelpful"].mean_weight == pytest.approx(weight.mean())
+    assert statuses["unhelpful"].n_below_0_001 == np.sum(weight / weight.mean() < 0.001)
+    assert statuses["unhelpful"].clipped_mass == 0.0  # calibrated-ips clips nothing
 
 
 def test_the_status_of_weights_does_not_depend_on_what_an_estimator_makes_of_them(plain):
     """`direct` needs no weights and the doubly robust family softens what they say; the weights are the same."""
     rows, drawn = frames(plain.logged, plain.draws)
     for name in ("direct", "dr-cpo"):
-        found = arena_cje.analyze(rows, drawn, name).diagnose_weights()
-        assert [status.status for status in found.values()] == ["GOOD", "GOOD", "CRITICAL"]
+        statuses = arena_cje.analyze(rows, drawn, name).diagnose_weights()
+        assert [status.status for status in statuses.values()] == ["GOOD", "GOOD", "CRITICAL"]
 
 
 @pytest.mark.parametrize("name", ["snips", "dr-cpo", "direct"])
@@ -438,11 +442,11 @@ def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name
     lacking = pl.col("prompt_id") == plain.logged.prompt_id[9]
     drawn["clone"] = drawn["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
     result = arena_cje.analyze(rows, drawn, name)
-    found = result.diagnose_weights()
-    assert found["better"].issues == ("7 rows left out",) and found["better"].n == 393
-    assert found["better"].status == "GOOD"
-    assert found["better"].reasons == ("7 of 400 rows have no log ratio, so they have no weight",)
-    assert found["clone"].issues == found["clone"].reasons == ()
+    statuses = result.diagnose_weights()
+    assert statuses["better"].issues == ("7 rows left out",) and statuses["better"].n == 393
+    assert statuses["better"].status == "GOOD"
+    assert statuses["better"].reasons == ("7 of 400 rows have no log ratio, so they have no weight",)
+    assert statuses["clone"].issues == statuses["clone"].reasons == ()
     assert "| GOOD     | 7 rows left out" in notebook.weight_table(result)
 
 
@@ -471,11 +475,11 @@ def test_a_policy_declared_the_base_again_must_weigh_one(plain):
     other = like | {"context": "m-other"}
     provenance = {"policies": {"base": like, "clone": like, "better": like, "unhelpful": other}}
     rows, _ = frames(plain.logged, plain.draws)
-    found = arena_cje.analyze(rows, None, "snips", provenance=provenance).diagnose_weights()
-    assert (found["clone"].same_as_base, found["clone"].status) == (True, "GOOD")
-    assert (found["better"].same_as_base, found["better"].status) == (False, "CRITICAL")
-    assert any("all weights must be 1" in sentence for sentence in found["better"].reasons)
-    assert found["unhelpful"].same_as_base is None
+    statuses = arena_cje.analyze(rows, None, "snips", provenance=provenance).diagnose_weights()
+    assert (statuses["clone"].same_as_base, statuses["clone"].status) == (True, "GOOD")
+    assert (statuses["better"].same_as_base, statuses["better"].status) == (False, "CRITICAL")
+    assert any("all weights must be 1" in sentence for sentence in statuses["better"].reasons)
+    assert statuses["unhelpful"].same_as_base is None
     assert plain.results[0].diagnose_weights()["clone"].same_as_base is None
 
 
@@ -501,22 +505,22 @@ class Reader(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.said: list[str] = []
+        self.texts: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
 
     def handle_data(self, data):
-        self.said.append(data)
+        self.texts.append(data)
 
 
 def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
     page = Reader(cases["twelve policies"].results[0]._repr_html_())
-    assert "script" not in page.tags and HOSTILE in page.said
+    assert "script" not in page.tags and HOSTILE in page.texts
     page = Reader(plain.results[0]._repr_html_())
-    assert page.tags.count("tr") == 5 and page.said.count("refused") == len(plain.results[0].refused) == 1
-    said = " ".join(page.said)
+    assert page.tags.count("tr") == 5 and page.texts.count("refused") == len(plain.results[0].refused) == 1
+    said = " ".join(page.texts)
     assert f"{plain.results[0].estimates[0]:.3f}" in said
     assert not [number for number in refused_numbers(plain.results[0]) if f"{number:.3f}" in said]
     assert "refuse: unhelpful: " in said and "effective" in said
@@ -544,18 +548,18 @@ def test_figures_and_their_report_from_data_brought_along(tmp_path):
         tmp_path,
         {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1"], "estimators": names},
     )
-    made = [f"results/coverage_0.1/plots/{figure}.png" for figure in drawn_figures()]
+    made = [f"results/coverage_0.1/plots/{figure}.png" for figure in figure_names()]
     run.snakemake(*made, "results/plots/sweep.png")
     for path in (*made, "results/plots/sweep.png"):
         assert image.imread(tmp_path / path).size > 0
     run.snakemake("--report", "report.html", *made, "results/plots/sweep.png")
     page = (tmp_path / "report.html").read_text()
-    assert all(f"{figure}.png" in page for figure in (*drawn_figures(), "sweep"))
+    assert all(f"{figure}.png" in page for figure in (*figure_names(), "sweep"))
     assert "at oracle coverage 0.1" in page and "coverage {coverage}" not in page
     assert not run.jobs(*made)  # nothing is drawn twice
 
 
-def drawn_figures() -> tuple[str, ...]:
+def figure_names() -> tuple[str, ...]:
     return tuple(figure for figure in figures.__all__ if figure not in ("save", "sweep"))
 
 

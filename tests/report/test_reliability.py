@@ -59,5 +59,5 @@ def test_no_label_no_group_and_few_labels_few_groups():
     assert reliability(np.empty(0), np.empty(0)) == []
     rng = np.random.default_rng(0)
     for m, groups in ((4, 1), (12, 2), (50, 10), (500, 10)):
-        found = reliability(rng.random(m), rng.random(m))
-        assert len(found) == groups and sum(group.n for group in found) == m
+        score_groups = reliability(rng.random(m), rng.random(m))
+        assert len(score_groups) == groups and sum(group.n for group in score_groups) == m

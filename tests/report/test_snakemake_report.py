@@ -57,7 +57,7 @@ def test_captions_say_what_a_refusal_is(page):
 
 def test_every_caption_is_used():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    named = {Path(name).name for name in re.findall(r"report/\w+\.rst", rules)}
-    assert named | {one.caption for one in EXHIBITS if one.label} == {
+    captions = {Path(name).name for name in re.findall(r"report/\w+\.rst", rules)}
+    assert captions | {exhibit.caption for exhibit in EXHIBITS if exhibit.label} == {
         caption.name for caption in (ROOT / "workflow/report").glob("*.rst")
     }

@@ -42,7 +42,7 @@ class Study:
         return arena_cje.analyze(self.folder / "logged.jsonl", self.folder / "draws", estimator, **options)
 
     @property
-    def given(self) -> dict:
+    def arguments(self) -> dict:
         logged, _, policies = read_logged(self.folder / "logged.jsonl")
         draws = {p: read_draws(self.folder / "draws" / f"{k}.jsonl", p) for k, p in enumerate(policies)}
         return {"logged": logged, "draws": draws}
@@ -99,4 +99,4 @@ def payload(page: str) -> dict:
 def large_page(folder: Path) -> str:
     """10 000 prompts and 6 policies; made once for all tests of a session, which share its folder."""
     of = study(folder / "large", 10_000, tuple(f"policy_{k}" for k in range(6)), prompts=("How? " * 30,), length=900)
-    return dashboard.render([of.result()], **of.given)
+    return dashboard.render([of.result()], **of.arguments)

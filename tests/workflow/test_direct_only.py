@@ -158,11 +158,11 @@ def test_what_is_no_propensity_is_not_exported_as_one():
     assert scoring.non_propensity(config) == ["cooler"]
     row = {"prompt_id": "q", "base_policy_logprob": -1.0, "judge_score": 0.5, "oracle_label": None}
     row["target_policy_logprobs"] = {"clone": -1.0, "cooler": -2.0, "cool": None}
-    (told,) = exports.sampler_rows(exports.without([row], scoring.non_propensity(config), "base"), [None])
+    (told,) = exports.sampler_rows(exports.without_logprobs([row], scoring.non_propensity(config), "base"), [None])
     assert (told["total_logprob"], told["target_logps"]) == (-1.0, {"clone": -1.0, "cooler": None, "cool": None})
     bent = SCORES | {"top_p": 0.9}
     assert scoring.non_propensity(experiment(bent, clone=bent)) == ["base", "clone"]
-    (told,) = exports.log_rows(exports.without([row], ["base", "clone"], "base"), [None], "base")
+    (told,) = exports.log_rows(exports.without_logprobs([row], ["base", "clone"], "base"), [None], "base")
     assert (told["sequence_logp"], told["pi0"]) == (None, None)
     assert scoring.non_propensity(parse({"logged_data": "mine.jsonl"})) == []
 
@@ -345,8 +345,8 @@ def test_who_answered_is_counted_by_stage_and_policy():
     }
     assert assemble.served("a", {"generate": local}) == {}
     other = assemble.served("a", {"generate": answered[:1]})
-    assert set(assemble.merged([found, other, {}])["generate"]) == {"base", "a"}
-    assert assemble.merged([found, other])["judge"] == found["judge"]
+    assert set(assemble.merge_versions([found, other, {}])["generate"]) == {"base", "a"}
+    assert assemble.merge_versions([found, other])["judge"] == found["judge"]
 
 
 def test_too_many_answers_of_no_use_end_the_join(tmp_path):

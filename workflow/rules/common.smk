@@ -31,7 +31,7 @@ def or_exit(function, *args, **kwargs):
         sys.exit(f"ERROR {error}")
 
 
-def merged(config, on_top):
+def merge_configs(config, on_top):
     """A configuration with the keys of another on top."""
     result = copy.deepcopy(config)
     update_config(result, on_top)
@@ -62,22 +62,22 @@ if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SH
 
     configfile: str(WORKING_CONFIG)
 
-    own = merged(load_configfile(WORKING_CONFIG), own)
+    own = merge_configs(load_configfile(WORKING_CONFIG), own)
 
 
 if LEAVES_OUT_SHIPPED:
-    config = merged(load_configfile(SHIPPED_CONFIG), own)
+    config = merge_configs(load_configfile(SHIPPED_CONFIG), own)
 
 CONFIG = or_exit(config_parse.parse, config, user_keys=own)
 # Scripts read the defaults too; the dictionary that another workflow handed over stays as it is.
 config = CONFIG.model_dump(mode="json")
 BASE, CONTEXTS = CONFIG.base_policy, CONFIG.contexts
 # Names of the targets that tell and make nothing, as the command line has them.
-TELLING = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
+PRINTING_TARGETS = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:
     for note in scoring.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)
-    if not TELLING & {*sys.argv[1:]}:
+    if not PRINTING_TARGETS & {*sys.argv[1:]}:
         or_exit(prices.check_budget, CONFIG)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
 if not IS_MODULE:

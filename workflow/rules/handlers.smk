@@ -35,7 +35,7 @@ def check_keys():
 
 def only_tells():
     """Is this a run of a target that tells and makes nothing?"""
-    return bool(TELLING & {*(workflow.dag_settings.targets or ())})
+    return bool(PRINTING_TARGETS & {*(workflow.dag_settings.targets or ())})
 
 
 def show_results():

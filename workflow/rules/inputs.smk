@@ -192,7 +192,7 @@ def truth_labels():
     )
 
 
-# What exhibits are read from, by the names in `exhibits.READS`.
+# Inputs of the rules that make exhibits, by the names in `exhibits.READS`.
 EXHIBIT_INPUTS = {
     "results": lambda w: estimates_at(w.coverage),
     "influence": lambda w: estimates_at(w.coverage, "influence.parquet"),
@@ -226,24 +226,26 @@ EXHIBIT_PARAMS = {
 }
 
 
-def exhibit_inputs(*group):
+def exhibit_inputs(*shown):
     """Inputs of a rule that makes some exhibits; what the rule makes itself is no input."""
-    own = {"validation"} if len(group) > 1 else set()
-    return {name: EXHIBIT_INPUTS[name] for name in exhibits.together(group) if name in EXHIBIT_INPUTS.keys() - own}
+    made = {"validation"} if len(shown) > 1 else set()
+    return {name: EXHIBIT_INPUTS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_INPUTS.keys() - made}
 
 
-def exhibit_params(*group):
+def exhibit_params(*shown):
     """Parameters of a rule that makes some exhibits."""
-    code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in group))
-    return {"code": code} | {name: EXHIBIT_PARAMS[name] for name in exhibits.together(group) if name in EXHIBIT_PARAMS}
+    code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in shown))
+    return {"code": code} | {
+        name: EXHIBIT_PARAMS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_PARAMS
+    }
 
 
 def exhibit_output(exhibit):
-    """An exhibit as an output, with its caption where `snakemake --report` shows it."""
+    """The output of an exhibit, with the caption and labels that `snakemake --report` shows."""
     if not exhibit.label:
         return exhibit.path
-    place = {"category": exhibit.category, "subcategory": exhibit.subcategory, "labels": dict(exhibit.label)}
-    return report(exhibit.path, f"../report/{exhibit.caption}", **place)
+    caption, labels = f"../report/{exhibit.caption}", dict(exhibit.label)
+    return report(exhibit.path, caption, category=exhibit.category, subcategory=exhibit.subcategory, labels=labels)
 
 
 EXHIBITS = [exhibit for exhibit in exhibits.EXHIBITS if exhibit.name != "validate" or validation_at("{coverage}")]

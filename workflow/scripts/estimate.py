@@ -15,13 +15,13 @@ with job(snakemake) as log:
     summary = schemas.read_json(data.summary)
     provenance = summary["provenance"]
     draw_versions = [schemas.read_json(path)["served"] for path in data.draw_summaries]
-    if served := assemble.merged([provenance.get("served") or {}, *draw_versions]):
+    if served := assemble.merge_versions([provenance.get("served") or {}, *draw_versions]):
         provenance = provenance | {"served": served}
     details = {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code}
     settings = analyze.Settings.of(
         json.loads(params.options),
         base_policy=summary["base_policy"],
-        thresholds=analyze.moved(json.loads(params.thresholds)),
+        thresholds=analyze.with_overrides(json.loads(params.thresholds)),
         provenance=provenance | details,
     )
     cautions = json.loads(params.cautions)  # reasons that concern importance weights

@@ -104,9 +104,9 @@ def run(requests: Mapping[str, Request], job: CallJob, journal_path: Path | None
     thread = threading.Thread(target=sender.run_thread, name=f"calls to {job.endpoint.provider}", daemon=True)
     thread.start()
     try:
-        while (done := sender.results.get()) is not None:
-            yield done
-            sender.release_claim(done.key)
+        while (item := sender.results.get()) is not None:
+            yield item
+            sender.release_claim(item.key)
     finally:
         sender.cancel()
         thread.join()
@@ -118,8 +118,8 @@ def run(requests: Mapping[str, Request], job: CallJob, journal_path: Path | None
 class _Sender:
     """Sends the requests of one `run` from an event loop in a thread of its own.
 
-    The two threads share the queue `results`, which ends with None; all other state is used in the event loop's thread, and
-    in the caller's only before that thread starts and after it has ended.
+    The two threads share the queue `results`, which ends with None, and the claims, which the caller's thread releases. All
+    other state is used in the event loop's thread, and in the caller's only before that thread starts and after its end.
     """
 
     def __init__(self, requests: Mapping[str, Request], job: CallJob, journal_path: Path | None):
@@ -133,10 +133,9 @@ class _Sender:
         self._retry_log = RetryLog()
         self._tasks: set[asyncio.Task[None]] = set()  # one for each request that is being worked on
         self._in_flight: set[asyncio.Task[None]] = set()  # those whose request was sent and has no reply yet
-        self._failures: Counter[str] = (
-            Counter()
-        )  # requests that have used up their attempts, by kind of the last failure
-        self._messages: dict[str, str] = {}  # the server's last error message, by kind of failure
+        # Requests that have used up their attempts, and the server's last error message, by kind of failure.
+        self._failures: Counter[str] = Counter()
+        self._messages: dict[str, str] = {}
         self._failures_in_a_row = 0
         self._stop_reason: BaseException | None = None
         self._start_lock = threading.Lock()  # guards the next three, which `cancel` uses from the caller's thread
@@ -234,7 +233,7 @@ class _Sender:
     async def _complete_request(self, client: Client, retrying: Any, key: str, request: Request) -> None:
         """Repeat the attempts of one request until it has a reply; record its failure where it gets none."""
         try:
-            done = await retrying(self._attempt, client, key, request)
+            item = await retrying(self._attempt, client, key, request)
         except TransientError as error:
             self._give_up(error)
         except asyncio.CancelledError:
@@ -243,7 +242,7 @@ class _Sender:
             self._stop(error)
         else:
             self._failures_in_a_row = 0
-            self.results.put(done)
+            self.results.put(item)
 
     async def _attempt(self, client: Client, key: str, request: Request) -> FinishedItem:
         """One attempt: wait for a slot, claim the request, and call the server unless another job has the reply."""

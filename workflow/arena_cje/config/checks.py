@@ -52,7 +52,7 @@ def check(config: Config) -> None:
             _check_estimator(name, config)
     _check_no_repeats("estimators", config.estimators)
     _check_no_repeats("coverages", config.coverages)
-    thresholds.moved(config.verdict, where="config: `verdict`: ")
+    thresholds.with_overrides(config.verdict, where="config: `verdict`: ")
     _check_analyses(config)
     _check_user_data(config)
     if config.logged_data is None:

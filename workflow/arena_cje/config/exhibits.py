@@ -1,8 +1,9 @@
-"""Exhibits: the files that show results, what each is made of, and what each is made by.
+"""Exhibits: their paths, functions and sources.
 
-A table, a figure, an export and a page are one file each: the value of a function, whose arguments are sources. A source is
-a property of `report.sources.Sources`; READS says which inputs and parameters of a rule it is read from. So one exhibit can be
-made alone, from no more than it needs, or all of a coverage in one job that reads each source once.
+An exhibit is a file that shows results: a table, a figure, an export or a page. Its content is the value of a function whose
+arguments are sources. A source is a property of `report.sources.Sources`; READS lists the inputs and parameters of a rule
+from which it is read. One exhibit can therefore be made alone, from the inputs that it needs, or all exhibits of a coverage
+in one job that reads each source once.
 """
 
 from __future__ import annotations
@@ -16,43 +17,48 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One file; `{coverage}` stands in its path where it is of one coverage."""
+    """One exhibit; its path has a `{coverage}` if it shows a single coverage."""
 
-    name: str  # of the rule that makes it alone
+    name: str  # name of the rule that makes it alone
     path: str
-    function: str  # of the library, with its module; its value is written as the file's suffix says
-    sources: Mapping[str, str]  # of each argument
-    label: Mapping[str, str] = field(default_factory=dict)  # in `snakemake --report`; none: it is not shown there
+    function: str  # full name of a library function; its value is written in the format of the path's suffix
+    sources: Mapping[str, str]  # source by argument of the function
+    label: Mapping[str, str] = field(default_factory=dict)  # label in `snakemake --report`; empty: not shown there
 
     @property
     def module(self) -> str:
+        """Module of the function."""
         return self.function.rpartition(".")[0]
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs and parameters of its rule."""
-        return together([self])
+        """Names of the inputs and parameters of its rule."""
+        return dependencies([self])
 
     @property
     def category(self) -> str:
-        """Where it stands in `snakemake --report`."""
+        """Its category in `snakemake --report`."""
         return "Figures" if self.path.endswith(".png") else "Tables"
 
     @property
     def subcategory(self) -> str:
+        """Its subcategory in `snakemake --report`."""
         return "coverage {coverage}" if "{coverage}" in self.path else "all coverages"
 
     @property
     def caption(self) -> str:
-        """The text beside it in `snakemake --report`."""
+        """File name of its caption in `snakemake --report`."""
         return f"{self.path.rpartition('/')[2].split('.')[0]}.rst"
 
 
-def together(exhibits: Iterable[Exhibit]) -> tuple[str, ...]:
-    """Inputs and parameters that some exhibits are read from, each once."""
-    return tuple(dict.fromkeys(part for one in exhibits for source in one.sources.values() for part in READS[source]))
+def dependencies(exhibits: Iterable[Exhibit]) -> tuple[str, ...]:
+    """Names of the inputs and parameters that some exhibits need, each once."""
+    return tuple(
+        dict.fromkeys(part for exhibit in exhibits for source in exhibit.sources.values() for part in READS[source])
+    )
 
 
+# Inputs and parameters of a rule by source.
 READS = {
     "coverage": (),
     "results": ("results",),
@@ -70,9 +76,9 @@ READS = {
     "fitted_logged": ("fitted", "dataset", "summary", "calibration"),
     "fitted_calibration": ("fitted", "dataset", "summary", "calibration"),
     "responses": ("first", "dataset"),
-    "drawn_responses": ("first", "draws"),
+    "fresh_responses": ("first", "draws"),
     "lower_results": ("lower",),
-    "throughput": (),  # how long jobs took and what calls have cost make no exhibit stale
+    "throughput": (),  # benchmarks and the ledger do not make an exhibit stale
     "spending": (),
     "configuration": ("configuration", "page"),
     "propensities": ("first", "dataset", "non_propensity"),
@@ -84,67 +90,70 @@ READS = {
     "last_truth": ("last_validation",),
 }
 
-AT, EXPORT = "results/coverage_{coverage}", "results/export/coverage_{coverage}"
+RESULTS, EXPORTS = "results/coverage_{coverage}", "results/export/coverage_{coverage}"
 
 
 def _figure(name: str, label: str, function: str, **sources: str) -> Exhibit:
-    return Exhibit(f"plot_{name}", f"{AT}/plots/{name}.png", f"arena_cje.report.{function}", sources, {"figure": label})
+    """A figure of one coverage; function: its name below `arena_cje.report`."""
+    return Exhibit(
+        f"plot_{name}", f"{RESULTS}/plots/{name}.png", f"arena_cje.report.{function}", sources, {"figure": label}
+    )
 
 
 EXHIBITS = (
     Exhibit(
         "validate",
-        f"{AT}/validation.csv",
+        f"{RESULTS}/validation.csv",
         "arena_cje.results.validation.table",
         {"results": "results", "truths": "labelled_truths"},
         {"table": "beside the truth"},
     ),
     Exhibit(
         "comparisons",
-        f"{AT}/comparisons.json",
+        f"{RESULTS}/comparisons.json",
         "arena_cje.report.comparisons.document",
         {"results": "paired_results", "coverage": "coverage"},
     ),
     Exhibit(
         "comparisons_table",
-        f"{AT}/comparisons.csv",
+        f"{RESULTS}/comparisons.csv",
         "arena_cje.report.comparisons.table",
         {"results": "paired_results"},
         {"table": "differences of all pairs"},
     ),
     Exhibit(
         "leaderboard",
-        f"{EXPORT}/leaderboard.csv",
+        f"{EXPORTS}/leaderboard.csv",
         "arena_cje.report.exports.leaderboard",
         {"results": "paired_results"},
         {"table": "leaderboard"},
     ),
     Exhibit(
         "token_level_results",
-        f"{EXPORT}/token_level_cje_results.json",
+        f"{EXPORTS}/token_level_cje_results.json",
         "arena_cje.report.exports.token_level",
         {"result": "paired_first", "coverage": "coverage", "truths": "validated_first"},
     ),
     Exhibit(
         "precomputed_sampler",
-        f"{EXPORT}/precomputed_sampler.jsonl",
+        f"{EXPORTS}/precomputed_sampler.jsonl",
         "arena_cje.report.exports.sampler_rows",
         {"logged": "propensities", "reward": "rewards"},
     ),
     Exhibit(
         "stochastic_log",
-        f"{EXPORT}/stochastic_log.jsonl",
+        f"{EXPORTS}/stochastic_log.jsonl",
         "arena_cje.report.exports.log_rows",
         {"logged": "propensities", "reward": "rewards", "base_policy": "base_policy", "tokens": "token_logprobs"},
     ),
     Exhibit(
         "dashboard",
-        f"{AT}/diagnostics_dashboard.html",
+        f"{RESULTS}/diagnostics_dashboard.html",
         "arena_cje.report.dashboard.render",
         {
             "results": "paired_results",
             "logged": "responses",
-            "draws": "drawn_responses",
+            "draws": "fresh_responses",
             "summary": "summary",
             "others": "lower_results",
             "validation": "validation",
@@ -162,7 +171,7 @@ EXHIBITS = (
         "data_figures.calibration_curve",
         result="fitted",
         logged="fitted_logged",
-        beside="fitted_calibration",
+        calibration_data="fitted_calibration",
     ),
     _figure("comparison_heatmap", "differences", "figures.comparison_heatmap", result="paired_first"),
     _figure("judge_distributions", "judge scores", "data_figures.judge_distributions", logged="logged", draws="draws"),

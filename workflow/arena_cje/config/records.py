@@ -33,12 +33,12 @@ Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Coverage = Annotated[str, BeforeValidator(coverage_name)]
 
 
-def _share_of_truth(value: Any) -> Any:
-    """The share of `none` (0) and `all` (1); other values are unchanged."""
+def _none_or_all(value: Any) -> Any:
+    """`none` is 0 and `all` is 1; other values are unchanged."""
     return {"none": 0.0, "all": 1.0}.get(value, value) if isinstance(value, str) else value
 
 
-Truth = Annotated[float, BeforeValidator(_share_of_truth), Field(ge=0, le=1)]
+Truth = Annotated[float, BeforeValidator(_none_or_all), Field(ge=0, le=1)]
 
 
 def _variable_name(value: Any) -> Any:

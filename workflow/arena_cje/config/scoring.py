@@ -67,7 +67,7 @@ def missing_input(name: str, config: Config) -> str | None:
 
 
 def why_no_logprobs(name: str, config: Config) -> str | None:
-    """Why there are no usable log probabilities under a policy, with its provider; None where there are some."""
+    """Why a policy has no usable log probabilities; None where it has some."""
     policy = config.policies[name]
     if not config.has_logprobs(name):
         if not config.endpoint(policy).completions:

@@ -62,10 +62,10 @@ def read_user_data(
     calibration_data: str | Path | None = None,
     reading: Reading = Reading(),
 ) -> UserData:
-    """A user's data with oracle labels on a share `coverage` of its logged rows.
+    """Read and check a user's data, keep labels on a share `coverage` of the logged rows, and null the others.
 
     target_labels: share of a target's fresh draws that keep their label; None is all. Probes always keep theirs. The base
-    policy's fresh draws are the logged responses again, and have a label where the logged row has one.
+    policy's fresh draws must be the logged responses, and have a label where the logged row keeps one.
     Raises a `UserError` for data that cannot be analysed.
     """
     responses, base, policies = read_logged(logged_path, base_policy, reading=reading)

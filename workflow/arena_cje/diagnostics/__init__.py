@@ -1,4 +1,4 @@
-"""What an estimate rests on: overlap, support, calibration, and the verdict drawn from them.
+"""Diagnostics of an estimate (overlap, support, calibration, transport) and the verdict that follows from them.
 
-Sees numpy and scipy alone.
+Imports numpy and scipy alone.
 """

@@ -1,11 +1,11 @@
-"""How well the judge's scores, calibrated, stand for the oracle's labels.
+"""Diagnostics of the calibration: the fit of calibrated judge scores to the oracle's labels.
 
-Everything that measures fit is held out: each labelled row is predicted by the calibrator that did not see its fold.
+Every measure of fit is held out: each labelled row is predicted by the calibrator that was fitted without its fold.
 
     RMSE = sqrt(mean (Y - f^(-k)(S))^2),   calibration error = sum_g n_g/m |mean_g f^(-k)(S) - mean_g Y|
 
-with up to ten groups g of equal size in the order of the prediction. A monotone rising fit turns an inverted judge
-into a constant without a word, hence the two warnings.
+with up to ten groups g of equal size in the order of the prediction. A rising monotone fit to an inverted
+judge is a constant, hence the two warnings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUPS = 10
 
 @dataclass(frozen=True)
 class CalibrationDiagnostics:
-    """The calibrator and the judge in figures."""
+    """Statistics of the calibrator and the judge."""
 
     mode: str  # monotone, two_stage, none
     n_labels: int
@@ -44,7 +44,7 @@ class CalibrationDiagnostics:
 
 
 def diagnose(fitted: Calibration, thresholds: Thresholds) -> CalibrationDiagnostics:
-    """Figures and warnings of one calibration; NaN throughout where there is no label."""
+    """Statistics and warnings of one calibration; all NaN where there is no label."""
     nan = float("nan")
     folds = len(fitted.cross_fitted)
     if not len(fitted.label):
@@ -79,43 +79,44 @@ def rank_correlation(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks (m,) from one; equal values share the mean of theirs."""
+    """Ranks (m,) from 1; equal values have the mean of their ranks."""
     _, code, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[code.reshape(-1)]
 
 
 def calibration_error(predicted: np.ndarray, label: np.ndarray) -> float:
-    """Mean absolute gap between predictions and labels (m,) over groups of like prediction."""
+    """Mean absolute gap between predictions and labels (m,) over groups of similar prediction."""
     order = np.argsort(predicted, kind="stable")
     groups = np.array_split(order, min(GROUPS, len(order)))
     return float(sum(abs(np.sum(predicted[g] - label[g])) for g in groups) / len(order))
 
 
-def _two_stage_warnings(fitted: Calibration, most: float) -> tuple[Reason, ...]:
-    """A calibrator that sees covariates may fall as the score rises, by chance where labels are few."""
+def _two_stage_warnings(fitted: Calibration, limit: float) -> tuple[Reason, ...]:
+    """Warnings about a calibrator with covariates: its reward may fall as the score rises, by chance with few labels."""
     from arena_cje.estimation.two_stage import falls
 
     if fitted.full.fallback:
         sentence = f"{len(fitted.label)} labels are too few for covariates: the calibrator sees the judge score alone"
         return (Reason("covariates_not_used", sentence, "caution"),)
     drop = falls(fitted.full, fitted.score, fitted.slice.judged.covariates)
-    if drop <= most:
+    if drop <= limit:
         return ()
-    sentence = f"the calibrated reward falls by up to {drop:.2f} while the judge score rises (caution > {most:g})"
+    sentence = f"the calibrated reward falls by up to {drop:.2f} while the judge score rises (caution > {limit:g})"
     return (Reason("falling_calibration", sentence, "caution"),)
 
 
 def _warnings(fitted: Calibration, full: np.ndarray, spearman: float, thresholds: Thresholds) -> tuple[Reason, ...]:
-    found = []
+    """Warnings about folds, judge and calibrator; full (m,) are the rewards of the labelled rows."""
+    reasons = []
     if len(fitted.cross_fitted) < fitted.n_folds_requested:
         sentence = f"{len(fitted.label)} labels bear {len(fitted.cross_fitted)} folds, not {fitted.n_folds_requested}"
-        found.append(Reason("few_folds", sentence))
+        reasons.append(Reason("few_folds", sentence))
     if spearman < 0:
         sentence = f"higher judge scores go with lower labels (Spearman {spearman:.2f}): the scale looks inverted"
-        found.append(Reason("inverted_judge", sentence, "caution"))
+        reasons.append(Reason("inverted_judge", sentence, "caution"))
     if np.ptp(full) == 0 and np.ptp(fitted.label) > 0:
         sentence = f"the calibrator is constant at {full[0]:.3f} although labels vary: every response gets that reward"
-        found.append(Reason("constant_calibration", sentence, "caution"))
+        reasons.append(Reason("constant_calibration", sentence, "caution"))
     if fitted.mode == "two_stage":
-        found += _two_stage_warnings(fitted, thresholds.fall_caution)
-    return tuple(found)
+        reasons += _two_stage_warnings(fitted, thresholds.fall_caution)
+    return tuple(reasons)

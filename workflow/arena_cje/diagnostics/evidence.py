@@ -1,4 +1,4 @@
-"""What the estimate of one policy rests on, gathered once for the verdict and for the results file."""
+"""Evidence behind the estimate of one policy, computed once for the verdict and the results file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ class Evidence:
 
     overlap: Overlap | None = None  # None where there are no log ratios
     support: Support | None = None  # None where there is no estimate
-    affinity: float = float("nan")  # of logged and target judge scores, 1 for equal distributions
+    affinity: float = float("nan")  # between logged and target judge scores, 1 for equal distributions
     boundary: BoundaryCard | None = None
     audit: Audit | None = None  # None for the base policy, and where there is no estimate
     own_labels: int = 0  # labelled prompts of the policy's own draws that the estimate uses
-    weighted_labels: tuple[int, float] | None = (
-        None  # labels of a label term, and their effective share under raw weights
-    )
+    # Number of labels of a label term, and their effective share under raw weights; None without a label term.
+    weighted_labels: tuple[int, float] | None = None
 
 
 def gather(
@@ -45,25 +44,25 @@ def gather(
     draws = draws or {}
     cluster = evaluation.base.cluster
     module, options = estimators.get(evaluation.estimator), evaluation.options
-    both = set(module.NEEDS) == {"log_ratio", "fresh_score"}
-    audited = sum(bool((~np.isnan(drawn.oracle_label)).any()) for drawn in draws.values())
-    found = {logged.base_policy: Evidence(support=base_support(evaluation, logged))}
+    doubly_robust = set(module.NEEDS) == {"log_ratio", "fresh_score"}
+    n_audited = sum(bool((~np.isnan(fresh.oracle_label)).any()) for fresh in draws.values())
+    evidence = {logged.base_policy: Evidence(support=base_support(evaluation, logged))}
     for column, policy in enumerate(logged.policies):
         log_ratio, weights = logged.log_ratio[:, column], evaluation.weights.get(policy)
         by_token = None if logged.token_logprob is None else logged.token_logprob[:, column]
-        overlapping = None if weights is None else overlap.diagnose(weights, log_ratio, cluster, by_token)
+        policy_overlap = None if weights is None else overlap.diagnose(weights, log_ratio, cluster, by_token)
         if not np.isfinite(evaluation.estimates[policy].value):
-            found[policy] = Evidence(overlapping)
+            evidence[policy] = Evidence(policy_overlap)
             continue
         used = evaluation.estimates[policy].used
         label_term = has_weighted_labels(
             logged.oracle_label[used],
             label_term=has_label_term(module, options),
-            raw=both and options.weights == "raw",
+            raw_residual=doubly_robust and options.weights == "raw",
         )
         score, mass = target_scores(evaluation, logged, draws, policy)
-        found[policy] = Evidence(
-            overlapping,
+        evidence[policy] = Evidence(
+            policy_overlap,
             support.effective_labels(evaluation.calibration.score, score, mass),
             support.affinity(logged.judge_score, score, mass),
             support.boundary_card(evaluation.calibration.full, evaluation.calibration.slice, score, mass, thresholds),
@@ -72,37 +71,37 @@ def gather(
                 logged,
                 draws.get(policy),
                 thresholds,
-                family=max(audited, 1),
+                family=max(n_audited, 1),
                 label_term=label_term,
             ),
             0 if label_term else _own_labels(evaluation, draws.get(policy)),
             _weighted_labels(weights, logged, used) if label_term else None,
         )
-    return found
+    return evidence
 
 
 def target_scores(
     evaluation: Evaluation, logged: Logged, draws: Mapping[str, Draws], policy: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Judge scores that stand for a target and their weights: its fresh draws where it uses them, else weighted rows."""
+    """Judge scores of a target and their weights: its fresh draws if the estimator uses them, else the weighted logged rows."""
     if estimators.needs_draws(evaluation.estimator):
         fresh = draws[policy].judge_score  # (n, m)
-        return fresh.reshape(-1), support.once_a_prompt(fresh).reshape(-1)
+        return fresh.reshape(-1), support.prompt_weights(fresh).reshape(-1)
     return logged.judge_score, evaluation.weights[policy].raw
 
 
 def base_support(evaluation: Evaluation, logged: Logged) -> Support:
-    """Labels that speak for the base policy: its responses are draws of its own, each prompt counts once."""
+    """Support of the base policy by the labels: the logged responses are its draws, and each prompt counts once."""
     cluster = evaluation.base.cluster
     weight = 1 / np.bincount(cluster)[cluster]  # (n,)
     return support.effective_labels(evaluation.calibration.score, logged.judge_score, weight)
 
 
-def _own_labels(evaluation: Evaluation, drawn: Draws | None) -> int:
+def _own_labels(evaluation: Evaluation, draws: Draws | None) -> int:
     """Labelled prompts of the policy's own draws, where the estimator uses them."""
-    if drawn is None or not estimators.needs_draws(evaluation.estimator):
+    if draws is None or not estimators.needs_draws(evaluation.estimator):
         return 0
-    count = labelled_prompts(drawn.scored_label, evaluation.base.cluster)
+    count = labelled_prompts(draws.scored_label, evaluation.base.cluster)
     return count if count >= MIN_OWN else 0
 
 

@@ -3,9 +3,9 @@
     ESS / n = (sum w)^2 / (n sum w^2),   alpha = k / sum_{j <= k} log(w_(j) / w_(k+1)),   affinity = E[sqrt(W)]
 
 The raw weights say how much the two policies overlap. Stabilised weights have the effective sample size their
-variance cap gives them, so both are described and only the raw ones are judged.
+variance cap gives them, so both are described and the verdict uses the raw ones.
 
-Target typicality coverage (TTC) asks whether base responses are ones that the target would give, by surprisal a token:
+Target typicality coverage (TTC) is the share of base responses that are typical of the target, by surprisal per token:
 
     T = {i: -log pi'(A_i|X_i) / tokens_i <= q},   q the 0.9 quantile under W,   TTC = share of the logged rows in T
     se >= sd_T alpha / sqrt(TTC n) sqrt(1 + chi2),   alpha = share of W in T,   chi2 = variance of mean-one W within T
@@ -28,14 +28,14 @@ from arena_cje.estimation.inference import clustered_variance
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Weights
 
-SAME = 1e-9  # a mean weight this near to 1 is 1: log probabilities are sums of rounded numbers
-TYPICAL = 0.9  # of the target's responses by surprisal a token are typical of it
-NEAR_ZERO = 1e-10  # of mean-one weights: such a row says nothing about the target
+SAME = 1e-9  # a mean weight this near to 1 counts as 1, since log probabilities are sums of rounded numbers
+TYPICAL = 0.9  # share of the target's responses, lowest surprisal per token first, that counts as typical
+NEAR_ZERO = 1e-10  # a mean-one weight below this carries no information about the target
 
 
 @dataclass(frozen=True)
 class WeightDiagnostics:
-    """Mean-one weights of one policy in figures."""
+    """Statistics of the mean-one weights of one policy."""
 
     n: int  # rows that have a weight
     ess_share: float
@@ -54,21 +54,21 @@ class WeightDiagnostics:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Weights before and after stabilisation, and whether the raw ones average to one without being made to."""
+    """Weights before and after stabilisation, and the mean of the raw ones before normalisation."""
 
     raw: WeightDiagnostics
     stabilised: WeightDiagnostics
-    mean_weight: float  # mean of exp(log ratio): 1 in expectation when the base can say all that the target says
+    mean_weight: float  # mean of exp(log ratio): 1 in expectation when the base policy covers the support of the target
     mean_weight_se: float
     mean_weight_z: float  # distance of that mean from 1 in standard errors, by prompt
-    ttc: float = float("nan")  # NaN where surprisals a token are not known
+    ttc: float = float("nan")  # NaN where surprisals per token are unknown
     bound: float = float("nan")
 
 
 def diagnose(
     weights: Weights, log_ratio: np.ndarray, cluster: np.ndarray, token_logprob: np.ndarray | None = None
 ) -> Overlap:
-    """Overlap of one policy from its weights, log ratios, prompt codes and log probabilities a token, all (n,).
+    """Overlap of one policy from its weights, log ratios, prompt codes and log probabilities per token, all (n,).
 
     NaN marks rows that were left out.
     """
@@ -79,7 +79,7 @@ def diagnose(
 
 
 def describe(weight: np.ndarray) -> WeightDiagnostics:
-    """Figures of mean-one weights (n,); NaN marks rows without one."""
+    """Statistics of mean-one weights (n,); NaN marks rows without one."""
     weight = weight[~np.isnan(weight)]
     if not len(weight):
         nan = float("nan")
@@ -102,9 +102,9 @@ def describe(weight: np.ndarray) -> WeightDiagnostics:
 
 
 def typicality(surprisal: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """TTC and the factor of the bound from surprisals a token and mean-one weights, both (n,), NaN where unknown."""
-    known = ~np.isnan(surprisal) & ~np.isnan(weight)
-    surprisal, weight = surprisal[known], weight[known]
+    """TTC and the factor of the bound from surprisals per token and mean-one weights, both (n,), NaN where unknown."""
+    present = ~np.isnan(surprisal) & ~np.isnan(weight)
+    surprisal, weight = surprisal[present], weight[present]
     if not weight.sum() > 0:
         return float("nan"), float("nan")
     order = np.argsort(surprisal, kind="stable")
@@ -135,20 +135,21 @@ def tail_index(weight: np.ndarray) -> float:
 
 
 def mean_raw_weight(log_ratio: np.ndarray, cluster: np.ndarray) -> tuple[float, float, float]:
-    """Mean of exp(log ratio) over rows (n,), its standard error by prompt, and how many of them it lies from 1."""
+    """Mean of exp(log ratio) over rows (n,), its standard error by prompt, and its distance from 1 in standard errors."""
     if not len(cluster) or cluster.min() == cluster.max():
         return float("nan"), float("nan"), float("nan")
     # Work on weights divided by exp(shift): their squares overflow from 355 nats on.
     shift = max(float(log_ratio.max()), 0.0)
     scaled = np.exp(log_ratio - shift)
-    mean, one = scaled.mean(), np.exp(-shift)
+    mean, unit_weight = scaled.mean(), np.exp(-shift)
     se = np.sqrt(clustered_variance(scaled - mean, cluster, len(scaled)))
-    gap = mean - one
-    z = 0.0 if abs(gap) <= SAME * one else float(gap / se) if se > 0 else float(np.sign(gap) * np.inf)
-    unit = np.exp(min(shift, 709.0))
-    return float(mean * unit), float(se * unit), z
+    gap = mean - unit_weight
+    z = 0.0 if abs(gap) <= SAME * unit_weight else float(gap / se) if se > 0 else float(np.sign(gap) * np.inf)
+    scale = np.exp(min(shift, 709.0))
+    return float(mean * scale), float(se * scale), z
 
 
 def _top_mass(weight: np.ndarray, share: float) -> float:
+    """Share of the total weight (n,) in the largest `share` of the rows."""
     count = int(np.ceil(share * len(weight)))
     return float(np.sort(weight)[::-1][:count].sum() / weight.sum())

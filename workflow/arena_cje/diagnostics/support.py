@@ -4,10 +4,11 @@
     share = (1 - unsupported) (sum_j w_j)^2 / (m sum_j w_j^2),   effective labels = m share
 
 p_b is the target's share of scores in cell b, m_b the number of labels there, j runs over the m labels. A label
-counts by how much of the target it must speak for: when 3 of 250 labels carry three quarters of the target, few are
-effective, even though no score lies outside the labelled range. Kish's effective sample size, applied to labels.
+is weighted by the share of the target's scores that it represents: when 3 of 250 labels represent three quarters of the
+target, few are effective, even though no score lies outside the labelled range. This is Kish's effective sample size of
+the labels.
 
-It speaks of support alone. Whether labels mean the same at the same score needs labels of the target's own responses.
+It measures support alone. Whether the same score has the same mean label needs labels of the target's own responses.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ EDGE = 0.05  # of the calibrator's range: rewards this near its ends are saturat
 
 @dataclass(frozen=True)
 class Support:
-    """How many labels speak for one target."""
+    """The labels at scores where one target has responses."""
 
     unsupported: float  # share of the target's scores in cells without a label
     share: float  # of the labels that is effective
@@ -40,7 +41,7 @@ class Support:
 
 @dataclass(frozen=True)
 class BoundaryCard:
-    """How much of the target lies where the calibrator can only hold its last value."""
+    """The share of the target outside the labelled scores, where the calibrator is constant."""
 
     status: str  # ok, caution, refuse, or inconclusive without scores
     out_of_range: float  # share of scores outside the labelled range
@@ -50,8 +51,8 @@ class BoundaryCard:
 
 def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_weight: np.ndarray) -> Support:
     """Support of a target with scores and weights (t,) by labels at scores (m,); NaN scores are left out."""
-    kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
-    target_score, target_weight = target_score[kept], target_weight[kept]
+    scored = ~np.isnan(target_score) & ~np.isnan(target_weight)
+    target_score, target_weight = target_score[scored], target_weight[scored]
     labels = len(label_score)
     if not labels or not target_weight.sum() > 0:
         return Support(float("nan"), float("nan"), float("nan"))
@@ -59,9 +60,9 @@ def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_w
     count = np.bincount(cell[:labels], minlength=cell.max() + 1)  # (b,)
     mass = np.bincount(cell[labels:], weights=target_weight, minlength=len(count)) / target_weight.sum()  # (b,)
     unsupported = min(1.0, float(mass[count == 0].sum()))
-    spoken_for = mass[count > 0]
-    squares = np.sum(spoken_for**2 / count[count > 0])  # sum over labels of w_j^2
-    share = float((1 - unsupported) * spoken_for.sum() ** 2 / (labels * squares)) if squares > 0 else 0.0
+    supported_mass = mass[count > 0]
+    squares = np.sum(supported_mass**2 / count[count > 0])  # sum over labels of w_j^2
+    share = float((1 - unsupported) * supported_mass.sum() ** 2 / (labels * squares)) if squares > 0 else 0.0
     return Support(unsupported, share, labels * share)
 
 
@@ -70,8 +71,8 @@ def affinity(logged_score: np.ndarray, target_score: np.ndarray, target_weight: 
 
     Its square bounds the effective sample share of any weights that are a function of the score.
     """
-    kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
-    score, weight = target_score[kept], target_weight[kept]
+    scored = ~np.isnan(target_score) & ~np.isnan(target_weight)
+    score, weight = target_score[scored], target_weight[scored]
     if not weight.sum() > 0:
         return float("nan")
     edges = np.linspace(min(score.min(), logged_score.min()), max(score.max(), logged_score.max()), AFFINITY_BINS + 1)
@@ -80,10 +81,10 @@ def affinity(logged_score: np.ndarray, target_score: np.ndarray, target_weight: 
     return float(np.sqrt(p / p.sum() * q / q.sum()).sum())
 
 
-def once_a_prompt(score: np.ndarray) -> np.ndarray:
+def prompt_weights(score: np.ndarray) -> np.ndarray:
     """Weights (n, m) of draws with scores (n, m): those of a prompt sum to one, missing draws weigh nothing."""
-    drawn = ~np.isnan(score)
-    return drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
+    scored = ~np.isnan(score)
+    return scored / np.maximum(scored.sum(axis=1, keepdims=True), 1)
 
 
 def _cells(score: np.ndarray) -> np.ndarray:
@@ -97,22 +98,22 @@ def _cells(score: np.ndarray) -> np.ndarray:
 
 def boundary_card(
     calibrator: Calibrator,
-    known: Labelled,
+    labels: Labelled,
     target_score: np.ndarray,
     target_weight: np.ndarray,
     thresholds: Thresholds,
 ) -> BoundaryCard:
-    """Where a target's scores (t,) lie against the labelled ones; rewards at the labelled covariates' mean."""
-    kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
-    score, weight = target_score[kept], target_weight[kept]
-    if not weight.sum() > 0 or not len(known.oracle_label):
+    """Position of a target's scores (t,) relative to the labelled ones; rewards at the mean of the labelled covariates."""
+    scored = ~np.isnan(target_score) & ~np.isnan(target_weight)
+    score, weight = target_score[scored], target_weight[scored]
+    if not weight.sum() > 0 or not len(labels.oracle_label):
         return BoundaryCard("inconclusive", float("nan"), float("nan"), float("nan"))
-    label_score = known.judged.score
+    label_score = labels.judged.score
     mass = weight / weight.sum()
     low, high = float(mass[score < label_score.min()].sum()), float(mass[score > label_score.max()].sum())
-    fitted = rewards(calibrator, known.judged)
+    fitted = rewards(calibrator, labels.judged)
     f_min, f_max = fitted.min(), fitted.max()
-    typical = known.judged.covariates.mean(axis=0)  # (c,)
+    typical = labels.judged.covariates.mean(axis=0)  # (c,)
     edge, reward = EDGE * (f_max - f_min), calibrator(score, np.broadcast_to(typical, (len(score), len(typical))))
     saturation = float(mass[(reward <= f_min + edge) | (reward >= f_max - edge)].sum())
     if low + high >= thresholds.out_of_range_refuse:

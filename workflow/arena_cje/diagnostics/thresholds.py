@@ -1,4 +1,4 @@
-"""Where a line of the verdict turns to caution or to refuse, and where each number comes from."""
+"""Thresholds of the verdict: the values at which a check gives `caution` or `refuse`, and the source of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Where a line turns to caution or to refuse."""
+    """The values at which the checks of the verdict give `caution` or `refuse`."""
 
     # Overlap gates of the public package cje-eval 0.3: critical below a tenth, warning below three tenths.
     ess_refuse: float = 0.10
@@ -42,27 +42,29 @@ class Thresholds:
     # Bootstrap intervals of plug-in direct estimates covered .86 with 50 labels and .94 with 250, the jackknife's .95-.97.
     bootstrap_caution: float = 200.0
     spearman_caution: float = 0.3  # below it a score explains under a tenth of the variance in rank
-    # Of a calibrated reward over rising scores: more is not a judge's scale but noise, or a covariate at work.
+    # Fall of the calibrated reward over rising scores: a larger one comes from noise or from a covariate.
     fall_caution: float = 0.10
-    # The boundary card turns at these shares of scores outside the labelled range, and of rewards near their own range's
-    # ends, as in cje-eval.
+    # Boundary card, as in cje-eval: share of scores outside the labelled range, and share of rewards near the ends of
+    # the calibrator's range.
     out_of_range_refuse: float = 0.05
     saturation_caution: float = 0.20
-    # The public package cje-eval warned where a policy's own labels lay this far from the calibration.
+    # The public package cje-eval warned when labels of a policy's own draws were this far from the calibration.
     transport_margin: float = 0.05
     transport_prompts: float = 20.0  # effective ones, for a PASS
     transport_alpha: float = 0.05  # of the audit's intervals, for all audited policies together
     # Level of the second way to FAIL. Without it fifty labels let 2 to 7 % of values through that were .17 off, with it
     # under 1 %.
     transport_suspicion: float = 0.03
-    own_labels: float = 50.0  # labelled prompts of a policy's own that mend what calibrator and support lack
-    weighted_labels: float = 20.0  # effective labels of a label term that do the same
+    own_labels: float = (
+        50.0  # labelled prompts of a policy's own draws; with so many, support and transport are not checked
+    )
+    weighted_labels: float = 20.0  # effective labels of a label term; with so many, support is not checked
 
 
-def moved(given: Mapping[str, float], *, where: str = "") -> Thresholds:
-    """The thresholds with those given by name moved; `where` begins the sentence that refuses an unknown name."""
-    known = [field.name for field in fields(Thresholds)]
-    for name in given:
-        if name not in known:
-            raise UserError(f"{where}unknown threshold {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
-    return Thresholds(**given)
+def with_overrides(overrides: Mapping[str, float], *, where: str = "") -> Thresholds:
+    """The default thresholds with some replaced by name; `where` begins the message about an unknown name."""
+    names = [field.name for field in fields(Thresholds)]
+    for name in overrides:
+        if name not in names:
+            raise UserError(f"{where}unknown threshold {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}")
+    return Thresholds(**overrides)

@@ -2,9 +2,9 @@
 
     delta = mean_{labelled draws} (Y' - f^(-k)(S')),   interval at level 1 - alpha / number of audited policies
 
-Judged as an equivalence, so that few labels cannot pass: PASS when the interval lies inside +-margin and enough effective
+An equivalence test, so that few labels cannot pass: PASS when the interval lies inside +-margin and enough effective
 prompts are labelled; FAIL when it lies wholly outside, or when delta itself does and is not zero at the level of suspicion,
-which a calibration that holds meets with in three cases of a hundred; INCONCLUSIVE otherwise; NOT_CHECKED without labels. The
+which happens to a calibration that holds in three cases of a hundred; INCONCLUSIVE otherwise; NOT_CHECKED without labels. The
 interval has the prompts' variance and the calibrator's, and is a t interval. All four numbers are in `thresholds`.
 
 Schuirmann (1987), "A comparison of the two one-sided tests procedure and the power approach", Journal of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Audit:
-    """How far labels of a policy's own draws lie from what the calibrator says of them."""
+    """Distance of the labels of a policy's own draws from the calibrated rewards."""
 
     status: str  # PASS, FAIL, INCONCLUSIVE, NOT_CHECKED
     delta: float
@@ -37,7 +37,7 @@ class Audit:
     n_labels: int
     effective_prompts: float
     margin: float
-    against: str = "the calibration"  # what the labels are held against
+    against: str = "the calibration"  # what the labels are compared with
 
 
 def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estimate:
@@ -48,33 +48,35 @@ def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estima
     share = own_share(draws.judge_score, label)[used]  # (u, m)
 
     def residual(reward: np.ndarray) -> np.ndarray:
+        """Label minus reward (u, m), zero where there is no label."""
         return np.where(labelled[used], label[used] - reward, 0.0)
 
-    own = residual(calibration.held_out(judged[used], calibration.fold[used]))  # (u, m)
-    delta = np.sum(share * own)
+    held_out = residual(calibration.held_out(judged[used], calibration.fold[used]))  # (u, m)
+    delta = np.sum(share * held_out)
     influence = np.zeros(len(used))
-    influence[used] = (share * (own - delta)).sum(axis=1) * len(used)
-    without = [np.sum(share * residual(rewards(calibrator, judged[used]))) for calibrator in calibration.jackknife]
-    return Estimate(float(delta), influence, cluster, np.array(without), used)
+    influence[used] = (share * (held_out - delta)).sum(axis=1) * len(used)
+    jackknife = [np.sum(share * residual(rewards(calibrator, judged[used]))) for calibrator in calibration.jackknife]
+    return Estimate(float(delta), influence, cluster, np.array(jackknife), used)
 
 
 def label_shift(evaluation: Evaluation, logged: Logged, policy: str) -> Estimate:
-    """What a label term adds to the value of a policy: the shift that the weighted labels of the base's responses see."""
+    """What a label term adds to the value of a policy: the weighted mean residual of the labelled base responses."""
     fitted, used = evaluation.calibration, evaluation.estimates[policy].used
     weight = evaluation.weights[policy].raw / evaluation.weights[policy].raw[used].mean()
     labelled = used & logged.labelled
     scale = weight[labelled] * used.sum() / labelled.sum()
 
-    def missed(reward: np.ndarray) -> np.ndarray:
+    def weighted_residual(reward: np.ndarray) -> np.ndarray:
+        """Weighted label minus reward of the labelled rows."""
         return scale * (logged.oracle_label[labelled] - reward)
 
     judged = logged.judged[labelled]
     influence = np.zeros(len(used))
-    influence[labelled] = missed(fitted.held_out(judged, fitted.fold[labelled])) * len(used) / used.sum()
+    influence[labelled] = weighted_residual(fitted.held_out(judged, fitted.fold[labelled])) * len(used) / used.sum()
     value = float(influence.mean())
     influence[used] -= influence[used].mean()
-    without = [missed(rewards(calibrator, judged)).sum() / used.sum() for calibrator in fitted.jackknife]
-    return Estimate(value, influence, evaluation.base.cluster, np.array(without), used)
+    jackknife = [weighted_residual(rewards(calibrator, judged)).sum() / used.sum() for calibrator in fitted.jackknife]
+    return Estimate(value, influence, evaluation.base.cluster, np.array(jackknife), used)
 
 
 def audit(
@@ -86,38 +88,39 @@ def audit(
     family: int,
     label_term: bool = False,
 ) -> Audit:
-    """The audit of one policy among `family` that have labels of their own, after what a label term has mended."""
+    """The audit of one policy among `family` policies with labels of their own, after the correction by a label term."""
     nan, margin = float("nan"), thresholds.transport_margin
     if draws is None or np.isnan(draws.scored_label).all():
         return Audit("NOT_CHECKED", nan, (nan, nan), 0, 0.0, margin)
     cluster = evaluation.base.cluster
-    found, against = shift(evaluation.calibration, draws, cluster), "the calibration"
+    residual, against = shift(evaluation.calibration, draws, cluster), "the calibration"
     if label_term:
-        found, against = found - label_shift(evaluation, logged, draws.policy), "the calibration with the label term"
-    wider = _widening(found, evaluation.calibration, labelled_prompts(draws.scored_label, cluster))
-    (low, high), (least, most) = (
-        [found.value + wider * (end - found.value) for end in found.interval(level / family)]
+        residual = residual - label_shift(evaluation, logged, draws.policy)
+        against = "the calibration with the label term"
+    factor = _widening(residual, evaluation.calibration, labelled_prompts(draws.scored_label, cluster))
+    (low, high), (inner_low, inner_high) = (
+        [residual.value + factor * (end - residual.value) for end in residual.interval(level / family)]
         for level in (thresholds.transport_alpha, thresholds.transport_suspicion)
     )
-    _, first = np.unique(cluster, return_index=True)  # a prompt's draws stand beside every row of it
-    prompts = (~np.isnan(draws.scored_label[first])).sum(axis=1).astype(float)
+    _, first_rows = np.unique(cluster, return_index=True)  # a prompt's draws are repeated for each of its rows
+    prompts = (~np.isnan(draws.scored_label[first_rows])).sum(axis=1).astype(float)
     effective = float(prompts.sum() ** 2 / np.sum(prompts**2))
-    if low > margin or high < -margin or (abs(found.value) > margin and least * most > 0):
+    if low > margin or high < -margin or (abs(residual.value) > margin and inner_low * inner_high > 0):
         status = "FAIL"
     elif -margin < low and high < margin and effective >= thresholds.transport_prompts:
         status = "PASS"
     else:
         status = "INCONCLUSIVE"
-    return Audit(status, found.value, (low, high), int(prompts.sum()), effective, margin, against)
+    return Audit(status, residual.value, (low, high), int(prompts.sum()), effective, margin, against)
 
 
-def _widening(found: Estimate, calibration: Calibration, prompts: int) -> float:
-    """What the interval of fewer than ten prompts is stretched by: few residuals may agree by chance, labels being coarse.
+def _widening(residual: Estimate, calibration: Calibration, prompts: int) -> float:
+    """The factor by which the interval is widened with few prompts, where coarse labels may agree by chance.
 
-    Their variance is then at least that of the oracle slice's.
+    The variance of the residuals is then at least that of the oracle slice's.
     """
-    if prompts >= MIN_OWN or not found.se > 0 or not len(calibration.label):
+    if prompts >= MIN_OWN or not residual.se > 0 or not len(calibration.label):
         return 1.0
     held_out = calibration.held_out(calibration.slice.judged, calibration.slice_fold)
     least = np.mean((calibration.label - held_out) ** 2) / prompts
-    return float(np.sqrt(1 + max(0.0, least - found.sampling_variance) / found.se**2))
+    return float(np.sqrt(1 + max(0.0, least - residual.sampling_variance) / residual.se**2))

@@ -1,15 +1,16 @@
-"""May an estimate be published? Each line looks at one quantity; the worst line gives the level.
+"""Verdicts: whether an estimate may be published. Each check looks at one quantity; the worst one gives the level.
 
     ok        publish
     caution   publish with the reason beside it
-    refuse    do not publish: the number stands on something other than data about this policy
+    refuse    do not publish: the number is not supported by data about this policy
 
-Which lines apply depends on what the estimator stands on. Importance weights answer for overlap, always by the raw
-ones, and for what capping them did: fully where they are all there is, as a caution where fresh draws stand beside them.
-Calibrated rewards answer for labels, judge and support, those of the base policy too. Transport, the same label at the
-same score, is seen by labels of the policy's own draws alone; without them that is a reason which leaves the level as
-it is. Enough such labels mend what support and transport would refuse; a label term with overlap mends support, and its
-value is held against labels of the policy's own where there are some.
+Which checks apply depends on the estimator. Importance weights are checked for overlap, always with the raw weights, and
+for the bias of their cap; a failure refuses an estimate by weights alone, and is a caution where fresh draws are used too.
+Calibrated rewards are checked for labels, judge and support, those of the base policy too. Transport (the same mean label
+at the same score) can be checked only with labels of the policy's own draws; without them a reason says so and leaves the
+level as it is. With enough such labels, support and transport are not checked, since the labels correct the estimate. A
+label term with enough effective labels replaces the check of support; its value is compared with labels of the policy's
+own draws where there are some.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from arena_cje.diagnostics.transport import Audit
     from arena_cje.evaluation.evaluate import Evaluation
 
-SOFTER = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
+LOWER_LEVEL = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
 
 
 def judge(
@@ -45,16 +46,16 @@ def judge(
     base = Verdict(support_reasons(evidence[logged.base_policy].support, thresholds) + shared)
     targets = {
         policy: Verdict(
-            _rows(evaluation, policy, logged.log_ratio[:, column])
-            or _published(evaluation, evidence[policy], policy, logged.log_ratio[:, column], thresholds) + shared
+            _missing_estimate_reasons(evaluation, policy, logged.log_ratio[:, column])
+            or _estimate_reasons(evaluation, evidence[policy], policy, logged.log_ratio[:, column], thresholds) + shared
         )
         for column, policy in enumerate(logged.policies)
     }
     return {logged.base_policy: base} | targets
 
 
-def _rows(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[Reason, ...]:
-    """Why there is no estimate, or none with an interval, if so."""
+def _missing_estimate_reasons(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[Reason, ...]:
+    """Why an estimate or its standard error is missing; empty when both are there."""
     estimate, n = evaluation.estimates[policy], len(log_ratio)
     if np.isfinite([estimate.value, estimate.se]).all():
         return ()
@@ -67,30 +68,30 @@ def _rows(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[R
     return (Reason("no_overlap", f"the target could have given none of {impossible} base responses", "refuse"),)
 
 
-def _published(
+def _estimate_reasons(
     evaluation: Evaluation, evidence: Evidence, policy: str, log_ratio: np.ndarray, thresholds: Thresholds
 ) -> tuple[Reason, ...]:
     """Reasons of one policy that has an estimate."""
     needs, estimate = estimators.get(evaluation.estimator).NEEDS, evaluation.estimates[policy]
     reasons = left_out_reasons(estimate.n_used, len(log_ratio), needs)
     if "log_ratio" in needs:
-        # Fresh draws carry a doubly robust estimate where the weights do not.
+        # With fresh draws a doubly robust estimate does not depend on the weights alone.
         weighted = overlap_reasons(evidence.overlap, thresholds)
         if not estimators.normalised(evaluation.estimator):
             weighted += unnormalised_reasons(evidence.overlap, thresholds)
-        reasons += softened(weighted) if "fresh_score" in needs else weighted
+        reasons += capped_at_caution(weighted) if "fresh_score" in needs else weighted
     reasons += cap_reasons(estimate, thresholds)
     if evidence.own_labels >= thresholds.own_labels:
         return reasons + own_label_reasons(evidence)
-    if not carried(evidence, thresholds):
+    if not has_label_term_support(evidence, thresholds):
         reasons += support_reasons(evidence.support, thresholds)
     if evidence.audit.status != "NOT_CHECKED":
         return reasons + audit_reasons(evidence.audit)
     return reasons + transport_reasons(needs, log_ratio)
 
 
-def carried(evidence: Evidence, thresholds: Thresholds) -> bool:
-    """Does a label term see enough effective labels to make up for what the calibrator says where it has none?"""
+def has_label_term_support(evidence: Evidence, thresholds: Thresholds) -> bool:
+    """Whether a label term has enough effective labels to correct the calibrator where it has no label."""
     if evidence.weighted_labels is None:
         return False
     count, share = evidence.weighted_labels
@@ -98,37 +99,35 @@ def carried(evidence: Evidence, thresholds: Thresholds) -> bool:
 
 
 def own_label_reasons(evidence: Evidence) -> tuple[Reason, ...]:
-    """Says that labels of the policy's own responses stand in for the calibrator's hold on them."""
-    count, by = evidence.own_labels, f"{evidence.audit.delta:+.3f}"
-    text = f"labels of {count} of this policy's own responses correct the calibration by {by}"
+    """States that labels of the policy's own responses correct the calibration."""
+    count, correction = evidence.own_labels, f"{evidence.audit.delta:+.3f}"
+    text = f"labels of {count} of this policy's own responses correct the calibration by {correction}"
     return (Reason("own_labels", text),)
 
 
-def softened(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    """The same reasons, no longer refusing; low overlap above the threshold of refusal only informs."""
+def capped_at_caution(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """The same reasons with `refuse` lowered to `caution`, and a caution about the effective share to `ok`."""
     return tuple(
-        Reason(reason.code, reason.sentence, "caution" if reason.level == "refuse" else _kept(reason))
+        Reason(reason.code, reason.sentence, LOWER_LEVEL[reason.level])
+        if reason.level == "refuse" or reason.code == "low_ess"
+        else reason
         for reason in reasons
     )
 
 
-def _kept(reason: Reason) -> str:
-    return SOFTER[reason.level] if reason.code == "low_ess" else reason.level
-
-
 def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...]) -> tuple[Reason, ...]:
-    """Says how many rows an estimate does without."""
+    """States how many rows the estimate does not use."""
     if n_used == n:
         return ()
     lacking = " or ".join({"log_ratio": "a log ratio", "fresh_score": "a fresh draw"}[need] for need in needs)
     return (Reason("rows_left_out", f"{n - n_used} of {n} rows are left out for want of {lacking}"),)
 
 
-def overlap_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """Lines about raw importance weights."""
-    raw, t = found.raw, thresholds
+def overlap_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Checks of the raw importance weights."""
+    raw, t = overlap.raw, thresholds
     text = f"raw weights make {raw.ess_share:.1%} of the rows effective"
-    reasons = _too_low("low_ess", raw.ess_share, text, t.ess_refuse, t.ess_caution, ".0%")
+    reasons = _low_value_reasons("low_ess", raw.ess_share, text, t.ess_refuse, t.ess_caution, ".0%")
     if raw.near_zero_share > t.near_zero_refuse:
         text = f"{raw.near_zero_share:.1%} of raw weights are practically zero (refuse > {t.near_zero_refuse:.0%})"
         reasons.append(Reason("near_zero_weights", text, "refuse"))
@@ -138,30 +137,30 @@ def overlap_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...
     if raw.top5_mass > t.top5_caution and raw.cv > t.cv_caution:
         text = f"5 % of the rows carry {raw.top5_mass:.0%} of the raw weight (coefficient of variation {raw.cv:.1f})"
         reasons.append(Reason("concentrated_weights", text, "caution"))
-    if abs(found.mean_weight_z) > t.mean_weight_z:
+    if abs(overlap.mean_weight_z) > t.mean_weight_z:
         text = (
-            f"raw weights average {found.mean_weight:.3g} where 1 is expected, {abs(found.mean_weight_z):.1f} standard "
+            f"raw weights average {overlap.mean_weight:.3g} where 1 is expected, {abs(overlap.mean_weight_z):.1f} standard "
             "errors off: log probabilities disagree, or the target says what the base never says"
         )
         reasons.append(Reason("mean_weight_off", text, "caution"))
     return tuple(reasons)
 
 
-def unnormalised_reasons(found: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """Lines about weights that are not made to average to one: nothing takes out what a few rows do to their mean."""
-    t, instead = thresholds, "this estimator does not normalise them; choose 'snips' or 'calibrated-ips'"
+def unnormalised_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Checks of weights that are not normalised to mean one: a few large ones can shift the estimate."""
+    t, advice = thresholds, "this estimator does not normalise them; choose 'snips' or 'calibrated-ips'"
     reasons = []
-    if found.raw.tail_index < t.tail_refuse:
-        text = f"the raw weights' tail index is {found.raw.tail_index:.2f} (refuse < {t.tail_refuse:g})"
-        reasons.append(Reason("infinite_variance", f"{text}: their variance is infinite, and {instead}", "refuse"))
-    if not abs(found.mean_weight - 1) <= t.mean_weight_refuse:
-        text = f"raw weights average {found.mean_weight:.3g} (refuse beyond 1 ± {t.mean_weight_refuse:g})"
-        reasons.append(Reason("mean_weight_not_one", f"{text}, and {instead}", "refuse"))
+    if overlap.raw.tail_index < t.tail_refuse:
+        text = f"the raw weights' tail index is {overlap.raw.tail_index:.2f} (refuse < {t.tail_refuse:g})"
+        reasons.append(Reason("infinite_variance", f"{text}: their variance is infinite, and {advice}", "refuse"))
+    if not abs(overlap.mean_weight - 1) <= t.mean_weight_refuse:
+        text = f"raw weights average {overlap.mean_weight:.3g} (refuse beyond 1 ± {t.mean_weight_refuse:g})"
+        reasons.append(Reason("mean_weight_not_one", f"{text}, and {advice}", "refuse"))
     return tuple(reasons)
 
 
 def cap_reasons(estimate: Estimate, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """Says where capping the weights moved the value, and how far beside its noise."""
+    """States how far the cap on the weights moved the value, relative to its standard error."""
     if not estimate.bias:
         return ()
     text = (
@@ -172,31 +171,33 @@ def cap_reasons(estimate: Estimate, thresholds: Thresholds) -> tuple[Reason, ...
     return (Reason("variance_capped", text, level),)
 
 
-def support_reasons(found: Support, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """Lines about the labels that speak for a policy."""
-    t, count = thresholds, found.effective_labels
-    text = f"{found.share:.1%} of the labels speak for this policy, {found.unsupported:.1%} of its scores have none"
-    share = _too_low("unsupported_labels", found.share, text, t.label_share_refuse, t.label_share_caution, ".0%")
+def support_reasons(support: Support, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Checks of the labels that support a policy."""
+    t, count = thresholds, support.effective_labels
+    text = f"{support.share:.1%} of the labels speak for this policy, {support.unsupported:.1%} of its scores have none"
+    share = _low_value_reasons(
+        "unsupported_labels", support.share, text, t.label_share_refuse, t.label_share_caution, ".0%"
+    )
     text = f"{count:.1f} effective labels for this policy"
-    few = _too_low("few_effective_labels", count, text, t.effective_labels_refuse, t.effective_labels_caution)
+    few = _low_value_reasons("few_effective_labels", count, text, t.effective_labels_refuse, t.effective_labels_caution)
     return (*share, *few)
 
 
-def calibration_reasons(found: CalibrationDiagnostics, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """Lines about the oracle slice and the judge, the same for every policy."""
-    if found.mode == "none":
+def calibration_reasons(diagnostics: CalibrationDiagnostics, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Checks of the oracle slice and the judge, the same for every policy."""
+    if diagnostics.mode == "none":
         text = "judge scores are taken as they are: the interval says what the judge thinks, not what the oracle would"
         return (Reason("uncalibrated_rewards", text, "refuse"),)
-    t, labels = thresholds, f"{found.n_labels} oracle labels"
-    reasons = _too_low("few_labels", found.n_labels, labels, t.labels_refuse, t.labels_caution)
-    if not found.spearman >= t.spearman_caution:
-        text = f"judge and oracle agree weakly: Spearman {found.spearman:.2f} (caution < {t.spearman_caution:g})"
+    t, labels = thresholds, f"{diagnostics.n_labels} oracle labels"
+    reasons = _low_value_reasons("few_labels", diagnostics.n_labels, labels, t.labels_refuse, t.labels_caution)
+    if not diagnostics.spearman >= t.spearman_caution:
+        text = f"judge and oracle agree weakly: Spearman {diagnostics.spearman:.2f} (caution < {t.spearman_caution:g})"
         reasons.append(Reason("weak_judge", text, "caution"))
-    return (*reasons, *found.reasons)
+    return (*reasons, *diagnostics.reasons)
 
 
 def bootstrap_reasons(evaluation: Evaluation, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """A monotone fit follows the noise of few labels, and what is left to draw again is too small."""
+    """Bootstrap intervals are too short with few labels: a monotone fit overfits them, so resampled residuals are too small."""
     labels = len(evaluation.calibration.label)
     if evaluation.options.inference != "bootstrap" or labels >= thresholds.bootstrap_caution:
         return ()
@@ -205,27 +206,29 @@ def bootstrap_reasons(evaluation: Evaluation, thresholds: Thresholds) -> tuple[R
     return (Reason("bootstrap_too_short", text, "caution"),)
 
 
-def audit_reasons(found: Audit) -> tuple[Reason, ...]:
-    """What labels of the policy's own responses say about the calibration."""
-    low, high = found.interval
+def audit_reasons(audit: Audit) -> tuple[Reason, ...]:
+    """Result of the transport audit: labels of the policy's own responses against the calibration."""
+    low, high = audit.interval
     text = (
-        f"{found.n_labels} labels of this policy's own responses lie {found.delta:+.3f} from what {found.against} says, "
+        f"{audit.n_labels} labels of this policy's own responses lie {audit.delta:+.3f} from what {audit.against} says, "
         f"between {low:+.3f} and {high:+.3f}"
     )
-    if found.status == "PASS":
-        return (Reason("transport_passed", f"{text}: within {found.margin:g}"),)
-    if found.status == "FAIL":
-        known = low > found.margin or high < -found.margin
+    if audit.status == "PASS":
+        return (Reason("transport_passed", f"{text}: within {audit.margin:g}"),)
+    if audit.status == "FAIL":
+        outside = low > audit.margin or high < -audit.margin
         return (
             Reason(
-                "transport_failed", f"{text}: {'' if known else 'most likely '}more than {found.margin:g} off", "refuse"
+                "transport_failed",
+                f"{text}: {'' if outside else 'most likely '}more than {audit.margin:g} off",
+                "refuse",
             ),
         )
-    return (Reason("transport_inconclusive", f"{text}: not known to be within {found.margin:g}", "caution"),)
+    return (Reason("transport_inconclusive", f"{text}: not known to be within {audit.margin:g}", "caution"),)
 
 
 def transport_reasons(needs: tuple[str, ...], log_ratio: np.ndarray) -> tuple[Reason, ...]:
-    """Responses other than the base's own may be labelled otherwise at the same score; nothing here has looked.
+    """States that transport was not checked: responses of another policy may have other labels at the same score.
 
     Without fresh draws, and with every log ratio known to be zero, the responses are the base's own.
     """
@@ -235,8 +238,10 @@ def transport_reasons(needs: tuple[str, ...], log_ratio: np.ndarray) -> tuple[Re
     return (Reason("transport_unverified", text),)
 
 
-def _too_low(code: str, value: float, sentence: str, refuse: float, caution: float, form: str = "g") -> list[Reason]:
-    """The reason of a quantity that ought to be large, if there is one; unknown is a caution."""
+def _low_value_reasons(
+    code: str, value: float, sentence: str, refuse: float, caution: float, form: str = "g"
+) -> list[Reason]:
+    """The reason of a quantity that is below a threshold, empty if it is not; NaN is a caution."""
     if value >= caution and not value < refuse:
         return []
     limits = f"(refuse < {refuse:{form}}, caution < {caution:{form}})"

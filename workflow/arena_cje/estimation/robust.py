@@ -35,13 +35,13 @@ def has_label_term(module: ModuleType, options: Options) -> bool:
     )
 
 
-def has_weighted_labels(label: np.ndarray, *, label_term: bool, raw: bool) -> bool:
-    """Whether the value has labels (u,) under raw weights: in a label term, or in a residual where all rows are labelled.
+def has_weighted_labels(label: np.ndarray, *, label_term: bool, raw_residual: bool) -> bool:
+    """Whether oracle labels enter the estimate with raw weights: through the label term, or through the residual.
 
-    raw: whether the weights of the residual are the raw ones.
+    label: (u,), NaN without one. raw_residual: whether the residual has raw weights; it counts where every row is labelled.
     """
     labelled = ~np.isnan(label)
-    return bool(labelled.any() and (label_term or (raw and labelled.all())))
+    return bool(labelled.any() and (label_term or (raw_residual and labelled.all())))
 
 
 def chosen_weight(sample: Sample, options: Options) -> np.ndarray:
@@ -60,7 +60,7 @@ def robust(
 
     weight: mean-one weights (u,); at_logged, at_fresh: predictions at logged responses (u,) and fresh draws (u, m).
     """
-    weighted_labels = has_weighted_labels(sample.label, label_term=label_term, raw=weight is sample.raw)
+    weighted_labels = has_weighted_labels(sample.label, label_term=label_term, raw_residual=weight is sample.raw)
     fresh_label = np.full_like(sample.fresh_label, np.nan) if weighted_labels else sample.fresh_label
     value, influence = fresh_mean(at_fresh, at_fresh, fresh_label, sample.cluster)
     value += float(np.mean(weight * (sample.reward - at_logged)))

@@ -1,4 +1,4 @@
-"""The weighted mean of rewards, with its influence function: the estimators by importance weights alone share it."""
+"""The weighted mean of rewards, with its influence function: `raw-ips`, `snips` and `calibrated-ips` use it."""
 
 from __future__ import annotations
 

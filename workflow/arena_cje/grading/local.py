@@ -255,7 +255,7 @@ class ReplyJudge:
             open_samples = Counter(key for key, _ in todo)
             unread = []
             for (key, sample), answer in self._answers(items, todo, again=again):
-                answers[key][sample] = _after(answers[key].get(sample), answer)
+                answers[key][sample] = _second_answer(answers[key].get(sample), answer)
                 open_samples[key] -= 1
                 if not again and grades.unread(answer):
                     unread.append((key, sample))
@@ -297,8 +297,8 @@ class ReplyJudge:
         return one[: n_common(one, other)]
 
 
-def _after(first: Grade | None, answer: Grade) -> Grade:
-    """An answer with the tokens of the one before it; that one itself where the longer question did not fit."""
+def _second_answer(first: Grade | None, answer: Grade) -> Grade:
+    """The second answer with the tokens of both; the first one where the longer question did not fit."""
     if first is None:
         return answer
     if answer.reason == grades.TOO_LONG:

@@ -1,4 +1,4 @@
-"""What determines a grade: the rules, which declare it, and the jobs, which make the grades, both ask here."""
+"""What determines a grade, in one place: rules declare it, jobs make the grades from it."""
 
 from __future__ import annotations
 

@@ -94,12 +94,12 @@ def messages(system_prompt: str | None, text: str) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": text}]
 
 
-def request_identity(block: ModelBlock, endpoint: Endpoint, *, scores_text: bool = False) -> dict[str, Any]:
+def request_identity(block: ModelBlock, endpoint: Endpoint, *, echoes_logprobs: bool = False) -> dict[str, Any]:
     """The part of a request's identity that names model and endpoint: a parameter of the rules whose jobs call an API.
 
-    scores_text: whether the requests are for log probabilities of given responses.
+    echoes_logprobs: whether the requests are for log probabilities of given responses.
     """
-    echo = {"echo_max_tokens": endpoint.echo_max_tokens} if scores_text else {}
+    echo = {"echo_max_tokens": endpoint.echo_max_tokens} if echoes_logprobs else {}
     return {"model": block.model, **endpoint.identity, **echo, "extra": block.extra}
 
 

@@ -44,10 +44,11 @@ def n_common(one: Sequence[int], other: Sequence[int]) -> int:
     return sum(1 for _ in itertools.takewhile(bool, (a == b for a, b in zip(one, other, strict=False))))
 
 
-def start_of(n_shared: int, n_tokens: int, n_wanted: int) -> int:
-    """How many of a text's `n_tokens` to take from the prefix, of which it has `n_shared` and needs the last `n_wanted` read.
+def n_from_prefix(n_shared: int, n_tokens: int, n_wanted: int) -> int:
+    """How many leading tokens of a text to take from the prefix instead of reading them.
 
-    All, or so many fewer that the rest is long enough for the fast kernel, whichever costs less on a CPU. The rest has two
+    The first `n_shared` of its `n_tokens` are the prefix's; the last `n_wanted` must be read. It takes all it may,
+    or so many fewer that the rest is long enough for the fast kernel, whichever costs less on a CPU. The rest has two
     tokens at least: the attention of a single one is shared out among the threads (`use_split_kv_path` in
     ggml-cpu/ops.cpp), so that its bits would depend on their number.
     """
@@ -72,7 +73,7 @@ class Reader:
 
     def read(self, tokens: Sequence[int], sequence: int, n_wanted: int) -> Iterator[np.ndarray]:
         """Logits of the last `n_wanted` tokens, (., V) a block, each valid until the next is asked for."""
-        start = start_of(n_common(self._shared, tokens), len(tokens), n_wanted)
+        start = n_from_prefix(n_common(self._shared, tokens), len(tokens), n_wanted)
         self._context.forget(sequence)
         if start > 0:
             self._context.copy(self._place, sequence)

@@ -131,7 +131,7 @@ def power(effect: float, se: float, *, alpha: float = 0.05) -> float:
 
 
 def _relative_mde(alpha: float, power: float) -> float:
-    """Minimum detectable effect in standard errors of one policy; checks both levels."""
+    """Minimum detectable effect in standard errors of one policy; checks alpha and power."""
     if not 0 < alpha < power < 1:
         raise UserError(f"alpha and power must satisfy 0 < alpha < power < 1, got alpha {alpha} and power {power}")
     return float((stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) * math.sqrt(2))
@@ -195,7 +195,7 @@ def for_effect(
 
 
 def _root_cost(variance: Variance, costs: Costs) -> float:
-    """D, whose square is budget times variance at the optimum."""
+    """sqrt(c_S s_e) + sqrt(c_Y s_c), the D of the module's formulas: its square is budget times variance at the optimum."""
     return math.sqrt(costs.judge * variance.sampling) + math.sqrt(costs.label * variance.calibration)
 
 

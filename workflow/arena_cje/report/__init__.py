@@ -1,1 +1,1 @@
-"""What people read: tables, figures, pages."""
+"""Reports for people: tables, figures, pages and exports."""

@@ -1,9 +1,9 @@
-"""Everything of a run that people keep, in one zip file.
+"""The archive of a run: its results and how they were made, in one zip file.
 
-Results, comparisons, figures, pages, exports, the configuration with all its defaults, what the results were made from,
-and how fast the jobs were; README.txt says what is what, SHA256SUMS holds the hashes (`sha256sum -c SHA256SUMS`). Equal
-content gives equal bytes: names are sorted, time stamps are fixed. Model weights, journals, prompts and responses before
-they are analysed, and whatever Snakemake keeps for itself stay behind.
+It holds results, comparisons, figures, pages, exports, the configuration with all defaults, the provenance of the results
+and the throughput of the jobs. README.txt describes each file, SHA256SUMS holds the hashes (`sha256sum -c SHA256SUMS`).
+Equal content gives equal bytes: names are sorted, time stamps are fixed. Model weights, journals, prompts and responses
+before the analysis, and Snakemake's own files are left out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 Content = bytes | Path
 
-FOLDER = "arena-cje"  # of all members, so that unpacking fills no foreign folder
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can tell
-PACKAGES = ("llama-cpp-python", "numpy", "polars", "scipy", "statsmodels")  # what numbers may depend on
+FOLDER = "arena-cje"  # folder of all members, so that unpacking does not mix them with other files
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
+PACKAGES = ("llama-cpp-python", "numpy", "polars", "scipy", "statsmodels")  # packages on which results may depend
 
-# The first pattern that fits says what a file is.
+# Descriptions of files by pattern; the first match counts.
 MEANING = (
     ("README.txt", "this list"),
     ("SHA256SUMS", "hashes of all other files"),
@@ -55,8 +55,8 @@ MEANING = (
 
 
 def meaning(name: str) -> str:
-    """What a member is, by its name."""
-    return next((told for pattern, told in MEANING if fnmatch(name, pattern)), "another result")
+    """Description of a member of the archive, by its name."""
+    return next((text for pattern, text in MEANING if fnmatch(name, pattern)), "another result")
 
 
 def members(
@@ -68,50 +68,51 @@ def members(
     texts: Iterable[str | Path] = (),
     throughput: Path | None = None,
 ) -> dict[str, Content]:
-    """What goes into the archive, by name: files under `root` keep their place there.
+    """Contents of the archive by name; files under `root` keep their relative paths.
 
-    texts are files that the configuration names; throughput is the folder of the jobs' benchmarks.
+    texts: files that the configuration names; throughput: the folder of the jobs' benchmarks.
     """
     import yaml
 
-    kept: dict[str, Content] = {Path(path).relative_to(root).as_posix(): Path(path) for path in paths}
+    contents: dict[str, Content] = {Path(path).relative_to(root).as_posix(): Path(path) for path in paths}
     for path in texts:
-        kept[_free(Path(path), kept)] = Path(path)
-    shown = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True, width=120)
-    kept["configuration.yaml"] = shown.encode()
-    kept["provenance.json"] = json_text(provenance(paths, package_version)).encode()
-    if rows := gathered(throughput):
-        kept["throughput.tsv"] = rows.encode()
-    kept["README.txt"] = readme([*kept, "README.txt", "SHA256SUMS"]).encode()
-    return kept
+        contents[_unused_name(Path(path), contents)] = Path(path)
+    settings_text = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True, width=120)
+    contents["configuration.yaml"] = settings_text.encode()
+    contents["provenance.json"] = json_text(provenance(paths, package_version)).encode()
+    if rows := throughput_table(throughput):
+        contents["throughput.tsv"] = rows.encode()
+    contents["README.txt"] = readme([*contents, "README.txt", "SHA256SUMS"]).encode()
+    return contents
 
 
-def _free(path: Path, taken: Mapping[str, Content]) -> str:
-    """A place for a text of the configuration; two files of one name stand side by side."""
-    names = [f"configuration/{path.name}", *(f"configuration/{k}-{path.name}" for k in range(2, len(taken) + 3))]
-    return next(name for name in names if name not in taken)
+def _unused_name(path: Path, members: Mapping[str, Content]) -> str:
+    """A name for a text of the configuration that no member has, also where two texts have one file name."""
+    names = [f"configuration/{path.name}", *(f"configuration/{k}-{path.name}" for k in range(2, len(members) + 3))]
+    return next(name for name in names if name not in members)
 
 
 def provenance(paths: Iterable[str | Path], package_version: str) -> dict[str, Any]:
-    """Versions, and what each coverage's summary says it was made from."""
+    """Versions of packages, and the provenance in the summary of each coverage."""
     from arena_cje.files import read_json
 
     summaries = [Path(path) for path in paths if Path(path).name == "summary.json"]
     made_from = {path.parent.name: read_json(path).get("provenance", {}) for path in summaries}
-    packages = {name: found for name in PACKAGES if (found := _version(name))}
+    packages = {name: installed for name in PACKAGES if (installed := _version(name))}
     python = ".".join(map(str, sys.version_info[:3]))
     return {"arena_cje": package_version, "python": python, "packages": packages, "made_from": made_from}
 
 
 def _version(name: str) -> str | None:
+    """Installed version of a package, None if it is not installed."""
     try:
         return version(name)
-    except PackageNotFoundError:  # a job that only analyses may do without the engine
+    except PackageNotFoundError:  # an analysis alone does not need the engine
         return None
 
 
-def gathered(folder: Path | None) -> str:
-    """The benchmarks of all jobs as one table, the job's name first; empty where there are none."""
+def throughput_table(folder: Path | None) -> str:
+    """The benchmarks of all jobs as one TSV table, the job's name first; empty without benchmarks."""
     tables = sorted(folder.rglob("*.tsv")) if folder is not None and folder.is_dir() else []
     lines: list[str] = []
     for path in tables:
@@ -122,7 +123,7 @@ def gathered(folder: Path | None) -> str:
 
 
 def readme(names: Iterable[str]) -> str:
-    """What the archive is, and what each of its files is."""
+    """Text of README.txt: a description of the archive and of each file."""
     lines = [
         "Results of a Causal Judge Evaluation, made by arena-cje.",
         "",
@@ -135,14 +136,15 @@ def readme(names: Iterable[str]) -> str:
 
 
 def write(path: str | Path, content: Mapping[str, Content]) -> None:
-    """The zip file, whole or not at all; equal content gives equal bytes."""
+    """Write the zip file atomically; equal content gives equal bytes."""
 
     def fill(handle: Any) -> None:
+        """Write all members and their hashes to an open file."""
         sums = []
         with zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for name in sorted(content):
-                held = content[name]
-                data = held.read_bytes() if isinstance(held, Path) else held
+                source = content[name]
+                data = source.read_bytes() if isinstance(source, Path) else source
                 archive.writestr(_entry(name), data)
                 sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
             archive.writestr(_entry("SHA256SUMS"), "".join(sums))
@@ -151,7 +153,7 @@ def write(path: str | Path, content: Mapping[str, Content]) -> None:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """A member whose head tells nothing of when and where it was packed."""
+    """The header of a member, without the time and the platform of its packing."""
     entry = zipfile.ZipInfo(f"{FOLDER}/{name}", EPOCH)
     entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
     return entry

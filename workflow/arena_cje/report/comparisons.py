@@ -1,18 +1,17 @@
-"""Pairwise comparisons of policies, and what a top rank rests on.
+"""Pairwise comparisons of policies, and the evidence for the top rank.
 
     pair         V_1 - V_2 from paired influence functions, with Holm's correction over all pairs of one estimator
     separated    Holm-corrected p <= alpha
     ranks of a   from 1 + #{separated and better} to n - #{separated and worse}, n the policies that are published
 
-The highest value is no claim by itself: it is one where every other published policy is separated from it. A refused
-policy is in no comparison and has no rank; it is named beside the ranking, since nothing says that it would not lead.
-Estimators are corrected one by one: they say the same of the same data in different ways.
+A policy is best only if every other published policy is separated from the highest value. A refused policy is in no
+comparison and has no rank; it is named beside the ranking, since its value may be higher. The correction is per estimator,
+since estimators are different analyses of the same data.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,27 +32,27 @@ NUMBERS = ("difference", "se", "ci_lower", "ci_upper", "df", "p_value", "p_holm"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a published policy stands, and the ranks that the data leave open to it."""
+    """Rank of a published policy, and the ranks that the data allow."""
 
     policy: str
     rank: int  # by value; equal values share a rank
-    best_rank: int  # policies that are better after Holm's correction stand above it
-    worst_rank: int  # those that are worse stand below it
+    best_rank: int  # one below the policies that are better after Holm's correction
+    worst_rank: int  # one above the policies that are worse after it
     apart_from_next: bool | None  # from the published policy next below; None for the last
     p_holm_next: float | None
 
 
 @dataclass(frozen=True)
 class Top:
-    """The highest published value, and what that rests on."""
+    """The policy with the highest published value, and the evidence for its rank."""
 
     policy: str | None
     second: str | None
     apart_from_second: bool | None  # after Holm's correction; None where there is no second
     not_apart_from: tuple[str, ...]  # published policies that may be as good
     refused: tuple[str, ...]  # policies that are not ranked
-    refused_but_higher: tuple[str, ...]  # those whose number, which is not published, is the higher one
-    says: str
+    refused_but_higher: tuple[str, ...]  # those whose unpublished number is higher
+    says: str  # the same in sentences
 
 
 def pairs(result: ResultRecord) -> list[Row]:
@@ -65,16 +64,16 @@ def pairs(result: ResultRecord) -> list[Row]:
     ]
 
 
-def ranking(result: ResultRecord, found: Sequence[Row]) -> list[Place]:
-    """The published policies from the highest value down, the base policy among them; `found` are their `pairs`."""
+def ranking(result: ResultRecord, comparisons: Sequence[Row]) -> list[Place]:
+    """The published policies from the highest value down, the base policy among them; comparisons: `pairs` of the result."""
     value = _published(result)
-    p_holm = _p_holm(found)
-    apart = {pair for pair, p in p_holm.items() if p is not None and p <= result.document["metadata"]["alpha"]}
+    p_holm = _p_holm(comparisons)
+    separated = {pair for pair, p in p_holm.items() if p is not None and p <= result.document["metadata"]["alpha"]}
     order = sorted(value, key=lambda policy: -value[policy])  # stable: ties in declared order
     places = []
     for k, policy in enumerate(order):
         below = order[k + 1] if k + 1 < len(order) else None
-        others = [other for other in order if frozenset((policy, other)) in apart]
+        others = [other for other in order if frozenset((policy, other)) in separated]
         pair = None if below is None else frozenset((policy, below))
         places.append(
             Place(
@@ -82,44 +81,47 @@ def ranking(result: ResultRecord, found: Sequence[Row]) -> list[Place]:
                 rank=1 + sum(value[other] > value[policy] for other in order),
                 best_rank=1 + sum(value[other] > value[policy] for other in others),
                 worst_rank=len(order) - sum(value[other] < value[policy] for other in others),
-                apart_from_next=None if pair is None else pair in apart,
+                apart_from_next=None if pair is None else pair in separated,
                 p_holm_next=None if pair is None else p_holm[pair],
             )
         )
     return places
 
 
-def top(result: ResultRecord, found: Sequence[Row]) -> Top:
-    """Who leads, by how much certainty, and who was left out; `found` are the `pairs` of the result."""
-    places, alpha = ranking(result, found), result.document["metadata"]["alpha"]
+def top(result: ResultRecord, comparisons: Sequence[Row]) -> Top:
+    """The policy with the highest value, the policies not separated from it, and the refused ones.
+
+    comparisons: `pairs` of the result.
+    """
+    places, alpha = ranking(result, comparisons), result.document["metadata"]["alpha"]
     best, second = ([place.policy for place in places] + [None, None])[:2]
-    p_holm = _p_holm(found)
-    against = {place.policy: p_holm[frozenset((best, place.policy))] for place in places[1:]}
-    open_to = tuple(policy for policy, p in against.items() if p is None or p > alpha)
+    p_holm = _p_holm(comparisons)
+    p_to_best = {place.policy: p_holm[frozenset((best, place.policy))] for place in places[1:]}
+    rivals = tuple(policy for policy, p in p_to_best.items() if p is None or p > alpha)
     refused = tuple(result.refused)
     higher = tuple(result.document["best_policy"]["refused_but_higher"])
-    says = " ".join((_said(best, len(places), open_to, alpha), *_left_out(refused, higher)))
-    return Top(best, second, second not in open_to if second else None, open_to, refused, higher, says)
+    sentence = " ".join((_top_sentence(best, len(places), rivals, alpha), *_refusal_sentences(refused, higher)))
+    return Top(best, second, second not in rivals if second else None, rivals, refused, higher, sentence)
 
 
 def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
-    """Content of comparisons.json: for each estimator every pair, and what its top rank rests on; the first's is logged."""
-    said = {}
+    """Content of comparisons.json: pairs, ranking and best policy by estimator; the first estimator's best is logged."""
+    estimators = {}
     for result in results:
-        found = pairs(result)
-        said[result.name] = {
+        comparisons = pairs(result)
+        estimators[result.name] = {
             "alpha": result.document["metadata"]["alpha"],
             "base_policy": result.base_policy,
-            "comparisons": [_with_interval(row) for row in found],
-            "ranking": [asdict(place) for place in ranking(result, found)],
-            "best": asdict(top(result, found)),
+            "comparisons": [_with_interval(row) for row in comparisons],
+            "ranking": [asdict(place) for place in ranking(result, comparisons)],
+            "best": asdict(top(result, comparisons)),
         }
-    log.info("%s: %s", results[0].name, said[results[0].name]["best"]["says"])
-    return {"coverage": coverage, "estimators": said}
+    log.info("%s: %s", results[0].name, estimators[results[0].name]["best"]["says"])
+    return {"coverage": coverage, "estimators": estimators}
 
 
 def table(results: Sequence[ResultRecord]) -> pl.DataFrame:
-    """The pairs of all estimators, one row each."""
+    """Content of comparisons.csv: the pairs of all estimators, one row each."""
     import polars as pl
 
     schema = dict.fromkeys(("estimator", "first", "second"), pl.String) | dict.fromkeys(NUMBERS, pl.Float64)
@@ -132,36 +134,35 @@ def table(results: Sequence[ResultRecord]) -> pl.DataFrame:
 
 
 def _published(result: ResultRecord) -> dict[str, float]:
-    """Values that may be published and are known, by policy, the base policy first."""
+    """Estimates by policy, the base policy first, without refused and missing ones."""
     names = [policy for policy in result.all_policies if policy not in result.refused]
     values = {policy: result.summary(policy)["estimate"] for policy in names}
     return {policy: value for policy, value in values.items() if not np.isnan(value)}
 
 
-def _p_holm(found: Sequence[Row]) -> dict[frozenset[str], float | None]:
-    return {frozenset((row["first"], row["second"])): row["p_holm"] for row in found}
+def _p_holm(comparisons: Sequence[Row]) -> dict[frozenset[str], float | None]:
+    """Holm-corrected p-values by pair of policies."""
+    return {frozenset((row["first"], row["second"])): row["p_holm"] for row in comparisons}
 
 
 def _with_interval(row: Mapping[str, Any]) -> Row:
-    """A pair as JSON has it: its interval as one field, as in the results files."""
-    kept = {name: value for name, value in row.items() if name not in ("ci_lower", "ci_upper")}
-    return kept | {"confidence_interval": [row["ci_lower"], row["ci_upper"]]}
+    """A pair with its interval as one field, as in the results files."""
+    fields = {name: value for name, value in row.items() if name not in ("ci_lower", "ci_upper")}
+    return fields | {"confidence_interval": [row["ci_lower"], row["ci_upper"]]}
 
 
-def _said(best: str | None, published: int, open_to: Sequence[str], alpha: float) -> str:
+def _top_sentence(best: str | None, published: int, rivals: Sequence[str], alpha: float) -> str:
+    """A sentence about the highest value; rivals: policies that are not separated from it."""
     if best is None:
         return "No policy is published."
     if published == 1:
         return f"{best} is the only policy that is published, so that there is nothing to rank it against."
-    if open_to:
-        return f"{best} has the highest value, but it is not told apart from {_listed(open_to)} (Holm, {alpha:g})."
+    if rivals:
+        return f"{best} has the highest value, but it is not told apart from {', '.join(rivals)} (Holm, {alpha:g})."
     return f"{best} has the highest value, apart from every other published policy (Holm, {alpha:g})."
 
 
-def _left_out(refused: Sequence[str], higher: Sequence[str]) -> list[str]:
-    said = [f"Refused, and so not ranked: {_listed(refused)}."] if refused else []
-    return said + ([f"Computed higher, but not published: {_listed(higher)}."] if higher else [])
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+def _refusal_sentences(refused: Sequence[str], higher: Sequence[str]) -> list[str]:
+    """Sentences about refused policies; higher: those with a higher number than the best one."""
+    sentences = [f"Refused, and so not ranked: {', '.join(refused)}."] if refused else []
+    return sentences + ([f"Computed higher, but not published: {', '.join(higher)}."] if higher else [])

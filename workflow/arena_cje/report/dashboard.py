@@ -1,11 +1,11 @@
-"""The dashboard: one HTML file with everything in it, for a browser that reaches nothing.
+"""The dashboard: one self-contained HTML file for a browser without a network.
 
     records -> tables and sentences (dashboard_data), figures (dashboard_figures), items (dashboard_items) -> one text
 
-Tables are in the page as it is written; figures and the item browser are drawn in it by Vega, which is bundled once. All
-text of models, users and configuration is data: the template escapes it, the payload is JSON without a character that
-could end it, the script writes text and no markup, and no Vega expression is made from it. The page allows no request,
-and no script but its own, by their hashes.
+Tables are static HTML; the page's script draws the item browser and, with a bundled Vega, the figures. All text of models,
+users and configuration is data: the template escapes it, the payload is JSON without a character that could end the script
+element, the script writes text and no markup, and no Vega expression contains it. The page's security policy allows no
+request, and only its own scripts, by their hashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
-from arena_cje.report.dashboard_items import embedded, items, usable, weights_of, whole
+from arena_cje.report.dashboard_items import analysed_rows, items, script_json, valid_unicode, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,21 +46,21 @@ def render(
     configuration: Mapping[str, Any] | None = None,
     coverage: str | None = None,
 ) -> str:
-    """The page. results: those of one coverage, the first one in focus.
+    """The page as HTML. results: those of one coverage; the page is about the first one.
 
-    logged: the rows they were computed from; draws: fresh draws by policy; summary: that of the data set; others: results
-    at other coverages; validation: rows of validation.csv; benchmarks: rows of `read_benchmarks`; spending: calls to APIs
-    that were paid for; configuration: settings to show. What is not given is said to be missing.
+    logged: the rows from which they were computed; draws: fresh draws by policy; summary: summary of the data set; others:
+    coverages and results at other coverages; validation: rows of validation.csv; benchmarks: rows of `read_benchmarks`;
+    spending: calls to APIs from the ledger; configuration: settings of the experiment. The page names what is missing.
     """
     first, draws, summary = results[0], draws or {}, summary or {}
     coverage = coverage or str(first.document["metadata"]["oracle_coverage"])
     truths = {row["policy"]: row["truth"] for row in validation if row.get("truth") is not None}
-    rows = usable(first, logged) if logged else []
-    same = [(at, other) for at, other in others if other.name == first.name]
-    swept = sorted([*same, (coverage, first)], key=lambda pair: float(pair[0]))
-    drawn = _figures(results, rows, swept, truths)
+    rows = analysed_rows(first, logged) if logged else []
+    same_estimator = [(at, other) for at, other in others if other.name == first.name]
+    by_coverage = sorted([*same_estimator, (coverage, first)], key=lambda pair: float(pair[0]))
+    page_figures = _figures(results, rows, by_coverage, truths)
     payload = {
-        "figures": [{"name": f.name, "spec": f.spec, "rows": f.rows} for f in drawn.values()],
+        "figures": [{"name": f.name, "spec": f.spec, "rows": f.rows} for f in page_figures.values()],
         "items": items(first, logged, draws) if rows else None,
         "base": first.base_policy,
         "policies": list(first.policies),
@@ -70,12 +70,12 @@ def render(
         title=f"Policy values at coverage {coverage}",
         subtitle=data.subtitle(first),
         payload=payload,
-        figures=drawn,
+        figures=page_figures,
         first=first,
         best=data.best(first),
         cards=data.cards(first),
-        tables=_tables(results, draws, summary, swept, validation, benchmarks, spending, configuration or {}),
-        swept=len(swept),
+        tables=_tables(results, draws, summary, by_coverage, validation, benchmarks, spending, configuration or {}),
+        n_coverages=len(by_coverage),
         n_items=len(rows),
         levels=data.WORDS,
     )
@@ -84,38 +84,39 @@ def render(
 def _figures(
     results: Sequence[ResultRecord],
     rows: Sequence[Response],
-    swept: Sequence[tuple[str, ResultRecord]],
+    by_coverage: Sequence[tuple[str, ResultRecord]],
     truths: Mapping[str, float],
 ) -> dict[str, figures.Figure]:
-    """All figures that there is something to draw for, by name."""
+    """All figures that have data, by name."""
     first = results[0]
-    found = [figures.forest(first, truths), figures.estimators(results, truths), figures.differences(first)]
-    if len(swept) > 1:
-        found.append(figures.sweep(swept, truths))
+    drawings = [figures.forest(first, truths), figures.estimators(results, truths), figures.differences(first)]
+    if len(by_coverage) > 1:
+        drawings.append(figures.sweep(by_coverage, truths))
     if rows:
         ratio, log_mean = weights_of(rows, first.policies)
-        found.append(figures.weights(first.policies, ratio, log_mean))
-        found.append(figures.scatter())
-    found.append(figures.calibration(first, [row for row in rows if row.oracle_label is not None]))
-    return {figure.name: figure for figure in found}
+        drawings.append(figures.weights(first.policies, ratio, log_mean))
+        drawings.append(figures.scatter())
+    drawings.append(figures.calibration(first, [row for row in rows if row.oracle_label is not None]))
+    return {figure.name: figure for figure in drawings}
 
 
 def _tables(
     results: Sequence[ResultRecord],
     draws: Mapping[str, Sequence[Response]],
     summary: Mapping[str, Any],
-    swept: Sequence[tuple[str, ResultRecord]],
+    by_coverage: Sequence[tuple[str, ResultRecord]],
     validation: Sequence[Row],
     benchmarks: Sequence[Row],
     spending: Sequence[Row],
     configuration: Mapping[str, Any],
 ) -> dict[str, data.Table]:
+    """All tables of the page, by name."""
     first = results[0]
     meta = first.document["metadata"]
     analysis = {"seed": meta["seed"], "alpha": meta["alpha"]} | meta["options"]
     return {
         "estimates": data.estimates(results, validation),
-        "coverages": data.over_coverages(swept),
+        "coverages": data.over_coverages(by_coverage),
         "weights": data.weights(first),
         "calibration": data.calibration(first),
         "support": data.support(first),
@@ -133,11 +134,11 @@ def _tables(
 
 
 def _page(*, payload: Any, **content: Any) -> str:
-    """The template filled in; scripts are named in the page's policy by their hashes."""
+    """The template with its content; the page's security policy lists the scripts by their hashes."""
     import jinja2
     from markupsafe import Markup
 
-    scripts = {"vega": vega(), "own": _asset(SCRIPT)}
+    scripts = {"vega": vega(), "page": _asset(SCRIPT)}
     for name, source in {**scripts, "style": _asset(STYLE)}.items():
         if re.search("</script|</style|<!--", source, re.IGNORECASE):
             raise ValueError(f"the page's own {name} holds text that would end it")
@@ -147,17 +148,17 @@ def _page(*, payload: Any, **content: Any) -> str:
     )  # fmt: skip
     page = environment.get_template(TEMPLATE).render(
         **content,
-        payload=Markup(embedded(payload)),
+        payload=Markup(script_json(payload)),
         style=Markup(_asset(STYLE)),
         scripts={name: Markup(source) for name, source in scripts.items()},
         hashes=[base64.b64encode(sha256(source.encode()).digest()).decode() for source in scripts.values()],
     )
-    return whole(page)
+    return valid_unicode(page)
 
 
 @cache
 def vega() -> str:
-    """Vega, Vega-Lite and the embedder as one script, without any address to fetch from."""
+    """Vega, Vega-Lite and the embedder as one script, without an external address."""
     import vl_convert
 
     return vl_convert.javascript_bundle()
@@ -165,23 +166,25 @@ def vega() -> str:
 
 @cache
 def _asset(name: str) -> str:
+    """Text of a file beside this module."""
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def read_benchmarks(folder: str | Path) -> list[Row]:
-    """Rows of the benchmark files below a folder (`{stage}/…/{shard}.tsv`); what is NA is None."""
-    folder, found = Path(folder), []
+    """Rows of the benchmark files below a folder (`{stage}/…/{shard}.tsv`); NA is None."""
+    folder, rows = Path(folder), []
     for path in sorted(folder.rglob("*.tsv")):
         header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
         for line in lines:
-            numbers = {name: _number(said) for name, said in zip(header.split("\t"), line.split("\t"), strict=False)}
-            found.append({"stage": path.relative_to(folder).parts[0]} | numbers)
-    return found
+            numbers = {name: _number(text) for name, text in zip(header.split("\t"), line.split("\t"), strict=False)}
+            rows.append({"stage": path.relative_to(folder).parts[0]} | numbers)
+    return rows
 
 
-def _number(said: str) -> float | None:
+def _number(text: str) -> float | None:
+    """A finite number, None for any other text."""
     try:
-        value = float(said)
+        value = float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

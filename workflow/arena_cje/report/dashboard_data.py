@@ -1,7 +1,7 @@
-"""What the dashboard says in words and tables, as records that a template lays out.
+"""Sentences and tables of the dashboard, as records for the template.
 
-A refused level is in no cell's text: the cell says "refused", and what was computed stands in `withheld`, which the page
-keeps folded up under a heading that says so. What is missing is a dash, never a zero.
+The text of a cell never holds the value of a refused policy: it is "refused", and the computed number is in `withheld`,
+which the page hides in a section with a warning. A missing number is a dash, not a zero.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WORDS = {"ok": "ok", "caution": "caution", "refuse": "refused"}
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of one cell; a level makes it a badge, `withheld` is what was computed and is not published."""
+    """Text of a cell; with a level it is a badge; `withheld` is a computed number that is not published."""
 
     text: str
     level: str = ""
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Card:
-    """One policy on the first page."""
+    """A policy in the overview."""
 
     policy: str
     role: str
@@ -56,7 +56,7 @@ class Card:
 
 
 def number(value: Any, form: str = ".3f") -> Cell:
-    """A number, a dash where it is missing; results files hold an infinite one as text."""
+    """A number as a cell, a dash if it is missing; results files hold an infinite number as text."""
     value = float(value) if isinstance(value, str) else value
     if value is None or math.isnan(value):
         return Cell(MISSING, numeric=True)
@@ -64,87 +64,92 @@ def number(value: Any, form: str = ".3f") -> Cell:
 
 
 def text(value: Any) -> Cell:
+    """A text as a cell, a dash if it is missing."""
     return Cell(MISSING if value is None else str(value))
 
 
 def badge(level: str) -> Cell:
+    """The level of a verdict as a cell."""
     return Cell(WORDS[level], level=level)
 
 
 def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """Text of an interval."""
     return f"[{number(low, form).text}, {number(high, form).text}]"
 
 
 def value(result: ResultRecord, policy: str) -> Cell:
-    """Estimate and interval of a policy, or the word."""
+    """Estimate and interval of a policy as a cell, "refused" if it is refused."""
     summary = result.summary(policy)
-    said = f"{number(summary['estimate']).text} {interval(summary['ci_lower'], summary['ci_upper'])}"
+    content = f"{number(summary['estimate']).text} {interval(summary['ci_lower'], summary['ci_upper'])}"
     if policy in result.refused:
         if math.isnan(summary["estimate"]):
             return Cell("refused")  # nothing could be computed
-        return Cell("refused", withheld=f"{said}, standard error {number(summary['se']).text}")
-    return Cell(said, numeric=True)
+        return Cell("refused", withheld=f"{content}, standard error {number(summary['se']).text}")
+    return Cell(content, numeric=True)
 
 
 # Overview
 
 
 def subtitle(result: ResultRecord) -> str:
-    """What was analysed, in one sentence."""
+    """One sentence about the analysed data."""
     meta = result.document["metadata"]
-    found = f"{meta['n_samples']} logged responses of {result.base_policy} to {meta['n_prompts']} prompts, "
-    found += f"{meta['n_oracle']} of them labelled by the oracle ({meta['n_oracle'] / meta['n_samples']:.1%})"
+    sentence = f"{meta['n_samples']} logged responses of {result.base_policy} to {meta['n_prompts']} prompts, "
+    sentence += f"{meta['n_oracle']} of them labelled by the oracle ({meta['n_oracle'] / meta['n_samples']:.1%})"
     if meta["n_oracle"] < meta["n_labels_wanted"]:
-        found += f", {meta['n_labels_wanted']} were asked for"
-    return f"{found}; {len(result.policies)} target policies; estimator {result.name}."
+        sentence += f", {meta['n_labels_wanted']} were asked for"
+    return f"{sentence}; {len(result.policies)} target policies; estimator {result.name}."
 
 
 def cards(result: ResultRecord) -> list[Card]:
-    """Verdict and reasons of every policy; of a refused one only what refuses it."""
-    found = []
+    """Verdict and reasons of every policy; of a refused policy only the reasons that refuse it."""
+    policy_cards = []
     for policy, verdict in result.verdicts.items():
         reasons = [r for r in verdict.reasons if verdict.ok or r.level == "refuse"]
         reasons.sort(key=lambda reason: -LEVELS.index(reason.level))
-        said = tuple((reason.level, reason.sentence) for reason in reasons)
+        sentences = tuple((reason.level, reason.sentence) for reason in reasons)
         role = "base policy, logged" if policy == result.base_policy else "target policy"
-        found.append(Card(policy, role, badge(verdict.level), value(result, policy), said))
-    return found
+        policy_cards.append(Card(policy, role, badge(verdict.level), value(result, policy), sentences))
+    return policy_cards
 
 
 def best(result: ResultRecord) -> list[str]:
-    """The highest published value, and what that rank rests on."""
+    """Sentences about the highest published value and the evidence for its rank."""
     highest = result.best
     if highest is None:
         return ["No policy has a published value: all are refused, for the reasons below."]
-    said = [f"The highest published value is that of {highest}: {value(result, highest).text}."]
+    sentences = [f"The highest published value is that of {highest}: {value(result, highest).text}."]
     if result.verdicts[highest].level == "caution":
-        said.append(f"The value of {highest} itself calls for caution, see its reasons below.")
+        sentences.append(f"The value of {highest} itself calls for caution, see its reasons below.")
     try:
-        found = pairwise.pairs(result)
+        pairs = pairwise.pairs(result)
     except UserError:
-        return [*said, "What its rank rests on is not known here: the influence values are not at hand."]
-    top = pairwise.top(result, found)
-    lead = [] if top.second is None else _lead(highest, top.second, found)
-    return [*said, *lead, top.says]
+        return [*sentences, "What its rank rests on is not known here: the influence values are not at hand."]
+    top = pairwise.top(result, pairs)
+    lead = [] if top.second is None else _lead(highest, top.second, pairs)
+    return [*sentences, *lead, top.says]
 
 
-def _lead(highest: str, second: str, found: Sequence[Row]) -> list[str]:
-    """By how much the first lies above the second; nothing where that has no test."""
-    pair = next(pair for pair in found if {pair["first"], pair["second"]} == {highest, second})
+def _lead(highest: str, second: str, pairs: Sequence[Row]) -> list[str]:
+    """A sentence about the difference of the two highest values; none if it has no test."""
+    pair = next(pair for pair in pairs if {pair["first"], pair["second"]} == {highest, second})
     if pair["difference"] is None or pair["p_holm"] is None:
         return []
     sign = 1 if pair["first"] == highest else -1
     low, high = sorted((sign * pair["ci_lower"], sign * pair["ci_upper"]))
-    tested = sum(row["p_value"] is not None for row in found)
+    n_tests = sum(row["p_value"] is not None for row in pairs)
     lead = f"Its lead over {second}, the next one, is {sign * pair['difference']:+.3f} {interval(low, high, '+.3f')}"
-    return [f"{lead}, p {p_value(pair['p_holm'], '= ')} corrected by Holm for {comparisons_counted(tested)}."]
+    return [f"{lead}, p {p_value(pair['p_holm'], '= ')} corrected by Holm for {comparison_count(n_tests)}."]
 
 
-def comparisons_counted(count: int) -> str:
+def comparison_count(count: int) -> str:
+    """The number of comparisons in words."""
     return "the one comparison" if count == 1 else f"{count} comparisons"
 
 
 def p_value(p: float | None, equals: str = "") -> str:
+    """Text of a p-value: without a leading zero, and a bound below .001."""
     return MISSING if p is None else "< .001" if p < 0.001 else equals + f"{p:.3f}".removeprefix("0")
 
 
@@ -152,12 +157,12 @@ def p_value(p: float | None, equals: str = "") -> str:
 
 
 def estimates(results: Sequence[ResultRecord], validation: Sequence[Row]) -> Table:
-    """Every policy by every estimator, beside the truth where it is known."""
-    known = {(row["estimator"], row["policy"]): row for row in validation}
+    """Estimates of every policy by every estimator, with the truth where it is known."""
+    validation_rows = {(row["estimator"], row["policy"]): row for row in validation}
     columns = ["policy", "estimator", "verdict", "estimate", "standard error", "interval", "df", "rows used"]
     columns += ["truth", "absolute error", "interval holds truth"] if validation else []
     rows = [
-        _estimate_row(result, policy, known.get((result.name, policy), {}), bool(validation))
+        _estimate_row(result, policy, validation_rows.get((result.name, policy), {}), bool(validation))
         for policy in results[0].all_policies
         for result in results
         if policy in result.all_policies
@@ -166,12 +171,13 @@ def estimates(results: Sequence[ResultRecord], validation: Sequence[Row]) -> Tab
 
 
 def _estimate_row(result: ResultRecord, policy: str, truth: Row, validated: bool) -> tuple[Cell, ...]:
+    """Cells of a policy by an estimator; truth: its row of validation.csv."""
     summary = result.summary(policy)
-    shown = value(result, policy)
+    value_cell = value(result, policy)
     numbers = [number(summary["estimate"]), number(summary["se"])]
     numbers.append(Cell(interval(summary["ci_lower"], summary["ci_upper"]), numeric=True))
     if policy in result.refused:
-        numbers = [shown, Cell(MISSING), Cell(MISSING)]
+        numbers = [value_cell, Cell(MISSING), Cell(MISSING)]
     cells = [text(policy), text(result.name), badge(result.verdicts[policy].level), *numbers]
     cells += [number(summary["df"], ".0f"), number(result.document["n_used"][policy], "d")]
     if validated:
@@ -180,14 +186,17 @@ def _estimate_row(result: ResultRecord, policy: str, truth: Row, validated: bool
     return tuple(cells)
 
 
-def over_coverages(at: Sequence[tuple[str, ResultRecord]]) -> Table:
-    """One estimator at every coverage that is at hand."""
-    coverages = tuple(f"coverage {coverage}" for coverage, _ in at)
+def over_coverages(by_coverage: Sequence[tuple[str, ResultRecord]]) -> Table:
+    """Estimates of one estimator at every available coverage."""
+    coverages = tuple(f"coverage {coverage}" for coverage, _ in by_coverage)
     rows = [
-        (text(policy), *(value(result, policy) if policy in result.all_policies else Cell(MISSING) for _, result in at))
-        for policy in at[-1][1].all_policies
+        (
+            text(policy),
+            *(value(result, policy) if policy in result.all_policies else Cell(MISSING) for _, result in by_coverage),
+        )
+        for policy in by_coverage[-1][1].all_policies
     ]
-    return Table(f"{at[0][1].name} at each share of labelled prompts", ("policy", *coverages), tuple(rows))
+    return Table(f"{by_coverage[0][1].name} at each share of labelled prompts", ("policy", *coverages), tuple(rows))
 
 
 # Weights
@@ -207,24 +216,24 @@ WEIGHT_FIGURES = (
 
 
 def weights(result: ResultRecord) -> Table:
-    """Raw weights in figures, and the effective share and largest of those that the estimator used."""
+    """Statistics of the raw weights, and effective share and maximum of the weights that the estimator used."""
     columns = ("policy", "verdict", *(title for _, title, _ in WEIGHT_FIGURES), "mean", "used share", "used largest")
     rows = []
     for policy in result.policies:
-        held = result.document["metadata"]["diagnostics"].get(policy, {})
-        of_weights = held.get("weights") or {}
-        raw = of_weights.get("raw") or {}
-        mean = number(of_weights.get("mean_weight"), ".3g").text
-        if of_weights.get("mean_weight_se") is not None:
-            mean += f" ± {number(of_weights['mean_weight_se'], '.2g').text}"
+        diagnostics = result.document["metadata"]["diagnostics"].get(policy, {})
+        weights = diagnostics.get("weights") or {}
+        raw = weights.get("raw") or {}
+        mean = number(weights.get("mean_weight"), ".3g").text
+        if weights.get("mean_weight_se") is not None:
+            mean += f" ± {number(weights['mean_weight_se'], '.2g').text}"
         rows.append(
             (
                 text(policy),
                 badge(result.verdicts[policy].level),
                 *(number(raw.get(name), form) for name, _, form in WEIGHT_FIGURES),
                 Cell(mean, numeric=True),
-                number(held.get("ess")),
-                number(held.get("max_weight"), ".3g"),
+                number(diagnostics.get("ess")),
+                number(diagnostics.get("max_weight"), ".3g"),
             )
         )
     note = (
@@ -256,19 +265,20 @@ CALIBRATION_FIGURES = (
 
 
 def calibration(result: ResultRecord) -> Table:
-    held = result.document["calibration"]
+    """Statistics and warnings of the calibration."""
+    record = result.document["calibration"]
     rows = [
-        (Cell(title), number(held.get(name), form) if form else text(held.get(name)), Cell(meaning))
+        (Cell(title), number(record.get(name), form) if form else text(record.get(name)), Cell(meaning))
         for name, title, form, meaning in CALIBRATION_FIGURES
     ]
-    said = ", ".join(held["reasons"]).replace("_", " ")
+    warnings = ", ".join(record["reasons"]).replace("_", " ")
     return Table(
-        "The calibrator in figures", ("figure", "value", "meaning"), tuple(rows), f"Warnings: {said or 'none'}."
+        "The calibrator in figures", ("figure", "value", "meaning"), tuple(rows), f"Warnings: {warnings or 'none'}."
     )
 
 
 def support(result: ResultRecord) -> Table:
-    """Do labels speak for each policy, and does the calibration hold for it?"""
+    """Support of each policy by labels, and its transport audit."""
     columns = (
         "policy",
         "verdict",
@@ -280,16 +290,16 @@ def support(result: ResultRecord) -> Table:
     )
     rows = []
     for policy in result.all_policies:
-        held = result.document["metadata"]["diagnostics"].get(policy, {})
+        diagnostics = result.document["metadata"]["diagnostics"].get(policy, {})
         rows.append(
             (
                 text(policy),
                 badge(result.verdicts[policy].level),
-                number(held.get("effective_labels"), ".1f"),
-                number(held.get("label_share"), ".3f"),
-                number(held.get("unsupported_share"), ".3f"),
-                number(held.get("judge_affinity"), ".3f"),
-                Cell(_transport(held.get("transport"))),
+                number(diagnostics.get("effective_labels"), ".1f"),
+                number(diagnostics.get("label_share"), ".3f"),
+                number(diagnostics.get("unsupported_share"), ".3f"),
+                number(diagnostics.get("judge_affinity"), ".3f"),
+                Cell(_transport(diagnostics.get("transport"))),
             )
         )
     note = "Effective labels: how many of the labels stand at scores where this policy's responses are. Affinity: 1 where its "
@@ -300,19 +310,20 @@ def support(result: ResultRecord) -> Table:
 
 
 def _transport(audit: Mapping[str, Any] | None) -> str:
+    """Text of a transport audit."""
     if not audit:
         return MISSING
-    said = str(audit["status"]).replace("_", " ").lower()
+    status = str(audit["status"]).replace("_", " ").lower()
     if audit["delta"] is None:
-        return said
-    return f"{said}: {audit['delta']:+.3f} {interval(*audit['interval'], '+.3f')} by {audit['n_labels']} labels"
+        return status
+    return f"{status}: {audit['delta']:+.3f} {interval(*audit['interval'], '+.3f')} by {audit['n_labels']} labels"
 
 
 # Comparisons
 
 
 def comparisons(result: ResultRecord) -> Table:
-    """Every pair; null with a refused policy, which is named."""
+    """Differences of all pairs of policies; a pair with a refused policy has no numbers."""
     columns = ("pair", "difference", "interval", "standard error", "p", "p (Holm)", "p (BH)", "")
     try:
         pairs = result.comparisons().to_dicts()
@@ -320,8 +331,8 @@ def comparisons(result: ResultRecord) -> Table:
         return Table("Paired differences", columns, (), f"Not at hand: {error}.")
     rows = []
     for pair in pairs:
-        held = [policy for policy in (pair["first"], pair["second"]) if policy in result.refused]
-        untested = "" if pair["difference"] is not None else "cannot be computed"
+        refused = [policy for policy in (pair["first"], pair["second"]) if policy in result.refused]
+        problem = "" if pair["difference"] is not None else "cannot be computed"
         corrected = [Cell(p_value(pair[name]), numeric=True) for name in ("p_value", "p_holm", "p_bh")]
         limits = interval(pair["ci_lower"], pair["ci_upper"], "+.3f") if pair["ci_lower"] is not None else MISSING
         rows.append(
@@ -331,12 +342,12 @@ def comparisons(result: ResultRecord) -> Table:
                 Cell(limits, numeric=True),
                 number(pair["se"]),
                 *corrected,
-                Cell(f"refused: {', '.join(held)}" if held else untested),
+                Cell(f"refused: {', '.join(refused)}" if refused else problem),
             )
         )
-    tested = sum(pair["p_value"] is not None for pair in pairs)
+    n_tests = sum(pair["p_value"] is not None for pair in pairs)
     note = (
-        f"Paired over prompts and labels by {result.name}. {tested} of {len(pairs)} differences are tested; p (Holm) bounds "
+        f"Paired over prompts and labels by {result.name}. {n_tests} of {len(pairs)} differences are tested; p (Holm) bounds "
         "the chance of any false difference among them, p (BH) the share of false ones among those found."
     )
     return Table("Paired differences of all policies", columns, tuple(rows), note)
@@ -346,10 +357,10 @@ def comparisons(result: ResultRecord) -> Table:
 
 
 def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
-    """How many rows there are, what was dropped on the way, and why."""
+    """Counts of rows and labels, and of dropped rows by reason."""
     meta = result.document["metadata"]
     read, analysed = summary or meta["data"], meta["data"]
-    found = [
+    counts = [
         ("responses read", read.get("n_responses")),
         ("rows analysed", meta["n_samples"]),
         ("prompts", meta["n_prompts"]),
@@ -357,46 +368,47 @@ def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
         ("oracle labels asked for", meta["n_labels_wanted"]),
         ("oracle labels that there are", meta["n_labels_found"]),
     ]
-    lost = dict(read.get("dropped") or {})
+    dropped = dict(read.get("dropped") or {})
     for reason, count in (analysed.get("dropped") or {}).items():
-        lost.setdefault(reason, count)
-    found += [(f"dropped: {reason}", count) for reason, count in lost.items()]
-    if not lost:
-        found.append(("dropped", 0))
+        dropped.setdefault(reason, count)
+    counts += [(f"dropped: {reason}", count) for reason, count in dropped.items()]
+    if not dropped:
+        counts.append(("dropped", 0))
     for policy, count in (summary.get("not_scored") or {}).items():
-        found.append((f"not scored under {policy}", count))
+        counts.append((f"not scored under {policy}", count))
     for reason, count in (summary.get("finish_reasons") or {}).items():
-        found.append((f"responses that ended by {reason}", count))
-    beside = analysed.get("calibration_data")
-    if beside:
-        found.append(("further rows for calibration", beside.get("n_rows")))
-    rows = tuple((Cell(name), number(count, "d")) for name, count in found)
+        counts.append((f"responses that ended by {reason}", count))
+    calibration_data = analysed.get("calibration_data")
+    if calibration_data:
+        counts.append(("further rows for calibration", calibration_data.get("n_rows")))
+    rows = tuple((Cell(name), number(count, "d")) for name, count in counts)
     return Table("Rows of the base policy", ("what", "count"), rows)
 
 
 def rows_used(result: ResultRecord) -> Table:
+    """Number of rows that the estimator used, by policy."""
     rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in result.all_policies)
     return Table(f"Rows that {result.name} used", ("policy", "rows"), rows)
 
 
-def draws(result: ResultRecord, found: Mapping[str, Sequence[Response]]) -> Table:
-    """Fresh draws of each policy: how many, judged and labelled."""
-    counted = result.document["metadata"]["data"].get("fresh_draws") or {}
+def draws(result: ResultRecord, responses: Mapping[str, Sequence[Response]]) -> Table:
+    """Counts of fresh draws by policy: all, unscored, labelled, and of prompts without a logged row."""
+    counts = result.document["metadata"]["data"].get("fresh_draws") or {}
     columns = ("policy", "draws", "without a judge score", "labelled", "of prompts not logged")
     rows = []
     for policy in result.policies:
-        if policy in found:
-            drawn = found[policy]
+        if policy in responses:
+            policy_draws = responses[policy]
             cells = [
-                len(drawn),
-                sum(d.judge_score is None for d in drawn),
-                sum(d.oracle_label is not None for d in drawn),
+                len(policy_draws),
+                sum(d.judge_score is None for d in policy_draws),
+                sum(d.oracle_label is not None for d in policy_draws),
             ]
-            cells.append(counted.get(policy, {}).get("not_logged"))
+            cells.append(counts.get(policy, {}).get("not_logged"))
         else:
             cells = [None] * 4
         rows.append((text(policy), *(number(cell, "d") for cell in cells)))
-    note = "" if found else "No fresh draws were given: only estimators by weights can be run."
+    note = "" if responses else "No fresh draws were given: only estimators by weights can be run."
     return Table("Fresh draws of the target policies", columns, tuple(rows), note)
 
 
@@ -404,7 +416,7 @@ def draws(result: ResultRecord, found: Mapping[str, Sequence[Response]]) -> Tabl
 
 
 def throughput(benchmarks: Sequence[Row]) -> Table:
-    """Jobs of each stage: time, items and tokens."""
+    """Time, items and tokens of the jobs of each stage."""
     stages: dict[str, list[Row]] = {}
     for row in benchmarks:
         stages.setdefault(row["stage"], []).append(row)
@@ -430,14 +442,14 @@ def throughput(benchmarks: Sequence[Row]) -> Table:
 
 
 def spending(calls: Sequence[Row]) -> Table:
-    """Calls to APIs by stage and model: tokens and money, as far as prices are known."""
+    """Calls to APIs by stage and model: tokens, and costs where prices are known."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for call in calls:
         groups.setdefault((call["stage"], call["model"]), []).append(call)
     rows = []
-    for (stage, model), made in sorted(groups.items()):
-        sums = [number(_total(made, name), ",.0f") for name in ("prompt_tokens", "completion_tokens")]
-        rows.append((text(stage), text(model), number(len(made), ",d"), *sums, number(_total(made, "usd"), ",.4f")))
+    for (stage, model), group in sorted(groups.items()):
+        sums = [number(_total(group, name), ",.0f") for name in ("prompt_tokens", "completion_tokens")]
+        rows.append((text(stage), text(model), number(len(group), ",d"), *sums, number(_total(group, "usd"), ",.4f")))
     unknown = sum(call["usd"] is None for call in calls)
     note = "Of all runs in this folder, at list prices."
     note += f" The price of {unknown:,} calls is not known, and is in no sum." if unknown else ""
@@ -446,24 +458,25 @@ def spending(calls: Sequence[Row]) -> Table:
 
 
 def _total(jobs: Sequence[Row], name: str) -> float | None:
-    """Sum of what is known; None where nothing is."""
-    known = [job[name] for job in jobs if job.get(name) is not None]
-    return sum(known) if known else None
+    """Sum of the present values of a column; None if there is none."""
+    values = [job[name] for job in jobs if job.get(name) is not None]
+    return sum(values) if values else None
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names and texts, in their order."""
+    """Nested settings as pairs of a dotted name and a text, in their order."""
     if isinstance(value, Mapping) and value:
         return [pair for key, part in value.items() for pair in flat(part, f"{name}.{key}" if name else str(key))]
     if isinstance(value, list | tuple):
-        told = [
-            " ".join(f"{key} {part}" for key, part in one.items()) if isinstance(one, Mapping) else str(one)
-            for one in value
+        parts = [
+            " ".join(f"{key} {part}" for key, part in item.items()) if isinstance(item, Mapping) else str(item)
+            for item in value
         ]
-        return [(name, ", ".join(told) or "none")]
+        return [(name, ", ".join(parts) or "none")]
     return [(name, "null" if value is None else str(value))]
 
 
 def settings(caption: str, value: Mapping[str, Any]) -> Table:
-    rows = tuple((Cell(name), Cell(said)) for name, said in flat(value)) if value else ()
+    """Nested settings as a table with dotted names."""
+    rows = tuple((Cell(name), Cell(content)) for name, content in flat(value)) if value else ()
     return Table(caption, ("name", "value"), rows)

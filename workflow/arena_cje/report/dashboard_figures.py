@@ -1,8 +1,8 @@
 """Figures of the dashboard as Vega-Lite specifications with named data.
 
-Nothing of the data enters an expression: names of policies stand in data and in lists of scale domains, fields have
-names of our own, and order is that of the rows. Colours are CSS variables, which the browser resolves for light, dark
-and print alike. A refused policy has its place and the word, never a position on the scale.
+No data are part of an expression: names of policies are in data and in the domains of scales, names of fields are constants,
+and the order is that of the rows. Colours are CSS variables, which the browser resolves for light, dark and print. A refused
+policy has its place and the word "refused", and no position on the scale.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 REFUSED = "refused"
-STEP = 30  # pixels a policy
-EXTREME = (0.001, 0.01, 100.0, 1000.0)  # weights that the tables count
-FLOOR, CEILING = 1e-6, 1e6  # weights beyond are drawn at the edge
-BIN = 0.25  # of log10 weight
-POINTS = 2000  # of a scatter; more are slow and hide each other
+STEP = 30  # pixels per policy
+EXTREME = (0.001, 0.01, 100.0, 1000.0)  # weights at which lines are drawn, as in the tables
+FLOOR, CEILING = 1e-6, 1e6  # weights beyond are in the first and the last bin
+BIN = 0.25  # width of a bin in log10 of the weight
+POINTS = 2000  # largest number of points in a scatter plot
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: what is seen (title), its finding in a sentence (label), how to read it (note)."""
+    """A figure: its title, its finding in a sentence (label), and how to read it (note)."""
 
     name: str
     title: str
@@ -45,7 +45,7 @@ class Figure:
 
 
 def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """The specification without its address, and with nothing but what was asked for."""
+    """The specification of a chart without the schema's address and the default configuration."""
     spec = chart.to_dict(validate=True)
     spec.pop("$schema")
     spec.pop("config")
@@ -60,25 +60,25 @@ def _y(names: Sequence[str], title: str | None = None) -> alt.Y:
 
 
 def _interval_layers(rows: Sequence[Row], y: Any, tooltip: list[Any], title: str) -> list[alt.Chart]:
-    """Interval, point, and the word where the level is refused; of data that the whole chart shares."""
+    """Layers for interval, point and, where refused, the word; the chart supplies the data."""
     import altair as alt
 
     chart = alt.Chart()
-    shown, refused = chart.transform_filter("isValid(datum.value)"), chart.transform_filter("datum.refused")
+    published, refused = chart.transform_filter("isValid(datum.value)"), chart.transform_filter("datum.refused")
     axis = alt.X("low:Q", title=title, scale=_span(rows), axis=alt.Axis(tickCount=6))
-    line = shown.mark_rule(color="var(--accent)", strokeWidth=2).encode(axis, alt.X2("high:Q"), y)
-    point = shown.mark_point(color="var(--accent)", fill="var(--accent)", size=64, opacity=1)
+    line = published.mark_rule(color="var(--accent)", strokeWidth=2).encode(axis, alt.X2("high:Q"), y)
+    point = published.mark_point(color="var(--accent)", fill="var(--accent)", size=64, opacity=1)
     point = point.encode(alt.X("value:Q", title=title), y, tooltip=tooltip)
     word = refused.mark_text(align="left", text=f"✕ {REFUSED}", color="var(--refuse)", fontWeight="bold", dx=4)
     return [line, point, word.encode(y, x=alt.value(0))]
 
 
 def _span(rows: Sequence[Row]) -> alt.Scale:
-    """A scale that holds every level shown and every truth, and is there where there is none."""
+    """A scale over all values, intervals and truths; [0, 1] with a margin if there is none."""
     import altair as alt
 
-    known = [row[name] for row in rows for name in ("value", "low", "high", "truth") if row.get(name) is not None]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    values = [row[name] for row in rows for name in ("value", "low", "high", "truth") if row.get(name) is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.04 * (high - low) or 0.05
     left = 4 * margin if any(row.get("refused") for row in rows) else margin  # room for the word
     return alt.Scale(domain=[_four(low - left), _four(high + margin)], nice=False, zero=False)
@@ -96,12 +96,12 @@ def _level_tooltip(**more: str) -> list[alt.Tooltip]:
 
 
 def level_row(result: ResultRecord, policy: str) -> Row:
-    """What a figure may know of a policy's level: nothing where it is refused."""
+    """Value and interval of a policy for a figure; None if it is refused."""
     if policy in result.refused:
         return {"policy": policy, "value": None, "low": None, "high": None, "refused": True}
     summary = result.summary(policy)
-    found = {"value": summary["estimate"], "low": summary["ci_lower"], "high": summary["ci_upper"]}
-    return {"policy": policy, "refused": False} | {k: None if math.isnan(v) else _short(v) for k, v in found.items()}
+    numbers = {"value": summary["estimate"], "low": summary["ci_lower"], "high": summary["ci_upper"]}
+    return {"policy": policy, "refused": False} | {k: None if math.isnan(v) else _short(v) for k, v in numbers.items()}
 
 
 def forest(result: ResultRecord, truths: Mapping[str, float]) -> Figure:
@@ -112,33 +112,35 @@ def forest(result: ResultRecord, truths: Mapping[str, float]) -> Figure:
     rows = [level_row(result, policy) | {"truth": _short(truths.get(policy))} for policy in names]
     y, percent = _y(names), _percent(result)
     layers = _interval_layers(rows, y, _level_tooltip(), "value (mean oracle label)")
-    known = [name for name in names if name in truths]
-    if known:
+    with_truth = [name for name in names if name in truths]
+    if with_truth:
         mark = alt.Chart().transform_filter("isValid(datum.truth)")
         mark = mark.mark_point(shape="diamond", size=110, color="var(--second)", strokeWidth=2, opacity=1)
         layers.append(mark.encode(alt.X("truth:Q"), y, tooltip=_tooltip(policy="policy", truth="truth")))
     spec = _spec(alt.layer(*layers, data=alt.NamedData(name="levels")).properties(height=STEP * len(names)))
-    note = f"Point and line: estimate and {percent} interval. " + ("Diamond: the truth. " if known else "")
+    note = f"Point and line: estimate and {percent} interval. " + ("Diamond: the truth. " if with_truth else "")
     note += "A refused policy has a place and no level." if result.refused else ""
     return Figure("forest", f"Values by {result.name}", _forest_finding(result), note, spec, {"levels": rows})
 
 
 def _forest_finding(result: ResultRecord) -> str:
-    shown = [name for name in result.all_policies if name not in result.refused]
-    said = f"{len(shown)} of {1 + len(result.policies)} policies have a published value."
+    """Sentences about the published values."""
+    published = [name for name in result.all_policies if name not in result.refused]
+    sentence = f"{len(published)} of {1 + len(result.policies)} policies have a published value."
     if result.best is not None:
         summary = result.summary(result.best)
-        said += f" The highest is {result.best} at {summary['estimate']:.3f}"
-        said += f", interval {summary['ci_lower']:.3f} to {summary['ci_upper']:.3f}."
-    return said + (f" Refused: {', '.join(result.refused)}." if result.refused else "")
+        sentence += f" The highest is {result.best} at {summary['estimate']:.3f}"
+        sentence += f", interval {summary['ci_lower']:.3f} to {summary['ci_upper']:.3f}."
+    return sentence + (f" Refused: {', '.join(result.refused)}." if result.refused else "")
 
 
 def _percent(result: ResultRecord) -> str:
+    """Confidence level of the intervals."""
     return f"{100 * (1 - result.document['metadata']['alpha']):g} %"
 
 
 def estimators(results: Sequence[ResultRecord], truths: Mapping[str, float]) -> Figure:
-    """Every estimator's value of every policy, a panel a policy."""
+    """Values of every estimator, one panel per policy."""
     import altair as alt
 
     names = list(results[0].all_policies)
@@ -158,39 +160,40 @@ def estimators(results: Sequence[ResultRecord], truths: Mapping[str, float]) -> 
     spec = _spec(panel.facet(facet=_panel(), columns=2))
     note = f"A panel for each policy. Lines: {_percent(results[0])} intervals. "
     note += "Dashed: the truth. " if truths else ""
-    worst = sum(row["refused"] for row in rows)
-    label = f"{len(results)} estimators of {len(names)} policies; {worst} of {len(rows)} values are refused."
+    n_refused = sum(row["refused"] for row in rows)
+    label = f"{len(results)} estimators of {len(names)} policies; {n_refused} of {len(rows)} values are refused."
     return Figure("estimators", "Estimators side by side", label, note, spec, {"levels": rows})
 
 
 def _panel() -> alt.Facet:
+    """One panel per policy, in declared order."""
     import altair as alt
 
     header = alt.Header(title=None, labelAnchor="start", labelFontWeight="bold", labelLimit=260, labelOrient="top")
-    order = alt.EncodingSortField(field="at", op="min", order="ascending")  # without one, panels go by the alphabet
+    order = alt.EncodingSortField(field="at", op="min", order="ascending")  # the default order is alphabetical
     return alt.Facet("policy:N", sort=order, header=header, title=None)
 
 
-def sweep(swept: Sequence[tuple[str, ResultRecord]], truths: Mapping[str, float]) -> Figure:
-    """One estimator over the shares of labelled prompts, a panel a policy."""
+def sweep(by_coverage: Sequence[tuple[str, ResultRecord]], truths: Mapping[str, float]) -> Figure:
+    """Values of one estimator by share of labelled prompts, one panel per policy."""
     import altair as alt
 
-    first = swept[0][1]
+    first = by_coverage[0][1]
     names = list(first.all_policies)
     rows = [
         level_row(result, policy) | {"coverage": coverage, "truth": _short(truths.get(policy)), "at": at}
         for at, policy in enumerate(names)
-        for coverage, result in swept
+        for coverage, result in by_coverage
         if policy in result.all_policies
     ]
-    order = alt.Scale(domain=[coverage for coverage, _ in swept])
+    order = alt.Scale(domain=[coverage for coverage, _ in by_coverage])
     x = alt.X("coverage:O", title="share of prompts with a label", sort=None, scale=order, axis=alt.Axis(labelAngle=0))
     chart = alt.Chart()
-    shown = chart.transform_filter("isValid(datum.value)")
+    published = chart.transform_filter("isValid(datum.value)")
     axis = alt.Y("low:Q", title="value", scale=_span(rows), axis=alt.Axis(tickCount=4))
     layers = [
-        shown.mark_rule(color="var(--accent)", strokeWidth=2).encode(x, axis, alt.Y2("high:Q")),
-        shown.mark_point(color="var(--accent)", fill="var(--accent)", size=50, opacity=1).encode(
+        published.mark_rule(color="var(--accent)", strokeWidth=2).encode(x, axis, alt.Y2("high:Q")),
+        published.mark_point(color="var(--accent)", fill="var(--accent)", size=50, opacity=1).encode(
             x, alt.Y("value:Q"), tooltip=_level_tooltip(coverage="coverage")
         ),
         chart.transform_filter("datum.refused")
@@ -203,20 +206,22 @@ def sweep(swept: Sequence[tuple[str, ResultRecord]], truths: Mapping[str, float]
     panel = alt.layer(*layers, data=alt.NamedData(name="levels")).properties(height=140)
     spec = _spec(panel.facet(facet=_panel(), columns=3))
     note = "✕ at the foot: refused at that share. " + ("Dashed: the truth." if truths else "")
-    label = f"{first.name} at {len(swept)} shares of labelled prompts, {swept[0][0]} to {swept[-1][0]}."
+    label = (
+        f"{first.name} at {len(by_coverage)} shares of labelled prompts, {by_coverage[0][0]} to {by_coverage[-1][0]}."
+    )
     return Figure("sweep", f"{first.name} with more labels", label, note, spec, {"levels": rows})
 
 
 def weights(policies: Sequence[str], ratio: np.ndarray, log_mean: np.ndarray) -> Figure:
-    """Distribution of the raw mean-one weights, a panel a policy; from all rows."""
+    """Histograms of the raw mean-one weights of all rows, one panel per policy."""
     import altair as alt
 
     rows = [row | {"at": k} for k, policy in enumerate(policies) for row in _bins(policy, ratio[:, k] - log_mean[k])]
     span = [min((row["low"] for row in rows), default=0.1), max((row["high"] for row in rows), default=10)]
     chart = alt.Chart()
     axis = alt.X("low:Q", title="raw weight, mean one", scale=alt.Scale(type="log", domain=span), axis=_powers())
-    tooltip = _tooltip(policy="policy", said="weight", n="rows")
-    # Roots, so that a tail of single rows is seen beside hundreds.
+    tooltip = _tooltip(policy="policy", range="weight", n="rows")
+    # Square roots, so that bars of single rows are visible next to bars of hundreds.
     rows_axis = alt.Y("n:Q", title="rows", scale=alt.Scale(type="sqrt"), axis=alt.Axis(tickCount=3))
     bars = chart.mark_bar(color="var(--bar)", stroke="var(--paper)", strokeWidth=0.5).encode(
         axis, alt.X2("high:Q"), rows_axis, alt.Y2Datum(0), tooltip=tooltip
@@ -240,49 +245,53 @@ def weights(policies: Sequence[str], ratio: np.ndarray, log_mean: np.ndarray) ->
 
 
 def _powers() -> alt.Axis:
+    """A logarithmic axis of weights."""
     import altair as alt
 
     return alt.Axis(format="~g", tickCount=4, grid=False, labelOverlap="greedy", labelFlush=False)
 
 
 def _bins(policy: str, log_weight: np.ndarray) -> list[Row]:
-    """Counts of rows by weight, from the lowest bin that has one to the highest."""
-    known = log_weight[np.isfinite(log_weight)] / math.log(10)
-    if not len(known):
-        return [{"policy": policy, "low": 0.5, "high": 2.0, "n": 0, "said": "no weights"}]
+    """Counts of rows by bin of weight, for bins with rows."""
+    log10 = log_weight[np.isfinite(log_weight)] / math.log(10)
+    if not len(log10):
+        return [{"policy": policy, "low": 0.5, "high": 2.0, "n": 0, "range": "no weights"}]
     # A weight of 1 up to rounding is in the middle of a bin, not on its edge.
-    code = np.floor(np.clip(known, math.log10(FLOOR), math.log10(CEILING)) / BIN + 0.5).astype(int)
-    found, count = np.unique(code, return_counts=True)
-    edges = 10.0 ** ((found[:, None] + np.array([-0.5, 0.5])) * BIN)
+    code = np.floor(np.clip(log10, math.log10(FLOOR), math.log10(CEILING)) / BIN + 0.5).astype(int)
+    bins, count = np.unique(code, return_counts=True)
+    edges = 10.0 ** ((bins[:, None] + np.array([-0.5, 0.5])) * BIN)
     return [
-        {"policy": policy, "low": _four(low), "high": _four(high), "n": int(n), "said": f"{low:.3g} to {high:.3g}"}
+        {"policy": policy, "low": _four(low), "high": _four(high), "n": int(n), "range": f"{low:.3g} to {high:.3g}"}
         for (low, high), n in zip(edges.tolist(), count, strict=True)
     ]
 
 
 def _short(value: float | None) -> float | None:
+    """The value with five decimals, None if it is missing."""
     return None if value is None else round(value, 5)
 
 
 def _four(value: float) -> float:
+    """The value with four significant digits."""
     return float(f"{value:.4g}")
 
 
 def _weights_finding(policy: str, log_weight: np.ndarray) -> str:
-    known = log_weight[~np.isnan(log_weight)]
-    if not len(known):
+    """A sentence about the weights of a policy."""
+    log_weights = log_weight[~np.isnan(log_weight)]
+    if not len(log_weights):
         return f"{policy}: no weights."
-    weight = np.exp(known)
+    weight = np.exp(log_weights)
     share = weight.sum() ** 2 / (len(weight) * np.sum(weight**2))
     return f"{policy}: raw weights make {share:.1%} of the rows effective, the largest is {weight.max():.3g}."
 
 
 def scatter() -> Figure:
-    """Weight against judge score of one policy, a point a row; the page fills in the rows of the policy chosen."""
+    """Weight against judge score, one point per row; the page adds the rows of the selected policy."""
     import altair as alt
 
     tooltip = _tooltip(id="prompt", x="judge score", w="weight")
-    # The page knows the range when it knows the policy.
+    # The page sets the range with the policy.
     span = alt.Scale(type="log", domain=[alt.ExprRef("lowest"), alt.ExprRef("highest")])
     y = alt.Y("y:Q", title="raw weight, mean one", scale=span, axis=_powers())
     spec = _points(alt.X("x:Q", title="judge score", scale=alt.Scale(domain=[0, 1])), y, tooltip)
@@ -292,7 +301,7 @@ def scatter() -> Figure:
 
 
 def _points(x: Any, y: Any, tooltip: list[Any], *below: Any) -> dict[str, Any]:
-    """Points that can be clicked, the chosen one ringed; the page counts rows by `k`."""
+    """Clickable points with a ring around the chosen one; `k` is the index of a row in the page."""
     import altair as alt
 
     rows = alt.Chart(alt.NamedData(name="points"))
@@ -309,17 +318,23 @@ def _points(x: Any, y: Any, tooltip: list[Any], *below: Any) -> dict[str, Any]:
 
 
 def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
-    """Oracle label against judge score: labelled rows, means of groups of like score, and the fitted curve."""
+    """Oracle label against judge score: labelled rows, means of groups of similar score, and the fitted curve."""
     import altair as alt
 
     fitted = result.document["calibration"]
     curve = [
         {"x": _four(knot), "y": _four(value)} for knot, value in zip(fitted["knots"], fitted["values"], strict=True)
     ]
-    found = reliability(np.array([r.judge_score for r in labelled]), np.array([r.oracle_label for r in labelled]))
+    bins = reliability(np.array([r.judge_score for r in labelled]), np.array([r.oracle_label for r in labelled]))
     groups = [
-        {"x": _four(one.score), "y": _four(one.label), "low": _four(one.low), "high": _four(one.high), "n": one.n}
-        for one in found
+        {
+            "x": _four(group.score),
+            "y": _four(group.label),
+            "low": _four(group.low),
+            "high": _four(group.high),
+            "n": group.n,
+        }
+        for group in bins
     ]
     x = alt.X("x:Q", title="judge score", scale=alt.Scale(domain=[0, 1]))
     y = alt.Y("y:Q", title="oracle label", scale=alt.Scale(domain=[0, 1]))
@@ -345,15 +360,15 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
 
 
 def differences(result: ResultRecord) -> Figure:
-    """Each target minus the base policy."""
+    """Difference of each target policy to the base policy."""
     import altair as alt
 
     rows = []
     for policy in result.policies:
-        found = result.document["differences_to_base"][policy]
-        low, high = found["confidence_interval"]
+        difference = result.document["differences_to_base"][policy]
+        low, high = difference["confidence_interval"]
         refused = bool({policy, result.base_policy} & set(result.refused))
-        numbers = {"value": found["difference"], "low": low, "high": high}
+        numbers = {"value": difference["difference"], "low": low, "high": high}
         numbers = {name: _short(value) for name, value in numbers.items()}
         rows.append({"policy": policy, "refused": refused} | numbers)
     title = f"value minus {result.base_policy}"
@@ -361,8 +376,10 @@ def differences(result: ResultRecord) -> Figure:
     zero = alt.Chart().mark_rule(color="var(--ink)").encode(x=alt.XDatum(0))
     chart = alt.layer(zero, *layers, data=alt.NamedData(name="levels"))
     spec = _spec(chart.properties(height=STEP * max(len(result.policies), 1)))
-    apart = [row["policy"] for row in rows if row["low"] is not None and not row["low"] <= 0 <= row["high"]]
+    significant = [row["policy"] for row in rows if row["low"] is not None and not row["low"] <= 0 <= row["high"]]
     label = f"Differences to {result.base_policy} by {result.name}. "
-    label += f"Intervals that leave zero out: {', '.join(apart)}." if apart else "No interval leaves zero out."
+    label += (
+        f"Intervals that leave zero out: {', '.join(significant)}." if significant else "No interval leaves zero out."
+    )
     note = f"Points and {_percent(result)} intervals of paired differences, uncorrected; corrected p-values are in the table."
     return Figure("differences", f"Minus {result.base_policy}", label, note, spec, {"levels": rows})

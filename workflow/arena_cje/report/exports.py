@@ -1,4 +1,4 @@
-"""Results and data in the formats of others.
+"""Exports: results and data in the formats of other tools.
 
     precomputed_sampler.jsonl       logged rows: total_logprob (nats), target_logps by policy, judge score, label, reward
     stochastic_log.jsonl            logged rows with their log probability by token: sequence_logp, pi0 = exp(sequence_logp)
@@ -7,10 +7,10 @@
     leaderboard.csv                 ranks of the published policies, the ranks that the data leave open, refused ones last
     results.csv, results.parquet    one row a coverage, estimator and policy
 
-A number that is not published is nowhere among those that are: a refused policy has null there, and in the tidy table
-its number stands in `refused_estimate`. `pi0` is null where a response is too improbable for a floating point number;
-its logarithm beside it is exact. A log probability that is not of the distribution its policy samples from (that of an
-API, at another temperature) is null: it is no propensity. Rewards are f(S) with the calibrator of the estimator named,
+An unpublished number is in no column of published ones: a refused policy has null there, and in the tidy table its
+number is in `refused_estimate`. `pi0` is null where a response is too improbable for a floating point number;
+its logarithm beside it is exact. A log probability that does not match its policy's sampling distribution (an API's, at
+another temperature) is null: it is not a propensity. Rewards are f(S) with the calibrator of the estimator named,
 on the scale of the labels.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Truths = Mapping[str, Mapping[str, Any]]  # by policy: truth, truth_se, absolute_error, covered of validation.csv
 
 NUMBERS = ("estimate", "se", "ci_lower", "ci_upper")
-LEAST = sys.float_info.min  # smaller numbers lose digits before they become zero
+LEAST = sys.float_info.min  # smaller numbers have fewer significant digits
 
 
 def logged_rows(
@@ -46,9 +46,9 @@ def logged_rows(
 ) -> tuple[list[Row], list[float | None]]:
     """The logged rows and their calibrated scores, both on the scale of the data.
 
-    Id, score and label of a row stand at its top level, wherever the file keeps them. The calibrator is fitted as the
-    result's estimator fitted it: same labels, same options. A row without a score has no reward (None), and no row has
-    one where the estimator calibrates none.
+    Id, score and label of a row are at its top level, wherever they are in the file. The calibrator is fitted with the
+    labels and options of the result. A row without a score has no reward (None), and no row has one if the estimator
+    does not calibrate rewards.
     """
     from arena_cje.data.dataset import load_dataset
 
@@ -68,6 +68,7 @@ def logged_rows(
 
 
 def _rewards(data: Dataset, result: ResultRecord) -> list[float | None]:
+    """Calibrated scores of the logged rows on the scale of the data; None where there is none."""
     from arena_cje.estimation import calibration
 
     if result.options.rewards == "judge":
@@ -79,8 +80,8 @@ def _rewards(data: Dataset, result: ResultRecord) -> list[float | None]:
     ]
 
 
-def without(logged: Sequence[Row], policies: Collection[str], base_policy: str) -> list[Row]:
-    """The rows with null for the log probabilities of some policies."""
+def without_logprobs(logged: Sequence[Row], policies: Collection[str], base_policy: str) -> list[Row]:
+    """The rows with null as the log probabilities of some policies."""
     return [
         row
         | ({"base_policy_logprob": None} if base_policy in policies else {})
@@ -95,11 +96,12 @@ def without(logged: Sequence[Row], policies: Collection[str], base_policy: str) 
 
 
 def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> list[Row]:
-    """Rows of precomputed_sampler.jsonl: a target log probability of -10000 is one of minus infinity."""
+    """Rows of precomputed_sampler.jsonl: a target log probability of -10000 stands for minus infinity."""
     return [_sampler_row(row, value) for row, value in zip(logged, reward, strict=True)]
 
 
 def _sampler_row(row: Row, reward: float | None) -> Row:
+    """A row of precomputed_sampler.jsonl."""
     outside = (row.get("metadata") or {}).get("outside_support")
     return {
         "prompt_id": row["prompt_id"],
@@ -119,14 +121,14 @@ def log_rows(
     base_policy: str,
     tokens: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Row]:
-    """Rows of stochastic_log.jsonl; tokens: log probabilities of the base's tokens by prompt id, where they are known."""
-    uids, known = _uids(logged), tokens or {}
+    """Rows of stochastic_log.jsonl; tokens: log probabilities of the base responses by token, by prompt id."""
+    uids, tokens = _uids(logged), tokens or {}
     return [
         {
             "uid": uid,
             "prompt": row.get("prompt"),
             "answer": row.get("response"),
-            "token_logprobs": known.get(row["prompt_id"]),
+            "token_logprobs": tokens.get(row["prompt_id"]),
             "action": base_policy,
             "sequence_logp": row.get("base_policy_logprob"),
             "pi0": probability(row.get("base_policy_logprob")),
@@ -147,7 +149,7 @@ def token_logprobs(path: str | Path) -> dict[str, list[float]]:
 
 
 def probability(logprob: float | None) -> float | None:
-    """exp of a log probability; None where it is unknown, or too small for a floating point number to hold."""
+    """exp of a log probability; None if it is unknown or below the smallest normal floating point number."""
     if logprob is None:
         return None
     value = math.exp(logprob)
@@ -155,7 +157,7 @@ def probability(logprob: float | None) -> float | None:
 
 
 def _uids(logged: Sequence[Row]) -> list[str]:
-    """The prompt id, with the draw behind it where a prompt has several rows."""
+    """Unique ids of the rows: the prompt id, with the draw index where a prompt has several rows."""
     rows_of = Counter(row["prompt_id"] for row in logged)
     names = ((row["prompt_id"], row.get("draw_idx") or 0) for row in logged)
     return [name if rows_of[name] == 1 else f"{name}#{draw}" for name, draw in names]
@@ -163,27 +165,27 @@ def _uids(logged: Sequence[Row]) -> list[str]:
 
 def token_level(result: ResultRecord, coverage: str, truths: Truths | None = None) -> dict[str, Any]:
     """Content of token_level_cje_results.json, from one estimator's result."""
-    found = comparisons.pairs(result)
+    pairs = comparisons.pairs(result)
     names = ("first", "second", "difference", "p_value", "p_holm", "refused")
-    base, metadata, known = result.base_policy, result.document["metadata"], truths or {}
+    base, metadata, truth_rows = result.base_policy, result.document["metadata"], truths or {}
     return {
-        "results": {policy: _valued(result, policy, known.get(policy, {})) for policy in result.policies},
-        "base_policy": {"policy": base} | _valued(result, base, known.get(base, {})),
-        "p_values_corrected": [{name: row[name] for name in names} for row in found],
+        "results": {policy: _policy_numbers(result, policy, truth_rows.get(policy, {})) for policy in result.policies},
+        "base_policy": {"policy": base} | _policy_numbers(result, base, truth_rows.get(base, {})),
+        "p_values_corrected": [{name: row[name] for name in names} for row in pairs],
         "guard_rail_violations": violations(result),
-        "best": asdict(comparisons.top(result, found)),
+        "best": asdict(comparisons.top(result, pairs)),
         "metadata": {"estimator": result.name, "coverage": coverage}
         | {name: metadata[name] for name in ("alpha", "n_samples", "n_oracle")},
     }
 
 
-def _valued(result: ResultRecord, policy: str, truth: Mapping[str, Any]) -> Row:
-    """The numbers of one policy; null, with the reasons, where it is refused."""
+def _policy_numbers(result: ResultRecord, policy: str, truth: Mapping[str, Any]) -> Row:
+    """Numbers, verdict and reasons of one policy; the numbers are null if it is refused."""
     refused = policy in result.refused
     value = result.summary(policy)
     numbers = {"v_hat": "estimate", "se": "se", "ci_low": "ci_lower", "ci_high": "ci_upper"}
     return {
-        **{name: None if refused else _known(value[field]) for name, field in numbers.items()},
+        **{name: None if refused else _none_if_nan(value[field]) for name, field in numbers.items()},
         "oracle_truth": truth.get("truth"),
         "absolute_error": None if refused else truth.get("absolute_error"),
         "verdict": result.verdicts[policy].level,
@@ -191,33 +193,35 @@ def _valued(result: ResultRecord, policy: str, truth: Mapping[str, Any]) -> Row:
     }
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
+    """The value, None for NaN."""
     return None if math.isnan(value) else value
 
 
 def violations(result: ResultRecord) -> list[str]:
-    """Everything that refuses a policy or calls for caution, worst first, one sentence each."""
-    said = [
+    """Reasons of level refuse, then of level caution, one sentence each."""
+    sentences = [
         (reason.level, f"{reason.level}: {policy}: {reason.sentence}")
         for policy, verdict in result.verdicts.items()
         for reason in verdict.reasons
     ]
-    return [sentence for wanted in ("refuse", "caution") for level, sentence in said if level == wanted]
+    return [sentence for severity in ("refuse", "caution") for level, sentence in sentences if level == severity]
 
 
 def leaderboard(results: Iterable[ResultRecord]) -> pl.DataFrame:
-    """Published policies of each estimator by value, then the refused ones, which have neither rank nor number."""
+    """Content of leaderboard.csv: published policies of each estimator by value, then the refused ones without numbers."""
     import polars as pl
 
     schema = {"estimator": pl.String, "rank": pl.Int64, "policy": pl.String, "role": pl.String}
     schema |= dict.fromkeys(NUMBERS, pl.Float64)
     schema |= {"best_rank": pl.Int64, "worst_rank": pl.Int64, "apart_from_next": pl.Boolean, "p_holm_next": pl.Float64}
     schema |= {"status": pl.String, "reasons": pl.String}
-    rows = [row for result in results for row in _ranked(result)]
+    rows = [row for result in results for row in _leaderboard_rows(result)]
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _ranked(result: ResultRecord) -> list[Row]:
+def _leaderboard_rows(result: ResultRecord) -> list[Row]:
+    """Rows of one estimator, the refused policies last."""
     places, rows = comparisons.ranking(result, comparisons.pairs(result)), []
     for place in places:
         number = result.summary(place.policy)
@@ -258,7 +262,7 @@ def tidy(
     if not frames:
         raise UserError("there is no result to export; name estimators that the data can feed under `estimators`")
     table = pl.concat(frames)
-    known = [
+    truths = [
         frame.select(
             pl.lit(float(coverage)).alias("coverage"),
             "estimator",
@@ -268,22 +272,22 @@ def tidy(
         )
         for coverage, frame in (validation or {}).items()
     ]
-    if not known:
-        nothing = dict.fromkeys(("truth", "truth_se", "absolute_error"), pl.Float64) | {"covered": pl.Boolean}
-        return table.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in nothing.items())
+    if not truths:
+        truth_columns = dict.fromkeys(("truth", "truth_se", "absolute_error"), pl.Float64) | {"covered": pl.Boolean}
+        return table.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in truth_columns.items())
     keys = ["coverage", "estimator", "policy"]
-    return table.join(pl.concat(known), on=keys, how="left", validate="1:1", maintain_order="left")
+    return table.join(pl.concat(truths), on=keys, how="left", validate="1:1", maintain_order="left")
 
 
 def read_validation(path: str | Path) -> pl.DataFrame:
-    """validation.csv, missing values null."""
+    """The table of validation.csv; missing values are null."""
     import polars as pl
 
     return pl.read_csv(path, infer_schema_length=None)
 
 
 def truths_of(validation: pl.DataFrame | None, estimator: str) -> Truths:
-    """What is known of the truth, by policy, from the rows of one estimator."""
+    """Rows of validation.csv of one estimator, by policy; empty without a validation."""
     if validation is None:
         return {}
     rows = validation.iter_rows(named=True)

@@ -1,4 +1,4 @@
-"""Exhibits as files: each is the value of its function, written as the suffix of its file says."""
+"""Making exhibits: the value of an exhibit's function is written in the format of the file's suffix."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ if TYPE_CHECKING:
 
 
 def make(exhibit: Exhibit, sources: Sources, path: str | Path) -> None:
-    """Make an exhibit from its sources and write it."""
+    """Make an exhibit from its sources and write it to `path`."""
     function = getattr(import_module(exhibit.module), exhibit.function.rpartition(".")[2])
     value = function(**{argument: getattr(sources, name) for argument, name in exhibit.sources.items()})
     WRITERS[Path(path).suffix](path, value)
 
 
 def _write_page(path: str | Path, text: str) -> None:
+    """Write an HTML page."""
     files.write_bytes(path, text.encode())
 
 
 def _write_parquet(path: str | Path, table: Any) -> None:
+    """Write a polars table."""
     files.replace(path, table.write_parquet)
 
 
 def _write_figure(path: str | Path, figure: Any) -> None:
-    from arena_cje.report import theme
+    """Write a ggplot."""
+    from arena_cje.report import theme  # imports plotnine, which is slow
 
     theme.save(figure, path)
 

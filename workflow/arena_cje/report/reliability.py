@@ -1,8 +1,8 @@
-"""Reliability of a judge: mean labels of groups of like judge score, with 95 % intervals.
+"""Reliability of a judge: mean labels of groups of similar judge score, with 95 % intervals.
 
     ones and zeros    Wilson's interval of a share
     other labels      mean +- t_{n-1} s / sqrt(n), within [0, 1]
-    all the same      Wilson's with the mean for the share: s = 0 says only that the spread is unknown, and labels in [0, 1]
+    all the same      Wilson's with the mean for the share: with s = 0 the spread is unknown, and labels in [0, 1]
                       with mean m have at most the variance m (1 - m) of ones and zeros
 
 Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA; Bhatia and Davis (2000), "A better
@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-GROUPS, LEAST = 10, 5  # at most so many, and labels that each of them wants
+GROUPS, LEAST = 10, 5  # largest number of groups, and smallest number of labels in a group
 
 
 class Group(NamedTuple):
-    """Labelled responses of like score."""
+    """Labelled responses of similar score."""
 
     score: float  # mean
     label: float  # mean
@@ -48,6 +48,7 @@ def _group(score: np.ndarray, label: np.ndarray, binary: bool) -> Group:
 
 
 def _wilson(label: np.ndarray) -> tuple[float, float]:
+    """Wilson's 95 % interval of the mean label (m,) as a share."""
     share, n, z = label.mean(), len(label), ndtri(0.975)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -55,5 +56,6 @@ def _wilson(label: np.ndarray) -> tuple[float, float]:
 
 
 def _student(label: np.ndarray) -> tuple[float, float]:
+    """The 95 % t interval of the mean label (m,), within [0, 1]."""
     half = stdtrit(len(label) - 1, 0.975) * label.std(ddof=1) / math.sqrt(len(label))
     return max(0.0, float(label.mean() - half)), min(1.0, float(label.mean() + half))

@@ -1,4 +1,4 @@
-"""What the configuration says of results: the settings that change them, without where things lie on one machine."""
+"""Settings that results depend on, without the folders of one machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from arena_cje.config.records import Config
 
-# Settings that change how a run goes and nothing that comes out.
-ONLY_HOW = {
+# Settings that change the course of a run and not its results.
+RUN_SETTINGS = {
     **dict.fromkeys(("n_slots", "cache_tokens", "model_slots", "shard_size", "fresh"), True),
     "policies": {"__all__": {"description", "api_key_env"}},
     "judge": {"api_key_env", "max_unscored"},
@@ -22,26 +22,37 @@ ONLY_HOW = {
     **dict.fromkeys(("prices", "budget_usd"), True),
     "models": {"__all__": {"n_threads", "n_gpu_layers"}},
 }
-# What your own data make idle.
-OF_RESPONSES = ("prompts", "n_prompts", "models", "policies", "base_policy", "providers", "judge", "judges", "oracle")
+# Settings of generation and grading, unused when the logged data are supplied.
+RESPONSE_SETTINGS = (
+    "prompts",
+    "n_prompts",
+    "models",
+    "policies",
+    "base_policy",
+    "providers",
+    "judge",
+    "judges",
+    "oracle",
+)
 
 
 def settings(config: Config, *, folder: Path) -> dict[str, Any]:
-    """Settings as JSON has them; a path inside `folder`, the run's, is told from there, any other by its last part."""
-    kept = config.model_dump(mode="json", exclude=ONLY_HOW)
+    """Settings as JSON values; a path inside `folder`, the run's, is relative to it, any other is its last part."""
+    values = config.model_dump(mode="json", exclude=RUN_SETTINGS)
     if config.logged_data is not None:
-        kept = {name: value for name, value in kept.items() if name not in OF_RESPONSES}
+        values = {name: value for name, value in values.items() if name not in RESPONSE_SETTINGS}
     else:
-        used = {block.provider for _, block in config.model_blocks.items()}
-        kept["providers"] = {name: block for name, block in kept["providers"].items() if name in used}
-    return _told(kept, folder)
+        provider_names = {block.provider for _, block in config.model_blocks.items()}
+        values["providers"] = {name: block for name, block in values["providers"].items() if name in provider_names}
+    return _with_portable_paths(values, folder)
 
 
-def _told(value: Any, folder: Path) -> Any:
+def _with_portable_paths(value: Any, folder: Path) -> Any:
+    """The value with every absolute path relative to `folder`, or as its last part outside of it."""
     if isinstance(value, Mapping):
-        return {name: _told(part, folder) for name, part in value.items()}
+        return {name: _with_portable_paths(part, folder) for name, part in value.items()}
     if isinstance(value, list):
-        return [_told(part, folder) for part in value]
+        return [_with_portable_paths(part, folder) for part in value]
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
     path = Path(value)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# What only some exhibits need is imported by the property that reads it.
+# Each property imports what only it needs.
 if TYPE_CHECKING:
     import polars as pl
 
@@ -28,7 +28,7 @@ Summary = Mapping[str, Any]  # of results/coverage_*/summary.json
 
 
 class Sources:
-    """The sources of the exhibits of one coverage, or of all coverages, each read when it is first asked for.
+    """The sources of the exhibits of one coverage, or of all coverages, each read at its first use.
 
     files: paths by the name of a rule's input; params: parameters of the rule; read_spending: reads the ledger of API calls.
     `config.exhibits.READS` lists the inputs and parameters of each source.
@@ -44,8 +44,8 @@ class Sources:
         self.coverage = coverage
         self._files, self._params, self._read_spending = files, params, read_spending
 
-    def _one(self, name: str) -> str | None:
-        """The file of an input that is one file, or none."""
+    def _single_file(self, name: str) -> str | None:
+        """The file of an input with a single file, None without one."""
         return next(iter(self._files.get(name, ())), None)
 
     @cached_property
@@ -65,15 +65,17 @@ class Sources:
 
     @property
     def paired_first(self) -> Result:
+        """The result of the first estimator with influence values, for differences."""
         return self.first
 
     @property
     def base_policy(self) -> str:
+        """Name of the base policy."""
         return self.first.base_policy
 
     def _result(self, name: str) -> Result:
-        """A result by its input; one of `results` where they are read anyway."""
-        path, listed = self._one(name), self._files.get("results", ())
+        """The result of an input; an element of `results` if the file is one of theirs."""
+        path, listed = self._single_file(name), self._files.get("results", ())
         return self.results[list(listed).index(path)] if path in listed else _load(path)
 
     @cached_property
@@ -88,19 +90,20 @@ class Sources:
 
     @cached_property
     def _validation(self) -> pl.DataFrame | None:
+        """validation.csv, None where the truth is unknown."""
         from arena_cje.report.exports import read_validation
 
-        path = self._one("validation")
+        path = self._single_file("validation")
         return read_validation(path) if path else None
 
     @property
     def validation(self) -> list[Row]:
-        """Rows of validation.csv; none where the truth is not known."""
+        """Rows of validation.csv; empty where the truth is unknown."""
         return [] if self._validation is None else self._validation.to_dicts()
 
     @property
     def validated_first(self) -> Truths:
-        """Those of the first estimator."""
+        """Rows of validation.csv of the first estimator, by policy."""
         from arena_cje.report.exports import truths_of
 
         return truths_of(self._validation, self.first.name)
@@ -112,12 +115,14 @@ class Sources:
 
     @cached_property
     def summary(self) -> Summary:
+        """Summary of the data set at this coverage."""
         from arena_cje.files import read_json
 
-        return read_json(self._one("summary"))
+        return read_json(self._single_file("summary"))
 
     @property
     def _reading(self) -> Reading:
+        """The mapping of scores and labels to [0, 1], with the scores of the configured judge."""
         from arena_cje.data.reading import Reading
 
         return replace(Reading.from_summary(self.summary), judge=self._params["scores_of"])
@@ -127,7 +132,9 @@ class Sources:
         """The logged rows with the scores of the configured judge."""
         from arena_cje.data.dataset import load_logged
 
-        return load_logged(self._one("dataset"), base_policy=self.summary["base_policy"], reading=self._reading)[0]
+        return load_logged(
+            self._single_file("dataset"), base_policy=self.summary["base_policy"], reading=self._reading
+        )[0]
 
     @cached_property
     def draws(self) -> dict[str, Draws]:
@@ -141,10 +148,13 @@ class Sources:
 
     @cached_property
     def _fitted_data(self) -> Dataset:
+        """The data set with the scores that `fitted` used."""
         from arena_cje.data.dataset import load_dataset
 
         base_policy, reading = self.summary["base_policy"], self.fitted.reading
-        return load_dataset(self._one("dataset"), self._one("calibration"), base_policy=base_policy, reading=reading)
+        return load_dataset(
+            self._single_file("dataset"), self._single_file("calibration"), base_policy=base_policy, reading=reading
+        )
 
     @property
     def fitted_logged(self) -> Logged:
@@ -162,10 +172,10 @@ class Sources:
         from arena_cje.data.logged import read_logged
 
         first = self.first
-        return read_logged(self._one("dataset"), first.base_policy, first.policies, reading=first.reading)[0]
+        return read_logged(self._single_file("dataset"), first.base_policy, first.policies, reading=first.reading)[0]
 
     @cached_property
-    def drawn_responses(self) -> dict[str, list[Response]]:
+    def fresh_responses(self) -> dict[str, list[Response]]:
         """The rows of the fresh draws by policy."""
         from arena_cje.data.draws import read_draws
 
@@ -183,38 +193,40 @@ class Sources:
 
     @property
     def throughput(self) -> list[Row]:
-        """How long jobs took."""
+        """Benchmarks of the jobs."""
         from arena_cje.report.dashboard import read_benchmarks
 
         return read_benchmarks("logs/benchmarks")
 
     @property
     def spending(self) -> list[Row]:
-        """Calls to APIs that were paid for."""
+        """Calls to APIs and their costs, from the ledger."""
         return self._read_spending()
 
     @property
     def configuration(self) -> Mapping[str, Any]:
+        """Settings of the experiment."""
         import json
 
         return json.loads(self._params["configuration"])
 
     @cached_property
     def _exported(self) -> tuple[list[Row], list[float | None]]:
+        """The logged rows and their calibrated scores, on the scale of the data."""
         from arena_cje.report import exports
 
-        return exports.logged_rows(self._one("dataset"), self.first, self._one("calibration"))
+        return exports.logged_rows(self._single_file("dataset"), self.first, self._single_file("calibration"))
 
     @cached_property
     def propensities(self) -> list[Row]:
         """The logged rows, without log probabilities that do not match their policy's sampling distribution."""
         from arena_cje.report import exports
 
-        return exports.without(self._exported[0], self._params["non_propensity"], self.first.base_policy)
+        return exports.without_logprobs(self._exported[0], self._params["non_propensity"], self.first.base_policy)
 
     @property
     def rewards(self) -> list[float | None]:
-        """Calibrated scores of these rows."""
+        """Calibrated scores of the logged rows, on the scale of the data."""
         return self._exported[1]
 
     @property
@@ -222,8 +234,11 @@ class Sources:
         """Log probabilities of the base responses by token, by prompt id, where they are known and propensities."""
         from arena_cje.report import exports
 
-        path, known = self._one("logprobs"), self.first.base_policy not in self._params["non_propensity"]
-        return exports.token_logprobs(path) if path and known else {}
+        path, is_propensity = (
+            self._single_file("logprobs"),
+            self.first.base_policy not in self._params["non_propensity"],
+        )
+        return exports.token_logprobs(path) if path and is_propensity else {}
 
     @cached_property
     def all_results(self) -> list[tuple[str, Result]]:
@@ -232,7 +247,7 @@ class Sources:
 
     @property
     def results_by_coverage(self) -> dict[str, list[Result]]:
-        """The lowest coverage first, the results of each in configured order."""
+        """Results by coverage, the lowest coverage first, those of a coverage in configured order."""
         by_coverage: dict[str, list[Result]] = {}
         for coverage, result in self.all_results:
             by_coverage.setdefault(coverage, []).append(result)
@@ -250,12 +265,13 @@ class Sources:
         """Truth by policy, from the last configured coverage."""
         from arena_cje.report.exports import read_validation
 
-        path = self._one("last_validation")
+        path = self._single_file("last_validation")
         rows = read_validation(path).iter_rows(named=True) if path else ()
         return {row["policy"]: row["truth"] for row in rows if row["truth"] is not None}
 
 
 def _load(path: str | Path) -> Result:
+    """The result in a results file."""
     from arena_cje.results.result import load
 
     return load(path)

@@ -1,9 +1,9 @@
-"""How figures look: colours and shapes that everybody can tell apart, sizes that grow with the number of policies.
+"""Theme of figures: colours and shapes that the colour-blind can distinguish, sizes that grow with the number of policies.
 
-Every difference is drawn twice, by colour and by shape, hatching or a word, so that it is there for the colour-blind and in
-grey print. Names of policies are data: they are wrapped, and no character of theirs is a command.
+Every distinction has a colour and also a shape, a hatching or a word, so that it is visible to the colour-blind and in grey
+print. Names of policies are data: they are wrapped, and none of their characters is a command.
 
-Colours: Okabe & Ito (2008), "Color Universal Design", with black for what is known and grey for what is refused.
+Colours: Okabe & Ito (2008), "Color Universal Design", with black for the truth and grey for refused policies.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)  # the yellow of the 
 SHAPES = ("o", "s", "^", "D", "v", "<", ">", "p", "*", "h", "d", "8")  # all have a hollow form
 
 DPI = 150
-NAME_WIDTH = 24  # characters of a policy name in a line
-INCH = 13.0  # characters of a subtitle in an inch
+NAME_WIDTH = 24  # characters of a policy name per line
+INCH = 13.0  # characters of a subtitle per inch
 CAPTION_INCH = 14.5
 PART = re.compile(r"[^\s_./:-]*[\s_./:-]?")  # names break after these
 
 
 def name(text: str, width: int = NAME_WIDTH) -> str:
-    """A name as it is drawn: in lines of `width`, with no dollar sign that would begin a formula."""
+    """A name in lines of at most `width` characters, with dollar signs escaped so that none begins a formula."""
     wrapped = [""]
     for part in PART.findall(" ".join(text.split())):
         if len(wrapped[-1] + part.rstrip()) > width and wrapped[-1]:
@@ -50,17 +50,17 @@ def name(text: str, width: int = NAME_WIDTH) -> str:
 
 
 def lines(names: Sequence[str], width: int = NAME_WIDTH) -> int:
-    """Lines that the longest of the names takes."""
+    """Largest number of lines of one of the names."""
     return max((name(text, width).count("\n") + 1 for text in names), default=1)
 
 
 def cycle(values: Sequence[str], count: int) -> list[str]:
-    """The first `count` of the values, over again where there are fewer."""
+    """`count` values, repeated from the start if there are fewer."""
     return [values[k % len(values)] for k in range(count)]
 
 
 def look(width: float, height: float) -> p9.theme:
-    """The theme of all figures, for a figure of this size in inches."""
+    """The common theme, for a figure of this size in inches."""
     return p9.theme_minimal(base_size=10, base_family="DejaVu Sans") + p9.theme(
         figure_size=(width, height),
         dpi=DPI,
@@ -85,24 +85,24 @@ def look(width: float, height: float) -> p9.theme:
     )
 
 
-def titles(title: str, how: str, width: float, *, notes: Sequence[str] = ()) -> p9.labs:
-    """What is seen, how it is read and, below the figure, what else has to be known; wrapped to a width in inches."""
+def titles(title: str, explanation: str, width: float, *, notes: Sequence[str] = ()) -> p9.labs:
+    """Title, subtitle (how to read the figure) and caption (notes), wrapped to a width in inches."""
     texts = {"title": "\n".join(textwrap.wrap(title, int(width * 9.5)))}
-    texts["subtitle"] = "\n".join(textwrap.wrap(how, int(width * INCH)))
+    texts["subtitle"] = "\n".join(textwrap.wrap(explanation, int(width * INCH)))
     if notes:
         texts["caption"] = "\n".join(line for note in notes for line in textwrap.wrap(note, int(width * CAPTION_INCH)))
     return p9.labs(**{kind: text.replace("$", r"\$") for kind, text in texts.items()})
 
 
 def hatching(x: tuple[float, float], y: float, half: float, strokes: int) -> list[dict[str, float]]:
-    """Oblique strokes that strike out the band of height 2 `half` around y, as segments."""
+    """Oblique segments that hatch the band of height 2 `half` around y."""
     step = (x[1] - x[0]) / strokes
     starts = x[0] + step * np.arange(strokes)
     return [{"x": at, "xend": at + step / 2, "y": y - half, "yend": y + half} for at in starts.tolist()]
 
 
 def message(title: str, text: str) -> p9.ggplot:
-    """A figure that says why there is nothing to draw."""
+    """A figure with a text instead of a plot."""
     import pandas as pd
 
     width, height = 6.5, 2.2
@@ -117,43 +117,43 @@ def message(title: str, text: str) -> p9.ggplot:
 
 
 def in_order(frame: pd.DataFrame, column: str, levels: Sequence[str]) -> pd.DataFrame:
-    """The frame with a column in declared order instead of that of the alphabet."""
+    """The frame with a categorical column in the order of `levels`."""
     import pandas as pd
 
     return frame.assign(**{column: pd.Categorical(frame[column], list(dict.fromkeys(levels)), ordered=True)})
 
 
 def distinct(values: pd.Series) -> list[str]:
-    """Its values in the order they come in."""
+    """The distinct values in order of appearance."""
     return list(dict.fromkeys(values))
 
 
 def panel_titles(texts: Mapping[str, str]) -> Callable[[str], str]:
-    """A panel's headline by what the panel is of."""
+    """A labeller that replaces the key of a panel by its text."""
     return p9.as_labeller(lambda key: texts[key])
 
 
 def padded(values: np.ndarray) -> tuple[float, float]:
-    """Range of the values with some room at both ends."""
+    """Range of the values with a margin at both ends."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     room = 0.05 * (high - low) or 0.05
     return low - room, high + room
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round values within a range, at most so many."""
+    """Round values within a range, in steps of which at most `most` fit."""
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 100.0)
     step = next((s for s in steps if (high - low) / s <= most), high - low)
     return (step * np.arange(math.ceil(low / step), math.floor(high / step) + 1)).tolist()
 
 
 def percent(values: Sequence[float]) -> list[str]:
-    """Labels of an axis of shares."""
+    """Axis labels of shares, in percent."""
     return [f"{100 * value:g} %" for value in values]
 
 
 def plain(values: Sequence[float]) -> list[str]:
-    """Labels of an axis of values."""
+    """Axis labels of values, with four digits."""
     return [f"{value + 0.0:.4g}" for value in values]
 
 
@@ -163,12 +163,12 @@ def png(figure: p9.ggplot) -> bytes:
 
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box, and lines of one point or text beyond an edge are no news.
+        # Expected: letters that the font lacks, lines of one point, text beyond an edge.
         warnings.simplefilter("ignore")
         figure.save(buffer, format="png", verbose=False, metadata={"Software": None}, limitsize=False)
     return buffer.getvalue()
 
 
 def save(figure: p9.ggplot, path: str | Path) -> None:
-    """The figure as a PNG file, whole or not at all."""
+    """Write the figure as a PNG file, atomically."""
     write_bytes(path, png(figure))

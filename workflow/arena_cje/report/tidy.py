@@ -1,6 +1,6 @@
-"""What figures draw, as tables: one row a mark, every number as it stands in the results or is counted from the data.
+"""The data of figures as tables with one row per mark; numbers are from the results or counted from the data.
 
-A refused policy has no estimate and no interval in any of them, so that no figure can show one. Missing is NaN.
+A refused policy has no estimate and no interval in any table, so that no figure can show one. A missing number is NaN.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Draws, Labelled, Logged
     from arena_cje.results.record import ResultRecord
 
-LEAST = -6  # smaller weights than 10^-6 are drawn in one bar: they say nothing, and there is no least one
+LEAST = -6  # log10 of the smallest weight with a bar of its own; smaller ones carry no information
 STEPS = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0)  # widths of weight bars, in decades
 MANY_BARS = 60
-MAX_DISTINCT = 20  # judge scores: up to so many are bars at the scores themselves, more are a histogram
+MAX_DISTINCT = 20  # up to this many distinct judge scores have a bar each, more are a histogram
 SCORE_BARS = 25
-CELLS, SPARSE = 10, 3  # parts of the score range, and labels below which one of them is called sparse
-CURVE = 101
+CELLS, SPARSE = 10, 3  # cells of the score range; a cell with fewer labels is sparse
+CURVE = 101  # points of the line of a calibrator with covariates
 
 
 def estimates(results: Sequence[ResultRecord], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """One row an estimator and policy, the base policy first: level, estimate, ci_lower, ci_upper, truth."""
+    """One row per estimator and policy, the base policy first: level, estimate, ci_lower, ci_upper, truth."""
     import pandas as pd
 
     rows = [
@@ -53,14 +53,16 @@ def estimates(results: Sequence[ResultRecord], truth: Mapping[str, float] | None
 def over_coverages(
     results: Mapping[str, Sequence[ResultRecord]], truth: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
-    """`estimates` at every coverage, with a column that says which."""
+    """`estimates` at every coverage, with a column `coverage`."""
     import pandas as pd
 
-    return pd.concat([estimates(found, truth).assign(coverage=coverage) for coverage, found in results.items()])
+    return pd.concat(
+        [estimates(coverage_results, truth).assign(coverage=coverage) for coverage, coverage_results in results.items()]
+    )
 
 
 def _published(result: ResultRecord, policy: str) -> dict[str, float]:
-    """Estimate and interval; NaN where refused, whatever was computed."""
+    """Estimate and interval of a policy; NaN if it is refused."""
     names = ("estimate", "ci_lower", "ci_upper")
     if policy in result.refused:
         return dict.fromkeys(names, math.nan)
@@ -70,7 +72,7 @@ def _published(result: ResultRecord, policy: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class WeightPanel:
-    """Mean-one raw weights of one policy: what is said of them beside the bars."""
+    """Statistics of the mean-one raw weights of one policy, for the title of its panel."""
 
     policy: str
     n: int  # rows that have a weight
@@ -84,43 +86,44 @@ class WeightPanel:
 
 
 def weights(logged: Logged) -> tuple[pd.DataFrame, list[WeightPanel]]:
-    """Bars (policy, left, right, share of its rows) over log10 of the raw weights, and what is said of each policy.
+    """Bars (policy, left, right, share of its rows) over log10 of the raw weights, and statistics of each policy.
 
     A bar is centred at 1, so that equal policies have one bar. Weights below 10^-6, zeros among them, are in the bar at 10^-6.
     """
     import pandas as pd
 
-    raw = {policy: _raw(logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)}
+    raw = {policy: _raw_weights(logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)}
     with np.errstate(divide="ignore"):
         log10 = {policy: np.maximum(np.log10(weight), LEAST) for policy, weight in raw.items()}
-    known = np.concatenate([*log10.values(), [0.0]])
-    step = next((s for s in STEPS if np.ptp(known) <= s * MANY_BARS), STEPS[-1])
+    all_log10 = np.concatenate([*log10.values(), [0.0]])
+    step = next((s for s in STEPS if np.ptp(all_log10) <= s * MANY_BARS), STEPS[-1])
     rows = []
     for policy, at in log10.items():
         code, count = np.unique(np.rint(at / step).astype(int), return_counts=True)
         for k, rows_in in zip(code.tolist(), count.tolist(), strict=True):
             rows.append((policy, (k - 0.5) * step, (k + 0.5) * step, rows_in / len(at)))
-    panels = [_panel(policy, raw[policy], logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)]
+    panels = [_weight_panel(policy, raw[policy], logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)]
     return pd.DataFrame(rows, columns=["policy", "left", "right", "share"]), panels
 
 
-def _raw(log_ratio: np.ndarray) -> np.ndarray:
-    """Mean-one weights of the rows that were scored; none where all are outside the target's support."""
+def _raw_weights(log_ratio: np.ndarray) -> np.ndarray:
+    """Mean-one weights of the scored rows; empty if all are outside the target's support."""
     scored = log_ratio[~np.isnan(log_ratio)]
     return hajek(scored) if len(scored) and scored.max() > -np.inf else np.empty(0)
 
 
-def _panel(policy: str, weight: np.ndarray, log_ratio: np.ndarray) -> WeightPanel:
-    found = describe(weight)
+def _weight_panel(policy: str, weight: np.ndarray, log_ratio: np.ndarray) -> WeightPanel:
+    """Statistics of a policy from its mean-one weights and the log ratios (n,) of all rows."""
+    statistics = describe(weight)
     return WeightPanel(
         policy,
-        found.n,
+        statistics.n,
         int(np.isnan(log_ratio).sum()),
         int((log_ratio == -np.inf).sum()),
-        found.ess_share,
-        found.n_above_100 + found.n_below_0_01,
-        found.n_above_1000 + found.n_below_0_001,
-        found.n_zero,
+        statistics.ess_share,
+        statistics.n_above_100 + statistics.n_below_0_01,
+        statistics.n_above_1000 + statistics.n_below_0_001,
+        statistics.n_zero,
         bool(len(weight)) and bool((weight == 1).all()),
     )
 
@@ -132,45 +135,47 @@ class CalibrationTable:
     mode: str  # monotone, two_stage, none
     points: pd.DataFrame  # score, label: the labelled responses
     curve: pd.DataFrame  # score, reward
-    folds: pd.DataFrame  # score, reward, fold: the calibrators that did not see one
-    bins: pd.DataFrame  # score, label, low, high, n: means of responses of like score, with an interval
-    sparse: pd.DataFrame  # low, high: score ranges with responses and hardly a label
+    folds: pd.DataFrame  # score, reward, fold: the calibrator fitted without that fold
+    bins: pd.DataFrame  # score, label, low, high, n: means of responses of similar score, with an interval
+    sparse: pd.DataFrame  # low, high: score ranges with responses and few labels
     logged_score: np.ndarray  # (n,) of all logged responses
     all_labelled: bool
 
 
-def calibration_of(result: ResultRecord, logged: Logged, beside: Labelled | None = None) -> CalibrationTable:
-    """The result's calibrator on the data it was made from; its folds are fitted again.
+def calibration_of(result: ResultRecord, logged: Logged, calibration_data: Labelled | None = None) -> CalibrationTable:
+    """The calibrator of a result on the data of that result; the calibrators of the folds are fitted again.
 
-    beside: labelled responses that were brought along for calibration alone.
+    calibration_data: labelled responses for the calibrator alone.
     """
     import pandas as pd
 
-    fitted = calibration.fit(logged, result.options, beside)
-    found, score, label = result.document["calibration"], fitted.score, fitted.label
-    if len(label) != found["n_labels"]:
+    fitted = calibration.fit(logged, result.options, calibration_data)
+    record, score, label = result.document["calibration"], fitted.score, fitted.label
+    if len(label) != record["n_labels"]:
         raise UserError(
-            f"{result.name}: the data has {len(label)} labelled responses, the result was made from {found['n_labels']}; "
+            f"{result.name}: the data has {len(label)} labelled responses, the result was made from {record['n_labels']}; "
             "give the data set of the same coverage"
         )
-    curve = pd.DataFrame({"score": found["knots"], "reward": found["values"]}, dtype=float)
-    parts = [] if fitted.mode == "none" else [_drawn(one, fitted) for one in fitted.cross_fitted]
-    folds = [part.assign(fold=k) for k, part in enumerate(parts)]
-    everywhere = np.concatenate([logged.judge_score, score])
+    curve = pd.DataFrame({"score": record["knots"], "reward": record["values"]}, dtype=float)
+    lines = (
+        [] if fitted.mode == "none" else [_calibrator_line(calibrator, fitted) for calibrator in fitted.cross_fitted]
+    )
+    folds = [part.assign(fold=k) for k, part in enumerate(lines)]
+    all_scores = np.concatenate([logged.judge_score, score])
     return CalibrationTable(
         fitted.mode,
         pd.DataFrame({"score": score, "label": label}),
         curve,
         pd.concat(folds) if folds else pd.DataFrame(columns=["score", "reward", "fold"], dtype=float),
         pd.DataFrame(reliability(score, label), columns=list(Group._fields)),
-        sparse_ranges(everywhere, score),
+        sparse_ranges(all_scores, score),
         logged.judge_score,
         bool(logged.labelled.all()),
     )
 
 
-def _drawn(calibrator: calibration.Calibrator, fitted: calibration.Calibration) -> pd.DataFrame:
-    """A calibrator as a line; one that sees covariates at their median over the labelled responses."""
+def _calibrator_line(calibrator: calibration.Calibrator, fitted: calibration.Calibration) -> pd.DataFrame:
+    """A calibrator as a line; covariates are fixed at their median over the labelled responses."""
     import pandas as pd
 
     if isinstance(calibrator, Monotone):
@@ -186,13 +191,13 @@ def sparse_ranges(score: np.ndarray, labelled: np.ndarray) -> pd.DataFrame:
 
     edges = np.histogram_bin_edges(score, CELLS)
     sparse = (np.histogram(score, edges)[0] > 0) & (np.histogram(labelled, edges)[0] < SPARSE)
-    found: list[tuple[float, float]] = []
+    ranges: list[tuple[float, float]] = []
     for low, high in zip(edges[:-1][sparse].tolist(), edges[1:][sparse].tolist(), strict=True):
-        if found and found[-1][1] == low:
-            found[-1] = (found[-1][0], high)
+        if ranges and ranges[-1][1] == low:
+            ranges[-1] = (ranges[-1][0], high)
         else:
-            found.append((low, high))
-    return pd.DataFrame(found, columns=["low", "high"], dtype=float)
+            ranges.append((low, high))
+    return pd.DataFrame(ranges, columns=["low", "high"], dtype=float)
 
 
 def differences(result: ResultRecord) -> pd.DataFrame:
@@ -200,15 +205,15 @@ def differences(result: ResultRecord) -> pd.DataFrame:
     import pandas as pd
 
     names = result.all_policies
-    found = {}
+    pairs = {}
     for pair in result.comparisons().iter_rows(named=True):
-        one, other, value, p = pair["first"], pair["second"], pair["difference"], pair["p_holm"]
-        found[one, other] = (value, p)
-        found[other, one] = (None if value is None else -value, p)
+        first, second, value, p = pair["first"], pair["second"], pair["difference"], pair["p_holm"]
+        pairs[first, second] = (value, p)
+        pairs[second, first] = (None if value is None else -value, p)
     rows = []
     for row in names:
         for column in names:
-            value, p = found.get((row, column), (None, None))
+            value, p = pairs.get((row, column), (None, None))
             kind = "known" if value is not None else "unknown"
             kind = "refused" if {row, column} & set(result.refused) else kind
             rows.append((row, column, "same" if row == column and kind != "refused" else kind, value, p))
@@ -221,27 +226,27 @@ class Scores:
     """Judge scores by policy: the base policy's logged responses, then each target's fresh draws."""
 
     bars: pd.DataFrame  # policy, left, right, share
-    means: dict[str, float]  # of the judge's scores, which is no policy's value
+    means: dict[str, float]  # mean judge scores, which are not policy values
     n: dict[str, int]  # responses with a score
     n_missing: dict[str, int]
-    discrete: bool  # the bars stand at the scores themselves
+    discrete: bool  # each distinct score has a bar
 
 
 def judge_scores(logged: Logged, draws: Mapping[str, Draws]) -> Scores:
-    """Shares of judge scores; prompts that were logged more than once have their draws counted once."""
+    """Shares of judge scores; draws of a prompt with several logged rows are counted once."""
     import pandas as pd
 
-    _, first = np.unique(logged.prompt_id, return_index=True)
+    _, first_rows = np.unique(logged.prompt_id, return_index=True)
     scores = {logged.base_policy: logged.judge_score}
     targets = dict.fromkeys(policy for policy in (*logged.policies, *draws) if policy in draws)
-    scores |= {policy: draws[policy].judge_score[np.sort(first)].reshape(-1) for policy in targets}
-    known = {policy: score[~np.isnan(score)] for policy, score in scores.items()}
-    distinct = np.unique(np.concatenate(list(known.values())))
+    scores |= {policy: draws[policy].judge_score[np.sort(first_rows)].reshape(-1) for policy in targets}
+    present = {policy: score[~np.isnan(score)] for policy, score in scores.items()}
+    distinct = np.unique(np.concatenate(list(present.values())))
     discrete = len(distinct) <= MAX_DISTINCT
     edges = np.histogram_bin_edges(distinct, SCORE_BARS)
     half = 0.4 * min([*np.diff(distinct).tolist(), 0.05])
     bars = []
-    for policy, score in known.items():
+    for policy, score in present.items():
         if discrete:
             at, count = np.unique(score, return_counts=True)
             low, high = at - half, at + half
@@ -250,8 +255,8 @@ def judge_scores(logged: Logged, draws: Mapping[str, Draws]) -> Scores:
         bars.append(pd.DataFrame({"policy": policy, "left": low, "right": high, "share": count / max(len(score), 1)}))
     return Scores(
         pd.concat(bars, ignore_index=True),
-        {policy: float(score.mean()) for policy, score in known.items() if len(score)},
-        {policy: len(score) for policy, score in known.items()},
-        {policy: len(scores[policy]) - len(score) for policy, score in known.items()},
+        {policy: float(score.mean()) for policy, score in present.items() if len(score)},
+        {policy: len(score) for policy, score in present.items()},
+        {policy: len(scores[policy]) - len(score) for policy, score in present.items()},
         discrete,
     )

@@ -20,7 +20,7 @@ from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_d
 from arena_cje.data.reading import Reading
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
-from arena_cje.diagnostics.thresholds import Thresholds, moved
+from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.contrasts import Contrast, contrast
@@ -155,7 +155,7 @@ def analyze(
         scale=scale,
         judge=judge,
         base_policy=base_policy,
-        thresholds=thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {}),
+        thresholds=thresholds if isinstance(thresholds, Thresholds) else with_overrides(thresholds or {}),
         provenance=provenance or {},
     )
     name = variant or estimator

@@ -40,9 +40,9 @@ def grade_files_of(policy: str, inputs: Mapping[str, Sequence[str]]) -> dict[str
 
 
 def read_grades(files: Mapping[str, str], limits: Mapping[str, float]) -> dict[str, list[Row]]:
-    """Grades by stage; one whose answers were of no use for more than its share of them ends the job.
+    """Grades by stage; raises a `UserError` where the share of unusable answers of a stage exceeds its limit.
 
-    limits: `max_unscored` by stage, of those whose answers are read.
+    limits: `max_unscored` by stage; a stage without one has no limit.
     """
     grades = {stage: GRADES.read(path) for stage, path in files.items()}
     for stage, rows in grades.items():
@@ -197,7 +197,7 @@ def _versions(rows: Iterable[Row]) -> list[Row]:
     return [{"model": model, "system_fingerprint": fingerprint, "n": n} for (model, fingerprint), n in ordered]
 
 
-def merged(parts: Iterable[Served]) -> Served:
+def merge_versions(parts: Iterable[Served]) -> Served:
     """The versions that answered for several policies, as one record."""
     whole: Served = {}
     for part in parts:

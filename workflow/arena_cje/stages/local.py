@@ -1,4 +1,4 @@
-"""The stages that cost hours: generate, score, grade. From input rows to output rows, every finished item in the journal.
+"""The long stages on this machine's models, and grading by any grader: finished items are in the journal.
 
 Each function gives every row a key, the hash of all that determines its result; takes finished results from the journal; makes
 the rest; and returns rows in the order of its input. Prompt ids and draws label rows: they enter a key only where the random
@@ -170,7 +170,7 @@ def _log_support(sampling: Sampling, scores: Sequence[Row]) -> None:
 
 
 def warn_missing(statuses: Iterable[str]) -> None:
-    """Log how many rows have no result, and why. A response outside a policy's support has one: probability zero."""
+    """Warn how many rows have no result, by status. A response outside the support has one: its probability is 0."""
     counts = Counter(statuses)
     for status in sorted(counts.keys() - {"ok", "outside_support"}):
         log.warning("%d of %d rows: %s", counts[status], counts.total(), status)

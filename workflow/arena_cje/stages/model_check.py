@@ -145,7 +145,7 @@ def _scores(ask: Ask, writer: Writer) -> str:
         (scored,) = echo.response_logprobs(ask, writer, [echo.PromptResponse(PROMPT, text, stopped=False)])
         if scored.status != "ok":
             raise UserError(f"it does not score given text (status {scored.status}){ADVICE}")
-        apart = _apart(given, scored.token_logprobs)
+        apart = _logprob_gap(given, scored.token_logprobs)
         if apart <= SAME:
             return f"{_version(drawn)}, scores given text to {apart:.2g} nats a token"
         wrong.append(
@@ -176,8 +176,8 @@ def _whole_tokens(drawn: Reply) -> tuple[str, list[float]]:
     return text, values
 
 
-def _apart(drawn: Sequence[float], scored: Sequence[float]) -> float:
-    """Largest distance of two log probabilities of a token, in nats; of their sums where the tokens are others."""
+def _logprob_gap(drawn: Sequence[float], scored: Sequence[float]) -> float:
+    """Largest difference of a token's two log probabilities, nats; with other tokens, of their sums, per drawn token."""
     if len(drawn) == len(scored):
         return max(abs(one - other) for one, other in zip(drawn, scored, strict=True))
     return abs(math.fsum(drawn) - math.fsum(scored)) / len(drawn)

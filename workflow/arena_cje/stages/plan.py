@@ -43,7 +43,7 @@ def scoring_parameters(config: Config, context: str) -> dict[str, Any]:
     block, base = config.contexts[context], config.policies[config.base_policy]
     samplings = config.samplings(context)
     if block.hosted:
-        request = writer.request_identity(block, config.endpoint(block), scores_text=True)
+        request = writer.request_identity(block, config.endpoint(block), echoes_logprobs=True)
         return {"samplings": samplings, "request": request, "version": writer.VERSION}
     # In the context where the responses were drawn, a token on the edge of the nucleus counts as inside.
     drawn_from = base.sampling if base.context == context else None

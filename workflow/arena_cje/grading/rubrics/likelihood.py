@@ -44,7 +44,7 @@ class Likelihood(Rubric):
     description: str | None = None
 
     def hosted_parameters(self, block: Grading, endpoint: Endpoint) -> dict[str, Any]:
-        identity = writer.request_identity(block, endpoint, scores_text=True)
+        identity = writer.request_identity(block, endpoint, echoes_logprobs=True)
         return {"request": identity, "score": writer.VERSION}
 
     def call_size(self, block: Grading, endpoint: Endpoint, prompts: Sequence[str]) -> CallSize:

@@ -1,4 +1,4 @@
-"""What the kinds of rubric that ask a question in words have in common."""
+"""Base class of the rubrics that ask a model a question: `choices` and `structured`."""
 
 from __future__ import annotations
 
