@@ -34,7 +34,18 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 MODEL_STAGES = ("generate", "score", "judge")
 CORES = 2
 MANY = (10_000, 100_000)  # prompts of a plan
-EMPTY = 'rule all:\n    input:\n        "done",\n\n\nrule done:\n    output:\n        "done",\n    shell:\n        "touch {output}"\n'
+EMPTY = """
+rule all:
+    input:
+        "done",
+
+
+rule done:
+    output:
+        "done",
+    shell:
+        "touch {output}"
+"""
 
 
 class Cost(NamedTuple):

@@ -30,6 +30,7 @@ def test_every_module_declares_itself():
     for name in estimators.NAMES:
         module = estimators.get(name)
         assert set(module.NEEDS) <= {"log_ratio", "fresh_score"} and module.NEEDS
+        assert estimators.needs(name) == module.NEEDS  # read from the source
         assert "V = " in module.__doc__
 
 
