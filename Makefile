@@ -2,7 +2,7 @@
 # make setup   sets up .venv alone
 # make test    sets up .venv and runs the tests
 # make bench   sets up .venv and measures speed, memory and exactness; ONLY=engine for one group
-# make lint    checks formatting and style
+# make lint    checks formatting, style and Snakemake's advice
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 TARGET ?= results/coverage_0.1/calibrated-ips.json
@@ -46,3 +46,5 @@ lint: .venv/.ready-test
 	$(BIN)/ruff check workflow tests benchmarks envs
 	$(BIN)/ruff format --check workflow tests benchmarks envs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint --directory .test --configfile .test/config/own_data.yaml

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 NAMES = tuple(sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_")))
 
@@ -18,5 +21,7 @@ NAMES = tuple(sorted(m.name for m in iter_modules(__path__) if not m.name.starts
 def get(name: str) -> ModuleType:
     """The module of a group."""
     if name not in NAMES:
-        raise UserError(f"unknown group of benchmarks {name!r}{nearest(name, NAMES)}; available: {', '.join(NAMES)}")
+        raise UserError(
+            f"unknown group of benchmarks {name!r}{did_you_mean(name, NAMES)}; available: {', '.join(NAMES)}"
+        )
     return import_module(f"{__name__}.{name}")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.llama.model import library
+from arena_cje.llama.library import library
 from arena_cje.llama.scorer import Item
 from benchmarks._work import MODEL, SYSTEM_PROMPT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from arena_cje.llama.scorer import Item
 
 
 @contextlib.contextmanager

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
 
-from arena_cje.usage import peak_memory
+from arena_cje.stages.usage import peak_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def peak_of(task: Callable[[], object]) -> int:

@@ -16,10 +16,12 @@ import sys
 import time
 import venv
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REQUIREMENT = "cje-eval==0.3.*"
 VARIABLE = "CJE_EVAL_PYTHON"

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 
-from arena_cje.llama.model import Model, library
+from arena_cje.llama.library import library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from arena_cje.llama.model import Model
 
 MEMORY = ("llama_memory_clear", "llama_memory_seq_rm", "llama_memory_seq_cp")
 

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,9 +23,14 @@ from arena_cje import estimators
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.verdict import judge
-from arena_cje.estimation.estimate import evaluate_all
 from arena_cje.estimation.records import Options
+from arena_cje.evaluation.evaluate import evaluate_all
 from arena_cje.simulate import WORLDS, draw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
+    from pathlib import Path
 
 REPLICATES = 500
 CHUNK = 25  # replicates that a process takes at a time
@@ -194,7 +196,14 @@ def code() -> str:
     """Hash of what the numbers depend on: a change there makes finished cells stale."""
     from arena_cje.provenance import code_hash
 
-    return code_hash("arena_cje.diagnostics.verdict", "arena_cje.simulate", *_modules())
+    modules = (
+        "diagnostics.evidence",
+        "diagnostics.thresholds",
+        "diagnostics.verdict",
+        "evaluation.evaluate",
+        "simulate",
+    )
+    return code_hash(*(f"arena_cje.{module}" for module in modules), *_modules())
 
 
 def _modules() -> Iterator[str]:

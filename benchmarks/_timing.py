@@ -16,9 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from multiprocessing.synchronize import Barrier
 
 Side = Callable[[], int]  # does its work once and says how many tokens that was
 Sides = Mapping[str, Side]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError
 from arena_cje.llama import chat
@@ -14,6 +14,9 @@ from arena_cje.llama.distribution import Sampling, stream
 from arena_cje.llama.generator import Request, generate
 from arena_cje.llama.model import Model, open_model
 from arena_cje.llama.scorer import Item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"

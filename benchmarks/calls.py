@@ -20,19 +20,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from arena_cje.calls.apis import openai
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.request import Request
-from arena_cje.calls.runner import Work, asker
+from arena_cje.calls.runner import CallJob, journaled_ask
 from arena_cje.journal import Journal
-from arena_cje.providers import openai
 from benchmarks._result import Result
 from benchmarks._timing import Rates, Sides, Turn, by_round, measure, progress, side_by_side
 
-SERVER = Path(__file__).parents[1] / "tests/fault_server.py"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVER = Path(__file__).parents[1] / "tests/support/fault_server.py"
 CALLS, LIMIT, LATENCY = 2000, 8, 0.05  # seconds
 IDEAL = LIMIT / LATENCY  # calls a second
 FEW = 400  # calls whose processor time is held against the client's alone
@@ -108,7 +111,7 @@ def _jobs(url: str, folder: Path) -> Iterator[Sides]:
         name = f"{os.getpid()}-{next(runs)}"
         ledger = Ledger(folder / "spending.jsonl", lambda *_: 1e-6, budget_usd=1.0)
         with Journal(folder / name / "0000.jsonl") as journal:
-            asker(Work(endpoint, "judge", "base", ledger, folder=folder), journal)(_requests(name, n))
+            journaled_ask(CallJob(endpoint, "judge", "base", ledger, folder=folder), journal)(_requests(name, n))
         return n
 
     asked(LIMIT)  # what is imported on the way

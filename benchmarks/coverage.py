@@ -9,15 +9,18 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks._result import Result
 from benchmarks._simulation import CASES, Cell, Row, run_cell
 from benchmarks._timing import cores, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 FOLDER = Path("results/bench/coverage")
 SIZES, SHARES = (250, 1000, 5000), (0.05, 0.10, 0.25, 0.50)

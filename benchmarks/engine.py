@@ -11,7 +11,7 @@ import contextlib
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import logsumexp
@@ -27,6 +27,9 @@ from benchmarks._replay import Recording, Replay, prefill, recorded
 from benchmarks._result import Result
 from benchmarks._timing import Rates, Sides, Turn, by_round, cores, counted, measure, progress, ratio, side_by_side
 from benchmarks._work import MODEL, PROMPTS, SHORT, SYSTEM_PROMPT, Work, described, ids, n_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ONE = Sampling()
 FIVE = [Sampling(temperature) for temperature in (1.0, 0.5, 0.7, 0.9, 1.2)]

@@ -15,10 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -27,13 +26,16 @@ from arena_cje import estimators
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.verdict import judge
-from arena_cje.estimation.estimate import Evaluation, evaluate, evaluate_all
 from arena_cje.estimation.records import Draws, Logged, Options
+from arena_cje.evaluation.evaluate import Evaluation, evaluate, evaluate_all
 from arena_cje.simulate import Target, World, draw
 from benchmarks import _peer
 from benchmarks._memory import peak_of
 from benchmarks._result import Result
 from benchmarks._timing import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 WORLD = World(
     {"clone": Target(), "better": Target(0.4, 0.3), "worse": Target(-0.4, 0.3), "styled": Target(0.2, 0.6)},
@@ -54,10 +56,13 @@ HEAVY = ("llama_cpp", "matplotlib", "pandas", "plotly", "sklearn", "snakemake", 
 JOB = """
 import json, sys
 import arena_cje
-from arena_cje import analysis, jobs, provenance, schemas
+from arena_cje import provenance
+from arena_cje.data import schemas
+from arena_cje.results import analyze
+from arena_cje.stages import jobs
 logged, draws, out, estimator = sys.argv[1:]
 result = arena_cje.analyze(logged, draws, estimator)
-analysis.write(result, f"{out}/result.json", f"{out}/result.csv", f"{out}/influence.parquet")
+analyze.write(result, f"{out}/result.json", f"{out}/result.csv", f"{out}/influence.parquet")
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 

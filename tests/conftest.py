@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ import tiny_gguf
 from arena_cje.llama import fetch
 from arena_cje.llama.model import open_model
 from workflow_run import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The journal keeps what is finished, whatever is killed or damaged, and never serves what is stale."""
+"""The journal keeps finished items through kills and damage, and never returns a stale one."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import textwrap
 
 import pytest
 
-from arena_cje.journal import Done, Journal, complete, read
+from arena_cje.journal import FinishedItem, Journal, complete, read
 
 
 def work_recorder(calls):
     def work(missing):
         for key, item in missing.items():
             calls.append(key)
-            yield Done(key, {"square": item**2})
+            yield FinishedItem(key, {"square": item**2})
 
     return work
 
 
-def test_finished_items_are_not_done_again(tmp_path):
+def test_finished_items_are_not_made_again(tmp_path):
     calls: list[str] = []
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, {"a": 1, "b": 2}, work_recorder(calls))
     with Journal(tmp_path / "0000.jsonl") as journal:
-        done = complete(journal, {"b": 2, "c": 3}, work_recorder(calls))
+        records = complete(journal, {"b": 2, "c": 3}, work_recorder(calls))
     assert calls == ["a", "b", "c"]
-    assert done == {"b": {"square": 4}, "c": {"square": 9}}
+    assert records == {"b": {"square": 4}, "c": {"square": 9}}
 
 
-def test_a_changed_key_is_done_anew(tmp_path):
+def test_an_item_with_a_new_key_is_made(tmp_path):
     calls: list[str] = []
     for key in ("item under seed 1", "item under seed 2"):
         with Journal(tmp_path / "0000.jsonl") as journal:
@@ -40,7 +40,7 @@ def test_a_changed_key_is_done_anew(tmp_path):
     assert calls == ["item under seed 1", "item under seed 2"]
 
 
-def test_another_shard_size_finds_what_other_shards_did(tmp_path):
+def test_another_shard_size_finds_the_items_of_other_shards(tmp_path):
     calls: list[str] = []
     for shard, items in (("0000", {"a": 1, "b": 2}), ("0001", {"c": 3, "d": 4})):
         with Journal(tmp_path / f"{shard}.jsonl") as journal:
@@ -63,18 +63,18 @@ def test_a_line_that_a_sibling_is_writing_is_no_damage(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00\xff\n", b"00000000 {}\n", b'1234abcd {"key": "c", "record"'])
-def test_a_truncated_last_line_is_skipped_and_redone(tmp_path, damage, caplog):
+def test_a_damaged_last_line_is_skipped_and_its_item_made_again(tmp_path, damage, caplog):
     path, calls = tmp_path / "0000.jsonl", []
     with Journal(path) as journal:
         complete(journal, {"a": 1, "b": 2}, work_recorder([]))
     whole = path.read_bytes()
     path.write_bytes(whole[:-7] + damage)
     with Journal(path) as journal:
-        done = complete(journal, {"a": 1, "b": 2}, work_recorder(calls))
+        records = complete(journal, {"a": 1, "b": 2}, work_recorder(calls))
     assert calls == ["b"]
     assert "skipped" in caplog.text
-    assert done == {"a": {"square": 1}, "b": {"square": 4}}
-    assert dict(read(path)) == done
+    assert records == {"a": {"square": 1}, "b": {"square": 4}}
+    assert dict(read(path)) == records
 
 
 def test_a_flipped_bit_in_the_middle_costs_one_item(tmp_path):
@@ -89,7 +89,7 @@ def test_a_flipped_bit_in_the_middle_costs_one_item(tmp_path):
     assert calls == ["c"]
 
 
-def test_fresh_starts_over_and_keeps_the_old_file_aside(tmp_path):
+def test_fresh_makes_all_items_and_keeps_a_copy_of_the_old_file(tmp_path):
     path, calls = tmp_path / "0000.jsonl", []
     with Journal(path) as journal:
         complete(journal, {"a": 1}, work_recorder([]))
@@ -102,39 +102,39 @@ def test_fresh_starts_over_and_keeps_the_old_file_aside(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from arena_cje.journal import Done, Journal, complete
+from arena_cje.journal import FinishedItem, Journal, complete
 
 def work(missing):
     for count, key in enumerate(missing):
         if count == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        yield Done(key, {"value": key})
+        yield FinishedItem(key, {"value": key})
 
 with Journal(Path(sys.argv[1])) as journal:
     complete(journal, {name: name for name in "abcdef"}, work)
 """
 
 
-def test_kill_9_loses_at_most_the_item_in_work(tmp_path):
+def test_kill_9_loses_at_most_one_item(tmp_path):
     path = tmp_path / "0000.jsonl"
     killed = subprocess.run([sys.executable, "-c", KILLED, path], env={**os.environ, "PYTHONPATH": "workflow"})
     assert killed.returncode == -signal.SIGKILL
     assert list(dict(read(path))) == ["a", "b", "c"]
 
 
-def test_a_second_process_waits_and_pays_for_nothing_twice(tmp_path):
+def test_a_second_process_waits_and_makes_no_item_twice(tmp_path):
     path = tmp_path / "0000.jsonl"
     script = textwrap.dedent(
         """
         import sys, time
         from pathlib import Path
-        from arena_cje.journal import Done, Journal, complete
+        from arena_cje.journal import FinishedItem, Journal, complete
 
         def work(missing):
             for key in missing:
                 time.sleep(0.02)
                 print(key, flush=True)
-                yield Done(key, {"value": key})
+                yield FinishedItem(key, {"value": key})
 
         with Journal(Path(sys.argv[1])) as journal:
             complete(journal, {str(i): i for i in range(10)}, work)
@@ -143,5 +143,5 @@ def test_a_second_process_waits_and_pays_for_nothing_twice(tmp_path):
     command = [sys.executable, "-c", script, path]
     environment = {**os.environ, "PYTHONPATH": "workflow"}
     jobs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    done = sorted("".join(job.communicate(timeout=60)[0] for job in jobs).split())
-    assert done == sorted(str(i) for i in range(10))
+    printed = sorted("".join(job.communicate(timeout=60)[0] for job in jobs).split())
+    assert printed == sorted(str(i) for i in range(10))

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 
-from arena_cje import provenance
+from arena_cje import estimators, provenance
+from arena_cje.config.exhibits import EXHIBITS
 from arena_cje.provenance import canonical, closure, code_hash, digest
+from import_graph import FILES, GRAPH, file_of, imported, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_the_order_of_keys_does_not_matter():
@@ -13,28 +23,225 @@ def test_the_order_of_keys_does_not_matter():
     assert digest([1, 2]) != digest([2, 1])
 
 
-def test_cheap_stages_do_not_depend_on_the_engine():
-    for module in ("arena_cje.assemble", "arena_cje.analysis", "arena_cje.validation", "arena_cje.dataset"):
-        assert not any("llama" in path.parts for path in closure(module)), module
+# The files that make each cheap stage stale, by the modules that its rule names. The rules name an estimator by its own module.
+READS_TABLES = {"data/schemas.py", "errors.py", "files.py"}
+READS_ROWS = READS_TABLES | {"data/fields.py", "data/reading.py", "data/rows.py"}
+RECORDS = {"errors.py", *(f"estimation/{name}.py" for name in ("inference", "isotonic", "records", "weights"))}
+READS_DATA = READS_ROWS | RECORDS | {f"data/{name}.py" for name in ("calibration", "dataset", "draws", "logged")}
+CALIBRATES = RECORDS | {f"estimation/{name}.py" for name in ("calibration", "folds", "two_stage")}
+RESULTS = {f"results/{name}.py" for name in ("record", "result", "schema")}
+ASSEMBLY = READS_TABLES | {"grading/grades.py", "grading/unscored.py", "provenance.py", "stages/assemble.py"}
+ESTIMATE = (
+    READS_DATA
+    | {"data/coverage.py"}
+    | CALIBRATES
+    | {f"estimation/{name}.py" for name in ("contrasts", "fresh", "robust")}
+    | {"estimators/__init__.py", "evaluation/bootstrap.py", "evaluation/evaluate.py"}
+    | {
+        f"diagnostics/{name}.py"
+        for name in ("calibration", "evidence", "overlap", "support", "thresholds", "transport", "verdict")
+    }
+    | RESULTS
+    | {"results/analyze.py"}
+)
+# An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
+EXHIBIT_SOURCES = (
+    READS_DATA
+    | CALIBRATES
+    | RESULTS
+    | {"estimation/contrasts.py", "results/validation.py"}
+    | {
+        f"report/{name}.py"
+        for name in (
+            "comparisons",
+            "dashboard",
+            "dashboard_data",
+            "dashboard_figures",
+            "dashboard_items",
+            "exports",
+            "reliability",
+            "sources",
+        )
+    }
+)
+FIGURES = {"diagnostics/overlap.py", *(f"report/{name}.py" for name in ("data_figures", "theme", "tidy"))}
+EXHIBIT_MODULES = {
+    "report.figures": FIGURES | {"report/figures.py"},
+    "report.data_figures": FIGURES,
+    **dict.fromkeys(("report.comparisons", "report.dashboard", "report.exports", "results.validation"), set()),
+}
+STAGES = {
+    "assemble, fresh_draws": (
+        ("stages.assemble", "data.write"),
+        ASSEMBLY | {"data/reading.py", "data/write.py"},
+    ),
+    "gather_logprobs": (("stages.assemble",), ASSEMBLY),
+    "ensembles": (("grading.grades",), {"grading/grades.py", "provenance.py"}),
+    "import_data": (
+        ("data.user_data", "data.write"),
+        READS_ROWS
+        | {f"data/{name}.py" for name in ("calibration", "coverage", "draws", "logged", "user_data", "write")}
+        | RECORDS,
+    ),
+    "estimate": (("results.analyze",), ESTIMATE),
+    "exhibits": (("report.sources",), EXHIBIT_SOURCES),
+    "archive": (("report.archive",), {"errors.py", "files.py", "report/archive.py"}),
+}
+STACKED = {"estimators/dr_cpo.py", "estimators/mrdr.py", "estimators/tmle.py"}
+# Files that an estimator adds to those of every estimate: one estimator of each kind.
+ESTIMATORS = {
+    "direct": {"estimators/direct.py"},
+    "snips": {"estimation/weighted.py", "estimators/snips.py"},
+    "mrdr": {"estimation/outcome.py", "estimators/mrdr.py"},
+    "stacked-dr": {"estimation/outcome.py", "estimators/stacked_dr.py"} | STACKED,
+}
 
 
-def test_an_estimator_depends_on_what_it_imports_and_not_on_its_siblings():
-    names = {path.name for path in closure("arena_cje.estimators.snips")}
-    assert "weights.py" in names
-    assert "calibrated_ips.py" not in names
+def files(*modules: str) -> set[str]:
+    return closure(*(f"arena_cje.{name}" for name in modules))
 
 
-def test_code_hash_follows_imports(tmp_path, monkeypatch):
-    package = tmp_path / "arena_cje"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
+def module_of(estimator: str) -> str:
+    return estimators.get(estimator).__name__.removeprefix("arena_cje.")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_these_files_and_no_others(stage):
+    modules, expected = STAGES[stage]
+    assert files(*modules) == expected
+
+
+def test_the_table_has_the_modules_that_the_rules_name():
+    rules = [path.read_text() for path in Path("workflow/rules").glob("*.smk")]
+    calls = [call for text in rules for call in re.findall(r"\bcode_hash\(([^)]*)\)", text)]
+    named = {tuple(re.findall(r'"arena_cje\.([\w.]+)"', call)) for call in calls} - {()}
+    assert named == {modules for modules, _ in STAGES.values()}
+
+
+def test_an_exhibit_depends_on_these_files_besides():
+    modules = {exhibit.module.removeprefix("arena_cje.") for exhibit in EXHIBITS}
+    assert {name: files(name) - EXHIBIT_SOURCES for name in modules} == EXHIBIT_MODULES
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimate_depends_on_these_files_besides(name):
+    assert files("results.analyze", module_of(name)) - ESTIMATE == ESTIMATORS[name]
+
+
+@pytest.mark.parametrize("name", estimators.NAMES)
+def test_an_estimator_does_not_depend_on_its_siblings(name):
+    siblings = {file for file in files(module_of(name)) if file.startswith("estimators/")}
+    assert siblings - {file_of(f"arena_cje.{module_of(name)}")} == (STACKED if name == "stacked-dr" else set())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_receives_is_made_by_its_own_code_or_that_of_the_estimates(stage):
+    """Imports for annotations alone make nothing stale, so the files they name must do so at an earlier place."""
+    modules, own = STAGES[stage]
+    reached, waiting = set(), [file_of(f"arena_cje.{module}") for module in modules]
+    while waiting:
+        file = waiting.pop()
+        if file not in reached:
+            reached.add(file)
+            waiting += [other for other in GRAPH[file] if shows(file) or not shows(other)]
+    after_estimates = stage in ("exhibits", "archive")
+    assert reached <= own | (ESTIMATE if after_estimates else set())
+
+
+def shows(file: str) -> bool:
+    return file.startswith("report/") or file in ("results/text.py", "results/notebook.py")
+
+
+def test_of_the_modules_that_are_loaded_by_name_cheap_stages_use_estimators_alone():
+    """The rule of an estimate names its estimator's module; no import statement does."""
+    dynamic = {file for file in FILES if "import import_module" in (provenance.PACKAGE / file).read_text()}
+    assert dynamic & set().union(*(files(*modules) for modules, _ in STAGES.values())) == {"estimators/__init__.py"}
+
+
+def test_a_module_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"arena_cje\.results\.analyse: no such module"):
+        code_hash("arena_cje.results.analyze", "arena_cje.results.analyse")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Iterator[Path]:
+    """An empty library of its own."""
+    folder = tmp_path / "arena_cje"
+    (folder / "room").mkdir(parents=True)
+    (folder / "__init__.py").write_text("from arena_cje.room import hall\n")
+    (folder / "room" / "__init__.py").write_text("from arena_cje.room import hall\nNAME = 1\n")
+    (folder / "room" / "hall.py").write_text("")
+    (folder / "other.py").write_text("")
+    monkeypatch.setattr(provenance, "PACKAGE", folder)
+    forget()
+    yield folder
+    forget()
+
+
+def forget() -> None:
+    """Every file is read again, as a new process would."""
+    for function in (provenance.code_hash, provenance._text_hash, provenance._imports, provenance._file_of):
+        function.cache_clear()
+
+
+IMPORTS = {
+    "from arena_cje.room import hall": {"room/hall.py"},
+    "import arena_cje.room.hall": {"room/hall.py"},
+    "from arena_cje import room": {"room/__init__.py", "room/hall.py"},
+    "from arena_cje.room import NAME": {"room/__init__.py", "room/hall.py"},
+    "from arena_cje import load": {"__init__.py", "room/hall.py"},
+    "from arena_cje.room import hall, NAME": {"room/__init__.py", "room/hall.py"},
+    "import json\nfrom pathlib import Path": set(),
+    "def draw():\n    from arena_cje import other": {"other.py"},
+    "try:\n    x = 1\nexcept OSError:\n    import arena_cje.other": {"other.py"},
+    "match 1:\n    case _:\n        import arena_cje.other": {"other.py"},
+    "if TYPE_CHECKING:\n    from arena_cje import other": set(),
+    "if TYPE_CHECKING:\n    from arena_cje import other\nelse:\n    from arena_cje.room import hall": {"room/hall.py"},
+    "from arena_cje.room import (\n    hall as lobby,\n)": {"room/hall.py"},
+    "from arena_cje.room import NAME, hall as lobby  # a remark": {"room/__init__.py", "room/hall.py"},
+    "if TYPE_CHECKING:\n    from pathlib import Path\n\n    import arena_cje.other\nimport arena_cje.room.hall": {
+        "room/hall.py"
+    },
+    "if sys.platform:\n    from arena_cje import other": {"other.py"},
+}
+
+
+@pytest.mark.parametrize("text", IMPORTS)
+def test_what_an_import_means(package, text):
+    (package / "top.py").write_text(text)
+    assert files("top") == {"top.py", *IMPORTS[text]}
+
+
+class WithoutAnnotations(ast.NodeTransformer):
+    """A syntax tree without what stands under `if TYPE_CHECKING`."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if ast.unparse(node.test) == "TYPE_CHECKING":
+            return node.orelse
+        return self.generic_visit(node)
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_the_imports_of_a_file_are_those_that_the_parser_sees(file):
+    parsed = WithoutAnnotations().visit(tree(file))
+    assert provenance._imports(file) == set(imported(ast.walk(parsed)))
+
+
+def test_from_computing_to_showing_nothing_is_followed(package):
+    (package / "report").mkdir()
+    (package / "report" / "figures.py").write_text("from arena_cje.report import theme\nfrom arena_cje import top\n")
+    (package / "report" / "theme.py").write_text("")
+    (package / "top.py").write_text("def plot():\n    from arena_cje.report import figures\n")
+    assert files("top") == {"top.py"}
+    assert files("report.figures") == {"report/figures.py", "report/theme.py", "top.py"}
+
+
+def test_code_hash_follows_imports(package):
     (package / "top.py").write_text("from arena_cje.deep import x\n")
     (package / "deep.py").write_text("x = 1\n")
-    (package / "other.py").write_text("y = 1\n")
-    monkeypatch.setattr(provenance, "PACKAGE", package)
 
     def now() -> str:
-        provenance._imports.cache_clear()
+        forget()
         return code_hash("arena_cje.top")
 
     before = now()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
 
-from arena_cje.estimation.records import Draws, Logged
 from arena_cje.simulate import ARENA_LEVELS, WORLDS, Target, World, draw, truth
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Draws, Logged
 
 N = 200_000  # logged rows; with ten draws of each, two million labels of a target
 WITHOUT_OVERLAP = {"poor_overlap", "no_transport", "heavy_tails"}  # variances of the weights out of reach, or infinite

@@ -1,4 +1,4 @@
-"""The command line beside Snakemake: look at results, take away a dead lock.
+"""The command line beside Snakemake: it prints results, and removes the lock of a run that was killed.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
 arena-cje unlock
@@ -9,35 +9,40 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import arena_cje
 from arena_cje.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 1 and one sentence when the user has something to mend."""
-    parser = argparse.ArgumentParser(prog="arena-cje", description="Look at results of Causal Judge Evaluation.")
+    """Run one command and return its exit status: 1, after one sentence, for an error that the user can correct."""
+    parser = argparse.ArgumentParser(
+        prog="arena-cje", description="Print results of Causal Judge Evaluation, or remove a lock."
+    )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    showing = commands.add_parser("show", help="print results files as tables")
-    showing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
-    unlocking = commands.add_parser("unlock", help="take away the lock that a killed Snakemake left")
-    unlocking.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    show_command = commands.add_parser("show", help="print results files as tables")
+    show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
+    unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
     options = parser.parse_args(arguments)
     try:
         return show(options.files) if options.command == "show" else _unlock(options.directory)
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+    except BrokenPipeError:  # the reader of a pipe has ended, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def show(files: Iterable[str | Path]) -> int:
-    """Print results files as tables."""
+    """Print results files as tables; the exit status is 0."""
     for file in files:
         print(f"\n{file}")
         print(arena_cje.load(file))
@@ -45,7 +50,7 @@ def show(files: Iterable[str | Path]) -> int:
 
 
 def _unlock(directory: Path) -> int:
-    """Remove Snakemake's locks unless a Snakemake process works in the folder."""
+    """Remove Snakemake's locks; raises a `UserError` where a Snakemake process runs in the folder."""
     import psutil
 
     locks = directory / ".snakemake" / "locks"
@@ -55,11 +60,11 @@ def _unlock(directory: Path) -> int:
         is_snakemake = any(Path(word).name == "snakemake" for word in process.info["cmdline"] or ())
         if is_snakemake and process.info["cwd"] == str(directory.resolve()):
             raise UserError(
-                f"Snakemake (process {process.pid}) is at work in {directory.resolve()}; wait for it, or end it first"
+                f"Snakemake (process {process.pid}) is running in {directory.resolve()}; wait for its end, or end it first"
             )
     for lock in locks.iterdir():
         lock.unlink()
-    print("Took away the lock of a Snakemake that was killed.")
+    print("Removed the lock of a Snakemake process that was killed.")
     return 0
 
 

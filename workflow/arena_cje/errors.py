@@ -1,20 +1,24 @@
-"""The one exception whose text is written for the person at the keyboard.
+"""The exception for errors that the user can correct.
 
-Raise `UserError` when input, configuration or surroundings are at fault: one sentence that says what, where, got, expected
-and what to do. The workflow and the command line print it without a traceback and exit with 1; anything else is a bug.
+Raise `UserError` where the input, the configuration or the machine is the cause, with one sentence: what is wrong, where, what
+was expected, and what to do. The workflow and the command line print the sentence without a traceback and exit with status 1.
+Any other exception is a bug.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is the whole report."""
+    """An error that the user can correct; its message is all that the user sees."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest known name, or an empty string."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the known name that is closest; an empty string where none is close."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

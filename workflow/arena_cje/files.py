@@ -1,14 +1,13 @@
-"""Files appear whole or not at all, and say what they hold.
+"""Reads and writes JSON, JSONL and CSV files. A file is written completely or not at all.
 
-Content goes to a temporary file in the same folder, which is synced to disk and then renamed. A NaN is never written to
-JSON as null: who means "missing" writes None.
+The content goes to a temporary file in the same folder, which is synced to disk and then renamed. Writing NaN or infinity as
+JSON is an error: a missing value is None.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,19 @@ import orjson
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import polars as pl
 
 Row = dict[str, Any]
-Placed = tuple[str, Row]  # where a row stands ("FILE:LINE"), and the row
+RowWithPlace = tuple[str, Row]  # place of a row ("FILE:LINE"), and the row
 
 
-def read_placed(path: str | Path) -> list[Placed]:
-    """The objects of a JSONL file with their places; blank lines are skipped, a malformed line is refused."""
+def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
+    """The rows of a JSONL file with their places, without blank lines.
+
+    Raises a `UserError` where the file is missing, has another format or has a malformed line.
+    """
     path = Path(path)
     try:
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
@@ -36,12 +40,14 @@ def read_placed(path: str | Path) -> list[Placed]:
 
 
 def _check_is_jsonl(path: Path, content: bytes) -> None:
-    """Refuse files of other kinds by their first bytes, before each line is found wrong."""
+    """Raise a `UserError` for a file whose first bytes are those of another format."""
     first = content.lstrip()[:1]
     if content.startswith(b"\x1f\x8b"):
-        raise UserError(f"{path}: is compressed; unpack it first (gunzip), JSONL is expected")
+        raise UserError(f"{path}: is compressed; expected JSONL, decompress it first (gunzip)")
     if first == b"[":
-        raise UserError(f"{path}: is one JSON array; write one object a line (jq -c '.[]' {path.name})")
+        raise UserError(
+            f"{path}: is one JSON array; expected one JSON object a line, convert it (jq -c '.[]' {path.name})"
+        )
     if first and first != b"{":
         start = content.splitlines()[0][:40].decode(errors="replace")
         raise UserError(f"{path}: is not JSONL, it begins with {start!r}; expected one JSON object a line")
@@ -59,15 +65,15 @@ def _parsed(where: str, line: bytes) -> Row:
 
 
 def read_jsonl(path: str | Path) -> list[Row]:
-    """The objects of a JSONL file."""
-    return [row for _, row in read_placed(path)]
+    """The rows of a JSONL file; raises a `UserError` where it is missing or malformed."""
+    return [row for _, row in read_rows_with_places(path)]
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
-    """One object a line, whole or not at all; a number that JSON cannot hold is refused."""
+    """Write rows as JSONL; raises a `UserError` for NaN and infinity, which JSON lacks."""
     lines = []
     for k, row in enumerate(rows):
-        name = _unwritable(row)
+        name = _non_finite(row)
         if name is not None:
             raise UserError(f"{path} (row {k}): {name} is not a finite number; write None where the value is missing")
         lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
@@ -75,7 +81,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file."""
+    """The content of a JSON file; raises a `UserError` where it is missing or malformed."""
     try:
         return orjson.loads(Path(path).read_bytes())
     except FileNotFoundError:
@@ -85,42 +91,45 @@ def read_json(path: str | Path) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON with sorted keys: equal values give equal bytes."""
-    name = _unwritable(value)
+    """Indented JSON with sorted keys, so that equal values have equal texts; raises a `UserError` for NaN and infinity."""
+    name = _non_finite(value)
     if name is not None:
-        raise UserError(f"{name} is not a finite number, which JSON cannot hold; write None where the value is missing")
+        raise UserError(f"{name} is not a finite number, which JSON lacks; write None where the value is missing")
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Indented JSON with sorted keys."""
+    """Write a value as indented JSON with sorted keys."""
     write_bytes(path, json_text(value).encode())
 
 
 def write_csv(path: str | Path, frame: pl.DataFrame) -> None:
-    """A frame as CSV, missing values empty."""
+    """Write a frame as CSV; missing values are empty."""
     replace(path, frame.write_csv)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """The file, whole or not at all."""
+    """Write a file, completely or not at all."""
     replace(path, lambda handle: handle.write(content))
 
 
-def _unwritable(value: Any, name: str = "") -> str | None:
-    """The dotted name of the first NaN or infinity: orjson would write it as null without a word."""
+def _non_finite(value: Any, name: str = "") -> str | None:
+    """Dotted name of the first NaN or infinity in a value, which orjson would write as null; None where there is none."""
     if isinstance(value, float):
         return None if math.isfinite(value) else name
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    found = (_unwritable(part, f"{name}.{key}" if name else str(key)) for key, part in inside)
-    return next((text for text in found if text is not None), None)
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    names = (_non_finite(part, f"{name}.{key}" if name else str(key)) for key, part in parts)
+    return next((part_name for part_name in names if part_name is not None), None)
 
 
 def replace(path: str | Path, write: Callable[[Any], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, sync it, and put it in its place."""
+    """Replace a file by what `write` writes to a temporary file beside it, after a sync to disk.
+
+    write: takes the open binary file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # tempfile.mkstemp would make the result readable by its owner alone.
+    # tempfile.mkstemp would make the file readable for its owner only.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as handle:

@@ -1,10 +1,10 @@
-"""The journal: finished items of a stage, kept outside Snakemake's sight.
+"""The journal: finished items of a stage, in a file that Snakemake does not know.
 
-Snakemake removes a job's declared outputs before every run and after a failed one, so finished items are appended to an
-undeclared file beside them: one JSON line an item, fsynced, so that a killed job loses at most the item in work. An item is
-found by its key, the hash of everything that determines its result, so a journal never serves a stale result and can be kept
-for ever. A job writes to the file of its shard alone and reads the others of its stage and policy too, so that another shard
-size finds what was done. `generate`, `score`, `judge` and `oracle` all go through `complete`.
+Snakemake removes the outputs of a job before every run and after a failed one. So each finished item is appended to a file
+that is no declared output, as one JSON line that is synced to disk: a killed job loses at most the item that it works on. The
+key of an item is the hash of all that determines its result, so a journal never returns a stale result and can be kept for
+ever. A job writes to the file of its shard and also reads those of the other shards of its stage and policy, so that a new
+shard size finds the finished items. The stages `generate`, `score`, `judge` and `oracle` all use `complete`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 
-class Done(NamedTuple):
-    """A finished item: the record to keep, and the tokens that were read and drawn (or scored) for it."""
+class FinishedItem(NamedTuple):
+    """A finished item: its record, and the tokens that the model read and generated (or scored) for it."""
 
     key: str
     record: Mapping[str, Any]
@@ -35,54 +37,56 @@ class Done(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a job has done itself, without what its journal had; the clock runs from when the tally is made."""
+    """Items that a job has finished itself, with their tokens; time is measured from the creation of the tally."""
 
     items: int = 0
     prompt_tokens: int = 0
     response_tokens: int = 0
-    seconds: float = 0.0  # wall time up to the last item
-    cpu_seconds: float = 0.0  # the same in processor time, all threads together
+    seconds: float = 0.0  # wall time until the last item
+    cpu_seconds: float = 0.0  # processor time of all threads until the last item
     _began: float = field(default_factory=time.monotonic, init=False, repr=False)
     _cpu_began: float = field(default_factory=time.process_time, init=False, repr=False)
 
-    def count(self, done: Done) -> None:
+    def count(self, item: FinishedItem) -> None:
         """Add one finished item."""
         self.items += 1
-        self.prompt_tokens += done.prompt_tokens
-        self.response_tokens += done.response_tokens
+        self.prompt_tokens += item.prompt_tokens
+        self.response_tokens += item.response_tokens
         self.seconds = time.monotonic() - self._began
         self.cpu_seconds = time.process_time() - self._cpu_began
 
     @property
     def tokens(self) -> int:
-        """Tokens of prompts and responses."""
+        """Number of tokens of prompts and responses."""
         return self.prompt_tokens + self.response_tokens
 
     def progress(self, n_items: int, unit: str) -> str:
-        """How far a job of `n_items` is, how fast, and how long the rest will take at that pace."""
+        """Progress of a job of `n_items` for the log: items, items and tokens a second, and seconds left at this speed."""
         seconds = max(self.seconds, 1e-9)
-        tokens = f"{_figure(self.tokens / seconds)} tokens a second, " if self.tokens else ""
-        left = _figure((n_items - self.items) * seconds / self.items)
-        return f"{self.items}/{n_items} {unit}, {_figure(self.items / seconds)} a second, {tokens}{left} s left"
+        tokens = f"{_readable(self.tokens / seconds)} tokens a second, " if self.tokens else ""
+        seconds_left = _readable((n_items - self.items) * seconds / self.items)
+        return (
+            f"{self.items}/{n_items} {unit}, {_readable(self.items / seconds)} a second, {tokens}{seconds_left} s left"
+        )
 
     def total(self, unit: str) -> str:
-        """All that was done."""
-        tokens = f": {_figure(self.prompt_tokens)} prompt and {_figure(self.response_tokens)} response tokens"
-        return f"{_figure(self.items)} {unit}{tokens if self.tokens else ''} in {_figure(self.seconds)} s"
+        """Items, tokens and seconds for the log."""
+        tokens = f": {_readable(self.prompt_tokens)} prompt and {_readable(self.response_tokens)} response tokens"
+        return f"{_readable(self.items)} {unit}{tokens if self.tokens else ''} in {_readable(self.seconds)} s"
 
 
-def _figure(value: float) -> str:
-    """A number for a log: two digits below ten, whole above, thousands apart."""
+def _readable(value: float) -> str:
+    """A number for the log: two digits below 10, an integer above, thousands separated by spaces."""
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}".replace(",", " ")
 
 
 class Journal:
-    """Append-only store of finished items: `with Journal(path) as journal: ...`.
+    """A file to which finished items are appended: `with Journal(path) as journal: ...`.
 
-    A second process that opens the same file waits for the first: two jobs never pay for one item twice. `tally` is what
-    this job did itself.
+    A second process that opens the file waits until the first one closes it, so that no item is paid for twice. `tally` counts
+    what this job finishes itself.
 
-    fresh: ignore what earlier runs left (the file is moved aside, not deleted).
+    fresh: ignore the items of earlier runs (the file is copied to another name, not deleted).
     """
 
     def __init__(self, path: Path, *, fresh: bool = False):
@@ -98,10 +102,10 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("waiting for another process that works on %s", self.path)
+            log.info("waiting for another process that uses %s", self.path)
             fcntl.flock(self._file, fcntl.LOCK_EX)
         if self.fresh and self.path.stat().st_size:
-            self._set_aside()
+            self._move_records()
         self.records = dict(read(self.path))
         if not _ends_with_newline(self.path):
             self._file.write(b"\n")
@@ -110,24 +114,24 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _set_aside(self) -> None:
-        kept = self.path.with_name(f"{self.path.name}.before-{time.time_ns()}")
-        kept.write_bytes(self.path.read_bytes())
+    def _move_records(self) -> None:
+        copy = self.path.with_name(f"{self.path.name}.before-{time.time_ns()}")
+        copy.write_bytes(self.path.read_bytes())
         self._file.truncate(0)
 
     def find(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Records of those keys that are finished, from this file first and from its siblings where some are missing."""
-        wanted = list(keys)
-        if not self._siblings_read and any(key not in self.records for key in wanted):
+        """Records of the finished items among the keys; other shards' files are read where this one lacks some."""
+        keys = list(keys)
+        if not self._siblings_read and any(key not in self.records for key in keys):
             for sibling in sorted(self.path.parent.glob("*.jsonl")):
                 if sibling != self.path:
                     for key, record in read(sibling, in_use=True):
                         self.records.setdefault(key, record)
             self._siblings_read = True
-        return {key: self.records[key] for key in wanted if key in self.records}
+        return {key: self.records[key] for key in keys if key in self.records}
 
     def append(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep one finished item; it is on disk when this returns."""
+        """Append the record of a finished item; it is on disk when this returns."""
         body = orjson.dumps({"key": key, "record": record})
         self._file.write(b"%08x " % zlib.crc32(body) + body + b"\n")
         self._file.flush()
@@ -136,11 +140,11 @@ class Journal:
 
 
 def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Keys and records of a journal file; lines that a kill or a full disk damaged are skipped and counted in the log.
+    """Keys and records of a journal file. Lines that a kill or a full disk has damaged are skipped, with a warning.
 
-    in_use: another job may be writing its last line just now, which is no damage.
+    in_use: another job may be writing the last line, which is then no damage.
     """
-    damaged = 0
+    n_damaged = 0
     with open(path, "rb") as file:
         for line in file:
             if in_use and not line.endswith(b"\n"):
@@ -149,12 +153,12 @@ def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, A
             if not checksum:
                 continue
             if checksum != b"%08x" % zlib.crc32(body):
-                damaged += 1
+                n_damaged += 1
                 continue
             entry = orjson.loads(body)
             yield entry["key"], entry["record"]
-    if damaged:
-        log.warning("%s: %d damaged line(s) skipped, their items are done again", path, damaged)
+    if n_damaged:
+        log.warning("%s: %d damaged line(s) skipped; their items are made again", path, n_damaged)
 
 
 def _ends_with_newline(path: Path) -> bool:
@@ -168,14 +172,14 @@ def _ends_with_newline(path: Path) -> bool:
 def complete(
     journal: Journal,
     items: Mapping[str, Any],
-    work: Callable[[dict[str, Any]], Iterable[Done]],
+    work: Callable[[dict[str, Any]], Iterable[FinishedItem]],
     *,
     unit: str = "items",
     every: float = 10.0,
 ) -> dict[str, dict[str, Any]]:
-    """Records of all items by key: those in the journal as they are, the rest through `work`, appended as they finish.
+    """Records of all items by key: those of the journal, and those that `work` makes, appended as they finish.
 
-    items: what to do, by key. work: takes the missing items by key and yields them done, in any order. every: seconds
+    items: by key. work: takes the missing items by key and yields them as finished items in any order. every: seconds
     between progress lines in the log.
     """
     records = journal.find(items)
@@ -184,13 +188,13 @@ def complete(
     if not missing:
         return records
     tally = journal.tally = Tally()
-    reported = 0.0
-    for done in work(missing):
-        journal.append(done.key, done.record)
-        records[done.key] = dict(done.record)
-        tally.count(done)
-        if tally.seconds - reported >= every or tally.items == len(missing):
+    last_report = 0.0  # seconds
+    for item in work(missing):
+        journal.append(item.key, item.record)
+        records[item.key] = dict(item.record)
+        tally.count(item)
+        if tally.seconds - last_report >= every or tally.items == len(missing):
             log.info("%s", tally.progress(len(missing), unit))
-            reported = tally.seconds
+            last_report = tally.seconds
     log.info("%s", tally.total(unit))
     return records

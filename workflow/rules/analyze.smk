@@ -1,35 +1,5 @@
-# Estimates, and the table at the end of a run.
-# results/coverage_{coverage}/cje_dataset.jsonl, fresh_draws/ -> {estimator}.json, .csv, .influence.parquet
+# Estimates. results/coverage_{coverage}/cje_dataset.jsonl, fresh_draws/ -> {estimator}.json, .csv, .influence.parquet
 # {estimator} is an estimator, or a variant of one that the config names.
-
-
-def module_of(name):
-    """The module of the estimator that runs under a name."""
-    return estimators.get(CONFIG.estimator_of(name)[0])
-
-
-def cautions(name):
-    """What the data cannot show: targets that the base's responses cannot speak for, where weights are used."""
-    weighted = CONFIG.logged_data is None and CONFIG.needs_weights(name)
-    return relations.cautions(CONFIG) if weighted else {}
-
-
-def draws_for(w):
-    """Fresh draws where the estimator uses them, or where labels of the targets' own may stand among them for the audit."""
-    audited = CONFIG.oracle.target_coverage if CONFIG.logged_data is None else CONFIG.fresh_draws
-    return draw_files(w.coverage) if audited or CONFIG.needs_draws(w.estimator) else []
-
-
-def draw_summaries(w):
-    """Who gave and graded these draws, where they are the workflow's own."""
-    return [path.replace(".jsonl", ".json") for path in draws_for(w) if CONFIG.logged_data is None]
-
-
-def draws_at_hand(coverage):
-    """Fresh draws that an estimator takes, that are labelled, or that were brought along: none are made to be looked at."""
-    taken = any(map(CONFIG.needs_draws, ESTIMATORS))
-    given = CONFIG.logged_data is not None or CONFIG.oracle.target_coverage
-    return draw_files(coverage) if taken or given else []
 
 
 rule estimate:
@@ -37,8 +7,8 @@ rule estimate:
     input:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
-        draws=draws_for,
-        drawn=draw_summaries,
+        draws=lambda w: draws_for(w.estimator, w.coverage),
+        draw_summaries=lambda w: draw_summaries(w.estimator, w.coverage),
         calibration=lambda w: calibration_file(w.coverage),
     output:
         json="results/coverage_{coverage}/{estimator}.json",
@@ -55,17 +25,49 @@ rule estimate:
     conda:
         "../../envs/stats.yaml"
     params:
-        module=lambda w: CONFIG.estimator_of(w.estimator)[0],
-        options=lambda w: canonical({"seed": CONFIG.seed, **CONFIG.estimator_of(w.estimator)[1]}),
-        thresholds=canonical(CONFIG.verdict),
-        cautions=lambda w: canonical(cautions(w.estimator)),
-        code=lambda w: code_hash("arena_cje.analysis", module_of(w.estimator).__name__),
+        options=lambda w: estimation(w.estimator)["options"],
+        thresholds=lambda w: estimation(w.estimator)["thresholds"],
+        cautions=lambda w: estimation(w.estimator)["cautions"],
+        code=lambda w: estimation(w.estimator)["code"],
+        # A function of the outputs, so that it makes nothing stale: Snakemake does not compare it.
+        estimators=lambda w, output: {w.estimator: CONFIG.estimator_of(w.estimator)[0]},
     script:
         "../scripts/estimate.py"
 
 
-def results_to_show():
-    """The estimates that were asked for by name; for the whole experiment the first estimator's, at every coverage."""
-    return targets.asked(workflow.dag_settings.targets) or [
-        f"results/coverage_{coverage}/{ESTIMATORS[0]}.json" for coverage in CONFIG.coverages
-    ]
+for kind, names in RUN_TOGETHER.items():
+
+    rule:
+        """Estimate policy values at coverage {wildcards.coverage} by all estimators that need the same files"""
+        name:
+            f"estimate_{kind}"
+        input:
+            dataset="results/coverage_{coverage}/cje_dataset.jsonl",
+            summary="results/coverage_{coverage}/summary.json",
+            draws=lambda w, names=names: draws_for(names[0], w.coverage),
+            draw_summaries=lambda w, names=names: draw_summaries(names[0], w.coverage),
+            calibration=lambda w: calibration_file(w.coverage),
+        output:
+            result_files(names, kind="json"),
+            result_files(names, kind="influence.parquet"),
+            *(
+                report(
+                    path,
+                    caption="../report/estimates.rst",
+                    category="Tables",
+                    subcategory="coverage {coverage}",
+                    labels={"table": name},
+                )
+                for name, path in zip(names, result_files(names, kind="csv"))
+            ),
+        log:
+            f"logs/estimate/coverage_{{coverage}}/{kind}.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            **estimation(names[0]),
+            estimators=lambda w, output, names=names: {name: name for name in names},
+        script:
+            "../scripts/estimate.py"
+
+    prefer(f"estimate_{kind}", "estimate", when=not estimates_alone())

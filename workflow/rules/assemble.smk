@@ -1,49 +1,9 @@
 # What is analysed at a coverage, in the CJE format, and what was dropped and why.
-# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl, .json
+# responses, log probabilities, grades -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json
 if CONFIG.calibration_data:
-    from arena_cje import brought
+    from arena_cje.data import user_data
 
-    said(brought.check_brought, Path(CONFIG.calibration_data), results=Path("results"))
-
-# Models that run here, whoever asks them; what is behind an API has a version instead, which its answers tell.
-MODELS = sorted(
-    {block.model for _, block in relations.asked(CONFIG) if not block.hosted and block.provider != relations.REFERENCE}
-)
-# How many unusable answers a stage may have: where answers are read, and nobody else has counted them.
-MAX_UNSCORED = {
-    stage: block.max_unscored
-    for stage, block in CONFIG.graders.items()
-    if block.provider != relations.REFERENCE and not getattr(block, "ensemble", ())
-}
-
-
-def made_from():
-    """Everything that determines the data set and is not in its files."""
-    score_version = {
-        name: hosted.VERSION if block.hosted else scorer.VERSION for name, block in CONFIG.contexts.items()
-    }
-    return {
-        "seed": CONFIG.seed,
-        "n_prompts": CONFIG.n_prompts,
-        "base_policy": BASE,
-        "policies": {
-            name: generation(name)
-            | {"context": block.context}
-            | ({"template": block.template} if block.template else {})
-            for name, block in CONFIG.policies.items()
-        },
-        "judge": relations.grader(CONFIG.judge, CONFIG.providers),
-        "judges": {name: relations.grader(block, CONFIG.providers) for name, block in CONFIG.judges.items()},
-        "oracle": relations.grader(CONFIG.oracle, CONFIG.providers)
-        | {"target_labels": CONFIG.oracle.target_labels or 0.0},
-        "versions": {"score": score_version, "judge": JUDGE_VERSION, "oracle": ORACLE_VERSION},
-    }
-
-
-def target_labels(w):
-    """Labels of a target's own draws that enter estimates; none unless `oracle.target_labels` asks for a share."""
-    share = CONFIG.oracle.target_coverage
-    return f"results/oracle/{w.policy}/coverage_{share}.jsonl" if share else []
+    or_exit(user_data.check_user_file, Path(CONFIG.calibration_data), results=Path("results"))
 
 
 rule assemble:
@@ -53,8 +13,8 @@ rule assemble:
         judge=f"results/judge/{BASE}.jsonl",
         oracle=f"results/oracle/{BASE}/coverage_{{coverage}}.jsonl",
         judges=expand(f"results/judges/{{judge}}/{BASE}.jsonl", judge=CONFIG.judges),
-        logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.scored),
-        models=expand("results/models/{model}.json", model=MODELS),
+        logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies_with_logprobs),
+        models=expand("results/models/{model}.json", model=CONFIG.local_models),
     output:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
@@ -63,39 +23,8 @@ rule assemble:
     conda:
         "../../envs/stats.yaml"
     params:
-        made_from=canonical(made_from()),
-        max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.assemble"),
+        made_from=canonical(stage_plan.dataset_provenance(CONFIG, GRADERS)),
+        max_unscored=canonical(plan.limits(GRADERS)),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:
         "../scripts/assemble.py"
-
-
-rule fresh_draws:
-    """Assemble the fresh draws of {wildcards.policy}"""
-    input:
-        responses="results/responses/{policy}.jsonl",
-        judge="results/judge/{policy}.jsonl",
-        judges=expand("results/judges/{judge}/{{policy}}.jsonl", judge=CONFIG.judges),
-        oracle=target_labels,
-    output:
-        draws="results/coverage_{coverage}/fresh_draws/{policy}.jsonl",
-        summary="results/coverage_{coverage}/fresh_draws/{policy}.json",
-    log:
-        "logs/assemble/coverage_{coverage}/{policy}.log",
-    conda:
-        "../../envs/stats.yaml"
-    params:
-        max_unscored=canonical(MAX_UNSCORED),
-        code=code_hash("arena_cje.assemble"),
-    script:
-        "../scripts/fresh_draws.py"
-
-
-def draw_files(coverage):
-    """Fresh draws of all targets at a coverage."""
-    return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=CONFIG.targets)
-
-
-def calibration_file(coverage):
-    """Calibration data, where there are any: as they are, since the workflow's own data have no masked label to give away."""
-    return CONFIG.calibration_data or []

@@ -1,36 +1,30 @@
 # What all rules share: the checked configuration, where things lie, and what a job's parameters are.
 import copy
-import os
+import functools
 import re
 import sys
 from pathlib import Path
 
 import psutil
+from snakemake.common.configfile import load_configfile
+from snakemake.io import contains_wildcard
+from snakemake.utils import update_config
 
-WORKFLOW = Path(workflow.current_basedir).parent  # the folder of this workflow's rules, scripts and library
-ROOT = WORKFLOW.parent
-RESOURCES = ROOT / "resources"
-
-# Jobs import the library from here, installed or not (a conda environment has it from nowhere else).
-sys.path.insert(0, str(WORKFLOW))
-os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(WORKFLOW), os.environ.get("PYTHONPATH")) if path)
-
-from arena_cje import config as configuration
-from arena_cje import estimators, prices, prompts, relations, targets
+from arena_cje import estimators
 from arena_cje.calls import endpoint as endpoints
-from arena_cje.calls.endpoint import endpoint
+from arena_cje.config import parse as config_parse
+from arena_cje.config import records, scoring, targets
+from arena_cje.data import prompts
 from arena_cje.errors import UserError
-from arena_cje.llama.model import has_gpu
-from arena_cje.provenance import canonical, code_hash
+from arena_cje.money import prices
+from arena_cje.llama import fetch, gguf as gguf_files
+from arena_cje.llama.library import has_gpu
+from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
-
-own = copy.deepcopy(config)  # what --configfile and --config give; Snakemake merges it into the shipped file below
-
-
-configfile: str(ROOT / "config" / "config.yaml")
+from arena_cje.stages import plan as stage_plan
 
 
-def said(function, *args, **kwargs):
+def or_exit(function, *args, **kwargs):
     """Call a library function; a user's mistake ends Snakemake with one line and status 1."""
     try:
         return function(*args, **kwargs)
@@ -38,17 +32,77 @@ def said(function, *args, **kwargs):
         sys.exit(f"ERROR {error}")
 
 
-CONFIG = said(configuration.parse, config, own=own)
-config.update(CONFIG.model_dump(mode="json"))  # scripts read the defaults too
+def merged(config, on_top):
+    """A configuration with the keys of another on top."""
+    result = copy.deepcopy(config)
+    update_config(result, on_top)
+    return result
+
+
+# The command line is this workflow's own, unless another workflow uses it as a module.
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+if IS_MODULE and (workflow.modifier.path_modifier.prefix or workflow.modifier.path_modifier.modifies_prefixes):
+    sys.exit(
+        "ERROR module: `prefix` and `replace_prefix` move the files that rules name, not the journals, logs and benchmarks that "
+        "jobs find by their place; leave them out, and run each experiment in a working directory of its own"
+    )
+
+# What the user says: in config/config.yaml of a working directory that is not the workflow's folder, by --configfile and
+# --config, or as the `config` of a module. The later go on top of the earlier, and all of them on top of the shipped file.
+SHIPPED_CONFIG = ROOT / "config" / "config.yaml"
+WORKING_CONFIG = Path("config/config.yaml")
+# In a module that is given a `config`, Snakemake reads no `configfile:`.
+LEAVES_OUT_SHIPPED = workflow.modifier.skip_configfile
+own = copy.deepcopy(workflow.config_settings.overwrite_config if IS_MODULE and not LEAVES_OUT_SHIPPED else config)
+
+
+configfile: str(SHIPPED_CONFIG)
+
+
+if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SHIPPED_CONFIG):
+
+    configfile: str(WORKING_CONFIG)
+
+    own = merged(load_configfile(WORKING_CONFIG), own)
+
+
+if LEAVES_OUT_SHIPPED:
+    config = merged(load_configfile(SHIPPED_CONFIG), own)
+
+CONFIG = or_exit(config_parse.parse, config, user_keys=own)
+# Scripts read the defaults too; the dictionary that another workflow handed over stays as it is.
+config = CONFIG.model_dump(mode="json")
 BASE = CONFIG.base_policy
+# Names of the targets that tell and make nothing, as the command line has them.
+TELLING = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:
-    for note in relations.notes(CONFIG):
+    for note in scoring.notes(CONFIG):
         print(f"NOTE {note}", file=sys.stderr)
-    if not {*targets.TELLING} & {*sys.argv[1:]}:
-        said(prices.check_budget, CONFIG)
+    if not TELLING & {*sys.argv[1:]}:
+        or_exit(prices.check_budget, CONFIG)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
-said(targets.check, sys.argv[1:], CONFIG)
-said(targets.check_writable, Path("results"))
+if not IS_MODULE:
+    or_exit(targets.check, sys.argv[1:], CONFIG)
+or_exit(targets.check_writable, Path("results"))
+
+
+def input_path(path):
+    """A path that may stand among the inputs of rules.
+
+    Snakemake reads braces in a path as wildcards and knows no escape: such a path is reached through a link without them.
+    """
+    if path is None or not contains_wildcard(path):
+        return path
+    place = Path(path).absolute()
+    link = Path(".arena-cje") / "links" / digest(str(place))[:12] / re.sub("[{}]", "_", place.name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(place)
+    return str(link)
+
+
+USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
+CONFIG = CONFIG.model_copy(update={name: input_path(getattr(CONFIG, name)) for name in USER_DATA})
 
 
 def model_processes():
@@ -67,28 +121,26 @@ if workflow.local_exec and "model_slots" not in workflow.global_resources:
 
 wildcard_constraints:
     shard=r"\d\d\d\d+",
-    policy=configuration.NAME,
+    policy=records.NAME,
     context="[A-Za-z0-9_.-]+",
-    model=configuration.NAME,
+    model=records.NAME,
     coverage=r"1\.0|0\.[0-9]*[1-9]",
     estimator="|".join(CONFIG.analyses),
 
 
 def resource_file(name, kind):
     """A file the configuration names: the user's, else the workflow's."""
-    return str(said(configuration.find, name, kind, workflow_resources=RESOURCES))
+    return input_path(str(or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)))
+
+
+def text_sources():
+    """Where the texts of requests come from, for those who estimate or try requests; the rest stands in the configuration."""
+    return {"source": SOURCE if CONFIG.logged_data is None else None, "resources": str(RESOURCES)}
 
 
 def any_of(names):
     """A wildcard's pattern for these names; one that nothing matches where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
-
-
-def asked(block, *, scored=False):
-    """Who is asked, of all that determines an answer from an API: the parameters of a job beside its files."""
-    found = endpoint(block, CONFIG.providers)
-    echo = {"echo_max_tokens": found.echo_max_tokens} if scored else {}
-    return {"model": block.model, **found.identity, **echo, "extra": block.extra}
 
 
 # The files of the system prompts as rule inputs, by the name the policies use; none where no system message is sent.
@@ -99,7 +151,7 @@ SYSTEM_PROMPTS = {
 }
 
 
-# The configured estimators and variants whose needs are met: data brought along may have no fresh draws, a base policy behind
+# The configured estimators and variants whose needs are met: a user's own data may have no fresh draws, a base policy behind
 # an API may have no log probabilities.
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
 
@@ -115,7 +167,7 @@ def estimates_at(coverage, kind="json"):
 
 
 def validation_at(coverage):
-    """Estimates beside the truth, where the configuration has it found out."""
+    """Estimates beside the true values, where the configuration has the oracle label all responses."""
     known = CONFIG.logged_data is None and CONFIG.oracle.truth_coverage
     return expand("results/coverage_{coverage}/validation.csv", coverage=coverage) if known else []
 
@@ -128,14 +180,35 @@ def all_estimates():
 
 def all_results():
     """Targets of the whole experiment, but for the archive of them."""
-    at = lambda *files: expand("results/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=files)
-    exports = expand("results/export/coverage_{coverage}/{file}", coverage=CONFIG.coverages, file=targets.EXPORTS)
-    return [
-        *all_estimates(),
-        *at("comparisons.json", "comparisons.csv", "diagnostics_dashboard.html"),
-        *at(*(f"plots/{figure}.png" for figure in targets.FIGURES)),
-        "results/plots/sweep.png",
-        *exports,
-        "results/export/results.csv",
-        "results/export/results.parquet",
-    ]
+    return [*all_estimates(), *expand([exhibit.path for exhibit in EXHIBITS], coverage=CONFIG.coverages)]
+
+
+MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"
+
+
+@functools.cache  # the input functions of every job ask
+def gguf(model):
+    """The GGUF file of a configured model; a name without a recipe, or a path without a file, ends the workflow."""
+    block = CONFIG.models[model]
+    if block.path:
+        or_exit(gguf_files.check_magic, block.path)
+        return input_path(block.path)
+    file = RESOURCES / "models" / block.file
+    if not file.exists():
+        or_exit(fetch.read_entry, block.file, MODELS_YAML)
+    return str(file)
+
+
+def gguf_parts(model):
+    """The files of a configured model: one, or all parts of a split one."""
+    return [input_path(str(path)) for path in or_exit(gguf_files.parts, gguf(model))]
+
+
+def model_record(block):
+    """What is recorded of the model that a policy or a grader runs here; nothing where it runs elsewhere."""
+    return f"results/models/{block.model}.json" if block.provider == records.LOCAL else []
+
+
+def memory(path):
+    """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; known once the file exists."""
+    return 500 + 2 * gguf_files.size(path) // 10**6

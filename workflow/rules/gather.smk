@@ -1,4 +1,5 @@
-# One file out of the shards of a table of rows. results/{table}/{shard}.jsonl -> results/{table}.jsonl
+# One file out of the shards of a table.
+# results/{table}/{shard}.jsonl -> results/{table}.jsonl          results/logprobs/{context}/{shard}.parquet -> {policy}.parquet
 
 
 rule gather:
@@ -10,9 +11,76 @@ rule gather:
     log:
         "logs/gather/{table}.log",
     wildcard_constraints:
-        table="prompts|(responses|judge|judges/[^/]+)/[^/]+|oracle/[^/]+/coverage_[^/]+",
+        table="|".join(sharded_tables()),
     localrule: True
     conda:
         "../../envs/stats.yaml"
     shell:
         "cat {input:q} > {output:q} 2> {log:q}"
+
+
+rule gather_responses_and_grades:
+    """Gather the responses of {wildcards.policy} and what the judge says of them"""
+    input:
+        responses=expand("results/responses/{{policy}}/{shard}.jsonl", shard=SHARDS),
+        judge=expand("results/judge/{{policy}}/{shard}.jsonl", shard=SHARDS),
+    output:
+        responses="results/responses/{policy}.jsonl",
+        judge="results/judge/{policy}.jsonl",
+    log:
+        "logs/gather/{policy}.log",
+    localrule: True
+    conda:
+        "../../envs/stats.yaml"
+    shell:
+        "cat {input.responses:q} > {output.responses:q} 2> {log:q}; cat {input.judge:q} > {output.judge:q} 2>> {log:q}"
+
+
+prefer(
+    "gather_responses_and_grades",
+    "gather",
+    when=not asks_for_one(
+        *([f"results/responses/{name}.jsonl", f"results/judge/{name}.jsonl"] for name in CONFIG.policies)
+    ),
+)
+
+
+if CONFIG.policies_with_logprobs:
+
+    rule gather_logprobs_of_one:
+        """Gather the log probabilities under {wildcards.policy}"""
+        input:
+            lambda w: context_scores([w.policy]),
+        output:
+            "results/logprobs/{policy}.parquet",
+        log:
+            "logs/score/{policy}.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            scored_as=lambda w: canonical(scored_as([w.policy])),
+            code=code_hash("arena_cje.stages.assemble"),
+        script:
+            "../scripts/gather_logprobs.py"
+
+    rule gather_logprobs:
+        """Gather the log probabilities under all policies"""
+        input:
+            context_scores(CONFIG.policies_with_logprobs),
+        output:
+            expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies_with_logprobs),
+        log:
+            "logs/score/logprobs.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            scored_as=canonical(scored_as(CONFIG.policies_with_logprobs)),
+            code=code_hash("arena_cje.stages.assemble"),
+        script:
+            "../scripts/gather_logprobs.py"
+
+    prefer(
+        "gather_logprobs",
+        "gather_logprobs_of_one",
+        when=not asks_for_one(expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies_with_logprobs)),
+    )

@@ -1,19 +1,5 @@
-# Responses of every policy; those of policies behind APIs are in hosted.smk. results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> {policy}.jsonl
-from arena_cje.llama import generator
-from arena_cje.providers import hosted
-
-
-def generation(policy):
-    """What determines the responses of a policy, beside its model file, its system prompt and the prompts."""
-    block = CONFIG.policies[policy]
-    return {
-        **block.sampling,
-        "max_tokens": block.max_tokens,
-        "draws": 1 if policy == BASE else CONFIG.draws_per_prompt,
-        **({"asked": asked(block)} if block.hosted else {"n_ctx": CONFIG.models[block.model].n_ctx}),
-        "seed": CONFIG.seed,
-        "version": hosted.VERSION if block.hosted else generator.VERSION,
-    }
+# Responses of every policy that a job generates itself; those of policies behind APIs are in hosted.smk.
+# results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> results/responses/{policy}.jsonl
 
 
 rule generate:
@@ -37,6 +23,6 @@ rule generate:
         model_slots=1,
         mem_mb=lambda w, input: memory(input.gguf),
     params:
-        generation=lambda w: canonical(generation(w.policy)),
+        generation=lambda w: canonical(stage_plan.generation_parameters(CONFIG, w.policy)),
     script:
         "../scripts/generate.py"

@@ -1,10 +1,5 @@
-# Policies behind APIs: their responses, and the log probabilities of the base's responses under those that score given text.
+# Policies behind APIs: their responses, and the log probabilities of the base's responses under the policies whose API scores text.
 # results/prompts/{shard}.jsonl -> results/responses/{policy}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet
-
-
-def template_of(policy):
-    """The template file of a policy as a rule input; none where it chats."""
-    return resource_file(policy.template, "templates") if policy.template else []
 
 
 rule generate_hosted:
@@ -25,7 +20,7 @@ rule generate_hosted:
     resources:
         api_jobs=1,
     params:
-        generation=lambda w: canonical(generation(w.policy)),
+        generation=lambda w: canonical(stage_plan.generation_parameters(CONFIG, w.policy)),
     script:
         "../scripts/generate_hosted.py"
 
@@ -48,9 +43,6 @@ rule score_hosted:
     resources:
         api_jobs=1,
     params:
-        # Samplings, not policy names: a policy that shares a scored context adds nothing to ask.
-        samplings=lambda w: canonical(CONFIG.samplings(w.context)),
-        asked=lambda w: canonical(asked(CONFIG.contexts[w.context], scored=True)),
-        version=hosted.VERSION,
+        scoring=lambda w: canonical(stage_plan.scoring_parameters(CONFIG, w.context)),
     script:
         "../scripts/score_hosted.py"

@@ -1,27 +1,18 @@
-# Data brought along: the same data set files, from a logged data set in the CJE format instead of models.
+# A user's own data: the same data set files, from a logged data set in the CJE format instead of models.
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
 # probes=DIR calibration_data=FILE          -> their labels in fresh_draws/{policy}.jsonl, calibration_data.jsonl
-from arena_cje import brought, fresh_draws
+from arena_cje.data import draws as data_draws
+from arena_cje.data import user_data
 
-IMPORTED = said(fresh_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
-PROBED = said(fresh_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
+IMPORTED = or_exit(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
+PROBED = or_exit(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
 for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *PROBED.values()):
     if path is not None:
-        said(brought.check_brought, Path(path), results=Path("results"))
-
-
-def draw_files(coverage):
-    """Fresh draws of all targets at a coverage."""
-    return expand("results/coverage_{coverage}/fresh_draws/{policy}.jsonl", coverage=coverage, policy=IMPORTED)
-
-
-def calibration_file(coverage):
-    """Calibration data at a coverage, where they were brought along."""
-    return f"results/coverage_{coverage}/calibration_data.jsonl" if CONFIG.calibration_data else []
+        or_exit(user_data.check_user_file, Path(path), results=Path("results"))
 
 
 rule import_data:
-    """Read the data brought along and keep labels on a share {wildcards.coverage}"""
+    """Read the user's own data, with labels on a share {wildcards.coverage}"""
     input:
         logged=CONFIG.logged_data,
         draws=[str(path) for path in IMPORTED.values()],
@@ -37,12 +28,12 @@ rule import_data:
     conda:
         "../../envs/stats.yaml"
     params:
-        fresh_draws=CONFIG.fresh_draws,
+        fresh_draws=lambda w: CONFIG.fresh_draws,
         probes=CONFIG.probes,
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
-        code=code_hash("arena_cje.brought", "arena_cje.dataset"),
+        code=code_hash("arena_cje.data.user_data", "arena_cje.data.write"),
     script:
         "../scripts/import_data.py"

@@ -1,6 +1,6 @@
 # Prompts in their seeded order, cut straight from the source: one file a shard, none in common. -> results/prompts/{shard}.jsonl
 SOURCE = resource_file(CONFIG.prompts.source, "prompts")
-SAMPLE = said(prompts.sample, Path(SOURCE), n=CONFIG.n_prompts, seed=CONFIG.seed)
+SAMPLE = or_exit(prompts.sample, Path(SOURCE), n=CONFIG.n_prompts, seed=CONFIG.seed)
 SHARDS = prompts.shards(CONFIG.n_prompts, CONFIG.shard_size)
 
 

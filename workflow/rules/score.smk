@@ -1,6 +1,5 @@
 # Teacher-forced log probabilities of the base responses: one pass a scoring context (model, system prompt) for all its policies.
-# results/responses/{base}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet -> results/logprobs/{policy}.parquet
-from arena_cje.llama import scorer
+# results/responses/{base}/{shard}.jsonl -> results/logprobs/{context}/{shard}.parquet
 
 
 rule score:
@@ -25,34 +24,6 @@ rule score:
         model_slots=1,
         mem_mb=lambda w, input: memory(input.gguf),
     params:
-        # Samplings, not policy names: a policy that shares a scored distribution adds nothing to do here.
-        samplings=lambda w: canonical(CONFIG.samplings(w.context)),
-        # In the context where the responses were drawn, a token on the edge of the nucleus counts as inside.
-        drawn_from=lambda w: (
-            canonical(CONFIG.policies[BASE].sampling) if CONFIG.policies[BASE].context == w.context else None
-        ),
-        n_ctx=lambda w: CONFIG.models[CONFIG.contexts[w.context].model].n_ctx,
-        version=scorer.VERSION,
+        scoring=lambda w: canonical(stage_plan.scoring_parameters(CONFIG, w.context)),
     script:
         "../scripts/score.py"
-
-
-rule gather_logprobs:
-    """Gather the log probabilities under {wildcards.policy}"""
-    input:
-        lambda w: expand(
-            "results/logprobs/{context}/{shard}.parquet",
-            context=CONFIG.policies[w.policy].context,
-            shard=SHARDS,
-        ),
-    output:
-        "results/logprobs/{policy}.parquet",
-    log:
-        "logs/score/{policy}.log",
-    conda:
-        "../../envs/stats.yaml"
-    params:
-        sampling=lambda w: canonical(CONFIG.policies[w.policy].sampling),
-        code=code_hash("arena_cje.assemble"),
-    script:
-        "../scripts/gather_logprobs.py"

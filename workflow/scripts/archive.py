@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 
-from arena_cje.jobs import job
 from arena_cje.report import archive
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     content = archive.members(
         snakemake.input.results,
         root=Path("results"),
         configuration=json.loads(snakemake.params.configuration),
+        package_version=snakemake.params.package_version,
         texts=snakemake.input.texts,
         throughput=Path("logs/benchmarks"),
     )

@@ -3,26 +3,27 @@
 import json
 from pathlib import Path
 
-from arena_cje import assemble, dataset, schemas
-from arena_cje.jobs import job, report
+from arena_cje.data import schemas, write
+from arena_cje.stages import assemble
+from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
-    given, params = snakemake.input, snakemake.params
+    files, params = snakemake.input, snakemake.params
     made_from = json.loads(params.made_from)
     base = made_from["base_policy"]
-    responses = schemas.RESPONSES.read(given.responses)
-    files = assemble.grade_files(given.judge, given.oracle, given.judges)
-    grades = assemble.read_grades(files, json.loads(params.max_unscored))
-    logprobs = {Path(path).stem: schemas.LOGPROBS.read(path) for path in given.logprobs}
+    responses = schemas.RESPONSES.read(files.responses)
+    grade_files = assemble.grade_files(files.judge, files.oracle, files.judges)
+    grades = assemble.read_grades(grade_files, json.loads(params.max_unscored))
+    logprobs = {Path(path).stem: schemas.LOGPROBS.read(path) for path in files.logprobs}
     # In declared order, which is that of tables and no parameter: another order makes nothing stale.
     targets = [name for name in snakemake.config["policies"] if name != base]
     rows, summary = assemble.logged_rows(responses, grades, logprobs, base_policy=base, targets=targets)
-    models = {Path(path).stem: schemas.read_json(path) for path in given.models}
+    models = {Path(path).stem: schemas.read_json(path) for path in files.models}
     served = assemble.served(base, {"generate": responses, **grades})
     summary |= {
         "coverage": snakemake.wildcards.coverage,
         "provenance": made_from | {"models": models, "served": served, "code": params.code},
     }
     report(log, summary)
-    dataset.write_logged(snakemake.output.dataset, rows)
+    write.write_logged(snakemake.output.dataset, rows)
     schemas.write_json(snakemake.output.summary, summary)

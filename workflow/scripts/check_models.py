@@ -1,13 +1,15 @@
 """Ask each configured model for one token, and say which do not answer as they must."""
 
-from arena_cje import model_check
 from arena_cje.errors import UserError
-from arena_cje.jobs import configuration, job
+from arena_cje.stages import model_check
+from arena_cje.stages.jobs import configuration, job
 
 with job(snakemake):
     config = configuration(snakemake)
-    found = model_check.run(config, snakemake.params.source, snakemake.params.resources)
-    print(f"\n{model_check.table(found)}\n", flush=True)
-    failed = sum(not one.ok for one in found)
+    findings = model_check.run(config, snakemake.params.source, snakemake.params.resources)
+    print(f"\n{model_check.table(findings)}\n", flush=True)
+    failed = sum(not finding.ok for finding in findings)
     if failed:
-        raise UserError(f"{failed} of {len(found)} models cannot do what they are wanted for; the table says why")
+        raise UserError(
+            f"{failed} of {len(findings)} models cannot do what the configuration needs; the table says why"
+        )

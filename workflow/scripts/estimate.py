@@ -1,33 +1,43 @@
-"""Estimate the policy values of one data set by one estimator."""
+"""Estimate the policy values of one data set by one estimator, or by several that need the same files."""
 
 import json
 from pathlib import Path
 
-import arena_cje
-from arena_cje import analysis, assemble, schemas
-from arena_cje.jobs import job
+from arena_cje import estimators
+from arena_cje.data import schemas
 from arena_cje.provenance import sha256
+from arena_cje.results import analyze
+from arena_cje.stages import assemble
+from arena_cje.stages.jobs import job
 
 with job(snakemake) as log:
     params, data = snakemake.params, snakemake.input
     summary = schemas.read_json(data.summary)
     provenance = summary["provenance"]
-    drawn = [schemas.read_json(path)["served"] for path in data.drawn]
-    if served := assemble.together([provenance.get("served") or {}, *drawn]):
+    draw_versions = [schemas.read_json(path)["served"] for path in data.draw_summaries]
+    if served := assemble.merged([provenance.get("served") or {}, *draw_versions]):
         provenance = provenance | {"served": served}
-    result = arena_cje.analyze(
+    details = {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code}
+    settings = analyze.Settings.of(
+        json.loads(params.options),
+        base_policy=summary["base_policy"],
+        thresholds=analyze.moved(json.loads(params.thresholds)),
+        provenance=provenance | details,
+    )
+    cautions = json.loads(params.cautions)  # reasons that concern importance weights
+    results = analyze.analyze_all(
         data.dataset,
         {Path(path).stem: path for path in data.draws} or None,
-        estimator=params.module,
-        variant=snakemake.wildcards.estimator,
+        params.estimators,
+        settings,
         calibration_data=data.calibration or None,
-        base_policy=summary["base_policy"],
-        thresholds=json.loads(params.thresholds),
-        cautions=json.loads(params.cautions),
-        provenance=provenance
-        | {"coverage": summary["coverage"], "data_sha256": sha256(data.dataset), "analysis_code": params.code},
-        **json.loads(params.options),
+        cautions={
+            name: cautions for name, estimator in params.estimators.items() if estimators.needs_weights(estimator)
+        },
     )
-    analysis.write(result, snakemake.output.json, snakemake.output.csv, snakemake.output.influence)
-    for policy, why in result.refused.items():
-        log.warning("%s is refused: %s", policy, "; ".join(why["reasons"]))
+    folder = Path(snakemake.output[0]).parent
+    for name, result in results.items():
+        files = [folder / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")]
+        analyze.write(result, *files)
+        for policy, why in result.refused.items():
+            log.warning("%s by %s is refused: %s", policy, name, "; ".join(why["reasons"]))

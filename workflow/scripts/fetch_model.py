@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from arena_cje.jobs import job
 from arena_cje.llama.fetch import fetch
+from arena_cje.stages.jobs import job
 
 with job(snakemake):
     output = Path(snakemake.output[0])

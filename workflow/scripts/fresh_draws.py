@@ -1,17 +1,21 @@
-"""Assemble the fresh draws of one policy, and the summary of who answered and what has no score."""
+"""Assemble the fresh draws of policies, and for each a summary of who answered and what has no score."""
 
 import json
+from pathlib import Path
 
-from arena_cje import assemble, dataset, schemas
-from arena_cje.jobs import job, report
+from arena_cje.data import schemas, write
+from arena_cje.stages import assemble
+from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
-    given, made = snakemake.input, snakemake.output
-    responses = schemas.RESPONSES.read(given.responses)
-    files = assemble.grade_files(given.judge, given.oracle, given.judges)
-    grades = assemble.read_grades(files, json.loads(snakemake.params.max_unscored))
-    rows, summary = assemble.draw_rows(responses, grades)
-    summary |= {"served": assemble.served(snakemake.wildcards.policy, {"generate": responses, **grades})}
-    report(log, summary)
-    dataset.write_draws(made.draws, rows)
-    schemas.write_json(made.summary, summary)
+    files_of = {name: [files] if isinstance(files, str) else files for name, files in snakemake.input.items()}
+    limits = json.loads(snakemake.params.max_unscored)
+    for path in map(Path, snakemake.output[: len(snakemake.output) // 2]):
+        policy = path.stem
+        responses = schemas.RESPONSES.read(next(file for file in files_of["responses"] if Path(file).stem == policy))
+        grades = assemble.read_grades(assemble.grade_files_of(policy, files_of), limits)
+        rows, summary = assemble.draw_rows(responses, grades)
+        summary |= {"served": assemble.served(policy, {"generate": responses, **grades})}
+        report(log, summary, policy)
+        write.write_draws(path, rows)
+        schemas.write_json(path.with_suffix(".json"), summary)

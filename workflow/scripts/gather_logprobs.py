@@ -1,13 +1,22 @@
-"""Gather the log probabilities of the base responses under one policy from the shards of its context."""
+"""Gather the log probabilities of the base responses under policies from the shards of their contexts."""
 
 import json
+from pathlib import Path
 
 import polars as pl
 
-from arena_cje import assemble, schemas
-from arena_cje.jobs import job
+from arena_cje.data import schemas
+from arena_cje.stages import assemble
+from arena_cje.stages.jobs import job
 
 with job(snakemake):
-    scored = pl.concat([schemas.SCORES.read(path) for path in snakemake.input])
-    rows = assemble.policy_logprobs(scored, **json.loads(snakemake.params.sampling))
-    schemas.LOGPROBS.write(snakemake.output[0], rows.iter_rows(named=True))
+    scored_as = json.loads(snakemake.params.scored_as)
+    shards = {path: Path(path).parent.name for path in snakemake.input}
+    scored = {
+        context: pl.concat([schemas.SCORES.read(path) for path, own in shards.items() if own == context])
+        for context in dict.fromkeys(shards.values())
+    }
+    for path in snakemake.output:
+        sampling = scored_as[Path(path).stem]
+        rows = assemble.policy_logprobs(scored[sampling.pop("context")], **sampling)
+        schemas.LOGPROBS.write(path, rows.iter_rows(named=True))

@@ -1,33 +1,35 @@
-"""Read data brought along: keep labels on the share asked for, write the data set that the analysis reads."""
+"""Read a user's own data, mask labels above the coverage, and write the data set that the analysis reads."""
 
 from pathlib import Path
 
-from arena_cje import dataset, schemas
-from arena_cje.brought import bring
-from arena_cje.jobs import job, report
+from arena_cje.data import schemas, write
+from arena_cje.data.reading import Reading
+from arena_cje.data.user_data import read_user_data
+from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
-    params, given = snakemake.params, snakemake.input
-    brought = bring(
-        Path(given.logged),
+    params, files = snakemake.params, snakemake.input
+    reading = Reading(scale=params.scale)
+    data = read_user_data(
+        Path(files.logged),
         Path(params.fresh_draws) if params.fresh_draws else None,
         coverage=float(snakemake.wildcards.coverage),
         seed=params.seed,
         target_labels=params.target_labels,
         base_policy=params.base_policy,
         probes=params.probes,
-        calibration_data=given.calibration or None,
-        scale=params.scale,
+        calibration_data=files.calibration or None,
+        reading=reading,
     )
-    summary = brought.summary | {
+    summary = data.summary | {
         "coverage": snakemake.wildcards.coverage,
         "provenance": {"seed": params.seed, "code": params.code},
     }
     report(log, summary)
     folder = Path(snakemake.output.dataset).parent
-    for policy, rows in brought.fresh.items():
-        dataset.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, params.scale)
-    if brought.calibration is not None:
-        dataset.write_calibration(folder / "calibration_data.jsonl", brought.calibration, params.scale)
-    dataset.write_logged(snakemake.output.dataset, brought.logged, params.scale)
+    for policy, rows in data.fresh.items():
+        write.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, reading)
+    if data.calibration is not None:
+        write.write_calibration(folder / "calibration_data.jsonl", data.calibration, reading)
+    write.write_logged(snakemake.output.dataset, data.logged, reading)
     schemas.write_json(snakemake.output.summary, summary)

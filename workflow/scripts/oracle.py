@@ -1,15 +1,17 @@
-"""Label a share of one shard of responses by the oracle."""
+"""Label a share of the responses of one policy by the reference oracle."""
 
-from arena_cje import schemas, stages
-from arena_cje.jobs import job, journal
-from arena_cje.providers.reference import Oracle
+from arena_cje.data import schemas
+from arena_cje.grading.reference import Oracle
+from arena_cje.stages import local as stages_local
+from arena_cje.stages.jobs import job, journal
 
 with job(snakemake):
-    w, params = snakemake.wildcards, snakemake.params
-    responses = schemas.RESPONSES.read(snakemake.input.responses)
-    wanted = stages.labelled(responses, coverage=float(w.coverage), start=params.start, draws=params.draws)
-    references = {row["prompt_id"]: row.get("reference") for row in schemas.PROMPTS.read(snakemake.input.prompts)}
-    known = {row["item"]: row for row in schemas.GRADES.read(snakemake.input.lower)} if snakemake.input.lower else None
-    with journal(snakemake, f"oracle/{w.policy}") as kept:
-        rows = stages.grades(Oracle(), stages.items(wanted, references=references), journal=kept, known=known)
+    w, files = snakemake.wildcards, snakemake.input
+    responses = [row for path in files.responses for row in schemas.RESPONSES.read(path)]
+    prompts = [row for path in files.prompts for row in schemas.PROMPTS.read(path)]
+    references = {row["prompt_id"]: row.get("reference") for row in prompts}
+    chosen = stages_local.labelled(responses, coverage=float(w.coverage), start=0, draws=snakemake.params.draws)
+    # One file for all coverages: two jobs of a policy wait for each other, so that none labels what the other has.
+    with journal(snakemake, f"oracle/{w.policy}", "all") as opened:
+        rows = stages_local.grades(Oracle(), stages_local.items(chosen, references=references), journal=opened)
         schemas.GRADES.write(snakemake.output[0], rows)

@@ -1,9 +1,9 @@
 """Record what a model file is: its hash, its size, its tokenizer's hash, the library that runs it."""
 
-from arena_cje import schemas
-from arena_cje.jobs import job
-from arena_cje.llama.fetch import describe
+from arena_cje.data import schemas
+from arena_cje.llama.gguf import describe
 from arena_cje.llama.model import open_model
+from arena_cje.stages.jobs import job
 
 with job(snakemake):
     record = describe(snakemake.input[0], snakemake.params.sha256)

@@ -2,22 +2,23 @@
 
 import json
 
-from arena_cje import schemas, stages
-from arena_cje.jobs import job, journal, open_model, same_tokenizer, text
+from arena_cje.data import schemas
 from arena_cje.llama.distribution import Sampling
+from arena_cje.stages import local as stages_local
+from arena_cje.stages.jobs import job, journal, open_model, same_tokenizer, text
 
 with job(snakemake):
-    params, context = snakemake.params, snakemake.wildcards.context
+    scoring, context = json.loads(snakemake.params.scoring), snakemake.wildcards.context
     responses = schemas.RESPONSES.read(snakemake.input.responses)
-    with open_model(snakemake, params.n_ctx) as (model, sha256), journal(snakemake, f"score/{context}") as kept:
-        rows = stages.logprobs(
+    with open_model(snakemake, scoring["n_ctx"]) as (model, sha256), journal(snakemake, f"score/{context}") as opened:
+        rows = stages_local.logprobs(
             model,
             sha256,
             responses,
             system_prompt=text(snakemake.input.system_prompt),
-            samplings=[Sampling(**sampling) for sampling in json.loads(params.samplings)],
-            drawn_from=Sampling(**json.loads(params.drawn_from)) if params.drawn_from else None,
+            samplings=[Sampling(**sampling) for sampling in scoring["samplings"]],
+            drawn_from=Sampling(**scoring["drawn_from"]) if scoring["drawn_from"] else None,
             same_tokenizer=same_tokenizer(snakemake),
-            journal=kept,
+            journal=opened,
         )
         schemas.SCORES.write(snakemake.output[0], rows)

@@ -1,1 +1,1 @@
-"""Requests to APIs: what is asked, who is asked, how many at a time, what it costs. `providers/` say what an API can do."""
+"""Requests to APIs: endpoints, clients, limits, retries, and the ledger of costs. `apis/` has one module for each API."""

@@ -1,7 +1,8 @@
-"""One request in flight of each kind, over all jobs that ask an endpoint: two who need the same reply ask once.
+"""Claims: of several jobs that need the same reply at the same time, one sends the request.
 
-A job claims a request by the lock of a file that its key falls on, and keeps it until the reply is in its journal; the file
-then says in which. Who waited for the lock finds the reply there. The kernel frees the lock of a process that dies.
+A job claims a request by locking the file that the first digits of its key name. It holds the lock until the reply is in its
+journal, and then writes the path of that journal into the file. A job that waited for the lock reads the reply there. The
+kernel releases the locks of a process that dies.
 """
 
 from __future__ import annotations
@@ -15,58 +16,59 @@ from typing import Any
 
 from arena_cje import journal
 
-DIGITS = 3  # of a key, which name its file: 4096 of them, so that other requests are seldom waited for
-POLL = (0.005, 0.05)  # seconds between looks at a lock that another job has: first, and at most
+KEY_DIGITS = 3  # 4096 files, so that two different requests seldom share one and wait for each other
+POLL_SECONDS = (0.005, 0.05)  # pause between two attempts to lock a file: the first one, and the longest
 
 
 class Claims:
-    """The claims of one job, whose replies go to the journal file `mine`."""
+    """The claims of one job. journal_path: the journal file that receives the job's replies."""
 
-    def __init__(self, folder: Path, mine: Path):
+    def __init__(self, folder: Path, journal_path: Path):
         self._folder = folder / "claims"
-        self._mine = mine
-        self._held: dict[str, int] = {}
+        self._journal_path = journal_path
+        self._files: dict[str, int] = {}  # file descriptors of the claims that are held, by key
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    async def take(self, key: str) -> dict[str, Any] | None:
-        """Claim a request, waiting for who has it now; the record of its reply where another job has got it meanwhile."""
-        file = os.open(self._folder / key[:DIGITS], os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    async def acquire(self, key: str) -> dict[str, Any] | None:
+        """Claim a request, after any job that holds it now. The record of its reply where another job has it; else None."""
+        file = os.open(self._folder / key[:KEY_DIGITS], os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
-            pause, most = POLL
-            while not _locked(file):
+            pause, longest = POLL_SECONDS
+            while not _try_lock(file):
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, most)
-            found = self._elsewhere(file, key)
+                pause = min(2 * pause, longest)
+            record = self._record_of_other_job(file, key)
         except BaseException:
             os.close(file)
             raise
-        self._held[key] = file
-        return found
+        self._files[key] = file
+        return record
 
-    def give_back(self, key: str, *, finished: bool) -> None:
-        """End a claim; a finished one says where its reply is kept."""
-        if (file := self._held.pop(key, None)) is not None:
-            if finished:
-                os.write(file, f"{key} {self._mine}\n".encode())
+    def release(self, key: str, *, in_journal: bool) -> None:
+        """End a claim. in_journal: whether the job's journal now has the reply, for others to read."""
+        if (file := self._files.pop(key, None)) is not None:
+            if in_journal:
+                os.write(file, f"{key} {self._journal_path}\n".encode())
             os.close(file)
 
     def close(self) -> None:
-        """End all claims that are left."""
-        for key in list(self._held):
-            self.give_back(key, finished=False)
+        """End all claims that are still held."""
+        for key in list(self._files):
+            self.release(key, in_journal=False)
 
-    def _elsewhere(self, file: int, key: str) -> dict[str, Any] | None:
-        """The record in the journal of another job that has finished the request."""
+    def _record_of_other_job(self, file: int, key: str) -> dict[str, Any] | None:
+        """The record of a request in the journal of another job; None where no other job has its reply."""
         for line in os.pread(file, os.fstat(file).st_size, 0).decode().splitlines():
-            name, _, where = line.partition(" ")
-            if name == key and Path(where) != self._mine and Path(where).exists():
-                records = dict(journal.read(Path(where), in_use=True))
+            line_key, _, path = line.partition(" ")
+            if line_key == key and Path(path) != self._journal_path and Path(path).exists():
+                records = dict(journal.read(Path(path), in_use=True))
                 if key in records:
                     return records[key]
         return None
 
 
-def _locked(file: int) -> bool:
+def _try_lock(file: int) -> bool:
+    """Lock a file unless another process holds its lock; whether this succeeded."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

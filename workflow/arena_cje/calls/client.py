@@ -1,7 +1,8 @@
-"""One request to an API, and what came back as a `Reply`.
+"""One request to an API, and its `Reply`.
 
-The provider's own client sends it; what comes back is read here, since an answer may be cut off, empty or of another
-form than promised, and must then be asked for again instead of passing for a reply. Nothing is tried twice here.
+The provider's own client sends the request; the body of the HTTP response is parsed here. A body that is cut off, empty or of
+an unexpected form raises `UnreadableReply`, so that it is requested again instead of being taken for a reply. There are no
+retries in this module.
 """
 
 from __future__ import annotations
@@ -9,47 +10,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib import import_module
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.calls import errors
-from arena_cje.calls.endpoint import Endpoint
-from arena_cje.calls.errors import Passing, Unreadable
+from arena_cje.calls import apis, errors
+from arena_cje.calls.errors import TransientError, UnreadableReply
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 
-# A provider may show a model more than we send (a chat's markup, a schema in words), which is billed too.
-MARKUP = 2000  # tokens
+if TYPE_CHECKING:
+    from arena_cje.calls.endpoint import Endpoint
 
-
-def module(endpoint: Endpoint) -> ModuleType:
-    """The provider's module."""
-    return import_module(f"arena_cje.providers.{endpoint.api}")
-
-
-def can(endpoint: Endpoint) -> frozenset[str]:
-    """What an endpoint can: of `complete`, `score` (given text), `logprobs`, `token_ids`."""
-    return (module(endpoint).CAN - {"score"}) | ({"score"} if endpoint.completions else set())
+# A provider may add to the prompt what was not sent (markup of the chat, a JSON schema in words), and bill it.
+MAX_ADDED_TOKENS = 2000
 
 
 class Client:
-    """A provider's client with a key: `async with Client(endpoint) as client: await client.ask(request)`."""
+    """A provider's client with an API key: `async with Client(endpoint) as client: await client.send(request)`."""
 
     def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
-        self._key = _usable(endpoint)
-        # Our own clock comes first: theirs starts anew with each piece of an answer, and one of them calls a lost connection
-        # a timeout too.
-        self._sdk: Any = module(endpoint).client(endpoint.base_url, self._key, 2 * endpoint.timeout)
-        # Only now are their modules imported, which must not count as waiting for an answer.
+        self._api_key = _checked_api_key(endpoint)
+        # Time is measured in `send`: the clients start their timeout anew with each piece of a body, and one of them reports
+        # a lost connection as a timeout.
+        self._sdk: Any = apis.get(endpoint.api).client(endpoint.base_url, self._api_key, 2 * endpoint.timeout)
+        # The clients import these modules on first access, which must not count as time of a request.
         self._create = {
             "chat": self._sdk.chat.completions.with_raw_response.create,
             "completion": self._sdk.completions.with_raw_response.create,
         }
-        # They tell of each request at the level of our progress lines.
+        # These libraries log every request at the level of the progress lines.
         for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -60,106 +51,111 @@ class Client:
         await self._sdk.close()
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """What must not be repeated."""
-        return (self._key,) if self._key else ()
+    def secrets(self) -> tuple[str, ...]:
+        """API keys that no message may repeat."""
+        return (self._api_key,) if self._api_key else ()
 
-    async def ask(self, request: Request) -> Reply:
-        """Send it once. Raises `Passing` where another attempt may do better, and `UserError` where none can."""
-        sdk_errors = import_module(self.endpoint.api)
+    async def send(self, request: Request) -> Reply:
+        """Send the request once.
+
+        Raises `TransientError` where another attempt may succeed, and `UserError` where none can.
+        """
+        sdk_errors = apis.get(self.endpoint.api).sdk()
         try:
             async with asyncio.timeout(self.endpoint.timeout):
-                content = await self._send(request)
+                content = await self._response_body(request)
         except TimeoutError:
-            raise Passing("timeout", f"no answer in {self.endpoint.timeout:g} s") from None
+            raise TransientError("timeout", f"no reply within {self.endpoint.timeout:g} s") from None
         except sdk_errors.APIConnectionError as error:
             cause = error.__cause__ or error
-            words = errors.shortened(f"{type(cause).__name__} {cause}", self.keys)
-            raise Passing("connection lost", words) from None
+            message = errors.one_line(f"{type(cause).__name__} {cause}", self.secrets)
+            raise TransientError("connection lost", message) from None
         except sdk_errors.APIStatusError as error:
             response = error.response
-            found = errors.of_status(
+            meaning = errors.classify_status(
                 self.endpoint,
                 str(request.body.get("model")),
                 response.status_code,
                 response.headers,
                 response.content,
-                self.keys,
+                self.secrets,
             )
-            if isinstance(found, Exception):
-                raise found from None
-            return Reply(error=found, usage=Usage(0, 0))  # what is declined unread is not billed
+            if isinstance(meaning, Exception):
+                raise meaning from None
+            return Reply(error=meaning, usage=Usage(0, 0))  # a request that is declined before it is read is not billed
         try:
-            return read(request, content)
-        except Unreadable as error:
-            raise Unreadable(errors.shortened(error.words, self.keys), error.length) from None
+            return parse_reply(request, content)
+        except UnreadableReply as error:
+            raise UnreadableReply(errors.one_line(error.message, self.secrets), error.length) from None
 
-    async def _send(self, request: Request) -> bytes:
+    async def _response_body(self, request: Request) -> bytes:
         body = dict(request.body)
-        what = "messages" if request.kind == "chat" else "prompt"
-        # Only what every client has is named; the rest goes as it is, in the words of the server that is asked.
-        named = {name: body.pop(name) for name in ("model", what)}
-        answer = await self._create[request.kind](**named, extra_body=body)
-        return answer.http_response.content
+        text_parameter = "messages" if request.kind == "chat" else "prompt"
+        # Every client has these two parameters; the others are passed on as they are, since servers differ in their names.
+        required = {name: body.pop(name) for name in ("model", text_parameter)}
+        response = await self._create[request.kind](**required, extra_body=body)
+        return response.http_response.content
 
 
-def _usable(endpoint: Endpoint) -> str | None:
-    """The key, if a header can hold it."""
-    key = endpoint.key()
+def _checked_api_key(endpoint: Endpoint) -> str | None:
+    """The API key; raises a `UserError` where an HTTP header cannot hold it."""
+    key = endpoint.api_key()
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise UserError(
-            f"provider {endpoint.provider!r}: the environment variable {endpoint.api_key_env} holds characters that no key "
-            "has (blanks, line ends or letters beyond ASCII); set it to the key alone"
+            f"provider {endpoint.provider!r}: the environment variable {endpoint.api_key_env} holds characters that an API key "
+            "cannot have (spaces, line breaks or non-ASCII letters); set it to the key alone"
         )
     return key
 
 
-def read(request: Request, content: bytes) -> Reply:
-    """The reply in an answer; raises `Unreadable` where there is none."""
+def parse_reply(request: Request, content: bytes) -> Reply:
+    """The reply in the body of an HTTP response; raises `UnreadableReply` where there is none."""
     try:
-        answer = orjson.loads(content)
+        body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise Unreadable(f"not valid JSON, {error}", len(content)) from None
+        raise UnreadableReply(f"not valid JSON, {error}", len(content)) from None
     try:
-        return _reply(request, answer)
+        return _reply_of_body(request, body)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise Unreadable(f"{error} in {content[:80]!r}", len(content)) from None
+        raise UnreadableReply(f"{error} in {content[:80]!r}", len(content)) from None
 
 
-def _reply(request: Request, answer: Any) -> Reply:
-    choices = _typed(answer["choices"], list, "choices")
+def _reply_of_body(request: Request, body: Any) -> Reply:
+    choices = _typed(body["choices"], list, "choices")
     if not choices:
         raise ValueError("no choices")
     choice = _typed(choices[0], dict, "choice")
-    finish = _typed(choice.get("finish_reason"), str | None, "finish_reason")
-    text, declined = _text(request, choice, finish)
+    finish_reason = _typed(choice.get("finish_reason"), str | None, "finish_reason")
+    text, is_refusal = _text_and_refusal(request, choice, finish_reason)
     tokens, token_logprobs, top_logprobs = _logprobs(choice.get("logprobs"))
     return Reply(
         text=text,
-        finish_reason=finish,
-        error="refused" if declined or finish == "content_filter" else None,
+        finish_reason=finish_reason,
+        error="refused" if is_refusal or finish_reason == "content_filter" else None,
         tokens=tokens,
         token_logprobs=token_logprobs,
         top_logprobs=top_logprobs,
-        usage=usage(request, answer.get("usage")),
-        model=_typed(answer.get("model"), str | None, "model"),
-        system_fingerprint=_typed(answer.get("system_fingerprint"), str | None, "system_fingerprint"),
+        usage=plausible_usage(request, body.get("usage")),
+        model=_typed(body.get("model"), str | None, "model"),
+        system_fingerprint=_typed(body.get("system_fingerprint"), str | None, "system_fingerprint"),
     )
 
 
-def _text(request: Request, choice: Mapping[str, Any], finish: str | None) -> tuple[str, bool]:
-    """What was said, and whether it was that nothing will be said."""
+def _text_and_refusal(request: Request, choice: Mapping[str, Any], finish_reason: str | None) -> tuple[str, bool]:
+    """Text of a choice, and whether it is the model's refusal."""
     if request.kind == "completion":
         return _typed(choice["text"], str, "text"), False
     message = _typed(choice["message"], dict, "message")
     if refusal := _typed(message.get("refusal"), str | None, "refusal"):
         return refusal, True
-    # A model that thinks first and is cut off has said nothing, and some servers leave it out then.
-    said = message.get("content") if finish in ("length", "content_filter") else message["content"]
-    return _typed(said, str | None, "content") or "", False
+    # A reasoning model that is cut off before its answer has no content, and some servers then leave the field out.
+    cut = finish_reason in ("length", "content_filter")
+    content = message.get("content") if cut else message["content"]
+    return _typed(content, str | None, "content") or "", False
 
 
 def _typed(value: Any, kind: Any, name: str) -> Any:
+    """The value; raises a TypeError that names the field where it has another type."""
     if not isinstance(value, kind):
         raise TypeError(f"`{name}` is of type {type(value).__name__}")
     return value
@@ -168,19 +164,22 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
 Logprobs = tuple[tuple[str, ...], tuple[float | None, ...], tuple[Mapping[str, float], ...]]
 
 
-def _logprobs(said: Any) -> Logprobs:
-    """Tokens, their log probabilities in nats and the likeliest in their places, from either form that is in use."""
-    if said is None:
+def _logprobs(field: Any) -> Logprobs:
+    """Tokens, their log probabilities (nats) and the likeliest tokens at each position, from either of the two API forms."""
+    if field is None:
         return (), (), ()
-    _typed(said, dict, "logprobs")
-    if (content := said.get("content")) is not None:
-        tokens = [_typed(one["token"], str, "token") for one in content]
-        values = [_nats(one["logprob"]) for one in content]
-        tops = [_likeliest((top["token"], top["logprob"]) for top in one.get("top_logprobs") or ()) for one in content]
-    elif (tokens := said.get("tokens")) is not None:
+    _typed(field, dict, "logprobs")
+    if (content := field.get("content")) is not None:
+        tokens = [_typed(entry["token"], str, "token") for entry in content]
+        values = [_nats(entry["logprob"]) for entry in content]
+        tops = [
+            _top_logprobs((top["token"], top["logprob"]) for top in entry.get("top_logprobs") or ())
+            for entry in content
+        ]
+    elif (tokens := field.get("tokens")) is not None:
         tokens = [_typed(token, str, "token") for token in tokens]
-        values = [None if value is None else _nats(value) for value in said["token_logprobs"]]
-        tops = [_likeliest((top or {}).items()) for top in said.get("top_logprobs") or ()]
+        values = [None if value is None else _nats(value) for value in field["token_logprobs"]]
+        tops = [_top_logprobs((top or {}).items()) for top in field.get("top_logprobs") or ()]
     else:
         return (), (), ()
     if len(values) != len(tokens) or len(tops) not in (0, len(tokens)):
@@ -196,32 +195,36 @@ def _nats(value: Any) -> float:
     return float(value)
 
 
-def _likeliest(pairs: Any) -> dict[str, float]:
-    """Tokens and nats; of two tokens of the same text (halves of a character) the likelier stays."""
-    found: dict[str, float] = {}
+def _top_logprobs(pairs: Any) -> dict[str, float]:
+    """Log probabilities (nats) by token text; of two tokens with one text (parts of a character) the likelier counts."""
+    logprobs: dict[str, float] = {}
     for token, value in pairs:
         _typed(token, str, "token")
-        found[token] = max(_nats(value), found.get(token, float("-inf")))
-    return found
+        logprobs[token] = max(_nats(value), logprobs.get(token, float("-inf")))
+    return logprobs
 
 
-def usage(request: Request, said: Any) -> Usage | None:
-    """Tokens billed, where the server's numbers can be: whole, some read, no more written than was asked for."""
-    if not isinstance(said, dict):
+def plausible_usage(request: Request, reported: Any) -> Usage | None:
+    """The usage that a server reports; None where its numbers are missing or impossible.
+
+    Possible numbers are integers, at least one prompt token, no more prompt tokens than bytes of the request (and what a
+    provider may add), no more completion tokens than the request allows.
+    """
+    if not isinstance(reported, dict):
         return None
-    read_, written = said.get("prompt_tokens"), said.get("completion_tokens")
-    if type(read_) is not int or type(written) is not int:
+    prompt_tokens, completion_tokens = reported.get("prompt_tokens"), reported.get("completion_tokens")
+    if type(prompt_tokens) is not int or type(completion_tokens) is not int:
         return None
-    asked = request.body.get("max_completion_tokens", request.body.get("max_tokens"))
-    # A token has at least a byte.
-    largest = len(orjson.dumps(dict(request.body))) + MARKUP
-    if not 0 < read_ <= largest or written < 0 or (asked is not None and written > asked):
+    limit = request.body.get("max_completion_tokens", request.body.get("max_tokens"))
+    # A token has at least one byte.
+    largest = len(orjson.dumps(dict(request.body))) + MAX_ADDED_TOKENS
+    if not 0 < prompt_tokens <= largest or completion_tokens < 0 or (limit is not None and completion_tokens > limit):
         return None
-    return Usage(read_, written)
+    return Usage(prompt_tokens, completion_tokens)
 
 
-def estimated(request: Request, n_bytes: int) -> Usage:
-    """Tokens of a request and of `n_bytes` of an answer where the server says none: about four bytes each."""
-    shown = request.body["messages" if request.kind == "chat" else "prompt"]
-    texts = [str(message.get("content") or "") for message in shown] if request.kind == "chat" else [str(shown)]
+def estimate_usage(request: Request, n_bytes: int) -> Usage:
+    """Usage of a request and of `n_bytes` of its reply where the server reports none: one token for four bytes."""
+    content = request.body["messages" if request.kind == "chat" else "prompt"]
+    texts = [str(message.get("content") or "") for message in content] if request.kind == "chat" else [str(content)]
     return Usage(max(1, -(-sum(len(text.encode()) for text in texts) // 4)), -(-n_bytes // 4))

@@ -1,9 +1,8 @@
-"""Who is asked, and how gently: a provider of the configuration with what one policy, judge or oracle says otherwise."""
+"""An endpoint: the server that a policy, judge or oracle calls, its API key, and the limits of concurrency, rate and time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,77 +10,58 @@ from arena_cje.errors import UserError
 from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
-    from arena_cje.config import Asked, Provider
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An API at an address under a key. Only `api` and `base_url` can matter to what it answers."""
+    """An API at an address, called with one API key. Only `api` and `base_url` can influence its replies."""
 
-    provider: str  # its name in the configuration
-    api: str  # whose client asks: "openai" or "fireworks"
-    base_url: str | None  # None is the client's own
-    api_key_env: str | None  # name of the variable that holds the key; None sends none
+    provider: str  # name under `providers` in the configuration
+    api: str  # name of a module in `apis`, whose client sends the requests
+    base_url: str | None  # None: the default address of the client
+    api_key_env: str | None  # environment variable that holds the API key; None sends no key
     max_concurrency: int
-    requests_per_minute: float | None
+    requests_per_minute: float | None  # None: no limit
     timeout: float  # seconds
     max_attempts: int
-    completions: bool  # scores given text
-    echo_max_tokens: int
+    completions: bool  # whether it returns the log probabilities of a text that it is sent
+    echo_max_tokens: int  # `max_tokens` of the requests for such log probabilities
     json_reply: str  # "schema", "object" or "text"
 
     @property
     def identity(self) -> dict[str, str | None]:
-        """What determines an answer, beside the request."""
+        """The part of a request's identity that names the server."""
         return {"api": self.api, "base_url": self.base_url}
 
     @property
     def pool(self) -> str:
-        """A name, good for a folder, that all who share the address and the key share: limits hold for it."""
-        who = {**self.identity, "api_key_env": self.api_key_env}
-        return f"{self.api}-{digest(who)[:8]}"
+        """Folder name shared by all endpoints with this address and API key: concurrency and rate limits hold per folder."""
+        return f"{self.api}-{digest({**self.identity, 'api_key_env': self.api_key_env})[:8]}"
 
-    def key(self) -> str | None:
-        """The key itself, from the environment; None where none is sent. It is never written down."""
+    def api_key(self) -> str | None:
+        """The API key from the environment, which is never written to a file; None where no key is sent.
+
+        Raises a `UserError` where the environment variable is empty.
+        """
         if self.api_key_env is None:
             return None
-        if not (found := os.environ.get(self.api_key_env, "").strip()):
+        if not (key := os.environ.get(self.api_key_env, "").strip()):
             raise UserError(
-                f"provider {self.provider!r}: no key in the environment variable {self.api_key_env}; "
-                f"export {self.api_key_env}=... and start again (what is finished is kept)"
+                f"provider {self.provider!r}: the environment variable {self.api_key_env} holds no API key; "
+                f"export {self.api_key_env}=... and run the same command again (finished items are kept)"
             )
-        return found
+        return key
 
 
 def check_keys(endpoints: Iterable[Endpoint]) -> None:
-    """Raise a `UserError` that names every key which is missing among those who are to be asked."""
+    """Raise a `UserError` that names every API key of these endpoints that the environment lacks."""
     missing: dict[str, str] = {}
-    for one in endpoints:
-        if one.api_key_env is not None and not os.environ.get(one.api_key_env, "").strip():
-            missing.setdefault(one.api_key_env, one.provider)
+    for endpoint in endpoints:
+        if endpoint.api_key_env is not None and not os.environ.get(endpoint.api_key_env, "").strip():
+            missing.setdefault(endpoint.api_key_env, endpoint.provider)
     if missing:
-        told = " and ".join(f"{name} (provider {provider!r})" for name, provider in missing.items())
+        names = " and ".join(f"{name} (provider {provider!r})" for name, provider in missing.items())
         raise UserError(
-            f"no key in the environment: {told}; export what is missing and start again (nothing was asked)"
+            f"environment variables without an API key: {names}; export them and run the same command again (no request was sent)"
         )
-
-
-def endpoint(asked: Asked, providers: Mapping[str, Provider]) -> Endpoint:
-    """The endpoint that a policy, a judge or an oracle asks."""
-    block = providers[asked.provider]
-    hosted = block.api == "fireworks"
-    elsewhere = asked.base_url not in (None, block.base_url)
-    return Endpoint(
-        provider=asked.provider,
-        api=block.api,
-        base_url=asked.base_url or block.base_url,
-        # A key is for the address that it stands beside: another server gets none but what is named for it.
-        api_key_env=asked.api_key_env or (None if elsewhere else block.api_key_env),
-        max_concurrency=block.max_concurrency,
-        requests_per_minute=block.requests_per_minute,
-        timeout=block.timeout,
-        max_attempts=block.max_attempts,
-        completions=hosted if block.completions is None else block.completions,
-        echo_max_tokens=(0 if hosted else 1) if block.echo_max_tokens is None else block.echo_max_tokens,
-        json_reply=block.json_reply,
-    )

@@ -1,8 +1,8 @@
-"""What went wrong with a call: what passes is tried again, what cannot pass is said in one sentence.
+"""Failures of calls: transient ones are retried, permanent ones end the run with one sentence.
 
-    passes       429 (rate limit), 408, 409, 425, 5xx, no answer in time, a lost connection, an answer that cannot be read
-    cannot pass  401, 403, 404, 402 and an exhausted quota (some say 429), any other 4xx
-    is a reply   the provider declines the content, or the request does not fit the model's context
+    transient    429 (rate limit), 408, 409, 425, 5xx, timeout, lost connection, unreadable reply
+    permanent    401, 403, 404, 402, an exhausted quota (which some servers report as 429), any other 4xx
+    no failure   the provider declines the content, or the request exceeds the model's context: a reply with that error
 
 Sources: https://platform.openai.com/docs/guides/error-codes, RFC 9110 section 10.2.3 (Retry-After).
 """
@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from arena_cje.calls.endpoint import Endpoint
+
 RATE_LIMIT = 429
-LONGEST = 200  # characters of a server's words that are repeated
-PATIENCE = 3600.0  # seconds; who asks for a longer pause is asked again by the next run
-WINDOW = 8  # this many characters of a key give it away
+MAX_MESSAGE = 200  # characters of a server's error message that are repeated
+MAX_WAIT = 3600.0  # seconds; a server that asks for a longer wait ends the run
+KEY_PIECE = 8  # characters; a shorter piece of an API key is no secret
 
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance")
 QUOTA = re.compile(r"current quota|insufficient (?:quota|balance|funds|credit)|credit balance", re.IGNORECASE)
@@ -32,42 +35,54 @@ TOO_LONG = re.compile(
     r"|token count .{0,40}exceeds|tokens \+ \S*max_new_tokens",
     re.IGNORECASE,
 )
-REFUSED = re.compile(
+REFUSAL = re.compile(
     r"content[ _-]?(?:policy|filter|management)|usage polic|moderation|flagged|invalid_prompt", re.IGNORECASE
 )
 
+# A model that thinks first and was cut before its answer: some servers report that as an error.
+OUTPUT_LIMIT = re.compile(r"output limit was reached", re.IGNORECASE)
+
+# By HTTP status: what is wrong, and what to do.
 ADVICE = {
     401: ("the key is not accepted", "check the key in {key}"),
     402: ("the account has no credit left", "top it up"),
-    403: ("the key may not use this model", "check what the key in {key} may use"),
-    404: ("no such model or address", "check `model` and `base_url`"),
-    RATE_LIMIT: ("the quota is used up", "raise it with the provider"),
+    403: ("the key has no right to use this model", "check the rights of the key in {key}"),
+    404: ("the model or the address does not exist", "check `model` and `base_url`"),
+    RATE_LIMIT: ("the quota is exhausted", "raise it at the provider"),
 }
 
 
-class Passing(Exception):
-    """A failure that may pass: its kind for the counts, the server's words, the seconds that it asks to wait."""
+class OutputLimit(UserError):
+    """The server reports as an error that `max_tokens` ended the answer before it began."""
 
-    def __init__(self, kind: str, words: str = "", retry_after: float | None = None, *, limited: bool = False):
-        super().__init__(f"{kind}: {words}" if words else kind)
+
+class TransientError(Exception):
+    """A failure after which another attempt may succeed.
+
+    kind: short name under which the log counts it. message: the server's error message. retry_after: seconds that the server
+    asks to wait. rate_limited: whether requests were sent too fast.
+    """
+
+    def __init__(self, kind: str, message: str = "", retry_after: float | None = None, *, rate_limited: bool = False):
+        super().__init__(f"{kind}: {message}" if message else kind)
         self.kind = kind
-        self.words = words
+        self.message = message
         self.retry_after = retry_after
-        self.limited = limited  # we ask too fast
+        self.rate_limited = rate_limited
 
 
-class Unreadable(Passing):
-    """An answer that came and cannot be read; it may have been billed, so its length counts."""
+class UnreadableReply(TransientError):
+    """A reply that arrived and cannot be read. It may have been billed, by its length."""
 
-    def __init__(self, why: str, length: int = 0):
-        super().__init__("unreadable answer", why)
+    def __init__(self, reason: str, length: int = 0):
+        super().__init__("unreadable reply", reason)
         self.length = length  # bytes
 
 
-def redacted(text: str, keys: Iterable[str]) -> str:
-    """The text with every piece of a key of 8 characters or more (a shorter key: all of it) replaced by ***."""
+def redact(text: str, keys: Iterable[str]) -> str:
+    """The text with *** in place of each API key, and of each piece of a key with 8 characters or more."""
     for key in keys:
-        width = min(WINDOW, len(key))
+        width = min(KEY_PIECE, len(key))
         if not width:
             continue
         pieces = {key[i : i + width] for i in range(len(key) - width + 1)}
@@ -76,28 +91,29 @@ def redacted(text: str, keys: Iterable[str]) -> str:
             if text[start : start + width] in pieces:
                 hidden[start : start + width] = [True] * width
         if any(hidden):
-            kept = "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True))
-            text = re.sub("\0+", "***", kept)
+            visible = "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True))
+            text = re.sub("\0+", "***", visible)
     return text
 
 
-def shortened(text: str, keys: Iterable[str] = ()) -> str:
-    """Words of a server in one line: keys out first, since a cut key would not be found any more."""
-    line = " ".join(redacted(text, keys).split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+def one_line(text: str, keys: Iterable[str] = ()) -> str:
+    """A server's message as one line of at most 200 characters, without API keys."""
+    # Keys are removed before the text is cut: a key that was cut in two would no longer be recognized.
+    line = " ".join(redact(text, keys).split())
+    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
 def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """What Retry-After (seconds or an HTTP date) asks for; None where it is not there or makes no sense."""
+    """Seconds that the Retry-After header (a number or an HTTP date) asks to wait; None where it is absent or unreadable."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        said = headers.get(name)
-        if said is None:
+        value = headers.get(name)
+        if value is None:
             continue
         try:
-            seconds = float(said) * unit
+            seconds = float(value) * unit
         except ValueError:
             try:
-                seconds = parsedate_to_datetime(said).timestamp() - (time.time() if now is None else now)
+                seconds = parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now)
             except ValueError:
                 continue
         if seconds == seconds and seconds != float("inf"):  # neither NaN nor infinite
@@ -105,61 +121,66 @@ def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> 
     return None
 
 
-def of_status(
+def classify_status(
     endpoint: Endpoint, model: str, status: int, headers: Mapping[str, str], body: bytes, keys: Iterable[str] = ()
-) -> Passing | UserError | Literal["refused", "too_long"]:
-    """What an error status means: it passes, it cannot pass, or it is a reply of its own kind."""
-    codes, words = _said(body)
-    everything = f"{codes} {words}"
-    said = shortened(words, keys)
+) -> TransientError | UserError | Literal["refused", "too_long"]:
+    """The meaning of an HTTP error status: a transient error, a permanent one (`UserError`), or the error of a reply."""
+    codes, full_message = _error_content(body)
+    content = f"{codes} {full_message}"
+    message = one_line(full_message, keys)
     wait = seconds_to_wait(headers)
-    if status == 413 or (status in (400, 422) and TOO_LONG.search(everything)):
+    if status == 413 or (status in (400, 422) and TOO_LONG.search(content)):
         return "too_long"
-    if status in (400, 403, 422) and REFUSED.search(everything):
+    if status in (400, 403, 422) and REFUSAL.search(content):
         return "refused"
-    if status == RATE_LIMIT and _is_quota(codes, words, wait):
-        return _final(endpoint, model, status, said)
-    if wait is not None and wait > PATIENCE:
+    if status == RATE_LIMIT and _is_quota(codes, full_message, wait):
+        return _permanent_error(endpoint, model, status, message)
+    if wait is not None and wait > MAX_WAIT:
         return UserError(
-            f"provider {endpoint.provider!r}, model {model!r}: status {status}, it asks to wait {wait / 3600:.1f} hours"
-            f"{_quoted(said)}; start the same command again then (what is finished is kept)"
+            f"provider {endpoint.provider!r}, model {model!r}: status {status}, the server asks to wait {wait / 3600:.1f} hours"
+            f"{_quotation(message)}; run the same command again after that time (finished items are kept)"
         )
     if status == RATE_LIMIT:
-        return Passing(f"rate limit ({status})", said, wait, limited=True)
+        return TransientError(f"rate limit ({status})", message, wait, rate_limited=True)
     if status in (408, 409, 425) or status >= 500:
-        return Passing(f"server error ({status})" if status >= 500 else f"not now ({status})", said, wait)
-    return _final(endpoint, model, status, said)
+        kind = "server error" if status >= 500 else "temporary failure"
+        return TransientError(f"{kind} ({status})", message, wait)
+    kind_of_error = OutputLimit if OUTPUT_LIMIT.search(full_message) else UserError
+    return _permanent_error(endpoint, model, status, message, kind_of_error)
 
 
-def _is_quota(codes: str, words: str, wait: float | None) -> bool:
-    """Is it no matter of speed? Some say "quota" of a limit a minute too, but then how long to wait."""
+def _is_quota(codes: str, message: str, wait: float | None) -> bool:
+    """Whether a 429 reports an exhausted quota, which no waiting restores."""
     if any(code in codes for code in QUOTA_CODES):
         return True
-    return wait is None and "rate_limit" not in codes and QUOTA.search(words) is not None
+    # Some servers speak of a quota of requests a minute, but then they name the time to wait or the code of a rate limit.
+    return wait is None and "rate_limit" not in codes and QUOTA.search(message) is not None
 
 
-def _final(endpoint: Endpoint, model: str, status: int, said: str) -> UserError:
-    what, advice = ADVICE.get(status, ("the request is not accepted", "check the parameters of this block"))
-    key = endpoint.api_key_env or "`api_key_env` (none is named)"
-    return UserError(
-        f"provider {endpoint.provider!r}, model {model!r}: status {status}, {what}{_quoted(said)}; "
-        f"{advice.format(key=key)} and start the same command again (what is finished is kept)"
+def _permanent_error(
+    endpoint: Endpoint, model: str, status: int, message: str, kind: type[UserError] = UserError
+) -> UserError:
+    problem, advice = ADVICE.get(status, ("the request is not accepted", "check the parameters of this block"))
+    key = endpoint.api_key_env or "`api_key_env` (none is configured)"
+    return kind(
+        f"provider {endpoint.provider!r}, model {model!r}: status {status}, {problem}{_quotation(message)}; "
+        f"{advice.format(key=key)} and run the same command again (finished items are kept)"
     )
 
 
-def _quoted(said: str) -> str:
-    return f" (it says: {said})" if said else ""
+def _quotation(message: str) -> str:
+    return f" (the server says: {message})" if message else ""
 
 
-def _said(body: bytes) -> tuple[str, str]:
-    """Codes and words of an error's body, whichever of the usual forms it has."""
+def _error_content(body: bytes) -> tuple[str, str]:
+    """Codes and message of an error body, in any of the usual forms; the whole body where it has none of them."""
     text = body.decode(errors="replace")
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         return "", text
-    inner = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
-    if not isinstance(inner, dict):
-        return "", str(inner)
-    words: Any = inner.get("message") or inner.get("detail") or text
-    return " ".join(str(inner.get(name)) for name in ("code", "type")), words if isinstance(words, str) else text
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
+    if not isinstance(error, dict):
+        return "", str(error)
+    message: Any = error.get("message") or error.get("detail") or text
+    return " ".join(str(error.get(name)) for name in ("code", "type")), message if isinstance(message, str) else text

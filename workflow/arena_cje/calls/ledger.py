@@ -1,7 +1,7 @@
-"""What calls have cost: one line a call in a file that all jobs of an experiment share, and a budget over all of it.
+"""The ledger: what calls have cost, one line a call, in a file that all jobs of an experiment share, and a budget for its sum.
 
-A line is appended under a lock when the answer is there, before the answer is used, so that what was paid is known
-whatever is killed. Money whose price is unknown is null there, and is not in the sum.
+A line is appended under a lock as soon as a reply has arrived and before it is used, so that a killed job leaves no paid call
+without a line. A call of a model without a known price has `usd` null and adds nothing to the sum.
 """
 
 from __future__ import annotations
@@ -11,40 +11,44 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.calls.endpoint import Endpoint
-from arena_cje.calls.limits import locked
-from arena_cje.calls.request import Usage
+from arena_cje.calls.limits import locked_file
 from arena_cje.errors import UserError
-from arena_cje.prices import no_price
+
+if TYPE_CHECKING:
+    from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.calls.request import Usage
 
 log = logging.getLogger(__name__)
 
 LEDGER = Path("results/journal/spending.jsonl")
 
-# US dollars of a call: (api, model, prompt tokens, completion tokens); None where the price is unknown.
-Usd = Callable[[str, str, int, int], float | None]
+# Price of one call in US dollars from (api, model, prompt tokens, completion tokens); None where it is unknown.
+CallPrice = Callable[[str, str, int, int], float | None]
 
 
 class Ledger:
-    """The file of spendings, and what is in it so far. `budget_usd` None is no limit."""
+    """The file of paid calls and their sum. budget_usd: limit of the sum in US dollars; None is no limit."""
 
-    def __init__(self, path: Path, usd: Usd, budget_usd: float | None = None):
+    def __init__(self, path: Path, call_price: CallPrice, budget_usd: float | None = None):
         self.path = path
-        self.usd = usd
+        self.call_price = call_price
         self.budget_usd = budget_usd
-        self._spent = 0.0
-        self._read = 0  # bytes of the file that are in the sum
+        self._total_usd = 0.0
+        self._n_bytes_read = 0  # bytes at the beginning of the file that are in the sum
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def record(
         self, endpoint: Endpoint, model: str, *, stage: str, policy: str | None, usage: Usage, estimated: bool
     ) -> float | None:
-        """Write down one call, and return what it cost."""
-        usd = self.usd(endpoint.api, model, usage.prompt_tokens, usage.completion_tokens)
+        """Append one call and return its price in US dollars; None where the price is unknown.
+
+        estimated: whether `usage` is an estimate because the server reported no usable numbers.
+        """
+        usd = self.call_price(endpoint.api, model, usage.prompt_tokens, usage.completion_tokens)
         line = {
             "time": round(time.time(), 3),
             "stage": stage,
@@ -56,44 +60,52 @@ class Ledger:
             "usd": usd,
             "estimated": estimated,
         }
-        with locked(self.path, os.O_RDWR | os.O_APPEND) as file:
+        with locked_file(self.path, os.O_RDWR | os.O_APPEND) as file:
             size = os.fstat(file).st_size
-            whole = size == 0 or os.pread(file, 1, size - 1) == b"\n"
-            os.write(file, (b"" if whole else b"\n") + orjson.dumps(line) + b"\n")
+            ends_with_newline = size == 0 or os.pread(file, 1, size - 1) == b"\n"
+            os.write(file, (b"" if ends_with_newline else b"\n") + orjson.dumps(line) + b"\n")
         return usd
 
-    def spent(self) -> float:
-        """US dollars up to now, of all jobs and runs; reads what is new in the file."""
-        if not self.path.exists() or self.path.stat().st_size <= self._read:
-            return self._spent
+    def total_usd(self) -> float:
+        """US dollars paid by all jobs and runs so far. Only the part of the file that is new since the last call is read."""
+        if not self.path.exists() or self.path.stat().st_size <= self._n_bytes_read:
+            return self._total_usd
         with self.path.open("rb") as file:
-            file.seek(self._read)
+            file.seek(self._n_bytes_read)
             new = file.read()
-        new = new[: new.rfind(b"\n") + 1]  # another job may be writing its line just now
-        self._read += len(new)
+        new = new[: new.rfind(b"\n") + 1]  # the last line may be incomplete: another job may be writing it
+        self._n_bytes_read += len(new)
         for line in new.splitlines():
-            self._spent += _usd_of(line, self.path)
-        return self._spent
+            self._total_usd += _usd_of_line(line, self.path)
+        return self._total_usd
 
-    def check(self) -> None:
-        """Raise a `UserError` when the budget is spent."""
-        if self.budget_usd is not None and self.spent() >= self.budget_usd:
+    def check_budget(self) -> None:
+        """Raise a `UserError` where the sum has reached the budget."""
+        if self.budget_usd is not None and self.total_usd() >= self.budget_usd:
             raise UserError(
-                f"the budget is spent: {self.spent():.4f} of `budget_usd` {self.budget_usd:g} ({self.path}); raise it and "
-                "start the same command again (what is finished is kept)"
+                f"the budget is spent: {self.total_usd():.4f} of `budget_usd` {self.budget_usd:g} ({self.path}); raise it and "
+                "run the same command again (finished items are kept)"
             )
 
     def check_price(self, endpoint: Endpoint, model: str) -> None:
-        """Raise a `UserError` when there is a budget that a model's unknown price cannot be held against."""
-        if self.budget_usd is not None and self.usd(endpoint.api, model, 1, 1) is None:
-            raise UserError(no_price(endpoint.provider, model, self.budget_usd))
+        """Raise a `UserError` where there is a budget and the price of the model is unknown."""
+        if self.budget_usd is not None and self.call_price(endpoint.api, model, 1, 1) is None:
+            raise UserError(unknown_price_message(endpoint.provider, model, self.budget_usd))
 
 
-def _usd_of(line: bytes, path: Path) -> float:
-    """What a line says was paid; 0 for a price that was unknown, and for a line that a kill damaged, which is told."""
+def _usd_of_line(line: bytes, path: Path) -> float:
+    """Price in a line of the ledger; 0 where it is unknown, and, with a warning, where the line is damaged."""
     try:
         entry: Any = orjson.loads(line) if line else {"usd": None}
         return float(entry["usd"] or 0.0)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        log.warning("%s: a damaged line is not in the sum of what was spent", path)
+        log.warning("%s: a damaged line is not counted in the money spent", path)
         return 0.0
+
+
+def unknown_price_message(provider: str, model: str, budget_usd: float) -> str:
+    """The sentence for a budget that cannot be enforced because the price of a model is unknown."""
+    return (
+        f"provider {provider!r}: the price of model {model!r} is unknown, so `budget_usd` {budget_usd:g} cannot be enforced; add "
+        f"it under `prices` (`{model}: {{input: ..., output: ...}}`, US dollars for a million tokens) or leave `budget_usd` out"
+    )

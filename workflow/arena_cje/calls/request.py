@@ -1,31 +1,33 @@
-"""A request and its reply: plain values, so that one who asks can be tested without a network.
+"""A request and its reply as plain values, so that code which makes requests can be tested without a network.
 
-A request is found again by all that determines its reply: where it goes, the kind of call, its parameters. Two requests
-of the same parameters are one.
+The journal stores a reply under the key of its request: a hash of the endpoint, the kind of call and its parameters. Two
+requests with equal parameters have one key and share one reply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from arena_cje.calls.endpoint import Endpoint
 from arena_cje.provenance import digest
 
-# Part of what identifies a request: raise it when `Reply` would hold other things for the same answer.
+if TYPE_CHECKING:
+    from arena_cje.calls.endpoint import Endpoint
+
+# Part of the key of a request: raise it when `Reply` would hold other values for the same response of the server.
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Request:
-    """One call: `chat` (messages) or `completion` (a prompt as text), with its parameters as the API names them."""
+    """One call: `chat` (messages) or `completion` (a prompt as text), with its parameters under the API's names."""
 
     kind: Literal["chat", "completion"]
     body: Mapping[str, Any]
 
     def key(self, endpoint: Endpoint) -> str:
-        """Name of the request at an endpoint, in the journal."""
+        """Key of the request at an endpoint, under which the journal stores its reply."""
         return digest({"call": VERSION, "endpoint": endpoint.identity, "kind": self.kind, "body": dict(self.body)})
 
 
@@ -39,32 +41,36 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `refused`: the provider (or the model) declined; `too_long`: the request did not fit its context."""
+    """What the server returned for a request.
+
+    error: `refused` where the provider or the model declined, `too_long` where the request exceeds the model's context.
+    """
 
     text: str = ""
     finish_reason: str | None = None
     error: Literal["refused", "too_long"] | None = None
-    tokens: Sequence[str] = ()  # as text, with log probabilities where they were asked for
+    tokens: Sequence[str] = ()  # texts of the tokens, where log probabilities were requested
     token_logprobs: Sequence[float | None] = ()  # nats
-    top_logprobs: Sequence[Mapping[str, float]] = ()  # by position, the likeliest tokens; where asked for
-    usage: Usage | None = None  # None where the server said none, or one that cannot be
-    model: str | None = None  # the version that answered
+    top_logprobs: Sequence[Mapping[str, float]] = ()  # nats of the likeliest tokens at each position, where requested
+    usage: Usage | None = None  # None where the server reported no usable numbers
+    model: str | None = None  # model version that the server reports
     system_fingerprint: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """As a journal record: what is not there is left out."""
-        kept = {name: value for name, value in vars(self).items() if value not in (None, (), "", [])}
+        """The reply as a journal record, without empty fields."""
+        fields = {name: value for name, value in vars(self).items() if value not in (None, (), "", [])}
         if self.usage is not None:
-            kept["usage"] = vars(self.usage)
-        return kept
+            fields["usage"] = vars(self.usage)
+        return fields
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Reply:
-        """From its journal record, equal to the reply it was made of: JSON knows no tuples."""
-        listed = {name: tuple(value) for name, value in record.items() if isinstance(value, list | tuple)}
+    def from_record(cls, record: Mapping[str, Any]) -> Reply:
+        """The reply of a journal record, equal to the one that was written: JSON lists become tuples again."""
+        tuples = {name: tuple(value) for name, value in record.items() if isinstance(value, list | tuple)}
         usage = record.get("usage")
-        return cls(**{**record, **listed, "usage": Usage(**usage) if usage else None})
+        return cls(**{**record, **tuples, "usage": Usage(**usage) if usage else None})
 
 
-# Asks for all of them and returns the replies in their order; raises where some are left for the next run.
+# A function that returns the replies to all of its requests, in their order. It raises a `UserError` where some have no
+# reply; the next run sends those again.
 Ask = Callable[[Sequence[Request]], list[Reply]]

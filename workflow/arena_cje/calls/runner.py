@@ -1,78 +1,65 @@
-"""Many requests at once, each asked until it has a reply or has been tried often enough.
+"""Sends many requests at once. Each is repeated until it has a reply or has used up its attempts.
 
-A generator for those who write down what is finished: `for done in run(...)`. Behind it an event loop in a thread of its
-own sends the requests under the endpoint's limits and the budget. What passes is waited for,
+`run` is a generator: it yields each reply as soon as it arrives, and its caller writes the reply to the journal before it takes
+the next one. A second thread (`_Sender`) runs the event loop that sends the requests. One attempt of one request has these steps:
+
+    1. wait for a slot: no more than `max_concurrency` requests are in flight          `limits.JobSlots`
+    2. claim the request: where another job already has its reply, use that one        `claims.Claims`
+    3. wait for a turn: no more than `requests_per_minute` requests start a minute     `limits.RateLimit`
+    4. check the budget, send the request, record its cost                             `client.Client`, `ledger.Ledger`
+    5. put the reply into the queue from which `run` reads
+
+After a transient failure the steps are repeated. The wait before the next attempt is
 
     wait_k = max(Retry-After, min(2^(k-1), 60) + U(0, 1))   seconds after attempt k
 
-with more room between requests after each answer that we ask too fast. A request that has used up its attempts is left
-for the next run while the others go on; a failure that cannot pass, or a spent budget, stops the sending, and what is in
-flight is waited for, since it is paid.
+After status 429 all jobs pause, and this job halves the number of its requests in flight. A request that has used up its
+attempts is left for the next run, and the others continue. A permanent failure or a spent budget stops the sending; requests
+in flight are still waited for, because they are paid for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import resource
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from arena_cje.calls import client as calls_client
 from arena_cje.calls.claims import Claims
-from arena_cje.calls.client import Client
-from arena_cje.calls.endpoint import Endpoint
-from arena_cje.calls.errors import Passing, Unreadable
-from arena_cje.calls.ledger import Ledger
-from arena_cje.calls.limits import Crew, Pace
+from arena_cje.calls.client import Client, estimate_usage
+from arena_cje.calls.errors import TransientError, UnreadableReply
+from arena_cje.calls.limits import JobSlots, RateLimit
 from arena_cje.calls.request import Ask, Reply, Request, Usage
+from arena_cje.calls.totals import CallTotals, RetryLog
 from arena_cje.errors import UserError
-from arena_cje.journal import Done, Journal, Tally, complete
+from arena_cje.journal import FinishedItem, Journal, complete
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.calls.ledger import Ledger
 
 FOLDER = Path("results/journal")
-EVERY = 10.0  # seconds between lines about retries
-AHEAD = 16  # requests that wait for another attempt or a slot, for each that may be in flight
-HOPELESS = 20  # requests that use up their attempts with no answer in between: nobody is there
+TASKS_PER_SLOT = 16  # requests that may wait for a slot or for another attempt, for each request that may be in flight
+MAX_FAILURES_IN_A_ROW = 20  # requests that use up their attempts with no reply in between: the server cannot be reached
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait before another attempt, in seconds."""
+    """Waits before another attempt, in seconds: the first one, and the longest."""
 
     first: float = 1.0
     longest: float = 60.0
 
 
-@dataclass
-class Totals:
-    """What a job's calls came to. `usd` is None as soon as one has no known price."""
-
-    calls: int = 0  # requests sent, all attempts
-    retries: Counter[str] = field(default_factory=Counter)  # attempts that were followed by another, by what failed
-    usd: float | None = 0.0
-    tally: Tally = field(default_factory=Tally)  # requests that have got a reply
-
-    def finished(self, tally: Tally) -> None:
-        """Add what one asking came to."""
-        for name in ("items", "prompt_tokens", "response_tokens", "seconds", "cpu_seconds"):
-            setattr(self.tally, name, getattr(self.tally, name) + getattr(tally, name))
-
-    def pay(self, usd: float | None) -> None:
-        """Add what a call cost."""
-        self.usd = None if usd is None or self.usd is None else self.usd + usd
-
-
 @dataclass(frozen=True)
-class Work:
-    """Who asks whom, for which stage and policy, and where it is written down."""
+class CallJob:
+    """The calls of one job: which endpoint it calls, for which stage and policy, and where costs and limits are recorded."""
 
     endpoint: Endpoint
     stage: str
@@ -80,294 +67,277 @@ class Work:
     ledger: Ledger
     folder: Path = FOLDER
     backoff: Backoff = Backoff()
-    totals: Totals = field(default_factory=Totals)
+    totals: CallTotals = field(default_factory=CallTotals)
 
 
-def asker(work: Work, journal: Journal) -> Ask:
-    """A function that asks for all of some requests, through the journal."""
+def journaled_ask(job: CallJob, journal: Journal) -> Ask:
+    """The function with which a job asks for replies: those in the journal are read there, the others are requested."""
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
-        keys = [request.key(work.endpoint) for request in requests]
-        before = journal.tally
-        shared = None if journal.fresh else journal.path  # who starts over takes nothing from others
-        finished = complete(
-            journal, dict(zip(keys, requests, strict=True)), lambda missing: run(missing, work, shared), unit="calls"
+        keys = [request.key(job.endpoint) for request in requests]
+        earlier_tally = journal.tally
+        # A job that starts afresh uses no reply of another job, so it makes no claims.
+        claims_path = None if journal.fresh else journal.path
+        records = complete(
+            journal,
+            dict(zip(keys, requests, strict=True)),
+            lambda missing: run(missing, job, claims_path),
+            unit="calls",
         )
-        if journal.tally is not before:
-            work.totals.finished(journal.tally)
-        return [Reply.of(finished[key]) for key in keys]
+        if journal.tally is not earlier_tally:
+            job.totals.add_tally(journal.tally)
+        return [Reply.from_record(records[key]) for key in keys]
 
     return ask
 
 
-def run(requests: Mapping[str, Request], work: Work, journal: Path | None = None) -> Iterator[Done]:
-    """Replies by key as they arrive; in the end a `UserError` where some are left for the next run.
+def run(requests: Mapping[str, Request], job: CallJob, journal_path: Path | None = None) -> Iterator[FinishedItem]:
+    """Send requests and yield their replies as they arrive.
 
-    journal: the file where the caller keeps each reply before asking for the next one; then no other job asks for the same
-    at the same time.
+    requests: by journal key. journal_path: the file to which the caller writes each reply before it takes the next one; with
+    it, jobs that need the same reply at the same time send one request. Raises a `UserError` where the sending was stopped
+    or where requests are left without a reply.
     """
     for model in sorted({str(request.body.get("model")) for request in requests.values()}):
-        work.ledger.check_price(work.endpoint, model)
-    running = _Run(requests, work, journal)
-    thread = threading.Thread(target=running.main, name=f"calls to {work.endpoint.provider}", daemon=True)
+        job.ledger.check_price(job.endpoint, model)
+    sender = _Sender(requests, job, journal_path)
+    thread = threading.Thread(target=sender.run_thread, name=f"calls to {job.endpoint.provider}", daemon=True)
     thread.start()
     try:
-        while (done := running.results.get()) is not None:
-            yield done
-            running.kept(done.key)
+        while (item := sender.results.get()) is not None:
+            yield item
+            sender.release_claim(item.key)
     finally:
-        running.cancel()
+        sender.cancel()
         thread.join()
-        if running.claims is not None:
-            running.claims.close()
-    running.conclude()
+        sender.close_claims()
+    job.totals.write_log()
+    sender.raise_failure()
 
 
-class _Run:
-    """One run of requests: state that lives in the event loop's thread, but for the queue of results."""
+class _Sender:
+    """Sends the requests of one `run` from an event loop in a thread of its own.
 
-    def __init__(self, requests: Mapping[str, Request], work: Work, journal: Path | None):
-        self.results: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
-        self.requests = requests
-        self.work = work
-        folder = work.folder / "pools" / work.endpoint.pool
-        self.crew = Crew(folder, work.endpoint.max_concurrency)
-        self.pace = Pace(folder, work.endpoint.requests_per_minute)
-        self.claims = None if journal is None else Claims(folder, journal)
-        self.left: Counter[str] = Counter()  # requests out of attempts, by what happened last
-        self.words: dict[str, str] = {}  # what servers said, by kind
-        self.in_a_row = 0  # of them, with no answer in between
-        self.stopped: BaseException | None = None
-        self.sending: set[asyncio.Task[None]] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.told = _Told()
+    The two threads share the queue `results`, which ends with None, and the claims, which the caller's thread releases. All
+    other state is used in the event loop's thread, and in the caller's only before that thread starts and after its end.
+    """
+
+    def __init__(self, requests: Mapping[str, Request], job: CallJob, journal_path: Path | None):
+        folder = job.folder / "pools" / job.endpoint.pool
+        self.results: queue.SimpleQueue[FinishedItem | None] = queue.SimpleQueue()
+        self._requests = requests
+        self._job = job
+        self._slots = JobSlots(folder, job.endpoint.max_concurrency)
+        self._rate_limit = RateLimit(folder, job.endpoint.requests_per_minute)
+        self._claims = None if journal_path is None else Claims(folder, journal_path)
+        self._retry_log = RetryLog()
+        self._tasks: set[asyncio.Task[None]] = set()  # one for each request that is being worked on
+        self._in_flight: set[asyncio.Task[None]] = set()  # those whose request was sent and has no reply yet
+        # Requests that have used up their attempts, and the server's last error message, by kind of failure.
+        self._failures: Counter[str] = Counter()
+        self._messages: dict[str, str] = {}
+        self._failures_in_a_row = 0
+        self._stop_reason: BaseException | None = None
+        self._start_lock = threading.Lock()  # guards the next three, which `cancel` uses from the caller's thread
+        self._is_cancelled = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._main: asyncio.Task[None] | None = None
-        self._cancelled = False
-        self._ready = threading.Lock()
+        self._main_task: asyncio.Task[None] | None = None
 
-    # In the caller's thread
+    # Called from the caller's thread
+
+    def release_claim(self, key: str) -> None:
+        """The reply is in the journal, where other jobs may read it."""
+        if self._claims is not None:
+            self._claims.release(key, in_journal=True)
+
+    def close_claims(self) -> None:
+        """Release the claims of requests without a reply."""
+        if self._claims is not None:
+            self._claims.close()
 
     def cancel(self) -> None:
-        """End it at once, where nobody waits for the results any more."""
-        with self._ready:
-            self._cancelled = True
-            if self._loop is not None and not self._loop.is_closed() and self._main is not None:
-                self._loop.call_soon_threadsafe(self._main.cancel)
+        """Stop at once, requests in flight included: the caller reads no more replies."""
+        with self._start_lock:
+            self._is_cancelled = True
+            if self._loop is not None and not self._loop.is_closed() and self._main_task is not None:
+                self._loop.call_soon_threadsafe(self._main_task.cancel)
 
-    def kept(self, key: str) -> None:
-        """The reply is in the journal: others may look it up."""
-        if self.claims is not None:
-            self.claims.give_back(key, finished=True)
-
-    def conclude(self) -> None:
-        """Say what the calls came to, and raise where not all have a reply."""
-        self.told.total(self.work.totals)
-        if self.stopped is not None:
-            raise self.stopped
-        if self.left:
-            nobody = self.left["connection lost"] == len(self.requests)
-            see = "see that it runs and that `base_url` is right, and " if nobody else ""
+    def raise_failure(self) -> None:
+        """Raise the error that stopped the sending, or a `UserError` where requests are left without a reply."""
+        if self._stop_reason is not None:
+            raise self._stop_reason
+        if self._failures:
+            endpoint, n_requests = self._job.endpoint, len(self._requests)
+            is_unreachable = self._failures["connection lost"] == n_requests
+            advice = "check that the server is running and that `base_url` is right, and " if is_unreachable else ""
             raise UserError(
-                f"provider {self.work.endpoint.provider!r}: {self.left.total()} of {len(self.requests)} calls have no answer "
-                f"after {self.work.endpoint.max_attempts} attempts each ({self._reasons()}); {see}start the same command "
-                "again, it asks for these alone"
+                f"provider {endpoint.provider!r}: {self._failures.total()} of {n_requests} requests have no reply after "
+                f"{endpoint.max_attempts} attempts each ({self._failure_counts()}); {advice}run the same command again, which "
+                "sends only these"
             )
 
-    def _reasons(self) -> str:
-        return "; ".join(
-            f"{count} {kind}{f', such as: {said}' if (said := self.words.get(kind)) else ''}"
-            for kind, count in self.left.most_common()
-        )
+    # Called from the event loop's thread, in the order of a run: from the thread to the tasks, an attempt, a call
 
-    # In the event loop's thread
-
-    def main(self) -> None:
-        """The thread: its own event loop, and at the end the mark that nothing follows."""
+    def run_thread(self) -> None:
+        """Run the event loop to its end, and end the queue of results."""
         try:
-            _allow_files(self.crew.limit)
-            asyncio.run(self._all())
+            _raise_open_file_limit(self._slots.limit)
+            asyncio.run(self._main())
         except asyncio.CancelledError:
             pass
-        except BaseException as error:  # raised again where the results are read
-            self.stopped = self.stopped or error
+        except BaseException as error:  # `raise_failure` raises it in the caller's thread
+            self._stop_reason = self._stop_reason or error
         finally:
             self.results.put(None)
 
-    async def _all(self) -> None:
-        with self._ready:
-            if self._cancelled:
+    async def _main(self) -> None:
+        with self._start_lock:
+            if self._is_cancelled:
                 return
-            self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+            self._loop, self._main_task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            async with Client(self.work.endpoint) as client:
-                await self._each(client)
+            async with Client(self._job.endpoint) as client:
+                await self._send_all(client)
         finally:
-            with self._ready:
-                self._main = None
+            with self._start_lock:
+                self._main_task = None
 
-    async def _each(self, client: Client) -> None:
-        """One task a request, not too many ahead of those in flight."""
+    async def _send_all(self, client: Client) -> None:
+        """Work on all requests, one task for each, and no more tasks at a time than `TASKS_PER_SLOT` for each slot."""
         from tenacity import AsyncRetrying, stop_after_attempt
 
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.work.endpoint.max_attempts),
-            retry=lambda state: self.stopped is None and isinstance(state.outcome.exception(), Passing),
-            wait=self._wait,
-            before_sleep=self._again,
+            stop=stop_after_attempt(self._job.endpoint.max_attempts),
+            retry=lambda state: self._stop_reason is None and isinstance(state.outcome.exception(), TransientError),
+            wait=self._wait_before_retry,
+            before_sleep=self._count_retry,
             reraise=True,
         )
-        room = asyncio.Semaphore(AHEAD * self.crew.limit)
+        free_tasks = asyncio.Semaphore(TASKS_PER_SLOT * self._slots.limit)
         try:
-            for key, request in self.requests.items():
-                await room.acquire()
-                if self.stopped is not None:
+            for key, request in self._requests.items():
+                await free_tasks.acquire()
+                if self._stop_reason is not None:
                     break
-                task = asyncio.create_task(self._one(client, retrying, key, request))
-                self.tasks.add(task)
-                task.add_done_callback(self.tasks.discard)
-                task.add_done_callback(lambda _: room.release())
-            while self.tasks:
-                await asyncio.wait(self.tasks)
+                task = asyncio.create_task(self._complete_request(client, retrying, key, request))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(lambda _: free_tasks.release())
+            while self._tasks:
+                await asyncio.wait(self._tasks)
         finally:
-            for task in self.tasks:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self.tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _one(self, client: Client, retrying: Any, key: str, request: Request) -> None:
-        """A request until it has a reply; what goes wrong for good is noted."""
+    async def _complete_request(self, client: Client, retrying: Any, key: str, request: Request) -> None:
+        """Repeat the attempts of one request until it has a reply; record its failure where it gets none."""
         try:
-            done = await retrying(self._attempt, client, key, request)
-        except Passing as error:
-            self._leave(error)
+            item = await retrying(self._attempt, client, key, request)
+        except TransientError as error:
+            self._give_up(error)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._stop(error)
         else:
-            self.in_a_row = 0
-            self.results.put(done)
+            self._failures_in_a_row = 0
+            self.results.put(item)
 
-    async def _attempt(self, client: Client, key: str, request: Request) -> Done:
-        """Send it once, when there is a slot and it is its time, unless another job has just got the reply."""
-        async with self.crew.slot():
-            if self.claims is not None and (record := await self.claims.take(key)) is not None:
-                return Done(key, record)
+    async def _attempt(self, client: Client, key: str, request: Request) -> FinishedItem:
+        """One attempt: wait for a slot, claim the request, and call the server unless another job has the reply."""
+        async with self._slots.slot():
+            if self._claims is not None and (record := await self._claims.acquire(key)) is not None:
+                return FinishedItem(key, record)
             try:
-                reply, billed = await self._send(client, request)
+                reply, usage = await self._call(client, request)
             except BaseException:
-                if self.claims is not None:
-                    self.claims.give_back(key, finished=False)
+                if self._claims is not None:
+                    self._claims.release(key, in_journal=False)
                 raise
-        self.crew.succeeded()
-        return Done(key, reply.record(), billed.prompt_tokens, billed.completion_tokens)
+        self._slots.count_success()
+        return FinishedItem(key, reply.record(), usage.prompt_tokens, usage.completion_tokens)
 
-    async def _send(self, client: Client, request: Request) -> tuple[Reply, Usage]:
-        """Send it in its time, and write down what it cost."""
-        await self.pace.turn()
-        self.work.ledger.check()
-        slowed, task = self.crew.slowed, asyncio.current_task()
-        self.sending.add(task)
-        self.work.totals.calls += 1
+    async def _call(self, client: Client, request: Request) -> tuple[Reply, Usage]:
+        """Wait for a turn, send the request once, and record its cost. Returns the reply and the tokens it is billed for."""
+        await self._rate_limit.wait_turn()
+        self._job.ledger.check_budget()
+        n_reductions, task = self._slots.n_reductions, asyncio.current_task()
+        self._in_flight.add(task)
+        self._job.totals.calls += 1
         try:
-            reply = await client.ask(request)
-            billed = self._paid(request, reply)
-        except Passing as error:
-            if error.limited:
-                self.crew.slower(slowed)
-            if isinstance(error, Unreadable):
-                self._record(request, calls_client.estimated(request, error.length), estimated=True)
+            reply = await client.send(request)
+            usage = reply.usage or estimate_usage(request, len(reply.text.encode()))
+            self._record_cost(request, usage, estimated=reply.usage is None)
+        except TransientError as error:
+            if error.rate_limited:
+                self._slots.reduce_concurrency(n_reductions)
+            if isinstance(error, UnreadableReply):
+                self._record_cost(request, estimate_usage(request, error.length), estimated=True)
             raise
         finally:
-            self.sending.discard(task)
-        return reply, billed
+            self._in_flight.discard(task)
+        return reply, usage
 
-    def _paid(self, request: Request, reply: Reply) -> Usage:
-        """Write down what a reply cost."""
-        written = reply.usage or calls_client.estimated(request, len(reply.text.encode()))
-        self._record(request, written, estimated=reply.usage is None)
-        return written
-
-    def _record(self, request: Request, usage: Usage, *, estimated: bool) -> None:
-        work = self.work
-        model = str(request.body.get("model"))
-        work.totals.pay(
-            work.ledger.record(
-                work.endpoint, model, stage=work.stage, policy=work.policy, usage=usage, estimated=estimated
-            )
+    def _record_cost(self, request: Request, usage: Usage, *, estimated: bool) -> None:
+        job, model = self._job, str(request.body.get("model"))
+        usd = job.ledger.record(
+            job.endpoint, model, stage=job.stage, policy=job.policy, usage=usage, estimated=estimated
         )
+        job.totals.add_cost(usd)
 
-    def _wait(self, state: Any) -> float:
-        """Seconds until a request is tried again; where the server asks for a pause, all who ask it pause."""
+    # After a failed attempt
+
+    def _wait_before_retry(self, state: Any) -> float:
+        """Seconds until the next attempt of a request. After a 429 or a Retry-After header, all jobs pause as well."""
         from tenacity import wait_exponential_jitter
 
-        error = state.outcome.exception()
-        backoff = self.work.backoff
+        error, backoff = state.outcome.exception(), self._job.backoff
         wait = wait_exponential_jitter(multiplier=backoff.first, max=backoff.longest, jitter=backoff.first)(state)
         if error.retry_after is not None:
             wait = max(wait, error.retry_after)
-        if error.limited or error.retry_after is not None:
-            self.pace.pause(wait if error.retry_after is None else error.retry_after)
+        if error.rate_limited or error.retry_after is not None:
+            self._rate_limit.pause(wait if error.retry_after is None else error.retry_after)
         return wait
 
-    def _again(self, state: Any) -> None:
+    def _count_retry(self, state: Any) -> None:
         kind = state.outcome.exception().kind
-        self.work.totals.retries[kind] += 1
-        self.told.retry(kind, state.next_action.sleep)
+        self._job.totals.retries[kind] += 1
+        self._retry_log.count(kind, state.next_action.sleep)
 
-    def _leave(self, error: Passing) -> None:
-        """A request that has used up its attempts stays for the next run; nobody there at all ends this one."""
-        self.left[error.kind] += 1
-        self.words[error.kind] = error.words
-        self.in_a_row += 1
-        if self.in_a_row >= HOPELESS + self.crew.limit and self.stopped is None:
+    def _give_up(self, error: TransientError) -> None:
+        """Leave a request that has used up its attempts; stop the sending where the server cannot be reached."""
+        self._failures[error.kind] += 1
+        self._messages[error.kind] = error.message
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW + self._slots.limit and self._stop_reason is None:
             self._stop(
                 UserError(
-                    f"provider {self.work.endpoint.provider!r} does not answer: the last {self.in_a_row} calls failed "
-                    f"{self.work.endpoint.max_attempts} times each ({self._reasons()}); see that it runs and that `base_url` "
-                    "is right, and start the same command again (what is finished is kept)"
+                    f"provider {self._job.endpoint.provider!r} cannot be reached: the last {self._failures_in_a_row} requests "
+                    f"failed {self._job.endpoint.max_attempts} times each ({self._failure_counts()}); check that the server is "
+                    "running and that `base_url` is right, and run the same command again (finished items are kept)"
                 )
             )
 
-    def _stop(self, error: BaseException) -> None:
-        """Send nothing more; what is in flight ends by itself."""
-        if self.stopped is None:
-            self.stopped = error
-            for task in self.tasks - self.sending - {asyncio.current_task()}:
+    def _stop(self, reason: BaseException) -> None:
+        """Send no more requests. Those in flight are paid for, so their tasks continue."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            for task in self._tasks - self._in_flight - {asyncio.current_task()}:
                 task.cancel()
 
+    def _failure_counts(self) -> str:
+        """`3 timeout; 2 server error (500), for example: Overloaded.`"""
+        return "; ".join(
+            f"{count} {kind}{f', for example: {message}' if (message := self._messages.get(kind)) else ''}"
+            for kind, count in self._failures.most_common()
+        )
 
-def _allow_files(limit: int) -> None:
-    """Let the process have a connection and a lock file open for each request in flight, as far as the system lets it."""
+
+def _raise_open_file_limit(n_requests: int) -> None:
+    """Let the process open a connection, a slot and a claim for each request in flight, as far as the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 3 * limit + 256
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-class _Told:
-    """Lines about retries in the log: the first at once, then one every ten seconds at most."""
-
-    def __init__(self) -> None:
-        self._new: Counter[str] = Counter()
-        self._last = float("-inf")
-
-    def retry(self, kind: str, wait: float) -> None:
-        """Count one attempt that failed."""
-        self._new[kind] += 1
-        if time.monotonic() - self._last >= EVERY:
-            log.warning("%s; waiting %.0f s", _counts(self._new), wait)
-            self._new.clear()
-            self._last = time.monotonic()
-
-    def total(self, totals: Totals) -> None:
-        """What all calls came to."""
-        if totals.calls:
-            cost = "at a price that is unknown" if totals.usd is None else f"for {totals.usd:.4f} US$"
-            log.info("%d calls %s; %s", totals.calls, cost, _counts(totals.retries))
-
-
-def _counts(retries: Counter[str]) -> str:
-    kinds = ", ".join(f"{count} {kind}" for kind, count in retries.most_common())
-    return f"{retries.total()} {'retry' if retries.total() == 1 else 'retries'}{f': {kinds}' if kinds else ''}"
+    needed = 3 * n_requests + 256
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -11,17 +11,17 @@ into a constant without a word, hence the two warnings.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.records import Reason
 
+if TYPE_CHECKING:
+    from arena_cje.diagnostics.thresholds import Thresholds
+
 GROUPS = 10
-MAX_FALL = (
-    0.1  # of a two-stage reward over rising scores: more is not a judge's scale but noise, or a covariate at work
-)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CalibrationDiagnostics:
     reasons: tuple[Reason, ...]
 
 
-def diagnose(fitted: Calibration) -> CalibrationDiagnostics:
+def diagnose(fitted: Calibration, thresholds: Thresholds) -> CalibrationDiagnostics:
     """Figures and warnings of one calibration; NaN throughout where there is no label."""
     nan = float("nan")
     folds = len(fitted.cross_fitted)
@@ -67,7 +67,7 @@ def diagnose(fitted: Calibration) -> CalibrationDiagnostics:
         within_tenth=float(np.mean(np.abs(error) <= 0.1)),
         spearman=spearman,
         instability=max(float(np.mean(np.abs(rewards(f, judged) - full))) for f in fitted.cross_fitted),
-        reasons=() if fitted.mode == "none" else _warnings(fitted, full, spearman),
+        reasons=() if fitted.mode == "none" else _warnings(fitted, full, spearman, thresholds),
     )
 
 
@@ -75,7 +75,13 @@ def rank_correlation(score: np.ndarray, label: np.ndarray) -> float:
     """Spearman's correlation, NaN when either side is constant."""
     if np.ptp(score) == 0 or np.ptp(label) == 0:
         return float("nan")
-    return float(np.corrcoef(stats.rankdata(score), stats.rankdata(label))[0, 1])
+    return float(np.corrcoef(_ranks(score), _ranks(label))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks (m,) from one; equal values share the mean of theirs."""
+    _, code, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[code.reshape(-1)]
 
 
 def calibration_error(predicted: np.ndarray, label: np.ndarray) -> float:
@@ -85,7 +91,7 @@ def calibration_error(predicted: np.ndarray, label: np.ndarray) -> float:
     return float(sum(abs(np.sum(predicted[g] - label[g])) for g in groups) / len(order))
 
 
-def _two_stage_warnings(fitted: Calibration) -> tuple[Reason, ...]:
+def _two_stage_warnings(fitted: Calibration, most: float) -> tuple[Reason, ...]:
     """A calibrator that sees covariates may fall as the score rises, by chance where labels are few."""
     from arena_cje.estimation.two_stage import falls
 
@@ -93,16 +99,16 @@ def _two_stage_warnings(fitted: Calibration) -> tuple[Reason, ...]:
         sentence = f"{len(fitted.label)} labels are too few for covariates: the calibrator sees the judge score alone"
         return (Reason("covariates_not_used", sentence, "caution"),)
     drop = falls(fitted.full, fitted.score, fitted.slice.judged.covariates)
-    if drop <= MAX_FALL:
+    if drop <= most:
         return ()
-    sentence = f"the calibrated reward falls by up to {drop:.2f} while the judge score rises (caution > {MAX_FALL:g})"
+    sentence = f"the calibrated reward falls by up to {drop:.2f} while the judge score rises (caution > {most:g})"
     return (Reason("falling_calibration", sentence, "caution"),)
 
 
-def _warnings(fitted: Calibration, full: np.ndarray, spearman: float) -> tuple[Reason, ...]:
+def _warnings(fitted: Calibration, full: np.ndarray, spearman: float, thresholds: Thresholds) -> tuple[Reason, ...]:
     found = []
-    if len(fitted.cross_fitted) < fitted.n_folds_wanted:
-        sentence = f"{len(fitted.label)} labels bear {len(fitted.cross_fitted)} folds, not {fitted.n_folds_wanted}"
+    if len(fitted.cross_fitted) < fitted.n_folds_requested:
+        sentence = f"{len(fitted.label)} labels bear {len(fitted.cross_fitted)} folds, not {fitted.n_folds_requested}"
         found.append(Reason("few_folds", sentence))
     if spearman < 0:
         sentence = f"higher judge scores go with lower labels (Spearman {spearman:.2f}): the scale looks inverted"
@@ -111,5 +117,5 @@ def _warnings(fitted: Calibration, full: np.ndarray, spearman: float) -> tuple[R
         sentence = f"the calibrator is constant at {full[0]:.3f} although labels vary: every response gets that reward"
         found.append(Reason("constant_calibration", sentence, "caution"))
     if fitted.mode == "two_stage":
-        found += _two_stage_warnings(fitted)
+        found += _two_stage_warnings(fitted, thresholds.fall_caution)
     return tuple(found)

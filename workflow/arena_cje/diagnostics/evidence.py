@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje import estimators
 from arena_cje.diagnostics import overlap, support, transport
-from arena_cje.diagnostics.overlap import Overlap
-from arena_cje.diagnostics.support import BoundaryCard, Support
-from arena_cje.diagnostics.thresholds import Thresholds
-from arena_cje.diagnostics.transport import Audit
-from arena_cje.estimation.estimate import Evaluation
-from arena_cje.estimation.records import Draws, Logged, Weights
-from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts
-from arena_cje.estimators._robust import has_label_term, mends_by_weights
+from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
+from arena_cje.estimation.robust import has_label_term, has_weighted_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arena_cje.diagnostics.overlap import Overlap
+    from arena_cje.diagnostics.support import BoundaryCard, Support
+    from arena_cje.diagnostics.thresholds import Thresholds
+    from arena_cje.diagnostics.transport import Audit
+    from arena_cje.estimation.records import Draws, Logged, Weights
+    from arena_cje.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def gather(
             found[policy] = Evidence(overlapping)
             continue
         used = evaluation.estimates[policy].used
-        label_term = mends_by_weights(
+        label_term = has_weighted_labels(
             logged.oracle_label[used],
             label_term=has_label_term(module, options),
             raw=both and options.weights == "raw",
@@ -62,12 +66,12 @@ def gather(
             overlapping,
             support.effective_labels(evaluation.calibration.score, score, mass),
             support.affinity(logged.judge_score, score, mass),
-            support.boundary_card(evaluation.calibration.full, evaluation.calibration.slice, score, mass),
+            support.boundary_card(evaluation.calibration.full, evaluation.calibration.slice, score, mass, thresholds),
             transport.audit(
                 evaluation,
                 logged,
                 draws.get(policy),
-                margin=thresholds.transport_margin,
+                thresholds,
                 family=max(audited, 1),
                 label_term=label_term,
             ),

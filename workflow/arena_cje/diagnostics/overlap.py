@@ -19,11 +19,14 @@ Annals of Statistics.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.estimation.inference import clustered_variance
-from arena_cje.estimation.records import Weights
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Weights
 
 SAME = 1e-9  # a mean weight this near to 1 is 1: log probabilities are sums of rounded numbers
 TYPICAL = 0.9  # of the target's responses by surprisal a token are typical of it

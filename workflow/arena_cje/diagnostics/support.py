@@ -13,17 +13,20 @@ It speaks of support alone. Whether labels mean the same at the same score needs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.estimation.calibration import Calibrator, rewards
-from arena_cje.estimation.records import Labelled
+
+if TYPE_CHECKING:
+    from arena_cje.diagnostics.thresholds import Thresholds
+    from arena_cje.estimation.records import Labelled
 
 MAX_DISTINCT = 20  # up to this many distinct scores are their own cells
 BINS = 10  # equal cells of the observed range otherwise
 AFFINITY_BINS = 20
 EDGE = 0.05  # of the calibrator's range: rewards this near its ends are saturated
-OUT_OF_RANGE, SATURATED = 0.05, 0.20  # shares at which the card turns, as in the public package cje-eval
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,11 @@ def _cells(score: np.ndarray) -> np.ndarray:
 
 
 def boundary_card(
-    calibrator: Calibrator, known: Labelled, target_score: np.ndarray, target_weight: np.ndarray
+    calibrator: Calibrator,
+    known: Labelled,
+    target_score: np.ndarray,
+    target_weight: np.ndarray,
+    thresholds: Thresholds,
 ) -> BoundaryCard:
     """Where a target's scores (t,) lie against the labelled ones; rewards at the labelled covariates' mean."""
     kept = ~np.isnan(target_score) & ~np.isnan(target_weight)
@@ -108,5 +115,8 @@ def boundary_card(
     typical = known.judged.covariates.mean(axis=0)  # (c,)
     edge, reward = EDGE * (f_max - f_min), calibrator(score, np.broadcast_to(typical, (len(score), len(typical))))
     saturation = float(mass[(reward <= f_min + edge) | (reward >= f_max - edge)].sum())
-    status = "refuse" if low + high >= OUT_OF_RANGE else "caution" if saturation >= SATURATED else "ok"
+    if low + high >= thresholds.out_of_range_refuse:
+        status = "refuse"
+    else:
+        status = "caution" if saturation >= thresholds.saturation_caution else "ok"
     return BoundaryCard(status, low + high, saturation, float(low * f_min + high * (1 - f_max)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,19 @@ class Thresholds:
     # Bootstrap intervals of plug-in direct estimates covered .86 with 50 labels and .94 with 250, the jackknife's .95-.97.
     bootstrap_caution: float = 200.0
     spearman_caution: float = 0.3  # below it a score explains under a tenth of the variance in rank
+    # Of a calibrated reward over rising scores: more is not a judge's scale but noise, or a covariate at work.
+    fall_caution: float = 0.10
+    # The boundary card turns at these shares of scores outside the labelled range, and of rewards near their own range's
+    # ends, as in cje-eval.
+    out_of_range_refuse: float = 0.05
+    saturation_caution: float = 0.20
     # The public package cje-eval warned where a policy's own labels lay this far from the calibration.
     transport_margin: float = 0.05
+    transport_prompts: float = 20.0  # effective ones, for a PASS
+    transport_alpha: float = 0.05  # of the audit's intervals, for all audited policies together
+    # Level of the second way to FAIL. Without it fifty labels let 2 to 7 % of values through that were .17 off, with it
+    # under 1 %.
+    transport_suspicion: float = 0.03
     own_labels: float = 50.0  # labelled prompts of a policy's own that mend what calibrator and support lack
     weighted_labels: float = 20.0  # effective labels of a label term that do the same
 
@@ -50,5 +64,5 @@ def moved(given: Mapping[str, float], *, where: str = "") -> Thresholds:
     known = [field.name for field in fields(Thresholds)]
     for name in given:
         if name not in known:
-            raise UserError(f"{where}unknown threshold {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+            raise UserError(f"{where}unknown threshold {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     return Thresholds(**given)

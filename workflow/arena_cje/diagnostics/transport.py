@@ -2,10 +2,10 @@
 
     delta = mean_{labelled draws} (Y' - f^(-k)(S')),   interval at level 1 - alpha / number of audited policies
 
-Judged as an equivalence, so that few labels cannot pass: PASS when the interval lies inside +-margin and at least twenty
-effective prompts are labelled; FAIL when it lies wholly outside, or when delta itself does and is not zero at the level
-SUSPICION, which a calibration that holds meets with in three cases of a hundred; INCONCLUSIVE otherwise; NOT_CHECKED without
-labels. The interval has the prompts' variance and the calibrator's, and is a t interval.
+Judged as an equivalence, so that few labels cannot pass: PASS when the interval lies inside +-margin and enough effective
+prompts are labelled; FAIL when it lies wholly outside, or when delta itself does and is not zero at the level of suspicion,
+which a calibration that holds meets with in three cases of a hundred; INCONCLUSIVE otherwise; NOT_CHECKED without labels. The
+interval has the prompts' variance and the calibrator's, and is a t interval. All four numbers are in `thresholds`.
 
 Schuirmann (1987), "A comparison of the two one-sided tests procedure and the power approach", Journal of
 Pharmacokinetics and Biopharmaceutics; Kish (1965), "Survey Sampling", for effective prompts.
@@ -14,18 +14,17 @@ Pharmacokinetics and Biopharmaceutics; Kish (1965), "Survey Sampling", for effec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.estimation.calibration import Calibration, rewards
-from arena_cje.estimation.estimate import Evaluation
+from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, own_share
 from arena_cje.estimation.records import Draws, Estimate, Logged
-from arena_cje.estimators._fresh import MIN_OWN, labelled_prompts, own_share
 
-MIN_PROMPTS = 20  # effective ones, for a PASS
-ALPHA = 0.05
-# With the first condition alone, fifty labels let 2 to 7 % of values through that were .17 off; with both, under 1 %.
-SUSPICION = 0.03
+if TYPE_CHECKING:
+    from arena_cje.diagnostics.thresholds import Thresholds
+    from arena_cje.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,16 @@ def label_shift(evaluation: Evaluation, logged: Logged, policy: str) -> Estimate
 
 
 def audit(
-    evaluation: Evaluation, logged: Logged, draws: Draws | None, *, margin: float, family: int, label_term: bool = False
+    evaluation: Evaluation,
+    logged: Logged,
+    draws: Draws | None,
+    thresholds: Thresholds,
+    *,
+    family: int,
+    label_term: bool = False,
 ) -> Audit:
     """The audit of one policy among `family` that have labels of their own, after what a label term has mended."""
-    nan = float("nan")
+    nan, margin = float("nan"), thresholds.transport_margin
     if draws is None or np.isnan(draws.scored_label).all():
         return Audit("NOT_CHECKED", nan, (nan, nan), 0, 0.0, margin)
     cluster = evaluation.base.cluster
@@ -90,14 +95,16 @@ def audit(
     if label_term:
         found, against = found - label_shift(evaluation, logged, draws.policy), "the calibration with the label term"
     wider = _widening(found, evaluation.calibration, labelled_prompts(draws.scored_label, cluster))
-    low, high = (found.value + wider * (end - found.value) for end in found.interval(ALPHA / family))
-    least, most = (found.value + wider * (end - found.value) for end in found.interval(SUSPICION / family))
+    (low, high), (least, most) = (
+        [found.value + wider * (end - found.value) for end in found.interval(level / family)]
+        for level in (thresholds.transport_alpha, thresholds.transport_suspicion)
+    )
     _, first = np.unique(cluster, return_index=True)  # a prompt's draws stand beside every row of it
     prompts = (~np.isnan(draws.scored_label[first])).sum(axis=1).astype(float)
     effective = float(prompts.sum() ** 2 / np.sum(prompts**2))
     if low > margin or high < -margin or (abs(found.value) > margin and least * most > 0):
         status = "FAIL"
-    elif -margin < low and high < margin and effective >= MIN_PROMPTS:
+    elif -margin < low and high < margin and effective >= thresholds.transport_prompts:
         status = "PASS"
     else:
         status = "INCONCLUSIVE"

@@ -14,20 +14,24 @@ value is held against labels of the policy's own where there are some.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje import estimators
 from arena_cje.diagnostics import calibration
-from arena_cje.diagnostics.calibration import CalibrationDiagnostics
-from arena_cje.diagnostics.evidence import Evidence
-from arena_cje.diagnostics.overlap import Overlap
-from arena_cje.diagnostics.support import Support
-from arena_cje.diagnostics.thresholds import Thresholds
-from arena_cje.diagnostics.transport import Audit
-from arena_cje.estimation.estimate import Evaluation
 from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arena_cje.diagnostics.calibration import CalibrationDiagnostics
+    from arena_cje.diagnostics.evidence import Evidence
+    from arena_cje.diagnostics.overlap import Overlap
+    from arena_cje.diagnostics.support import Support
+    from arena_cje.diagnostics.thresholds import Thresholds
+    from arena_cje.diagnostics.transport import Audit
+    from arena_cje.evaluation.evaluate import Evaluation
 
 SOFTER = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
 
@@ -36,7 +40,7 @@ def judge(
     evaluation: Evaluation, logged: Logged, evidence: Mapping[str, Evidence], thresholds: Thresholds
 ) -> dict[str, Verdict]:
     """Verdicts of the base policy and of every target policy, in declared order."""
-    shared = calibration_reasons(calibration.diagnose(evaluation.calibration), thresholds)
+    shared = calibration_reasons(calibration.diagnose(evaluation.calibration, thresholds), thresholds)
     shared += bootstrap_reasons(evaluation, thresholds)
     base = Verdict(support_reasons(evidence[logged.base_policy].support, thresholds) + shared)
     targets = {

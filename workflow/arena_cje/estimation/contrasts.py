@@ -3,9 +3,9 @@
     d = V_1 - V_2,   t = d / se(d),   influence, jackknife, bias and bootstrap draws subtracted row by row
 
 Policies share prompts, labels and calibrator, and what they share cancels. With bootstrap draws the p-value is
-2 (1 + #{draws on the rarer side of zero}) / (B + 1). Holm's correction bounds the chance of any false difference among
-all that are tested, that of Benjamini and Hochberg the share of false ones among those found. A refused policy has no
-difference, and counts in neither.
+2 (1 + #{draws on the rarer side of zero}) / (B + 1). Holm's correction bounds the probability of any false rejection,
+that of Benjamini and Hochberg the expected share of false rejections. A refused policy has no difference, and is not
+counted among the tests.
 
 Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics; Benjamini &
 Hochberg (1995), "Controlling the false discovery rate", JRSS B.
@@ -14,14 +14,17 @@ Hochberg (1995), "Controlling the false discovery rate", JRSS B.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
-from arena_cje.estimation.records import Estimate
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from arena_cje.estimation.records import Estimate
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,24 @@ class Contrast:
 def contrasts(
     estimates: Mapping[str, Estimate], *, base: str, refused: Collection[str] = (), alpha: float = 0.05
 ) -> list[Contrast]:
-    """Every pair: each target minus the base policy first, then the targets among each other, in the order given."""
+    """The contrast of every pair: first each target minus the base policy, then the pairs of targets in given order.
+
+    estimates: by policy, the base policy's among them; refused: policies whose contrasts are NaN.
+    """
     targets = [policy for policy in estimates if policy != base]
     pairs = [(policy, base) for policy in targets] + list(combinations(targets, 2))
-    found = [
-        Contrast(one, other)
-        if {one, other} & set(refused)
-        else contrast(one, other, estimates[one] - estimates[other], alpha)
-        for one, other in pairs
-    ]
-    return _corrected(found)
+    return _with_corrections(
+        [
+            Contrast(one, other)
+            if {one, other} & set(refused)
+            else contrast(one, other, estimates[one] - estimates[other], alpha)
+            for one, other in pairs
+        ]
+    )
 
 
 def contrast(first: str, second: str, difference: Estimate, alpha: float = 0.05) -> Contrast:
-    """One difference, its interval and its p-value."""
+    """The record of one difference, with its interval at level 1 - alpha and its p-value; NaN where it has no variance."""
     if not np.isfinite([difference.value, difference.se]).all():
         return Contrast(first, second)
     low, high = difference.interval(alpha)
@@ -64,26 +71,24 @@ def contrast(first: str, second: str, difference: Estimate, alpha: float = 0.05)
 
 
 def p_value(difference: Estimate) -> float:
-    """Two-sided p-value of no difference; a bias taken on purpose counts as if it were noise."""
+    """Two-sided p-value of no difference; the bias of capped weights is part of the standard error."""
     draws = difference.replicates
     if len(draws):
         rarer = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
         return min(1.0, 2 * (1 + rarer) / (len(draws) + 1))
     if difference.se == 0:
         return 1.0 if difference.value == 0 else 0.0
-    return float(2 * stats.t.sf(abs(difference.value) / difference.se, difference.df))
+    return float(2 * stdtr(difference.df, -abs(difference.value) / difference.se))
 
 
-def _corrected(found: Sequence[Contrast]) -> list[Contrast]:
-    tested = [k for k, one in enumerate(found) if not math.isnan(one.p_value)]
-    if not tested:
-        return list(found)
-    from statsmodels.stats.multitest import multipletests  # seconds to import: only where differences are asked for
+def _with_corrections(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The contrasts with p-values corrected for the number of those that have one."""
+    tests = [k for k, one in enumerate(contrasts) if not math.isnan(one.p_value)]
+    if not tests:
+        return list(contrasts)
+    from statsmodels.stats.multitest import multipletests  # takes seconds to import
 
-    p = [found[k].p_value for k in tested]
+    p = [contrasts[k].p_value for k in tests]
     holm, bh = (multipletests(p, method=method)[1] for method in ("holm", "fdr_bh"))
-    corrected = {k: (float(holm[i]), float(bh[i])) for i, k in enumerate(tested)}
-    return [
-        replace(one, p_holm=corrected[k][0], p_bh=corrected[k][1]) if k in corrected else one
-        for k, one in enumerate(found)
-    ]
+    corrections = {k: {"p_holm": float(holm[i]), "p_bh": float(bh[i])} for i, k in enumerate(tests)}
+    return [replace(one, **corrections.get(k, {})) for k, one in enumerate(contrasts)]

@@ -1,7 +1,7 @@
-"""The records that estimation works on: logged rows, fresh draws, estimates, verdicts.
+"""The records of estimation: logged rows, fresh draws, options, samples, estimates, verdicts.
 
-Letters: n logged rows, p target policies, m fresh draws of a prompt, l labelled responses, K folds of the oracle slice,
-r points of a judge's distribution, c covariates. Units: nats, [0, 1].
+Letters: n logged rows, p target policies, m fresh draws of a prompt, u usable rows of a policy, l labelled responses,
+K folds of the oracle slice, r points of a judge's distribution, c covariates. Units: nats, [0, 1].
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from arena_cje.estimation.inference import critical_value, kurtosis_df, prompt_t
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of responses before any label: what the judge says of them, and covariates; leading shape (...)."""
+    """Judge scores and covariates of responses, the inputs of a calibrator; leading shape (...)."""
 
-    points: np.ndarray  # (..., r) in [0, 1]; one point where the judge is certain, NaN where there is no score
+    points: np.ndarray  # (..., r) in [0, 1]; r = 1 without a distribution, NaN where there is no score
     mass: np.ndarray  # (..., r) probability of each point; sums to one
     covariates: np.ndarray  # (..., c)
 
@@ -33,7 +33,7 @@ class Judged:
         points: np.ndarray | None = None,
         mass: np.ndarray | None = None,
     ) -> Judged:
-        """From scores (...) alone, or with covariates (..., c) and the judge's distribution (..., r)."""
+        """From scores (...), with covariates (..., c) and the judge's distribution (..., r) where there are any."""
         if covariates is None:
             covariates = np.empty((*score.shape, 0))
         if points is None or mass is None:
@@ -51,7 +51,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Logged:
-    """Responses of the base policy, one a row, scored under every target policy."""
+    """Responses of the base policy, one in each row, with their log ratios under every target policy."""
 
     base_policy: str
     policies: tuple[str, ...]  # p target policies, in declared order
@@ -59,10 +59,12 @@ class Logged:
     log_ratio: np.ndarray  # (n, p) nats, target minus base; -inf outside the target's support, NaN where not scored
     judge_score: np.ndarray  # (n,) in [0, 1]; the mean, where the judge gives a distribution
     oracle_label: np.ndarray  # (n,) in [0, 1], NaN where unlabelled
-    covariates: np.ndarray | None = None  # (n, c), in the units they came in
-    judge_points: np.ndarray | None = None  # (n, r) scores that an uncertain judge may give
-    judge_mass: np.ndarray | None = None  # (n, r) and their probabilities; 0 pads rows with fewer points
-    token_logprob: np.ndarray | None = None  # (n, p) nats a token under each target, for diagnostics; NaN where unknown
+    covariates: np.ndarray | None = None  # (n, c), in the units of the data
+    judge_points: np.ndarray | None = None  # (n, r) scores of the judge's distribution
+    judge_mass: np.ndarray | None = None  # (n, r) their probabilities; points of mass 0 pad rows with fewer
+    token_logprob: np.ndarray | None = (
+        None  # (n, p) nats per token under each target, for diagnostics; NaN where unknown
+    )
 
     @property
     def labelled(self) -> np.ndarray:
@@ -71,22 +73,24 @@ class Logged:
 
     @property
     def judged(self) -> Judged:
+        """Scores and covariates, leading shape (n,)."""
         return Judged.of(self.judge_score, self.covariates, self.judge_points, self.judge_mass)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Fresh responses of one target policy, aligned with the logged rows."""
+    """Fresh responses of one target policy to the prompts of the n logged rows."""
 
     policy: str
     judge_score: np.ndarray  # (n, m) in [0, 1], NaN where a draw is missing
     oracle_label: np.ndarray  # (n, m) in [0, 1], NaN where unlabelled
-    covariates: np.ndarray | None = None  # (n, m, c), each draw's own
+    covariates: np.ndarray | None = None  # (n, m, c) of the draws
     judge_points: np.ndarray | None = None  # (n, m, r)
     judge_mass: np.ndarray | None = None  # (n, m, r)
 
     @property
     def judged(self) -> Judged:
+        """Scores and covariates, leading shape (n, m)."""
         return Judged.of(self.judge_score, self.covariates, self.judge_points, self.judge_mass)
 
     @property
@@ -97,7 +101,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Judged responses with labels that calibrate beside the logged ones, whoever gave them: l of them."""
+    """l responses of any policy that have a judge score and an oracle label: the oracle slice, or calibration data."""
 
     prompt_id: np.ndarray  # (l,) str
     judged: Judged  # leading shape (l,)
@@ -106,23 +110,42 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user may set about estimation."""
+    """Options of an estimate; `arena_cje.analyze` takes each of them as a keyword.
+
+    seed: seed of the folds and of the bootstrap.
+    n_folds: cross-fitting folds of the calibrator, of outcome models and of calibrated weights; at least 2.
+    jackknife_folds: folds of the delete-one-fold variance of the calibrator; at least 2.
+    rewards: "calibrated" maps judge scores to oracle labels, "judge" uses the scores themselves as rewards.
+    calibration: "monotone" in the score; "two_stage" in an index of score and covariates; "auto" chooses between the two
+        by held-out error.
+    covariates: names of the covariates of the two-stage calibrator, such as "response_length"; none for "monotone".
+    weights: "calibrated" or "raw" importance weights, for the doubly robust estimators.
+    label_term: adds the term of labels under raw weights to the doubly robust estimators.
+    clip: upper bound of the mean-one weights of raw-ips, above 0.
+    var_cap: upper bound of the variance of calibrated mean-one weights, above 0.
+    ess_floor: lower bound of the effective sample size of calibrated weights, as a share of the rows in (0, 1].
+    inference: "jackknife", or "bootstrap" for the estimator direct alone.
+    n_bootstrap: number of bootstrap replicates; at least 2.
+
+    Raises a `UserError` for a value out of its range, and for covariates that the calibration would not use.
+    """
 
     seed: int = 42
-    n_folds: int = 5  # cross-fitting
-    jackknife_folds: int = 20  # delete-one-fold variance of the calibrator
-    rewards: Literal["calibrated", "judge"] = "calibrated"  # `judge` takes its scores as they are
+    n_folds: int = 5
+    jackknife_folds: int = 20
+    rewards: Literal["calibrated", "judge"] = "calibrated"
     calibration: Literal["monotone", "two_stage", "auto"] = "monotone"
-    covariates: tuple[str, ...] = ()  # names of what the two-stage calibrator sees beside the score
-    weights: Literal["calibrated", "raw"] = "calibrated"  # of the doubly robust family
-    label_term: bool = False  # of the doubly robust family
-    clip: float = 100.0  # of mean-one weights, raw-ips only
-    var_cap: float = 1.0  # greatest variance of stabilised mean-one weights
-    ess_floor: float = 0.2  # least effective sample share of stabilised weights
-    inference: Literal["jackknife", "bootstrap"] = "jackknife"  # bootstrap: direct only
+    covariates: tuple[str, ...] = ()
+    weights: Literal["calibrated", "raw"] = "calibrated"
+    label_term: bool = False
+    clip: float = 100.0
+    var_cap: float = 1.0
+    ess_floor: float = 0.2
+    inference: Literal["jackknife", "bootstrap"] = "jackknife"
     n_bootstrap: int = 2000
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "covariates", tuple(self.covariates))  # a caller may pass a list
         for name in ("n_folds", "jackknife_folds", "n_bootstrap"):
             if getattr(self, name) < 2:
                 raise UserError(f"{name} must be at least 2, got {getattr(self, name)}")
@@ -131,18 +154,21 @@ class Options:
                 raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 < self.ess_floor <= 1:
             raise UserError(f"ess_floor must lie in (0, 1], got {self.ess_floor}")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.covariates and self.calibration == "monotone":
             raise UserError(
-                f"calibration 'monotone' sees the judge score alone, but covariates are given ({', '.join(self.covariates)}); "
-                "choose calibration 'two_stage' or 'auto', or leave them out"
+                f"calibration 'monotone' takes the judge score alone, got covariates {', '.join(self.covariates)}; "
+                "choose calibration 'two_stage' or 'auto', or leave the covariates out"
             )
 
     @property
     def weight_variance(self) -> float:
-        """Greatest variance of stabilised weights: the tighter of both limits, as ESS/n = 1/(1 + Var w)."""
+        """Upper bound of the variance of stabilised weights, the lower of `var_cap` and that of `ess_floor`.
+
+        ESS/n = 1/(1 + Var w).
+        """
         return min(self.var_cap, 1 / self.ess_floor - 1)
 
 
@@ -156,102 +182,105 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Sample:
-    """All that an estimator sees of one policy under one calibrator: its u usable rows, in the order of the logged ones.
+    """The input of an estimator: one policy under one calibrator, u usable rows in the order of the logged ones.
 
-    `reward` makes the point estimate; `held_out` comes from calibrators that did not see the row's fold and makes the
-    influence function. Both are the raw labels when every logged row is labelled. `index`, the held-out calibrated score
-    also then, orders responses by quality.
+    The value is computed from `reward`, the influence function from `held_out`, the rewards by calibrators that were
+    fitted without the row's fold. Both are the oracle labels when every logged row has one. `index` is the held-out
+    calibrated score in every case; weights and outcome models are functions of it.
     """
 
-    log_ratio: np.ndarray  # (u,) nats; NaN throughout where the estimator does not ask for it
+    log_ratio: np.ndarray  # (u,) nats; NaN where the estimator does not need it
     cluster: np.ndarray  # (u,) code of the prompt
-    fold: np.ndarray  # (u,) cross-fitting fold of the prompt, for what is fitted to logged rows
+    fold: np.ndarray  # (u,) cross-fitting fold of the prompt, for outcome models and weights
     label: np.ndarray  # (u,) oracle labels, NaN where unlabelled
     reward: np.ndarray  # (u,)
     held_out: np.ndarray  # (u,)
     index: np.ndarray  # (u,)
-    fresh: np.ndarray  # (u, m) calibrated scores of fresh draws, NaN where one is missing; m = 0 without any
+    fresh: np.ndarray  # (u, m) calibrated scores of fresh draws, NaN where one is missing; m = 0 without fresh draws
     fresh_held_out: np.ndarray  # (u, m)
     fresh_label: np.ndarray  # (u, m) labels of the target's own draws
-    weight_variance: float  # cap on the variance of stabilised weights
+    weight_variance: float  # upper bound of the variance of stabilised weights
 
     @cached_property
     def raw(self) -> np.ndarray:
-        """Importance weights (u,), mean one."""
+        """Raw importance weights (u,), mean one."""
         return weights.hajek(self.log_ratio)
 
     @cached_property
     def stabilised(self) -> np.ndarray:
-        """Monotone fits of the weights (2, u), mean one: with the cap on their variance, and without."""
+        """Stabilised weights (2, u), mean one: with the bound on their variance, and without it."""
         return weights.simcal(self.raw, self.index, self.held_out, self.fold, cap=self.weight_variance)
 
 
 @dataclass(frozen=True)
 class Point:
-    """What an estimator returns: a value, how each row moves it, and the weights it gave the rows, if any."""
+    """The output of an estimator for one sample."""
 
     value: float
     influence: np.ndarray  # (u,) centred
-    weight: np.ndarray | None = None  # (u,) mean one
-    bias: float = 0.0  # how far the value was moved on purpose, signed: 0 where nothing was traded for variance
+    weight: np.ndarray | None = None  # (u,) mean one; None without weights
+    bias: float = 0.0  # signed, of the bound on the variance of the weights; 0 where there is none
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Importance weights of one policy, mean one over the rows that have them, NaN elsewhere."""
+    """Importance weights of one policy, mean one over the rows with a log ratio, NaN elsewhere."""
 
     raw: np.ndarray  # (n,)
-    stabilised: np.ndarray  # (n,) those the estimator used; the raw ones where it uses none
+    stabilised: np.ndarray  # (n,) as the estimator used them; the raw ones where it uses no weights
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with everything its uncertainty is made of.
+    """A value with the parts of its uncertainty.
 
         s^2 = G/(G-1) sum_c (sum_{i in c} influence_i)^2 / n^2  +  (K-1)/K sum_k (jackknife_k - mean)^2
         se^2 = s^2 + bias^2,   interval = value +- c s   with P(|T + bias/s| <= c) = 1 - alpha
 
-    The first term is clustered by prompt, over the G prompts with a usable row; the second is the delete-one-fold
-    jackknife over the oracle slice (Efron & Stein 1981), where the whole estimator is evaluated again with the
-    calibrator that never saw fold k. A bias taken on purpose, such as that of capped weights, is known up to noise: it
-    widens the interval and does not move it. T has Welch-Satterthwaite degrees of freedom over the two terms, K - 1 for
-    the second. With bootstrap replicates the standard error is theirs and the interval runs between their percentiles.
-    Subtraction gives a paired contrast: influence, jackknife, bias and replicates are subtracted row by row, fold by
-    fold, draw by draw, so that what is shared cancels.
+    The first term is clustered by prompt, over the G prompts with a usable row. The second is the delete-one-fold
+    jackknife over the oracle slice (Efron & Stein 1981): the whole estimator is evaluated again with the calibrator fitted
+    without fold k. The bias, that of weights with bounded variance, is estimated; it widens the interval and does not move
+    it. T has Welch-Satterthwaite degrees of freedom over the two terms, K - 1 for the second. With bootstrap replicates
+    the standard error is their standard deviation, and the interval lies between their percentiles. The difference of two
+    estimates is a paired contrast: influence, jackknife, bias and replicates are subtracted row by row, fold by fold,
+    replicate by replicate, so that common errors cancel.
     """
 
     value: float
     influence: np.ndarray  # (n,) centred, on the scale of the mean over n rows; 0 where a row was not used
-    cluster: np.ndarray  # (n,) int, one code per prompt
-    jackknife: np.ndarray  # (K,) values without each fold of the oracle slice; empty where no calibration was needed
-    used: np.ndarray  # (n,) bool; the other rows lacked what the estimator needs
+    cluster: np.ndarray  # (n,) int, prompt codes
+    jackknife: np.ndarray  # (K,) values without each fold of the oracle slice; empty where no calibrator was needed
+    used: np.ndarray  # (n,) bool; the other rows lack an input of the estimator
     bias: float = 0.0
-    replicates: np.ndarray = field(default_factory=lambda: np.empty(0))  # (B,) bootstrap values; empty without
+    replicates: np.ndarray = field(
+        default_factory=lambda: np.empty(0)
+    )  # (B,) bootstrap values; B = 0 without a bootstrap
 
     @property
     def n_used(self) -> int:
+        """Number of rows that the estimate uses."""
         return int(self.used.sum())
 
     @property
     def n_clusters(self) -> int:
-        """Prompts with a usable row: the others carry no information."""
+        """Number of prompts with a usable row, G."""
         return len(self._totals)
 
     @cached_property
     def _totals(self) -> np.ndarray:
-        """Summed influence of every prompt with a usable row, (G,)."""
+        """Sum of the influence of every prompt with a usable row, (G,)."""
         if self.used.all():
             return prompt_totals(self.influence, self.cluster)
         return prompt_totals(self.influence[self.used], self.cluster[self.used])
 
     @cached_property
     def sampling_variance(self) -> float:
-        """Variance over prompts, NaN with fewer than two that have a usable row."""
+        """Variance over prompts, the first term of s^2; NaN with fewer than two."""
         return variance_of_totals(self._totals, len(self.influence))
 
     @cached_property
     def oracle_variance(self) -> float:
-        """Variance over the oracle slice: the calibrator was fitted on few labels."""
+        """Variance of the calibrator over the oracle slice, the second term of s^2."""
         folds = len(self.jackknife)
         if folds < 2:
             return 0.0
@@ -259,18 +288,19 @@ class Estimate:
 
     @property
     def spread(self) -> float:
-        """Standard error apart from the bias."""
+        """Standard error without the bias, s."""
         if len(self.replicates):
             return float(self.replicates.std(ddof=1))
         return float(np.sqrt(self.sampling_variance + self.oracle_variance))
 
     @property
     def se(self) -> float:
+        """Standard error, bias included."""
         return float(np.hypot(self.spread, self.bias))
 
     @cached_property
     def df(self) -> float:
-        """Welch-Satterthwaite degrees of freedom, NaN with fewer than two prompts; the bias has none of its own."""
+        """Welch-Satterthwaite degrees of freedom of s^2; NaN with fewer than two prompts."""
         if len(self._totals) < 2:
             return float("nan")
         sampling, oracle = self.sampling_variance, self.oracle_variance
@@ -288,21 +318,23 @@ class Estimate:
         return self.value - half, self.value + half
 
     def __sub__(self, other: Estimate) -> Estimate:
+        """The paired contrast; both estimates must have the same rows, jackknife folds and bootstrap draws."""
         if not np.array_equal(self.cluster, other.cluster):
             raise ValueError("a contrast needs two estimates on the same rows")
         if len(self.jackknife) and len(other.jackknife) and len(self.jackknife) != len(other.jackknife):
             raise ValueError("a contrast needs two estimates with the same folds of the oracle slice")
         if len(self.replicates) != len(other.replicates):
             raise ValueError("a contrast needs two estimates with the same bootstrap draws")
-        mine = self.jackknife if len(self.jackknife) else np.full(len(other.jackknife), self.value)
-        its = other.jackknife if len(other.jackknife) else np.full(len(self.jackknife), other.value)
-        # A side without a variance of its own has no influence to speak of, and must not count as certain.
-        known = min(self.n_clusters, other.n_clusters) >= 2
+        # An estimate that needs no calibrator has the same value without any fold.
+        own_jackknife = self.jackknife if len(self.jackknife) else np.full(len(other.jackknife), self.value)
+        other_jackknife = other.jackknife if len(other.jackknife) else np.full(len(self.jackknife), other.value)
+        # With one prompt the variance is unknown: zeros in its influence would count as certainty.
+        has_variance = min(self.n_clusters, other.n_clusters) >= 2
         return Estimate(
             self.value - other.value,
-            self.influence - other.influence if known else np.full(len(self.influence), np.nan),
+            self.influence - other.influence if has_variance else np.full(len(self.influence), np.nan),
             self.cluster,
-            mine - its,
+            own_jackknife - other_jackknife,
             self.used | other.used,
             self.bias - other.bias,
             self.replicates - other.replicates,
@@ -314,28 +346,30 @@ LEVELS = ("ok", "caution", "refuse")
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is what it is: a code to grep, a sentence to read, the level it asks for (ok informs only)."""
+    """A finding behind a verdict."""
 
-    code: str
+    code: str  # machine-readable
     sentence: str
-    level: str = "ok"
+    level: str = "ok"  # the level that it requires; ok is for information
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """May this estimate be published? The level of its worst reason."""
+    """Whether an estimate may be published, by the level of its worst reason."""
 
     reasons: tuple[Reason, ...] = ()
 
     @property
     def level(self) -> str:
+        """The worst level among the reasons: ok, caution or refuse."""
         return max((reason.level for reason in self.reasons), key=LEVELS.index, default="ok")
 
     @property
     def ok(self) -> bool:
+        """Whether the estimate is published."""
         return self.level != "refuse"
 
     @property
     def grounds(self) -> list[str]:
-        """Sentences behind the level: what refuses, else what calls for caution; none where all is well."""
+        """Sentences of the reasons that have the verdict's level; empty where the level is ok."""
         return [reason.sentence for reason in self.reasons if reason.level == self.level != "ok"]

@@ -2,18 +2,18 @@
 
     W_i = exp(d_i) / mean(exp(d)),   d = log pi'(A|X) - log pi_0(A|X)
 
-`hajek` has mean one by construction and is exact when the target is the base policy. `simcal` replaces W by monotone
-fits of W on an ordering index z (the held-out calibrated score), one rising and one falling, each made by the other
-folds of prompts, mixed for the least squared error of the weighted mean reward, with the variance of the result capped:
+`hajek` gives W: mean one, and exactly 1 when the target is the base policy. `simcal` replaces W by monotone fits of W on
+an index z (the held-out calibrated score), one increasing and one decreasing, cross-fitted over folds of prompts. It
+mixes the two with the shares a_k that minimise the squared error of the weighted mean reward, and bounds the variance:
 
     w = 1 + s (sum_k a_k w_k(z) - 1),   s = min(1, sqrt(cap / Var)),   cap = min(var_cap, 1/ess_floor - 1)
 
-As ESS/n = 1/(1 + Var w), the cap fixes the effective sample size of the result: after `simcal` it is a choice, not
-evidence of overlap. Judge overlap by the raw weights.
+As ESS/n = 1/(1 + Var w), the cap bounds the effective sample size from below: after `simcal` it is a choice, not evidence
+of overlap. Overlap is measured by the raw weights.
 
 Hajek (1971); van der Laan, Lin, Carone & Luedtke (2025), "Stabilized inverse probability weighting via isotonic
-calibration", CLeaR; the two directions and the cap are those of the public package cje-eval, which mixes for variance
-alone, with folds inside folds.
+calibration", CLeaR; the two directions and the cap are those of the public package cje-eval, which minimises the variance
+alone, with nested folds.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import numpy as np
 
 from arena_cje.estimation.isotonic import pooled
 
-FLOOR = 1e-9  # keeps fitted weights positive, so that every fold can be normalised
-MIN_TRAIN, MIN_HELD_OUT = 10, 2  # rows a fold needs before its raw weights are replaced
-MANY_ROWS, RESOLUTION = 20_000, 10_000  # above so many rows the index counts in steps of 1/10 000
+FLOOR = 1e-9  # lower bound of fitted weights: every fold must have a positive sum
+MIN_TRAIN, MIN_HELD_OUT = 10, 2  # rows outside and inside a fold, below which its raw weights are used
+MANY_ROWS, RESOLUTION = 20_000, 10_000  # above so many rows the index is rounded to steps of 1/10 000
 
 
 def hajek(log_ratio: np.ndarray) -> np.ndarray:
-    """Mean-one weights of log ratios (n,) in nats; -inf weighs 0, NaN throughout when every row is -inf."""
+    """Mean-one weights (n,) of log ratios (n,) in nats; -inf has weight 0; all NaN when every row is -inf."""
     largest = log_ratio.max()
     if largest == -np.inf:
         return np.full(len(log_ratio), np.nan)
@@ -41,15 +41,15 @@ def hajek(log_ratio: np.ndarray) -> np.ndarray:
 
 
 def clipped(weight: np.ndarray, clip: float) -> np.ndarray:
-    """Mean-one weights cut at `clip`, mean one again: the greatest weight may exceed `clip` after rescaling."""
-    cut = np.minimum(weight, clip)
-    return cut / cut.mean()
+    """Mean-one weights (n,) clipped at `clip`, then rescaled to mean one: the largest may exceed `clip`."""
+    bounded = np.minimum(weight, clip)
+    return bounded / bounded.mean()
 
 
 def smallest_on_simplex(quadratic: np.ndarray) -> np.ndarray:
-    """Shares a (c,), non-negative and summing to one, that make a' Q a least, for Q (c, c) positive semi-definite."""
+    """Shares a (c,), non-negative and summing to one, that minimise a' Q a for Q (c, c) positive semi-definite."""
     count = len(quadratic)
-    # The ridge is relative to the trace, so that the unit of the reward does not move the shares.
+    # The ridge is relative to the trace, so that the shares do not depend on the unit of the reward.
     ridged = quadratic + 1e-8 * np.trace(quadratic) / count * np.eye(count)
     active = np.arange(count)
     while len(active):
@@ -66,44 +66,46 @@ def smallest_on_simplex(quadratic: np.ndarray) -> np.ndarray:
 
 
 def capped_variance(weight: np.ndarray, cap: float) -> np.ndarray:
-    """Mean-one weights drawn towards one until their variance is at most `cap`; as they are where it is."""
+    """Mean-one weights (n,), shrunk towards one where their variance exceeds `cap`, so that it equals `cap`."""
     variance = weight.var()
     return weight if variance <= cap else 1 + np.sqrt(cap / variance) * (weight - 1)
 
 
 def simcal(weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray, *, cap: float) -> np.ndarray:
-    """Stabilised mean-one weights: (2, n), variance at most `cap`, and as they were without the cap.
+    """Stabilised mean-one weights (2, n): with variance at most `cap`, and without that bound.
 
-    Monotone in `index` within every fold, whose fits are made by the other folds.
+    weight, index, reward, fold: raw weights, index, rewards and folds of the rows, (n,) each. Each of the two fits is
+    monotone in `index` within a fold.
     """
     cells = Cells.of(weight, index, reward, fold)
     fitted, centre = candidates(cells)
     share = mixture(cells, fitted, centre)  # (2,)
     mixed = np.tensordot(share, fitted, 1).ravel()[cells.cell]  # (n,)
-    kept = ~cells.fitted[fold]
-    mixed[kept] = np.maximum(weight[kept], FLOOR)
+    unfitted = ~cells.fitted[fold]
+    mixed[unfitted] = np.maximum(weight[unfitted], FLOOR)
     mixed /= mixed.mean()
     return np.stack([capped_variance(mixed, cap), mixed])
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Rows summed by level of the index and by fold: nothing else tells their fitted weights apart."""
+    """Sums over the rows of each pair of index level and fold; rows of one cell have the same fitted weight."""
 
-    level: np.ndarray  # (b,) distinct values of the index, rising
+    level: np.ndarray  # (b,) distinct values of the index, increasing
     cell: np.ndarray  # (n,) int, level times number of folds plus fold
-    count: np.ndarray  # (b, folds) rows
-    weight: np.ndarray  # (b, folds) sum of the raw weights
-    reward: np.ndarray  # (b, folds) sum of the rewards less their raw-weighted mean
-    square: np.ndarray  # (b, folds) sum of the squares of the same
+    count: np.ndarray  # (b, folds) number of rows
+    weight: np.ndarray  # (b, folds) sum of raw weights
+    reward: np.ndarray  # (b, folds) sum of centred rewards: rewards minus their raw-weighted mean
+    square: np.ndarray  # (b, folds) sum of squares of centred rewards
 
     @classmethod
     def of(cls, weight: np.ndarray, index: np.ndarray, reward: np.ndarray, fold: np.ndarray) -> Cells:
+        """From the raw weights, index, rewards and folds of the rows, (n,) each."""
         level, code = _levels(index)
         folds = int(fold.max()) + 1
         cell, size = code * folds + fold, len(level) * folds
         total = weight.sum()
-        # Sums, not dot products, of long arrays: BLAS would wake all its threads for them.
+        # Sums instead of dot products: for long arrays BLAS would start all its threads.
         centred = reward - ((weight * reward).sum() / total if total > 0 else reward.mean())
         sums = (
             np.bincount(cell, weights=values, minlength=size).reshape(-1, folds)
@@ -113,36 +115,40 @@ class Cells:
 
     @cached_property
     def fitted(self) -> np.ndarray:
-        """Folds (folds,) bool whose weights are fitted; too small ones, or with too little beside them, keep theirs."""
-        own = self.count.sum(axis=0)
-        return (own >= MIN_HELD_OUT) & (own.sum() - own >= MIN_TRAIN)
+        """Folds (folds,) bool with enough rows, inside and outside, for fitted weights; the others have raw weights."""
+        rows = self.count.sum(axis=0)
+        return (rows >= MIN_HELD_OUT) & (rows.sum() - rows >= MIN_TRAIN)
 
 
 def candidates(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
-    """Rising and falling fits of the weights in every cell that did not see the cell's fold, mean one in every fold and
-    1 where there is no row, (2, b, folds); and the weighted mean reward of the rows that they did see, (2, folds)."""
+    """The increasing and the decreasing fit of the weights, cross-fitted, and the mean reward under each.
+
+    Returns the weights of the cells (2, b, folds), fitted without the cell's fold, mean one in every fold and 1 in cells
+    without a row; and the weighted mean of the centred rewards over the rows of the fit, (2, folds).
+    """
     fitted, centre = np.ones((2, *cells.count.shape)), np.zeros((2, cells.count.shape[1]))
-    beside = [part.sum(axis=1) for part in (cells.count, cells.weight, cells.reward)]
+    parts = (cells.count, cells.weight, cells.reward)
+    totals = [part.sum(axis=1) for part in parts]  # (b,) each, over all folds
     for k in np.flatnonzero(cells.fitted):
-        rows, total, earned = (
-            part - own[:, k] for part, own in zip(beside, (cells.count, cells.weight, cells.reward), strict=True)
-        )  # (b,) each, of the other folds
-        seen, own = np.flatnonzero(rows), np.flatnonzero(cells.count[:, k])
-        rows, mean, at = rows[seen], total[seen] / rows[seen], cells.level[seen]
+        rows, weight, reward = (total - part[:, k] for total, part in zip(totals, parts, strict=True))  # other folds
+        # Levels with a row outside the fold, and inside it.
+        train, test = np.flatnonzero(rows), np.flatnonzero(cells.count[:, k])
+        rows, mean, at = rows[train], weight[train] / rows[train], cells.level[train]
+        test_rows = cells.count[test, k]
         for c, increasing in enumerate((True, False)):
             fit = np.maximum(pooled(mean, rows, increasing=increasing), FLOOR)
-            predicted, held = np.interp(cells.level[own], at, fit), cells.count[own, k]
-            fitted[c, own, k] = predicted * (held.sum() / (held @ predicted))
-            centre[c, k] = fit @ earned[seen] / (fit @ rows)
+            predicted = np.interp(cells.level[test], at, fit)
+            fitted[c, test, k] = predicted * (test_rows.sum() / (test_rows @ predicted))
+            centre[c, k] = fit @ reward[train] / (fit @ rows)
     return fitted, centre
 
 
 def mixture(cells: Cells, fitted: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Shares (2,) of the rising and the falling fit: least squared error of the held-out weighted mean.
+    """Shares (2,) of the increasing and the decreasing fit that minimise the squared error of the weighted mean reward.
 
-    The variance is that of the influence columns, the bias is measured against the raw-weighted mean. Variance alone
-    would choose the flatter fit whenever the policies differ, that is the base policy's value. Neither part moves
-    when a constant is added to the rewards.
+    The variance is that of the influence columns, the bias is the difference to the raw-weighted mean. The variance alone
+    would choose the flatter fit, and with it the base policy's value, whenever the policies differ. A constant added to
+    the rewards changes neither.
     """
     if not cells.weight.any() or not cells.fitted.any():
         return np.array([0.5, 0.5])
@@ -164,7 +170,7 @@ def mixture(cells: Cells, fitted: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 
 def _levels(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values (b,) in rising order, and which of them each row has (n,); equal index, equal level."""
+    """Distinct values of the index (b,), increasing, and the position of each row's value among them (n,)."""
     if len(index) <= MANY_ROWS:
         level, code = np.unique(index, return_inverse=True)
         return level, code.reshape(-1)

@@ -1,37 +1,58 @@
-"""Estimators by name: one file each, found by being there.
+"""Estimators by name, one module each: `raw_ips.py` is the estimator `raw-ips`.
 
-A module states its formula, declares what it `NEEDS` ("log_ratio", "fresh_score") and has one function
-`estimate(sample, options) -> Point`. File `raw_ips.py` is the estimator `raw-ips`.
+A module has the formula in its docstring, the inputs that it `NEEDS` ("log_ratio", "fresh_score") and one function
+`estimate(sample, options) -> Point`. Optional constants: `NORMALISED = False` for weights whose mean is not one,
+`LABEL_TERM = True` for an estimator that always has the label term.
 """
 
 from __future__ import annotations
 
+import ast
+import re
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+DECLARATION = re.compile(r"^NEEDS = (\([^)]*\))", re.MULTILINE)
 NAMES = tuple(sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")))
+
+
+def module_name(name: str) -> str:
+    """The full name of the estimator's module; raises a `UserError` for an unknown estimator."""
+    if name not in NAMES:
+        raise UserError(f"unknown estimator {name!r}{did_you_mean(name, NAMES)}; available: {', '.join(NAMES)}")
+    return f"{__name__}.{name.replace('-', '_')}"
 
 
 def get(name: str) -> ModuleType:
     """The module of an estimator."""
-    if name not in NAMES:
-        raise UserError(f"unknown estimator {name!r}{nearest(name, NAMES)}; available: {', '.join(NAMES)}")
-    return import_module(f"{__name__}.{name.replace('-', '_')}")
+    return import_module(module_name(name))
+
+
+@cache
+def needs(name: str) -> tuple[str, ...]:
+    """The inputs that the estimator `NEEDS`, read from its source: the workflow asks at every start, and imports are slow."""
+    file = Path(__file__).with_name(f"{module_name(name).rpartition('.')[2]}.py")
+    return ast.literal_eval(DECLARATION.search(file.read_text(encoding="utf-8"))[1])
 
 
 def needs_draws(name: str) -> bool:
-    """Does the estimator use fresh draws of the target policies?"""
-    return "fresh_score" in get(name).NEEDS
+    """Whether the estimator uses fresh draws of the target policies."""
+    return "fresh_score" in needs(name)
 
 
 def needs_weights(name: str) -> bool:
-    """Does the estimator use importance weights?"""
-    return "log_ratio" in get(name).NEEDS
+    """Whether the estimator uses importance weights."""
+    return "log_ratio" in needs(name)
 
 
 def normalised(name: str) -> bool:
-    """Do the weights, if the estimator has any, average to one?"""
+    """Whether the weights of the estimator, if it has any, have mean one."""
     return getattr(get(name), "NORMALISED", True)

@@ -2,9 +2,9 @@
 
     V = mean(W R),   influence_i = W_i R_i - V,   W_i = exp(log ratio_i)
 
-Unbiased where the base policy can say all that the target says, and neither normalised nor clipped: the weights need
-not average to one, a constant on the log ratios moves the value, and a few rows can carry it beyond the scale of the
-rewards.
+Unbiased where the base policy has positive probability for every response of the target. The weights are neither
+normalised nor clipped: their mean need not be one, a constant added to the log ratios changes the value, and a few heavy
+rows can move it out of the range of the rewards.
 
 Horvitz & Thompson (1952), "A generalization of sampling without replacement from a finite universe", JASA.
 """
@@ -18,10 +18,11 @@ from arena_cje.estimation.records import Options, Point, Sample
 NEEDS = ("log_ratio",)
 NORMALISED = False
 
-LARGEST = 600.0  # nats; exp() overflows from 709 on, and sums of a few such weights before
+LARGEST = 600.0  # nats; exp() overflows at 709, sums of such weights a little below
 
 
 def estimate(sample: Sample, options: Options) -> Point:
+    """The mean of the weighted rewards."""
     weight = np.exp(np.minimum(sample.log_ratio, LARGEST))  # (u,)
-    earned = weight * sample.held_out
-    return Point(float(np.mean(weight * sample.reward)), earned - earned.mean(), weight)
+    weighted = weight * sample.held_out
+    return Point(float(np.mean(weight * sample.reward)), weighted - weighted.mean(), weight)

@@ -2,8 +2,8 @@
 
     V = sum_c a_c V_c,   a = argmin a' Cov(influence) a on the simplex,   c in dr-cpo, tmle, mrdr
 
-All three share weights and folds. The ridge of the quadratic is relative to its trace, so that the unit of the reward does
-not move the shares, and columns that are alike get equal ones.
+The three have the same weights and folds. The ridge of the quadratic is relative to its trace, so that the shares do not
+depend on the unit of the reward, and equal columns have equal shares.
 
 van der Laan, Polley & Hubbard (2007), "Super learner", Statistical Applications in Genetics and Molecular Biology.
 """
@@ -22,6 +22,7 @@ COMPONENTS = (dr_cpo, tmle, mrdr)
 
 
 def estimate(sample: Sample, options: Options) -> Point:
+    """The mixture of dr-cpo, tmle and mrdr with the least variance."""
     points = [component.estimate(sample, options) for component in COMPONENTS]
     influence = np.array([point.influence for point in points])  # (c, u)
     share = smallest_on_simplex(np.cov(influence))

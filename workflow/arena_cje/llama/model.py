@@ -8,59 +8,34 @@ decode, and one cache a sequence ("streams"), so that a sequence's keys lie in i
 
 from __future__ import annotations
 
-import collections
 import ctypes
 import functools
 import hashlib
 import json
 import os
+import platform
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.errors import UserError
-from arena_cje.llama import fetch
+from arena_cje.llama.gguf import check_magic
+from arena_cje.llama.library import clear_errors, last_error, library
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CACHE_STEP = 256  # tokens; llama.cpp pads caches to multiples of it
-ERROR_LEVEL = 3  # GGML_LOG_LEVEL_ERROR
-
-_errors: collections.deque[str] = collections.deque(maxlen=1)
-
-
-@functools.cache
-def library() -> ModuleType:
-    """llama_cpp, imported when first needed, its log kept silent but for the last error (see `last_error`)."""
-    import llama_cpp
-
-    llama_cpp.llama_log_set(_keep_error(llama_cpp), None)
-    return llama_cpp
-
-
-@functools.cache
-def _keep_error(llama_cpp: ModuleType) -> ctypes._CFuncPtr:
-    # Cached, because the library holds a bare pointer: a collected callback would crash it.
-    @llama_cpp.llama_log_callback
-    def keep_error(level: int, text: bytes, _: object) -> None:
-        if level == ERROR_LEVEL:
-            _errors.append(text.decode(errors="replace").strip())
-
-    return keep_error
-
-
-def last_error() -> str:
-    """llama.cpp's last error message, on one line."""
-    return " ".join(_errors[-1].split()) if _errors else "no reason given"
-
-
-def has_gpu() -> bool:
-    """Whether the installed llama.cpp finds a GPU on this machine; False where it is not installed."""
-    try:
-        return bool(library().llama_supports_gpu_offload())
-    except ImportError:
-        return False
+# Rows of a matrix product. llama.cpp computes few rows by another kernel, which adds up in another order: one on x86, up to
+# seven on 64-bit ARM (`n < 2`, `n < 8` in ggml-cpu/llamafile/sgemm.cpp).
+LEAST_ROWS = 2 if platform.machine().lower() in ("x86_64", "amd64") else 8
+# Most quantised weights have a kernel from 8 rows on (`ggml_tiled_min_batch` in ggml-cpu/tiled/tiled.cpp), or one for groups
+# of 4 rows and another for the rest (ggml-cpu/repack.cpp). A file's type is that of most of its weights only, so that of
+# the quantised ones Q8_0 alone, whose files hold no other kind, is known to have neither.
+GROUP = 8  # rows
+UNGROUPED = ("LLAMA_FTYPE_ALL_F32", "LLAMA_FTYPE_MOSTLY_F16", "LLAMA_FTYPE_MOSTLY_BF16", "LLAMA_FTYPE_MOSTLY_Q8_0")
 
 
 class Model:
@@ -75,6 +50,8 @@ class Model:
         self.contexts: set[Context] = set()
         # A recurrent state holds all it has read in one sum and cannot go back to an earlier token.
         self.can_rewind = not (llama.llama_model_is_recurrent(pointer) or llama.llama_model_is_hybrid(pointer))
+        ungrouped = llama.llama_model_ftype(pointer) in [getattr(llama, name) for name in UNGROUPED]
+        self.row_step = 1 if ungrouped and LEAST_ROWS < GROUP else GROUP  # rows, of which a pass must have a multiple
         self._vocab = llama.llama_model_get_vocab(pointer)
         self.n_vocab = llama.llama_vocab_n_tokens(self._vocab)
         self.eog_ids = frozenset(i for i in range(self.n_vocab) if llama.llama_vocab_is_eog(self._vocab, i))
@@ -101,6 +78,10 @@ class Model:
         if self.pointer is not None:
             library().llama_model_free(self.pointer)
             self.pointer = None
+
+    def n_rows(self, n: int) -> int:
+        """How many rows a pass with `n` needs so that each has the bits that it has in the company of any others."""
+        return max(LEAST_ROWS, round_up(n, self.row_step))
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -181,7 +162,7 @@ def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_thr
     path = Path(path)
     if n_ctx < 1 or n_threads < 1:
         raise UserError(f"model {path.name}: n_ctx and n_threads must be at least 1, got {n_ctx} and {n_threads}")
-    fetch.check_magic(path)
+    check_magic(path)
     llama = library()
     llama.llama_backend_init()
     params = llama.llama_model_default_params()
@@ -190,7 +171,7 @@ def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_thr
     # llama.cpp's matrix extension for recent Intel processors crashes on quantised weights (its issue 20824, unresolved in
     # the pinned version); without the extra buffers the usual kernels are used.
     params.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
-    _errors.clear()
+    clear_errors()
     pointer = llama.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
         raise UserError(f"model file {path} cannot be loaded: {last_error()}; fetch it again or use another model")
@@ -208,7 +189,8 @@ def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_thr
 class Context:
     """Caches for `n_seq` sequences of up to `n_tokens` tokens, and the buffers of one batch. A context manager.
 
-    `n_batch` is the most tokens in one decode and `n_outputs` the most rows of logits; memory follows all four.
+    `n_batch` is the most tokens in one decode and `n_outputs` the most rows of logits (LEAST_ROWS are always possible);
+    memory follows all four.
     """
 
     def __init__(self, model: Model, *, n_tokens: int, n_batch: int, n_outputs: int, n_seq: int = 1):
@@ -217,12 +199,13 @@ class Context:
         params.n_ctx = round_up(n_tokens, CACHE_STEP) * n_seq
         params.n_batch = params.n_ubatch = max(n_batch, n_seq)
         params.n_seq_max = n_seq
-        params.n_outputs_max = max(n_outputs, n_seq)  # llama.cpp aborts on fewer than sequences
+        params.n_outputs_max = max(n_outputs, n_seq, LEAST_ROWS)  # llama.cpp aborts on fewer than sequences
         params.n_outputs_max_per_seq = 0  # no limit of its own
         params.n_threads = params.n_threads_batch = model.n_threads
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = params.type_v = llama.GGML_TYPE_F16
         params.kv_unified = False
+        clear_errors()
         self._pointer = llama.llama_init_from_model(model.pointer, params)
         if not self._pointer:
             raise UserError(
@@ -285,6 +268,7 @@ class Context:
         self._wanted[: n - n_wanted] = 0
         self._wanted[n - n_wanted : n] = 1
         self._batch.n_tokens = n
+        clear_errors()
         status = library().llama_decode(pointer, self._batch)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for {n} tokens: {last_error()}")

@@ -7,16 +7,25 @@
 Blocks bound the memory, whatever the length of a text; the prefix is what the system prompt makes the prompts of a
 context begin with. Where a text is cut depends on it and the prefix alone, so that its logits have the same bits in any
 order and company.
+
+Where fewer rows of logits are wanted than llama.cpp's usual matrix kernels take (`model.LEAST_ROWS`), as many are computed
+and the wanted ones given back. So the rows have the bits of one pass over the same tokens with all its rows, but for
+quantised weights, some of whose kernels take rows in groups. A text of fewer tokens has fewer rows in any pass.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+from arena_cje.llama.model import LEAST_ROWS
 
-from arena_cje.llama.model import Context, Model
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+    from arena_cje.llama.model import Context, Model
 
 BLOCK = 512  # tokens; larger blocks are no faster on a CPU, and a row of logits takes up to a megabyte
 # Tokens; from here on llama.cpp's attention on CPUs takes its fast kernel (GGML_FA_TILE_Q in ggml-cpu/ops.cpp), which
@@ -38,9 +47,11 @@ def n_common(one: Sequence[int], other: Sequence[int]) -> int:
 def start_of(n_shared: int, n_tokens: int, n_wanted: int) -> int:
     """How many of a text's `n_tokens` to take from the prefix, of which it has `n_shared` and needs the last `n_wanted` read.
 
-    All, or so many fewer that the rest is long enough for the fast kernel, whichever costs less on a CPU.
+    All, or so many fewer that the rest is long enough for the fast kernel, whichever costs less on a CPU. The rest has two
+    tokens at least: the attention of a single one is shared out among the threads (`use_split_kv_path` in
+    ggml-cpu/ops.cpp), so that its bits would depend on their number.
     """
-    most = min(n_shared, n_tokens - n_wanted)
+    most = max(0, min(n_shared, n_tokens - max(n_wanted, 2)))
     return min((most, min(most, max(0, n_tokens - LEAST))), key=lambda start: _cost(start, n_tokens - start))
 
 
@@ -67,10 +78,11 @@ class Reader:
             self._context.copy(self._place, sequence)
             self._context.forget(sequence, since=start)
         for begin, end in _blocks(start, len(tokens)):
-            n_rows = min(end - begin, max(0, end - (len(tokens) - n_wanted)))
-            logits = self._context.decode(tokens[begin:end], range(begin, end), sequence, n_rows)
+            n_rows = max(0, min(end - begin, end - (len(tokens) - n_wanted)))
+            n_computed = min(end - begin, max(n_rows, LEAST_ROWS)) if n_rows > 0 else 0
+            logits = self._context.decode(tokens[begin:end], range(begin, end), sequence, n_computed)
             if n_rows > 0:
-                yield logits
+                yield logits[n_computed - n_rows :]
 
 
 def _blocks(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -11,14 +11,17 @@ while it generated. Every sampling asked for is read off the same pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.llama.distribution import Sampling, token_log_probs
 from arena_cje.llama.model import Context, Model
 from arena_cje.llama.prefill import BLOCK, Reader, usable
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 # Raise this number when any log probability would change: the batching above, the distribution, the tokens that count.
 VERSION = 2

@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from arena_cje import __version__
 from arena_cje.files import json_text, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 Content = bytes | Path
 
@@ -63,6 +64,7 @@ def members(
     *,
     root: Path,
     configuration: Mapping[str, Any],
+    package_version: str,
     texts: Iterable[str | Path] = (),
     throughput: Path | None = None,
 ) -> dict[str, Content]:
@@ -77,7 +79,7 @@ def members(
         kept[_free(Path(path), kept)] = Path(path)
     shown = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True, width=120)
     kept["configuration.yaml"] = shown.encode()
-    kept["provenance.json"] = json_text(provenance(paths)).encode()
+    kept["provenance.json"] = json_text(provenance(paths, package_version)).encode()
     if rows := gathered(throughput):
         kept["throughput.tsv"] = rows.encode()
     kept["README.txt"] = readme([*kept, "README.txt", "SHA256SUMS"]).encode()
@@ -90,7 +92,7 @@ def _free(path: Path, taken: Mapping[str, Content]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def provenance(paths: Iterable[str | Path]) -> dict[str, Any]:
+def provenance(paths: Iterable[str | Path], package_version: str) -> dict[str, Any]:
     """Versions, and what each coverage's summary says it was made from."""
     from arena_cje.files import read_json
 
@@ -98,7 +100,7 @@ def provenance(paths: Iterable[str | Path]) -> dict[str, Any]:
     made_from = {path.parent.name: read_json(path).get("provenance", {}) for path in summaries}
     packages = {name: found for name in PACKAGES if (found := _version(name))}
     python = ".".join(map(str, sys.version_info[:3]))
-    return {"arena_cje": __version__, "python": python, "packages": packages, "made_from": made_from}
+    return {"arena_cje": package_version, "python": python, "packages": packages, "made_from": made_from}
 
 
 def _version(name: str) -> str | None:

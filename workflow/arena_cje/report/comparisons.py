@@ -11,18 +11,22 @@ Estimators are corrected one by one: they say the same of the same data in diffe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.files import Row
-
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import polars as pl
 
-    from arena_cje.results import Result
+    from arena_cje.files import Row
+    from arena_cje.results.record import ResultRecord
+
+log = logging.getLogger(__name__)
 
 NUMBERS = ("difference", "se", "ci_lower", "ci_upper", "df", "p_value", "p_holm", "p_bh")
 
@@ -52,7 +56,7 @@ class Top:
     says: str
 
 
-def pairs(result: Result) -> list[Row]:
+def pairs(result: ResultRecord) -> list[Row]:
     """Every pair, target minus base first: numbers, null with a refused policy, and which of the two are refused."""
     refused = result.refused
     return [
@@ -61,7 +65,7 @@ def pairs(result: Result) -> list[Row]:
     ]
 
 
-def ranking(result: Result, found: Sequence[Row]) -> list[Place]:
+def ranking(result: ResultRecord, found: Sequence[Row]) -> list[Place]:
     """The published policies from the highest value down, the base policy among them; `found` are their `pairs`."""
     value = _published(result)
     p_holm = _p_holm(found)
@@ -85,7 +89,7 @@ def ranking(result: Result, found: Sequence[Row]) -> list[Place]:
     return places
 
 
-def top(result: Result, found: Sequence[Row]) -> Top:
+def top(result: ResultRecord, found: Sequence[Row]) -> Top:
     """Who leads, by how much certainty, and who was left out; `found` are the `pairs` of the result."""
     places, alpha = ranking(result, found), result.document["metadata"]["alpha"]
     best, second = ([place.policy for place in places] + [None, None])[:2]
@@ -98,8 +102,8 @@ def top(result: Result, found: Sequence[Row]) -> Top:
     return Top(best, second, second not in open_to if second else None, open_to, refused, higher, says)
 
 
-def document(results: Sequence[Result], coverage: str) -> dict[str, Any]:
-    """Content of comparisons.json: for each estimator every pair, and what its top rank rests on."""
+def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
+    """Content of comparisons.json: for each estimator every pair, and what its top rank rests on; the first's is logged."""
     said = {}
     for result in results:
         found = pairs(result)
@@ -110,10 +114,11 @@ def document(results: Sequence[Result], coverage: str) -> dict[str, Any]:
             "ranking": [asdict(place) for place in ranking(result, found)],
             "best": asdict(top(result, found)),
         }
+    log.info("%s: %s", results[0].name, said[results[0].name]["best"]["says"])
     return {"coverage": coverage, "estimators": said}
 
 
-def table(results: Sequence[Result]) -> pl.DataFrame:
+def table(results: Sequence[ResultRecord]) -> pl.DataFrame:
     """The pairs of all estimators, one row each."""
     import polars as pl
 
@@ -126,7 +131,7 @@ def table(results: Sequence[Result]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema | {"refused": pl.String})
 
 
-def _published(result: Result) -> dict[str, float]:
+def _published(result: ResultRecord) -> dict[str, float]:
     """Values that may be published and are known, by policy, the base policy first."""
     names = [policy for policy in result.all_policies if policy not in result.refused]
     values = {policy: result.summary(policy)["estimate"] for policy in names}

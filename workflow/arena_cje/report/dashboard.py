@@ -13,32 +13,33 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.cje_format import Response
-from arena_cje.files import Row
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
 from arena_cje.report.dashboard_items import embedded, items, usable, weights_of, whole
 
 if TYPE_CHECKING:
-    from arena_cje.results import Result
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.data.rows import Response
+    from arena_cje.files import Row
+    from arena_cje.results.record import ResultRecord
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "dashboard.html.j2", "dashboard.css", "dashboard.js"
 
 
 def render(
-    results: Sequence[Result],
+    results: Sequence[ResultRecord],
     *,
     logged: Sequence[Response] = (),
     draws: Mapping[str, Sequence[Response]] | None = None,
     summary: Mapping[str, Any] | None = None,
-    others: Sequence[tuple[str, Result]] = (),
+    others: Sequence[tuple[str, ResultRecord]] = (),
     validation: Sequence[Row] = (),
     benchmarks: Sequence[Row] = (),
     spending: Sequence[Row] = (),
@@ -81,9 +82,9 @@ def render(
 
 
 def _figures(
-    results: Sequence[Result],
+    results: Sequence[ResultRecord],
     rows: Sequence[Response],
-    swept: Sequence[tuple[str, Result]],
+    swept: Sequence[tuple[str, ResultRecord]],
     truths: Mapping[str, float],
 ) -> dict[str, figures.Figure]:
     """All figures that there is something to draw for, by name."""
@@ -100,10 +101,10 @@ def _figures(
 
 
 def _tables(
-    results: Sequence[Result],
+    results: Sequence[ResultRecord],
     draws: Mapping[str, Sequence[Response]],
     summary: Mapping[str, Any],
-    swept: Sequence[tuple[str, Result]],
+    swept: Sequence[tuple[str, ResultRecord]],
     validation: Sequence[Row],
     benchmarks: Sequence[Row],
     spending: Sequence[Row],

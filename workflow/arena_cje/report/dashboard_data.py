@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.cje_format import Response
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import LEVELS
-from arena_cje.files import Row
 from arena_cje.report import comparisons as pairwise
 
 if TYPE_CHECKING:
-    from arena_cje.results import Result
+    from arena_cje.data.rows import Response
+    from arena_cje.files import Row
+    from arena_cje.results.record import ResultRecord
 
 MISSING = "–"
 WORDS = {"ok": "ok", "caution": "caution", "refuse": "refused"}
@@ -75,7 +75,7 @@ def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
     return f"[{number(low, form).text}, {number(high, form).text}]"
 
 
-def value(result: Result, policy: str) -> Cell:
+def value(result: ResultRecord, policy: str) -> Cell:
     """Estimate and interval of a policy, or the word."""
     summary = result.summary(policy)
     said = f"{number(summary['estimate']).text} {interval(summary['ci_lower'], summary['ci_upper'])}"
@@ -89,7 +89,7 @@ def value(result: Result, policy: str) -> Cell:
 # Overview
 
 
-def subtitle(result: Result) -> str:
+def subtitle(result: ResultRecord) -> str:
     """What was analysed, in one sentence."""
     meta = result.document["metadata"]
     found = f"{meta['n_samples']} logged responses of {result.base_policy} to {meta['n_prompts']} prompts, "
@@ -99,7 +99,7 @@ def subtitle(result: Result) -> str:
     return f"{found}; {len(result.policies)} target policies; estimator {result.name}."
 
 
-def cards(result: Result) -> list[Card]:
+def cards(result: ResultRecord) -> list[Card]:
     """Verdict and reasons of every policy; of a refused one only what refuses it."""
     found = []
     for policy, verdict in result.verdicts.items():
@@ -111,7 +111,7 @@ def cards(result: Result) -> list[Card]:
     return found
 
 
-def best(result: Result) -> list[str]:
+def best(result: ResultRecord) -> list[str]:
     """The highest published value, and what that rank rests on."""
     highest = result.best
     if highest is None:
@@ -151,7 +151,7 @@ def p_value(p: float | None, equals: str = "") -> str:
 # Estimates
 
 
-def estimates(results: Sequence[Result], validation: Sequence[Row]) -> Table:
+def estimates(results: Sequence[ResultRecord], validation: Sequence[Row]) -> Table:
     """Every policy by every estimator, beside the truth where it is known."""
     known = {(row["estimator"], row["policy"]): row for row in validation}
     columns = ["policy", "estimator", "verdict", "estimate", "standard error", "interval", "df", "rows used"]
@@ -165,7 +165,7 @@ def estimates(results: Sequence[Result], validation: Sequence[Row]) -> Table:
     return Table("Estimates of every policy by every estimator at this coverage", tuple(columns), tuple(rows))
 
 
-def _estimate_row(result: Result, policy: str, truth: Row, validated: bool) -> tuple[Cell, ...]:
+def _estimate_row(result: ResultRecord, policy: str, truth: Row, validated: bool) -> tuple[Cell, ...]:
     summary = result.summary(policy)
     shown = value(result, policy)
     numbers = [number(summary["estimate"]), number(summary["se"])]
@@ -180,7 +180,7 @@ def _estimate_row(result: Result, policy: str, truth: Row, validated: bool) -> t
     return tuple(cells)
 
 
-def over_coverages(at: Sequence[tuple[str, Result]]) -> Table:
+def over_coverages(at: Sequence[tuple[str, ResultRecord]]) -> Table:
     """One estimator at every coverage that is at hand."""
     coverages = tuple(f"coverage {coverage}" for coverage, _ in at)
     rows = [
@@ -206,7 +206,7 @@ WEIGHT_FIGURES = (
 )
 
 
-def weights(result: Result) -> Table:
+def weights(result: ResultRecord) -> Table:
     """Raw weights in figures, and the effective share and largest of those that the estimator used."""
     columns = ("policy", "verdict", *(title for _, title, _ in WEIGHT_FIGURES), "mean", "used share", "used largest")
     rows = []
@@ -255,7 +255,7 @@ CALIBRATION_FIGURES = (
 )
 
 
-def calibration(result: Result) -> Table:
+def calibration(result: ResultRecord) -> Table:
     held = result.document["calibration"]
     rows = [
         (Cell(title), number(held.get(name), form) if form else text(held.get(name)), Cell(meaning))
@@ -267,7 +267,7 @@ def calibration(result: Result) -> Table:
     )
 
 
-def support(result: Result) -> Table:
+def support(result: ResultRecord) -> Table:
     """Do labels speak for each policy, and does the calibration hold for it?"""
     columns = (
         "policy",
@@ -311,7 +311,7 @@ def _transport(audit: Mapping[str, Any] | None) -> str:
 # Comparisons
 
 
-def comparisons(result: Result) -> Table:
+def comparisons(result: ResultRecord) -> Table:
     """Every pair; null with a refused policy, which is named."""
     columns = ("pair", "difference", "interval", "standard error", "p", "p (Holm)", "p (BH)", "")
     try:
@@ -345,7 +345,7 @@ def comparisons(result: Result) -> Table:
 # Data
 
 
-def rows_read(result: Result, summary: Mapping[str, Any]) -> Table:
+def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
     """How many rows there are, what was dropped on the way, and why."""
     meta = result.document["metadata"]
     read, analysed = summary or meta["data"], meta["data"]
@@ -374,12 +374,12 @@ def rows_read(result: Result, summary: Mapping[str, Any]) -> Table:
     return Table("Rows of the base policy", ("what", "count"), rows)
 
 
-def rows_used(result: Result) -> Table:
+def rows_used(result: ResultRecord) -> Table:
     rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in result.all_policies)
     return Table(f"Rows that {result.name} used", ("policy", "rows"), rows)
 
 
-def draws(result: Result, found: Mapping[str, Sequence[Response]]) -> Table:
+def draws(result: ResultRecord, found: Mapping[str, Sequence[Response]]) -> Table:
     """Fresh draws of each policy: how many, judged and labelled."""
     counted = result.document["metadata"]["data"].get("fresh_draws") or {}
     columns = ("policy", "draws", "without a judge score", "labelled", "of prompts not logged")

@@ -8,19 +8,21 @@ and print alike. A refused policy has its place and the word, never a position o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.cje_format import Response
-from arena_cje.files import Row
+from arena_cje.report.reliability import reliability
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import altair as alt
 
-    from arena_cje.results import Result
+    from arena_cje.data.rows import Response
+    from arena_cje.files import Row
+    from arena_cje.results.record import ResultRecord
 
 REFUSED = "refused"
 STEP = 30  # pixels a policy
@@ -28,8 +30,6 @@ EXTREME = (0.001, 0.01, 100.0, 1000.0)  # weights that the tables count
 FLOOR, CEILING = 1e-6, 1e6  # weights beyond are drawn at the edge
 BIN = 0.25  # of log10 weight
 POINTS = 2000  # of a scatter; more are slow and hide each other
-GROUPS = 10  # of labelled rows in the order of their scores
-Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _level_tooltip(**more: str) -> list[alt.Tooltip]:
     return _tooltip(policy="policy", **more, value="estimate", low="from", high="to")
 
 
-def level_row(result: Result, policy: str) -> Row:
+def level_row(result: ResultRecord, policy: str) -> Row:
     """What a figure may know of a policy's level: nothing where it is refused."""
     if policy in result.refused:
         return {"policy": policy, "value": None, "low": None, "high": None, "refused": True}
@@ -104,7 +104,7 @@ def level_row(result: Result, policy: str) -> Row:
     return {"policy": policy, "refused": False} | {k: None if math.isnan(v) else _short(v) for k, v in found.items()}
 
 
-def forest(result: Result, truths: Mapping[str, float]) -> Figure:
+def forest(result: ResultRecord, truths: Mapping[str, float]) -> Figure:
     """Published values with their intervals, and the truth where it is known."""
     import altair as alt
 
@@ -123,7 +123,7 @@ def forest(result: Result, truths: Mapping[str, float]) -> Figure:
     return Figure("forest", f"Values by {result.name}", _forest_finding(result), note, spec, {"levels": rows})
 
 
-def _forest_finding(result: Result) -> str:
+def _forest_finding(result: ResultRecord) -> str:
     shown = [name for name in result.all_policies if name not in result.refused]
     said = f"{len(shown)} of {1 + len(result.policies)} policies have a published value."
     if result.best is not None:
@@ -133,11 +133,11 @@ def _forest_finding(result: Result) -> str:
     return said + (f" Refused: {', '.join(result.refused)}." if result.refused else "")
 
 
-def _percent(result: Result) -> str:
+def _percent(result: ResultRecord) -> str:
     return f"{100 * (1 - result.document['metadata']['alpha']):g} %"
 
 
-def estimators(results: Sequence[Result], truths: Mapping[str, float]) -> Figure:
+def estimators(results: Sequence[ResultRecord], truths: Mapping[str, float]) -> Figure:
     """Every estimator's value of every policy, a panel a policy."""
     import altair as alt
 
@@ -171,7 +171,7 @@ def _panel() -> alt.Facet:
     return alt.Facet("policy:N", sort=order, header=header, title=None)
 
 
-def sweep(swept: Sequence[tuple[str, Result]], truths: Mapping[str, float]) -> Figure:
+def sweep(swept: Sequence[tuple[str, ResultRecord]], truths: Mapping[str, float]) -> Figure:
     """One estimator over the shares of labelled prompts, a panel a policy."""
     import altair as alt
 
@@ -308,7 +308,7 @@ def _points(x: Any, y: Any, tooltip: list[Any], *below: Any) -> dict[str, Any]:
     return _spec(alt.layer(*below, *layers, ring.encode(x, y)).add_params(*params).properties(height=300))
 
 
-def calibration(result: Result, labelled: Sequence[Response]) -> Figure:
+def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
     """Oracle label against judge score: labelled rows, means of groups of like score, and the fitted curve."""
     import altair as alt
 
@@ -316,7 +316,11 @@ def calibration(result: Result, labelled: Sequence[Response]) -> Figure:
     curve = [
         {"x": _four(knot), "y": _four(value)} for knot, value in zip(fitted["knots"], fitted["values"], strict=True)
     ]
-    groups = _groups(np.array([r.judge_score for r in labelled]), np.array([r.oracle_label for r in labelled]))
+    found = reliability(np.array([r.judge_score for r in labelled]), np.array([r.oracle_label for r in labelled]))
+    groups = [
+        {"x": _four(one.score), "y": _four(one.label), "low": _four(one.low), "high": _four(one.high), "n": one.n}
+        for one in found
+    ]
     x = alt.X("x:Q", title="judge score", scale=alt.Scale(domain=[0, 1]))
     y = alt.Y("y:Q", title="oracle label", scale=alt.Scale(domain=[0, 1]))
     line = alt.Chart(alt.NamedData(name="curve")).mark_line(color="var(--ink)", strokeWidth=2.5)
@@ -340,23 +344,7 @@ def calibration(result: Result, labelled: Sequence[Response]) -> Figure:
     return Figure("calibration", "Judge against oracle", label, note, spec, {"curve": curve, "groups": groups})
 
 
-def _groups(score: np.ndarray, label: np.ndarray) -> list[Row]:
-    """Mean label of up to ten groups of like score; equal scores stay together."""
-    if not len(score):
-        return []
-    edges = np.unique(np.quantile(score, np.linspace(0, 1, GROUPS + 1)[1:-1], method="inverted_cdf"))
-    group = np.searchsorted(edges, score)
-    found = []
-    for g in np.unique(group):
-        inside = group == g
-        n, mean = int(inside.sum()), label[inside].mean()
-        half = Z * label[inside].std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-        low, high = (None, None) if math.isnan(half) else (_four(max(0, mean - half)), _four(min(1, mean + half)))
-        found.append({"x": _four(score[inside].mean()), "y": _four(mean), "low": low, "high": high, "n": n})
-    return found
-
-
-def differences(result: Result) -> Figure:
+def differences(result: ResultRecord) -> Figure:
     """Each target minus the base policy."""
     import altair as alt
 

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.cje_format import Response, log_ratios
+from arena_cje.data.rows import Response, log_ratios
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
-    from arena_cje.results import Result
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.results.record import ResultRecord
 
 LISTED = 20_000  # rows; more would make a page that browsers open slowly
 TEXT_BYTES = 1_400_000  # of texts in the page, so that it stays under 3 MB for 200 prompts and 6 policies
@@ -48,7 +49,7 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def usable(result: Result, logged: Sequence[Response]) -> list[Response]:
+def usable(result: ResultRecord, logged: Sequence[Response]) -> list[Response]:
     """The responses that the result was computed from, in its order."""
     kept = [response for response in logged if response.judge_score is not None]
     ids = [response.prompt_id for response in kept]
@@ -73,10 +74,14 @@ def _log_mean(ratio: np.ndarray) -> float:
 
 
 def shares(influence: np.ndarray) -> np.ndarray:
-    """How much of its policy's sampling variance a row makes, by the policy where it makes most; (n,) from (n, p)."""
+    """How much of its policy's sampling variance a row makes, by the policy where it makes most; (n,) from (n, p).
+
+    NaN where no influence of the row is known.
+    """
     squared = np.nan_to_num(influence) ** 2
     total = squared.sum(axis=0)
-    return np.divide(squared, total, out=np.zeros_like(squared), where=total > 0).max(axis=1, initial=0.0)
+    share = np.divide(squared, total, out=np.zeros_like(squared), where=total > 0).max(axis=1, initial=0.0)
+    return np.where(np.isnan(influence).all(axis=1), np.nan, share)
 
 
 def turns(share: np.ndarray) -> np.ndarray:
@@ -87,7 +92,7 @@ def turns(share: np.ndarray) -> np.ndarray:
     return np.array(list(dict.fromkeys(alternating)), dtype=int)
 
 
-def items(result: Result, logged: Sequence[Response], draws: Mapping[str, Sequence[Response]]) -> dict[str, Any]:
+def items(result: ResultRecord, logged: Sequence[Response], draws: Mapping[str, Sequence[Response]]) -> dict[str, Any]:
     """Columns of all listed rows, and texts of the first of them. Policies are numbered: no name becomes a key."""
     rows = usable(result, logged)
     policies = result.policies
@@ -118,7 +123,7 @@ def items(result: Result, logged: Sequence[Response], draws: Mapping[str, Sequen
     }
 
 
-def _influence(result: Result, n: int) -> np.ndarray:
+def _influence(result: ResultRecord, n: int) -> np.ndarray:
     """Influence values (n, 1 + p), the base policy first; NaN throughout where their file is gone."""
     if result.influence is None or result.base_influence is None:
         return np.full((n, 1 + len(result.policies)), np.nan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,8 +30,10 @@ from arena_cje.report.theme import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from arena_cje.estimation.records import Draws, Labelled, Logged
-    from arena_cje.results import Result
+    from arena_cje.results.record import ResultRecord
 
 DOTS = 2000  # labelled responses: more of them are one blot
 SHAKE = 0.012  # of points that would cover each other, as a share of the axis
@@ -95,7 +96,7 @@ def _weights_said(panel: tidy.WeightPanel) -> str:
     return f"{name(panel.policy, 38)}\n{said}\n{'every weight is exactly 1' if panel.all_one else extreme}"
 
 
-def calibration_curve(result: Result, logged: Logged, beside: Labelled | None = None) -> p9.ggplot:
+def calibration_curve(result: ResultRecord, logged: Logged, beside: Labelled | None = None) -> p9.ggplot:
     """Oracle label by judge score, with the calibrator, its folds, and where labels are sparse."""
     title = "Oracle label by judge score, and the calibration"
     found = tidy.calibration_of(result, logged, beside)
@@ -145,7 +146,7 @@ def _calibration_how(found: tidy.CalibrationTable) -> str:
     )
 
 
-def _calibration_notes(found: tidy.CalibrationTable, result: Result) -> list[str]:
+def _calibration_notes(found: tidy.CalibrationTable, result: ResultRecord) -> list[str]:
     notes = [f"Calibration of {result.name}."]
     if found.all_labelled:
         notes.append("Every logged response is labelled: its own label stands for it, the curve for fresh draws alone.")

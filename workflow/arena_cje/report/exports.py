@@ -21,17 +21,19 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
-from arena_cje.files import Row
 from arena_cje.report import comparisons
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
-    from arena_cje.results import Result
+    from arena_cje.data.dataset import Dataset
+    from arena_cje.files import Row
+    from arena_cje.results.record import ResultRecord
 
 Truths = Mapping[str, Mapping[str, Any]]  # by policy: truth, truth_se, absolute_error, covered of validation.csv
 
@@ -39,21 +41,41 @@ NUMBERS = ("estimate", "se", "ci_lower", "ci_upper")
 LEAST = sys.float_info.min  # smaller numbers lose digits before they become zero
 
 
-def analysed(dataset: str | Path, result: Result) -> list[Row]:
-    """The logged rows, wherever the file keeps id, score and label: these at the top level, on the scale of the data."""
-    from arena_cje.logged_data import read_logged
+def logged_rows(
+    dataset: str | Path, result: ResultRecord, calibration_data: str | Path | None = None
+) -> tuple[list[Row], list[float | None]]:
+    """The logged rows and their calibrated scores, both on the scale of the data.
 
-    scale = result.reading["scale"]
-    responses, _, _ = read_logged(dataset, result.base_policy, **result.reading)
-    return [
+    Id, score and label of a row stand at its top level, wherever the file keeps them. The calibrator is fitted as the
+    result's estimator fitted it: same labels, same options. A row without a score has no reward (None), and no row has
+    one where the estimator calibrates none.
+    """
+    from arena_cje.data.dataset import load_dataset
+
+    data = load_dataset(dataset, calibration_data, base_policy=result.base_policy, reading=result.reading)
+    reading = result.reading
+    rows = [
         response.row
         | {
             "prompt_id": response.prompt_id,
             "draw_idx": response.draw_idx,
-            "judge_score": _on_scale(response.judge_score, scale),
-            "oracle_label": _on_scale(response.oracle_label, scale),
+            "judge_score": reading.data_score(response.judge_score),
+            "oracle_label": reading.data_label(response.oracle_label),
         }
-        for response in responses
+        for response in data.responses
+    ]
+    return rows, _rewards(data, result)
+
+
+def _rewards(data: Dataset, result: ResultRecord) -> list[float | None]:
+    from arena_cje.estimation import calibration
+
+    if result.options.rewards == "judge":
+        return [None] * len(data.responses)
+    fitted = calibration.fit(data.logged, result.options, data.calibration)
+    values = iter(calibration.rewards(fitted.full, data.logged.judged).tolist())
+    return [
+        None if response.judge_score is None else result.reading.data_label(next(values)) for response in data.responses
     ]
 
 
@@ -70,30 +92,6 @@ def without(logged: Sequence[Row], policies: Collection[str], base_policy: str) 
         }
         for row in logged
     ]
-
-
-def _on_scale(value: float | None, scale: tuple[float, float] | None) -> float | None:
-    return value if value is None or scale is None else scale[0] + (scale[1] - scale[0]) * value
-
-
-def rewards(dataset: str | Path, result: Result, calibration_data: str | Path | None = None) -> list[float | None]:
-    """Calibrated scores of the logged rows, on the scale of their labels; None where a row has no score.
-
-    All are None where the estimator calibrates none. The calibrator is fitted as the result's estimator fitted it: same
-    labels, same options.
-    """
-    from arena_cje.dataset import load_calibration, load_logged
-    from arena_cje.estimation import calibration
-
-    scored = [row["judge_score"] is not None for row in analysed(dataset, result)]
-    if result.options.rewards == "judge":
-        return [None] * len(scored)
-    read = {"base_policy": result.base_policy, **result.reading}
-    logged, _ = load_logged(dataset, **read)
-    beside = load_calibration(calibration_data, logged=dataset, **read)[0] if calibration_data else None
-    fitted = calibration.fit(logged, result.options, beside)
-    values = iter(calibration.rewards(fitted.full, logged.judged).tolist())
-    return [_on_scale(next(values), result.reading["scale"]) if has else None for has in scored]
 
 
 def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> list[Row]:
@@ -142,7 +140,7 @@ def log_rows(
 
 def token_logprobs(path: str | Path) -> dict[str, list[float]]:
     """Log probability of every token of the base responses, by prompt id, from results/logprobs/{base}.parquet."""
-    from arena_cje.schemas import LOGPROBS
+    from arena_cje.data.schemas import LOGPROBS
 
     frame = LOGPROBS.read(path)
     return dict(zip(frame["prompt_id"], frame["token_logprobs"].to_list(), strict=True))
@@ -163,7 +161,7 @@ def _uids(logged: Sequence[Row]) -> list[str]:
     return [name if rows_of[name] == 1 else f"{name}#{draw}" for name, draw in names]
 
 
-def token_level(result: Result, coverage: str, truths: Truths | None = None) -> dict[str, Any]:
+def token_level(result: ResultRecord, coverage: str, truths: Truths | None = None) -> dict[str, Any]:
     """Content of token_level_cje_results.json, from one estimator's result."""
     found = comparisons.pairs(result)
     names = ("first", "second", "difference", "p_value", "p_holm", "refused")
@@ -179,7 +177,7 @@ def token_level(result: Result, coverage: str, truths: Truths | None = None) -> 
     }
 
 
-def _valued(result: Result, policy: str, truth: Mapping[str, Any]) -> Row:
+def _valued(result: ResultRecord, policy: str, truth: Mapping[str, Any]) -> Row:
     """The numbers of one policy; null, with the reasons, where it is refused."""
     refused = policy in result.refused
     value = result.summary(policy)
@@ -197,7 +195,7 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def violations(result: Result) -> list[str]:
+def violations(result: ResultRecord) -> list[str]:
     """Everything that refuses a policy or calls for caution, worst first, one sentence each."""
     said = [
         (reason.level, f"{reason.level}: {policy}: {reason.sentence}")
@@ -207,7 +205,7 @@ def violations(result: Result) -> list[str]:
     return [sentence for wanted in ("refuse", "caution") for level, sentence in said if level == wanted]
 
 
-def leaderboard(results: Iterable[Result]) -> pl.DataFrame:
+def leaderboard(results: Iterable[ResultRecord]) -> pl.DataFrame:
     """Published policies of each estimator by value, then the refused ones, which have neither rank nor number."""
     import polars as pl
 
@@ -219,7 +217,7 @@ def leaderboard(results: Iterable[Result]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _ranked(result: Result) -> list[Row]:
+def _ranked(result: ResultRecord) -> list[Row]:
     places, rows = comparisons.ranking(result, comparisons.pairs(result)), []
     for place in places:
         number = result.summary(place.policy)
@@ -238,7 +236,9 @@ def _ranked(result: Result) -> list[Row]:
     ]
 
 
-def tidy(results: Iterable[tuple[str, Result]], validation: Mapping[str, pl.DataFrame] | None = None) -> pl.DataFrame:
+def tidy(
+    results: Iterable[tuple[str, ResultRecord]], validation: Mapping[str, pl.DataFrame] | None = None
+) -> pl.DataFrame:
     """One row a coverage, estimator and policy: numbers, verdict, diagnostics, and the truth where it is known.
 
     results: coverage and result; validation: validation.csv by coverage.

@@ -8,7 +8,6 @@ in `data_figures` those of the data behind them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +36,9 @@ from arena_cje.report.theme import (
 )
 
 if TYPE_CHECKING:
-    from arena_cje.results import Result
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.results.record import ResultRecord
 
 __all__ = [
     "calibration_curve",
@@ -58,7 +59,7 @@ WORSE, EVEN, BETTER = "#B35806", "#F7F7F7", "#2166AC"
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
-def policy_estimates(results: Sequence[Result], truth: Mapping[str, float] | None = None) -> p9.ggplot:
+def policy_estimates(results: Sequence[ResultRecord], truth: Mapping[str, float] | None = None) -> p9.ggplot:
     """Forest plot: a panel an estimator, a row a policy, the base policy on top."""
     table = tidy.estimates(results, truth)
     policies, estimators = distinct(table["policy"]), distinct(table["estimator"])
@@ -154,7 +155,7 @@ def _row_height(policies: Sequence[str]) -> float:
     return max(0.32, 0.15 * theme.lines(policies, ROW_WIDTH) + 0.08)
 
 
-def comparison_heatmap(result: Result) -> p9.ggplot:
+def comparison_heatmap(result: ResultRecord) -> p9.ggplot:
     """Differences between all pairs of policies: row minus column."""
     policies = list(result.all_policies)
     count = len(policies)
@@ -220,7 +221,7 @@ def _difference(value: float, p: float) -> str:
     return f"{text}\n{stars}".replace("-", "−")
 
 
-def sweep(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | None = None) -> p9.ggplot:
+def sweep(results: Mapping[str, Sequence[ResultRecord]], truth: Mapping[str, float] | None = None) -> p9.ggplot:
     """Estimates by coverage and estimator; a panel a policy, refused ones as marks on the panel's lower edge."""
     table = tidy.over_coverages(results, truth)
     coverages, policies, estimators = list(results), distinct(table["policy"]), distinct(table["estimator"])
@@ -267,7 +268,7 @@ def sweep(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | 
     )
 
 
-def _level(results: Sequence[Result]) -> str:
+def _level(results: Sequence[ResultRecord]) -> str:
     levels = {result.document["metadata"]["alpha"] for result in results}
     return f"{100 * (1 - levels.pop()):g} %" if len(levels) == 1 else "its own"
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.relations import asked
-
 if TYPE_CHECKING:
-    from arena_cje.config import Config
+    from arena_cje.config.records import Config
 
 # Settings that change how a run goes and nothing that comes out.
 ONLY_HOW = {
@@ -24,7 +22,7 @@ ONLY_HOW = {
     **dict.fromkeys(("prices", "budget_usd"), True),
     "models": {"__all__": {"n_threads", "n_gpu_layers"}},
 }
-# What data brought along make idle.
+# What your own data make idle.
 OF_RESPONSES = ("prompts", "n_prompts", "models", "policies", "base_policy", "providers", "judge", "judges", "oracle")
 
 
@@ -34,7 +32,7 @@ def settings(config: Config, *, folder: Path) -> dict[str, Any]:
     if config.logged_data is not None:
         kept = {name: value for name, value in kept.items() if name not in OF_RESPONSES}
     else:
-        used = {block.provider for _, block in asked(config)}
+        used = {block.provider for _, block in config.model_blocks.items()}
         kept["providers"] = {name: block for name, block in kept["providers"].items() if name in used}
     return _told(kept, folder)
 

@@ -1,68 +1,278 @@
-"""What a figure is drawn from: the files of a coverage, read into records.
+"""The sources of exhibits: the files of a coverage, or of all coverages, read into records.
 
-Data on another scale than [0, 1] are mapped to it here as they are in the analysis, so that they fit the results.
+Scores and labels are mapped to [0, 1] as they are in the analysis, so that the figures of data and results have one scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.dataset import load_calibration, load_draws, load_logged
-from arena_cje.estimation.records import Draws, Labelled, Logged
-from arena_cje.results import Result, load
-
+# What only some exhibits need is imported by the property that reads it.
 if TYPE_CHECKING:
-    from arena_cje.cje_format import Source
+    import polars as pl
+
+    from arena_cje.data.dataset import Dataset
+    from arena_cje.data.reading import Reading
+    from arena_cje.data.rows import Response
+    from arena_cje.estimation.records import Draws, Labelled, Logged
+    from arena_cje.files import Row
+    from arena_cje.report.exports import Truths
+    from arena_cje.results.result import Result
+    from arena_cje.results.validation import Truth
 
 Summary = Mapping[str, Any]  # of results/coverage_*/summary.json
 
 
-def logged(dataset: Source, summary: Summary, covariates: Sequence[str] = (), judge: str | None = None) -> Logged:
-    """The logged responses of a coverage; judge: a further judge whose scores are taken."""
-    read = {"covariates": covariates, "scale": _scale(summary), "judge": judge}
-    return load_logged(dataset, base_policy=summary["base_policy"], **read)[0]
+class Sources:
+    """The sources of the exhibits of one coverage, or of all coverages, each read when it is first asked for.
+
+    files: paths by the name of a rule's input; params: parameters of the rule; read_spending: reads the ledger of API calls.
+    `config.exhibits.READS` lists the inputs and parameters of each source.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Sequence[str]],
+        coverage: str | None,
+        params: Mapping[str, Any],
+        read_spending: Callable[[], list[Row]] = list,
+    ):
+        self.coverage = coverage
+        self._files, self._params, self._read_spending = files, params, read_spending
+
+    def _one(self, name: str) -> str | None:
+        """The file of an input that is one file, or none."""
+        return next(iter(self._files.get(name, ())), None)
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """Results of the configured estimators."""
+        return [_load(path) for path in self._files["results"]]
+
+    @property
+    def paired_results(self) -> list[Result]:
+        """The same results with influence values, for differences."""
+        return self.results
+
+    @cached_property
+    def first(self) -> Result:
+        """The result of the first configured estimator."""
+        return self._result("first")
+
+    @property
+    def paired_first(self) -> Result:
+        return self.first
+
+    @property
+    def base_policy(self) -> str:
+        return self.first.base_policy
+
+    def _result(self, name: str) -> Result:
+        """A result by its input; one of `results` where they are read anyway."""
+        path, listed = self._one(name), self._files.get("results", ())
+        return self.results[list(listed).index(path)] if path in listed else _load(path)
+
+    @cached_property
+    def labelled_truths(self) -> dict[str, Truth]:
+        """Truth by policy, from the judge's and the oracle's grades of its responses."""
+        from arena_cje.data.schemas import GRADES
+        from arena_cje.results.validation import truth_of
+
+        judge = {Path(path).stem: path for path in self._files["judge"]}
+        oracle = {Path(path).parent.name: path for path in self._files["oracle"]}
+        return {policy: truth_of(GRADES.read(judge[policy]), GRADES.read(path)) for policy, path in oracle.items()}
+
+    @cached_property
+    def _validation(self) -> pl.DataFrame | None:
+        from arena_cje.report.exports import read_validation
+
+        path = self._one("validation")
+        return read_validation(path) if path else None
+
+    @property
+    def validation(self) -> list[Row]:
+        """Rows of validation.csv; none where the truth is not known."""
+        return [] if self._validation is None else self._validation.to_dicts()
+
+    @property
+    def validated_first(self) -> Truths:
+        """Those of the first estimator."""
+        from arena_cje.report.exports import truths_of
+
+        return truths_of(self._validation, self.first.name)
+
+    @property
+    def truth(self) -> dict[str, float]:
+        """Truth by policy, where it is known."""
+        return {row["policy"]: row["truth"] for row in self.validation if row["truth"] is not None}
+
+    @cached_property
+    def summary(self) -> Summary:
+        from arena_cje.files import read_json
+
+        return read_json(self._one("summary"))
+
+    @property
+    def _reading(self) -> Reading:
+        from arena_cje.data.reading import Reading
+
+        return replace(Reading.from_summary(self.summary), judge=self._params["scores_of"])
+
+    @cached_property
+    def logged(self) -> Logged:
+        """The logged rows with the scores of the configured judge."""
+        from arena_cje.data.dataset import load_logged
+
+        return load_logged(self._one("dataset"), base_policy=self.summary["base_policy"], reading=self._reading)[0]
+
+    @cached_property
+    def draws(self) -> dict[str, Draws]:
+        """Fresh draws by policy."""
+        return draws(self._files["draws"], self.logged, self.summary, self._reading)
+
+    @cached_property
+    def fitted(self) -> Result:
+        """The result of the first configured estimator that calibrates its rewards, of the first if none does."""
+        return self._result("fitted")
+
+    @cached_property
+    def _fitted_data(self) -> Dataset:
+        from arena_cje.data.dataset import load_dataset
+
+        base_policy, reading = self.summary["base_policy"], self.fitted.reading
+        return load_dataset(self._one("dataset"), self._one("calibration"), base_policy=base_policy, reading=reading)
+
+    @property
+    def fitted_logged(self) -> Logged:
+        """The logged rows as the calibrator of `fitted` reads them."""
+        return self._fitted_data.logged
+
+    @property
+    def fitted_calibration(self) -> Labelled | None:
+        """Labelled responses for the calibrator alone; None without calibration data."""
+        return self._fitted_data.calibration
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """The rows of the logged responses."""
+        from arena_cje.data.logged import read_logged
+
+        first = self.first
+        return read_logged(self._one("dataset"), first.base_policy, first.policies, reading=first.reading)[0]
+
+    @cached_property
+    def drawn_responses(self) -> dict[str, list[Response]]:
+        """The rows of the fresh draws by policy."""
+        from arena_cje.data.draws import read_draws
+
+        files = {Path(path).stem: path for path in self._files["draws"]}
+        return {
+            policy: read_draws(path, policy, reading=self.first.reading)
+            for policy, path in files.items()
+            if policy in self.first.policies
+        }
+
+    @property
+    def lower_results(self) -> list[tuple[str, Result]]:
+        """Results of the first estimator at lower coverages."""
+        return [(coverage_of(path), _load(path)) for path in self._files["lower"]]
+
+    @property
+    def throughput(self) -> list[Row]:
+        """How long jobs took."""
+        from arena_cje.report.dashboard import read_benchmarks
+
+        return read_benchmarks("logs/benchmarks")
+
+    @property
+    def spending(self) -> list[Row]:
+        """Calls to APIs that were paid for."""
+        return self._read_spending()
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        import json
+
+        return json.loads(self._params["configuration"])
+
+    @cached_property
+    def _exported(self) -> tuple[list[Row], list[float | None]]:
+        from arena_cje.report import exports
+
+        return exports.logged_rows(self._one("dataset"), self.first, self._one("calibration"))
+
+    @cached_property
+    def propensities(self) -> list[Row]:
+        """The logged rows, without log probabilities that do not match their policy's sampling distribution."""
+        from arena_cje.report import exports
+
+        return exports.without(self._exported[0], self._params["non_propensity"], self.first.base_policy)
+
+    @property
+    def rewards(self) -> list[float | None]:
+        """Calibrated scores of these rows."""
+        return self._exported[1]
+
+    @property
+    def token_logprobs(self) -> dict[str, list[float]]:
+        """Log probabilities of the base responses by token, by prompt id, where they are known and propensities."""
+        from arena_cje.report import exports
+
+        path, known = self._one("logprobs"), self.first.base_policy not in self._params["non_propensity"]
+        return exports.token_logprobs(path) if path and known else {}
+
+    @cached_property
+    def all_results(self) -> list[tuple[str, Result]]:
+        """Coverage and result, in configured order."""
+        return [(coverage_of(path), _load(path)) for path in self._files["all_results"]]
+
+    @property
+    def results_by_coverage(self) -> dict[str, list[Result]]:
+        """The lowest coverage first, the results of each in configured order."""
+        by_coverage: dict[str, list[Result]] = {}
+        for coverage, result in self.all_results:
+            by_coverage.setdefault(coverage, []).append(result)
+        return dict(sorted(by_coverage.items(), key=lambda item: float(item[0])))
+
+    @property
+    def all_validations(self) -> dict[str, pl.DataFrame]:
+        """validation.csv by coverage."""
+        from arena_cje.report.exports import read_validation
+
+        return {coverage_of(path): read_validation(path) for path in self._files["all_validations"]}
+
+    @property
+    def last_truth(self) -> dict[str, float]:
+        """Truth by policy, from the last configured coverage."""
+        from arena_cje.report.exports import read_validation
+
+        path = self._one("last_validation")
+        rows = read_validation(path).iter_rows(named=True) if path else ()
+        return {row["policy"]: row["truth"] for row in rows if row["truth"] is not None}
 
 
-def draws(
-    files: Iterable[str | Path], responses: Logged, summary: Summary, judge: str | None = None
-) -> dict[str, Draws]:
-    """Fresh draws by policy, from the files of a coverage that are named after it."""
-    found = {Path(file).stem: file for file in files}
+def _load(path: str | Path) -> Result:
+    from arena_cje.results.result import load
+
+    return load(path)
+
+
+def draws(files: Iterable[str | Path], responses: Logged, summary: Summary, reading: Reading) -> dict[str, Draws]:
+    """Fresh draws of the targets by policy, from files named POLICY.jsonl; responses: the logged rows."""
+    from arena_cje.data.dataset import load_draws
+
+    paths = {Path(file).stem: file for file in files}
     return {
-        policy: load_draws(file, policy, responses.prompt_id.tolist(), scale=_scale(summary), judge=judge)[0]
-        for policy, file in found.items()
+        policy: load_draws(path, policy, responses.prompt_id.tolist(), reading=reading)[0]
+        for policy, path in paths.items()
         if policy != summary["base_policy"]
     }
 
 
-def beside(
-    file: Source, dataset: Source, summary: Summary, covariates: Sequence[str] = (), judge: str | None = None
-) -> Labelled:
-    """Labelled responses that were brought along for calibration."""
-    read = {"covariates": covariates, "scale": _scale(summary), "judge": judge}
-    return load_calibration(file, logged=dataset, base_policy=summary["base_policy"], **read)[0]
-
-
-def seen(result: Result) -> dict[str, Any]:
-    """What the result's calibrator sees: covariates, and the judge whose scores they stand beside."""
-    return {"covariates": result.options.covariates, "judge": result.judge}
-
-
 def coverage_of(file: str | Path) -> str:
-    """The coverage that a file belongs to, by the folder it lies in."""
+    """The coverage of a file, from the name of its folder coverage_{coverage}."""
     return Path(file).parent.name.removeprefix("coverage_")
-
-
-def by_coverage(files: Iterable[str | Path]) -> dict[str, list[Result]]:
-    """Results by coverage, the lowest first; those of a coverage in the order of the files."""
-    found: dict[str, list[Result]] = {}
-    for file in files:
-        found.setdefault(coverage_of(file), []).append(load(file))
-    return dict(sorted(found.items(), key=lambda item: float(item[0])))
-
-
-def _scale(summary: Summary) -> tuple[float, float] | None:
-    ends = summary.get("scale")
-    return tuple(ends) if ends else None

@@ -6,38 +6,36 @@ A refused policy has no estimate and no interval in any of them, so that no figu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from arena_cje.diagnostics.overlap import describe
 from arena_cje.errors import UserError
 from arena_cje.estimation import calibration
 from arena_cje.estimation.isotonic import Monotone
-from arena_cje.estimation.records import Draws, Labelled, Logged
 from arena_cje.estimation.weights import hajek
+from arena_cje.report.reliability import Group, reliability
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from arena_cje.results import Result
+    from arena_cje.estimation.records import Draws, Labelled, Logged
+    from arena_cje.results.record import ResultRecord
 
 LEAST = -6  # smaller weights than 10^-6 are drawn in one bar: they say nothing, and there is no least one
 STEPS = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0)  # widths of weight bars, in decades
 MANY_BARS = 60
 MAX_DISTINCT = 20  # judge scores: up to so many are bars at the scores themselves, more are a histogram
 SCORE_BARS = 25
-BINS, PER_BIN = 10, 5  # of the reliability diagram, and labels that one of them wants
 CELLS, SPARSE = 10, 3  # parts of the score range, and labels below which one of them is called sparse
 CURVE = 101
 
 
-def estimates(results: Sequence[Result], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
+def estimates(results: Sequence[ResultRecord], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
     """One row an estimator and policy, the base policy first: level, estimate, ci_lower, ci_upper, truth."""
     import pandas as pd
 
@@ -52,22 +50,16 @@ def estimates(results: Sequence[Result], truth: Mapping[str, float] | None = Non
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
 
 
-def over_coverages(results: Mapping[str, Sequence[Result]], truth: Mapping[str, float] | None = None) -> pd.DataFrame:
+def over_coverages(
+    results: Mapping[str, Sequence[ResultRecord]], truth: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """`estimates` at every coverage, with a column that says which."""
     import pandas as pd
 
     return pd.concat([estimates(found, truth).assign(coverage=coverage) for coverage, found in results.items()])
 
 
-def read_truth(path: str | Path) -> dict[str, float]:
-    """Truth by policy from validation.csv; policies whose truth is not known are left out."""
-    import polars as pl
-
-    table = pl.read_csv(path, schema_overrides={"truth": pl.Float64}).drop_nulls("truth")
-    return dict(zip(table["policy"].to_list(), table["truth"].to_list(), strict=True))
-
-
-def _published(result: Result, policy: str) -> dict[str, float]:
+def _published(result: ResultRecord, policy: str) -> dict[str, float]:
     """Estimate and interval; NaN where refused, whatever was computed."""
     names = ("estimate", "ci_lower", "ci_upper")
     if policy in result.refused:
@@ -147,7 +139,7 @@ class CalibrationTable:
     all_labelled: bool
 
 
-def calibration_of(result: Result, logged: Logged, beside: Labelled | None = None) -> CalibrationTable:
+def calibration_of(result: ResultRecord, logged: Logged, beside: Labelled | None = None) -> CalibrationTable:
     """The result's calibrator on the data it was made from; its folds are fitted again.
 
     beside: labelled responses that were brought along for calibration alone.
@@ -170,7 +162,7 @@ def calibration_of(result: Result, logged: Logged, beside: Labelled | None = Non
         pd.DataFrame({"score": score, "label": label}),
         curve,
         pd.concat(folds) if folds else pd.DataFrame(columns=["score", "reward", "fold"], dtype=float),
-        reliability(score, label),
+        pd.DataFrame(reliability(score, label), columns=list(Group._fields)),
         sparse_ranges(everywhere, score),
         logged.judge_score,
         bool(logged.labelled.all()),
@@ -188,44 +180,6 @@ def _drawn(calibrator: calibration.Calibrator, fitted: calibration.Calibration) 
     return pd.DataFrame({"score": at, "reward": calibrator(at, np.broadcast_to(typical, (CURVE, len(typical))))})
 
 
-def reliability(score: np.ndarray, label: np.ndarray) -> pd.DataFrame:
-    """Mean score and label of up to ten groups of like score, equal scores together: score, label, low, high, n."""
-    import pandas as pd
-
-    columns = ["score", "label", "low", "high", "n"]
-    if not len(score):
-        return pd.DataFrame(columns=columns, dtype=float)
-    _, code, count = np.unique(score, return_inverse=True, return_counts=True)
-    bins = min(BINS, max(1, len(score) // PER_BIN))
-    middle = (np.cumsum(count) - count / 2) / len(score)  # of each distinct score, as a share of the responses
-    group = np.minimum((middle * bins).astype(int), bins - 1)[code.reshape(-1)]
-    interval = _wilson if np.isin(label, (0, 1)).all() else _student
-    rows = []
-    for k in np.unique(group):
-        held = group == k
-        rows.append((score[held].mean(), label[held].mean(), *interval(label[held]), held.sum()))
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _wilson(label: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the share of ones among labels (n,).
-
-    Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA.
-    """
-    share, n, z = label.mean(), len(label), stats.norm.ppf(0.975)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return centre - half, centre + half
-
-
-def _student(label: np.ndarray) -> tuple[float, float]:
-    """95 % t interval of the mean of labels (n,), within [0, 1] as they are; NaN for one of them."""
-    if len(label) < 2:
-        return math.nan, math.nan
-    half = stats.t.ppf(0.975, len(label) - 1) * label.std(ddof=1) / math.sqrt(len(label))
-    return max(0.0, label.mean() - half), min(1.0, label.mean() + half)
-
-
 def sparse_ranges(score: np.ndarray, labelled: np.ndarray) -> pd.DataFrame:
     """Ranges (low, high) of judge scores that hold responses and fewer than three labels; neighbours are one range."""
     import pandas as pd
@@ -241,7 +195,7 @@ def sparse_ranges(score: np.ndarray, labelled: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["low", "high"], dtype=float)
 
 
-def differences(result: Result) -> pd.DataFrame:
+def differences(result: ResultRecord) -> pd.DataFrame:
     """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, p_holm."""
     import pandas as pd
 

@@ -1,0 +1,392 @@
+"""The configuration: the shipped one is valid, and every error gets one sentence."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from arena_cje.config import documents, targets
+from arena_cje.config.parse import find_file, parse
+from arena_cje.config.records import Analysis, Config
+from arena_cje.errors import UserError
+from arena_cje.estimation.records import Options
+from arena_cje.report.settings import settings
+
+SHIPPED = yaml.safe_load(Path("config/config.yaml").read_text())
+
+
+@pytest.fixture
+def raw():
+    return copy.deepcopy(SHIPPED)
+
+
+def error_of(raw) -> str:
+    with pytest.raises(UserError) as error:
+        parse(raw)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_shipped_configuration_is_valid(raw):
+    config = parse(raw)
+    assert config.targets == ("clone", "unhelpful", "parallel_universe_prompt", "concise", "cool")
+    assert config.policies["clone"].sampling == config.policies["base"].sampling
+    assert config.policies["cool"].context == config.policies["base"].context
+
+
+def test_policies_that_differ_by_temperature_share_a_context(raw):
+    config = parse(raw)
+    assert config.samplings("smollm2-helpful") == [
+        {"temperature": 0.9, "top_p": 1.0},
+        {"temperature": 1.0, "top_p": 1.0},
+    ]
+    assert len(config.contexts) == 4
+
+
+def test_coverages_may_be_written_as_numbers(raw):
+    raw["coverages"] = [0.05, 0.1, 1.0]
+    assert parse(raw).coverages == ["0.05", "0.1", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("n_promts",), 3, "unknown key `n_promts` (did you mean 'n_prompts'?)"),
+        (
+            ("policies", "clone", "temprature"),
+            1,
+            "unknown key `policies.clone.temprature` (did you mean 'temperature'?)",
+        ),
+        (("oracle", "covrage"), 1, "unknown key `oracle.covrage`"),
+        (("base_policy",), "bse", "base policy 'bse' is not under `policies` (did you mean 'base'?)"),
+        (
+            ("policies", "clone", "like"),
+            "bas",
+            "policy 'clone' is like 'bas', which is not under `policies` (did you mean 'base'?)",
+        ),
+        (("policies", "base", "like"), "clone", "in a cycle"),
+        (("policies", "clone", "model"), "smollm", "which is not under `models` (did you mean 'smollm2'?)"),
+        (("policies", "base", "temperature"), 0, "temperature 0"),
+        (("policies", "clone", "max_tokens"), 16, "give both the same `max_tokens`"),
+        (("policies", "clone", "top_p"), 0, "greater than 0, got 0"),
+        (("policies", "my policy"), {"like": "base"}, "a name starts with a letter"),
+        (("estimators",), ["calibrated-isp"], "unknown estimator 'calibrated-isp' (did you mean 'calibrated-ips'?)"),
+        (("coverages",), ["0.10"], "coverage_0.1"),
+        (("coverages",), ["1.5"], "(0, 1]"),
+        (("coverages",), [0], "(0, 1]"),
+        (("models", "smollm2", "path"), "x.gguf", "not both or neither"),
+        (("n_prompts",), 0, "greater than or equal to 1, got 0"),
+        (("fresh_draws",), "folder", "without `logged_data`"),
+        (("policies",), ["base", "clone"], "expected a block of keys for each policy name"),
+        (("policies",), {}, "base policy 'base' is not under `policies`; defined: none"),
+        (("policies", "clone"), "base", "`policies.clone`: expected a block of keys, got 'base'"),
+        (("estimators",), ["snips", "snips"], "`estimators` lists 'snips' more than once"),
+        (("coverages",), ["0.1", 0.1], "`coverages` lists '0.1' more than once"),
+        (("oracle", "truth"), "some", "unable to parse string as a number, got 'some'"),
+        (("oracle", "truth"), 2, "less than or equal to 1, got 2"),
+        (("oracle", "target_labels"), 1.2, "less than or equal to 1, got 1.2"),
+        (
+            ("analysis", "covariates"),
+            ["response_length"],
+            "`analysis`: calibration 'monotone' takes the judge score alone",
+        ),
+        (("analysis", "calibration"), "isotonic", "'monotone', 'two_stage' or 'auto', got 'isotonic'"),
+        (("analysis", "n_bootstrap"), 1, "greater than or equal to 2, got 1"),
+        (("analysis", "label_trem"), True, "unknown key `analysis.label_trem` (did you mean 'label_term'?)"),
+        (("analysis", "scale"), [0, 100], "`analysis.scale` is given without `logged_data`"),
+        (("probes",), "folder", "`probes` is given without `logged_data` and `fresh_draws`"),
+        (("variants", "mine"), {"clip": 5}, "`variants.mine.estimator` is missing"),
+        (
+            ("variants", "mine"),
+            {"estimator": "dircet"},
+            "`variants.mine.estimator` is 'dircet', which is no estimator (did",
+        ),
+        (("variants", "snips"), {"estimator": "direct"}, "variant 'snips' has the name of an estimator"),
+        (("variants", "summary"), {"estimator": "direct"}, "variant 'summary' has the name of another file"),
+        (("variants", "my own"), {"estimator": "direct"}, "a name starts with a letter"),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "calibraton": "auto"},
+            "unknown key `variants.mine.calibraton` (did you mean 'calibration'?)",
+        ),
+        (("variants", "mine"), {"estimator": "direct", "scale": [0, 1]}, "unknown key `variants.mine.scale`"),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "covariates": ["response_length"]},
+            "`variants.mine`: calibration 'monotone' takes the judge score alone",
+        ),
+        (
+            ("variants", "mine"),
+            {"estimator": "direct", "calibration": "auto", "covariates": ["oracle_label"]},
+            "`variants.mine`: covariate 'oracle_label' is a field of the format",
+        ),
+        (("judge",), None, "`judge` is missing"),
+        (("verdict",), {"few_lables": 3}, "few_lables"),
+    ],
+)
+def test_an_error_gets_one_sentence(raw, path, value, sentence):
+    block = raw
+    for key in path[:-1]:
+        block = block[key]
+    block[path[-1]] = value
+    assert sentence in error_of(raw)
+
+
+def test_user_data_need_no_policies():
+    config = parse({"logged_data": "mine.jsonl", "coverages": ["0.1"]})
+    assert config.policies == {}
+
+
+def test_the_users_policies_replace_the_shipped_ones(raw):
+    user_keys = {"policies": {"base": {"model": "smollm2"}, "mine": {"like": "base", "temperature": 0.5}}}
+    merged = raw | {"policies": raw["policies"] | user_keys["policies"]}
+    assert list(parse(merged, user_keys=user_keys).policies) == ["base", "mine"]
+    with pytest.raises(UserError, match="defined: none"):
+        parse(raw, user_keys={"policies": {}})
+
+
+def test_a_path_replaces_the_shipped_file(raw):
+    raw["models"]["smollm2"]["path"] = "mine.gguf"
+    model = parse(raw, user_keys={"models": {"smollm2": {"path": "mine.gguf"}}}).models["smollm2"]
+    assert (model.path, model.file) == ("mine.gguf", None)
+
+
+def test_a_contexts_name_is_valid_in_a_path(raw):
+    raw["policies"]["clone"]["system_prompt"] = "folder/my grüß prompt.txt"
+    assert parse(raw).policies["clone"].context == "smollm2-my_gr_prompt"
+    raw["policies"]["cool"]["system_prompt"] = "my_gr_prompt.txt"
+    assert "would share the name 'smollm2-my_gr_prompt'" in error_of(raw)
+
+
+def test_the_analysis_has_the_defaults_of_the_library():
+    assert Config().analysis.options(seed=42) == Options()
+    other_stages = {"alpha", "scale", "judge"}  # options of intervals and of reading the data
+    assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - other_stages
+
+
+def test_the_shipped_analysis_is_the_default_one(raw):
+    assert parse(raw).analysis == Analysis()
+
+
+def test_a_variant_changes_the_options_that_it_sets_and_no_others(raw):
+    raw["analysis"] |= {"calibration": "two_stage", "covariates": ["response_length"], "alpha": 0.1}
+    raw["variants"] = {"plain": {"estimator": "direct", "calibration": "monotone", "covariates": []}}
+    raw["estimators"] = ["direct", "plain"]
+    config = parse(raw)
+    assert config.estimator_of("direct") == ("direct", config.analysis.model_dump())
+    estimator, analysis = config.estimator_of("plain")
+    assert estimator == "direct"
+    changed = {"calibration": "monotone", "covariates": ()}
+    assert analysis == config.analysis.model_dump() | changed
+    # A default value that the variant sets replaces the value of the analysis.
+    raw["variants"]["plain"]["alpha"] = 0.05
+    assert parse(raw).estimator_of("plain")[1]["alpha"] == 0.05
+
+
+def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw["variants"] = {"direct-length": {"estimator": "direct"}, "hajek": {"estimator": "snips"}}
+    config = parse(raw)
+    targets.check(["results/coverage_0.1/direct-length.json", "results/coverage_0.3/hajek.csv"], config)
+    with pytest.raises(UserError, match=r"unknown estimator 'direct-lenght' \(did you mean 'direct-length'\?\)"):
+        targets.check(["results/coverage_0.1/direct-lenght.json"], config)
+    user_data = parse({"logged_data": "mine.jsonl", "variants": raw["variants"]})
+    assert (user_data.can_run("hajek"), user_data.can_run("direct-length")) == (True, False)
+    with pytest.raises(UserError, match="'direct-length' needs fresh draws"):
+        targets.check(["results/coverage_0.1/direct-length.json"], user_data)
+    paths = ["results/coverage_0.1/hajek.json", "results/coverage_0.1/summary.json", "results/coverage_0.1/hajek.csv"]
+    assert targets.estimate_files(paths) == ["results/coverage_0.1/hajek.json"]
+
+
+def test_the_share_of_target_labels(raw):
+    assert parse(raw).oracle.target_coverage is None
+    for share, name in ((0, None), (0.25, "0.25"), (1, "1.0")):
+        raw["oracle"]["target_labels"] = share
+        assert parse(raw).oracle.target_coverage == name
+
+
+def test_user_data_may_have_another_scale():
+    assert parse({"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}}).analysis.scale == (0.0, 100.0)
+    for wrong in ([1, 1], [5, 1]):
+        with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .* the lower first"):
+            parse({"logged_data": "mine.jsonl", "analysis": {"scale": wrong}})
+    with pytest.raises(UserError, match="analysis.scale"):
+        parse({"logged_data": "mine.jsonl", "analysis": {"scale": [1]}})
+
+
+def test_probes_need_fresh_draws():
+    parse({"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"})
+    with pytest.raises(UserError, match="`probes` is given without"):
+        parse({"logged_data": "mine.jsonl", "probes": "probes"})
+
+
+def test_the_example_of_a_variant_is_a_variant(raw):
+    example = re.search(r"variants: .*each a target: (\{.*\})", Path("config/config.yaml").read_text())[1]
+    raw["variants"] = yaml.safe_load(example)
+    assert parse(raw).variants["direct-length"].estimator == "direct"
+
+
+def test_the_example_of_a_threshold_is_a_threshold(raw):
+    example = re.search(r"verdict: .*e\.g\. (\{.*?\})", Path("config/config.yaml").read_text())[1]
+    raw["verdict"] = yaml.safe_load(example)
+    assert parse(raw).verdict
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("./results/coverage_0.10/snips.json", "write coverage_0.1"),
+        ("results/oracle/base/coverage_0.10.jsonl", "write coverage_0.1"),
+        ("results/responses/base.json", "(did you mean 'results/responses/base.jsonl'?)"),
+        ("results/coverage_0.1/snips.jsn", "(did you mean 'results/coverage_0.1/snips.json'?)"),
+        ("results/models/foo.json", "no such target"),
+        ("results/coverage_0.1", "no such target"),
+        ("results/coverage_0.10/calibrated-ips.json", "write coverage_0.1"),
+        ("results/coverage_2/calibrated-ips.json", "(0, 1]"),
+        ("results/coverage_0.1/calibrated-isp.json", "did you mean 'calibrated-ips'?"),
+        ("results/responses/clon.jsonl", "unknown policy 'clon' (did you mean 'clone'?)"),
+        ("results/coverage_0.1/fresh_draws/clon.jsonl", "unknown policy 'clon'"),
+    ],
+)
+def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # away from results that a run may have left here
+    with pytest.raises(UserError, match=".") as error:
+        targets.check([target], parse(raw))
+    assert sentence in str(error.value)
+
+
+def test_valid_targets_pass(raw):
+    arguments = [
+        "-n",
+        "results/coverage_0.33/raw-ips.csv",
+        "results/coverage_0.1/validation.csv",
+        "results/prompts.jsonl",
+    ]
+    arguments += ["results/oracle/clone/coverage_0.7.jsonl", "results/logprobs/smollm2-helpful/0001.parquet", "all"]
+    arguments += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
+    targets.check(arguments, parse(raw))
+
+
+def test_labels_have_shards_where_an_oracle_is_asked_for_them(raw):
+    shard = "results/oracle/clone/coverage_0.7/0003.jsonl"
+    with pytest.raises(UserError, match="no such target"):
+        targets.check([shard], parse(raw))  # the reference oracle labels all shards in one job
+    raw["oracle"] |= {"provider": "llama_cpp", "model": "smollm2"}
+    targets.check([shard], parse(raw))
+
+
+GROUP = ("results/coverage_{coverage}/a.json", "results/coverage_{coverage}/b.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "existing", "alone"),
+    [
+        (["--cores", "2"], (), False),
+        (["results/coverage_0.1/a.json"], (), True),
+        (["results/coverage_0.1/a.json"], ("results/coverage_0.1/a.json",), True),  # as it was made alone before
+        (["results/coverage_0.1/a.json"], ("results/coverage_0.1/a.json", "results/coverage_0.1/b.json"), False),
+        (["./results/coverage_0.2/b.json"], ("results/coverage_0.1/a.json", "results/coverage_0.1/b.json"), True),
+        (["results/coverage_0.1/c.json"], (), False),
+        (["--report", "results/coverage_0.1/a.json"], (), False),
+    ],
+)
+def test_a_file_is_made_alone_where_it_is_asked_for_and_others_of_its_job_are_missing(arguments, existing, alone):
+    assert targets.asks_for_one(arguments, GROUP, exists=existing.__contains__) is alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "everything"),
+    [
+        (["--cores", "2"], True),
+        (["all"], True),
+        (["results/archive.zip"], True),
+        (["estimates"], False),
+        (["results/archive.zip", "results/plots/sweep.png"], False),
+        (["cost"], False),
+    ],
+)
+def test_the_whole_experiment_is_asked_for_where_no_part_of_it_is_named(arguments, everything):
+    assert targets.whole_experiment(arguments) is everything
+
+
+def test_a_group_is_complete_at_the_coverages_that_are_asked_for():
+    existing = [file.format(coverage="0.1") for file in GROUP]
+    assert targets.complete(["results/coverage_0.1/c.png"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
+    assert not targets.complete(["results/coverage_0.5/c.png"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
+    assert not targets.complete(["estimates"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
+    assert targets.complete(["estimates"], GROUP, ["0.1"], exists=existing.__contains__)
+
+
+@pytest.mark.parametrize(("missing", "few"), [((), False), (("a",), True), (("b",), True), (("a", "b"), False)])
+def test_few_are_missing_where_no_group_lacks_more_than_one(missing, few):
+    lacking = {f"results/coverage_0.1/{name}.json" for name in missing}
+    assert targets.one_missing([GROUP], ["0.1", "0.5"], exists=lambda file: file not in lacking) is few
+
+
+def test_a_validation_without_true_values_is_refused(raw):
+    raw["oracle"]["truth"] = "none"
+    with pytest.raises(UserError, match="`oracle.truth` is none"):
+        targets.check(["results/coverage_0.1/validation.csv"], parse(raw))
+    with pytest.raises(UserError, match="a user's own data are unknown"):
+        targets.check(["results/coverage_0.1/validation.csv"], parse({"logged_data": "mine.jsonl"}))
+
+
+def test_files_of_the_working_directory_come_first(tmp_path, monkeypatch):
+    resources = Path("resources").absolute()
+    monkeypatch.chdir(tmp_path)
+    assert find_file("helpful.txt", "policies", workflow_resources=resources) == resources / "policies" / "helpful.txt"
+    (tmp_path / "helpful.txt").write_text("Mine.")
+    assert find_file("helpful.txt", "policies", workflow_resources=resources) == Path("helpful.txt")
+    with pytest.raises(UserError, match="did you mean 'helpful.txt'"):
+        find_file("helpfull.txt", "policies", workflow_resources=resources)
+
+
+def test_results_that_are_a_file_are_refused(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        targets.check_writable(tmp_path / "results")
+
+
+def test_the_documents_of_the_configuration_are_up_to_date():
+    hint = "run python -m arena_cje.config.documents"
+    assert documents.readme() == documents.README.read_text(), hint
+    assert documents.schema() == documents.SCHEMA.read_text(), hint
+
+
+def test_every_key_is_in_the_shipped_file():
+    def keys(block, prefix=""):
+        for key, value in block.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict) and key not in ("models", "policies", "verdict"):
+                yield from keys(value, f"{prefix}{key}.")
+
+    documented = {name for name, _, _ in documents._keys(documents.Config, "") if ".NAME." not in name}
+    assert documented <= set(keys(SHIPPED))
+
+
+def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path):
+    raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
+    shown = settings(parse(raw), folder=tmp_path)
+    assert (shown["logged_data"], shown["fresh_draws"]) == ("mine.jsonl", "draws")
+    assert not {"model_slots", "models", "policies", "judge", "oracle"} & set(shown)
+    assert shown == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
+
+
+def test_the_settings_in_results_have_no_threads_and_descriptions(raw, tmp_path):
+    shown = settings(parse(raw), folder=tmp_path)
+    raw["models"]["smollm2"]["n_threads"] = 3
+    raw["policies"]["cool"]["description"] = "warmer"
+    assert settings(parse(raw), folder=tmp_path) == shown
+    raw["policies"]["cool"]["temperature"] = 0.7
+    assert settings(parse(raw), folder=tmp_path) != shown
+
+
+def test_a_configuration_without_an_estimator_that_can_run_is_refused(raw):
+    assert "none of `estimators` can run: direct" in error_of(
+        raw | {"logged_data": "a.jsonl", "estimators": ["direct"]}
+    )

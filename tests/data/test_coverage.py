@@ -1,0 +1,82 @@
+"""Labels are nested, evenly spread and chosen by a hash; a coverage has one spelling."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arena_cje.data.coverage import GOLDEN, coverage_name, first_labels, golden_position
+from arena_cje.errors import UserError
+
+COVERAGES = (0.001, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9, 0.999)
+
+
+def test_every_position_is_labelled_at_full_coverage():
+    assert all(golden_position(i, 1.0) for i in (*range(2000), 10**6, 10**12))
+
+
+@given(st.integers(0, 10**9), st.floats(1e-6, 1.0), st.floats(1e-6, 1.0))
+def test_a_larger_coverage_only_adds_labels(position, one, other):
+    low, high = sorted((one, other))
+    assert golden_position(position, low) <= golden_position(position, high)
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_the_count_stays_within_five_of_its_share_up_to_a_million(coverage):
+    n = 1_000_000
+    turned = np.arange(n, dtype=np.uint64) * np.uint64(GOLDEN)  # wraps at one whole turn, as golden_position does
+    labelled = turned < np.uint64(int(coverage * 2**64))
+    assert [golden_position(i, coverage) for i in range(500)] == labelled[:500].tolist()
+    count = np.cumsum(labelled)
+    assert np.abs(count - coverage * np.arange(1, n + 1)).max() < 5
+
+
+def test_the_golden_fraction_is_the_golden_ratio():
+    assert pytest.approx((5**0.5 - 1) / 2, abs=1e-15) == GOLDEN / 2**64
+
+
+def test_first_labels_are_the_requested_number_and_is_nested():
+    names = [f"p{k}" for k in range(200)]
+    labelled = np.arange(200) % 2 == 0
+    masks = [first_labels(names, 42, c, labelled) for c in (0.05, 0.2, 0.4, 0.8)]
+    assert [int(kept.mask.sum()) for kept in masks] == [10, 40, 80, 100]
+    assert [(kept.requested, kept.available) for kept in masks] == [(10, 100), (40, 100), (80, 100), (160, 100)]
+    for small, large in zip(masks, masks[1:], strict=False):
+        assert not (small.mask & ~large.mask).any()
+    assert not (masks[-1].mask & ~labelled).any()
+
+
+def test_first_labels_go_by_prompt_and_seed_not_by_row_order():
+    names = [f"p{k}" for k in range(100)]
+    labelled = np.ones(100, dtype=bool)
+    kept = first_labels(names, 1, 0.3, labelled).mask
+    backwards = first_labels(names[::-1], 1, 0.3, labelled).mask
+    assert (kept == backwards[::-1]).all()
+    assert (kept != first_labels(names, 2, 0.3, labelled).mask).any()
+
+
+def test_no_labels_are_kept_at_coverage_zero():
+    assert not first_labels(["a", "b"], 0, 0.0, np.array([True, True])).mask.any()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("0.1", "0.1"), (0.1, "0.1"), (1, "1.0"), (1.0, "1.0"), ("1.0", "1.0"), (1e-5, "0.00001"), (0.25, "0.25")],
+)
+def test_coverage_name(given, name):
+    assert coverage_name(given) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("0.10", "0.1"), (".1", "0.1"), ("10%", "0.1"), ("1e-1", "0.1"), ("1", "1.0"), (" 0.5", "0.5"), ("100%", "1.0")],
+)
+def test_another_spelling_is_refused_and_the_right_one_told(given, name):
+    with pytest.raises(UserError, match=rf"write coverage_{name}$"):
+        coverage_name(given)
+
+
+@pytest.mark.parametrize("given", ["0", "1.5", "nan", "-0.1", "inf", "", "half", "150%", 0, 0.0, 2, float("nan"), True])
+def test_what_is_no_share_is_refused(given):
+    with pytest.raises(UserError, match=r"\(0, 1\]"):
+        coverage_name(given)

@@ -1,0 +1,83 @@
+"""Whoever needs the data reads each file once: an analysis, an import, an export, a figure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from arena_cje import analyze, files
+from arena_cje.data import rows as data_rows
+from arena_cje.data.user_data import read_user_data
+from arena_cje.errors import UserError
+from arena_cje.report import exports, sources
+from small_results import TARGETS, analyzed, write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Logged data, fresh draws, calibration data, and probes of one policy's draws."""
+    folder = write_data(tmp_path_factory.mktemp("data"), 100)
+    more = [{"prompt_id": f"new{k}", "judge_score": k / 40, "oracle_label": 1.0} for k in range(40)]
+    (folder / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    drawn = [json.loads(line) for line in (folder / "draws" / "near.jsonl").read_text().splitlines()]
+    (folder / "probes").mkdir()
+    probes = "".join(json.dumps(row | {"oracle_label": 0.5}) + "\n" for row in drawn[:20])
+    (folder / "probes" / "near.jsonl").write_text(probes)
+    return folder
+
+
+@pytest.fixture()
+def read(data, monkeypatch) -> Counter[str]:
+    """How often each file was read, by its path below the data."""
+    counted: Counter[str] = Counter()
+
+    def counting(path):
+        counted[Path(path).relative_to(data).as_posix()] += 1
+        return original(path)
+
+    original = data_rows.read_rows_with_places
+    monkeypatch.setattr(data_rows, "read_rows_with_places", counting)
+    return counted
+
+
+DRAWS = dict.fromkeys((f"draws/{policy}.jsonl" for policy in TARGETS), 1) | {"probes/near.jsonl": 1}
+BESIDE = {"logged.jsonl": 1, "more.jsonl": 1}
+
+
+def test_an_analysis(data, read):
+    analyzed(data, "direct", probes=data / "probes", calibration_data=data / "more.jsonl", covariates=())
+    assert read == BESIDE | DRAWS
+
+
+def test_an_import(data, read):
+    files = {"probes": data / "probes", "calibration_data": data / "more.jsonl"}
+    found = read_user_data(data / "logged.jsonl", data / "draws", 0.5, 42, **files)
+    assert read == BESIDE | DRAWS
+    assert sum(row.get("oracle_label") is not None for row in found.fresh["near"]) == 20
+
+
+def test_a_prompt_without_a_draw_is_named_in_both(data, tmp_path):
+    for path in (data / "draws").iterdir():
+        (tmp_path / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    sentence = "'same' has no fresh draw for 1 of the logged prompts, first 'prompt-0'"
+    with pytest.raises(UserError, match=sentence):
+        read_user_data(data / "logged.jsonl", tmp_path, 0.5, 42)
+    with pytest.raises(UserError, match=sentence):
+        analyze(data / "logged.jsonl", tmp_path, "direct")
+
+
+def test_an_export_and_a_figure(data, read):
+    result = analyzed(data, coverage=None, calibration_data=data / "more.jsonl")
+    read.clear()
+    rows, rewards = exports.logged_rows(data / "logged.jsonl", result, data / "more.jsonl")
+    assert read == BESIDE and len(rows) == len(rewards) == 100
+    read.clear()
+    files.write_json(data / "summary.json", {"base_policy": "base"})
+    paths = {"dataset": "logged.jsonl", "calibration": "more.jsonl", "summary": "summary.json"}
+    shown = sources.Sources({name: [str(data / path)] for name, path in paths.items()}, "1.0", {})
+    shown.fitted = result
+    logged, labelled = shown.fitted_logged, shown.fitted_calibration
+    assert read == BESIDE and (len(logged.prompt_id), len(labelled.prompt_id)) == (100, 40)

@@ -1,0 +1,185 @@
+"""Tables are checked at both ends, files appear whole, and what JSON cannot hold is never written as null."""
+
+import math
+
+import polars as pl
+import pytest
+
+from arena_cje import files
+from arena_cje.data.schemas import (
+    CALIBRATION,
+    DRAWS,
+    GRADES,
+    LOGGED,
+    LOGPROBS,
+    PROBES,
+    PROMPTS,
+    RESPONSES,
+    SCORES,
+    read_jsonl,
+    write_jsonl,
+)
+from arena_cje.errors import UserError
+
+GRADE = {"prompt_id": "a", "draw_idx": 0, "score": 0.5, "reason": None, "reply": "5"}
+GRADE |= {"distribution": [[0.5, 1.0]], "choice_mass": 0.9, "model": "m-1", "system_fingerprint": "f", "item": "h"}
+SCORED = {
+    "prompt_id": "a",
+    "logprob": -3.5,
+    "n_tokens": 2,
+    "token_logprobs": [-1.5, -2.0],
+    "n_boundary": 0,
+    "status": "ok",
+}
+RESPONSE = {
+    "prompt_id": "a",
+    "policy": "base",
+    "draw_idx": 0,
+    "prompt": "hello",
+    "response": "",
+    "token_ids": [1, 2],
+    "finish_reason": "stop",
+    "status": "ok",
+    "seed": 2**63,
+    "model_sha256": "00",
+    "item": "h",
+}
+
+
+def test_jsonl_comes_back_as_it_went(tmp_path):
+    rows = [{"b": 1, "a": [0.1, None, {"c": "\u2028 é"}]}, {"a": 2**53, "b": -0.0}]
+    write_jsonl(tmp_path / "new" / "x.jsonl", rows)
+    assert read_jsonl(tmp_path / "new" / "x.jsonl") == rows
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.jsonl"]
+
+
+@pytest.mark.parametrize(("row", "name"), [({"a": math.nan}, "a"), ({"a": {"b": [1.0, -math.inf]}}, r"a\.b\.1")])
+def test_a_number_that_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path, row, name):
+    path = tmp_path / "x.jsonl"
+    write_jsonl(path, [{"a": 1}])
+    with pytest.raises(UserError, match=rf"row 1\): {name} is not a finite number"):
+        write_jsonl(path, [{"a": 2}, row])
+    assert read_jsonl(path) == [{"a": 1}]
+
+
+def test_a_failing_write_leaves_nothing_behind(tmp_path):
+    def fail(handle):
+        handle.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        files.replace(tmp_path / "x", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("{oops}", "not valid JSON"), ("[1]", "expected one JSON object a line, got list"), ('{"a": NaN}', "write null")],
+)
+def test_a_malformed_line_is_named(tmp_path, line, said):
+    path = tmp_path / "x.jsonl"
+    path.write_text(f'{{"a": 1}}\n\n{line}\n')
+    with pytest.raises(UserError, match=rf"x\.jsonl:3: .*{said}"):
+        read_jsonl(path)
+
+
+def test_a_missing_file_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="gone.jsonl: no such file"):
+        PROMPTS.read(tmp_path / "gone.jsonl")
+    with pytest.raises(UserError, match="gone.parquet: no such file"):
+        LOGPROBS.read(tmp_path / "gone.parquet")
+
+
+def test_prompt_ids_become_strings_and_both_lines_of_a_duplicate_are_named(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    write_jsonl(path, [{"prompt_id": 0, "prompt": "x", "topic": "kept"}, {"prompt_id": "", "prompt": "y"}])
+    assert PROMPTS.read(path) == [{"prompt_id": "0", "prompt": "x", "topic": "kept"}, {"prompt_id": "", "prompt": "y"}]
+    write_jsonl(
+        path, [{"prompt_id": 0, "prompt": "x"}, {"prompt_id": "1", "prompt": "y"}, {"prompt_id": "0", "prompt": "z"}]
+    )
+    with pytest.raises(
+        UserError, match=r"prompts\.jsonl:3: prompt_id '0' appears again \(first at .*prompts\.jsonl:1\)"
+    ):
+        PROMPTS.read(path)
+
+
+def test_columns_are_written_in_declared_order(tmp_path):
+    path = tmp_path / "g.jsonl"
+    GRADES.write(path, [dict(reversed(GRADE.items()))])
+    assert list(GRADES.read(path)[0]) == list(GRADES.columns)
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "said"),
+    [
+        (PROMPTS, {"prompt_id": "a", "prompt": ""}, "prompt is empty"),
+        (PROMPTS, {"prompt": "x"}, "prompt_id is missing"),
+        (PROMPTS, {"prompt_id": True, "prompt": "x"}, "prompt_id is True"),
+        (PROMPTS, {"prompt_id": "a", "prompt": "x", "reference": "y"}, "reference is 'y', expected an object"),
+        (RESPONSES, RESPONSE | {"draw_idx": -1}, "draw_idx is -1, expected at least 0"),
+        (RESPONSES, RESPONSE | {"finish_reason": "stopp"}, "did you mean 'stop'"),
+        (RESPONSES, RESPONSE | {"token_ids": [1, "2"]}, "elements of type str"),
+        (RESPONSES, RESPONSE | {"polcy": "x"}, "unknown field 'polcy' in the responses.*did you mean 'policy'"),
+        (GRADES, GRADE | {"score": 1.01}, "score is 1.01, expected at most 1"),
+        (GRADES, GRADE | {"score": math.nan}, "score is NaN"),
+        (GRADES, GRADE | {"score": None}, "without a reason"),
+        (
+            LOGGED,
+            {"judge_score": 85},
+            "judge_score is 85, expected at most 1; declare the range of your data by `scale`",
+        ),
+        (DRAWS, {"judge_distribution": [0.5]}, r"elements of type float, expected a list of \[score, mass\] pairs"),
+        (PROBES, {"draw_idx": -1}, "draw_idx is -1, expected at least 0"),
+        (
+            CALIBRATION,
+            {"judge_scores": [0.5, "high"]},
+            "judge_scores has elements of type str, expected a list of numbers",
+        ),
+        (LOGPROBS, SCORED | {"logprob": 0.1}, "logprob is 0.1, expected at most 0"),
+        (LOGPROBS, SCORED | {"logprob": None}, "status 'ok', expected too_long"),
+        (LOGPROBS, SCORED | {"logprob": -math.inf}, "status 'ok', expected outside_support"),
+        (LOGPROBS, SCORED | {"token_logprobs": [math.nan]}, "has a NaN in it"),
+    ],
+)
+def test_a_row_that_breaks_its_declaration_is_refused(tmp_path, table, row, said):
+    with pytest.raises(UserError, match=said):
+        table.write(tmp_path / "x", [row])
+    assert not (tmp_path / "x").exists()
+
+
+def test_responses_come_back(tmp_path):
+    rows = [RESPONSE, RESPONSE | {"draw_idx": 1, "finish_reason": None, "status": "too_long", "token_ids": []}]
+    RESPONSES.write(tmp_path / "r.jsonl", rows)
+    assert RESPONSES.read(tmp_path / "r.jsonl") == rows
+
+
+def test_log_probabilities_keep_minus_infinity_and_null_in_parquet(tmp_path):
+    rows = [
+        SCORED,
+        SCORED
+        | {"prompt_id": "b", "logprob": -math.inf, "token_logprobs": [-1.0, -math.inf], "status": "outside_support"},
+        SCORED | {"prompt_id": "c", "logprob": None, "token_logprobs": None, "status": "too_long"},
+    ]
+    LOGPROBS.write(tmp_path / "l.parquet", rows)
+    frame = LOGPROBS.read(tmp_path / "l.parquet")
+    assert frame.to_dicts() == rows
+    assert frame.schema["n_tokens"] == pl.Int32
+    with pytest.raises(UserError, match="appears again"):
+        LOGPROBS.write(tmp_path / "l.parquet", [SCORED, SCORED])
+
+
+def test_a_context_has_one_row_a_prompt_and_sampling(tmp_path):
+    rows = [SCORED | {"temperature": t, "top_p": 0.9} for t in (0.5, 1.0)]
+    SCORES.write(tmp_path / "s.parquet", rows)
+    assert SCORES.read(tmp_path / "s.parquet").height == 2
+    with pytest.raises(UserError, match=r"prompt_id 'a', temperature 1\.0, top_p 0\.9 appears again"):
+        SCORES.write(tmp_path / "s.parquet", [rows[1], rows[1]])
+
+
+def test_a_parquet_file_without_a_column_is_refused(tmp_path):
+    pl.DataFrame({"prompt_id": ["a"]}).write_parquet(tmp_path / "l.parquet")
+    with pytest.raises(UserError, match="n_tokens is missing"):
+        LOGPROBS.read(tmp_path / "l.parquet")
+    (tmp_path / "l.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UserError, match="not a readable parquet file"):
+        LOGPROBS.read(tmp_path / "l.parquet")

@@ -1,0 +1,250 @@
+"""The transport audit: a closed form, a t interval, and no PASS for want of data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from arena_cje.diagnostics.evidence import gather
+from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.diagnostics.transport import audit, label_shift, shift
+from arena_cje.diagnostics.verdict import judge
+from arena_cje.estimation.records import Draws, Logged
+from arena_cje.evaluation.evaluate import Evaluation, Options, evaluate
+from arena_cje.simulate import WORLDS, Target, World, draw
+from worlds import healthy
+
+NAN = float("nan")
+
+
+def logged_of(n: int = 400, noise: float = 0.0) -> Logged:
+    """Labels that are the score, or lie about it: the calibrator is then known, and hardly uncertain."""
+    rng = np.random.default_rng(0)
+    score = (np.arange(n) % 21) / 20
+    label = np.clip(score + noise * rng.standard_normal(n), 0, 1)
+    names = np.array([f"p{i}" for i in range(n)])
+    return Logged("base", ("target",), names, np.full((n, 1), NAN), score, label)
+
+
+def evaluated(drawn: Draws, logged: Logged) -> Evaluation:
+    return evaluate("direct", logged, {drawn.policy: drawn}, Options())
+
+
+def probed(residual, n: int = 400, draws: int = 1) -> Draws:
+    """Draws of n prompts at score .5, the first of them labelled, with these residuals."""
+    score, label = np.full((n, draws), 0.5), np.full((n, draws), NAN)
+    label.reshape(-1)[: len(residual)] = 0.5 + np.asarray(residual)
+    return Draws("target", score, label)
+
+
+def judged(residual, *, family: int = 1, margin: float = 0.05, draws: int = 1, **moved):
+    drawn, logged = probed(residual, draws=draws), logged_of()
+    return audit(evaluated(drawn, logged), logged, drawn, Thresholds(transport_margin=margin, **moved), family=family)
+
+
+def shifted(residual):
+    drawn = probed(residual)
+    return shift(evaluated(drawn, logged_of()).calibration, drawn, np.arange(400))
+
+
+def test_the_shift_is_the_mean_residual_with_the_t_interval_of_its_prompts():
+    """Few probes have few degrees of freedom, and the interval says so: trap T32."""
+    residual = np.tile([0.1, 0.0, -0.1, 0.2], 3)
+    found = judged(residual)
+    assert found.delta == pytest.approx(residual.mean())
+    assert (found.n_labels, found.effective_prompts) == (12, pytest.approx(12))
+    error = residual.std(ddof=1) / np.sqrt(12)
+    estimate = shifted(residual)
+    assert (estimate.se, estimate.n_used) == (pytest.approx(error), 12)
+    reach = stats.t.ppf(0.975, estimate.df) * error
+    assert estimate.df <= 11
+    assert found.interval == (pytest.approx(found.delta - reach), pytest.approx(found.delta + reach))
+    assert reach >= 1.1 * stats.norm.ppf(0.975) * error
+
+
+def test_residuals_are_held_out_and_the_calibrators_own_error_is_in_the_interval():
+    logged = logged_of(noise=0.3)
+    fitted = evaluated(probed([]), logged).calibration
+    rng = np.random.default_rng(1)
+    score = rng.random((400, 2))
+    label = np.where(rng.random((400, 2)) < 0.2, rng.random((400, 2)), NAN)
+    found = shift(fitted, Draws("target", score, label), np.arange(400))
+    here = ~np.isnan(label)
+    predicted = np.array([[fitted.cross_fitted[k](s) for s in row] for k, row in zip(fitted.fold, score, strict=True)])
+    residual = (label - predicted)[here]
+    assert found.value == pytest.approx(residual.mean(), abs=1e-12)
+    without = [np.mean(label[here] - calibrator(score[here])) for calibrator in fitted.jackknife]
+    assert found.jackknife == pytest.approx(without, abs=1e-12)
+    assert found.oracle_variance > 0
+    total = np.where(here, label - predicted - found.value, 0).sum(axis=1)[here.any(axis=1)]
+    prompts = len(total)
+    expected = prompts / (prompts - 1) * np.sum((total - total.mean()) ** 2) / here.sum() ** 2
+    assert found.sampling_variance == pytest.approx(expected, rel=1e-9)
+
+
+def test_ten_noisy_probes_are_no_pass():
+    """An interval that contains zero for want of data says nothing: trap T32."""
+    found = judged(np.tile([0.3, -0.3], 5))
+    assert found.status == "INCONCLUSIVE" and found.interval[0] < 0 < found.interval[1]
+
+
+@pytest.mark.parametrize(("labels", "status"), [(19, "INCONCLUSIVE"), (20, "PASS")])
+def test_a_pass_needs_twenty_prompts_however_small_their_residuals(labels, status):
+    assert judged(np.resize([0.01, -0.01], labels)).status == status
+
+
+def test_twenty_labels_of_few_prompts_are_few_prompts():
+    """Ten draws of one prompt and one each of ten others: 20 labels, under four effective prompts."""
+    found = judged(np.resize([0.01, -0.01], 20), draws=10)
+    assert (found.n_labels, found.effective_prompts) == (20, pytest.approx(2))
+    assert found.status == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_large_shift_fails_even_with_few_probes(sign):
+    assert judged(sign * np.array([0.4, 0.45, 0.35, 0.4])).status == "FAIL"
+
+
+def test_a_known_small_shift_passes_and_a_known_larger_one_fails():
+    residual = np.resize([0.02, -0.02], 100)
+    assert judged(residual + 0.03).status == "PASS"
+    assert judged(residual + 0.049).status == "INCONCLUSIVE"  # the margin itself lies inside the interval
+    assert judged(residual + 0.07).status == "FAIL"
+    assert judged(residual + 0.07, margin=0.1).status == "PASS"
+
+
+def test_a_shift_beyond_the_margin_that_is_not_zero_fails_before_it_is_known_to_be_beyond():
+    spread = np.resize([0.25, -0.25], 50)
+    fails, zero_inside = judged(spread + 0.11), judged(spread + 0.075)
+    assert fails.interval[0] < 0.05 < fails.delta and fails.status == "FAIL"
+    assert zero_inside.interval[0] > 0 and zero_inside.status == "INCONCLUSIVE"  # not zero at .05, but at .03
+    assert judged(spread + 0.11, margin=0.15).status == "INCONCLUSIVE"
+
+
+def test_nothing_to_check_with_is_not_checked():
+    logged = logged_of()
+    evaluation = evaluated(probed([]), logged)
+    for drawn in (None, probed([]), replace(probed([0.1]), judge_score=np.full((400, 1), NAN))):
+        found = audit(evaluation, logged, drawn, Thresholds(), family=1)
+        assert (found.status, found.n_labels) == ("NOT_CHECKED", 0)
+        assert np.isnan([found.delta, *found.interval]).all()
+
+
+def test_a_single_probe_is_inconclusive():
+    """One prompt has no spread to judge by, however far off it is."""
+    assert judged([0.4]).status == "INCONCLUSIVE"
+
+
+def test_more_policies_widen_the_interval_of_each():
+    residual = np.resize([0.1, -0.05], 40)
+    one, five = judged(residual), judged(residual, family=5)
+    estimate = shifted(residual)
+    assert five.interval == pytest.approx(estimate.interval(0.05 / 5))
+    assert np.diff(five.interval) > 1.2 * np.diff(one.interval)
+
+
+def test_the_family_is_the_policies_that_have_labels():
+    world = replace(WORLDS["healthy"], target_labels=0.2)
+    logged, draws, _ = draw(world, 400, 0)
+    alone = draws | {"clone": replace(draws["clone"], oracle_label=np.full((400, 1), NAN))}
+    both, one = (
+        gather(evaluate("direct", logged, drawn, Options()), logged, drawn, Thresholds())["better"].audit
+        for drawn in (draws, alone)
+    )
+    assert both.delta == one.delta
+    assert np.diff(both.interval) > 1.1 * np.diff(one.interval)
+
+
+def test_the_margin_is_a_threshold():
+    logged, draws, _ = healthy(target_labels=0.5)
+    evaluation = evaluate("direct", logged, draws, Options())
+    strict, wide = (
+        gather(evaluation, logged, draws, Thresholds(transport_margin=margin))["better"].audit for margin in (1e-4, 0.3)
+    )
+    assert (strict.status, wide.status) == ("INCONCLUSIVE", "PASS")
+
+
+def test_the_other_numbers_of_the_audit_are_thresholds_too():
+    """How many prompts a PASS needs, the level of the interval, and the level at which a shift is suspicious."""
+    few, spread = np.resize([0.01, -0.01], 12), np.resize([0.25, -0.25], 50)
+    assert [judged(few, transport_prompts=needed).status for needed in (13, 12)] == ["INCONCLUSIVE", "PASS"]
+    assert [judged(spread + 0.075, transport_suspicion=level).status for level in (0.03, 0.05)] == [
+        "INCONCLUSIVE",
+        "FAIL",
+    ]
+    assert judged(spread, transport_alpha=0.5).interval == pytest.approx(shifted(spread).interval(0.5))
+
+
+def audits(world: str, policy: str, labels: int, seeds: int):
+    """Audits of one policy of a world, one a seed."""
+    for seed in range(seeds):
+        logged, draws, _ = draw(replace(WORLDS[world], target_labels=labels), 300, seed)
+        yield audit(evaluate("direct", logged, draws, Options()), logged, draws[policy], Thresholds(), family=1)
+
+
+def test_worlds_are_told_apart():
+    """A drop of .15 is found with 75 labels; where labels keep their meaning, hardly any audit fails."""
+    found = [audit.status for audit in audits("no_transport_hidden", "worse", 75, 30)]
+    assert found.count("FAIL") >= 27 and "PASS" not in found
+    assert [audit.status for audit in audits("healthy", "better", 75, 30)].count("FAIL") <= 1
+
+
+def test_the_interval_covers_the_shift_it_measures():
+    """In a world that transports the shift is zero but for what the calibrator itself is off, which is counted."""
+    intervals = np.array([audit.interval for audit in audits("healthy", "better", 30, 150)])
+    covered = np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0))
+    assert covered >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / 150)
+
+
+def test_what_a_label_term_adds_is_its_shift():
+    """Value, influence function and jackknife of what labels under the weights add to a doubly robust estimate."""
+    logged, draws, _ = healthy()
+    off, on = (
+        evaluate("dr-cpo", logged, draws, Options(weights="raw", label_term=term)).estimates["better"]
+        for term in (False, True)
+    )
+    found = label_shift(evaluate("dr-cpo", logged, draws, Options(weights="raw")), logged, "better")
+    assert found.value == pytest.approx(on.value - off.value, abs=1e-12)
+    assert found.influence == pytest.approx(on.influence - off.influence, abs=1e-12)
+    assert found.jackknife == pytest.approx(on.jackknife - off.jackknife, abs=1e-12)
+
+
+@pytest.mark.parametrize(("world", "mends"), [("style_matters", True), ("no_transport_hidden", False)])
+def test_a_label_term_is_held_against_own_labels(world, mends):
+    """It mends what the weights know of, and cannot mend labels that fall whatever is said."""
+    logged, draws, _ = draw(replace(WORLDS[world], target_labels=0.2), 2000, 0)
+    policy = logged.policies[0]
+    found = {}
+    for name in ("direct", "tr-cpo"):
+        evaluation = evaluate(name, logged, draws, Options())
+        evidence = gather(evaluation, logged, draws, Thresholds())
+        found[name] = evidence[policy].audit
+        codes = {r.code: r.level for r in judge(evaluation, logged, evidence, Thresholds())[policy].reasons}
+        if name == "tr-cpo":
+            assert (codes.get("transport_failed") == "refuse") == (not mends)
+            assert "label term" in found[name].against
+    assert found["direct"].status == "FAIL"
+    assert (found["tr-cpo"].status == "FAIL") == (not mends)
+    assert abs(found["tr-cpo"].delta) < 0.04 if mends else abs(found["tr-cpo"].delta) > 0.08
+
+
+@pytest.mark.parametrize("labels", [2, 4, 8])
+def test_few_labels_that_agree_by_chance_fail_no_calibration_that_holds(labels):
+    """Labels of zero and one: the residuals of a handful are often all alike, and then have no variance of their own."""
+    world = World({"same": Target(0.2, 0.2)}, binary=True, coverage=0.3, target_labels=labels)
+    failed = 0
+    for seed in range(80):
+        logged, draws, _ = draw(world, 400, seed)
+        evaluation = evaluate("direct", logged, draws, Options(seed=seed))
+        failed += audit(evaluation, logged, draws["same"], Thresholds(), family=1).status == "FAIL"
+    assert failed <= 4
+
+
+def test_labels_are_counted_once_however_often_their_prompt_was_logged():
+    world = World({"same": Target(0.2, 0.2)}, rows_per_prompt=(4,), coverage=0.3, target_labels=12)
+    logged, draws, _ = draw(world, 400, 0)
+    found = audit(evaluate("direct", logged, draws, Options()), logged, draws["same"], Thresholds(), family=1)
+    assert (found.n_labels, found.effective_prompts) == (12, pytest.approx(12))

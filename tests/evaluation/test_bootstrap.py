@@ -1,0 +1,200 @@
+"""The bootstrap of the direct method: prompts weighed at random, the calibrator fitted again, every draw kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from arena_cje import estimators
+from arena_cje.errors import UserError
+from arena_cje.estimation.calibration import oracle_slice
+from arena_cje.estimation.isotonic import isotonic
+from arena_cje.estimation.records import Labelled
+from arena_cje.evaluation.bootstrap import replicates
+from arena_cje.evaluation.evaluate import Options, evaluate
+from arena_cje.simulate import WORLDS, World, draw
+from worlds import healthy, take, take_draws
+
+BOOTSTRAP = Options(inference="bootstrap", n_bootstrap=300)
+
+
+def test_without_labels_of_the_targets_it_is_finite_and_complete():
+    """No label among the fresh draws is the usual case: trap T14."""
+    logged, draws, _ = healthy()
+    found = evaluate("direct", logged, draws, BOOTSTRAP)
+    for estimate in (*found.estimates.values(), found.base):
+        assert len(estimate.replicates) == 300 and np.isfinite(estimate.replicates).all()
+        low, high = estimate.interval()
+        assert low < estimate.value < high
+        assert estimate.se == pytest.approx(estimate.replicates.std(ddof=1))
+        assert len(estimate.jackknife) == 0
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_every_draw_by_hand(own):
+    """One stream of exponential weights, a draw each, nothing drawn again where few labels count: trap T33."""
+    logged, draws, _ = healthy(n=60, coverage=6, target_labels=20 if own else 0)
+    found = evaluate("direct", logged, draws, replace(BOOTSTRAP, seed=5)).estimates["better"].replicates
+    rng, kept = np.random.default_rng(5), logged.labelled
+    names, code = np.unique(logged.prompt_id, return_inverse=True)
+    score, label = draws["better"].judge_score[:, 0], draws["better"].oracle_label[:, 0]
+    for value in found:
+        weight = rng.standard_exponential(len(names))[code]
+        fitted = isotonic(logged.judge_score[kept], logged.oracle_label[kept], weight[kept])(score)
+        expected = np.average(fitted, weights=weight)
+        if own:
+            here = ~np.isnan(label)
+            expected += np.average((label - fitted)[here], weights=weight[here])
+        assert value == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_interval_runs_between_percentiles():
+    logged, draws, _ = healthy()
+    estimate = evaluate("direct", logged, draws, BOOTSTRAP).estimates["better"]
+    assert estimate.interval() == pytest.approx(np.percentile(estimate.replicates, [2.5, 97.5]))
+    assert estimate.interval(0.2) == pytest.approx(np.percentile(estimate.replicates, [10, 90]))
+
+
+def test_policies_share_their_weights():
+    """A difference is taken draw by draw, so that what is shared cancels."""
+    logged, draws, _ = healthy()
+    found = evaluate("direct", logged, draws, BOOTSTRAP).estimates
+    contrast = found["better"] - found["worse"]
+    assert contrast.replicates == pytest.approx(found["better"].replicates - found["worse"].replicates)
+    apart = np.hypot(found["better"].se, found["worse"].se)
+    assert contrast.se < 0.8 * apart
+    same = {p: replace(draws["better"], policy=p) for p in logged.policies}
+    found = evaluate("direct", logged, same, BOOTSTRAP).estimates
+    assert (found["better"] - found["worse"]).se == 0
+
+
+def test_estimates_of_different_draws_have_no_difference():
+    logged, draws, _ = healthy()
+    one, other = (
+        evaluate("direct", logged, draws, replace(BOOTSTRAP, n_bootstrap=n)).estimates["better"] for n in (50, 60)
+    )
+    with pytest.raises(ValueError, match="same bootstrap draws"):
+        _ = one - other
+
+
+@pytest.mark.parametrize("target_labels", [0.0, 0.3])
+def test_it_agrees_with_the_jackknife_in_a_healthy_world(target_labels):
+    ratios = []
+    for seed in range(6):
+        logged, draws, _ = draw(replace(WORLDS["healthy"], target_labels=target_labels), 500, seed)
+        one, other = (evaluate("direct", logged, draws, options) for options in (Options(), BOOTSTRAP))
+        for policy in logged.policies:
+            assert one.estimates[policy].value == other.estimates[policy].value
+            ratios.append(other.estimates[policy].se / one.estimates[policy].se)
+    assert np.exp(np.mean(np.log(ratios))) == pytest.approx(1, abs=0.25)
+
+
+def test_labels_on_every_draw_need_no_calibrator():
+    """The mean label, and the error of a mean: trap T45."""
+    logged, draws, _ = draw(replace(WORLDS["no_transport_hidden"], target_labels=1.0), 300, 0)
+    estimate = evaluate("direct", logged, draws, replace(BOOTSTRAP, n_bootstrap=2000)).estimates["worse"]
+    label = draws["worse"].oracle_label[:, 0]
+    assert estimate.value == pytest.approx(label.mean(), abs=1e-12)
+    assert estimate.replicates.mean() == pytest.approx(label.mean(), abs=4 * label.std() / np.sqrt(300 * 2000))
+    assert estimate.se == pytest.approx(label.std(ddof=1) / np.sqrt(300), rel=0.1)
+
+
+def test_rows_of_a_prompt_share_its_weight():
+    """Every row twice under its prompt says no more than once: the same draws, value by value."""
+    logged, draws, _ = healthy(n=200)
+    rows = np.repeat(np.arange(200), 2)
+    once = evaluate("direct", logged, draws, BOOTSTRAP).estimates["better"]
+    twice = evaluate("direct", take(logged, rows), take_draws(draws, rows), BOOTSTRAP).estimates["better"]
+    assert twice.replicates == pytest.approx(once.replicates, abs=1e-9)
+
+
+def names_of(logged, known):
+    return np.unique(np.concatenate([logged.prompt_id, known.prompt_id]))
+
+
+def test_a_draw_that_is_missing_leaves_the_pairing_as_it_is():
+    """Weights belong to prompts, not to the rows that a policy happens to have."""
+    logged, draws, _ = healthy(n=200)
+    known = oracle_slice(logged)
+    judged, label = draws["better"].judged, np.full((200, 1), np.nan)
+    some = np.arange(200) != 17
+    names = names_of(logged, known)
+    whole = replicates(known, "monotone", names, logged.prompt_id, judged, label, n=200, seed=1)
+    less = replicates(known, "monotone", names, logged.prompt_id[some], judged[some], label[some], n=200, seed=1)
+    assert np.std(whole - less) < 0.1 * np.std(whole)
+
+
+def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
+    logged, draws, _ = healthy(n=80)
+    judged, label = draws["better"].judged, np.full((80, 1), np.nan)
+    strangers = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
+    acquainted = replace(strangers, prompt_id=logged.prompt_id[:30])
+    one, other = (
+        replicates(known, "monotone", names_of(logged, known), logged.prompt_id, judged, label, n=400, seed=1)
+        for known in (strangers, acquainted)
+    )
+    assert np.isfinite([one, other]).all()
+    assert one.mean() == pytest.approx(other.mean(), abs=0.02)
+    rng = np.random.default_rng(1)
+    weight = rng.standard_exponential(110)  # names in sorted order: the strangers come first
+    by_hand = isotonic(
+        strangers.judged.score, strangers.oracle_label, weight[np.argsort(np.argsort(strangers.prompt_id))]
+    )
+    names = np.unique(np.concatenate([logged.prompt_id, strangers.prompt_id]))
+    at_row = weight[np.searchsorted(names, logged.prompt_id)]
+    assert one[0] == pytest.approx(np.average(by_hand(judged.score[:, 0]), weights=at_row), abs=1e-12)
+
+
+def test_missing_draws_and_uncertain_judges_are_at_home_in_it():
+    logged, draws, _ = draw(replace(WORLDS["judge_noise"], draws_per_prompt=2), 200, 0)
+    score = draws["better"].judge_score.copy()
+    points = draws["better"].judge_points.copy()
+    score[:20], points[:20] = np.nan, np.nan
+    fewer = draws | {"better": replace(draws["better"], judge_score=score, judge_points=points)}
+    found = evaluate("direct", logged, fewer, replace(BOOTSTRAP, n_bootstrap=50))
+    assert found.n_used["better"] == 180
+    assert np.isfinite(found.estimates["better"].replicates).all()
+    assert (found.estimates["better"].influence[:20] == 0).all()
+
+
+def test_a_calibrator_with_covariates_is_fitted_again_as_well():
+    logged, draws, values = draw(WORLDS["covariate_bias"], 300, 0)
+    options = replace(BOOTSTRAP, calibration="two_stage", covariates=("length",), n_bootstrap=60)
+    found = evaluate("direct", logged, draws, options)
+    assert found.calibration.mode == "two_stage"
+    estimate = found.estimates["better"]
+    assert estimate.replicates.mean() == pytest.approx(estimate.value, abs=0.02)
+    assert abs(estimate.value - values["better"]) < 4 * estimate.se
+
+
+@pytest.mark.parametrize("name", [name for name in estimators.NAMES if name != "direct"])
+def test_only_the_direct_method_has_it(name):
+    logged, draws, _ = healthy(n=60)
+    with pytest.raises(
+        UserError, match=f"{name!r} has no bootstrap; use inference 'jackknife', or the estimator 'direct'"
+    ):
+        evaluate(name, logged, draws, BOOTSTRAP)
+
+
+def test_the_seed_is_that_of_the_options():
+    logged, draws, _ = healthy(n=100)
+    one, other, again = (
+        evaluate("direct", logged, draws, replace(BOOTSTRAP, seed=seed, n_bootstrap=20)).estimates["better"].replicates
+        for seed in (1, 2, 1)
+    )
+    assert (one == again).all() and (one != other).all()
+
+
+@pytest.mark.parametrize(("n", "target_labels", "seeds"), [(1000, 0.0, 60), (200, 0.3, 100)])
+def test_it_covers_with_hundreds_of_labels_or_labels_of_the_targets_own(n, target_labels, seeds):
+    """Few labels and none of the target's are another matter: in-sample residuals of an isotonic fit are too small."""
+    world = World({"better": WORLDS["healthy"].targets["better"]}, target_labels=target_labels)
+    covered = []
+    for seed in range(seeds):
+        logged, draws, values = draw(world, n, seed)
+        estimate = evaluate("direct", logged, draws, replace(BOOTSTRAP, n_bootstrap=120)).estimates["better"]
+        low, high = estimate.interval()
+        covered.append(low <= values["better"] <= high)
+    assert np.mean(covered) >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / seeds)

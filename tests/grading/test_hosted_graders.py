@@ -1,0 +1,225 @@
+"""Judges and oracle behind an API in the real workflow: real Snakemake, real clients, a server on loopback that counts."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+import shutil
+import threading
+from collections import Counter
+from hashlib import blake2b
+
+import pytest
+import yaml
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+import tiny_gguf
+from arena_cje.data import schemas
+from arena_cje.grading import grades as grading_grades
+from arena_cje.grading import quoting
+from workflow_run import CONFIG, ROOT, Run, write_prompts
+
+N = 8
+
+
+def said(body: dict) -> str:
+    """What the server's models say of a response: `good` a number of its text, `vague` none at first, `mute` never."""
+    question = body["messages"][-1]["content"]
+    text = re.search(r"<response-(\w+)>\n(.*?)\n</response-\1>", question, re.DOTALL)[2]
+    if body["model"] == "mute" or (body["model"] == "vague" and quoting.RETRY_INTRODUCTION.strip() not in question):
+        return "I would rather not say."
+    return f"Here it is: {json.dumps({'score': number(text, body['model'])})}"
+
+
+def number(text: str, model: str) -> int:
+    """From 1 to 10, of the text and of who reads it."""
+    return 1 + int(blake2b(f"{model} {text}".encode()).hexdigest(), 16) % 10
+
+
+class Server:
+    """Answers chats and keeps the bodies."""
+
+    def __init__(self):
+        self.bodies: list[dict] = []
+        self._lock = threading.Lock()
+
+    def answer(self, request: Request) -> Response:
+        body = request.get_json()
+        with self._lock:
+            self.bodies.append(body)
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said(body)}}
+        if body.get("logprobs"):
+            tops = [{"token": "1", "logprob": -1.0}, {"token": "5", "logprob": -1.0}, {"token": "no", "logprob": -2.0}]
+            choice["logprobs"] = {"content": [{"token": "1", "logprob": -1.0, "top_logprobs": tops}]}
+        answer = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": f"{body['model']}-1",
+            "system_fingerprint": "fp",
+            "choices": [choice],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+        }
+        return Response(json.dumps(answer), content_type="application/json")
+
+    def calls(self) -> Counter[str]:
+        """Calls by model since the last time."""
+        with self._lock:
+            counts, self.bodies = Counter(body["model"] for body in self.bodies), []
+        return counts
+
+
+@pytest.fixture(scope="module")
+def server():
+    told = Server()
+    with HTTPServer(threaded=True) as http:
+        http.expect_request("/v1/chat/completions", method="POST").respond_with_handler(told.answer)
+        told.url = http.url_for("/v1")
+        yield told
+
+
+GRADES = [
+    "results/judge/base/0000.jsonl",
+    "results/judges/sure/base/0000.jsonl",
+    "results/judges/local/base/0000.jsonl",
+    "results/oracle/base/coverage_0.25/0000.jsonl",
+    "results/oracle/base/coverage_0.5/0000.jsonl",
+]
+MUTE = "results/judges/mute/base/0000.jsonl"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, server) -> Run:
+    """One shard, graded in every way; `first` is what was said and asked."""
+    config = CONFIG | {
+        "n_prompts": N,
+        "shard_size": N,
+        "providers": {"here": {"base_url": server.url, "json_reply": "text"}},
+        "judge": {"ensemble": ["strict", "kind"], "uncertainty": "distribution"},
+        "judges": {
+            "strict": {"provider": "here", "model": "good", "rubric": "rating.yaml"},
+            "kind": {"provider": "here", "model": "vague", "rubric": "rating.yaml"},
+            "sure": {"provider": "here", "model": "sure", "rubric": "helpfulness.yaml", "uncertainty": "distribution"},
+            "mute": {"provider": "here", "model": "mute", "rubric": "rating.yaml"},
+            "local": {"model": "smollm2", "rubric": "short.yaml", "max_tokens": 4, "max_unscored": 1.0},
+        },
+        "oracle": {"provider": "here", "model": "dear", "rubric": "rating.yaml"},
+    }
+    run = Run(tmp_path_factory.mktemp("hosted"), config)
+    tiny_gguf.write(run.directory / "tiny.gguf")
+    (run.directory / "other.txt").write_text("Answer with other words.")
+    short = {"kind": "structured", "template": "{response}?", "scale": [0, 1]}
+    (run.directory / "short.yaml").write_text(yaml.safe_dump(short))
+    likely = {"kind": "likelihood", "system_prompt": "helpful.txt"}
+    (run.directory / "likely.yaml").write_text(yaml.safe_dump(likely))
+    write_prompts(run.directory / "prompts.jsonl", N)
+    run.first = run.snakemake("--keep-going", *GRADES, MUTE, ok=False), server.calls()
+    return run
+
+
+def grades(run: Run, name: str) -> list[dict]:
+    return schemas.GRADES.read(run.path(name))
+
+
+def responses(run: Run) -> list[dict]:
+    return schemas.RESPONSES.read(run.path("responses/base/0000.jsonl"))
+
+
+def test_an_ensemble_of_hosted_judges_is_the_mean_of_what_they_said(run):
+    graded = grades(run, "judge/base/0000.jsonl")
+    assert len(graded) == N
+    for response, grade in zip(responses(run), graded, strict=True):
+        members = [(number(response["response"], model) - 1) / 9 for model in ("good", "vague")]
+        assert grade["score"] == pytest.approx(sum(members) / 2)
+        assert [point for point, _ in grade["distribution"]] == pytest.approx(sorted(set(members)))
+    member = grades(run, "judges/kind/base/0000.jsonl")
+    assert {(row["model"], row["system_fingerprint"]) for row in member} == {("vague-1", "fp")}
+    assert all(row["reply"].startswith("Here it is") for row in member)
+
+
+def test_each_question_is_asked_once_and_what_was_vague_once_more(run):
+    _, calls = run.first
+    n_labels = len(grades(run, "oracle/base/coverage_0.5/0000.jsonl"))
+    # Of the judge by choices the first question also tells whether there are log probabilities; it is the same request.
+    assert calls == {"good": N, "vague": 2 * N, "sure": N, "mute": 2 * N, "dear": n_labels}
+
+
+def test_labels_are_nested(run):
+    few, more = (grades(run, f"oracle/base/coverage_{share}/0000.jsonl") for share in ("0.25", "0.5"))
+    assert {row["item"] for row in few} < {row["item"] for row in more}
+    by_id = {row["prompt_id"]: row["response"] for row in responses(run)}
+    for row in more:
+        assert row["score"] == (number(by_id[row["prompt_id"]], "dear") - 1) / 9
+
+
+def test_choices_are_read_off_the_first_tokens_probabilities(run):
+    for row in grades(run, "judges/sure/base/0000.jsonl"):
+        assert row["distribution"] == [[0.0, pytest.approx(0.5)], [1.0, pytest.approx(0.5)]]
+        assert row["choice_mass"] == pytest.approx(2 * math.exp(-1))
+
+
+def test_a_local_model_answers_in_words_too(run):
+    graded = grades(run, "judges/local/base/0000.jsonl")
+    assert len(graded) == N
+    assert all(row["score"] is not None or row["reply"] is not None for row in graded)
+    assert {row["model"] for row in graded} == {None}
+
+
+def test_a_judge_that_says_nothing_of_use_ends_in_one_sentence(run):
+    shown, _ = run.first
+    where = "results/journal/calls/judges/mute/base/0000.jsonl"
+    assert f"{where}: {N} of {N} answers of `judges.mute` could not be used ({N} x {grading_grades.NO_SCORE})" in shown
+    assert not run.path("judges/mute/base/0000.jsonl").exists()
+
+
+def test_what_is_about_running_alone_makes_nothing_stale(run):
+    config = copy.deepcopy(run.config)
+    run.config["providers"]["here"] |= {"max_concurrency": 2, "timeout": 33.0, "api_key_env": "SOME_KEY"}
+    run.config["judges"]["strict"]["max_unscored"] = 0.5
+    assert run.jobs(*GRADES) == set()
+    run.config = config
+
+
+def test_what_determines_a_grade_makes_it_stale(run):
+    config = copy.deepcopy(run.config)
+    run.config["judges"]["strict"]["temperature"] = 0.5
+    run.config["oracle"]["max_tokens"] = 50
+    labels = {"oracle base 0.25 0000", "oracle base 0.5 0000"}
+    assert run.jobs(*GRADES) == {"judge judges/strict base 0000", "ensemble judge base 0000", *labels}
+    run.config = config
+
+
+def test_a_likelihood_behind_an_api_is_refused_before_anything_runs(run):
+    config = copy.deepcopy(run.config)
+    run.config["judges"]["strict"]["rubric"] = "likely.yaml"
+    shown = run.snakemake("-n", *GRADES, ok=False)
+    run.config = config
+    assert "ERROR config: `judges.strict` asks the provider 'here', but the rubric 'likely.yaml'" in shown
+
+
+def test_nothing_is_asked_twice_whatever_is_made_anew(run, server):
+    """All grades gone, answers of no use allowed, one rubric that asks the same and reads it otherwise."""
+    before = {name: run.directory.joinpath(name).read_bytes() for name in GRADES}
+    for name in GRADES:
+        run.directory.joinpath(name).unlink()
+    raw = yaml.safe_load((ROOT / "resources" / "judges" / "rating.yaml").read_text())
+    asked = 'Answer with one JSON object and nothing else: {"score": a number from 1 to 10}'
+    twenty = raw | {"instructions": asked, "scale": [0, 20]}
+    (run.directory / "twenty.yaml").write_text(yaml.safe_dump(twenty))
+    run.config["judges"]["mute"]["max_unscored"] = 1.0
+    run.config["judges"]["twenty"] = run.config["judges"]["strict"] | {"rubric": "twenty.yaml"}
+    run.snakemake(*GRADES, MUTE)
+    assert server.calls() == {}
+    assert {name: run.directory.joinpath(name).read_bytes() for name in GRADES} == before
+    mute = grades(run, "judges/mute/base/0000.jsonl")
+    assert {(row["score"], row["reason"]) for row in mute} == {(None, grading_grades.NO_SCORE)}
+    # The replies are in the journal of the other judge: the same requests, wherever they come from.
+    strict, other = (run.directory / f"results/journal/calls/judges/{name}/base" for name in ("strict", "twenty"))
+    shutil.copytree(strict, other)
+    run.snakemake("results/judges/twenty/base/0000.jsonl")
+    assert server.calls() == {}
+    scores = [row["score"] for row in grades(run, "judges/twenty/base/0000.jsonl")]
+    assert scores == [number(row["response"], "good") / 20 for row in responses(run)]

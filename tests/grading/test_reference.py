@@ -1,0 +1,164 @@
+"""The reference oracle: its formula by hand, what a word is, and what it refuses to read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arena_cje.errors import UserError
+from arena_cje.grading.grades import Item
+from arena_cje.grading.reference import FIELDS, Oracle, grade, parse, words
+
+WHERE = "prompts.jsonl:3"
+
+
+def score(checks: dict, response: str) -> float:
+    return grade(parse(checks, where=WHERE), response).score
+
+
+def item(response: str, reference: dict | None) -> Item:
+    return Item(prompt_id="p1", draw_idx=0, prompt="?", response=response, token_ids=(1,), reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "response", "found"),
+    [
+        ("Paris", "The capital is PARIS!", True),
+        ("art", "Let us start.", False),
+        ("4", "14", False),
+        ("4", "The answer is 4.", True),
+        ("4", "It is 3.4", False),
+        ("3.5", "about 3.5, I think", True),
+        ("1000", "1,000 grams", True),
+        ("1000", "1000.", True),
+        ("Sao Paulo", "São Paulo", True),
+        ("é", "e\u0301", True),
+        ("don't", "I don\u2019t know", True),
+        ("dont", "I don't know", True),
+        ("New Delhi", "It is New\n Delhi.", True),
+        ("New Delhi", "Delhi is new", False),
+        ("twenty one", "twenty-one", True),
+        ("strasse", "Straße", True),
+        ("CO2", "CO₂", True),
+        ("snake case", "snake_case", True),
+    ],
+)
+def test_phrases_are_found_as_whole_words_whatever_case_accents_and_punctuation(phrase, response, found):
+    assert score({"any_of": [phrase]}, response) == float(found)
+
+
+@given(st.text(), st.text())
+def test_words_are_the_same_after_reading_them_twice_and_add_up(first, second):
+    assert words(" ".join(words(first))) == words(first)
+    assert words(f"{first}\n{second}") == words(first) + words(second)
+
+
+@given(st.lists(st.sampled_from(["red", "green", "blue", "or", "sky"])), st.booleans())
+def test_case_spacing_and_punctuation_never_change_a_score(tokens, shout):
+    checks = {"all_of": [["red"], ["green", "blue"]], "forbidden": ["sky"], "max_words": 4}
+    plain, dressed = " ".join(tokens), "...  ".join(tokens) + "!"
+    assert score(checks, dressed.upper() if shout else dressed) == score(checks, plain)
+
+
+@pytest.mark.parametrize("response", ["", "   \n", "...!?", "🙂"])
+@pytest.mark.parametrize("checks", [{"any_of": ["Paris"]}, {"pattern": ".*"}, {"all_of": [["a"]], "max_words": 3}])
+def test_a_response_without_words_scores_zero(checks, response):
+    assert score(checks, response) == 0.0
+
+
+def test_all_of_pays_the_share_of_groups_found():
+    checks = {"all_of": [["red"], ["gray", "grey"], ["blue"]]}
+    assert [score(checks, r) for r in ("pink", "red", "red and grey", "blue, gray, red, grey")] == pytest.approx(
+        [0, 1 / 3, 2 / 3, 1]
+    )
+
+
+def test_a_forbidden_phrase_takes_everything():
+    checks = {"any_of": ["positive"], "forbidden": ["negative"]}
+    assert score(checks, "Positive.") == 1.0
+    assert score(checks, "Positive, or perhaps negative.") == 0.0
+
+
+def test_each_unmet_form_check_costs_its_part_of_one_plus_the_form_checks_asked():
+    checks = {"any_of": ["yes"], "starts_with": "Yes", "max_words": 2, "min_words": 2}
+    assert score(checks, "yes indeed") == 1.0
+    assert score(checks, "yes") == pytest.approx(3 / 4)
+    assert score(checks, "oh yes indeed") == pytest.approx(2 / 4)
+    assert score({"any_of": ["yes"], "max_words": 1}, "yes indeed") == pytest.approx(1 / 2)
+
+
+def test_form_alone_earns_nothing():
+    assert score({"any_of": ["Paris"], "max_words": 1}, "London") == 0.0
+
+
+def test_content_checks_multiply():
+    checks = {"any_of": ["loop"], "all_of": [["for"], ["while"]], "pattern": r"\bfor\b.*:"}
+    assert score(checks, "A loop: for x in y:") == pytest.approx(1 / 2)
+    assert score(checks, "A loop for you") == 0.0
+
+
+def test_a_pattern_reads_the_response_as_it_stands():
+    assert score({"pattern": r"\bO2?\b"}, "It is o2.") == 1.0
+    assert score({"pattern": r"-5\b"}, "minus five: -5") == 1.0
+    assert score({"pattern": r"-5\b"}, "5") == 0.0
+
+
+@given(st.text(alphabet="ab4 .,'é", max_size=30))
+def test_scores_lie_between_zero_and_one(response):
+    checks = {"all_of": [["a"], ["b", "4"]], "forbidden": ["ab"], "starts_with": "a", "min_words": 2, "max_words": 5}
+    assert 0.0 <= score(checks, response) <= 1.0
+
+
+def test_the_oracle_answers_every_item_and_leaves_the_one_without_reference_unlabelled():
+    items = {"x": item("Paris", {"any_of": ["Paris"]}), "y": item("Paris", None), "z": item("", {"any_of": ["Paris"]})}
+    grades = dict(Oracle().grade(items))
+    assert [grades[key].score for key in "xyz"] == [1.0, None, 0.0]
+    assert grades["y"].reason == "the prompt has no reference"
+
+
+def test_what_identifies_a_label_is_the_response_and_the_reference():
+    first = Oracle().identity(item("Paris", {"any_of": ["Paris"]}))
+    assert first == Oracle().identity(item("Paris", {"any_of": ["Paris"]}))
+    assert first != Oracle().identity(item("London", {"any_of": ["Paris"]}))
+    assert first != Oracle().identity(item("Paris", {"any_of": ["Rome"]}))
+
+
+@pytest.mark.parametrize(
+    ("checks", "sentence"),
+    [
+        ({"any_off": ["Paris"]}, "unknown check 'any_off' in reference.*did you mean 'any_of'"),
+        ("Paris", "reference must be an object of checks"),
+        ({}, "asks for no content"),
+        ({"max_words": 3}, "asks for no content"),
+        ({"any_of": "Paris"}, "any_of must be a list of phrases"),
+        ({"any_of": ["+"]}, "at least one letter or digit, got '\\+'"),
+        ({"any_of": [4]}, "at least one letter or digit, got 4"),
+        ({"all_of": ["red", "blue"]}, "all_of must be a list of groups"),
+        ({"all_of": [[]]}, "all_of must be a list of groups"),
+        ({"any_of": ["a"], "starts_with": "!"}, "starts_with must hold text"),
+        ({"any_of": ["a"], "max_words": 0}, "max_words must be a whole number of words, at least 1, got 0"),
+        ({"any_of": ["a"], "min_words": True}, "min_words must be a whole number"),
+        ({"any_of": ["a"], "min_words": 5, "max_words": 4}, "min_words 5 above max_words 4"),
+        ({"pattern": "(", "any_of": ["a"]}, "pattern must be a regular expression"),
+        ({"pattern": 4}, "pattern must be a regular expression"),
+    ],
+)
+def test_a_reference_that_cannot_be_read_is_refused_with_its_place(checks, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        parse(checks, where=WHERE)
+    assert str(error.value).startswith(WHERE)
+
+
+def test_every_check_can_be_asked_at_once():
+    checks = {
+        "any_of": ["yes"],
+        "all_of": [["yes"]],
+        "pattern": "y",
+        "forbidden": ["no"],
+        "starts_with": "yes",
+        "max_words": 1,
+        "min_words": 1,
+    }
+    assert set(checks) == set(FIELDS)
+    assert score(checks, "Yes.") == 1.0

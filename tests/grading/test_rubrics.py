@@ -1,0 +1,838 @@
+"""Judges that answer in words, behind an API or local: what is read of an answer, what is not, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arena_cje.calls.endpoint import Endpoint
+from arena_cje.calls.request import Reply, Request
+from arena_cje.config.records import Judge as JudgeBlock
+from arena_cje.config.records import Oracle as OracleBlock
+from arena_cje.data import schemas
+from arena_cje.errors import UserError
+from arena_cje.estimation.records import Judged
+from arena_cje.grading import grades as grading_grades
+from arena_cje.grading import hosted as grading_hosted
+from arena_cje.grading import quoting, reference, unscored
+from arena_cje.grading.grades import Grade, Item
+from arena_cje.grading.hosted import HostedJudge
+from arena_cje.grading.local import ReplyJudge
+from arena_cje.grading.rubrics import choices as grading_choices
+from arena_cje.grading.rubrics import load_rubric
+from arena_cje.grading.rubrics.choices import Choices
+from arena_cje.grading.rubrics.likelihood import Likelihood
+from arena_cje.grading.rubrics.structured import Structured
+from arena_cje.journal import Journal
+from arena_cje.llama import chat, generator
+from arena_cje.provenance import digest
+from arena_cje.stages import local as stages_local
+from workflow_run import ROOT
+
+RAW = {"kind": "structured", "template": "Rate this.\n{prompt}\n{response}\nHow good?", "scale": [0, 10]}
+RATING = Structured.model_validate(RAW)
+CHOICES = Choices.model_validate(
+    {"kind": "choices", "template": "{prompt}\n{response}\nYes or no?", "choices": {"yes": 1.0, "no": 0.0, "so": 0.5}}
+)
+
+
+def endpoint(**changes) -> Endpoint:
+    plain = {
+        "provider": "any",
+        "api": "openai",
+        "base_url": "http://127.0.0.1:1/v1",
+        "api_key_env": None,
+        "max_concurrency": 8,
+        "requests_per_minute": None,
+        "timeout": 10.0,
+        "max_attempts": 3,
+        "completions": False,
+        "echo_max_tokens": 1,
+        "json_reply": "schema",
+    }
+    return Endpoint(**plain | changes)
+
+
+def hosted(rubric=RATING, *, at=None, system_prompt=None, **block) -> HostedJudge:
+    block = JudgeBlock.model_validate({"provider": "any", "model": "m"} | block)
+    return HostedJudge.of(at or endpoint(), block, rubric, system_prompt)
+
+
+def items(*responses: str) -> list[Item]:
+    return [Item(f"q{k}", 0, f"prompt {k}", text) for k, text in enumerate(responses)]
+
+
+class Asked:
+    """Answers requests by a function of the judge's question and keeps them."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.requests: list[Request] = []
+
+    def __call__(self, requests):
+        self.requests += requests
+        return [self.answer(request) for request in requests]
+
+
+def says(text, **more) -> Reply:
+    return Reply(text=text, finish_reason="stop", **more)
+
+
+def shown(request: Request) -> str:
+    return request.body["messages"][-1]["content"]
+
+
+# What is read of an answer.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"score": 7}',
+        '  {"score":7.0}\n',
+        '{"score": 7, "reason": "good"}',
+        '{"reason": "it says {\\"score\\": 1}, which is not mine", "score": 7}',
+        '```json\n{"score": 7}\n```',
+        'I would say: {"score": 7}. Hope this helps!',
+        '{"score": 7}\n{"score": 7.0}',
+        '{"steps": [{"score": 1}], "score": 7}',
+        '{"score": 7} and no more',
+        '<think>maybe {"score": 2}? no {</think>\n{"score": 7}',
+        '{"note": "first"} {"score": 7e0}',
+    ],
+)
+def test_the_one_score_of_an_answer_is_read(text):
+    assert RATING.read(text) == Grade(0.7, reply=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", grading_grades.NO_SCORE),
+        ("7", grading_grades.NO_SCORE),
+        ("The score is 7.", grading_grades.NO_SCORE),
+        ('{"rating": 7}', grading_grades.NO_SCORE),
+        ('{"result": {"score": 7}}', grading_grades.NO_SCORE),
+        ('["score", 7]', grading_grades.NO_SCORE),
+        ('{"Score": 7}', grading_grades.NO_SCORE),
+        ('{"score": 7', grading_grades.NO_JSON),
+        ("{'score': 7}", grading_grades.NO_JSON),
+        ('{"score": 7,}', grading_grades.NO_JSON),
+        ('{score} {"score": 7}', grading_grades.NO_JSON),
+        ('{"reason": "it says {"score": 10}", "score": 7}', grading_grades.NO_JSON),
+        ('{"a":' * 100_000, grading_grades.NO_JSON),
+        ('{"score": ' + "9" * 5000 + "}", grading_grades.NO_JSON),
+        ('{"score": 7} {"score": 8}', grading_grades.TWO_SCORES),
+        ('{"score": 7, "score": 8}', grading_grades.TWO_SCORES),
+        ('{"score": "7"} {"score": 7}', grading_grades.TWO_SCORES),
+        ('{"score": "7"}', grading_grades.NO_NUMBER),
+        ('{"score": true}', grading_grades.NO_NUMBER),
+        ('{"score": null}', grading_grades.NO_NUMBER),
+        ('{"score": [7]}', grading_grades.NO_NUMBER),
+        ('{"score": {"value": 7}}', grading_grades.NO_NUMBER),
+        ('{"score": NaN}', grading_grades.NO_NUMBER),
+        ('{"score": Infinity}', grading_grades.OFF_SCALE),
+        ('{"score": 1e999}', grading_grades.OFF_SCALE),
+        ('{"score": 11}', grading_grades.OFF_SCALE),
+        ('{"score": -0.001}', grading_grades.OFF_SCALE),
+    ],
+)
+def test_what_is_not_one_number_on_the_scale_is_not_read(text, reason):
+    assert RATING.read(text) == Grade(None, reason, text)
+
+
+def test_an_answer_that_was_cut_says_so_unless_its_score_was_there():
+    assert RATING.read('{"reason": "because', cut=True).reason == grading_grades.CUT
+    assert RATING.read("", cut=True).reason == grading_grades.CUT
+    assert RATING.read('{"score": 7} and furthermore', cut=True).score == 0.7
+    assert RATING.read('{"score": 12}', cut=True).reason == grading_grades.OFF_SCALE
+
+
+@given(
+    st.floats(-1e6, 1e6),
+    st.floats(0.001, 1e6),
+    st.floats(0, 1),
+    st.text(st.characters(exclude_characters="{")),
+    st.text(),
+)
+def test_any_number_on_any_scale_whatever_is_said_around_it(low, width, share, before, reason):
+    rubric = Structured.model_validate(RAW | {"scale": [low, low + width], "reasoning": True})
+    number = min(low + share * width, low + width)
+    read = rubric.read("x" + before + json.dumps({"reason": reason, "score": number}) + before)
+    assert read.score == pytest.approx((number - low) / width, abs=1e-6)
+    assert 0 <= read.score <= 1
+
+
+@given(st.text() | st.text(st.sampled_from('{}[]":, score0123456789eE+-.\\tfn`')))
+def test_no_answer_breaks_the_reader(text):
+    read = RATING.read(text)
+    assert (read.score is None) == (read.reason is not None)
+    assert read.reply == text
+    assert read.score is None or 0 <= read.score <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"scale": [5, 5]}, "two numbers that rise"),
+        ({"scale": [5, 1]}, "two numbers that rise"),
+        ({"scale": [0, math.inf]}, "two numbers that rise"),
+        ({"scale": [1]}, "scale"),
+        ({"scale": None}, "scale"),
+        ({"samples": 0}, "samples: Input should be greater than or equal to 1"),
+        ({"temperature": -1}, "temperature"),
+        ({"template": "{prompt}"}, r"\{response\} is not in it"),
+        ({"template": "{response} {reference}"}, r"unknown placeholder \{reference\}"),
+        ({"choices": {"a": 0, "b": 1}}, "choices: Extra inputs are not permitted"),
+    ],
+)
+def test_a_rubric_that_cannot_be_right_is_refused_with_its_file(tmp_path, changes, sentence):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(RAW | changes))
+    with pytest.raises(UserError, match=sentence) as error:
+        load_rubric(path)
+    assert str(error.value).startswith(f"{path}: not a rubric")
+    assert "\n" not in str(error.value)
+
+
+def test_shipped_rubrics_are_read_and_described():
+    folder = ROOT / "resources" / "judges"
+    rubrics = {path.name: load_rubric(path) for path in folder.glob("*.yaml")}
+    assert {"structured", "choices", "likelihood"} == {rubric.kind for rubric in rubrics.values()}
+    for name, rubric in rubrics.items():
+        assert f"`{name}` | `{rubric.kind}`" in (folder / "README.md").read_text()
+        assert rubric.description
+
+
+def test_the_readme_has_every_key_of_every_kind():
+    text = (ROOT / "resources" / "judges" / "README.md").read_text()
+    for kind in (Likelihood, Choices, Structured):
+        for key in kind.model_fields:
+            assert f"`{key}`" in text, key
+
+
+# What is asked.
+
+
+def test_a_request_is_all_that_was_configured():
+    judge = hosted(
+        at=endpoint(),
+        system_prompt="Be strict.",
+        temperature=0.25,
+        max_tokens=99,
+        extra={"reasoning_effort": "low"},
+    )
+    body = judge.request(items("so")[0]).body
+    assert body["model"] == "m"
+    assert body["messages"] == [
+        {"role": "system", "content": "Be strict."},
+        {"role": "user", "content": RATING.question("prompt 0", "so")},
+    ]
+    assert (body["temperature"], body["max_tokens"], body["reasoning_effort"]) == (0.25, 99, "low")
+    assert "seed" not in body
+    schema = body["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["required"] == ["score"]
+
+
+@pytest.mark.parametrize(
+    ("api", "base_url", "name"),
+    [
+        ("openai", None, "max_completion_tokens"),
+        ("openai", "http://x/v1", "max_tokens"),
+        ("fireworks", None, "max_tokens"),
+    ],
+)
+def test_the_limit_has_the_name_that_the_server_knows(api, base_url, name):
+    body = hosted(at=endpoint(api=api, base_url=base_url), max_tokens=7).request(items("so")[0]).body
+    assert {key: value for key, value in body.items() if "tokens" in key} == {name: 7}
+
+
+def test_json_is_asked_for_as_the_server_can():
+    reasoned = Structured.model_validate(RAW | {"reasoning": True})
+    formats = {
+        kind: hosted(reasoned, at=endpoint(json_reply=kind)).request(items("so")[0]).body.get("response_format")
+        for kind in ("schema", "object", "text")
+    }
+    assert formats["text"] is None
+    assert formats["schema"]["json_schema"]["schema"] == formats["object"]["schema"] == reasoned.schema
+    assert list(reasoned.schema["properties"]) == ["reason", "score"]  # thinks before it says a number
+    assert '"reason": one or two sentences, "score": a number from 0 to 10' in reasoned.question("a", "b")
+
+
+def test_instructions_of_the_rubric_stand_in_place_of_the_sentence():
+    own = Structured.model_validate(RAW | {"instructions": "Give JSON."})
+    assert own.question("a", "b").endswith("How good?\n\nGive JSON.")
+    assert "Answer with one JSON object" not in own.question("a", "b")
+
+
+def test_temperature_is_the_rubrics_then_the_blocks_then_not_sent():
+    warm = Structured.model_validate(RAW | {"temperature": 0.7})
+    assert hosted(warm, temperature=0.1).request(items("so")[0]).body["temperature"] == 0.7
+    assert hosted(temperature=0.1).request(items("so")[0]).body["temperature"] == 0.1
+    assert "temperature" not in hosted(temperature=None).request(items("so")[0]).body
+
+
+# One grade an item, whatever happens to the answers.
+
+
+def length_of(request: Request) -> Reply:
+    """A judge whose score is the number of letters of the response."""
+    text = shown(request).split("<response-")[1].split(">\n", 1)[1].split("\n</response-")[0]
+    return says(json.dumps({"score": len(text)}), model="m-1", system_fingerprint="fp")
+
+
+def test_grades_are_those_of_the_items_in_their_order():
+    ask = Asked(length_of)
+    grades = hosted().grade(items("aaa", "", "aaaaaaaa"), ask)
+    assert [grade.score for grade in grades] == [0.3, 0.0, 0.8]
+    assert {(grade.model, grade.system_fingerprint) for grade in grades} == {("m-1", "fp")}
+    assert [grade.reply for grade in grades] == ['{"score": 3}', '{"score": 0}', '{"score": 8}']
+    assert len(ask.requests) == 3
+
+
+def test_where_there_is_no_response_nothing_is_asked():
+    ask = Asked(length_of)
+    missing = Item("q", 0, "x", "", answered=False)
+    assert hosted().grade([missing], ask) == [Grade(None, grading_grades.NO_RESPONSE)]
+    one, other = hosted().grade([missing, *items("aa")], ask)
+    assert (one.score, other.score) == (None, 0.2)
+    assert len(ask.requests) == 1
+
+
+def firmly(request: Request) -> bool:
+    return quoting.RETRY_INTRODUCTION.strip() in shown(request)
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (says("well"), grading_grades.NO_SCORE),
+        (says('{"score": 12}'), grading_grades.OFF_SCALE),
+        (Reply(text="I cannot", error="refused"), grading_grades.DECLINED),
+        (Reply(text="", error="refused"), grading_grades.DECLINED),
+        (Reply(text='{"reason": "I th', finish_reason="length"), grading_grades.CUT),
+        (Reply(finish_reason="length"), grading_grades.CUT),
+    ],
+)
+def test_an_answer_of_no_use_is_asked_for_once_more_and_then_left(first, reason):
+    helped = Asked(lambda request: says('{"score": 4}') if firmly(request) else first)
+    (grade,) = hosted().grade(items("a"), helped)
+    assert (grade.score, grade.reason, grade.reply) == (0.4, None, '{"score": 4}')
+    assert [firmly(request) for request in helped.requests] == [False, True]
+
+    in_vain = Asked(lambda request: first)
+    (grade,) = hosted().grade(items("a"), in_vain)
+    assert (grade.score, grade.reason, grade.reply) == (None, reason, first.text or (None if first.error else ""))
+    assert len(in_vain.requests) == 2
+
+
+def test_only_what_was_of_no_use_is_asked_for_again():
+    ask = Asked(
+        lambda request: says("hm") if "\nbad\n" in shown(request) and not firmly(request) else length_of(request)
+    )
+    grades = hosted().grade(items("aa", "bad", "a"), ask)
+    assert [grade.score for grade in grades] == [0.2, 0.3, 0.1]
+    assert [shown(request) for request in ask.requests if firmly(request)] == [
+        RATING.question("prompt 1", "bad", again=True)
+    ]
+
+
+def test_what_does_not_fit_is_not_asked_for_again():
+    ask = Asked(lambda request: Reply(error="too_long"))
+    assert hosted().grade(items("a"), ask)[0].reason == grading_grades.TOO_LONG
+    assert len(ask.requests) == 1
+    firm = Asked(lambda request: Reply(error="too_long") if firmly(request) else says("hm"))
+    assert hosted().grade(items("a"), firm)[0] == Grade(None, grading_grades.NO_SCORE, "hm")
+
+
+def test_the_second_question_says_what_to_answer():
+    assert (
+        'a number from 0 to 10 as "score"' in RATING.question("a", "b", again=True).split(quoting.RETRY_INTRODUCTION)[1]
+    )
+    assert "nothing else: yes, no, so." in CHOICES.question("a", "b", again=True).split(quoting.RETRY_INTRODUCTION)[1]
+
+
+# Several answers to one question.
+
+
+def sampled(**more) -> Structured:
+    return Structured.model_validate(RAW | {"samples": 4, "temperature": 1.0} | more)
+
+
+def by_seed(*numbers):
+    """An answer for each seed, one that cannot be read where there is no number."""
+
+    def answer(request: Request) -> Reply:
+        number = numbers[request.body["seed"] - 1]
+        return says("?" if number is None else json.dumps({"score": number}))
+
+    return answer
+
+
+def test_samples_have_seeds_of_their_own_and_give_a_distribution():
+    ask = Asked(by_seed(2, 8, 8, 10))
+    (grade,) = hosted(sampled()).grade(items("a"), ask)
+    assert len({request.key(endpoint()) for request in ask.requests}) == 4
+    assert grade.distribution == ((0.2, 0.25), (0.8, 0.5), (1.0, 0.25))
+    assert grade.score == pytest.approx(0.7)
+    assert json.loads(grade.reply) == ['{"score": 2}', '{"score": 8}', '{"score": 8}', '{"score": 10}']
+    assert grade.choice_mass is None
+
+
+def test_a_sample_that_cannot_be_read_is_missing_and_not_nought():
+    ask = Asked(by_seed(2, None, 8, None))
+    (grade,) = hosted(sampled()).grade(items("a"), ask)
+    assert grade.distribution == ((0.2, 0.5), (0.8, 0.5))
+    assert len(ask.requests) == 6
+    (grade,) = hosted(sampled()).grade(items("a"), Asked(by_seed(*[None] * 4)))
+    assert (grade.score, grade.distribution, grade.reason) == (None, None, grading_grades.NO_SCORE)
+    assert json.loads(grade.reply) == ["?"] * 4
+
+
+@given(st.lists(st.integers(0, 10) | st.none(), min_size=2, max_size=9))
+def test_the_score_is_the_mean_of_what_was_read(numbers):
+    (grade,) = hosted(sampled(samples=len(numbers))).grade(items("a"), Asked(by_seed(*numbers)))
+    read = [number / 10 for number in numbers if number is not None]
+    if not read:
+        assert grade.score is None
+        return
+    assert grade.score == pytest.approx(np.mean(read))
+    assert sum(mass for _, mass in grade.distribution) == pytest.approx(1)
+    points, masses = (np.array([column]) for column in zip(*grade.distribution, strict=True))
+    assert Judged.of(np.array([grade.score]), points=points, mass=masses).score[0] == pytest.approx(grade.score)
+
+
+# A choice read off the first token's probabilities.
+
+
+def likely(**probabilities: float):
+    tops = {name.replace("_", " "): math.log(value) for name, value in probabilities.items()}
+    return lambda request: Reply(text="yes", tokens=("yes",), token_logprobs=(-0.1,), top_logprobs=(tops,), model="m-1")
+
+
+def test_the_masses_are_the_probabilities_of_the_choices_alone():
+    ask = Asked(likely(yes=0.2, _yes=0.1, no=0.3, Yes=0.15, other=0.2))
+    (grade,) = hosted(CHOICES).grade(items("a"), ask)
+    assert [point for point, _ in grade.distribution] == [0.0, 1.0]
+    assert [mass for _, mass in grade.distribution] == pytest.approx([0.5, 0.5])
+    assert grade.choice_mass == pytest.approx(
+        0.6
+    )  # a token that only differs by a blank says the same, another word not
+    assert grade.score == pytest.approx(0.5)
+    body = ask.requests[0].body
+    assert (body["logprobs"], body["top_logprobs"], body["max_tokens"], body["temperature"]) == (True, 20, 1, 0)
+    assert "response_format" not in body
+    assert hosted(CHOICES, at=endpoint(api="fireworks")).request(items("a")[0]).body["top_logprobs"] == 5
+
+
+def test_a_token_of_no_probability_has_no_mass():
+    tops = {"yes": 0.0, "no": -math.inf, "so": -9999.0}
+    reply = Reply(text="yes", top_logprobs=(tops,))
+    (grade,) = hosted(CHOICES).grade(items("a"), lambda requests: [reply] * len(requests))
+    assert (grade.score, grade.distribution, grade.choice_mass) == (1.0, ((1.0, 1.0),), 1.0)
+
+
+def test_improbable_choices_are_asked_for_again_and_then_left():
+    ask = Asked(lambda request: likely(yes=0.5 if firmly(request) else 0.005, I=0.4)(request))
+    assert hosted(CHOICES).grade(items("a"), ask)[0].score == 1.0
+    (grade,) = hosted(CHOICES).grade(items("a"), Asked(likely(yes=0.009, I=0.9)))
+    assert (grade.score, grade.distribution, grade.reason) == (None, None, grading_choices.NO_CHOICE)
+    assert grade.choice_mass == pytest.approx(0.009)
+
+
+def test_a_server_without_log_probabilities_costs_one_call_and_says_so():
+    ask = Asked(lambda request: says("yes"))
+    with pytest.raises(
+        UserError, match="provider 'any', model 'm': its answers come without log probabilities"
+    ) as error:
+        hosted(CHOICES).grade(items(*"abcdef"), ask)
+    assert len(ask.requests) == 1
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_first_answer_stops_nothing_and_several_do():
+    """What ends at once says no token, so that there is nothing to tell probabilities of."""
+
+    def first_is_empty(request):
+        return (
+            Reply(finish_reason="stop")
+            if "\na\n" in request.body["messages"][-1]["content"]
+            else likely(yes=0.9)(request)
+        )
+
+    grades = hosted(CHOICES).grade(items(*"abc"), Asked(first_is_empty))
+    assert [grade.score for grade in grades] == [None, 1.0, 1.0]
+    ask = Asked(lambda request: Reply(finish_reason="length"))
+    with pytest.raises(UserError, match="without log probabilities"):
+        hosted(CHOICES).grade(items(*"abcdef"), ask)
+    assert len(ask.requests) == grading_hosted.TRIED
+
+
+def test_one_answer_without_log_probabilities_stops_nothing():
+    ask = Asked(lambda request: says("yes") if "\nb\n" in shown(request) else likely(yes=0.9)(request))
+    grades = hosted(CHOICES).grade(items("a", "b", "c"), ask)
+    assert [grade.score for grade in grades] == [1.0, None, 1.0]
+    assert grades[1].reason == grading_choices.NO_LOGPROBS
+    refusing = Asked(lambda request: Reply(error="refused") if "\na\n" in shown(request) else likely(no=0.9)(request))
+    assert [grade.score for grade in hosted(CHOICES).grade(items("a", "b"), refusing)] == [None, 0.0]
+
+
+# Rows.
+
+
+def test_rows_of_a_hosted_judge_are_a_table_and_keep_what_was_said(tmp_path):
+    ask = Asked(lambda request: says("?") if "\nbad\n" in shown(request) else length_of(request))
+    rows = stages_local.hosted_grades(hosted(), items("aa", "bad", "aa"), ask)
+    schemas.GRADES.write(tmp_path / "grades.jsonl", rows)
+    assert schemas.GRADES.read(tmp_path / "grades.jsonl") == rows
+    assert [row["score"] for row in rows] == [0.2, None, 0.2]
+    assert rows[1]["reason"] == grading_grades.NO_SCORE
+    assert rows[1]["reply"] == "?"
+    assert (rows[0]["model"], rows[0]["system_fingerprint"]) == ("m-1", "fp")
+    assert [row["prompt_id"] for row in rows] == ["q0", "q1", "q2"]
+
+
+def test_rows_keep_a_distribution_where_it_is_asked_for():
+    for kept in (False, True):
+        (row,) = stages_local.hosted_grades(
+            hosted(sampled()), items("a"), Asked(by_seed(0, 0, 10, 10)), distributions=kept
+        )
+        assert row["score"] == 0.5
+        assert row["distribution"] == ([[0.0, 0.5], [1.0, 0.5]] if kept else None)
+
+
+def test_labels_of_a_lower_coverage_are_taken_as_they_are():
+    texts = items("a", "aa", "aaa")
+    lower = stages_local.hosted_grades(hosted(), texts[:1], Asked(length_of))
+    ask = Asked(length_of)
+    rows = stages_local.hosted_grades(hosted(), texts, ask, known={row["item"]: row for row in lower})
+    assert len(ask.requests) == 2
+    assert rows == stages_local.hosted_grades(hosted(), texts, Asked(length_of))
+    assert stages_local.hosted_grades(hosted(), texts, None, known={row["item"]: row for row in rows}) == rows
+
+
+def test_identical_texts_are_graded_once():
+    ask = Asked(length_of)
+    same = [Item(f"q{k}", k, "prompt", "answer") for k in range(3)]
+    rows = stages_local.hosted_grades(hosted(), same, ask)
+    assert len(ask.requests) == 1
+    assert [(row["prompt_id"], row["draw_idx"], row["score"]) for row in rows] == [
+        ("q0", 0, 0.6),
+        ("q1", 1, 0.6),
+        ("q2", 2, 0.6),
+    ]
+
+
+def test_identity_holds_all_that_determines_a_grade_and_no_more():
+    item = items("a")[0]
+    same = [
+        hosted().identity(Item("other", 5, item.prompt, item.response, (1, 2))),
+        hosted(at=endpoint(max_concurrency=1, timeout=1.0, api_key_env="KEY", max_attempts=1)).identity(item),
+        hosted(max_unscored=0.5).identity(item),
+    ]
+    changed = [
+        hosted().identity(Item("q0", 0, item.prompt, "b")),
+        hosted().identity(Item("q0", 0, "other", item.response)),
+        hosted().identity(Item("q0", 0, item.prompt, item.response, answered=False)),
+        hosted(model="n").identity(item),
+        hosted(temperature=0.5).identity(item),
+        hosted(max_tokens=5).identity(item),
+        hosted(extra={"top_k": 1}).identity(item),
+        hosted(at=endpoint(base_url="http://127.0.0.1:2/v1")).identity(item),
+        hosted(at=endpoint(json_reply="text")).identity(item),
+        hosted(system_prompt="Be strict.").identity(item),
+        hosted(Structured.model_validate(RAW | {"scale": [0, 9]})).identity(item),
+        hosted(sampled(temperature=0.0)).identity(item),
+        *(
+            hosted(Structured.model_validate(RAW | {"scale": [0, top], "instructions": "?"})).identity(item)
+            for top in (5, 6)
+        ),
+        *(hosted(CHOICES.model_copy(update={"choices": {"yes": 1.0, "no": low}})).identity(item) for low in (0.0, 0.1)),
+    ]
+    names = [digest(identity) for identity in [hosted().identity(item), *same]]
+    assert len(set(names)) == 1
+    assert len({names[0], *map(digest, changed)}) == 1 + len(changed)
+
+
+# A local model that answers in words.
+
+
+def local(model, rubric=RATING, **changes) -> ReplyJudge:
+    return ReplyJudge(model, "sha", rubric, None, **{"temperature": 0.0, "max_tokens": 8} | changes)
+
+
+def test_a_model_that_babbles_gives_reasons_and_its_replies(model, monkeypatch):
+    grades = dict(local(model).grade({"k": items("a")[0], "none": Item("q", 0, "x", "", answered=False)}))
+    assert grades["none"] == Grade(None, grading_grades.NO_RESPONSE)
+    assert grades["k"].score is None
+    assert grades["k"].reason in (grading_grades.CUT, grading_grades.NO_SCORE, grading_grades.NO_JSON)
+    questions = [chat.render(model, None, RATING.question("prompt 0", "a", again=again)) for again in (False, True)]
+    assert grades["k"].prompt_tokens == sum(map(len, questions))
+    monkeypatch.setattr(model, "n_ctx", len(questions[1]) + 7)
+    (alone,) = dict(local(model).grade({"k": items("a")[0]})).values()
+    assert alone.reason == grades["k"].reason != grading_grades.TOO_LONG
+    assert alone.prompt_tokens == len(questions[0])  # the second question no longer fits, the first answer stays
+    monkeypatch.setattr(model, "n_ctx", len(questions[0]) + 7)
+    assert dict(local(model).grade({"k": items("a")[0]})) == {"k": Grade(None, grading_grades.TOO_LONG)}
+
+
+def test_neither_company_nor_slots_change_an_answer(model):
+    texts = {f"k{i}": item for i, item in enumerate(items("so be it", "no", "words " * 9))}
+    warm = sampled(samples=2)
+    together = dict(local(model, warm, temperature=1.0).grade(texts))
+    assert dict(local(model, warm, temperature=1.0, n_slots=2).grade(texts)) == together
+    for key, item in texts.items():
+        assert dict(local(model, warm, temperature=1.0).grade({key: item})) == {key: together[key]}
+    assert len({grade.reply for grade in together.values()}) == len(texts)
+    for grade in together.values():
+        one, other = json.loads(grade.reply)
+        assert one != other
+
+
+def scripted(model, monkeypatch, answer):
+    """Let the model say what a function of the question's text and the sample says; real tokens, real reading."""
+
+    def generate(model_, requests, sampling, max_tokens, *_, **__):
+        for request in reversed(list(requests)):  # in any order
+            text = answer(model.detokenize(request.prompt_ids), request.key[1])
+            ids = model.tokenize(text) if text else ()
+            yield generator.Response(request.key, tuple(ids), "stop", "ok")
+
+    monkeypatch.setattr(generator, "generate", generate)
+
+
+def test_a_local_answer_is_read_as_one_behind_an_api(model, monkeypatch):
+    texts = dict(zip("abc", items("one", "two", "three"), strict=True))
+    answers = {"one": '{"score": 1}', "two": "no idea", "three": 'Well: {"score": 3}'}
+
+    def answer(question, sample):
+        name = next(name for name in answers if f"\n{name}\n" in question)
+        return '{"score": 9}' if name == "two" and "An earlier answer" in question else answers[name]
+
+    scripted(model, monkeypatch, answer)
+    asked = Asked(lambda request: says(answer(shown(request), 0)))
+    expected = hosted().grade(list(texts.values()), asked)
+    grades = dict(local(model).grade(texts))
+    assert {key: grade.score for key, grade in grades.items()} == {"a": 0.1, "b": 0.9, "c": 0.3}
+    assert [grades[key].score for key in texts] == [grade.score for grade in expected]
+    assert [grades[key].reply for key in texts] == [grade.reply for grade in expected]
+
+
+def test_local_samples_that_cannot_be_read_are_asked_for_again_one_by_one(model, monkeypatch):
+    asked = []
+
+    def answer(question, sample):
+        again = "An earlier answer" in question
+        asked.append((sample, again))
+        return "?" if sample == 2 or (sample == 1 and not again) else json.dumps({"score": 2 + sample})
+
+    scripted(model, monkeypatch, answer)
+    (grade,) = dict(local(model, sampled(samples=3)).grade({"k": items("a")[0]})).values()
+    assert grade.distribution == ((0.2, 0.5), (0.3, 0.5))
+    assert sorted(asked) == [(0, False), (1, False), (1, True), (2, False), (2, True)]
+    assert json.loads(grade.reply) == ['{"score": 2}', '{"score": 3}', "?"]
+
+
+def test_local_grades_are_journaled_with_their_distribution(model, monkeypatch, tmp_path):
+    scripted(model, monkeypatch, lambda question, sample: json.dumps({"score": 3 * sample}))
+    for kept, n_done in ((False, 1), (True, 0)):
+        with Journal(tmp_path / "0000.jsonl") as journal:
+            judge = local(model, sampled(samples=2), temperature=1.0)
+            (row,) = stages_local.grades(judge, items("a"), journal=journal, distributions=kept)
+            assert journal.tally.items == n_done
+    assert row["distribution"] == [[0.0, 0.5], [0.3, 0.5]]
+    assert row["score"] == pytest.approx(0.15)
+
+
+# A judge and its rubric fit together.
+
+LIKELIHOOD = Likelihood(kind="likelihood", system_prompt="helpful.txt")
+
+
+@pytest.mark.parametrize(
+    ("rubric", "block", "sentence"),
+    [
+        (
+            LIKELIHOOD,
+            {"uncertainty": "distribution"},
+            "`judge.uncertainty` is 'distribution', but the rubric 'mine.yaml' is of kind",
+        ),
+        (RATING, {"uncertainty": "distribution"}, "'structured', which gives one number; choose a rubric"),
+        (sampled(temperature=0.0), {}, "`judge` asks 4 times by the rubric 'mine.yaml' at temperature 0"),
+        (sampled(temperature=None), {}, "at temperature 0"),
+        (
+            sampled(),
+            {"provider": "any", "extra": {"seed": 1}},
+            "`judge.extra` has a seed, but the rubric 'mine.yaml' asks 4",
+        ),
+        (
+            LIKELIHOOD,
+            {"provider": "any"},
+            "`judge` asks the provider 'any', but the rubric 'mine.yaml' is of kind 'likelihood'",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(rubric, block, sentence):
+    with pytest.raises(UserError, match=f"^config: .*{sentence}") as error:
+        rubric.check(JudgeBlock.model_validate({"rubric": "mine.yaml"} | block), "judge")
+    assert "\n" not in str(error.value)
+
+
+def test_what_fits_together_is_not():
+    for rubric, block in [
+        (LIKELIHOOD, {}),
+        (CHOICES, {"uncertainty": "distribution"}),
+        (CHOICES, {"provider": "any"}),
+        (RATING, {"provider": "any"}),
+        (sampled(), {"uncertainty": "distribution"}),
+        (sampled(temperature=None), {"temperature": 0.5}),
+        (sampled(temperature=None), {"temperature": None}),
+    ]:
+        rubric.check(JudgeBlock.model_validate(block), "judge")
+    RATING.check(OracleBlock(provider="any", model="m"), "oracle")
+
+
+# Answers that were of no use.
+
+
+def graded(n: int, **unused: int) -> list[dict]:
+    """Rows of grades, so many of them without a score for each reason."""
+    reasons = [getattr(grading_grades, name) for name, count in unused.items() for _ in range(count)]
+    rows = [{"score": None, "reason": reason} for reason in reasons]
+    rows += [{"score": 0.5, "reason": None}] * (n - len(rows))
+    return [{"prompt_id": f"q{k}"} | row for k, row in enumerate(rows)]
+
+
+def test_more_answers_of_no_use_than_allowed_end_in_one_sentence():
+    unscored.check_unscored(graded(100, NO_JSON=5), 0.05, "judge", "here")
+    unscored.check_unscored([], 0.0, "judge", "here")
+    with pytest.raises(UserError) as error:
+        unscored.check_unscored(
+            graded(100, NO_JSON=2, CUT=4), 0.05, "judges.strict", "results/judges/strict/base.jsonl"
+        )
+    said = str(error.value)
+    assert said.startswith("results/judges/strict/base.jsonl: 6 of 100 answers of `judges.strict` could not be used")
+    assert (
+        f"(4 x {grading_grades.CUT}; 2 x {grading_grades.NO_JSON}), more than `judges.strict.max_unscored: 0.05` allows"
+        in said
+    )
+    assert "\n" not in said
+
+
+def test_what_was_never_asked_is_no_answer_of_no_use():
+    rows = graded(4, NO_RESPONSE=1, TOO_LONG=1, NOT_FINITE=1, NO_REFERENCE=1)
+    unscored.check_unscored(rows, 0.0, "judge", "here")
+    (grade,) = dict(reference.Oracle().grade({"k": items("a")[0]})).values()
+    assert grade.reason == grading_grades.NO_REFERENCE
+    with pytest.raises(UserError, match="1 of 5 answers"):
+        unscored.check_unscored([*rows, {"score": None, "reason": grading_grades.CUT}], 0.1, "judge", "here")
+
+
+def test_a_job_stops_early_only_where_chance_cannot_help():
+    early = unscored.check_unscored_early
+    for n, unused, limit in [
+        (100, 5, 0.05),
+        (100, 8, 0.05),
+        (20, 4, 0.05),
+        (1, 1, 0.05),
+        (3, 3, 0.5),
+        (50, 50, 1.0),
+        (0, 0, 0.0),
+    ]:
+        early(graded(n, NO_JSON=unused), limit, "judge", "here")
+    for n, unused, limit in [(100, 30, 0.05), (20, 20, 0.05), (5, 5, 0.05), (20, 1, 0.0), (40, 40, 0.5)]:
+        with pytest.raises(UserError, match=f"{unused} of {n} answers"):
+            early(graded(n, NO_JSON=unused), limit, "judge", "here")
+
+
+def test_draws_of_one_prompt_are_no_evidence_of_their_own():
+    """Three prompts of twenty that nobody can be judged on, ten draws each: as likely as three answers of twenty."""
+    rows = graded(20, NO_JSON=3)
+    for draws in (rows, [row | {"draw_idx": k} for row in rows for k in range(10)]):
+        unscored.check_unscored_early(draws, 0.05, "judge", "here")
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.05, 0.3])
+def test_the_early_stop_is_rarer_than_one_in_a_million(limit):
+    """The bound against the exact binomial tail."""
+    for n in (1, 7, 20, 100, 400):
+        for unused in range(n + 1):
+            tail = sum(math.comb(n, k) * limit**k * (1 - limit) ** (n - k) for k in range(unused, n + 1))
+            try:
+                unscored.check_unscored_early(graded(n, NO_JSON=unused), limit, "judge", "here")
+            except UserError:
+                assert tail < unscored.CHANCE
+                break
+
+
+# Ensembles.
+
+
+def row(prompt_id, score, reason=None, item="h", **more):
+    return {"prompt_id": prompt_id, "draw_idx": 0, "score": score, "reason": reason, "reply": "r", "item": item, **more}
+
+
+def test_an_ensemble_is_the_mean_of_its_members(tmp_path):
+    members = {
+        "a": [row("p", 0.2, item="1"), row("q", 0.5, item="2"), row("r", None, grading_grades.CUT)],
+        "b": [row("p", 0.6, item="3"), row("q", 0.5, item="4"), row("r", 0.5)],
+        "c": [
+            row("p", 0.2, item="5"),
+            row("q", None, grading_grades.NO_JSON),
+            row("r", None, grading_grades.NO_RESPONSE),
+        ],
+    }
+    rows = grading_grades.ensemble(members, distributions=True)
+    schemas.GRADES.write(tmp_path / "grades.jsonl", rows)
+    assert schemas.GRADES.read(tmp_path / "grades.jsonl") == rows
+    assert rows[0]["score"] == pytest.approx(1 / 3)
+    assert rows[0]["distribution"] == [[0.2, 2 / 3], [0.6, 1 / 3]]
+    assert [row["score"] for row in rows[1:]] == [None, None]
+    assert rows[1]["reason"] == f"c: {grading_grades.NO_JSON}"
+    assert rows[2]["reason"] == f"a: {grading_grades.CUT}; c: {grading_grades.NO_RESPONSE}"
+    assert all(row["distribution"] is None for row in grading_grades.ensemble(members))
+    assert len({row["item"] for row in rows}) == 3
+
+
+def test_an_ensemble_of_other_responses_is_a_bug():
+    with pytest.raises(ValueError, match="different responses"):
+        grading_grades.ensemble({"a": [row("p", 0.1)], "b": [row("q", 0.1)]})
+    with pytest.raises(ValueError, match="zip"):
+        grading_grades.ensemble({"a": [row("p", 0.1)], "b": []})
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.7, 1.0]), min_size=2, max_size=7))
+def test_members_count_alike_and_their_order_is_no_matter(scores):
+    members = {f"m{k}": [row("p", score, item=str(k))] for k, score in enumerate(scores)}
+    (one,) = grading_grades.ensemble(members, distributions=True)
+    (other,) = grading_grades.ensemble(dict(reversed(members.items())), distributions=True)
+    assert one["score"] == other["score"] == pytest.approx(np.mean(scores))
+    assert min(scores) <= one["score"] <= max(scores)
+    assert one["distribution"] == other["distribution"]
+
+
+# Items.
+
+
+def test_items_know_whether_there_is_a_response():
+    rows = [
+        {"prompt_id": "a", "draw_idx": 0, "prompt": "x", "response": "", "token_ids": None, "status": "ok"},
+        {"prompt_id": "b", "draw_idx": 0, "prompt": "x", "response": "", "token_ids": None, "status": "refused"},
+        {"prompt_id": "c", "draw_idx": 0, "prompt": "x", "response": "y", "token_ids": [1], "status": "ok"},
+        {"prompt_id": "d", "draw_idx": 0, "prompt": "x", "response": "", "token_ids": [], "status": "too_long"},
+    ]
+    rows = [row | {"finish_reason": "stop" if row["prompt_id"] == "a" else None} for row in rows]
+    found = stages_local.items(rows)
+    assert [item.answered for item in found] == [True, False, True, False]
+    assert [item.stopped for item in found] == [True, False, False, False]
+    assert [item.token_ids for item in found] == [(), (), (1,), ()]
+    asked = []
+    stages_local.items(rows, tokens=lambda row: asked.append(row["prompt_id"]) or (5,))
+    assert asked == ["a", "c"]

@@ -1,0 +1,157 @@
+"""The archive holds what people keep and nothing else, says what each file is, and has equal bytes for equal content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import arena_cje
+from arena_cje.config import parse as config_parse
+from arena_cje.files import read_json, write_json
+from arena_cje.report import archive
+from arena_cje.report.settings import settings
+from small_results import write_data
+from workflow_run import Run
+
+SECRET = "sk-never-to-be-seen"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with its archive; a file that no rule made lies among its results, a key in its environment."""
+    folder = write_data(tmp_path_factory.mktemp("run"), n=200)
+    own = {"logged_data": "logged.jsonl", "fresh_draws": "draws", "coverages": ["0.5"], "estimators": ["snips"]}
+    run = Run(folder, own | {"variants": {"hajek": {"estimator": "snips", "alpha": 0.2}}})
+    (folder / "results").mkdir()
+    (folder / "results" / "stray.json").write_text("{}")
+    for name, numbers in {"score/0000.tsv": "1.5\t24", "judge/base/0000.tsv": "0.5\t12"}.items():
+        path = folder / "logs" / "benchmarks" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f"s\titems\n{numbers}\n")
+    os.environ["SOME_API_KEY"] = SECRET
+    try:
+        run.snakemake("results/archive.zip")
+    finally:
+        del os.environ["SOME_API_KEY"]
+    return run
+
+
+@pytest.fixture(scope="module")
+def inside(made):
+    with zipfile.ZipFile(made.path("archive.zip")) as opened:
+        assert opened.testzip() is None
+        return {name.removeprefix("arena-cje/"): opened.read(name) for name in opened.namelist()}
+
+
+def test_results_are_there_byte_for_byte(made, inside):
+    wanted = ["coverage_0.5/snips.json", "coverage_0.5/snips.csv", "coverage_0.5/snips.influence.parquet"]
+    wanted += ["coverage_0.5/summary.json", "coverage_0.5/comparisons.json", "coverage_0.5/comparisons.csv"]
+    wanted += ["export/results.csv", "export/results.parquet", "export/coverage_0.5/leaderboard.csv"]
+    wanted += [f"export/coverage_0.5/{name}" for name in ("precomputed_sampler.jsonl", "stochastic_log.jsonl")]
+    for name in wanted:
+        assert inside[name] == made.path(name).read_bytes()
+
+
+def test_what_nobody_asked_for_is_not_there(made, inside):
+    made_here = {"README.txt", "SHA256SUMS", "configuration.yaml", "provenance.json", "throughput.tsv"}
+    asked = {name for name in inside if name not in made_here}
+    assert all(made.path(name).is_file() for name in asked)
+    assert "stray.json" not in inside and "archive.zip" not in inside
+    assert not any(".snakemake" in name or "journal" in name or name.endswith(".gguf") for name in inside)
+    assert not any(SECRET.encode() in content for content in inside.values())
+
+
+def test_every_file_has_its_meaning_and_its_hash(inside):
+    assert not [name for name in inside if archive.meaning(name) == "another result"]
+    listed = inside["README.txt"].decode().splitlines()
+    assert [line for line in listed if line in inside] == sorted(inside)
+    sums = dict(reversed(line.split("  ")) for line in inside["SHA256SUMS"].decode().splitlines())
+    assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in inside.items() if name != "SHA256SUMS"}
+
+
+def test_the_configuration_is_complete_and_can_be_given_again(made, inside):
+    kept = yaml.safe_load(inside["configuration.yaml"])
+    assert kept["variants"]["hajek"]["estimator"] == "snips"
+    assert kept["analysis"]["jackknife_folds"] == 20  # a default that the run did not name
+    # In the order of declaration, too, which is that of policies in every table.
+    assert json.dumps(settings(config_parse.parse(kept), folder=made.directory)) == json.dumps(kept)
+
+
+def test_what_results_were_made_from_is_there(made, inside, tmp_path):
+    (tmp_path / "provenance.json").write_bytes(inside["provenance.json"])
+    told = read_json(tmp_path / "provenance.json")
+    assert told["arena_cje"] == arena_cje.__version__ and told["packages"]["numpy"]
+    assert told["made_from"]["coverage_0.5"] == read_json(made.path("coverage_0.5/summary.json"))["provenance"]
+
+
+def test_throughput_of_all_jobs_is_one_table(inside):
+    assert inside["throughput.tsv"].decode() == "job\ts\titems\njudge/base/0000\t0.5\t12\nscore/0000\t1.5\t24\n"
+
+
+def test_a_result_of_the_archive_can_be_loaded(inside, tmp_path):
+    for name in ("coverage_0.5/snips.json", "coverage_0.5/snips.influence.parquet"):
+        (tmp_path / Path(name).name).write_bytes(inside[name])
+    result = arena_cje.load(tmp_path / "snips.json")
+    assert len(result.comparisons()) == 10
+
+
+def test_nothing_is_to_be_done_again(made):
+    assert "Nothing to be done" in made.snakemake("results/archive.zip")
+    assert "Nothing to be done" in made.snakemake("--config", "model_slots=1", "--", "results/archive.zip")
+
+
+def content(folder: Path) -> dict[str, archive.Content]:
+    (folder / "results" / "coverage_0.1").mkdir(parents=True, exist_ok=True)
+    summary, figure = folder / "results/coverage_0.1/summary.json", folder / "results/coverage_0.1/plots.png"
+    write_json(summary, {"provenance": {"seed": 1}})
+    figure.write_bytes(bytes(range(256)) * 40)
+    return archive.members([figure, summary], root=folder / "results", configuration={"seed": 1}, package_version="1.0")
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    archive.write(tmp_path / "one.zip", content(tmp_path / "a"))
+    time.sleep(2.1)  # a zip file tells even seconds
+    second = content(tmp_path / "b")
+    os.utime(tmp_path / "b/results/coverage_0.1/summary.json", (0, 10**9))
+    archive.write(tmp_path / "two.zip", dict(reversed(second.items())))
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+def test_other_content_gives_other_bytes(tmp_path):
+    archive.write(tmp_path / "one.zip", content(tmp_path / "a"))
+    other = archive.members([], root=tmp_path, configuration={"seed": 2}, package_version="1.0")
+    archive.write(tmp_path / "two.zip", other)
+    assert (tmp_path / "one.zip").read_bytes() != (tmp_path / "two.zip").read_bytes()
+
+
+def test_texts_of_one_name_stand_side_by_side(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "helpful.txt").write_text(name)
+    texts = [tmp_path / "a/helpful.txt", tmp_path / "b/helpful.txt"]
+    found = archive.members([], root=tmp_path, configuration={}, package_version="1.0", texts=texts)
+    assert {name: found[name].read_text() for name in found if name.startswith("configuration/")} == {
+        "configuration/helpful.txt": "a",
+        "configuration/2-helpful.txt": "b",
+    }
+
+
+def test_an_archive_without_benchmarks_has_no_table_of_them(tmp_path):
+    assert archive.gathered(tmp_path / "none") == "" == archive.gathered(None)
+    assert "throughput.tsv" not in archive.members([], root=tmp_path, configuration={}, package_version="1.0")
+
+
+def test_a_failed_archive_leaves_the_old_one(tmp_path):
+    archive.write(tmp_path / "a.zip", {"README.txt": b"first"})
+    before = (tmp_path / "a.zip").read_bytes()
+    with pytest.raises(FileNotFoundError):
+        archive.write(tmp_path / "a.zip", {"gone.json": tmp_path / "gone.json"})
+    assert (tmp_path / "a.zip").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]

@@ -1,0 +1,435 @@
+"""The dashboard says what the results say, keeps refused levels folded away, and takes nothing that is data for code."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+from hashlib import sha256
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from arena_cje.data.logged import load_logged
+from arena_cje.errors import UserError
+from arena_cje.estimation.weights import hajek
+from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items, tidy
+from arena_cje.results.result import Result
+from dashboard_study import HOSTILE, Study, large_page, payload, study
+from workflow_run import Run
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Study:
+    return study(tmp_path_factory.mktemp("small"), 240, ("better", "<b>worse</b>", "__proto__", "unhelpful"))
+
+
+@pytest.fixture(scope="module")
+def result(small) -> Result:
+    return small.result()
+
+
+@pytest.fixture(scope="module")
+def page(small, result) -> str:
+    others = [("0.1", small.result(oracle_coverage=0.1))]
+    results = [result, small.result("direct"), small.result("snips")]
+    truths = [
+        {"estimator": "calibrated-ips", "policy": "better", "truth": 0.61234, "absolute_error": 0.0123, "covered": True}
+    ]
+    return dashboard.render(results, **small.given, others=others, validation=truths, coverage="0.25")
+
+
+def figure(page: str, name: str) -> dict:
+    return next(figure for figure in payload(page)["figures"] if figure["name"] == name)
+
+
+class Read(HTMLParser):
+    """Text outside scripts, tags with their attributes, scripts."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.text, self.tags, self.scripts, self.folded, self.inside, self.depth = [], [], [], [], None, 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag in ("script", "style"):
+            self.inside = tag
+            self.scripts.append("")
+        self.depth += tag == "details"
+
+    def handle_endtag(self, tag):
+        self.depth -= tag == "details"
+        if tag == self.inside:
+            self.inside = None
+
+    def handle_data(self, data):
+        if self.inside:
+            self.scripts[-1] += data
+        else:
+            (self.folded if self.depth else self.text).append(data)
+
+
+# ---- what it says ------------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
+    assert list(result.refused) == ["unhelpful"]
+    rows = {row["policy"]: row for row in figure(page, "forest")["rows"]["levels"]}
+    for policy, value, (low, high) in zip(result.policies, result.estimates, result.confidence_intervals, strict=True):
+        row = rows[policy]
+        if policy == "unhelpful":
+            assert (row["value"], row["low"], row["high"], row["refused"]) == (None, None, None, True)
+        else:
+            assert [row["value"], row["low"], row["high"]] == pytest.approx([value, low, high], abs=1e-5)
+    assert list(rows) == ["base", *result.policies]
+    assert rows["better"]["truth"] == 0.61234
+    for name in ("estimators", "sweep", "differences"):
+        of_refused = [row for row in figure(page, name)["rows"]["levels"] if row["policy"] == "unhelpful"]
+        assert of_refused
+        assert all(row["value"] is row["low"] is row["high"] is None for row in of_refused if row["refused"])
+
+
+def test_the_groups_of_like_score_are_those_of_the_figure(page, result, small):
+    logged, _ = load_logged(small.folder / "logged.jsonl")
+    shown = [tuple(row.values()) for row in figure(page, "calibration")["rows"]["groups"]]
+    drawn = tidy.calibration_of(result, logged).bins[["score", "label", "low", "high", "n"]].to_numpy()
+    assert len(shown) == 10
+    np.testing.assert_allclose(shown, drawn, rtol=5e-4)
+
+
+def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, result, small):
+    read = Read(page)
+    told, folded = " ".join(read.text), " ".join(read.folded)
+    for estimator in ("calibrated-ips", "snips"):
+        of = result if estimator == result.name else small.result(estimator)
+        assert "unhelpful" in of.refused
+        summary = of.summary("unhelpful")
+        for name in ("estimate", "ci_lower", "ci_upper", "se"):
+            said = f"{summary[name]:.3f}"
+            assert said in folded
+            if name == "estimate":
+                assert said not in told
+    assert "computed but not published" in folded
+    for path, value in numbers(payload(page)["figures"]):
+        assert value != pytest.approx(result.summary("unhelpful")["estimate"], abs=1e-5), path
+
+
+def test_where_nothing_could_be_computed_nothing_is_said_to_be_withheld(result):
+    policy = next(iter(result.refused))
+    nothing = {"estimate": None, "se": None, "confidence_interval": [None, None]}
+    document = {**result.document, "refused": {**result.document["refused"], policy: nothing}}
+    empty = dataclasses.replace(result, document=document)
+    assert dashboard_data.value(result, policy).withheld and not dashboard_data.value(empty, policy).withheld
+
+
+def test_who_answered_is_told_in_words():
+    served = {"judge": {"base": [{"model": "a-2025", "n": 6}, {"model": "b", "n": 1}]}}
+    assert dashboard_data.flat(served) == [("judge.base", "model a-2025 n 6, model b n 1")]
+
+
+def numbers(value, path=""):
+    if isinstance(value, float):
+        yield path, value
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield from numbers(part, f"{path}.{key}")
+
+
+def test_the_page_names_the_best_policy_and_what_that_rests_on(result):
+    said = dashboard_data.best(result)
+    assert result.best in said[0]
+    assert f"{result.summary(result.best)['estimate']:.3f}" in said[0]
+    pair = next(
+        row
+        for row in result.comparisons().to_dicts()
+        if result.best in (row["first"], row["second"]) and row["p_holm"] is not None
+        if second(result) in (row["first"], row["second"])
+    )
+    lead = next(sentence for sentence in said if sentence.startswith("Its lead over"))
+    assert f"is {abs(pair['difference']):+.3f} [" in lead
+    assert said[-1] == comparisons.top(result, comparisons.pairs(result)).says
+    assert "unhelpful" in said[-1]
+
+
+def second(result: Result) -> str:
+    shown = {p: result.summary(p)["estimate"] for p in ("base", *result.policies) if p not in result.refused}
+    return sorted(shown, key=shown.get)[-2]
+
+
+def test_comparisons_are_those_of_the_result(result):
+    table = dashboard_data.comparisons(result)
+    pairs = result.comparisons().to_dicts()
+    assert [row[0].text for row in table.rows] == [f"{p['first']} minus {p['second']}" for p in pairs]
+    for row, pair in zip(table.rows, pairs, strict=True):
+        if "unhelpful" in (pair["first"], pair["second"]):
+            assert {cell.text for cell in row[1:7]} == {dashboard_data.MISSING}
+            assert row[7].text == "refused: unhelpful"
+        else:
+            assert row[1].text == f"{pair['difference']:+.3f}"
+            assert row[5].text == dashboard_data.p_value(pair["p_holm"])
+
+
+def test_without_influence_values_the_page_says_so(small, result):
+    bare = Result(result.document)
+    page = dashboard.render([bare], **small.given)
+    assert "influence values" in " ".join(Read(page).text)
+    assert set(payload(page)["items"]["share"]) == {None}
+    assert payload(page)["items"]["move"][0][0] is None
+
+
+def test_without_rows_there_are_tables_and_no_items(result):
+    page = dashboard.render([result])
+    assert payload(page)["items"] is None
+    assert "no items to look at" in " ".join(Read(page).text)
+    assert {f["name"] for f in payload(page)["figures"]} == {"forest", "estimators", "differences", "calibration"}
+
+
+def test_rows_of_other_data_are_refused(small, result):
+    given = small.given
+    with pytest.raises(UserError, match="not those of the results file"):
+        dashboard.render([result], logged=given["logged"][1:])
+
+
+def test_what_was_dropped_is_counted_with_its_reason(result):
+    summary = {
+        "n_responses": 250,
+        "dropped": {"response empty": 7, "no judge score: refused": 3},
+        "not_scored": {"better": 2},
+    }
+    rows = {row[0].text: row[1].text for row in dashboard_data.rows_read(result, summary).rows}
+    assert rows["responses read"] == "250"
+    assert rows["rows analysed"] == "240"
+    assert rows["dropped: response empty"] == "7"
+    assert rows["dropped: no judge score: refused"] == "3"
+    assert rows["not scored under better"] == "2"
+
+
+def test_a_clone_has_equal_weights_and_an_infinite_tail_index(tmp_path):
+    of = study(tmp_path, 120, ("clone", "unhelpful"))
+    result = of.result(oracle_coverage=1.0)
+    table = dashboard_data.weights(result)
+    row = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
+    assert (row["effective share"], row["largest"], row["tail index"], row["mean"]) == ("1.000", "1", "∞", "1 ± 0")
+    bins = figure(dashboard.render([result], **of.given), "weights")["rows"]["bins"]
+    (bar,) = [row for row in bins if row["policy"] == "clone"]
+    assert bar["n"] == 120
+    assert bar["low"] < 1 < bar["high"]
+
+
+def test_a_cost_that_nobody_wrote_down_is_not_a_zero(tmp_path):
+    (tmp_path / "judge" / "base").mkdir(parents=True)
+    (tmp_path / "judge/base/0000.tsv").write_text("s\titems\tprompt_tokens\tresponse_tokens\n2.5\t10\tNA\t40\n")
+    (tmp_path / "judge/base/0001.tsv").write_text("s\titems\tprompt_tokens\tresponse_tokens\n1.5\t10\tNA\t2\n")
+    table = dashboard_data.throughput(dashboard.read_benchmarks(tmp_path))
+    row = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
+    assert (row["stage"], row["jobs"], row["items"], row["seconds of jobs"]) == ("judge", "2", "20", "4.0")
+    assert (row["items a second"], row["prompt tokens"], row["response tokens"]) == ("5.0", "–", "42")
+    assert "No job wrote down a cost" in table.note
+    assert "cost, US$" not in table.columns
+    assert dashboard_data.throughput([]).note == "Nothing was timed."
+
+
+def test_costs_are_summed_where_they_are_known():
+    table = dashboard_data.throughput([{"stage": "judge", "cost_usd": 0.5}, {"stage": "judge", "cost_usd": 0.25}])
+    assert table.rows[0][table.columns.index("cost, US$")].text == "0.7500"
+
+
+# ---- items -------------------------------------------------------------------------------------------------------------
+
+
+def test_weights_on_the_page_are_the_mean_one_weights(page, small):
+    held = payload(page)["items"]
+    position = {response.prompt_id: k for k, response in enumerate(small.given["logged"])}
+    ratio, log_mean = dashboard_items.weights_of(small.given["logged"], small.policies)
+    for k in range(len(small.policies)):
+        weight = np.exp(np.array(held["ratio"][k]) - held["log_mean"][k])
+        expected = hajek(ratio[:, k])[[position[name] for name in held["id"]]]
+        np.testing.assert_allclose(weight, expected, rtol=1e-3)
+        assert np.exp(ratio[:, k] - log_mean[k]).mean() == pytest.approx(1)
+
+
+def test_the_most_influential_row_comes_first_and_every_row_once(page, result):
+    held = payload(page)["items"]
+    share = dashboard_items.shares(np.column_stack([result.base_influence, result.influence]))
+    assert held["id"][0] == result.prompt_id[np.argmax(share)]
+    assert held["share"][0] == pytest.approx(share.max(), rel=1e-3)
+    assert sorted(held["id"]) == sorted(result.prompt_id.tolist())
+
+
+def test_a_row_has_a_share_where_it_has_an_influence():
+    influence = np.array([[3.0, np.nan], [-4.0, 0.0], [np.nan, np.nan]])
+    np.testing.assert_array_equal(dashboard_items.shares(influence), [9 / 25, 16 / 25, np.nan])
+
+
+def test_what_cannot_be_said_or_was_not_scored_stays_apart():
+    assert dashboard_items._rounded(np.array([np.nan, -np.inf, 0.0, 2.0, 0.123456])) == [None, "outside", 0, 2, 0.1235]
+    assert dashboard_items._log_mean(np.array([-np.inf, 0.0])) == pytest.approx(np.log(0.5))
+    assert np.isnan(dashboard_items._log_mean(np.array([])))
+    bins = dashboard_figures._bins("a", np.array([-np.inf, np.nan, 0.0, 0.0, -100.0, 1e-12]))
+    assert [row["n"] for row in bins] == [
+        1,
+        3,
+    ]  # a weight that is too small stands at the edge, zero and unknown ones do not
+    assert bins[1]["low"] < 1 < bins[1]["high"]
+
+
+def test_rows_and_texts_that_do_not_fit_are_counted(small, result, monkeypatch):
+    monkeypatch.setattr(dashboard_items, "LISTED", 100)
+    monkeypatch.setattr(dashboard_items, "TEXT_BYTES", 12_000)
+    monkeypatch.setattr(dashboard_items, "CUTS", (30, 20))
+    held = dashboard_items.items(result, **small.given)
+    assert (held["n_rows"], len(held["id"])) == (240, 100)
+    assert 10 < len(held["texts"]) < 100
+    assert held["cut"] == 20
+    k = 0
+    full = next(r for r in small.given["logged"] if r.prompt_id == held["id"][k]).row["response"]
+    assert held["texts"][k][1] == [full[:20], len(full)]
+    assert len(dashboard_items.embedded(held["texts"]).encode()) <= 12_000 + len(held["texts"]) + 2
+    assert held["begin"][0] is None
+    assert "question" in held["begin"][-1] or len(held["begin"][-1]) > 10
+
+
+def test_long_texts_are_whole_where_they_fit(small, result):
+    assert dashboard_items.items(result, **small.given)["cut"] == dashboard_items.CUTS[0]
+
+
+# ---- data are data -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_payload_says_what_it_was_given_and_cannot_end_its_element(text):
+    said = dashboard_items.embedded({"text": [text]})
+    assert json.loads(said) == {"text": [text]}
+    assert not set("<>&\u2028\u2029") & set(said)
+
+
+def test_halves_of_surrogate_pairs_become_something_that_utf8_holds():
+    said = dashboard_items.embedded(["a\ud800b", "\U0001f600"])
+    assert json.loads(said) == ["a\ufffdb", "\U0001f600"]
+    said.encode()
+
+
+def test_no_markup_comes_from_data(page):
+    read = Read(page)
+    assert [tag for tag, _ in read.tags].count("script") == 3
+    assert not {"img", "b", "iframe", "object", "embed", "base"} - {"b"} & {tag for tag, _ in read.tags}
+    assert "<b>worse</b>" in " ".join(read.text)
+    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
+    texts = payload(page)["items"]["texts"]
+    assert {prompt.rpartition(" question")[0] for prompt, *_ in texts} == set(HOSTILE)
+
+
+def test_the_page_asks_nothing_of_anybody(page):
+    read = Read(page)
+    places = ("src", "href", "srcset", "action", "poster", "data", "formaction")
+    assert [attributes[name] for _, attributes in read.tags for name in places if name in attributes] == ["data:,"]
+    styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert not re.search(r"url\(|@import", styles[0])
+
+
+def test_only_the_pages_own_scripts_may_run(page):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe-eval" not in policy
+    allowed = re.search(r"script-src ([^;]*);", policy)[1].split()
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [f"'sha256-{base64.b64encode(sha256(s.encode()).digest()).decode()}'" for s in scripts]
+    assert allowed == hashes
+
+
+def test_expressions_and_field_names_are_the_pages_own(page, small):
+    """Names of policies stand in lists of domains alone; the rest of a specification is the same for any data."""
+    for held in payload(page)["figures"]:
+        for path, text in strings(held["spec"]):
+            if any(name in text for name in ("better", "worse", "__proto__", "unhelpful")):
+                assert re.search(r"\.scale\.domain\.\d+$", path), (path, text)
+            if path.endswith((".filter", ".expr", ".test", ".calculate")):
+                assert text in EXPRESSIONS
+
+
+EXPRESSIONS = {
+    "isValid(datum.value)",
+    "isValid(datum.truth)",
+    "datum.refused",
+    "datum.labelled",
+    "!datum.labelled",
+    "datum.k === chosen",
+    "lowest",
+    "highest",
+}
+
+
+def strings(value, path=""):
+    if isinstance(value, str):
+        yield path, value
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield from strings(part, f"{path}.{key}")
+
+
+# ---- what it weighs ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_results_give_the_same_bytes(small, result):
+    assert dashboard.render([result], **small.given) == dashboard.render([result], **small.given)
+
+
+def test_200_prompts_and_6_policies_stay_under_3_mb(tmp_path):
+    names = tuple(f"policy_{k}" for k in range(6))
+    of = study(tmp_path, 200, names, prompts=("How? " * 50,), length=1800)
+    page = dashboard.render([of.result()], **of.given)
+    assert len(page.encode()) < 3_000_000
+    assert len(payload(page)["items"]["texts"]) > 80
+
+
+def test_10_000_prompts_make_a_page_of_bounded_size(tmp_path_factory):
+    page = large_page(tmp_path_factory.getbasetemp())
+    held = payload(page)["items"]
+    assert len(held["id"]) == 10_000
+    assert len(page.encode()) < 6_500_000
+    assert 50 < len(held["texts"]) < 1000
+
+
+# ---- accessible without a browser --------------------------------------------------------------------------------------
+
+
+def test_headings_descend_one_level_at_a_time_and_everything_has_a_name(page):
+    read = Read(page)
+    levels = [int(tag[1]) for tag, _ in read.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert dict(read.tags[1][1] if read.tags[0][0] != "html" else read.tags[0][1]) == {"lang": "en"}
+    figures = [attributes for tag, attributes in read.tags if attributes.get("role") == "img"]
+    assert len(figures) == len(payload(page)["figures"])
+    assert all(len(attributes["aria-label"]) > 30 for attributes in figures)
+    assert [tag for tag, _ in read.tags].count("table") == [tag for tag, _ in read.tags].count("caption")
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {a["aria-controls"] for _, a in read.tags if a.get("role") == "tab"} <= set(ids)
+
+
+# ---- as a target of the workflow ---------------------------------------------------------------------------------------
+
+
+def test_the_workflow_makes_the_page_and_only_when_something_changed(tmp_path):
+    of = study(tmp_path / "data", 120, ("better", "unhelpful"))
+    for k, name in enumerate(of.policies):
+        (of.folder / "draws" / f"{k}.jsonl").rename(of.folder / "draws" / f"{name}.jsonl")
+    run = Run(
+        tmp_path,
+        {"logged_data": "data/logged.jsonl", "fresh_draws": "data/draws", "coverages": ["0.1", "0.2"]}
+        | {"estimators": ["calibrated-ips", "direct"]},
+    )
+    target = "results/coverage_0.2/diagnostics_dashboard.html"
+    run.snakemake(target)
+    page = run.path("coverage_0.2/diagnostics_dashboard.html").read_text()
+    assert {f["name"] for f in payload(page)["figures"]} >= {"weights", "scatter", "sweep"}
+    assert run.path("coverage_0.1/calibrated-ips.json").exists()
+    assert not run.path("coverage_0.1/direct.json").exists()
+    assert "Nothing to be done" in run.snakemake(target)
+    run.config["n_slots"] = 4
+    assert "Nothing to be done" in run.snakemake(target)

@@ -1,0 +1,577 @@
+"""Figures draw what the results say and nothing of what they refuse; results look after themselves in a notebook."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from matplotlib import image, pyplot
+from matplotlib.text import Text
+
+import arena_cje
+from arena_cje import simulate
+from arena_cje.errors import UserError
+from arena_cje.report import figures, theme, tidy
+from arena_cje.results import notebook
+from arena_cje.results.result import write
+from arena_cje.simulate import Target, World
+from own_data import write_world
+from workflow_run import CONFIG, ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arena_cje.estimation.records import Draws, Logged
+    from arena_cje.results.result import Result
+
+LONG = "a policy whose name takes sixty characters, more or less, ok"
+HOSTILE = "<script>alert('x')</script>_{{7*7}}_$\\frac{1}{0}$_%s_\n"
+TARGETS = {"better": Target(0.4, 0.3), "clone": Target(), "unhelpful": Target(-4.0, 4.0)}
+TWELVE = {LONG: Target(0.2), HOSTILE: Target(0.1, 0.2)} | {f"policy_{k}": Target(0.05 * k, 0.2) for k in range(10)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set, the results made from it, and what the figures are given."""
+
+    logged: Logged
+    draws: dict[str, Draws]
+    results: list[Result]
+    truth: dict[str, float] | None
+
+
+def frames(logged: Logged, draws: dict[str, Draws]) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+    """Records as frames in the CJE format."""
+    rows = []
+    for i, prompt_id in enumerate(logged.prompt_id.tolist()):
+        ratio, label = logged.log_ratio[i].tolist(), float(logged.oracle_label[i])
+        scored = {
+            policy: None if np.isnan(value) else -900.0 + value
+            for policy, value in zip(logged.policies, ratio, strict=True)
+        }
+        rows.append(
+            {"prompt_id": prompt_id, "prompt": "p", "response": f"r{i}", "base_policy_logprob": -900.0}
+            | {"target_policy_logprobs": scored, "judge_score": float(logged.judge_score[i])}
+            | {"oracle_label": None if np.isnan(label) else label}
+        )
+    drawn = {
+        policy: pl.DataFrame({"prompt_id": logged.prompt_id.tolist(), "judge_score": of.judge_score[:, 0].tolist()})
+        for policy, of in draws.items()
+    }
+    return pl.DataFrame(rows, infer_schema_length=None), drawn
+
+
+def case(
+    targets: dict[str, Target],
+    estimators=("calibrated-ips", "direct"),
+    *,
+    n=150,
+    truth=True,
+    world=None,
+    drawn=True,
+    **options,
+) -> Case:
+    """The results of simulated data."""
+    logged, draws, values = simulate.draw(replace(world or World(coverage=0.4), targets=targets), n, 1)
+    rows, of_draws = frames(logged, draws)
+    results = [arena_cje.analyze(rows, of_draws if drawn else None, name, **options) for name in estimators]
+    return Case(logged, draws if drawn else {}, results, values if truth else None)
+
+
+def all_refused(targets: dict[str, Target]) -> Case:
+    return case(targets, thresholds={"labels_refuse": 10_000})
+
+
+CASES = {
+    "one refused": lambda: case(TARGETS, n=400),
+    "two policies": lambda: case({"better": Target(0.4)}, truth=False),
+    "twelve policies": lambda: case(TWELVE),
+    "all refused": lambda: all_refused(TARGETS),
+    "all refused, no truth": lambda: replace(all_refused(TARGETS), truth=None),
+    "one label": lambda: case(TARGETS, world=World(coverage=1 / 150), rewards="judge"),
+    "full coverage": lambda: case(TARGETS, world=World(coverage=1.0)),
+    "no draws": lambda: case(TARGETS, ("snips",), drawn=False),
+    "few scores": lambda: case({"better": Target(0.3)}, world=World(coverage=0.5, levels=simulate.ARENA_LEVELS)),
+    "two-stage": lambda: case({"better": Target(0.3)}, ("snips",), world=World(coverage=0.5), calibration="two_stage"),
+}
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict[str, Case]:
+    return {name: make() for name, make in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def plain(cases) -> Case:
+    return cases["one refused"]
+
+
+DRAW = {
+    "policy_estimates": lambda of: figures.policy_estimates(of.results, of.truth),
+    "weight_distributions": lambda of: figures.weight_distributions(of.logged),
+    "calibration_curve": lambda of: figures.calibration_curve(of.results[0], of.logged),
+    "comparison_heatmap": lambda of: figures.comparison_heatmap(of.results[0]),
+    "judge_distributions": lambda of: figures.judge_distributions(of.logged, of.draws),
+    "sweep": lambda of: figures.sweep({"0.1": of.results, "0.25": of.results}, of.truth),
+}
+OF_ESTIMATES = ("policy_estimates", "comparison_heatmap", "sweep")
+DRAWN = dict.fromkeys(CASES, tuple(DRAW)) | {
+    "all refused": OF_ESTIMATES,
+    "all refused, no truth": ("policy_estimates", "sweep"),
+    "one label": ("calibration_curve",),
+    "full coverage": ("calibration_curve",),
+    "no draws": ("judge_distributions",),
+    "few scores": ("judge_distributions", "calibration_curve"),
+    "two-stage": ("calibration_curve",),
+}
+
+
+def texts(figure) -> list[str]:
+    """All text that a figure shows, and that it could be drawn at all."""
+    drawn = figure.draw()
+    try:
+        drawn.canvas.draw()
+        return [text.get_text() for text in drawn.findobj(Text) if text.get_visible()]
+    finally:
+        pyplot.close(drawn)
+
+
+def tables(figure) -> Iterator[pd.DataFrame]:
+    """The data of a figure and of its layers."""
+    given = (figure.data, *(layer._data for layer in figure.layers))
+    yield from (data for data in given if isinstance(data, pd.DataFrame))
+
+
+def refused_numbers(result: Result) -> list[float]:
+    return [
+        number
+        for held in result.refused.values()
+        for number in (held["estimate"], held["se"], *held["confidence_interval"])
+        if number
+    ]
+
+
+# What every figure keeps to
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_figure_is_drawn(name, cases):
+    for figure in DRAWN[name]:
+        pixels = image.imread(io.BytesIO(theme.png(DRAW[figure](cases[name]))))[..., :3]
+        height, width = pixels.shape[:2]
+        assert (pixels < 0.5).any(axis=2).mean() > 0.002, figure
+        assert height < 6000 and width < 3600, figure
+        # Nothing is cut off: the outermost pixels are white.
+        assert all((edge > 0.99).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])), figure
+
+
+def test_no_figure_holds_a_refused_number(plain, cases):
+    for of in (plain, cases["all refused"]):
+        numbers = [number for result in of.results for number in refused_numbers(result)]
+        assert numbers
+        for figure in OF_ESTIMATES:
+            made = DRAW[figure](of)
+            values = np.concatenate([t.select_dtypes("number").to_numpy().ravel() for t in tables(made)])
+            assert not np.isin(numbers, values).any(), figure
+            said = " ".join(texts(made))
+            assert not [number for number in numbers if f"{number:.3f}" in said], figure
+
+
+def test_a_refused_policy_is_there_and_called_refused(plain):
+    said = {figure: texts(DRAW[figure](plain)) for figure in OF_ESTIMATES}
+    assert all("unhelpful" in words and "refused" in words for words in said.values())
+    assert said["policy_estimates"].count("refused") == sum(len(result.refused) for result in plain.results) == 2
+    assert said["comparison_heatmap"].count("refused") == 7  # its row and its column of a 4 x 4 table
+
+
+def test_hostile_names_are_shown_as_they_are(cases):
+    said = " ".join(texts(DRAW["policy_estimates"](cases["twelve policies"])).__str__().split())
+    for piece in ("<script>alert(", "{{7*7}}", r"\$"):
+        assert piece in said
+
+
+@pytest.mark.parametrize("text", [LONG, HOSTILE, "x" * 60, "a", "under_score_" * 5, "$", ""])
+def test_wrapping_keeps_every_character_within_the_width(text):
+    wrapped = theme.name(text, 20)
+    assert max(len(line.replace(r"\$", "$")) for line in wrapped.split("\n")) <= 20
+    assert "".join(wrapped.replace(r"\$", "$").split()) == "".join(text.split())
+
+
+def test_the_same_figure_is_the_same_bytes(plain):
+    for figure in ("calibration_curve", "policy_estimates"):
+        assert theme.png(DRAW[figure](plain)) == theme.png(DRAW[figure](plain))
+
+
+def test_the_package_stays_light():
+    code = "import sys, arena_cje.results; print([m for m in ('plotnine', 'pandas', 'altair') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# Figure by figure
+
+
+def test_estimates_are_those_of_the_results(plain):
+    table = tidy.estimates(plain.results, plain.truth).set_index(["estimator", "policy"])
+    for result in plain.results:
+        for k, policy in enumerate(result.policies):
+            row = table.loc[(result.name, policy)]
+            assert row["estimate"] == pytest.approx(result.estimates[k], nan_ok=True)
+            assert row[["ci_lower", "ci_upper"]].tolist() == pytest.approx(
+                result.confidence_intervals[k].tolist(), nan_ok=True
+            )
+            assert row["level"] == result.verdicts[policy].level
+            assert row["truth"] == plain.truth[policy]
+    refused = table[table["level"] == "refuse"]
+    assert len(refused) and refused[["estimate", "ci_lower", "ci_upper"]].isna().all(axis=None)
+    assert table["truth"].notna().all()
+    assert tidy.estimates(plain.results)["truth"].isna().all()
+    assert table.loc["direct"].index.tolist() == ["base", *TARGETS]
+
+
+def test_the_axis_of_values_does_not_give_a_refused_one_away(plain):
+    """Limits come from what is published: a range that makes room for the refused number would tell it."""
+    hidden = case(TARGETS, n=400, truth=False)
+    limits = figures.policy_estimates(hidden.results).scales.get_scales("x").limits
+    shown = tidy.estimates(hidden.results)[["ci_lower", "ci_upper"]].stack()
+    assert limits[0] > shown.min() - 0.11 and limits[1] < shown.max() + 0.11
+
+
+def test_the_sweep_has_each_estimate_at_its_coverage(plain):
+    other = case(TARGETS, n=400, oracle_coverage=0.2)
+    table = tidy.over_coverages({"0.2": other.results, "0.4": plain.results}, plain.truth)
+    one = table[(table["coverage"] == "0.2") & (table["estimator"] == "direct") & (table["policy"] == "better")]
+    assert one["estimate"].item() == other.results[1].estimates[0] != plain.results[1].estimates[0]
+
+
+def test_weights_are_counted_and_none_is_lost():
+    log_ratio = np.full((1000, 3), 0.0)
+    log_ratio[:, 1] = np.random.default_rng(0).normal(-8, 4, 1000)
+    log_ratio[:5, 1], log_ratio[5:8, 1] = -np.inf, np.nan
+    log_ratio[:, 2] = -np.inf
+    some = simulate.draw(World({"clone": Target(), "far": Target(), "never": Target()}), 1000, 1)[0]
+    bars, panels = tidy.weights(replace(some, log_ratio=log_ratio))
+    clone, far, never = panels
+    assert clone.all_one and clone.ess_share == pytest.approx(1)
+    one = bars[bars["policy"] == "clone"]
+    assert one["share"].tolist() == [1.0] and one["left"].item() < 0 < one["right"].item()
+    weight = np.exp(log_ratio[8:, 1])
+    weight = np.concatenate([np.zeros(5), weight]) / weight.sum() * 997
+    assert (far.n, far.n_unscored, far.n_zero) == (997, 3, 5)
+    assert far.ess_share == pytest.approx(weight.sum() ** 2 / (997 * (weight**2).sum()))
+    assert far.n_beyond_100 == np.sum((weight > 100) | (weight < 0.01))
+    assert far.n_beyond_1000 == np.sum((weight > 1000) | (weight < 0.001))
+    mine = bars[bars["policy"] == "far"]
+    assert mine["share"].sum() == pytest.approx(1)
+    lowest = mine.loc[mine["left"].idxmin()]
+    assert lowest["share"] >= 5 / 997 and lowest["left"] < tidy.LEAST < lowest["right"]
+    for at in (-2.0, 0.0, 1.0):  # every weight is in the bar over it
+        inside = mine[mine["right"] <= at]["share"].sum(), mine[mine["left"] < at]["share"].sum()
+        share = np.mean(np.log10(np.maximum(weight, 1e-6)) < at)
+        assert inside[0] - 1e-9 <= share <= inside[1] + 1e-9
+    assert (never.n, never.impossible) == (0, 1000)
+
+
+def test_thresholds_of_extreme_weights_are_drawn_where_in_range(cases):
+    far, near = (texts(DRAW["weight_distributions"](cases[name])) for name in ("one refused", "two policies"))
+    assert {"100", "1,000"} <= set(far)
+    assert not {"100", "1,000"} & set(near)
+    assert any("every weight is exactly 1" in text for text in far)
+
+
+def test_data_without_log_probabilities_say_so(plain):
+    bare = replace(plain.logged, policies=(), log_ratio=np.empty((400, 0)))
+    assert any("no log probabilities" in text for text in texts(figures.weight_distributions(bare)))
+
+
+def test_the_calibration_is_the_results_own(plain):
+    found = tidy.calibration_of(plain.results[0], plain.logged)
+    held = plain.results[0].document["calibration"]
+    assert found.curve["score"].tolist() == held["knots"] and found.curve["reward"].tolist() == held["values"]
+    labelled = plain.logged.labelled
+    assert sorted(found.points["label"]) == sorted(plain.logged.oracle_label[labelled])
+    assert found.folds["fold"].nunique() == 5
+    assert (found.bins["label"] * found.bins["n"]).sum() == pytest.approx(plain.logged.oracle_label[labelled].sum())
+    assert found.bins["n"].sum() == labelled.sum()
+    assert len(found.bins) == 10 and (found.bins["n"] == 16).all()
+    assert (found.bins["low"] <= found.bins["label"]).all() and (found.bins["label"] <= found.bins["high"]).all()
+    assert not found.all_labelled
+
+
+def test_of_many_labels_a_sample_is_drawn_and_counted():
+    many = case({"better": Target(0.2)}, ("snips",), n=5000, world=World(coverage=0.5))
+    made = figures.calibration_curve(many.results[0], many.logged)
+    dots = [table for table in tables(made) if list(table.columns) == ["score", "label"]]
+    assert [len(table) for table in dots] == [2000]
+    assert "Dots: 2000 of 2500 labelled responses" in " ".join(" ".join(texts(made)).split())
+    assert len(tidy.calibration_of(many.results[0], many.logged).points) == 2500
+
+
+def test_data_of_another_coverage_are_refused(plain):
+    fewer = plain.logged.oracle_label.copy()
+    fewer[np.flatnonzero(plain.logged.labelled)[:40]] = np.nan
+    with pytest.raises(UserError, match="has 120 labelled responses, the result was made from 160"):
+        figures.calibration_curve(plain.results[0], replace(plain.logged, oracle_label=fewer))
+
+
+def test_scores_with_hardly_a_label_are_sparse():
+    score = np.linspace(0, 1, 101)
+    labelled = np.concatenate([np.linspace(0.01, 0.38, 40), [0.95, 0.96, 0.97]])
+    assert tidy.sparse_ranges(score, labelled).to_numpy() == pytest.approx(np.array([[0.4, 0.9]]))
+    assert tidy.sparse_ranges(np.array([0.0, 1.0]), labelled).to_numpy().size == 0  # nobody is there to miss labels
+
+
+def test_full_coverage_and_no_calibration_are_said(cases):
+    full = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["full coverage"]))).split())
+    assert "Every logged response is labelled" in full
+    none = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["one label"]))).split())
+    assert "nothing was calibrated" in none and "Dots: 1 labelled responses" in none
+
+
+def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
+    table = tidy.differences(plain.results[0]).set_index(["row", "column"])
+    for pair in plain.results[0].comparisons().iter_rows(named=True):
+        there, back = (table.loc[key] for key in ((pair["first"], pair["second"]), (pair["second"], pair["first"])))
+        if pair["difference"] is None:
+            assert there["kind"] == back["kind"] == "refused" and np.isnan([there["difference"], there["p_holm"]]).all()
+        else:
+            assert there["difference"] == -back["difference"] == pair["difference"]
+            assert there["p_holm"] == back["p_holm"] == pair["p_holm"]
+    assert len(table) == 16
+    assert table.loc[("unhelpful", "unhelpful"), "kind"] == "refused"
+    assert table.loc[("clone", "clone"), "kind"] == "same"
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "shown"),
+    [
+        (0.1234, 0.0009, "+0.123\n***"),
+        (-0.05, 0.009, "−0.050\n**"),
+        (-0.0001, 0.2, "0.000\nns"),
+        (0.02, 0.04, "+0.020\n*"),
+    ],
+)
+def test_a_cell_says_the_difference_and_its_stars(value, p, shown):
+    assert figures._difference(value, p) == shown
+
+
+def test_few_scores_are_bars_at_the_scores_themselves(cases):
+    of = cases["few scores"]
+    found = tidy.judge_scores(of.logged, of.draws)
+    assert found.discrete
+    for policy, score in (("base", of.logged.judge_score), ("better", of.draws["better"].judge_score.ravel())):
+        bars = found.bars[found.bars["policy"] == policy]
+        at, count = np.unique(score, return_counts=True)
+        assert ((bars["left"] + bars["right"]) / 2).to_numpy() == pytest.approx(at)
+        assert bars["share"].to_numpy() == pytest.approx(count / len(score))
+        assert found.means[policy] == pytest.approx(score.mean())
+    assert (found.bars["right"].to_numpy()[:-1] <= found.bars["left"].to_numpy()[1:] + 1e-12)[:5].all()  # apart
+
+
+def test_many_scores_are_a_histogram_and_missing_ones_are_counted(plain):
+    score = plain.draws["better"].judge_score.copy()
+    score[:7] = np.nan
+    found = tidy.judge_scores(plain.logged, {"better": replace(plain.draws["better"], judge_score=score)})
+    assert not found.discrete and found.n_missing == {"base": 0, "better": 7} and found.n["better"] == 393
+    assert found.bars.groupby("policy")["share"].sum().tolist() == pytest.approx([1, 1])
+    said = texts(figures.judge_distributions(plain.logged, {"better": plain.draws["better"]}))
+    assert any("No fresh draws of clone, unhelpful" in " ".join(text.split()) for text in said)
+
+
+def test_draws_of_a_prompt_that_was_logged_twice_count_once():
+    world = World({"better": Target(0.3)}, rows_per_prompt=(2,), coverage=0.5)
+    logged, draws, _ = simulate.draw(world, 100, 1)
+    assert tidy.judge_scores(logged, draws).n == {"base": 100, "better": 50}
+
+
+# In a notebook
+
+
+def test_a_loaded_result_draws_itself(plain, tmp_path):
+    path = tmp_path / "direct.json"
+    write(plain.results[1], path, tmp_path / "a.csv", tmp_path / "direct.influence.parquet")
+    loaded = arena_cje.load(path)
+    assert theme.png(loaded.plot_estimates(plain.truth)) == theme.png(plain.results[1].plot_estimates(plain.truth))
+    rows, _ = frames(plain.logged, plain.draws)
+    bars = [next(tables(loaded.plot_weight_diagnostics(given))) for given in (rows, plain.logged)]
+    assert bars[0].equals(bars[1])
+
+
+def test_weights_have_a_status_and_its_reason(plain):
+    found = plain.results[0].diagnose_weights()
+    assert {policy: status.status for policy, status in found.items()} == {
+        "better": "GOOD",
+        "clone": "GOOD",
+        "unhelpful": "CRITICAL",
+    }
+    assert found["clone"].issues == () and found["clone"].ess_share == pytest.approx(1)
+    assert "low ESS" in found["unhelpful"].issues
+    assert any("make" in sentence and "effective" in sentence for sentence in found["unhelpful"].reasons)
+    weight = np.exp(plain.logged.log_ratio[:, 2])
+    assert found["unhelpful"].mean_weight == pytest.approx(weight.mean())
+    assert found["unhelpful"].n_below_0_001 == np.sum(weight / weight.mean() < 0.001)
+    assert found["unhelpful"].clipped_mass == 0.0  # calibrated-ips clips nothing
+
+
+def test_the_status_of_weights_does_not_depend_on_what_an_estimator_makes_of_them(plain):
+    """`direct` needs no weights and the doubly robust family softens what they say; the weights are the same."""
+    rows, drawn = frames(plain.logged, plain.draws)
+    for name in ("direct", "dr-cpo"):
+        found = arena_cje.analyze(rows, drawn, name).diagnose_weights()
+        assert [status.status for status in found.values()] == ["GOOD", "GOOD", "CRITICAL"]
+
+
+@pytest.mark.parametrize("name", ["snips", "dr-cpo", "direct"])
+def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name):
+    """A missing fresh draw leaves a row out of an estimate, and not out of the weights."""
+    log_ratio = plain.logged.log_ratio.copy()
+    log_ratio[:7, 0] = np.nan
+    rows, drawn = frames(replace(plain.logged, log_ratio=log_ratio), plain.draws)
+    lacking = pl.col("prompt_id") == plain.logged.prompt_id[9]
+    drawn["clone"] = drawn["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
+    result = arena_cje.analyze(rows, drawn, name)
+    found = result.diagnose_weights()
+    assert found["better"].issues == ("7 rows left out",) and found["better"].n == 393
+    assert found["better"].status == "GOOD"
+    assert found["better"].reasons == ("7 of 400 rows have no log ratio, so they have no weight",)
+    assert found["clone"].issues == found["clone"].reasons == ()
+    assert "| GOOD     | 7 rows left out" in notebook.weight_table(result)
+
+
+def test_status_follows_moved_thresholds(plain):
+    rows, _ = frames(plain.logged, plain.draws)
+    share = plain.results[0].diagnose_weights()["better"].ess_share
+    moved = arena_cje.analyze(rows, None, "snips", thresholds={"ess_caution": share + 0.01})
+    assert moved.diagnose_weights()["better"].status == "WARNING"
+    assert moved.diagnose_weights()["better"].issues == ("moderate ESS",)
+
+
+def test_clipped_mass_is_counted_from_the_data(plain):
+    rows, _ = frames(plain.logged, plain.draws)
+    result = arena_cje.analyze(rows, None, "raw-ips", clip=5.0)
+    weight = np.exp(plain.logged.log_ratio[:, 2])
+    weight /= weight.mean()
+    assert result.diagnose_weights(rows)["unhelpful"].clipped_mass == pytest.approx(
+        np.maximum(weight - 5, 0).sum() / weight.sum(), rel=1e-6
+    )
+    assert np.isnan(result.diagnose_weights()["unhelpful"].clipped_mass)  # unknown, not none
+    assert result.diagnose_weights()["clone"].clipped_mass == 0.0
+
+
+def test_a_policy_declared_the_base_again_must_weigh_one(plain):
+    like = {"context": "m-helpful", "temperature": 1.0, "top_p": 1.0}
+    other = like | {"context": "m-other"}
+    provenance = {"policies": {"base": like, "clone": like, "better": like, "unhelpful": other}}
+    rows, _ = frames(plain.logged, plain.draws)
+    found = arena_cje.analyze(rows, None, "snips", provenance=provenance).diagnose_weights()
+    assert (found["clone"].same_as_base, found["clone"].status) == (True, "GOOD")
+    assert (found["better"].same_as_base, found["better"].status) == (False, "CRITICAL")
+    assert any("all weights must be 1" in sentence for sentence in found["better"].reasons)
+    assert found["unhelpful"].same_as_base is None
+    assert plain.results[0].diagnose_weights()["clone"].same_as_base is None
+
+
+def test_the_table_of_weights_is_narrow_and_complete(cases):
+    for name in ("one refused", "twelve policies"):
+        lines = notebook.weight_table(cases[name].results[0]).splitlines()
+        assert [part.strip() for part in lines[0].strip("|").split("|")] == list(notebook.WEIGHT_TITLES)
+        assert max(len(line) for line in lines) <= 112
+        assert len({len(line) for line in lines}) == 1
+    said = notebook.weight_table(cases["one refused"].results[0])
+    assert "| clone     | 100.0% | 1.000       | GOOD     | None" in said
+
+
+def test_no_weights_no_table(plain):
+    rows, drawn = frames(replace(plain.logged, policies=(), log_ratio=np.empty((400, 0))), plain.draws)
+    result = arena_cje.analyze(rows.drop("target_policy_logprobs"), drawn, "direct")
+    assert result.diagnose_weights() == {} and notebook.weight_table(result) == ""
+
+
+class Reader(HTMLParser):
+    """Tags and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.said: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.said.append(data)
+
+
+def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
+    page = Reader(cases["twelve policies"].results[0]._repr_html_())
+    assert "script" not in page.tags and HOSTILE in page.said
+    page = Reader(plain.results[0]._repr_html_())
+    assert page.tags.count("tr") == 5 and page.said.count("refused") == len(plain.results[0].refused) == 1
+    said = " ".join(page.said)
+    assert f"{plain.results[0].estimates[0]:.3f}" in said
+    assert not [number for number in refused_numbers(plain.results[0]) if f"{number:.3f}" in said]
+    assert "refuse: unhelpful: " in said and "effective" in said
+
+
+def test_the_example_runs(plain, tmp_path):
+    write(plain.results[0], tmp_path / "ips.json", tmp_path / "ips.csv", tmp_path / "ips.influence.parquet")
+    rows, _ = frames(plain.logged, plain.draws)
+    (tmp_path / "cje_dataset.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.to_dicts()))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "example.py"), "ips.json"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unhelpful: CRITICAL" in done.stdout and "refused: unhelpful" in done.stdout
+    assert image.imread(tmp_path / "estimates.png").size and image.imread(tmp_path / "weights.png").size
+
+
+# In the workflow
+
+
+def test_figures_and_their_report_from_data_brought_along(tmp_path):
+    write_world(tmp_path)
+    names = ["calibrated-ips", "direct"]
+    run = Run(
+        tmp_path,
+        {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1"], "estimators": names},
+    )
+    made = [f"results/coverage_0.1/plots/{figure}.png" for figure in drawn_figures()]
+    run.snakemake(*made, "results/plots/sweep.png")
+    for path in (*made, "results/plots/sweep.png"):
+        assert image.imread(tmp_path / path).size > 0
+    run.snakemake("--report", "report.html", *made, "results/plots/sweep.png")
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"{figure}.png" in page for figure in (*drawn_figures(), "sweep"))
+    assert "at oracle coverage 0.1" in page and "coverage {coverage}" not in page
+    assert not run.jobs(*made)  # nothing is drawn twice
+
+
+def drawn_figures() -> tuple[str, ...]:
+    return tuple(figure for figure in figures.__all__ if figure not in ("save", "sweep"))
+
+
+def test_a_figure_makes_no_more_than_it_needs(tmp_path, tiny_model):
+    write_prompts(tmp_path / "prompts.jsonl", 24)
+    (tmp_path / "other.txt").write_text("Answer with other words.")
+    (tmp_path / "tiny.gguf").symlink_to(tiny_model)
+    run = Run(tmp_path, json.loads(json.dumps(CONFIG)))
+    rules = {
+        figure: {job.split()[0] for job in run.jobs(f"results/coverage_0.25/plots/{figure}.png")}
+        for figure in ("weight_distributions", "policy_estimates")
+    }
+    assert not {"fresh_draws", "validate"} & rules["weight_distributions"]
+    assert not any(rule.startswith("estimate") for rule in rules["weight_distributions"])
+    assert {"estimate", "estimate_without_draws", "validate", "plot_policy_estimates"} <= rules["policy_estimates"]
+    run.config["estimators"], run.config["oracle"] = ["snips"], {"truth": "none"}
+    alone = {job.split()[0] for job in run.jobs("results/coverage_0.25/plots/judge_distributions.png")}
+    assert "fresh_draws" not in alone  # no draws are made for a figure's sake
+    assert "validate" not in {job.split()[0] for job in run.jobs("results/coverage_0.25/plots/policy_estimates.png")}

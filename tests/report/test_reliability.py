@@ -1,0 +1,63 @@
+"""Mean labels of groups of like score: who is in a group, and intervals that few labels which agree do not make too sure."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from arena_cje.report.reliability import reliability
+
+Z = 1.959964
+
+
+def one(label) -> tuple[float, float]:
+    """The interval of labels at one score."""
+    (group,) = reliability(np.full(len(label), 0.3), np.array(label, dtype=float))
+    return group.low, group.high
+
+
+def test_like_scores_are_one_group_and_binary_labels_have_wilson_intervals():
+    score, label = np.repeat([0.2, 0.9], [30, 10]), np.repeat([0.0, 1.0], [30, 10])
+    low, high = reliability(score, label)
+    assert (low.score, high.score) == pytest.approx((0.2, 0.9)) and (low.n, high.n) == (30, 10)
+    # Wilson's interval of 0 of 30 is [0, z^2 / (30 + z^2)].
+    assert (low.low, low.high) == pytest.approx((0, Z**2 / (30 + Z**2)), abs=1e-6)
+    assert (high.low, high.high) == pytest.approx((1 - Z**2 / (10 + Z**2), 1), abs=1e-6)
+
+
+def test_graded_labels_have_t_intervals():
+    labels = [0.1, 0.2, 0.3, 0.4]
+    half = 3.182446 * np.std(labels, ddof=1) / 2
+    assert one(labels) == pytest.approx((0.25 - half, 0.25 + half), abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_labels_that_are_all_the_same_say_nothing_of_their_spread(value):
+    """Beside others that are neither 0 nor 1, as few as one: the interval is that of a share."""
+    for n in (1, 4, 20):
+        score, label = np.repeat([0.1, 0.9], [20, n]), np.repeat([0.3, value], [20, n])
+        label[:10] = 0.4
+        group = reliability(score, label)[-1]
+        centre, scale = (value + Z**2 / (2 * n)) / (1 + Z**2 / n), 1 / (1 + Z**2 / n)
+        half = Z * scale * np.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
+        assert (group.low, group.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+        assert group.high - group.low > 0.15
+
+
+def test_intervals_cover_where_labels_mostly_agree():
+    """Every outcome of five labels that are 1/2 nine times in ten and 1 else, with its probability."""
+    share = 0.0
+    for labels in product((0.5, 1.0), repeat=5):
+        low, high = one(labels)
+        share += 0.9 ** labels.count(0.5) * 0.1 ** labels.count(1.0) * (low <= 0.55 <= high)
+    assert share > 0.95
+
+
+def test_no_label_no_group_and_few_labels_few_groups():
+    assert reliability(np.empty(0), np.empty(0)) == []
+    rng = np.random.default_rng(0)
+    for m, groups in ((4, 1), (12, 2), (50, 10), (500, 10)):
+        found = reliability(rng.random(m), rng.random(m))
+        assert len(found) == groups and sum(group.n for group in found) == m

@@ -1,0 +1,63 @@
+"""`snakemake --report`: one page with the tables of a run, what they are, and how the run went."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from arena_cje.config.exhibits import EXHIBITS
+from small_results import write_data
+from workflow_run import ROOT, Run
+
+TABLES = (
+    "results/coverage_0.5/comparisons.csv",
+    "results/export/coverage_0.5/leaderboard.csv",
+    "results/export/results.csv",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The report of a small run on your own data."""
+    run = Run(
+        write_data(tmp_path_factory.mktemp("run"), n=200),
+        {"logged_data": "logged.jsonl", "fresh_draws": "draws", "coverages": ["0.5"], "estimators": ["snips"]},
+    )
+    run.snakemake(*TABLES)
+    run.snakemake(*TABLES, "--report", "report.html")
+    return (run.directory / "report.html").read_text(encoding="utf-8")
+
+
+def embedded(page, name):
+    """What the page holds under a name of its script."""
+    return json.JSONDecoder().raw_decode(page, page.index(f"{name} = {{") + len(name) + 3)[0]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_is_in_it_in_its_category(page, table):
+    assert embedded(page, "results")[table]["mime_type"] == "text/csv"
+    place = "coverage 0.5" if "0.5" in table else "all coverages"
+    assert table in embedded(page, "categories")["Tables"][place]
+
+
+def test_captions_are_filled_in(page):
+    assert "Differences of all pairs of policies at coverage 0.5" in page
+    assert "Ranks at coverage 0.5" in page
+    assert "your own data" in page
+    assert not re.search(r"\{\{ ?snakemake\.", page)
+
+
+def test_captions_say_what_a_refusal_is(page):
+    assert "has no published number" in page
+    assert "Refused policies stand last, without rank and number" in page
+
+
+def test_every_caption_is_used():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    named = {Path(name).name for name in re.findall(r"report/\w+\.rst", rules)}
+    assert named | {one.caption for one in EXHIBITS if one.label} == {
+        caption.name for caption in (ROOT / "workflow/report").glob("*.rst")
+    }

@@ -1,0 +1,331 @@
+"""Each configured model is tried for what it is wanted for, and says why not in a sentence: a key that is missing, a status, a
+server that is not there, replies without log probabilities, and scores of given text that belong to other tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tiny_gguf
+from arena_cje.calls.request import Reply
+from arena_cje.config.records import Config
+from arena_cje.errors import UserError
+from arena_cje.grading.rubrics import load_rubric
+from arena_cje.hosted.template import Template, load
+from arena_cje.hosted.writer import Writer
+from arena_cje.money.estimate import Texts
+from arena_cje.stages import model_check
+from echo_server import ENDPOINT, Server, logprob, tokens
+from fault_server import FaultServer, correct_reply, scripted
+from workflow_run import ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RESOURCES = ROOT / "resources"
+CHATML = load(RESOURCES / "templates" / "chatml.yaml")
+KEY = "sk-abcdefgh-0123456789-secret"
+
+
+def configuration(url: str, **policies) -> Config:
+    provider = {"api": "openai", "base_url": f"{url}/v1", "max_attempts": 2, "timeout": 10}
+    return Config.model_validate(
+        {
+            "providers": {"here": provider, "locked": {**provider, "api_key_env": "ARENA_TEST_KEY"}},
+            "policies": policies or {"base": {"provider": "here", "model": "toy"}},
+        }
+    )
+
+
+def found(config: Config) -> list[model_check.Finding]:
+    rubrics = {"helpfulness.yaml": load_rubric(RESOURCES / "judges" / "helpfulness.yaml")}
+    return model_check.check(model_check.wanted(config, Texts((), rubrics=rubrics)))
+
+
+def test_a_model_that_answers_is_ok_and_named_by_its_version():
+    with FaultServer() as server:
+        (one,) = found(configuration(server.url))
+    assert (one.ok, one.wanted, one.users) == (True, "writes", ("policies.base",))
+    assert one.said.startswith("toy-2025-01-01, ") and one.said.endswith(" ms")
+    (body,) = server.bodies
+    assert body["max_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("401", "the key is not accepted"),
+        ("403", "no right to use this model"),
+        ("404", "the model or the address does not exist"),
+        ("quota", "quota"),
+        ("400", "Unsupported parameter"),
+        ("content policy", "declines the simplest question"),
+    ],
+)
+def test_why_a_model_does_not_answer(fault, says, monkeypatch):
+    monkeypatch.setenv("ARENA_TEST_KEY", KEY)
+    with FaultServer(faults=scripted(*[fault] * 9)) as server:
+        (one,) = found(configuration(server.url, base={"provider": "locked", "model": "toy"}))
+    assert not one.ok and says in one.said
+    assert KEY not in one.said and KEY[:8] not in one.said  # the server repeats it
+    assert server.keys[KEY] == server.sent.total() == 1
+
+
+def test_a_model_that_thinks_longer_than_one_token_answers():
+    """Some servers call it an error that the answer did not begin; the model is there all the same."""
+    with FaultServer(faults=scripted("unfinished")) as server:
+        (one,) = found(configuration(server.url))
+    assert one.ok and one.said.startswith("version not told, ")
+    assert server.sent.total() == 1
+
+
+def test_a_missing_key_is_named_by_its_variable_and_nothing_is_sent(monkeypatch):
+    monkeypatch.delenv("ARENA_TEST_KEY", raising=False)
+    with FaultServer() as server:
+        config = configuration(
+            server.url, base={"provider": "locked", "model": "toy"}, other={"provider": "here", "model": "toy"}
+        )
+        locked, here = found(config)
+    assert not locked.ok and "ARENA_TEST_KEY" in locked.said
+    assert here.ok and server.sent.total() == 1  # one that fails keeps no other from being tried
+
+
+def test_a_server_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(model_check, "ATTEMPTS", 1)
+    (one,) = found(configuration("http://127.0.0.1:9"))
+    assert not one.ok and "no answer from http://127.0.0.1:9/v1" in one.said
+
+
+def test_a_failure_that_passes_is_tried_again():
+    with FaultServer(faults=scripted("429 with Retry-After", "503"), retry_after=0.1) as server:
+        (one,) = found(configuration(server.url))
+    assert one.ok and server.sent.total() == 3
+
+
+def test_what_is_the_same_is_tried_once_and_all_is_tried_side_by_side():
+    blocks = {f"p{k}": {"provider": "here", "model": f"toy-{k % 6}", "temperature": 1 + k / 10} for k in range(12)}
+    with FaultServer(latency=1.0) as server:
+        findings = found(configuration(server.url, **blocks))
+    assert [one.users for one in findings] == [(f"policies.p{k}", f"policies.p{k + 6}") for k in range(6)]
+    assert server.sent.total() == server.max_in_flight == 6
+    assert all(one.ok for one in findings)
+
+
+def test_a_judge_that_chooses_needs_log_probabilities():
+    judge = {"judge": {"provider": "here", "model": "judge", "rubric": "helpfulness.yaml"}}
+    with FaultServer() as server:
+        config = Config.model_validate({**configuration(server.url).model_dump(), **judge})
+        things = model_check.wanted(config, Texts((), rubrics={"helpfulness.yaml": load_rubric(RUBRIC)}))
+        assert [one.ok for one in model_check.check(things)] == [True, True]
+    assert any(body.get("logprobs") for body in server.bodies)
+    (chooser,) = (one for one in things if one.what == "chooses")
+    with pytest.raises(UserError, match="without log probabilities"):
+        chooser.check(lambda requests: [Reply("7", model="m") for _ in requests])
+
+
+@pytest.mark.parametrize(
+    ("shift", "says"), [(0, "scores given text to 0 nats a token"), (1, "it scores given text wrongly")]
+)
+def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, tmp_path):
+    """The whole check, the rubric's and the template's files and the requests included."""
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+    with FaultServer(replies=served(Drawing(shift=shift))) as server:
+        config = configuration(server.url).model_dump()
+        config["providers"]["here"] |= {"completions": True, "echo_max_tokens": 0}
+        config["judge"] = {"provider": "here", "model": "judge", "rubric": "likelihood.yaml", "template": "chatml.yaml"}
+        config["n_prompts"] = 2
+        findings = model_check.run(Config.model_validate(config), str(tmp_path / "prompts.jsonl"), str(RESOURCES))
+    policy, judge = findings
+    assert policy.ok and policy.wanted == "writes"
+    assert (judge.ok, judge.wanted, judge.users) == (shift == 0, "scores", ("judge",))
+    assert says in judge.said
+    (helpful,) = {body["prompt"].partition("<|im_start|>user")[0] for body in server.bodies if body["model"] == "judge"}
+    assert (RESOURCES / "policies" / "helpful.txt").read_text().strip() in helpful
+
+
+def served(server: Drawing):
+    """The answers of a server to completions, as JSON; chats get the usual ones."""
+
+    def answers(path, body):
+        if path.endswith("/chat/completions"):
+            return correct_reply(path, body)
+        reply = server.reply(body)
+        listed = {"tokens": list(reply.tokens), "token_logprobs": list(reply.token_logprobs)}
+        choice = {"index": 0, "text": reply.text, "finish_reason": reply.finish_reason, "logprobs": listed}
+        return {"id": "x", "object": "text_completion", "created": 0, "model": "toy-1", "choices": [choice]}
+
+    return answers
+
+
+RUBRIC = RESOURCES / "judges" / "helpfulness.yaml"
+
+
+class Drawing(Server):
+    """Draws as well as it scores: what it says is made of its own tokens, with the log probabilities that it scores them with.
+
+    shift: how many tokens the scores are off by. warm: it tells log probabilities of after the temperature.
+    """
+
+    def __init__(self, *, shift: int = 0, warm: bool = False, told: bool = True, **more):
+        super().__init__(**more)
+        self.shift, self.warm, self.told = shift, warm, told
+
+    def reply(self, body) -> Reply:
+        if body.get("echo"):
+            reply = super().reply(body)
+            values = [*reply.token_logprobs[self.shift :], *[-1.0] * self.shift]
+            return dataclasses.replace(reply, token_logprobs=[None, *values[1:]])
+        before, drawn = tokens(body["prompt"]), ["paris", " ", "it", " "][: body["max_tokens"]]
+        values = [logprob((*before, *drawn[:k]), token) for k, token in enumerate(drawn)]
+        if self.warm and body["temperature"] == 0:
+            values = [0.0] * len(drawn)
+        return Reply("".join(drawn), "length", tokens=drawn, token_logprobs=values if self.told else (), model="toy-1")
+
+
+def test_scores_are_held_against_what_the_server_drew():
+    writer = Writer(ENDPOINT, "toy", "Be kind.", CHATML)
+    for server in (Drawing(), Drawing(warm=True)):
+        assert "scores given text to 0 nats a token" in model_check._scores(server, writer)
+    for shift in (1, 2):
+        with pytest.raises(UserError, match="it scores given text wrongly: 'paris it '.*completions: false"):
+            model_check._scores(Drawing(shift=shift), writer)
+    with pytest.raises(UserError, match="without telling log probabilities"):
+        model_check._scores(Drawing(told=False), writer)
+
+
+def test_a_little_rounding_is_no_other_token():
+    class Rounding(Drawing):
+        def reply(self, body):
+            reply = super().reply(body)
+            moved = [value and value + (self.by if body.get("echo") else 0.0) for value in reply.token_logprobs]
+            return dataclasses.replace(reply, token_logprobs=moved)
+
+    writer = Writer(ENDPOINT, "toy", "Be kind.", CHATML)
+    for by, right in ((-0.04, True), (-0.06, False)):
+        server = Rounding()
+        server.by = by
+        if right:
+            assert "to 0.04 nats" in model_check._scores(server, writer)
+        else:
+            with pytest.raises(UserError, match="wrongly"):
+                model_check._scores(server, writer)
+
+
+@contextmanager
+def llama_server(model: Path):
+    """llama.cpp's Python server with a model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [
+        "--model",
+        str(model),
+        "--logits_all",
+        "true",
+        "--n_ctx",
+        "512",
+        "--n_threads",
+        "1",
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llama_cpp.server", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).read()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_real_server_that_is_right_for_one_template_and_wrong_for_another(tmp_path):
+    """llama_cpp.server pairs tokens with their neighbours' probabilities where a text does not begin with the BOS token."""
+    model = tiny_gguf.write(tmp_path / "tiny.gguf", **tiny_gguf.KINDS["gpt2-bytes"])
+    # After these ends what the random model says are whole characters, which can be sent back.
+    forms = {"bos": (tiny_gguf.BOS, "er"), "none": ("", "A: ")}
+    templates = {
+        name: Template(
+            with_system=f"{begin}{{system}} {{prompt}}{end}",
+            without_system=f"{begin}{{prompt}}{end}",
+            end=tiny_gguf.END,
+            control=tiny_gguf.SPECIAL,
+        )
+        for name, (begin, end) in forms.items()
+    }
+    with llama_server(model) as url:
+        config = Config.model_validate(
+            {
+                "providers": {
+                    name: {"api": "openai", "base_url": f"{url}/v1", "completions": True} for name in ("bos", "none")
+                },
+                "policies": {name: {"provider": name, "model": "tiny", "template": name} for name in ("bos", "none")},
+                "base_policy": "bos",
+            }
+        )
+        right, wrong = model_check.check(model_check.wanted(config, Texts((), templates=templates)))
+    assert right.ok and "scores given text" in right.said, right
+    assert (
+        not wrong.ok and "score" in wrong.said
+    )  # wrongly, or it says so much besides that nothing can be read from it
+
+
+# Local models
+
+
+def local(tmp_path: Path, **model) -> model_check.Finding:
+    policies = {"base": {"model": "mine"}, "other": {"model": "mine", "temperature": 0.5}}
+    config = Config.model_validate({"models": {"mine": model}, "policies": policies})
+    (one,) = model_check.local(config, RESOURCES, results=tmp_path / "results")
+    return one
+
+
+def test_a_local_model_is_a_file_or_a_recipe(tmp_path, tiny_model):
+    here = local(tmp_path, path=str(tiny_model))
+    assert here.ok and here.users == ("policies.base", "policies.other") and "MB" in here.said
+    gone = local(tmp_path, path=str(tmp_path / "gone.gguf"))
+    assert not gone.ok and "does not exist" in gone.said
+    (tmp_path / "text.gguf").write_text("hello")
+    assert not local(tmp_path, path=str(tmp_path / "text.gguf")).ok
+    assert local(tmp_path, file="SmolLM2-135M-Instruct.F16.gguf").ok
+    assert not local(tmp_path, file="Unheard-of.gguf").ok
+
+
+def test_a_recorded_hash_is_told_and_held_against_the_expected(tmp_path, tiny_model):
+    record = tmp_path / "results" / "models" / "mine.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"sha256": "ab" * 32}))
+    assert "sha256 abababababab…" in local(tmp_path, path=str(tiny_model)).said
+    assert local(tmp_path, path=str(tiny_model), sha256="ab" * 32).ok
+    assert "expected cd" in local(tmp_path, path=str(tiny_model), sha256="cd" * 32).said
+
+
+# The command
+
+
+def test_the_command_fails_when_one_model_does(tmp_path, tiny_model):
+    write_prompts(tmp_path / "prompts.jsonl", 24)
+    os.link(tiny_model, tmp_path / "tiny.gguf")
+    models = {"smollm2": {"file": None, "path": "tiny.gguf", "sha256": "cd" * 32}}
+    run = Run(tmp_path, {"n_prompts": 24, "prompts": {"source": "prompts.jsonl"}, "models": models})
+    run.path("models").mkdir(parents=True)
+    run.path("models/smollm2.json").write_text(json.dumps({"sha256": "ab" * 32}))
+    said = run.snakemake("check_models", ok=False)
+    assert "NO  smollm2" in said and "1 of 1 models cannot do what they are wanted for" in said

@@ -1,0 +1,326 @@
+"""Mistakes a user makes, made for real: each ends with one sentence and a failing status, and nothing is lost."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workflow_run import CONFIG, ROOT, Run, write_prompts
+
+
+@pytest.fixture
+def run(tmp_path, tiny_model) -> Run:
+    (tmp_path / "tiny.gguf").symlink_to(tiny_model)
+    write_prompts(tmp_path / "prompts.jsonl", 24)
+    (tmp_path / "other.txt").write_text("Answer with other words.")
+    return Run(tmp_path, copy.deepcopy(CONFIG))
+
+
+def refused(run: Run, sentence: str, *arguments: str) -> None:
+    """Snakemake fails before any job, and its last line is the sentence."""
+    said = run.snakemake("-n", *arguments, ok=False)
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("ERROR ") and sentence in last, said
+    assert "Traceback" not in said
+
+
+def job_fails(run: Run, sentence: str, target: str) -> None:
+    """The job fails with one line ERROR, in its log too, and what was there before is kept."""
+    said = run.snakemake(target, ok=False)
+    lines = [line for line in said.splitlines() if " ERROR " in line and sentence in line]
+    assert lines, said
+    assert "Traceback" not in said
+    assert any(sentence in path.read_text() for path in (run.directory / "logs").rglob("*.log"))
+
+
+def test_an_unknown_key(run):
+    run.config["n_promts"] = 3
+    refused(run, "config: unknown key `n_promts` (did you mean 'n_prompts'?)")
+
+
+def test_an_unknown_base_policy(run):
+    run.config["base_policy"] = "bse"
+    refused(run, "base policy 'bse' is not under `policies` (did you mean 'base'?)")
+
+
+def test_an_unknown_estimator(run):
+    refused(run, "unknown estimator 'snip' (did you mean 'snips'?)", "results/coverage_0.5/snip.json")
+
+
+def test_a_coverage_that_is_not_canonical(run):
+    refused(run, "write coverage_0.1", "results/coverage_0.10/snips.json")
+
+
+@pytest.mark.parametrize("coverage", ["0", "1.5", "-0.1"])
+def test_a_coverage_outside_its_range(run, coverage):
+    refused(run, "(0, 1]", f"results/coverage_{coverage}/snips.json")
+
+
+def test_a_missing_model_file(run):
+    (run.directory / "tiny.gguf").unlink()
+    refused(run, "model file tiny.gguf does not exist")
+
+
+def test_a_model_file_without_a_recipe(run):
+    run.config["models"]["smollm2"] = {"file": "SmolLM2-135M-Instruct.F61.gguf"}
+    refused(run, "did you mean 'SmolLM2-135M-Instruct.F16.gguf'")
+
+
+def test_a_wrong_model_hash(run):
+    run.config["models"]["smollm2"]["sha256"] = "0" * 64
+    job_fails(run, f"expected {'0' * 64}", "results/models/smollm2.json")
+
+
+def test_a_damaged_model_file(run, tiny_model):
+    (run.directory / "tiny.gguf").unlink()
+    (run.directory / "tiny.gguf").write_bytes(tiny_model.read_bytes()[:5000])
+    job_fails(run, "model file tiny.gguf cannot be loaded", "results/models/smollm2.json")
+
+
+def test_a_missing_system_prompt(run):
+    (run.directory / "other.txt").unlink()
+    refused(run, "config: no file 'other.txt' in")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"prompt_id": "x", "prompt": ""}', "prompts.jsonl:25: prompt is empty"),
+        ('{"prompt_id": "x"}', "prompts.jsonl:25: prompt is missing"),
+        ('{"prompt_id": "x", "prompt":', "prompts.jsonl:25: not valid JSON"),
+        ('{"prompt_id": "q3", "prompt": "Again?"}', "prompts.jsonl:25: prompt_id 'q3' appears again"),
+        ('{"prompt_id": "x", "prompt": "Hm?", "reference": {"anyof": ["a"]}}', "(did you mean 'any_of'?)"),
+    ],
+)
+def test_a_bad_prompt_names_file_and_line(run, line, sentence):
+    with open(run.directory / "prompts.jsonl", "a") as file:
+        file.write(line + "\n")
+    run.config["n_prompts"] = 25 if "reference" in line else 24
+    refused(run, sentence)
+
+
+def test_more_prompts_than_there_are(run):
+    run.config["n_prompts"] = 30
+    refused(run, "n_prompts is 30, but prompts.jsonl has 24 prompts")
+
+
+def test_results_that_cannot_be_written(run):
+    (run.directory / "results").write_text("in the way")
+    refused(run, "is a file, but results are written to a folder of this name")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving up rights needs root; others are tested by the file in the way")
+def test_a_folder_without_the_right_to_write(tmp_path):
+    (tmp_path / "results").mkdir(mode=0o555)
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from arena_cje.config.targets import check_writable\n"
+        "from arena_cje.errors import UserError\n"
+        "os.setuid(65534)\n"
+        "try: check_writable(Path(sys.argv[1]))\n"
+        "except UserError as error: print(error)\n"
+    )
+    os.chmod(tmp_path, 0o755)
+    for parent in tmp_path.parents[:3]:
+        os.chmod(parent, 0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    command = [sys.executable, "-c", code, str(tmp_path / "results")]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert "is not writable" in said.stdout, said.stderr
+
+
+def test_prompts_longer_than_the_context_are_rows_with_a_status(run):
+    rows = [json.loads(line) for line in (run.directory / "prompts.jsonl").read_text().splitlines()]
+    rows[5]["prompt"] = "long " * 400
+    (run.directory / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.snakemake("results/coverage_0.5/snips.json", "results/coverage_0.5/direct.json")
+    responses = [json.loads(line) for line in run.path("responses/base.jsonl").read_text().splitlines()]
+    assert [row["prompt_id"] for row in responses if row["status"] == "too_long"] == ["q5"]
+    summary = json.loads(run.path("coverage_0.5/summary.json").read_text())
+    assert summary["dropped"] == {"response too_long": 1}
+    assert summary["n_rows"] == 23
+    assert json.loads(run.path("coverage_0.5/direct.json").read_text())["metadata"]["n_samples"] == 23
+
+
+def test_a_response_too_long_for_one_context_is_left_out_for_that_policy_alone(run):
+    rows = [json.loads(line) for line in (run.directory / "prompts.jsonl").read_text().splitlines()]
+    rows[5]["prompt"] = "x" * 300
+    (run.directory / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run.directory / "other.txt").write_text("y" * 200)
+    run.snakemake("results/coverage_0.5/snips.json")
+    summary = json.loads(run.path("coverage_0.5/summary.json").read_text())
+    assert (summary["n_rows"], summary["dropped"]) == (24, {})
+    assert summary["not_scored"] == {"other": 1, "cool": 0, "clone": 0}
+    result = json.loads(run.path("coverage_0.5/snips.json").read_text())
+    assert result["n_used"] == {"base": 24, "other": 23, "cool": 24, "clone": 24}
+    codes = [reason["code"] for reason in result["verdicts"]["other"]["reasons"]]
+    assert "rows_left_out" in codes
+
+
+def test_a_missing_key_of_a_rubric(run):
+    (run.directory / "mine.yaml").write_text("kind: likelihood\ntemprature: 1\n")
+    run.config["judge"] = {"model": "smollm2", "rubric": "mine.yaml"}
+    refused(run, "mine.yaml: not a rubric")
+
+
+LOGGED = {
+    "prompt_id": "a",
+    "prompt": "Hello?",
+    "response": "Hello.",
+    "base_policy_logprob": -3.0,
+    "target_policy_logprobs": {"clone": -3.0},
+    "judge_score": 0.5,
+    "oracle_label": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ('"base_policy_logprob": NaN', "mine.jsonl:2"),
+        ('"base_policy_logprob": 0.5', "mine.jsonl:2: base_policy_logprob is 0.5"),
+        ('"judge_score": 1.7', "mine.jsonl:2: judge_score is 1.7"),
+        ('"oracle_label": -1', "mine.jsonl:2: oracle_label is -1"),
+        (
+            '"target_policy_logprobs": {"clone": -3.0, "clown": -2.0}',
+            "unknown target policy 'clown' (did you mean 'clone'?)",
+        ),
+        ('"prompt_id": "row0"', "mine.jsonl:2"),
+    ],
+)
+def test_bad_rows_of_data_brought_along_name_file_and_line(tmp_path, change, sentence):
+    rows = [json.dumps(LOGGED | {"prompt_id": f"row{i}"}) for i in range(20)]
+    key = change.split(":")[0]
+    before = json.dumps(LOGGED | {"prompt_id": "row1"})
+    start = before.index(key)
+    end = (
+        before.index('}, "judge') + 1
+        if "target" in key
+        else min(i for i in (before.find(",", start), len(before)) if i > 0)
+    )
+    rows[1] = before[:start] + change + before[end:] if end < len(before) else before[:start] + change + "}"
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    run = Run(tmp_path, {"logged_data": "mine.jsonl"})
+    job_fails(run, sentence, "results/coverage_0.5/snips.json")
+
+
+def test_data_brought_along_without_draws_has_no_direct(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(json.dumps(LOGGED))
+    run = Run(tmp_path, {"logged_data": "mine.jsonl"})
+    refused(run, "needs fresh draws of the target policies", "results/coverage_0.5/direct.json")
+
+
+def test_draws_that_are_not_there(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(json.dumps(LOGGED))
+    refused(Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "nowhere"}), "nowhere")
+
+
+def test_logged_data_that_is_not_there(tmp_path):
+    refused(Run(tmp_path, {"logged_data": "nowhere.jsonl"}), f"nowhere.jsonl: no such file in {tmp_path}")
+
+
+def test_results_are_not_brought_along_to_their_own_place(tmp_path):
+    place = tmp_path / "results" / "coverage_0.5"
+    place.mkdir(parents=True)
+    (place / "cje_dataset.jsonl").write_text(json.dumps(LOGGED))
+    run = Run(tmp_path, {"logged_data": "results/coverage_0.5/cje_dataset.jsonl"})
+    refused(run, "lies among the results of this working directory", "results/coverage_0.5/snips.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"prompt_id,judge_score\na,0.5\n", "is not JSONL, it begins with 'prompt_id,judge_score'"),
+        (b"\x1f\x8b\x08\x00", "is compressed"),
+        (b'[{"prompt_id": "a"}]', "is one JSON array"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, content, sentence):
+    (tmp_path / "mine.jsonl").write_bytes(content)
+    job_fails(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
+
+
+@pytest.fixture
+def brought(tmp_path) -> Run:
+    """Logged data with draws of one target, a folder for probes and a file of calibration data, one row each."""
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(LOGGED | {"prompt_id": p}) + "\n" for p in "ab"))
+    draws = [{"prompt_id": p, "judge_score": 0.5, "response": "Hm."} for p in "ab"]
+    (tmp_path / "draws").mkdir()
+    (tmp_path / "draws" / "clone.jsonl").write_text("".join(json.dumps(row) + "\n" for row in draws))
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "clone.jsonl").write_text(json.dumps(draws[0] | {"oracle_label": 1.0}) + "\n")
+    (tmp_path / "more.jsonl").write_text('{"prompt_id": "x", "judge_score": 0.5, "oracle_label": 1.0}\n')
+    given = {"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"}
+    return Run(tmp_path, given)
+
+
+DATA_SET = "results/coverage_0.5/cje_dataset.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"prompt_id": "z"}, "draws/clone.jsonl has no draw 0 of prompt 'z'"),
+        ({"judge_score": 0.4}, "probes/clone.jsonl:2: judge_score is 0.4, but its draw (draws/clone.jsonl:2) has 0.5"),
+        ({"response": "Oh."}, "probes/clone.jsonl:2: response is 'Oh.', but its draw (draws/clone.jsonl:2) is 'Hm.'"),
+        ({"oracle_label": None}, "probes/clone.jsonl:2: oracle_label is missing or null"),
+    ],
+)
+def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
+    probe = {"prompt_id": "b", "judge_score": 0.5, "oracle_label": 1.0} | row
+    with open(brought.directory / "probes" / "clone.jsonl", "a") as file:
+        file.write(json.dumps(probe) + "\n")
+    job_fails(brought, sentence, DATA_SET)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ('{"prompt_id": "x", "judge_score": 0.4, "oracle_label": 1.0}', "more.jsonl:2: prompt_id 'x' appears again"),
+        (
+            '{"prompt_id": "a", "judge_score": 0.5, "oracle_label": 0.1}',
+            "differs by more than 0.05 from that of the logged",
+        ),
+        ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "declare the range of your data by `scale`"),
+    ],
+)
+def test_bad_calibration_data_name_file_and_line(brought, row, sentence):
+    with open(brought.directory / "more.jsonl", "a") as file:
+        file.write(row + "\n")
+    job_fails(brought, sentence, DATA_SET)
+
+
+def test_labels_that_are_not_there(brought):
+    (brought.directory / "probes" / "clown.jsonl").write_text("")
+    refused(brought, "probes of 'clown', which has no fresh draws as a target policy (did you mean 'clone'?)", DATA_SET)
+    brought.config["probes"] = "nowhere"
+    refused(brought, "nowhere: no such folder", DATA_SET)
+    brought.config |= {"probes": None, "calibration_data": "nowhere.jsonl"}
+    refused(brought, f"nowhere.jsonl: no such file in {brought.directory}", DATA_SET)
+
+
+def test_calibration_data_of_the_workflows_own_responses_that_are_not_there(run):
+    run.config["calibration_data"] = "nowhere.jsonl"
+    refused(run, "nowhere.jsonl: no such file in")
+
+
+def test_an_unknown_key_of_a_variant(run):
+    run.config["variants"] = {"mine": {"estimator": "direct", "calibraton": "auto"}}
+    refused(run, "config: unknown key `variants.mine.calibraton` (did you mean 'calibration'?)")
+
+
+def test_the_command_line_says_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "arena_cje", "show", str(tmp_path / "none.json")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ERROR: ")
+    assert done.stderr.count("\n") == 1
+    assert Path(tmp_path / "none.json").name in done.stderr

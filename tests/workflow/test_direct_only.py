@@ -1,0 +1,380 @@
+"""Policies without log probabilities, or with those of another distribution, take part in `direct` and in nothing else."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import polars as pl
+import pytest
+
+import arena_cje
+import tiny_gguf
+from arena_cje import files
+from arena_cje.config import scoring, targets
+from arena_cje.config.parse import parse
+from arena_cje.data import schemas
+from arena_cje.data.dataset import load_logged
+from arena_cje.errors import UserError
+from arena_cje.report import exports, figures, tidy
+from arena_cje.results.schema import check
+from arena_cje.stages import assemble
+from small_results import analyzed, write_data
+from workflow_run import CONFIG, Run, write_prompts
+
+WEIGHTED = ("ips", "snips", "raw-ips", "calibrated-ips", "dr-cpo", "mrdr", "tmle", "tr-cpo", "stacked-dr")
+SCORES = {"provider": "fireworks", "model": "llama", "template": "llama-3.yaml", "system_prompt": "helpful.txt"}
+LOCAL = {"provider": "llama_cpp", "model": "small", "system_prompt": "helpful.txt"}
+CHAT = {"provider": "openai", "model": "gpt"}
+
+
+def experiment(base, more=None, **policies):
+    return parse(
+        {
+            "models": {"small": {"path": "small.gguf"}},
+            "providers": {"openai": {}, "fireworks": {"api": "fireworks"}, "vllm": {"completions": True}},
+            "policies": {"base": base, **policies},
+            "judge": {"model": "small"},
+        }
+        | (more or {})
+    )
+
+
+def codes(config, policy):
+    return [code for code, _, _ in scoring.cautions(config).get(policy, [])]
+
+
+@pytest.mark.parametrize(
+    ("policy", "can"),
+    [
+        (LOCAL, True),
+        (SCORES, True),
+        (SCORES | {"template": None}, False),
+        (CHAT, False),
+        (CHAT | {"template": "chatml.yaml"}, False),  # a template helps nobody whose provider echoes nothing
+        (CHAT | {"provider": "vllm", "template": "chatml.yaml"}, True),
+    ],
+)
+def test_a_policy_can_be_scored_where_its_provider_scores_given_text_of_a_template(policy, can):
+    config = experiment(LOCAL, other=policy)
+    assert config.has_logprobs("other") is can
+    assert config.policies_with_logprobs == (("base", "other") if can else ("base",))
+    assert ("other" in {name for name in config.policies if config.policies[name].context in config.contexts}) is can
+
+
+def test_a_target_that_cannot_be_scored_is_named_with_its_provider_and_refused_by_weights():
+    config = experiment(SCORES, clone=SCORES, chats=CHAT, bare=SCORES | {"template": None})
+    assert scoring.notes(config) == [
+        f"policy 'chats' takes part in `direct` only: {scoring.cautions(config)['chats'][0][1]}",
+        f"policy 'bare' takes part in `direct` only: {scoring.cautions(config)['bare'][0][1]}",
+    ]
+    (code, sentence, level), *more = scoring.cautions(config)["chats"]
+    assert (code, level, more) == ("no_log_probabilities", "refuse", [])
+    assert "'openai'" in sentence
+    assert "no `template`, without which provider 'fireworks'" in scoring.cautions(config)["bare"][0][1]
+    assert "clone" not in scoring.cautions(config)
+    assert config.can_run("snips")
+
+
+@pytest.mark.parametrize("base", [CHAT, LOCAL | {"temperature": 0}])
+def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = ["direct"] if base["provider"] == "llama_cpp" else [*WEIGHTED, "direct"]
+    config = experiment(base, {"estimators": listed}, near=LOCAL, far=SCORES)
+    assert (config.policies_with_logprobs, config.contexts, config.samplings("small-helpful")) == ((), {}, [])
+    assert [name for name in (*WEIGHTED, "direct") if config.can_run(name)] == ["direct"]
+    (note,) = scoring.notes(config)
+    assert note.startswith("every policy takes part in `direct` only: base policy 'base'")
+    assert all(name in note for name in listed if name != "direct")
+    targets.check(["results/coverage_0.1/direct.json"], config)
+    for name in ("snips", "dr-cpo"):
+        with pytest.raises(UserError, match=f"estimator '{name}' needs log probabilities of .* none under 'base'"):
+            targets.check([f"results/coverage_0.1/{name}.json"], config)
+    with pytest.raises(UserError, match="no log probabilities under policy 'base'"):
+        targets.check(["results/logprobs/near.parquet"], config)
+
+
+def test_nothing_to_run_is_refused_with_the_policy_and_its_provider():
+    with pytest.raises(UserError, match="none of `estimators` can run: snips need .*'base': provider 'openai'"):
+        experiment(CHAT, {"estimators": ["snips"]}, other=LOCAL)
+    with pytest.raises(UserError, match="can run: snips, ips need .*'other': provider 'openai'"):
+        experiment(LOCAL, {"estimators": ["snips", "ips"]}, other=CHAT)
+    with pytest.raises(UserError, match="temperature 0"):
+        experiment(LOCAL | {"temperature": 0}, {"estimators": ["direct", "snips"]}, other=LOCAL)
+
+
+def test_brought_data_and_local_policies_have_nothing_to_note():
+    assert scoring.notes(parse({"logged_data": "mine.jsonl"})) == []
+    config = experiment(LOCAL, other=LOCAL | {"temperature": 0.5}, greedy=LOCAL | {"temperature": 0})
+    assert (scoring.notes(config), scoring.cautions(config)) == ([], {})
+
+
+def plain(policy):
+    return policy["provider"] == "llama_cpp" or (policy["temperature"], policy["top_p"]) == (1, 1)
+
+
+KINDS = [
+    kind | {"temperature": temperature, "top_p": top_p}
+    for kind, temperature, top_p in product((SCORES, LOCAL), (1, 0.7), (1, 0.9))
+]
+
+
+@pytest.mark.parametrize("base", KINDS)
+def test_weights_are_refused_unless_log_probabilities_are_of_the_sampling(base):
+    """The table of METHODS: honest for the base's own context and sampling, or where both are what is scored."""
+    others = {f"p{k}": kind for k, kind in enumerate(KINDS)}
+    config = experiment(base, **others)
+    for name, policy in others.items():
+        honest = policy == base or (plain(base) and plain(policy))
+        assert ("api_log_probabilities" in codes(config, name)) is not honest, name
+        # What a nucleus leaves out is told beside it, not instead.
+        assert ("support_exceeds_base" in codes(config, name)) is (base["top_p"] < 1 and policy != base), name
+
+
+@pytest.mark.parametrize(
+    ("extra", "bends"),
+    [
+        ({"top_k": 40}, True),
+        ({"repetition_penalty": 1.1}, True),
+        ({"stop_token_ids": [7]}, True),
+        ({"response_format": {"type": "json_object"}}, True),
+        ({"ignore_eos": False, "min_tokens": 0}, False),
+        ({"top_k": 0, "frequency_penalty": 0.0}, False),
+        ({"service_tier": "flex"}, False),
+    ],
+)
+def test_further_parameters_that_bend_the_distribution_count_as_sampling(extra, bends):
+    """They are not scored either; the base itself may be bent, and then only its clone is honest."""
+    bent = SCORES | {"model": "other", "extra": extra}
+    assert ("api_log_probabilities" in codes(experiment(SCORES, other=bent), "other")) is bends
+    config = experiment(bent, clone=bent, other=SCORES)
+    assert codes(config, "clone") == []
+    assert ("api_log_probabilities" in codes(config, "other")) is bends
+
+
+def test_what_is_no_propensity_is_not_exported_as_one():
+    config = experiment(SCORES, clone=SCORES, cooler=SCORES | {"temperature": 0.7}, cool=LOCAL | {"temperature": 0.7})
+    assert scoring.non_propensity(config) == ["cooler"]
+    row = {"prompt_id": "q", "base_policy_logprob": -1.0, "judge_score": 0.5, "oracle_label": None}
+    row["target_policy_logprobs"] = {"clone": -1.0, "cooler": -2.0, "cool": None}
+    (told,) = exports.sampler_rows(exports.without([row], scoring.non_propensity(config), "base"), [None])
+    assert (told["total_logprob"], told["target_logps"]) == (-1.0, {"clone": -1.0, "cooler": None, "cool": None})
+    bent = SCORES | {"top_p": 0.9}
+    assert scoring.non_propensity(experiment(bent, clone=bent)) == ["base", "clone"]
+    (told,) = exports.log_rows(exports.without([row], ["base", "clone"], "base"), [None], "base")
+    assert (told["sequence_logp"], told["pi0"]) == (None, None)
+    assert scoring.non_propensity(parse({"logged_data": "mine.jsonl"})) == []
+
+
+def test_one_seed_for_all_is_a_judges_alone():
+    """With a seed of its own a policy would have one response for all draws of a prompt; a judge asks once anyway."""
+    with pytest.raises(UserError, match="`policies.other.extra.seed` cannot be given"):
+        experiment(LOCAL, other=SCORES | {"extra": {"seed": 1}})
+    experiment(LOCAL, {"judge": CHAT | {"rubric": "rating.yaml", "extra": {"seed": 1}}}, other=LOCAL)
+
+
+def test_only_scored_policies_must_share_their_limit_and_their_contexts():
+    experiment(LOCAL | {"max_tokens": 8}, chats=CHAT | {"max_tokens": 99})
+    experiment(CHAT | {"max_tokens": 8}, near=LOCAL | {"max_tokens": 9}, far=LOCAL | {"max_tokens": 7})
+    with pytest.raises(UserError, match="give both the same `max_tokens`"):
+        experiment(LOCAL | {"max_tokens": 8}, far=SCORES | {"max_tokens": 9})
+    for change in ({"template": "chatml.yaml"}, {"base_url": "http://127.0.0.1:1/v1"}, {"extra": {"top_k": 5}}):
+        with pytest.raises(UserError, match=f"would share the scoring context .* `{next(iter(change))}`"):
+            experiment(SCORES, far=SCORES | change)
+
+
+# What the analysis makes of it
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def partly(data, tmp_path_factory):
+    """The same data, `better` without log probabilities; and without any at all."""
+    found = {}
+    for name, unscored in (("one", ["better"]), ("all", ["base", "same", "better", "near", "far"])):
+        rows = schemas.read_jsonl(data / "logged.jsonl")
+        for row in rows:
+            row["target_policy_logprobs"] |= dict.fromkeys(set(unscored) - {"base"})
+            row["base_policy_logprob"] = None if "base" in unscored else row["base_policy_logprob"]
+        found[name] = tmp_path_factory.mktemp(name)
+        files.write_jsonl(found[name] / "logged.jsonl", rows)
+        (found[name] / "draws").symlink_to(data / "draws")
+    return found
+
+
+@pytest.mark.parametrize("missing", ["one", "all"])
+def test_direct_needs_no_log_probability(data, partly, missing):
+    full, without = analyzed(data, "direct"), analyzed(partly[missing], "direct")
+    assert without.policies == full.policies
+    np.testing.assert_array_equal(without.estimates, full.estimates)
+    np.testing.assert_array_equal(without.standard_errors, full.standard_errors)
+    assert {p: v.level for p, v in without.verdicts.items()} == {p: v.level for p, v in full.verdicts.items()}
+
+
+@pytest.mark.parametrize("estimator", ["snips", "calibrated-ips", "dr-cpo", "tr-cpo"])
+def test_weights_refuse_the_unscored_target_and_leave_the_others_as_they_are(data, partly, estimator):
+    config = experiment(LOCAL, same=LOCAL, better=CHAT, near=LOCAL, far=LOCAL)
+    full = analyzed(data, estimator)
+    result = analyzed(partly["one"], estimator, cautions=scoring.cautions(config))
+    check(result.document, estimator)
+    k = result.policies.index("better")
+    others = [j for j in range(len(result.policies)) if j != k]
+    np.testing.assert_array_equal(result.estimates[others], full.estimates[others])
+    assert "no_log_probabilities" in [reason.code for reason in result.verdicts["better"].reasons]
+    assert any("'openai'" in said for said in result.refused["better"]["reasons"])
+    assert math.isnan(result.estimates[k])
+    assert result.refused["better"]["estimate"] is None
+
+
+def test_dishonest_log_probabilities_refuse_weights_and_not_direct(data):
+    config = experiment(SCORES, same=SCORES, better=SCORES | {"temperature": 0.7}, near=LOCAL, far=LOCAL)
+    result = analyzed(data, "dr-cpo", cautions=scoring.cautions(config))
+    assert result.verdicts["better"].reasons[-1].code == "api_log_probabilities"
+    assert result.verdicts["better"].level == "refuse"
+    assert math.isnan(result.estimates[result.policies.index("better")])
+    assert result.refused["better"]["estimate"] is not None
+    assert "same" not in scoring.cautions(config)
+
+
+def test_figures_and_exports_do_without(partly, tmp_path):
+    result = analyzed(partly["all"], "direct")
+    logged, _ = load_logged(partly["all"] / "logged.jsonl", reading=result.reading)
+    figures.save(figures.weight_distributions(logged), tmp_path / "weights.png")
+    assert [panel.n for panel in tidy.weights(logged)[1]] == [0, 0, 0, 0]
+    written = exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base")
+    assert {(row["sequence_logp"], row["pi0"]) for row in written} == {(None, None)}
+    assert all(row["calibrated_reward"] is not None for row in written)
+
+
+# What is joined
+
+
+def response(k, **changes):
+    row = {
+        "prompt_id": f"q{k}",
+        "policy": "base",
+        "draw_idx": 0,
+        "prompt": "say",
+        "response": "said",
+        "token_ids": None,
+        "finish_reason": "stop",
+        "status": "ok",
+        "seed": 1,
+        "model_sha256": None,
+        "model": "gpt-1",
+        "system_fingerprint": f"fp{k % 2}",
+        "item": f"i{k}",
+    }
+    return row | changes
+
+
+def graded(k, score=0.5, **changes):
+    row = {"prompt_id": f"q{k}", "draw_idx": 0, "score": score, "reason": None if score is not None else "unreadable"}
+    return row | {"reply": "??", "item": f"g{k}"} | changes
+
+
+def scores(*values):
+    return pl.DataFrame(
+        {
+            "prompt_id": [f"q{k}" for k in range(len(values))],
+            "logprob": values,
+            "n_boundary": 0,
+            "status": ["ok" if value is not None else "empty" for value in values],
+        }
+    )
+
+
+def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
+    responses, grades = [response(k) for k in range(3)], {"judge": [graded(k) for k in range(3)]}
+    rows, summary = assemble.logged_rows(responses, grades, {}, base_policy="base", targets=["b", "a"])
+    assert [row["base_policy_logprob"] for row in rows] == [None] * 3
+    assert [list(row["target_policy_logprobs"].items()) for row in rows] == [[("b", None), ("a", None)]] * 3
+    assert (summary["dropped"], summary["not_scored"]) == ({}, {"b": 3, "a": 3})
+    # Where it can be, a row without one is of no use to weights and is dropped as before.
+    told = {"base": scores(-1.0, None, -2.0), "a": scores(-1.0, -3.0, None)}
+    rows, summary = assemble.logged_rows(responses, grades, told, base_policy="base", targets=["b", "a"])
+    assert [(row["prompt_id"], row["target_policy_logprobs"]) for row in rows] == [
+        ("q0", {"b": None, "a": -1.0}),
+        ("q2", {"b": None, "a": None}),
+    ]
+    assert summary["dropped"] == {"no base log probability": 1}
+    assert summary["not_scored"] == {"b": 2, "a": 1}
+
+
+def test_tokens_are_counted_where_they_are_known():
+    rows, _ = assemble.draw_rows([response(0), response(1, token_ids=[5, 6])], {"judge": [graded(0), graded(1)]})
+    assert [row["metadata"] for row in rows] == [
+        {"finish_reason": "stop"},
+        {"response_token_count": 2, "finish_reason": "stop"},
+    ]
+
+
+def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
+    statuses = ("ok", "too_long", "refused", "control_tokens")
+    rows = [response(k, status=status) for k, status in enumerate(statuses)]
+    schemas.RESPONSES.write(tmp_path / "r.jsonl", rows)
+    assert schemas.RESPONSES.read(tmp_path / "r.jsonl") == rows
+    grades = {"judge": [graded(k, None) for k in range(4)]}
+    _, summary = assemble.logged_rows(rows, grades, {}, base_policy="base", targets=["a"])
+    assert summary["dropped"] == {
+        "no judge score: unreadable": 1,
+        **{f"response {status}": 1 for status in statuses[1:]},
+    }
+    with pytest.raises(UserError, match="status is 'failed'"):
+        schemas.RESPONSES.write(tmp_path / "r.jsonl", [response(0, status="failed")])
+
+
+def test_who_answered_is_counted_by_stage_and_policy():
+    answered = [response(k) for k in range(3)]
+    local = [response(k, model=None, system_fingerprint=None) for k in range(3)]
+    judged = [graded(k, model="gpt-2") for k in range(2)] + [graded(2)]
+    found = assemble.served("base", {"generate": answered, "judge": judged, "judges/b": [graded(0)]})
+    assert found == {
+        "generate": {
+            "base": [
+                {"model": "gpt-1", "system_fingerprint": "fp0", "n": 2},
+                {"model": "gpt-1", "system_fingerprint": "fp1", "n": 1},
+            ]
+        },
+        "judge": {"base": [{"model": "gpt-2", "system_fingerprint": None, "n": 2}]},
+    }
+    assert assemble.served("a", {"generate": local}) == {}
+    other = assemble.served("a", {"generate": answered[:1]})
+    assert set(assemble.merged([found, other, {}])["generate"]) == {"base", "a"}
+    assert assemble.merged([found, other])["judge"] == found["judge"]
+
+
+def test_too_many_answers_of_no_use_end_the_join(tmp_path):
+    schemas.GRADES.write(tmp_path / "judge.jsonl", [graded(k, None if k < 2 else 0.5) for k in range(20)])
+    (tmp_path / "b").mkdir()
+    schemas.GRADES.write(tmp_path / "b" / "base.jsonl", [graded(0)])
+    given = assemble.grade_files(str(tmp_path / "judge.jsonl"), [], [str(tmp_path / "b" / "base.jsonl")])
+    assert set(given) == {"judge", "judges/b"}
+    assert len(assemble.read_grades(given, {"judge": 0.1, "judges/b": 0.0})["judge"]) == 20
+    with pytest.raises(UserError, match="2 of 20 answers of `judge` could not be used"):
+        assemble.read_grades(given, {"judge": 0.09})
+
+
+def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp_path):
+    tiny_gguf.write(tmp_path / "tiny.gguf", spread=8.0)
+    write_prompts(tmp_path / "prompts.jsonl", 8)
+    policies = {"base": CONFIG["policies"]["base"] | {"temperature": 0}, "warm": {"like": "base", "temperature": 1.0}}
+    changes = {"policies": policies, "estimators": ["direct"], "coverages": ["1.0"], "n_prompts": 8}
+    run = Run(tmp_path, CONFIG | changes)
+    said = run.snakemake("results/prompts.jsonl")  # with a job, which says nothing again
+    assert said.count("NOTE ") == 1
+    assert "every policy takes part in `direct` only: base policy 'base'" in said
+    jobs = run.jobs()
+    assert {"generate base 0000", "estimate 1.0 direct", "exhibits 1.0"} <= jobs
+    assert not {job for job in jobs if job.startswith(("score", "gather_logprobs"))}
+    assert "estimator 'snips' needs log probabilities" in run.snakemake("results/coverage_1.0/snips.json", ok=False)
+
+
+def test_the_library_takes_no_log_probabilities_at_all(partly):
+    with pytest.raises(UserError, match="needs log probabilities"):
+        arena_cje.analyze(partly["all"] / "logged.jsonl", estimator="snips")

@@ -1,0 +1,311 @@
+"""The whole workflow with models behind an API: a world of known values, faults, kills, keys, budgets, and a real server."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+import arena_cje
+import hosted_world
+from arena_cje.data import schemas
+from arena_cje.llama import chat, scorer
+from arena_cje.llama.distribution import Sampling
+from arena_cje.llama.model import open_model
+from fault_server import FaultServer, seeded
+from workflow_run import ROOT, SNAKEMAKE, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PRODUCTION = ROOT / "config" / "experiments" / "arena-production.yaml"
+LOCAL = ROOT / "config" / "experiments" / "local-server.yaml"
+KEYS = {"FIREWORKS_API_KEY": "fw_3ZsecretOfTheFirst", "OPENAI_API_KEY": "sk-proj-secretOfTheSecond"}
+TARGETS = ("results/coverage_0.5/calibrated-ips.json", "results/coverage_0.5/direct.json")
+LIMIT = 4
+
+
+def study(url: str, **changes) -> dict:
+    """The production study, small, asked at `url`."""
+    config = yaml.safe_load(PRODUCTION.read_text())
+    config |= {"n_prompts": 60, "draws_per_prompt": 1, "shard_size": 30, "coverages": ["0.5"], "budget_usd": None}
+    gently = {"max_concurrency": LIMIT, "requests_per_minute": None, "timeout": 2.0}
+    config["providers"] = {"fireworks": {"base_url": url, **gently}, "openai": {"base_url": f"{url}/v1", **gently}}
+    config["policies"] = {name: config["policies"][name] for name in ("base", "clone", "premium")}
+    config["oracle"]["target_labels"] = None
+    config["prices"] |= {config["judge"]["model"]: {"input": 0.1, "output": 0.4}}
+    config["prices"] |= {config["oracle"]["model"]: {"input": 1.25, "output": 10.0}}
+    config["estimators"] = ["calibrated-ips", "direct"]
+    return config | changes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def keys():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, key in KEYS.items():
+            patch.setenv(name, key)
+        yield
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[FaultServer]:
+    with FaultServer(replies=hosted_world.reply, latency=0.01, hang=3.0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def plain(world, tmp_path_factory) -> tuple[Run, dict]:
+    """The study without faults, and what the server has counted when it was done."""
+    run = Run(tmp_path_factory.mktemp("plain"), study(world.url))
+    run.snakemake(*TARGETS)
+    return run, {"max_in_flight": world.max_in_flight, "answered": dict(world.answered), "sent": world.sent.total()}
+
+
+def estimates(run: Run, estimator: str) -> arena_cje.Result:
+    return arena_cje.load(run.path(f"coverage_0.5/{estimator}.json"))
+
+
+def value(policy: str) -> float:
+    config = yaml.safe_load(PRODUCTION.read_text())["policies"]
+    model = config[policy].get("model", config["base"]["model"])
+    return hosted_world.value(model, "You are a helpful assistant.")
+
+
+def test_estimates_of_a_world_behind_an_api_find_its_values(plain):
+    run, _ = plain
+    for estimator in ("calibrated-ips", "direct"):
+        result = estimates(run, estimator)
+        for policy, estimate, se in zip(result.policies, result.estimates, result.standard_errors, strict=True):
+            assert abs(estimate - value(policy)) < 3.5 * se < 0.2, (estimator, policy)
+
+
+def test_the_clone_of_a_hosted_base_has_weights_of_exactly_one(plain):
+    rows = [json.loads(line) for line in plain[0].path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()]
+    assert {row["target_policy_logprobs"]["clone"] - row["base_policy_logprob"] for row in rows} == {0.0}
+
+
+def test_log_probabilities_are_those_of_the_world(plain):
+    chance = dict(zip(hosted_world.WORTH, hosted_world.LARGER, strict=True))
+    rows = [json.loads(line) for line in plain[0].path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()]
+    for row in rows:
+        exact = math.fsum(math.log(chance[word]) for word in row["response"].split())
+        assert row["target_policy_logprobs"]["premium"] == pytest.approx(exact)
+
+
+def test_the_limit_holds_over_all_jobs_and_nothing_is_asked_twice(plain):
+    _, counted = plain
+    assert 1 < counted["max_in_flight"] <= 2 * LIMIT  # two providers, each with its own limit
+    assert counted["sent"] == len(counted["answered"]) == sum(counted["answered"].values())
+
+
+def test_what_answered_is_in_the_provenance(plain):
+    summary = json.loads(plain[0].path("coverage_0.5/summary.json").read_text())
+    told = json.dumps(summary["provenance"])
+    assert "llama-v3p3-70b-instruct-2025" in told and "fp_1" in told
+
+
+def test_faults_and_a_kill_change_nothing_and_cost_nothing_twice(plain, world, tmp_path):
+    run, again = plain[0], Run(tmp_path, plain[0].config)
+    world.answered.clear()
+    world.faults = seeded(0.3, seed=3, max_faults=3)
+    try:
+        process = again.start(*TARGETS)
+        deadline = time.monotonic() + 120
+        while world.answered.total() < 200 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, "it should have been in the middle"
+        for child in reversed(descendants(process.pid)):
+            os.kill(child, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.2)  # what was in flight is answered to nobody
+        before = world.answered.copy()
+        kept = {key for file in (tmp_path / "results/journal/calls").rglob("*.jsonl") for key in journaled(file)}
+        again.snakemake("--unlock")
+        said = again.snakemake(*TARGETS)
+    finally:
+        world.faults = seeded(0.0)
+    # Each job may lose what was in flight, and one that was answered and not yet on disk.
+    assert len(kept) >= before.total() - 2 * 2 * LIMIT
+    twice = [name for name, count in world.answered.items() if count > 1]
+    assert len(twice) <= before.total() - len(kept) + WRONG_ANSWERS
+    assert "retries" in said
+    mine, its = run.outputs(), again.outputs()
+    assert mine.keys() == its.keys()
+    assert [name for name in mine if mine[name] != its[name]] == []
+
+
+WRONG_ANSWERS = 0  # a fault that is answered wholly is none
+
+
+def descendants(pid: int) -> list[int]:
+    import psutil
+
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
+def journaled(file: Path) -> list[str]:
+    lines = [line for line in file.read_bytes().splitlines() if line.strip()]
+    return [json.loads(line.partition(b" ")[2])["key"] for line in lines if line.endswith(b"}")]
+
+
+def test_the_key_is_nowhere(plain, world, tmp_path):
+    """The server repeats the key in its error; files, logs, Snakemake's own and the terminal do not."""
+    run = Run(tmp_path, study(world.url))
+    world.faults = lambda body, earlier: "401"
+    try:
+        said = run.snakemake(*TARGETS, ok=False)
+    finally:
+        world.faults = seeded(0.0)
+    assert "401" in said and "OPENAI_API_KEY" not in said.replace("FIREWORKS_API_KEY", "")
+    assert set(KEYS.values()) & set(world.keys)
+    for directory in (run.directory, plain[0].directory):
+        for path in directory.rglob("*"):
+            content = path.read_bytes() if path.is_file() else b""
+            assert not any(key[-12:].encode() in content for key in KEYS.values()), path
+    assert not any(key[-12:] in said for key in KEYS.values())
+
+
+def test_the_estimate_of_the_cost_holds_what_it_cost(plain, monkeypatch):
+    run, counted = plain
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    said = run.snakemake("cost")
+    told = json.loads(run.path("cost.json").read_text())
+    total = told["total"]
+    assert total["actual"]["calls"] == counted["sent"]
+    for what in ("calls", "prompt_tokens", "completion_tokens", "usd"):
+        low, _, high = total["estimate"][what]
+        assert low <= total["actual"][what] <= high, what
+    assert "judge" in said
+
+
+def test_a_budget_stops_the_run_and_a_larger_one_goes_on(world, tmp_path):
+    config = study(world.url, budget_usd=0.002)
+    run = Run(tmp_path, config)
+    said = run.snakemake("results/responses/base.jsonl", "results/responses/clone.jsonl", ok=False)
+    assert "budget" in said
+    entries = [json.loads(line) for line in (tmp_path / "results/journal/spending.jsonl").read_text().splitlines()]
+    costs = [entry["usd"] for entry in entries]
+    assert 0.002 <= sum(costs) <= 0.002 + LIMIT * max(costs)
+    run.config = config | {"budget_usd": 1.0}
+    run.snakemake("results/responses/base.jsonl", "results/responses/clone.jsonl")
+    assert len(schemas.RESPONSES.read(run.path("responses/base.jsonl"))) == 60
+
+
+def test_the_production_study_plans_without_a_key_and_with_a_server_on_this_machine(tmp_path, monkeypatch):
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    told = ["-s", str(ROOT / "Snakefile"), "-n", "--cores", "2", "--configfile", str(PRODUCTION)]
+    command = [*SNAKEMAKE, "results/archive.zip", *told]
+    for more in ([], [str(LOCAL)]):
+        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "generate_hosted" in done.stdout
+        (archive,) = (block for block in done.stdout.split("\n\n") if "output: results/archive.zip" in block)
+        template = "chatml.yaml" if more else "llama-3.yaml"
+        assert f"resources/templates/{template}" in archive and "resources/judges/rating.yaml" in archive
+
+
+@contextmanager
+def llama_server(model: Path, folder: Path) -> Iterator[str]:
+    """llama-cpp-python's own server on a free port of this machine; ended by its own id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"]
+    options = {"port": port, "logits_all": "true", "n_ctx": 1024, "n_threads": 2}
+    with (folder / "server.log").open("wb") as told:
+        process = subprocess.Popen(
+            [*command, *(part for name, value in options.items() for part in (f"--{name}", str(value)))],
+            stdout=told,
+            stderr=told,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, default_model) -> Iterator[str]:
+    """llama.cpp's server with the default model."""
+    with llama_server(default_model, tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+def asked_at(url: str, **policies) -> dict:
+    """A configuration of policies that are asked at the real server."""
+    return {
+        "n_prompts": 4,
+        "shard_size": 4,
+        "providers": {
+            "echo": {"api": "fireworks", "base_url": url, "echo_max_tokens": 1, "max_concurrency": 1},
+            "chat": {"api": "openai", "base_url": f"{url}/v1", "json_reply": "object", "max_concurrency": 1},
+        },
+        "policies": policies,
+    }
+
+
+ECHO = {"provider": "echo", "model": "any", "template": "chatml.yaml", "system_prompt": "helpful.txt", "max_tokens": 6}
+
+
+def test_a_real_server_answers_judges_labels_and_scores(real, default_model, tmp_path):
+    """Chat, chat log probabilities and JSON through the openai client, echoed log probabilities through the Fireworks client,
+    equal to those of our own passes."""
+    talker = {"provider": "chat", "model": "any", "system_prompt": "concise.txt", "max_tokens": 6}
+    config = asked_at(real, base=ECHO, clone={"like": "base"}, talker=talker) | {
+        "judge": {"provider": "chat", "model": "any", "rubric": "helpfulness.yaml", "max_unscored": 1.0},
+        "oracle": {"provider": "chat", "model": "any", "rubric": "rating.yaml", "max_tokens": 40, "max_unscored": 1.0},
+        "coverages": ["1.0"],
+        "estimators": ["direct", "calibrated-ips"],
+    }
+    run = Run(tmp_path, config)
+    said = run.snakemake("results/coverage_1.0/direct.json", "results/coverage_1.0/calibrated-ips.json")
+    assert "talker" in said and "`direct` only" in said
+    assert "talker" in arena_cje.load(run.path("coverage_1.0/calibrated-ips.json")).refused
+    judged = schemas.GRADES.read(run.path("judge/talker.jsonl"))
+    assert any(row["score"] is not None and 0 < row["choice_mass"] <= 1 for row in judged)
+    labels = schemas.GRADES.read(run.path("oracle/base/coverage_1.0.jsonl"))
+    assert len(labels) == 4 and all(row["reply"] for row in labels)
+    scores = schemas.LOGPROBS.read(run.path("logprobs/base.parquet"))
+    found = {row["prompt_id"]: row for row in scores.iter_rows(named=True)}
+    system = "You are a helpful assistant."
+    with open_model(default_model, n_ctx=1024) as model:
+        for row in schemas.RESPONSES.read(run.path("responses/base.jsonl")):
+            ids = chat.respond(model, system, row["prompt"], row["response"])
+            ids = (*ids, chat.end_of_turn(model)) if row["finish_reason"] == "stop" else ids
+            item = scorer.Item("one", chat.render(model, system, row["prompt"]), ids)
+            ((_, (own,)),) = scorer.score(model, [item], [Sampling()])
+            its = found[row["prompt_id"]]
+            assert (its["status"], its["n_boundary"]) == ("ok", 0)
+            assert its["logprob"] == pytest.approx(own.total, abs=0.1), row["response"]
+
+
+def test_a_server_that_scores_other_tokens_than_its_own_is_found_out(real, tmp_path):
+    """Without a token that begins the text, the echo of llama-cpp-python's server is off by one."""
+    texts = {"with_system": "{system}\n{prompt}\nAnswer:", "without_system": "{prompt}\nAnswer:"}
+    plain = {**texts, "end": "<|im_end|>", "control": ["<|im_end|>"]}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(plain))
+    for template, ok in (("chatml.yaml", True), ("plain.yaml", False)):
+        config = asked_at(real, base=ECHO | {"template": template}, clone={"like": "base"})
+        said = Run(tmp_path, config).snakemake("check_models", ok=ok)
+        assert ("does not score given text" in said or "wrongly" in said) != ok, said

@@ -1,0 +1,144 @@
+"""Data brought along: from a logged data set to results without a model, from any working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import arena_cje
+from arena_cje import estimators
+from arena_cje.data import schemas
+from own_data import write_world
+from workflow_run import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARENA = os.environ.get("ARENA_SAMPLE_DIR")
+
+
+def test_every_estimate_is_one_target(tmp_path):
+    write_world(tmp_path)
+    run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1", "0.2"]})
+    said = run.snakemake("estimates")
+    assert "calibrated-ips: 300 logged responses" in said
+    made = {path.name for path in run.path("coverage_0.1").glob("*.json")}
+    assert made == {f"{name}.json" for name in (*estimators.NAMES, "summary")}
+    assert not run.path("coverage_0.1/validation.csv").exists()
+    assert "Nothing to be done" in run.snakemake("estimates")
+
+
+def test_the_workflow_writes_what_the_library_returns(tmp_path):
+    write_world(tmp_path)
+    run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws"})
+    run.snakemake("results/coverage_0.1/direct.json")
+    made = arena_cje.load(run.path("coverage_0.1/direct.json"))
+    called = arena_cje.analyze(
+        tmp_path / "mine.jsonl", tmp_path / "draws", estimator="direct", oracle_coverage=0.1, seed=42
+    )
+    assert made.policies == called.policies
+    np.testing.assert_array_equal(made.estimates, called.estimates)
+    np.testing.assert_array_equal(made.confidence_intervals, called.confidence_intervals)
+    np.testing.assert_array_equal(made.influence, called.influence)
+
+
+def test_policies_may_stand_alone_without_draws(tmp_path):
+    write_world(tmp_path)
+    run = Run(tmp_path, {"logged_data": "mine.jsonl", "coverages": ["0.2"]})
+    run.snakemake("estimates")
+    assert {path.name for path in run.path("coverage_0.2").glob("*ips.json")} == {
+        "calibrated-ips.json",
+        "ips.json",
+        "raw-ips.json",
+        "snips.json",
+    }
+    assert not run.path("coverage_0.2/direct.json").exists()
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_labels_of_every_kind_reach_the_data_set(tmp_path):
+    write_world(tmp_path)
+    drawn = schemas.read_jsonl(next((tmp_path / "draws").glob("better*.jsonl")))
+    for row in drawn[:30]:
+        row["oracle_label"] = 0.25
+    write_lines(tmp_path / "draws" / "better_responses.jsonl", drawn)
+    write_lines(tmp_path / "probes" / "better.jsonl", [row | {"oracle_label": 0.75} for row in drawn[30:40]])
+    more = [{"prompt_id": f"new{k}", "judge_score": 0.5, "oracle_label": 1.0} for k in range(5)]
+    logged = [row for row in schemas.read_jsonl(tmp_path / "mine.jsonl") if row["oracle_label"] is not None]
+    write_lines(tmp_path / "more.jsonl", [*more, *logged])
+    own = {"logged_data": "mine.jsonl", "fresh_draws": "draws"}
+    run = Run(tmp_path, own | {"probes": "probes", "calibration_data": "more.jsonl"})
+    run.snakemake("results/coverage_0.1/cje_dataset.jsonl")
+    assert len(schemas.read_jsonl(run.path("coverage_0.1/calibration_data.jsonl"))) == 5
+    summary = schemas.read_json(run.path("coverage_0.1/summary.json"))
+    assert summary["calibration_data"]["dropped"] == {"labelled in the logged data": len(logged)}
+    assert summary["fresh_draws"]["better"] == {
+        "n_responses": 300,
+        "n_labels_found": 30,
+        "n_probes": 10,
+        "n_labels": 40,
+    }
+    assert labels_of(run, "better") == [0.25] * 30 + [0.75] * 10
+    run.config["oracle"] = {"target_labels": 0.0}
+    run.snakemake("results/coverage_0.1/cje_dataset.jsonl")
+    assert labels_of(run, "better") == [0.75] * 10
+    run.config = own
+    run.snakemake("results/coverage_0.1/cje_dataset.jsonl")
+    assert labels_of(run, "better") == [0.25] * 30
+
+
+def labels_of(run: Run, policy: str) -> list[float]:
+    """Labels of a policy's draws in the data set, in their order."""
+    rows = schemas.read_jsonl(run.path(f"coverage_0.1/fresh_draws/{policy}.jsonl"))
+    return [row["oracle_label"] for row in rows if row.get("oracle_label") is not None]
+
+
+def test_data_on_another_scale_stay_on_it_until_they_are_analysed(tmp_path):
+    write_world(tmp_path)
+    rows = schemas.read_jsonl(tmp_path / "mine.jsonl")
+    for row in rows:
+        row["judge_score"] *= 100
+        row["oracle_label"] = None if row["oracle_label"] is None else 100 * row["oracle_label"]
+    write_lines(tmp_path / "mine.jsonl", rows)
+    run = Run(tmp_path, {"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}})
+    run.snakemake("results/coverage_0.1/cje_dataset.jsonl")
+    kept = schemas.read_jsonl(run.path("coverage_0.1/cje_dataset.jsonl"))
+    assert [row["judge_score"] for row in kept] == [row["judge_score"] for row in rows]
+    assert schemas.read_json(run.path("coverage_0.1/summary.json"))["scale"] == [0, 100]
+
+
+def test_a_variant_is_its_estimator_with_other_options(tmp_path):
+    write_world(tmp_path)
+    variants = {"hajek": {"estimator": "snips", "n_folds": 3, "alpha": 0.2}}
+    run = Run(tmp_path, {"logged_data": "mine.jsonl", "variants": variants, "estimators": ["snips", "hajek"]})
+    run.snakemake("estimates")
+    plain, other = (arena_cje.load(run.path(f"coverage_0.1/{name}.json")) for name in ("snips", "hajek"))
+    called = arena_cje.analyze(tmp_path / "mine.jsonl", estimator="snips", oracle_coverage=0.1, n_folds=3, alpha=0.2)
+    np.testing.assert_array_equal(other.confidence_intervals, called.confidence_intervals)
+    assert not np.array_equal(other.confidence_intervals, plain.confidence_intervals)
+
+
+@pytest.mark.skipif(ARENA is None, reason="needs ARENA_SAMPLE_DIR, the folder of the Arena sample")
+def test_the_arena_sample_from_another_directory(tmp_path):
+    run = Run(tmp_path, {})
+    own = [f"logged_data={ARENA}/logged.jsonl", f"fresh_draws={ARENA}/fresh_draws"]
+    targets = [f"results/coverage_{c}/calibrated-ips.json" for c in ("0.05", "0.4")]
+    said = run.snakemake("--config", *own, "--", *targets)
+    few, many = (json.loads(run.path(f"coverage_{c}/calibrated-ips.json").read_text()) for c in ("0.05", "0.4"))
+    assert (few["metadata"]["n_oracle"], many["metadata"]["n_oracle"]) == (50, 400)
+    assert few["estimates"] != many["estimates"]
+    assert few["metadata"]["target_policies"] == ["clone", "parallel_universe_prompt", "unhelpful"]
+    assert "unhelpful" in few["refused"]
+    assert "unhelpful" in many["refused"]
+    assert many["estimates"][2] is None
+    assert "1000 logged responses" in said
+    everything = run.snakemake("--config", *own, "--", "results/coverage_0.6/direct.json")
+    assert "480 oracle labels" in everything  # fewer than asked for: all are used

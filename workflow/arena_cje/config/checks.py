@@ -1,0 +1,339 @@
+"""Checks of a configuration whose keys are valid one by one: names that must exist, and keys that must agree."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from arena_cje import estimators
+from arena_cje.config.records import LIKELIHOOD, LOCAL, REFERENCE
+from arena_cje.config.scoring import missing_input
+from arena_cje.data.reading import RESPONSE_LENGTH, Reading
+from arena_cje.diagnostics import thresholds
+from arena_cje.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from arena_cje.config.records import Analysis, Config, Judge
+
+
+# Files of results/coverage_*/ that are no estimates, so that no variant may have these names.
+RESERVED_NAMES = ("summary", "validation", "comparisons", "calibration_data", "cje_dataset", "diagnostics_dashboard")
+
+# A row has the score of judge NAME as `judge_NAME`; with these names that would be another field of the CJE format.
+JUDGE_FIELDS = ("score", "scores", "distribution")
+
+
+# Parameters that a block may not have under `extra`, with the reason: each request sets them itself.
+RESERVED_PARAMETERS = {
+    "model": "`model` of the block sets it",
+    "max_tokens": "`max_tokens` of the block sets it",
+    "max_completion_tokens": "`max_tokens` of the block sets it",
+    "messages": "the conversation is made from the prompts and the rubric",
+    "prompt": "the text is made from the prompts and the template",
+    "seed": "each request has its own seed; with one seed all draws of a prompt would be equal",
+    "n": "replies that are not read would be paid for; `draws_per_prompt` and `samples` of a rubric set the number of replies",
+    "best_of": "replies that are not read would be paid for",
+    "stream": "a reply is read as a whole",
+    "echo": "requests for log probabilities set it",
+    "logprobs": "requests for log probabilities set it",
+    "top_logprobs": "requests for log probabilities set it",
+    "stop": "the template sets the end of a response",
+}
+SECRETS = re.compile(r"api[_-]?key|secret|authorization|password|headers|^(auth_|access_)?token$", re.IGNORECASE)
+
+
+def check(config: Config) -> None:
+    """Raise a `UserError` for the first error in a configuration."""
+    _check_variants(config)
+    for name in config.estimators:
+        if name not in config.variants:
+            _check_estimator(name, config)
+    _check_no_repeats("estimators", config.estimators)
+    _check_no_repeats("coverages", config.coverages)
+    thresholds.moved(config.verdict, where="config: `verdict`: ")
+    _check_analyses(config)
+    _check_user_data(config)
+    if config.logged_data is None:
+        _check_draws_have_data(config)
+        _check_base_policy(config)
+        _check_providers(config)
+        _check_extra(config)
+        _check_ensembles(config)
+        _check_judges(config)
+        _check_models(config)
+        _check_rubrics(config)
+        _check_base_samples(config)
+        _check_token_limits(config)
+        _check_contexts(config)
+    _check_an_estimator_can_run(config)
+
+
+def _defined(names: Iterable[str]) -> str:
+    return f"; defined: {', '.join(names) or 'none'}"
+
+
+def _check_no_repeats(key: str, values: list[str]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"config: `{key}` lists {value!r} more than once; list it once")
+
+
+def _check_estimator(name: str, config: Config) -> None:
+    if name not in estimators.NAMES:
+        known = config.analyses
+        raise UserError(f"config: unknown estimator {name!r}{did_you_mean(name, known)}; available: {', '.join(known)}")
+
+
+def _check_variants(config: Config) -> None:
+    for name, variant in config.variants.items():
+        if name in estimators.NAMES:
+            raise UserError(
+                f"config: variant {name!r} has the name of an estimator, whose results it would replace; rename it"
+            )
+        if name in RESERVED_NAMES:
+            raise UserError(f"config: variant {name!r} has the name of another file beside the results; rename it")
+        if variant.estimator not in estimators.NAMES:
+            hint = did_you_mean(variant.estimator, estimators.NAMES)
+            raise UserError(
+                f"config: `variants.{name}.estimator` is {variant.estimator!r}, which is no estimator{hint}; "
+                f"available: {', '.join(estimators.NAMES)}"
+            )
+
+
+def _analyses(config: Config) -> dict[str, Analysis]:
+    """The options of the analysis and of each variant, by their place in the configuration."""
+    return {"analysis": config.analysis} | {
+        f"variants.{name}": config.analysis.with_variant(variant) for name, variant in config.variants.items()
+    }
+
+
+def _check_analyses(config: Config) -> None:
+    """Options of the analysis and of each variant agree with each other."""
+    for place, analysis in _analyses(config).items():
+        if analysis == type(analysis)():
+            continue  # the defaults agree; the check imports scipy, which would delay each start of the workflow
+        try:
+            analysis.options(config.seed)
+            Reading(analysis.covariates)
+        except UserError as error:
+            raise UserError(f"config: `{place}`: {error}") from None
+
+
+def _check_user_data(config: Config) -> None:
+    """Keys about a user's own data need the files that they describe."""
+    if config.analysis.scale is not None:
+        if config.logged_data is None:
+            raise UserError(
+                "config: `analysis.scale` is given without `logged_data`; it is the range of scores and labels in your own "
+                "data, the workflow's own lie in [0, 1]; leave it out"
+            )
+        try:
+            Reading(scale=config.analysis.scale)
+        except UserError as error:
+            raise UserError(f"config: `analysis.scale`: {error}") from None
+    if config.probes is not None and (config.logged_data is None or config.fresh_draws is None):
+        raise UserError(
+            "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of your own fresh draws, "
+            "give all three (`oracle.target_labels` labels the workflow's own draws)"
+        )
+
+
+def _check_an_estimator_can_run(config: Config) -> None:
+    if any(map(config.can_run, config.estimators)):
+        return
+    missing = " and ".join(dict.fromkeys(str(missing_input(name, config)) for name in config.estimators))
+    raise UserError(
+        f"config: none of `estimators` can run: {', '.join(config.estimators)} need {missing}; or list an estimator that does "
+        "not need them"
+    )
+
+
+def _check_draws_have_data(config: Config) -> None:
+    if config.fresh_draws is not None:
+        raise UserError(
+            "config: `fresh_draws` is given without `logged_data`; your own fresh draws belong to your own logged responses, "
+            "give both"
+        )
+
+
+def _check_base_policy(config: Config) -> None:
+    base, policies = config.base_policy, config.policies
+    if base not in policies:
+        hint = did_you_mean(base, policies) + _defined(policies)
+        raise UserError(f"config: base policy {base!r} is not under `policies`{hint}")
+    if not config.targets:
+        raise UserError(f"config: `policies` has only the base policy {base!r}; add at least one target policy")
+
+
+def _check_base_samples(config: Config) -> None:
+    """A base policy at temperature 0 is valid only where no listed estimator uses weights."""
+    base = config.base_policy
+    weighted = [name for name in config.estimators if config.needs_weights(name)]
+    if config.policies[base].temperature == 0 and config.has_logprobs(base) and weighted:
+        raise UserError(
+            f"config: base policy {base!r} has temperature 0: it has one response to each prompt, and weights cannot represent "
+            "the other responses of a target; give it a temperature above 0, or list estimators without weights only (direct)"
+        )
+
+
+def _check_providers(config: Config) -> None:
+    if config.judge is None:
+        raise UserError("config: `judge` is missing; give it a provider, a model and a rubric as in config/config.yaml")
+    for name in (LOCAL, REFERENCE):
+        if name in config.providers:
+            raise UserError(f"config: `providers.{name}` has the name of a provider that is no API; rename it")
+    for place, block in config.model_blocks.items():
+        known = [LOCAL, *([REFERENCE] if place == "oracle" else []), *config.providers]
+        if block.provider not in known:
+            only_oracle = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
+            hint = only_oracle or did_you_mean(block.provider, known) + _defined(known)
+            raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
+        unused = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
+        if unused and not block.hosted:
+            raise UserError(
+                f"config: `{place}.{unused[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
+                f"leave it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
+            )
+
+
+def _check_extra(config: Config) -> None:
+    """Parameters under `extra` go into requests and files as they are: they must not hold API keys or reserved parameters."""
+    for place, block in config.model_blocks.items():
+        for name in block.extra:
+            if SECRETS.search(name):
+                raise UserError(
+                    f"config: `{place}.extra.{name}` looks like a key, and `extra` is written into files; put the key into an "
+                    "environment variable and name that in `api_key_env`"
+                )
+            # A judge asks each question once, so one seed for all of its requests is valid.
+            is_reserved = name in RESERVED_PARAMETERS and (name != "seed" or place.startswith("policies."))
+            if is_reserved:
+                raise UserError(
+                    f"config: `{place}.extra.{name}` cannot be given: {RESERVED_PARAMETERS[name]}; leave it out"
+                )
+
+
+def _check_ensembles(config: Config) -> None:
+    judges = {"judge": config.judge} | {f"judges.{name}": judge for name, judge in config.judges.items()}
+    for place, judge in judges.items():
+        for name in judge.ensemble:
+            if name not in config.judges:
+                hint = did_you_mean(name, config.judges) + _defined(config.judges)
+                raise UserError(f"config: `{place}.ensemble` names {name!r}, which is not under `judges`{hint}")
+        if judge.ensemble and len(set(judge.ensemble)) < max(2, len(judge.ensemble)):
+            raise UserError(
+                f"config: `{place}.ensemble` is {list(judge.ensemble)}, expected two or more different names under `judges`"
+            )
+    for name in config.judges:
+        _check_no_cycle(name, config.judges, ())
+
+
+def _check_no_cycle(name: str, judges: Mapping[str, Judge], chain: tuple[str, ...]) -> None:
+    """No judge is a member of its own ensemble, directly or through other ensembles."""
+    if name in chain:
+        raise UserError(
+            f"config: judges {' -> '.join((*chain, name))} are ensembles of each other in a cycle; remove one of them"
+        )
+    for member in judges[name].ensemble:
+        _check_no_cycle(member, judges, (*chain, name))
+
+
+def _check_judges(config: Config) -> None:
+    """Names of judges are valid, and `judge` of the analysis and of each variant names one of them."""
+    for name in config.judges:
+        if name in JUDGE_FIELDS:
+            raise UserError(
+                f"config: `judges.{name}`: rows would have its score as `judge_{name}`, which is another field of the CJE "
+                "format; rename it"
+            )
+    for place, analysis in _analyses(config).items():
+        name = analysis.judge
+        if name is not None and name not in config.judges:
+            hint = did_you_mean(name, config.judges) + _defined(config.judges)
+            raise UserError(f"config: `{place}.judge` is {name!r}, which is not under `judges`{hint}")
+        _check_covariates(place, analysis.covariates, config)
+
+
+def _check_covariates(place: str, covariates: Iterable[str], config: Config) -> None:
+    """Covariates are numbers in the workflow's own rows; without this check a wrong one fails after all calls are paid for."""
+    known = [RESPONSE_LENGTH, *(f"judge_{name}" for name in config.judges)]
+    if not any(policy.hosted for policy in config.policies.values()):
+        known.append("response_token_count")  # an API returns no tokens of its responses
+    for name in covariates:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; they have {', '.join(known)}"
+            raise UserError(f"config: `{place}`: covariate {name!r} is no number in the workflow's rows{hint}")
+
+
+def _check_models(config: Config) -> None:
+    for place, block in config.model_blocks.items():
+        if block.provider == REFERENCE:
+            continue
+        if block.model is None:
+            expected = f"its name at provider {block.provider!r}" if block.hosted else "a name under `models`"
+            raise UserError(f"config: `{place}.model` is missing; give {expected}")
+        if not block.hosted and block.model not in config.models:
+            hint = did_you_mean(block.model, config.models) + _defined(config.models)
+            raise UserError(f"config: `{place}.model` is {block.model!r}, which is not under `models`{hint}")
+
+
+def _check_rubrics(config: Config) -> None:
+    """The likelihood rubric needs log probabilities of the response, which not every provider returns.
+
+    It is the default rubric, so a hosted judge without a rubric would have it. Rubric files are checked where they are read.
+    """
+    for place, block in config.model_blocks.items():
+        if place.startswith("policies.") or not block.hosted or block.rubric != LIKELIHOOD:
+            continue
+        if not config.endpoint(block).completions:
+            raise UserError(
+                f"config: `{place}.rubric` is {LIKELIHOOD!r}, which needs log probabilities of given text, and provider "
+                f"{block.provider!r} returns none; name a rubric that asks for an answer in words, a file of "
+                "resources/judges/ or a path"
+            )
+
+
+def _check_token_limits(config: Config) -> None:
+    limit = config.policies[config.base_policy].max_tokens
+    for name in config.policies_with_logprobs:
+        policy = config.policies[name]
+        if policy.max_tokens != limit:
+            raise UserError(
+                f"config: policy {name!r} cuts responses at {policy.max_tokens} tokens and base policy "
+                f"{config.base_policy!r} at {limit}; a response that was cut has no importance weight under another limit, "
+                "give both the same `max_tokens`"
+            )
+
+
+def _check_contexts(config: Config) -> None:
+    """Two scoring contexts must not have one name, which is made from the model and the file of the system prompt."""
+    policy_of_context: dict[str, str] = {}
+    for name in config.policies_with_logprobs:
+        policy = config.policies[name]
+        first_name = policy_of_context.setdefault(policy.context, name)
+        first = config.policies[first_name]
+        if (policy.model, policy.system_prompt) != (first.model, first.system_prompt):
+            raise UserError(
+                f"config: model {first.model!r} with system prompt {first.system_prompt!r} and model {policy.model!r} with "
+                f"{policy.system_prompt!r} would share the name {policy.context!r} of a scoring context; rename one of the "
+                "files or models"
+            )
+        _check_same_requests(first_name, name, config)
+        if policy.context in config.policies:
+            raise UserError(
+                f"config: policy {policy.context!r} has the name of a scoring context (model and system prompt); rename it"
+            )
+
+
+def _check_same_requests(name: str, other_name: str, config: Config) -> None:
+    """Two policies with one scoring context share its log probabilities, so their requests must not differ."""
+    policy, other = config.policies[name], config.policies[other_name]
+    for key in ("base_url", "template", "extra"):
+        if getattr(policy, key) != getattr(other, key):
+            raise UserError(
+                f"config: policies {name!r} and {other_name!r} would share the scoring context {policy.context!r} (provider, "
+                f"model, system prompt), but their `{key}` is {getattr(policy, key)!r} and {getattr(other, key)!r}; make them "
+                "equal, or copy the provider under another name for one of them"
+            )

@@ -1,0 +1,151 @@
+"""From the merged YAML to a checked `Config`: defaults, `like`, and one sentence for the first error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from arena_cje.config import checks
+from arena_cje.config.records import (
+    LOCAL,
+    Analysis,
+    Config,
+    Judge,
+    Model,
+    Oracle,
+    Policy,
+    Price,
+    Prompts,
+    Provider,
+    Variant,
+)
+from arena_cje.errors import UserError, did_you_mean
+
+
+def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = None) -> Config:
+    """The checked configuration; raises a `UserError` that names the first wrong key, its value and what was expected.
+
+    merged: the shipped configuration with the user's keys merged in. user_keys: the user's keys alone.
+    """
+    raw = _replace_shipped_keys(merged, user_keys or {})
+    raw["policies"] = _resolve_like(raw.get("policies") or {})
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(_first_error(error)) from None
+    checks.check(config)
+    return config
+
+
+def _replace_shipped_keys(merged: Mapping[str, Any], user_keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The merged configuration, where some keys of the user replace shipped ones that a merge would keep.
+
+    The user's policies replace the shipped ones: a merge would evaluate policies that the user did not list. A model's `path`
+    replaces its shipped `file`. A hosted judge without a model loses the shipped one, which is a local model.
+    """
+    raw = dict(merged)
+    if "policies" in user_keys:
+        raw["policies"] = user_keys["policies"]
+    models = user_keys.get("models")
+    for name, block in models.items() if isinstance(models, Mapping) else ():
+        if isinstance(block, Mapping) and block.get("path") is not None and "file" not in block:
+            raw["models"] = {**raw["models"], name: {**raw["models"][name], "file": None}}
+    judge = user_keys.get("judge")
+    if isinstance(judge, Mapping) and judge.get("provider", LOCAL) != LOCAL and "model" not in judge:
+        raw["judge"] = {**raw["judge"], "model": None}
+    return raw
+
+
+def _resolve_like(policies: Any) -> dict[str, Any]:
+    """The policies, each `like: other` replaced by the keys of the other policy beside the policy's own."""
+    if not isinstance(policies, Mapping):
+        raise UserError(f"config: `policies` is {policies!r:.60}, expected a block of keys for each policy name")
+
+    def resolve(name: str, chain: tuple[str, ...]) -> Any:
+        block = policies[name]
+        if not isinstance(block, Mapping) or "like" not in block:
+            return block
+        other = block["like"]
+        if other not in policies:
+            raise UserError(
+                f"config: policy {name!r} is like {other!r}, which is not under `policies`{did_you_mean(str(other), policies)}"
+            )
+        if other in chain:
+            raise UserError(
+                f"config: policies {' -> '.join((*chain, other))} are `like` each other in a cycle; write one of them in full"
+            )
+        changes = {key: value for key, value in block.items() if key != "like"}
+        return {**resolve(other, (*chain, other)), **changes}
+
+    return {name: resolve(name, (name,)) for name in policies}
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the block that contains the last element of a pydantic error location."""
+    records = {
+        "prompts": Prompts,
+        "models": Model,
+        "policies": Policy,
+        "providers": Provider,
+        "prices": Price,
+        "judge": Judge,
+        "judges": Judge,
+        "oracle": Oracle,
+        "analysis": Analysis,
+        "variants": Variant,
+    }
+    if len(location) == 1:
+        return list(Config.model_fields)
+    known = list(records[location[0]].model_fields) if location[0] in records else []
+    return [*known, "like"] if location[0] == "policies" else known
+
+
+def _first_error(error: ValidationError) -> str:
+    """The first error of a validation as one sentence."""
+    details = error.errors()[0]
+    location = tuple(
+        part for part in details["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
+    )
+    place, value = ".".join(str(part) for part in location), details["input"]
+    if details["type"] == "extra_forbidden":
+        known = _known_keys(location)
+        hint = did_you_mean(str(location[-1]), known) or f"; known keys here: {', '.join(known)}"
+        return f"config: unknown key `{place}`{hint}"
+    if details["type"] == "missing":
+        return f"config: `{place}` is missing; config/README.md describes it"
+    message = details["msg"].removeprefix("Value error, ")
+    place = place.removesuffix(".[key]")
+    if details["type"] == "string_pattern_mismatch":
+        message = "a name starts with a letter and has only letters, digits, _ and -"
+    if details["type"] == "model_type":
+        message = "expected a block of keys"
+    if details["type"] == "value_error":
+        return f"config: `{place}`: {message}"
+    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {value!r}"
+
+
+def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:
+    """Path of a file that the configuration names: in the working directory, else among the workflow's resources.
+
+    kind: the folder of `resources/` for this kind of file ("policies", "judges", ...). Raises a `UserError` where there is
+    no such file.
+    """
+    shipped = workflow_resources / kind
+    candidates = [
+        Path(name),
+        Path("resources") / kind / name,
+        shipped / name,
+        workflow_resources / name,
+        workflow_resources.parent / name,
+    ]
+    for path in candidates:
+        if path.is_file():
+            return path
+    names = sorted(path.name for path in shipped.glob("*") if path.name != "README.md")
+    hint = did_you_mean(name, names) or f"; shipped: {', '.join(names)}"
+    raise UserError(
+        f"config: no file {name!r} in {Path.cwd()}, its resources/{kind}/ or the workflow's resources/{kind}/{hint}"
+    )

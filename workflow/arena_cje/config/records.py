@@ -1,0 +1,574 @@
+"""The configuration as frozen records: each key with its type, default and description.
+
+The descriptions of the fields are those of config/README.md and of the JSON schema (`documents`). `parse` makes a `Config`
+from YAML, `checks` checks that its keys agree with each other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from arena_cje import estimators
+from arena_cje.calls import apis
+from arena_cje.calls.endpoint import Endpoint
+from arena_cje.data.coverage import coverage_name
+
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Options
+
+LOCAL = "llama_cpp"  # the provider of models that run in the job itself
+REFERENCE = "reference"  # the oracle that compares a response with the reference beside its prompt
+LIKELIHOOD = "likelihood.yaml"  # the rubric whose score is the likelihood of the response, without a question
+
+Share = Annotated[float, Field(ge=0, le=1)]
+NAME = "[A-Za-z][A-Za-z0-9_-]*"  # name of a policy, judge or model, valid in a path
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+
+# YAML reads 0.1 as a number and "0.1" as text; both mean the file name coverage_0.1.
+Coverage = Annotated[str, BeforeValidator(coverage_name)]
+
+
+def _share_of_truth(value: Any) -> Any:
+    """The share of `none` (0) and `all` (1); other values are unchanged."""
+    return {"none": 0.0, "all": 1.0}.get(value, value) if isinstance(value, str) else value
+
+
+Truth = Annotated[float, BeforeValidator(_share_of_truth), Field(ge=0, le=1)]
+
+
+def _variable_name(value: Any) -> Any:
+    """The value, if it is the name of an environment variable. The error repeats no other value, which may be an API key."""
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w{0,63}", value)):
+        raise ValueError("expected the name of an environment variable that holds the key (such as OPENAI_API_KEY)")
+    return value
+
+
+def _plain_url(value: Any) -> Any:
+    """The value, if it is an address without user and password: the address is written into files."""
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"https?://[^\s/@]+(/[^\s@?#]*)?", value)):
+        raise ValueError("expected an address such as http://127.0.0.1:8000/v1, without user, password or query")
+    return value
+
+
+KeyName = Annotated[str | None, BeforeValidator(_variable_name)]
+Address = Annotated[str | None, BeforeValidator(_plain_url)]
+
+
+class Record(BaseModel):
+    """A frozen block of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prompts(Record):
+    """Where the prompts come from."""
+
+    source: str = Field(
+        "prompts/default.jsonl",
+        description="JSONL file with `prompt_id`, `prompt` and, for the reference oracle, `reference`: a path or a file "
+        "of `resources/`",
+    )
+
+
+class Model(Record):
+    """A local model: its file and how it runs."""
+
+    file: str | None = Field(
+        None, description="name of a file in `resources/models/MODELS.yaml`, downloaded and verified on first use"
+    )
+    path: str | None = Field(None, description="path of any other GGUF file; give this or `file`")
+    sha256: str | None = Field(
+        None, description="expected SHA-256 of the file at `path`; null: it is recorded without a check"
+    )
+    n_ctx: int = Field(
+        2048,
+        ge=64,
+        description="longest prompt and response together, in tokens; a longer one becomes a row with a status",
+    )
+    n_gpu_layers: int = Field(
+        -1, ge=-1, description="number of layers on the GPU, -1 for all; a build without GPU support ignores it"
+    )
+    n_threads: int = Field(
+        1, ge=1, description="threads of a process; on CPUs one process for each core with one thread is fastest"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        if (self.file is None) == (self.path is None):
+            raise ValueError("give either `file` (a name in MODELS.yaml) or `path` (a GGUF file), not both or neither")
+        if self.sha256 is not None and self.path is None:
+            raise ValueError("`sha256` belongs to `path`; a `file` has its hash in MODELS.yaml")
+        return self
+
+
+class Provider(Record):
+    """An API: its address, its key and the limits of its use."""
+
+    api: Literal[apis.NAMES] = Field(
+        "openai", description="API of the server, and the client that calls it; most servers implement `openai`"
+    )
+    base_url: Address = Field(None, description="address of the server; null: the default address of the client")
+    api_key_env: KeyName = Field(None, description="environment variable with the API key; null: no key is sent")
+    max_concurrency: int = Field(
+        8, ge=1, le=1000, description="largest number of requests in flight, over all jobs on a machine"
+    )
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="largest number of requests a minute, over all jobs on a machine; null: no limit"
+    )
+    timeout: float = Field(120.0, gt=0, description="seconds after which a request without a reply counts as failed")
+    max_attempts: int = Field(8, ge=1, description="attempts of a request before it is left for the next run")
+    completions: bool | None = Field(
+        None,
+        description="whether its completions endpoint returns log probabilities of given text with `echo` (vLLM and "
+        "llama_cpp.server do); null: true for `fireworks`, false for `openai`",
+    )
+    echo_max_tokens: Literal[0, 1] | None = Field(
+        None,
+        description="`max_tokens` of requests for log probabilities of given text: 0, or 1 where the server takes 0 for no limit "
+        "(llama_cpp.server) or refuses 0 (vLLM); null: 0 for `fireworks`, 1 for `openai`",
+    )
+    json_reply: Literal["schema", "object", "text"] = Field(
+        "schema",
+        description="how requests ask for a structured answer: with a JSON schema (`schema`), for any JSON object (`object`, for "
+        "llama_cpp.server), or in words only (`text`)",
+    )
+
+
+class Price(Record):
+    """Price of a model."""
+
+    input: float = Field(ge=0, description="US dollars for a million prompt tokens")
+    output: float = Field(ge=0, description="US dollars for a million completion tokens")
+
+
+class ModelBlock(Record):
+    """Common keys of policies, judges and the oracle: the provider of their model."""
+
+    provider: str = Field(
+        LOCAL, description="`llama_cpp`: the model runs in the job itself; otherwise a name under `providers`"
+    )
+    base_url: Address = Field(
+        None, description="address in place of the provider's; it receives only the key of `api_key_env` in this block"
+    )
+    api_key_env: KeyName = Field(None, description="environment variable of an API key in place of the provider's")
+    extra: dict[str, Any] = Field(
+        {}, description="further parameters of each request, under the API's names (such as `reasoning_effort: low`)"
+    )
+
+    @property
+    def hosted(self) -> bool:
+        """Whether the model is behind an API."""
+        return self.provider not in (LOCAL, REFERENCE)
+
+
+class Policy(ModelBlock):
+    """A policy: a model, a system prompt and sampling."""
+
+    model: str = Field(min_length=1, description="a name under `models`; for a model behind an API, its name there")
+    template: str | None = Field(
+        None,
+        description="chat template, for providers that return log probabilities of given text: a file of "
+        "`resources/templates/` or a path; null: requests are chats, and the policy takes part in `direct` only",
+    )
+    system_prompt: str | None = Field(
+        None, description="a file of `resources/policies/` or a path; null: no system message is sent"
+    )
+    temperature: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="temperature; 0 is greedy, which is refused for a base policy whose responses get weights",
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="probability mass of the nucleus; below 1 the policy cannot produce every response of the base",
+    )
+    max_tokens: int = Field(
+        256,
+        ge=1,
+        description="tokens after which a response is cut; the same for all policies with weights (see below)",
+    )
+    description: str | None = Field(None, description="one line for readers of the configuration")
+
+    @property
+    def context(self) -> str:
+        """Name of the scoring context (model, system prompt): policies that share it share one forward pass."""
+        system_prompt = Path(self.system_prompt).stem if self.system_prompt else "none"
+        model = f"{self.provider}-{self.model}" if self.hosted else self.model
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{model}-{system_prompt}")
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """The parameters that turn the logits of the context into the policy's distribution."""
+        return {"temperature": self.temperature, "top_p": self.top_p}
+
+
+class Grading(ModelBlock):
+    """Common keys of judges and the oracle: the model, the rubric and how answers are limited."""
+
+    model: str | None = Field(None, description="a name under `models`; for a model behind an API, its name there")
+    rubric: str = Field(LIKELIHOOD, description="a file of `resources/judges/` or a path")
+    template: str | None = Field(
+        None,
+        description="chat template of a rubric of kind `likelihood` behind an API, as for a policy; otherwise not used",
+    )
+    temperature: float | None = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="temperature of an answer in words; null: none is sent, which some reasoning models require",
+    )
+    max_tokens: int = Field(
+        512, ge=1, description="longest answer in words, in tokens, including what a model thinks before it"
+    )
+    max_unscored: Share = Field(
+        0.05,
+        description="largest share of responses that may have no score because the answer could not be read",
+    )
+
+
+class Judge(Grading):
+    """A judge: a cheap score of every response."""
+
+    uncertainty: Literal["deterministic", "distribution"] = Field(
+        "deterministic",
+        description="`distribution`: each score has a distribution, which needs a rubric of kind "
+        "`choices`, several `samples`, or an ensemble",
+    )
+    ensemble: tuple[Name, ...] = Field(
+        (), description="names under `judges`, whose mean score is this judge's score; the other keys are then not used"
+    )
+
+
+class Oracle(Grading):
+    """The oracle: a trusted label for a share of the responses."""
+
+    provider: str = Field(
+        REFERENCE,
+        description="`reference`: labels come from the reference beside each prompt; otherwise as for a judge",
+    )
+    target_labels: Share | None = Field(
+        None,
+        description="share of each target's fresh draws whose labels enter estimates; null: none of the workflow's own draws, "
+        "and all labels of your own data",
+    )
+    truth: Truth | None = Field(
+        None,
+        description="share of the fresh draws with a label for `validation.csv` (`none`, `all` or a number), which enters no "
+        "estimate; null: `all` where the oracle costs nothing, `none` behind an API",
+    )
+
+    @property
+    def truth_coverage(self) -> str | None:
+        """Share of the draws with a label for validation, as in file names; None where there is no validation."""
+        share = (0.0 if self.hosted else 1.0) if self.truth is None else self.truth
+        return coverage_name(share) if share else None
+
+    @property
+    def target_coverage(self) -> str | None:
+        """Share of the targets' draws with a label for estimation, as in file names; None where there is none."""
+        return coverage_name(self.target_labels) if self.target_labels else None
+
+
+class AnalysisOptions(Record):
+    """Options of the analysis that a variant may change."""
+
+    n_folds: int = Field(5, ge=2, description="folds of cross-fitting, balanced over the labelled prompts")
+    jackknife_folds: int = Field(
+        20, ge=2, description="folds of the oracle-uncertainty jackknife; fewer where labels are few"
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="intervals have the confidence level 1 - alpha")
+    judge: Name | None = Field(
+        None,
+        description="the judge whose scores are used: a name under `judges` (in your own data, NAME of the field "
+        "`judge_NAME` in the metadata of rows); null: the judge under `judge`, the only one whose distributions are used",
+    )
+    rewards: Literal["calibrated", "judge"] = Field(
+        "calibrated",
+        description="what estimates average: rewards calibrated to the oracle, or the judge's scores (`judge`)",
+    )
+    calibration: Literal["monotone", "two_stage", "auto"] = Field(
+        "monotone",
+        description="map from score to reward: `monotone` in the score; `two_stage`, monotone in an index of score and "
+        "covariates; `auto`, two-stage only where its error is lower by one standard error",
+    )
+    covariates: tuple[str, ...] = Field(
+        (),
+        description="inputs of the two-stage calibration besides the score: `response_length` (words), or numbers in the "
+        "metadata of every row",
+    )
+    weights: Literal["calibrated", "raw"] = Field(
+        "calibrated", description="weights of doubly robust estimators: stabilised (`calibrated`) or `raw`"
+    )
+    label_term: bool = Field(
+        False,
+        description="whether doubly robust estimators add the weighted residuals of the labels, as `tr-cpo` always does",
+    )
+    clip: float = Field(
+        100.0,
+        gt=1,
+        description="largest weight of `raw-ips`, for weights with mean 1, before they are normalised again",
+    )
+    var_cap: float = Field(1.0, gt=0, description="largest variance of calibrated weights, which have mean 1")
+    ess_floor: float = Field(
+        0.2, gt=0, le=1, description="smallest effective sample size under calibrated weights, as a share of the rows"
+    )
+    inference: Literal["jackknife", "bootstrap"] = Field(
+        "jackknife",
+        description="intervals of `direct`: `bootstrap` resamples prompts and fits the calibration to each sample",
+    )
+    n_bootstrap: int = Field(2000, ge=2, description="number of bootstrap samples")
+
+
+class Analysis(AnalysisOptions):
+    """Options of the analysis."""
+
+    scale: tuple[float, float] | None = Field(
+        None,
+        description="range [lo, hi] of scores and labels in your own data, which is mapped to [0, 1]; null: [0, 1]",
+    )
+
+    def with_variant(self, variant: Variant) -> Analysis:
+        """The options of this analysis, where those that a variant sets replace them."""
+        changes = variant.model_dump(exclude_unset=True, exclude={"estimator"})
+        return self.model_copy(update=changes)
+
+    def options(self, seed: int) -> Options:
+        """The options of estimation; raises a `UserError` where two of them contradict each other."""
+        from arena_cje.estimation.records import Options  # imports scipy, which takes longer than all other imports
+
+        names = {field.name for field in fields(Options)} - {"seed"}
+        return Options(seed=seed, **{name: value for name, value in self if name in names})
+
+
+class Variant(AnalysisOptions):
+    """An estimator with other options of the analysis, under a name of its own."""
+
+    estimator: str = Field(
+        description="estimator that runs under the variant's name; any key of `analysis` except `scale` may be given beside it "
+        "and holds for this variant only"
+    )
+
+
+class Config(Record):
+    """The whole configuration."""
+
+    seed: int = Field(42, ge=0, description="seed of the order of prompts, of sampling and of folds")
+    n_prompts: int = Field(
+        400,
+        ge=1,
+        description="number of prompts; a larger number keeps the prompts, responses and labels that exist",
+    )
+    draws_per_prompt: int = Field(1, ge=1, description="fresh responses of each target policy to each prompt")
+    shard_size: int = Field(
+        100,
+        ge=1,
+        description="prompts in one job: a smaller number uses more cores or nodes, a larger one starts fewer processes",
+    )
+    prompts: Prompts = Prompts()
+    models: dict[Name, Model] = Field({}, description="models by name")
+    policies: dict[Name, Policy] = Field(
+        {}, description="policies by name; `like: other` copies the keys of another policy"
+    )
+    base_policy: Name = Field(
+        "base", description="the logging policy: its responses get log probabilities under all policies"
+    )
+    providers: dict[Name, Provider] = Field({}, description="APIs by name")
+    judge: Judge | None = Field(None, description="the judge, which scores every response")
+    judges: dict[Name, Judge] = Field(
+        {},
+        description="further judges by name: rows have their scores in the metadata as `judge_NAME`, for "
+        "covariates, for `analysis.judge` and for ensembles",
+    )
+    oracle: Oracle = Oracle()
+    coverages: list[Coverage] = Field(
+        ["0.1"],
+        min_length=1,
+        description="shares of prompts with an oracle label, each analysed by itself; targets may name other shares",
+    )
+    estimators: list[str] = Field(
+        list(estimators.NAMES),
+        min_length=1,
+        description="estimators and variants that run by default; targets may name others",
+    )
+    analysis: Analysis = Analysis()
+    variants: dict[Name, Variant] = Field(
+        {},
+        description="variants of the analysis by name: targets `results/coverage_*/NAME.json`; `estimators` may list them",
+    )
+    verdict: dict[str, float] = Field({}, description="thresholds of the verdicts in place of the defaults (see below)")
+    n_slots: int = Field(
+        32,
+        ge=2,
+        le=128,
+        description="responses that one process generates at the same time; it changes the speed, never the responses",
+    )
+    cache_tokens: int = Field(
+        8192,
+        ge=512,
+        description="largest number of tokens, of prompts and responses, that one process holds; it limits memory, as `n_slots` "
+        "does",
+    )
+    prices: dict[str, Price] = Field(
+        {}, description="prices by model, where the price table lacks one or you pay another"
+    )
+    budget_usd: float | None = Field(
+        None,
+        gt=0,
+        description="limit of the run's cost in US dollars: no request is sent once it is reached; null: no limit",
+    )
+    model_slots: int | None = Field(
+        None,
+        ge=1,
+        description="model processes at the same time on one machine; null: one on a GPU, otherwise one for each physical core",
+    )
+    logged_data: str | None = Field(
+        None,
+        description="your own logged data in the CJE format; the run then starts with the data set and needs no model",
+    )
+    fresh_draws: str | None = Field(
+        None, description="folder of your own fresh draws beside `logged_data`, with a file for each policy"
+    )
+    probes: str | None = Field(
+        None, description="folder of labels for some of these draws, with a file for each policy; all of them are used"
+    )
+    calibration_data: str | None = Field(
+        None, description="JSONL file of further responses with score and label, which enter the calibration only"
+    )
+    fresh: bool = Field(
+        False, description="whether to ignore the journals of finished items (with `--forceall`: start over)"
+    )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Target policies in declared order."""
+        return tuple(name for name in self.policies if name != self.base_policy)
+
+    @property
+    def has_draws(self) -> bool:
+        """Whether there are fresh draws of the targets: generated, or the user's own."""
+        return self.logged_data is None or self.fresh_draws is not None
+
+    @property
+    def analyses(self) -> tuple[str, ...]:
+        """Names of all possible estimates: the estimators and the variants."""
+        return (*estimators.NAMES, *self.variants)
+
+    def estimator_of(self, name: str) -> tuple[str, dict[str, Any]]:
+        """The estimator of an estimate's name, and its options of the analysis."""
+        if name in self.variants:
+            variant = self.variants[name]
+            return variant.estimator, self.analysis.with_variant(variant).model_dump()
+        return name, self.analysis.model_dump()
+
+    def can_run(self, name: str) -> bool:
+        """Whether the fresh draws and log ratios exist that an estimator or variant needs."""
+        has_draws = self.has_draws or not self.needs_draws(name)
+        return has_draws and (self.has_weights or not self.needs_weights(name))
+
+    def needs_draws(self, name: str) -> bool:
+        """Whether an estimator or variant uses fresh draws of the targets."""
+        return estimators.needs_draws(self.estimator_of(name)[0])
+
+    def needs_weights(self, name: str) -> bool:
+        """Whether an estimator or variant uses importance weights."""
+        return estimators.needs_weights(self.estimator_of(name)[0])
+
+    def has_logprobs(self, name: str) -> bool:
+        """Whether the log probability of a given response is available under a policy.
+
+        Behind an API it is where the provider returns it and the policy has a template.
+        """
+        policy = self.policies[name]
+        return not policy.hosted or (policy.template is not None and self.endpoint(policy).completions)
+
+    @property
+    def policies_with_logprobs(self) -> tuple[str, ...]:
+        """Policies under which the base responses get log probabilities; none where the base policy has none or is greedy."""
+        if self.base_policy not in self.policies or not self.has_logprobs(self.base_policy):
+            return ()
+        if self.policies[self.base_policy].temperature == 0:
+            return ()
+        return tuple(filter(self.has_logprobs, self.policies))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a target has log ratios; a user's own data may have some."""
+        return self.logged_data is not None or not set(self.targets).isdisjoint(self.policies_with_logprobs)
+
+    @property
+    def model_blocks(self) -> dict[str, ModelBlock]:
+        """Every block that uses a model, by its key in the configuration; an ensemble uses none."""
+        policies = {f"policies.{name}": policy for name, policy in self.policies.items()}
+        graders = {
+            stage.replace("/", "."): block
+            for stage, block in self.graders.items()
+            if not getattr(block, "ensemble", ())
+        }
+        return policies | graders
+
+    def endpoint(self, block: ModelBlock) -> Endpoint:
+        """The endpoint that a hosted policy, judge or oracle calls: its provider, with what the block overrides."""
+        provider = self.providers[block.provider]
+        api = apis.get(provider.api)
+        is_other_address = block.base_url not in (None, provider.base_url)
+        return Endpoint(
+            provider=block.provider,
+            api=provider.api,
+            base_url=block.base_url or provider.base_url,
+            # A provider's key is never sent to another address; the block names the key for that.
+            api_key_env=block.api_key_env or (None if is_other_address else provider.api_key_env),
+            max_concurrency=provider.max_concurrency,
+            requests_per_minute=provider.requests_per_minute,
+            timeout=provider.timeout,
+            max_attempts=provider.max_attempts,
+            completions=api.ECHOES_LOGPROBS if provider.completions is None else provider.completions,
+            echo_max_tokens=api.ECHO_MAX_TOKENS if provider.echo_max_tokens is None else provider.echo_max_tokens,
+            json_reply=provider.json_reply,
+        )
+
+    @property
+    def local_models(self) -> list[str]:
+        """Names of the models that run in the jobs. A model behind an API has a version in its replies instead."""
+        blocks = self.model_blocks.values()
+        return sorted({block.model for block in blocks if block.provider == LOCAL})
+
+    def draws(self, policy: str) -> int:
+        """Number of responses of a policy to each prompt."""
+        return 1 if policy == self.base_policy else self.draws_per_prompt
+
+    def label_coverages(self, policy: str) -> list[str]:
+        """Coverages of a policy's labels in ascending order: each adds the labels that the one before lacks."""
+        estimation = self.coverages if policy == self.base_policy else [self.oracle.target_coverage]
+        return sorted({*estimation, self.oracle.truth_coverage} - {None}, key=float)
+
+    def lower_coverage(self, policy: str, coverage: str) -> str | None:
+        """The next lower coverage of a policy's labels; None where there is none."""
+        lower = [other for other in self.label_coverages(policy) if float(other) < float(coverage)]
+        return lower[-1] if lower else None
+
+    @property
+    def graders(self) -> dict[str, Judge | Oracle]:
+        """Judges and oracle by the name of their stage: `judge`, `judges/NAME`, `oracle`."""
+        judge = {"judge": self.judge} if self.judge is not None else {}
+        return judge | {f"judges/{name}": block for name, block in self.judges.items()} | {"oracle": self.oracle}
+
+    @property
+    def contexts(self) -> dict[str, Policy]:
+        """Scoring contexts by name, each with one of its policies."""
+        return {
+            policy.context: policy for policy in (self.policies[name] for name in reversed(self.policies_with_logprobs))
+        }
+
+    def samplings(self, context: str) -> list[dict[str, float]]:
+        """Samplings with log probabilities in a context, sorted, without policy names."""
+        policies = (self.policies[name] for name in self.policies_with_logprobs)
+        samplings = {tuple(sorted(policy.sampling.items())) for policy in policies if policy.context == context}
+        return [dict(sampling) for sampling in sorted(samplings)]

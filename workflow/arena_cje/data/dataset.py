@@ -1,0 +1,54 @@
+"""Data sets in the CJE format as arrays: the functions that find and load their files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from arena_cje.data.calibration import calibration_arrays, load_calibration, read_calibration
+from arena_cje.data.draws import find_draws, find_probes, load_draws
+from arena_cje.data.logged import load_logged, logged_arrays, read_logged
+from arena_cje.data.reading import Reading
+from arena_cje.data.rows import source_name, with_covariates
+
+if TYPE_CHECKING:
+    from arena_cje.data.rows import Response, Source
+    from arena_cje.estimation.records import Labelled, Logged
+
+__all__ = [
+    "Dataset",
+    "find_draws",
+    "find_probes",
+    "load_calibration",
+    "load_dataset",
+    "load_draws",
+    "load_logged",
+]
+
+
+class Dataset(NamedTuple):
+    """The logged data and the calibration data of an analysis."""
+
+    responses: list[Response]  # all logged rows
+    logged: Logged  # the logged rows with a judge score
+    calibration: Labelled | None  # None without calibration data
+    counts: dict[str, Any]  # numbers of rows that were read, used and dropped by reason
+
+
+def load_dataset(
+    logged: Source,
+    calibration_data: Source | None = None,
+    *,
+    base_policy: str | None = None,
+    reading: Reading = Reading(),
+) -> Dataset:
+    """The logged data and, if given, the calibration data; each source is read once.
+
+    base_policy: its name, where the rows do not give it. Raises a `UserError` as `read_logged` and `read_calibration` do.
+    """
+    rows, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates())
+    responses = with_covariates(rows, reading.covariates)
+    arrays, counts = logged_arrays(responses, base, policies, source_name(logged), reading)
+    if calibration_data is None:
+        return Dataset(responses, arrays, None, counts)
+    labelled, summary = read_calibration(calibration_data, rows, base, reading=reading)
+    return Dataset(responses, arrays, calibration_arrays(labelled, reading), counts | {"calibration_data": summary})

@@ -1,0 +1,132 @@
+"""Logged responses of the base policy.
+
+A row without a judge score is dropped and counted. A row without the log probability of one target is left out for that
+target alone. A row that breaks the format is refused with its file and line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arena_cje.data.reading import Reading
+from arena_cje.data.rows import Response, arrays, log_ratios, read_responses, row_counts, source_name
+from arena_cje.data.schemas import LOGGED
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.estimation.records import Logged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arena_cje.data.rows import Source
+
+
+def read_logged(
+    source: Source,
+    base_policy: str | None = None,
+    policies: Sequence[str] | None = None,
+    *,
+    reading: Reading = Reading(),
+) -> tuple[list[Response], str, tuple[str, ...]]:
+    """The checked rows, the name of the base policy, and the target policies.
+
+    base_policy: its name, where the rows do not give it; policies: the targets, by default those of the first row.
+    Raises a `UserError` for rows that break the format, repeated rows, and names of policies that contradict each other.
+    """
+    responses = read_responses(LOGGED, source, reading=reading)
+    if not responses:
+        raise UserError(f"{source_name(source)}: no rows; expected one response of the base policy a line")
+    _check_distinct_texts(responses)
+    base = _base_policy(responses, base_policy)
+    targets = tuple(policies) if policies is not None else _first_policies(responses)
+    if base in targets:
+        raise UserError(
+            f"{source_name(source)}: target policy {base!r} has the base policy's name; "
+            "name the base policy in a field `base_policy`"
+        )
+    return responses, base, targets
+
+
+def load_logged(
+    source: Source,
+    *,
+    base_policy: str | None = None,
+    policies: Sequence[str] | None = None,
+    reading: Reading = Reading(),
+) -> tuple[Logged, dict[str, Any]]:
+    """The logged rows with a judge score as arrays, and the numbers of rows that were read, used and dropped by reason.
+
+    Arguments and errors are those of `read_logged`; a data set without any score is refused, too.
+    """
+    return logged_arrays(*read_logged(source, base_policy, policies, reading=reading), source_name(source), reading)
+
+
+def logged_arrays(
+    responses: Sequence[Response], base: str, targets: tuple[str, ...], where: str, reading: Reading
+) -> tuple[Logged, dict[str, Any]]:
+    """The rows of `read_logged` as arrays, and the numbers of rows as `load_logged` gives them.
+
+    where: name of the data in errors. Raises a `UserError` where no row has a judge score.
+    """
+    ratios = [log_ratios(response, targets) for response in responses]
+    scored = [k for k, response in enumerate(responses) if response.judge_score is not None]
+    rows = [responses[k] for k in scored]
+    if not rows:
+        hint = did_you_mean(reading.score_field, _field_names(responses)) if reading.judge is not None else ""
+        raise UserError(f"{where}: none of {len(responses)} rows has a {reading.score_field}{hint}")
+    shape = (len(rows), len(targets))
+    logged = Logged(
+        base,
+        targets,
+        np.array([response.prompt_id for response in rows]),
+        np.array([ratios[k] for k in scored]).reshape(shape),
+        **arrays(rows, (len(rows),), len(reading.covariates)),
+        token_logprob=np.array([_token_logprobs(response, targets) for response in rows]).reshape(shape),
+    )
+    return logged, row_counts(responses, rows) | reading.summary()
+
+
+def _field_names(responses: Sequence[Response]) -> list[str]:
+    """Names of the fields of any row, at the top level or under metadata."""
+    return sorted({name for response in responses for name in (*response.row, *(response.row.get("metadata") or {}))})
+
+
+def _token_logprobs(response: Response, policies: Sequence[str]) -> list[float]:
+    """Log probability of a response under each target in nats per token, per character where tokens were not counted."""
+    row = response.row
+    length = (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
+    logprobs = row.get("target_policy_logprobs") or {}
+    return [logprobs[name] / length if length and logprobs.get(name) is not None else math.nan for name in policies]
+
+
+def _base_policy(responses: Sequence[Response], name: str | None) -> str:
+    """The name of the base policy: that of the rows, or the one given here, or `base`."""
+    places = {r.row["base_policy"]: r.where for r in reversed(responses) if r.row.get("base_policy") is not None}
+    if name is not None:
+        places.setdefault(name, "the call")
+    if len(places) > 1:
+        names = ", ".join(f"{name!r} ({where})" for name, where in places.items())
+        raise UserError(f"the logged data has more than one base policy: {names}; one analysis has one base policy")
+    return next(iter(places), "base")
+
+
+def _first_policies(responses: Sequence[Response]) -> tuple[str, ...]:
+    """Targets of the first row that has any: another name in a later row is more likely misspelt than a further policy."""
+    return next((tuple(logprobs) for r in responses if (logprobs := r.row.get("target_policy_logprobs"))), ())
+
+
+def _check_distinct_texts(responses: Sequence[Response]) -> None:
+    """Raise a `UserError` for two rows of one prompt that differ neither in draw_idx nor in their text."""
+    places: dict[tuple[str, str | None], str] = {}
+    for response in responses:
+        if response.has_draw_idx:
+            continue
+        key = (response.prompt_id, response.row.get("response"))
+        if key in places:
+            raise UserError(
+                f"{response.where}: prompt_id {response.prompt_id!r} appears again with the same response "
+                f"(first at {places[key]}); keep one of the two, or number them by draw_idx if the policy gave it twice"
+            )
+        places[key] = response.where

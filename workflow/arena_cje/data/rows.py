@@ -1,0 +1,258 @@
+"""Rows of the CJE format: read from a file or a frame, checked, and made into arrays.
+
+A logged row is a response of the base policy with its log probability under the base and under every target, a judge
+score and, on some rows, an oracle label; older files have id, score and label under `metadata`. A fresh draw is a
+response of a target policy. Log probabilities are those of whole responses in nats. A response that the target cannot
+give has -inf, which JSON cannot express: files have -10000.0, and the policy's name under `metadata.outside_support`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arena_cje.data.fields import Distribution, covariates_of, field_of, judge_of
+from arena_cje.data.reading import Reading
+from arena_cje.data.schemas import LOGPROB, OUTSIDE_SUPPORT, Table
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.files import Row, read_rows_with_places
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    Source = str | Path | pl.DataFrame
+
+NO_SCORE = "no judge score"
+
+
+@dataclass(frozen=True)
+class Response:
+    """One checked row: a logged response, a fresh draw, a probe, or a row of the calibration data."""
+
+    where: str  # FILE:LINE, for errors
+    row: Row  # as in the file
+    prompt_id: str
+    draw_idx: int
+    judge_score: float | None  # [0, 1]; the mean of the distribution, where there is one
+    oracle_label: float | None  # [0, 1]
+    distribution: Distribution | None = None  # of the judge, on [0, 1]
+    covariates: tuple[float, ...] = ()  # empty where the row has no judge score
+    has_draw_idx: bool = False  # whether draw_idx is a field of the row
+
+
+def read_responses(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
+    """The checked rows of a source, each with a unique (prompt_id, draw_idx).
+
+    Without a draw_idx of its own a row has the number of earlier rows of its prompt. Raises a `UserError` for a row that
+    breaks the format, and for a repeated (prompt_id, draw_idx).
+    """
+    responses, places, counts = [], {}, Counter()
+    for response in read_pairs(table, source, reading=reading):
+        if not response.has_draw_idx:
+            response = replace(response, draw_idx=counts[response.prompt_id])
+        counts[response.prompt_id] += 1
+        check_unique(response, places)
+        responses.append(response)
+    return responses
+
+
+def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
+    """The checked rows of a source; without a draw_idx of its own a row is about draw 0.
+
+    Raises a `UserError` for a row that breaks the format.
+    """
+    if isinstance(source, str | Path):
+        placed = read_rows_with_places(source)
+    else:
+        placed = [(f"row {k}", row) for k, row in enumerate(source.iter_rows(named=True))]
+    table = reading.bounded(table)
+    rows = []
+    for where, row in table.check(placed):
+        prompt_id = _prompt_id(row, where, table)
+        draw_idx = field_of(row, "draw_idx", where, table)
+        score, distribution = judge_of(row, where, table, reading)
+        label = reading.unit_label(field_of(row, "oracle_label", where, table))
+        numbered = draw_idx is not None
+        rows.append(Response(where, row, prompt_id, draw_idx or 0, score, label, distribution, (), numbered))
+    return with_covariates(rows, reading.covariates)
+
+
+def with_covariates(responses: Sequence[Response], names: Sequence[str]) -> list[Response]:
+    """The responses with the covariates of their rows.
+
+    A response with a null judge's score among its covariates has no score in the result. Raises a `UserError` for a
+    missing covariate.
+    """
+    return [_with_covariates(response, names) for response in responses] if names else list(responses)
+
+
+def _with_covariates(response: Response, names: Sequence[str]) -> Response:
+    if response.judge_score is None:
+        return response
+    covariates = covariates_of(response.row, names, response.where)
+    if covariates is None:
+        return replace(response, judge_score=None, distribution=None)
+    return replace(response, covariates=covariates)
+
+
+def check_unique(response: Response, places: dict[tuple[str, int], str]) -> None:
+    """Raise a `UserError` where `places` has the response's (prompt_id, draw_idx) already; else add it, with its place."""
+    key = (response.prompt_id, response.draw_idx)
+    if key in places:
+        raise UserError(
+            f"{response.where}: prompt_id {key[0]!r} with draw_idx {key[1]} appears again (first at {places[key]}); "
+            "keep one of the two"
+        )
+    places[key] = response.where
+
+
+def arrays(
+    responses: Sequence[Response | None], shape: tuple[int, ...], n_covariates: int = 0
+) -> dict[str, np.ndarray | None]:
+    """Scores, labels, covariates and distributions of responses as arrays of a shape: fields of `Logged` and `Draws`.
+
+    NaN marks a response that is missing (None) or has no score, and a missing label. A response with fewer points than
+    another has further points of mass zero, at its score.
+    """
+    scored = [response if response and response.judge_score is not None else None for response in responses]
+    score = np.array([np.nan if r is None else r.judge_score for r in scored], dtype=float)
+    label = np.array([np.nan if r is None or r.oracle_label is None else r.oracle_label for r in scored], dtype=float)
+    fields: dict[str, np.ndarray | None] = {"judge_score": score.reshape(shape), "oracle_label": label.reshape(shape)}
+    fields |= {"covariates": None, "judge_points": None, "judge_mass": None}
+    if n_covariates:
+        missing = (np.nan,) * n_covariates
+        covariates = np.array([missing if r is None else r.covariates for r in scored], dtype=float)
+        fields["covariates"] = covariates.reshape(*shape, n_covariates)
+    n_points = max((len(r.distribution) for r in scored if r and r.distribution), default=0)
+    if n_points:
+        points = np.repeat(score[:, None], n_points, axis=1)  # (..., r)
+        mass = np.zeros_like(points)
+        mass[:, 0] = 1.0
+        for k, r in enumerate(scored):
+            if r and r.distribution:
+                points[k, : len(r.distribution)], mass[k, : len(r.distribution)] = zip(*r.distribution, strict=True)
+        fields |= {"judge_points": points.reshape(*shape, -1), "judge_mass": mass.reshape(*shape, -1)}
+    return fields
+
+
+def _prompt_id(row: Row, where: str, table: Table) -> str:
+    """The id as a string, which may be "0" or empty; a hash of the prompt where the row has none."""
+    metadata = row.get("metadata") or {}
+    problem = table.columns["prompt_id"].problem(metadata.get("prompt_id"))
+    if problem:
+        raise UserError(f"{where}: metadata.prompt_id {problem}")
+    names = [str(place["prompt_id"]) for place in (row, metadata) if place.get("prompt_id") is not None]
+    if len(set(names)) == 2:
+        raise UserError(
+            f"{where}: prompt_id is {names[0]!r} at the top level but {names[1]!r} under metadata; make them agree"
+        )
+    if names:
+        return names[0]
+    if row.get("prompt") is None:
+        raise UserError(
+            f"{where}: neither prompt_id nor prompt; one of them is needed to know which prompt was answered"
+        )
+    return "prompt-" + blake2b(row["prompt"].encode(), digest_size=8).hexdigest()
+
+
+def log_ratios(response: Response, policies: Sequence[str]) -> list[float]:
+    """Log probability under each policy minus that under the base, in nats.
+
+    -inf outside the target's support, NaN where either is missing. Raises a `UserError` for an unknown policy, and for a
+    response that the base policy could not have given.
+    """
+    row, where = response.row, response.where
+    base = row.get("base_policy_logprob")
+    if base is not None and math.isinf(base):
+        raise UserError(f"{where}: base_policy_logprob is -inf, but the base policy gave this response; score it again")
+    targets = row.get("target_policy_logprobs") or {}
+    outside = (row.get("metadata") or {}).get("outside_support") or []
+    for name in (*targets, *outside):
+        if name not in policies:
+            raise UserError(
+                f"{where}: unknown target policy {name!r}{did_you_mean(name, policies)}; the data's policies: "
+                f"{', '.join(policies)} (every row names all of them, with null where it was not scored)"
+            )
+    return [_target_logprob(targets.get(name), name, name in outside, where) - _or_nan(base) for name in policies]
+
+
+def _target_logprob(value: Any, name: str, outside: bool, where: str) -> float:
+    """The checked log probability under a target: -inf outside its support, NaN where it is missing."""
+    problem = LOGPROB.problem(value)
+    if problem:
+        raise UserError(f"{where}: target_policy_logprobs.{name} {problem}")
+    if not outside:
+        return _or_nan(value)
+    if value not in (OUTSIDE_SUPPORT, -math.inf):
+        raise UserError(
+            f"{where}: metadata.outside_support names {name!r}, whose log probability is {value}; "
+            f"expected {OUTSIDE_SUPPORT}"
+        )
+    return -math.inf
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def with_top_level_id(response: Response) -> Row:
+    """The row of a response with its prompt_id as a string at the top level, and not under metadata."""
+    row = {"prompt_id": response.prompt_id} | response.row | {"prompt_id": response.prompt_id}
+    metadata = row.get("metadata")
+    if metadata and metadata.get("prompt_id") is not None:
+        row["metadata"] = {name: value for name, value in metadata.items() if name != "prompt_id"}
+    return row
+
+
+def with_label_of(row: Row, other: Row) -> Row:
+    """The row with the oracle label of another row at the top level, and none under metadata."""
+    metadata = {name: value for name, value in (row.get("metadata") or {}).items() if name != "oracle_label"}
+    label = other["oracle_label"] if "oracle_label" in other else other["metadata"]["oracle_label"]
+    return row | {"oracle_label": label} | ({"metadata": metadata} if row.get("metadata") else {})
+
+
+def mask_labels(rows: Sequence[Row], mask: Sequence[bool]) -> list[Row]:
+    """The rows, with null for the labels of those that are False in the mask, at the top level and under metadata."""
+    return [row if has_label else _without_label(row) for row, has_label in zip(rows, mask, strict=True)]
+
+
+def _without_label(row: Row) -> Row:
+    unlabelled = row | ({"oracle_label": None} if "oracle_label" in row else {})
+    if "oracle_label" in (row.get("metadata") or {}):
+        unlabelled["metadata"] = row["metadata"] | {"oracle_label": None}
+    return unlabelled
+
+
+def n_labels(responses: Sequence[Response]) -> int:
+    """Number of responses with an oracle label."""
+    return sum(response.oracle_label is not None for response in responses)
+
+
+def row_counts(
+    responses: Sequence[Response], rows: Sequence[Response], dropped: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Numbers of the responses that were read, of the rows that are used, and of those that were dropped, by reason.
+
+    dropped: by default all of them for the lack of a judge score.
+    """
+    if dropped is None:
+        dropped = {NO_SCORE: len(responses) - len(rows)}
+    return {
+        "n_responses": len(responses),
+        "n_rows": len(rows),
+        "dropped": {reason: count for reason, count in dropped.items() if count},
+        "n_labels_dropped": n_labels(responses) - n_labels(rows),
+    }
+
+
+def source_name(source: Source) -> str:
+    """The name of a source in errors: its path, or "the data frame"."""
+    return str(source) if isinstance(source, str | Path) else "the data frame"

@@ -1,0 +1,353 @@
+"""The declarations of all tables. A table is checked against its declaration whenever it is written or read.
+
+A JSONL table is a list of dicts, a parquet table a polars frame. A row that breaks the declaration is refused with its
+file and line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.files import (
+    Row,
+    RowWithPlace,
+    read_json,
+    read_jsonl,
+    read_rows_with_places,
+    replace,
+    write_csv,
+    write_json,
+    write_jsonl,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import polars as pl
+
+__all__ = [
+    "CALIBRATION",
+    "DRAWS",
+    "GRADES",
+    "LOGGED",
+    "LOGPROB",
+    "LOGPROBS",
+    "OUTSIDE_SUPPORT",
+    "PROBES",
+    "PROMPTS",
+    "RESPONSES",
+    "SCORES",
+    "Column",
+    "Table",
+    "read_json",
+    "read_jsonl",
+    "write_csv",
+    "write_json",
+    "write_jsonl",
+]
+
+TYPES = {
+    "id": ((str, int), "a string or a whole number"),
+    "str": ((str,), "a string"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "object": ((dict,), "an object"),
+    "list": ((list,), "a list"),
+    "list[int]": ((list,), "a list of whole numbers"),
+    "list[float]": ((list,), "a list of numbers"),
+    "list[list]": ((list,), "a list of [score, mass] pairs"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """The declaration of a column."""
+
+    kind: str  # a key of TYPES
+    meaning: str
+    null: bool = False  # the value may be null or absent
+    low: float | None = None  # bounds are inclusive
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    non_empty: bool = False
+    hint: str = ""  # end of the error about a value out of bounds
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, to follow the column's name in a sentence; None if nothing is."""
+        if value is None:
+            return None if self.null else "is missing or null"
+        types, expected = TYPES[self.kind]
+        if not isinstance(value, types) or isinstance(value, bool):
+            return f"is {value!r:.60}, expected {expected}"
+        return self._elements_problem(value) if isinstance(value, list) else self._value_problem(value)
+
+    def _elements_problem(self, values: list) -> str | None:
+        types, _ = TYPES[self.kind[5:-1]]
+        other_types = sorted(kind.__name__ for kind in set(map(type, values)) - set(types))
+        if other_types:
+            return f"has elements of type {', '.join(other_types)}, expected {TYPES[self.kind][1]}"
+        return "has a NaN in it" if any(value != value for value in values) else None
+
+    def _value_problem(self, value: Any) -> str | None:
+        if isinstance(value, float) and math.isnan(value):
+            return "is NaN; write null where the value is missing"
+        if self.low is not None and value < self.low:
+            return f"is {value!r}, expected at least {self.low:g}{self.hint}"
+        if self.high is not None and value > self.high:
+            return f"is {value!r}, expected at most {self.high:g}{self.hint}"
+        if self.choices and value not in self.choices:
+            return f"is {value!r}, expected one of {', '.join(self.choices)}{did_you_mean(str(value), self.choices)}"
+        return "is empty" if self.non_empty and not value else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The declaration of a table."""
+
+    name: str
+    columns: Mapping[str, Column]
+    key: tuple[str, ...] = ()  # columns whose values together are unique; none for no such rule
+    extra: bool = False  # rows may have further fields
+    parquet: bool = False
+    rule: Callable[[Row], str | None] | None = None  # what is wrong with a row as a whole, None if nothing is
+
+    def check(self, placed: Iterable[RowWithPlace]) -> list[RowWithPlace]:
+        """The rows with their places, ids as strings; raises a `UserError` for the first that breaks the declaration."""
+        places: dict[tuple, str] = {}
+        checked = []
+        for where, row in placed:
+            problem = self._row_problem(row)
+            if problem:
+                raise UserError(f"{where}: {problem}")
+            row = {
+                name: str(value) if self._is_id(name) and value is not None else value for name, value in row.items()
+            }
+            key = tuple(row[name] for name in self.key)
+            if key and key in places:
+                repeated = ", ".join(f"{name} {value!r}" for name, value in zip(self.key, key, strict=True))
+                raise UserError(f"{where}: {repeated} appears again (first at {places[key]}); keep one of the two")
+            places[key] = where
+            checked.append((where, row))
+        return checked
+
+    def read(self, path: str | Path) -> list[Row] | pl.DataFrame:
+        """The checked table of a file: a polars frame from parquet, a list of dicts from JSONL.
+
+        Raises a `UserError` where the file does not exist, is of another format, or breaks the declaration.
+        """
+        if self.parquet:
+            return self._read_parquet(Path(path))
+        return [row for _, row in self.check(read_rows_with_places(path))]
+
+    def write(self, path: str | Path, rows: Iterable[Row]) -> None:
+        """Check the rows and write them, columns in declared order, followed by further fields."""
+        placed = self.check((f"{path} (row {k})", row) for k, row in enumerate(rows))
+        ordered = [{name: row[name] for name in (*self.columns, *row) if name in row} for _, row in placed]
+        if self.parquet:
+            frame = self._frame(ordered)
+            replace(path, frame.write_parquet)
+        else:
+            write_jsonl(path, ordered)
+
+    def _is_id(self, name: str) -> bool:
+        return name in self.columns and self.columns[name].kind == "id"
+
+    def _row_problem(self, row: Row) -> str | None:
+        if not self.extra:
+            for name in row:
+                if name not in self.columns:
+                    return f"unknown field {name!r} in {self.name}{did_you_mean(name, self.columns)}"
+        for name, column in self.columns.items():
+            problem = column.problem(row.get(name))
+            if problem:
+                return f"{name} {problem}"
+        return self.rule(row) if self.rule else None
+
+    def _frame(self, rows: list[Row]) -> pl.DataFrame:
+        import polars as pl
+
+        types = {
+            "id": pl.String,
+            "str": pl.String,
+            "int": pl.Int32,
+            "float": pl.Float64,
+            "list[float]": pl.List(pl.Float64),
+        }
+        return pl.DataFrame(rows, schema={name: types[column.kind] for name, column in self.columns.items()})
+
+    def _read_parquet(self, path: Path) -> pl.DataFrame:
+        import polars as pl
+
+        try:
+            frame = pl.read_parquet(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except pl.exceptions.ComputeError as error:
+            raise UserError(f"{path}: not a readable parquet file ({error})") from None
+        self.check((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True)))
+        return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
+
+
+ROUNDING = 1e-6  # of a sum of masses, and of a mean in a text file
+
+
+def _grade_rule(row: Row) -> str | None:
+    score, pairs = row.get("score"), row.get("distribution")
+    if score is None and not row.get("reason"):
+        return "score is null without a reason; say why there is none"
+    if pairs is None:
+        return None
+    if any(len(pair) != 2 for pair in pairs):
+        return "distribution has an element that is not a pair [score, mass]"
+    total, mean = sum(mass for _, mass in pairs), sum(point * mass for point, mass in pairs)
+    if abs(total - 1) > ROUNDING:
+        return f"distribution has masses that sum to {total:.8g}, expected 1"
+    return (
+        None
+        if score is not None and abs(mean - score) <= ROUNDING
+        else f"score is {score}, expected the mean {mean:.8g}"
+    )
+
+
+# Reasons why a response has no log probability. The last three are those of APIs: the text has control tokens in it, the
+# server echoed another text than that of the request, the server declined.
+UNSCORED = ("too_long", "empty", "not_finite", "control_tokens", "not_echoed", "refused")
+
+
+def _logprob_rule(row: Row) -> str | None:
+    logprob, status = row.get("logprob"), row["status"]
+    allowed = UNSCORED if logprob is None else ("outside_support",) if logprob == -math.inf else ("ok",)
+    return None if status in allowed else f"logprob {logprob} has status {status!r}, expected {' or '.join(allowed)}"
+
+
+_ID = Column("id", "prompt of the response")
+_DRAW = Column("int", "which of the policy's responses to the prompt, from 0", low=0)
+_SCALE_HINT = "; declare the range of your data by `scale` if it is another"
+_JUDGE_FIELDS = {
+    "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
+    "judge_distribution": Column(
+        "list[list]", "the judge's distribution as [score, mass]; judge_score is its mean", null=True
+    ),
+    "judge_scores": Column("list[float]", "the distribution as scores of equal mass, in place of it", null=True),
+    "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
+}
+LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
+OUTSIDE_SUPPORT = -10000.0  # in JSONL, for -inf; the policy's name is then under metadata.outside_support
+
+PROMPTS = Table(
+    "the prompts",
+    {
+        "prompt_id": _ID,
+        "prompt": Column("str", "text of the prompt", non_empty=True),
+        "reference": Column("object", "reference that the oracle without an API compares with", null=True),
+    },
+    key=("prompt_id",),
+    extra=True,
+)
+
+RESPONSES = Table(
+    "the responses",
+    {
+        "prompt_id": _ID,
+        "policy": Column("str", "policy of the response", non_empty=True),
+        "draw_idx": _DRAW,
+        "prompt": Column("str", "text of the prompt, before rendering"),
+        "response": Column("str", "text of the response"),
+        "token_ids": Column("list[int]", "tokens as sampled; null behind an API", null=True),
+        "finish_reason": Column("str", "why the response ended", null=True, choices=("stop", "length")),
+        "status": Column(
+            "str",
+            "too_long: the prompt did not fit; refused: the provider declined; control_tokens: the prompt has the model's own "
+            "control tokens in it, which an endpoint that takes text would obey",
+            choices=("ok", "too_long", "refused", "control_tokens"),
+        ),
+        "seed": Column("int", "seed of the response's random stream"),
+        "model_sha256": Column("str", "hash of the weights; null behind an API", null=True),
+        "model": Column("str", "version of the model behind an API", null=True),
+        "system_fingerprint": Column("str", "fingerprint of the API's server, where it sends one", null=True),
+        "item": Column("str", "hash of all that determined the response"),
+    },
+    key=("prompt_id", "draw_idx"),
+)
+
+GRADES = Table(
+    "the grades",
+    {
+        "prompt_id": _ID,
+        "draw_idx": _DRAW,
+        "score": Column("float", "judge score or oracle label", null=True, low=0.0, high=1.0),
+        "reason": Column("str", "why there is no score", null=True),
+        "reply": Column("str", "text of the grader's reply", null=True),
+        "distribution": Column("list[list]", "the judge's distribution as [score, mass]", null=True),
+        "choice_mass": Column("float", "probability of all the judge's answers together", null=True, low=0.0, high=1.0),
+        "model": Column("str", "version of the grader behind an API", null=True),
+        "system_fingerprint": Column("str", "fingerprint of the API's server, where it sends one", null=True),
+        "item": Column("str", "hash of all that determined the grade"),
+    },
+    key=("prompt_id", "draw_idx"),
+    rule=_grade_rule,
+)
+
+_SCORING_FIELDS = {
+    "logprob": LOGPROB,
+    "n_tokens": Column("int", "response tokens", low=0),
+    "token_logprobs": Column("list[float]", "nats per token", null=True),
+    "n_boundary": Column("int", "tokens at the edge of the nucleus, or part of prompt and response both", low=0),
+    "status": Column("str", "result of scoring", choices=("ok", "outside_support", *UNSCORED)),
+}
+
+LOGPROBS = Table(
+    "the log probabilities", {"prompt_id": _ID, **_SCORING_FIELDS}, key=("prompt_id",), parquet=True, rule=_logprob_rule
+)
+
+SCORES = Table(
+    "the scores of a context",
+    {
+        "prompt_id": _ID,
+        "temperature": Column("float", "of the sampling distribution", low=0.0),
+        "top_p": Column("float", "of the sampling distribution", low=0.0, high=1.0),
+        **_SCORING_FIELDS,
+    },
+    key=("prompt_id", "temperature", "top_p"),
+    parquet=True,
+    rule=_logprob_rule,
+)
+
+LOGGED = Table(
+    "the logged data",
+    {
+        "prompt_id": Column("id", "prompt of the response; a hash of `prompt` when absent", null=True),
+        "draw_idx": Column("int", "which of the base's responses to the prompt", null=True, low=0),
+        "prompt": Column("str", "text of the prompt", null=True),
+        "response": Column("str", "the base policy's response", null=True),
+        "base_policy": Column("str", "name of the base policy; `base` when absent", null=True, non_empty=True),
+        "base_policy_logprob": LOGPROB,
+        "target_policy_logprobs": Column("object", "nats, by target policy", null=True),
+        **_JUDGE_FIELDS,
+        "metadata": Column("object", "covariates, outside_support", null=True),
+    },
+    extra=True,
+)
+
+_DRAW_FIELDS = {
+    "prompt_id": Column("id", "prompt of the response", null=True),
+    "draw_idx": Column("int", "counted from 0 within a prompt when absent", null=True, low=0),
+    "policy": Column("str", "policy of the response", null=True),
+    "target_policy": Column("str", "the name of `policy` in older files", null=True),
+    "prompt": Column("str", "text of the prompt", null=True),
+    "response": Column("str", "the response", null=True),
+    **_JUDGE_FIELDS,
+    "metadata": Column("object", "covariates", null=True),
+}
+
+DRAWS = Table("the fresh draws", _DRAW_FIELDS, extra=True)
+
+_DRAW_OR_FIRST = Column("int", "which of the policy's responses to the prompt; 0 when absent", null=True, low=0)
+
+PROBES = Table("the probes", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)
+
+CALIBRATION = Table("the calibration data", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)

@@ -1,0 +1,149 @@
+"""A user's own data: read and checked, with oracle labels masked in every copy of a response.
+
+Labels of logged rows are used in the order of a hash of the prompt id, up to the number that the coverage requests. The
+base policy's own fresh draws, and rows of the calibration data, may be logged responses again; a label that is masked in
+the logged rows is not used there either.
+"""
+
+from __future__ import annotations
+
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from arena_cje.data.calibration import read_calibration
+from arena_cje.data.coverage import first_labels
+from arena_cje.data.draws import find_draws, find_probes, group_by_prompt, read_draws, read_probes, with_probes
+from arena_cje.data.logged import read_logged
+from arena_cje.data.reading import Reading
+from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, source_name, with_top_level_id
+from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.data.rows import Source
+    from arena_cje.files import Row
+
+
+class UserData(NamedTuple):
+    """Rows to be analysed, with masked labels, and the numbers of rows and labels behind them."""
+
+    logged: list[Row]
+    fresh: dict[str, list[Row]]  # by policy
+    calibration: list[Row] | None  # None without calibration data
+    summary: dict[str, Any]
+
+
+def check_user_file(path: Path, *, results: Path) -> None:
+    """Raise a `UserError` for a file that does not exist, or that lies among the results, which the run replaces."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a JSONL file in the CJE format")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file in {Path.cwd()}; name a JSONL file in the CJE format")
+    if path.resolve().is_relative_to(results.resolve()):
+        raise UserError(
+            f"{path}: lies among the results of this working directory, which this run would replace; copy it elsewhere, "
+            "or choose another --directory"
+        )
+
+
+def read_user_data(
+    logged_path: str | Path,
+    fresh_dir: str | Path | None,
+    coverage: float,
+    seed: int,
+    target_labels: float | None = None,
+    base_policy: str | None = None,
+    *,
+    probes: str | Path | Mapping[str, Source] | None = None,
+    calibration_data: str | Path | None = None,
+    reading: Reading = Reading(),
+) -> UserData:
+    """A user's data with oracle labels on a share `coverage` of its logged rows.
+
+    target_labels: share of a target's fresh draws that keep their label; None is all. Probes always keep theirs. The base
+    policy's fresh draws are the logged responses again, and have a label where the logged row has one.
+    Raises a `UserError` for data that cannot be analysed.
+    """
+    responses, base, policies = read_logged(logged_path, base_policy, reading=reading)
+    for response in responses:
+        log_ratios(response, policies)  # refuses what cannot be analysed
+    scored = [response for response in responses if response.judge_score is not None]
+    prompts = [response.prompt_id for response in scored]
+    labels = first_labels(prompts, seed, coverage, _has_label(scored))
+    sources = find_draws(fresh_dir, base, policies) if fresh_dir is not None else {}
+    targets = [name for name in sources if name != base]
+    probe_sources = find_probes(probes, targets)
+    fresh, draw_counts = {}, {}
+    for name, source in sources.items():
+        draws = read_draws(source, name, reading=reading)
+        if name == base:
+            fresh[name], draw_counts[name] = _base_draws(draws, list(compress(scored, labels.mask)))
+        else:
+            where = source_name(source)
+            group_by_prompt(draws, name, prompts, where)  # refuses a prompt without a draw
+            probe_rows = read_probes(probe_sources[name], name, reading=reading) if name in probe_sources else []
+            fresh[name], draw_counts[name] = _target_draws(draws, probe_rows, where, seed, target_labels)
+    summary = row_counts(responses, scored) | {
+        "base_policy": base,
+        "target_policies": list(policies or targets),
+        "coverage": coverage,
+        "n_labels_wanted": labels.requested,
+        "n_labels_found": labels.available,
+        "n_oracle": int(labels.mask.sum()),
+        "fresh_draws": draw_counts,
+    }
+    calibration = None
+    if calibration_data is not None:
+        rows, summary["calibration_data"] = read_calibration(calibration_data, responses, base, reading=reading)
+        calibration = [with_top_level_id(row) for row in rows]
+    logged = mask_labels([with_top_level_id(response) for response in scored], labels.mask)
+    return UserData(logged, fresh, calibration, summary | reading.summary())
+
+
+def _base_draws(draws: Sequence[Response], labelled_rows: Sequence[Response]) -> tuple[list[Row], dict[str, int]]:
+    """The base policy's draws, with a label where the logged row has one, and their numbers.
+
+    Raises a `UserError` where the labels of a draw and its logged row differ.
+    """
+    label_of = {(response.prompt_id, response.draw_idx): response.oracle_label for response in labelled_rows}
+    mask = []
+    for draw in draws:
+        label = label_of.get((draw.prompt_id, draw.draw_idx))
+        if label is not None and draw.oracle_label is not None and label != draw.oracle_label:
+            raise UserError(
+                f"{draw.where}: oracle_label is {draw.oracle_label}, but the logged row of prompt {draw.prompt_id!r} "
+                f"has {label}; the base's fresh draws are the logged responses again and must have the same labels"
+            )
+        mask.append(label is not None and draw.oracle_label is not None)
+    return mask_labels([with_top_level_id(draw) for draw in draws], mask), _draw_counts(draws, sum(mask), 0)
+
+
+def _target_draws(
+    draws: Sequence[Response], probes: Sequence[Response], where: str, seed: int, share: float | None
+) -> tuple[list[Row], dict[str, int]]:
+    """A target's draws, with labels on a share of them (None is all) and on those with a probe, and their numbers."""
+    mask = _has_label(draws)
+    if share is not None:
+        mask = first_labels([draw.prompt_id for draw in draws], seed, share, mask).mask
+    probe_keys = {(probe.prompt_id, probe.draw_idx) for probe in probes}
+    mask = mask | np.array([(draw.prompt_id, draw.draw_idx) in probe_keys for draw in draws], dtype=bool)
+    rows = [with_top_level_id(draw) for draw in with_probes(draws, probes, where)]
+    return mask_labels(rows, mask), _draw_counts(draws, int(mask.sum()), len(probes))
+
+
+def _draw_counts(draws: Sequence[Response], labels: int, probes: int) -> dict[str, int]:
+    return {
+        "n_responses": len(draws),
+        "n_labels_found": n_labels(draws),
+        "n_probes": probes,
+        "n_labels": labels,
+    }
+
+
+def _has_label(responses: Sequence[Response]) -> np.ndarray:
+    """Which responses have an oracle label, (n,) bool."""
+    return np.array([response.oracle_label is not None for response in responses], dtype=bool)

@@ -1,0 +1,44 @@
+"""Write the files of a data set in the CJE format: logged rows, fresh draws, calibration data.
+
+`reading` is the scale of scores and labels. A row that breaks the format is refused with a `UserError`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from arena_cje.data.reading import Reading
+from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, OUTSIDE_SUPPORT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from arena_cje.files import Row
+
+
+def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
+    """Write logged rows as CJE JSONL; a target log probability of -inf is written as `OUTSIDE_SUPPORT`."""
+    reading.bounded(LOGGED).write(path, [_without_infinity(row) for row in rows])
+
+
+def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
+    """Write fresh draws as CJE JSONL."""
+    reading.bounded(DRAWS).write(path, rows)
+
+
+def write_calibration(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
+    """Write calibration data as CJE JSONL."""
+    reading.bounded(CALIBRATION).write(path, rows)
+
+
+def _without_infinity(row: Row) -> Row:
+    targets = row.get("target_policy_logprobs") or {}
+    outside = [name for name, value in targets.items() if value == -math.inf]
+    if not outside:
+        return row
+    metadata = row.get("metadata") or {}
+    policies = list(dict.fromkeys([*metadata.get("outside_support", []), *outside]))
+    finite = {name: OUTSIDE_SUPPORT if name in outside else value for name, value in targets.items()}
+    return row | {"target_policy_logprobs": finite, "metadata": metadata | {"outside_support": policies}}

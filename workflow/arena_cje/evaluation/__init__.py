@@ -1,0 +1,1 @@
+"""The estimators, run over policies and folds."""

@@ -1,0 +1,1 @@
+"""Policies behind APIs: requests for responses, and log probabilities of given responses."""

@@ -1,1 +1,0 @@
-"""Those who answer and grade: one file each, behind the protocol of `judging.Grader`."""

@@ -1,0 +1,432 @@
+"""The analysis of a data set in the CJE format, `arena_cje.analyze`, and the content of its results file."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from arena_cje import estimators
+from arena_cje.data.coverage import first_labels
+from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
+from arena_cje.data.reading import Reading
+from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
+from arena_cje.diagnostics.evidence import Evidence, gather
+from arena_cje.diagnostics.thresholds import Thresholds, moved
+from arena_cje.diagnostics.verdict import judge as verdicts_of
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.estimation.contrasts import Contrast, contrast
+from arena_cje.estimation.isotonic import Monotone
+from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
+from arena_cje.evaluation.evaluate import Evaluation, evaluate_all
+from arena_cje.files import json_text
+from arena_cje.results.record import SCHEMA_VERSION
+from arena_cje.results.result import Result, load, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from arena_cje.data.rows import Source
+
+__all__ = ["Result", "Settings", "Thresholds", "analyze", "analyze_all", "load", "write"]
+
+Cautions = Mapping[str, Sequence[tuple[str, str, str]]]  # by policy: code, sentence and level of each reason
+
+CURVE_POINTS = 101  # of the curve of a calibrator with covariates
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How data are read and analysed, whichever estimators run; `analyze` says what the fields mean."""
+
+    options: Options
+    oracle_coverage: float | None = None
+    alpha: float = 0.05
+    scale: tuple[float, float] | None = None
+    judge: str | None = None
+    base_policy: str | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UserError(f"alpha must lie in (0, 1), got {self.alpha}; 0.05 gives 95 % intervals")
+
+    @classmethod
+    def of(cls, analysis: Mapping[str, Any], **more: Any) -> Settings:
+        """Settings from the keys of `analysis` in the configuration and the seed."""
+        names = {one.name for one in fields(Options)}
+        options = Options(**{key: value for key, value in analysis.items() if key in names})
+        options = dataclasses.replace(options, covariates=tuple(options.covariates))
+        return cls(options, **{key: value for key, value in analysis.items() if key not in names}, **more)
+
+    @property
+    def reading(self) -> Reading:
+        """How rows are read."""
+        return Reading(self.options.covariates, self.scale, self.judge)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data of an analysis, and their part of the results file's metadata."""
+
+    logged: Logged
+    draws: dict[str, Draws]
+    calibration: Labelled | None  # labelled responses for the calibrator alone
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """The records that the results file is made from."""
+
+    module: ModuleType
+    logged: Logged
+    evaluation: Evaluation
+    evidence: dict[str, Evidence]  # the base policy first, here and below
+    verdicts: dict[str, Verdict]
+    thresholds: Thresholds
+    alpha: float
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """By policy, the base policy first."""
+        return {self.logged.base_policy: self.evaluation.base} | self.evaluation.estimates
+
+
+def analyze(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None = None,
+    estimator: str = "calibrated-ips",
+    oracle_coverage: float | None = None,
+    seed: int = Options.seed,
+    n_folds: int = Options.n_folds,
+    jackknife_folds: int = Options.jackknife_folds,
+    alpha: float = 0.05,
+    *,
+    probes: str | Path | Mapping[str, Source] | None = None,
+    calibration_data: Source | None = None,
+    scale: tuple[float, float] | None = None,
+    judge: str | None = None,
+    base_policy: str | None = None,
+    variant: str | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    cautions: Cautions | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Result:
+    """Estimate the value of every target policy and of the base policy.
+
+    logged: logged responses of the base policy in the CJE format, a path or a polars frame.
+    fresh_draws: responses of the target policies, a directory or {policy: path or frame}.
+    estimator: a name of `arena_cje.estimators.NAMES`.
+    oracle_coverage: share of the logged rows that keep an oracle label, in the order of a hash of seed and prompt id; None
+        keeps all labels.
+    alpha: intervals have the level 1 - alpha.
+    probes: labels of some fresh draws, in files of their own; a directory or {policy: path or frame}.
+    calibration_data: labelled responses of any policy, for the calibrator alone; a path or a frame.
+    scale: lowest and highest score and label of the data; results are on [0, 1], where these are 0 and 1.
+    judge: name of a further judge, whose scores `judge_NAME` replace `judge_score`.
+    base_policy: name of the base policy, where the rows do not give it.
+    variant: name of the result; None is the name of the estimator.
+    thresholds: thresholds of the verdicts by name, where they differ from those of `Thresholds`.
+    cautions: further reasons for the verdicts, by policy, each a (code, sentence, level).
+    provenance: written into the result as it is.
+    seed, n_folds, jackknife_folds and **options: rewards, calibration, covariates, weights, label_term, clip, var_cap,
+        ess_floor, inference and n_bootstrap. Each is described, with its default, in the class `Options` of
+        `arena_cje.estimation.records`.
+
+    Raises a `UserError` for data or options that cannot be analysed, and a `TypeError` for an unknown option.
+    """
+    _check_options(options)
+    settings = Settings(
+        Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options),
+        oracle_coverage=oracle_coverage,
+        alpha=alpha,
+        scale=scale,
+        judge=judge,
+        base_policy=base_policy,
+        thresholds=thresholds if isinstance(thresholds, Thresholds) else moved(thresholds or {}),
+        provenance=provenance or {},
+    )
+    name = variant or estimator
+    results = analyze_all(
+        logged,
+        fresh_draws,
+        {name: estimator},
+        settings,
+        probes=probes,
+        calibration_data=calibration_data,
+        cautions={name: cautions or {}},
+    )
+    return results[name]
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise a `TypeError` for a name that is not an option."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    for name in options:
+        if name not in names:
+            others = [parameter for parameter in inspect.signature(analyze).parameters if parameter != "options"]
+            raise TypeError(
+                f"analyze() has no option {name!r}{did_you_mean(name, [*names, *others])}; the options are {', '.join(names)}"
+            )
+
+
+def analyze_all(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    names: Mapping[str, str],
+    settings: Settings,
+    *,
+    probes: str | Path | Mapping[str, Source] | None = None,
+    calibration_data: Source | None = None,
+    cautions: Mapping[str, Cautions] | None = None,
+) -> dict[str, Result]:
+    """Results of several estimators, equal to those of `analyze` one by one.
+
+    The data are read once, and what estimators share is computed once. names: the estimator by the name of its result;
+    cautions: by that name; the rest as in `analyze`.
+    """
+    data = _read(logged, fresh_draws, settings, probes, calibration_data)
+    estimator_names = list(dict.fromkeys(names.values()))
+    evaluations = evaluate_all(estimator_names, data.logged, data.draws, settings.options, data.calibration)
+    results = {}
+    for name, estimator in names.items():
+        evaluation = evaluations[estimator]
+        evidence = gather(evaluation, data.logged, data.draws, settings.thresholds)
+        verdicts = verdicts_of(evaluation, data.logged, evidence, settings.thresholds)
+        for policy, reasons in (cautions or {}).get(name, {}).items():
+            verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
+        module = estimators.get(estimator)
+        analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, settings.thresholds, settings.alpha)
+        results[name] = _result(name, analysis, data, settings)
+    return results
+
+
+def _read(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    settings: Settings,
+    probes: str | Path | Mapping[str, Source] | None,
+    calibration_data: Source | None,
+) -> _Data:
+    reading = settings.reading
+    dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading)
+    rows, draws, draw_counts = _load_all_draws(dataset.logged, fresh_draws, probes, reading)
+    rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
+    metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts}}
+    return _Data(rows, draws, dataset.calibration, metadata)
+
+
+def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> Result:
+    document = _document(analysis) | {"provenance": dict(settings.provenance)}
+    document["metadata"] |= {"variant": name} | data.metadata | {"seed": settings.options.seed, "alpha": settings.alpha}
+    document["metadata"] |= {
+        "options": dataclasses.asdict(settings.options),
+        "thresholds": dataclasses.asdict(settings.thresholds),
+    }
+    # Written as text and read again, so that the result equals the one that is loaded from its file.
+    content = orjson.loads(json_text(_plain(document)))
+    influence = [_influence(analysis.evaluation.estimates[policy]) for policy in data.logged.policies]
+    return Result(content, data.logged.prompt_id, np.column_stack(influence), _influence(analysis.evaluation.base))
+
+
+def _influence(estimate: Estimate) -> np.ndarray:
+    """Influence of every row (n,), NaN where the estimate does not use it."""
+    return np.where(estimate.used, estimate.influence, np.nan)
+
+
+def _load_all_draws(
+    logged: Logged,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    probes: str | Path | Mapping[str, Source] | None,
+    reading: Reading,
+) -> tuple[Logged, dict[str, Draws], dict[str, Any]]:
+    """The logged rows, the fresh draws of every target and their numbers of rows.
+
+    Without target log probabilities in the logged data, the targets are the policies of the fresh draws.
+    """
+    sources = find_draws(fresh_draws, logged.base_policy, logged.policies) if fresh_draws is not None else {}
+    sources.pop(logged.base_policy, None)  # they are the logged responses again
+    probe_sources = find_probes(probes, tuple(sources))
+    if not logged.policies:
+        if not sources:
+            raise UserError(
+                "no target policy: the logged data has no target_policy_logprobs and there are no fresh draws; "
+                "add one of the two"
+            )
+        no_log_ratio = np.full((len(logged.prompt_id), len(sources)), np.nan)
+        logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=no_log_ratio, token_logprob=None)
+    draws, counts = {}, {}
+    for policy, source in sources.items():
+        draws[policy], counts[policy] = load_draws(
+            source, policy, logged.prompt_id, probes=probe_sources.get(policy), reading=reading
+        )
+    return logged, draws, counts
+
+
+def _mask_labels(logged: Logged, seed: int, coverage: float | None) -> tuple[Logged, dict[str, Any]]:
+    """The logged rows with labels on a share of them (None is all), and the numbers of labels."""
+    if coverage is None:
+        n = int(logged.labelled.sum())
+        share = n / len(logged.prompt_id)
+        return logged, {"n_oracle": n, "n_labels_wanted": n, "n_labels_found": n, "oracle_coverage": share}
+    if not 0 < coverage <= 1:
+        raise UserError(f"oracle_coverage must lie in (0, 1], got {coverage}; 0.1 keeps labels on a tenth of the rows")
+    labels = first_labels(logged.prompt_id.tolist(), seed, coverage, logged.labelled)
+    masked = dataclasses.replace(logged, oracle_label=np.where(labels.mask, logged.oracle_label, np.nan))
+    counts = {
+        "n_oracle": int(labels.mask.sum()),
+        "n_labels_wanted": labels.requested,
+        "n_labels_found": labels.available,
+    }
+    return masked, counts | {"oracle_coverage": coverage}
+
+
+def _document(analysis: _Analysis) -> dict[str, Any]:
+    """The content of the results file, without the metadata of the call."""
+    logged, evaluation = analysis.logged, analysis.evaluation
+    numbers = {
+        policy: {
+            "estimate": estimate.value,
+            "se": estimate.se,
+            "confidence_interval": estimate.interval(analysis.alpha),
+        }
+        for policy, estimate in analysis.estimates.items()
+    }
+    refused = [policy for policy, verdict in analysis.verdicts.items() if not verdict.ok]
+    published = numbers | dict.fromkeys(refused, {"estimate": None, "se": None, "confidence_interval": [None, None]})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "estimates": [published[policy]["estimate"] for policy in logged.policies],
+        "standard_errors": [published[policy]["se"] for policy in logged.policies],
+        "confidence_intervals": [published[policy]["confidence_interval"] for policy in logged.policies],
+        "base_policy": {"policy": logged.base_policy} | published[logged.base_policy],
+        "refused": {policy: numbers[policy] | {"reasons": analysis.verdicts[policy].grounds} for policy in refused},
+        "verdicts": {
+            policy: {"level": verdict.level, "reasons": [dataclasses.asdict(reason) for reason in verdict.reasons]}
+            for policy, verdict in analysis.verdicts.items()
+        },
+        "differences_to_base": _differences(analysis, refused),
+        "best_policy": _best_policy(numbers, refused),
+        "se_components": {policy: _se_components(estimate) for policy, estimate in analysis.estimates.items()},
+        "calibration": _calibration(evaluation, analysis.thresholds),
+        "n_used": {policy: estimate.n_used for policy, estimate in analysis.estimates.items()},
+        "metadata": {
+            "target_policies": list(logged.policies),
+            "estimator": evaluation.estimator,
+            "n_samples": len(logged.prompt_id),
+            "n_prompts": len(np.unique(logged.prompt_id)),
+            "diagnostics": {policy: _diagnostics(analysis, policy) for policy in analysis.estimates},
+        },
+    }
+
+
+def _differences(analysis: _Analysis, refused: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The paired difference of each target to the base policy; null where either is refused."""
+    base = analysis.logged.base_policy
+    differences = {}
+    for policy in analysis.logged.policies:
+        one = Contrast(policy, base)
+        if not {policy, base} & set(refused):
+            one = contrast(policy, base, analysis.estimates[policy] - analysis.evaluation.base, analysis.alpha)
+        differences[policy] = {
+            "difference": one.difference,
+            "se": one.se,
+            "confidence_interval": [one.ci_lower, one.ci_upper],
+            "df": one.df,
+            "p_value": one.p_value,
+        }
+    return differences
+
+
+def _best_policy(numbers: Mapping[str, Any], refused: Sequence[str]) -> dict[str, Any]:
+    """The policy with the highest published value, and the refused policies whose number is higher still."""
+    published = {policy: number["estimate"] for policy, number in numbers.items() if policy not in refused}
+    best = max(published, key=published.get, default=None)
+    higher = [name for name in refused if numbers[name]["estimate"] > published.get(best, -math.inf)]
+    return {"policy": best, "refused_but_higher": higher}
+
+
+def _se_components(estimate: Estimate) -> dict[str, Any]:
+    """The parts of the standard error: se^2 = sampling^2 + oracle^2 + cap_bias^2; cap_bias has a sign.
+
+    With a bootstrap, se is the standard deviation of the replicates instead. A paired difference of two policies is
+    computed from their influence values and the deviations of the jackknife values from their mean.
+    """
+    jackknife = estimate.jackknife
+    return {
+        "sampling": math.sqrt(estimate.sampling_variance),
+        "oracle": math.sqrt(estimate.oracle_variance),
+        "cap_bias": estimate.bias,
+        "df": estimate.df,
+        "n_jackknife": len(jackknife),
+        "jackknife_deviations": (jackknife - jackknife.mean()).tolist() if len(jackknife) else [],
+    } | ({"bootstrap_deviations": (estimate.replicates - estimate.value).tolist()} if len(estimate.replicates) else {})
+
+
+def _calibration(evaluation: Evaluation, thresholds: Thresholds) -> dict[str, Any]:
+    """Diagnostics of the calibrator, and its curve: reward by judge score, linear between the knots.
+
+    The curve of a calibrator with covariates is that at their median over the labelled responses.
+    """
+    calibration = evaluation.calibration
+    entries = dataclasses.asdict(diagnose_calibration(calibration, thresholds)) | {"choice": dict(calibration.choice)}
+    entries["reasons"] = [reason["code"] for reason in entries["reasons"]]
+    if isinstance(calibration.full, Monotone):
+        return entries | {"knots": calibration.full.knots.tolist(), "values": calibration.full.values.tolist()}
+    if not len(calibration.label):
+        return entries | {"knots": [], "values": []}
+    knots = np.linspace(calibration.score.min(), calibration.score.max(), CURVE_POINTS)
+    median = np.median(calibration.slice.judged.covariates, axis=0)  # (c,)
+    values = calibration.full(knots, np.broadcast_to(median, (CURVE_POINTS, len(median))))
+    return entries | {"knots": knots.tolist(), "values": np.asarray(values).tolist()}
+
+
+def _diagnostics(analysis: _Analysis, policy: str) -> dict[str, Any]:
+    """Diagnostics of one policy; `ess` and `max_weight` are those of the estimator's weights, null if it has none."""
+    entries: dict[str, Any] = {"level": analysis.verdicts[policy].level, "n_used": analysis.estimates[policy].n_used}
+    evidence = analysis.evidence[policy]
+    if evidence.overlap is not None:
+        weighted = "log_ratio" in analysis.module.NEEDS
+        entries |= {
+            "ess": evidence.overlap.stabilised.ess_share if weighted else None,
+            "max_weight": evidence.overlap.stabilised.max_weight if weighted else None,
+            "ess_raw": evidence.overlap.raw.ess_share,
+            "max_weight_raw": evidence.overlap.raw.max_weight,
+            "weights": dataclasses.asdict(evidence.overlap),
+        }
+    if evidence.support is not None:
+        entries |= {
+            "effective_labels": evidence.support.effective_labels,
+            "label_share": evidence.support.share,
+            "unsupported_share": evidence.support.unsupported,
+            "judge_affinity": evidence.affinity,
+        }
+    if evidence.boundary is not None:
+        entries["boundary"] = dataclasses.asdict(evidence.boundary)
+    if evidence.audit is not None:
+        entries |= {"transport": dataclasses.asdict(evidence.audit), "own_labels_used": evidence.own_labels}
+    return entries
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can express it: NaN, which means unknown, as null; an infinite number, which is known, as text."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)

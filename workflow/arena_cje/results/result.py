@@ -1,0 +1,107 @@
+"""`Result`, a result with its tables and figures, and the files it is written to and loaded from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arena_cje.errors import UserError
+from arena_cje.files import read_json, replace, write_bytes, write_csv
+from arena_cje.results import schema as results_schema
+from arena_cje.results.record import SCHEMA_VERSION, ResultRecord
+from arena_cje.results.text import console_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import plotnine as p9
+    import polars as pl
+
+    from arena_cje.data.rows import Source
+    from arena_cje.estimation.records import Logged
+
+
+class Result(ResultRecord):
+    """Policy values with their intervals and verdicts. Printed, or shown in a notebook, it is a table."""
+
+    def plot_estimates(self, truth: Mapping[str, float] | None = None) -> p9.ggplot:
+        """Forest plot of the estimates; truth: true values by policy, where they are known."""
+        from arena_cje.results import notebook
+
+        return notebook.plot_estimates(self, truth)
+
+    def plot_weight_diagnostics(self, logged: Source | Logged) -> p9.ggplot:
+        """Histograms of the raw importance weights; logged: the logged data of the analysis."""
+        from arena_cje.results import notebook
+
+        return notebook.plot_weights(self, logged)
+
+    def diagnose_weights(self, logged: Source | Logged | None = None) -> dict[str, Any]:
+        """The `WeightStatus` of every policy: GOOD, WARNING or CRITICAL, with numbers and reasons.
+
+        logged: the logged data of the analysis, for the share of the weight that raw-ips clips.
+        """
+        from arena_cje.results import notebook
+
+        return notebook.weight_status(self, logged)
+
+    def __repr__(self) -> str:
+        return console_table(self)
+
+    def _repr_html_(self) -> str:
+        from arena_cje.results import notebook
+
+        return notebook.html_table(self)
+
+
+def write(result: Result, json_path: str | Path, csv_path: str | Path, influence_path: str | Path) -> None:
+    """Write the results file, its table as CSV, and the influence values as parquet, a row for each logged response.
+
+    Raises a `UserError` where the result has no influence values.
+    """
+    if result.influence is None:
+        raise UserError(
+            f"{influence_path}: this result was loaded without its influence values; analyze the data again"
+        )
+    results_schema.check(result.document, json_path)
+    write_bytes(json_path, result.to_json().encode())
+    write_csv(csv_path, result.to_frame())
+    replace(influence_path, _influence_frame(result).write_parquet)
+
+
+def load(path: str | Path) -> Result:
+    """The result of a results file, with the influence values if their file is beside it.
+
+    Raises a `UserError` for a file of another kind or schema version.
+    """
+    path = Path(path)
+    document = read_json(path)
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: not a results file of schema version {SCHEMA_VERSION}; expected results/coverage_*/ESTIMATOR.json"
+        )
+    result = Result(document)
+    influence_path = path.with_name(f"{path.stem}.influence.parquet")
+    return _with_influence(result, influence_path) if influence_path.exists() else result
+
+
+def _influence_frame(result: Result) -> pl.DataFrame:
+    import polars as pl
+
+    columns = {"prompt_id": result.prompt_id.tolist(), result.base_policy: result.base_influence}
+    columns |= dict(zip(result.policies, result.influence.T, strict=True))
+    return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _with_influence(result: Result, path: Path) -> Result:
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    return Result(
+        result.document,
+        np.array(frame["prompt_id"].to_list()),
+        np.column_stack([frame[policy].to_numpy() for policy in result.policies]),
+        frame[result.base_policy].to_numpy(),
+    )

@@ -1,0 +1,169 @@
+"""Validation: estimates compared with the true value of a policy, its mean label when every response has one.
+
+    truth V = mean_i mean_j Y_ij,   se(V) = sd(mean_j (Y_ij - f^(-k)(S_ij))) / sqrt(n)
+    covered  <=>  |estimate - V| <= t sqrt(se^2 + se(V)^2)
+
+Estimate and truth have the same prompts and judge scores, so that the truth's own error is the noise of the labels given
+the score. f^(-k) is an isotonic fit of Y on S without the prompt's fold, since residuals of the rows of a fit are too
+small; with fewer than ten labels it is their mean. No truth enters an estimate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import bdtr, stdtrit
+
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.estimation.folds import affordable, deal
+from arena_cje.estimation.isotonic import isotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from arena_cje.files import Row
+    from arena_cje.results.record import ResultRecord
+
+log = logging.getLogger(__name__)
+
+Truth = tuple[float, float]  # value and standard error, in [0, 1]
+
+FOLDS, SEED = 5, 0  # of the isotonic fits
+MIN_LABELS = 10  # of an isotonic fit
+RARE = 0.01  # probability below which low coverage is reported
+
+
+def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
+    """The true value of a policy and its standard error, from labels (n, m) and judge scores (n, m) of its responses.
+
+    labels, scores: in [0, 1], NaN where one is missing; prompts without any label are left out. Without labels both
+    results are NaN, with fewer than two prompts the standard error is.
+    """
+    labelled = ~np.isnan(labels)
+    if not labelled.any():
+        return float("nan"), float("nan")
+    value = float(_prompt_means(labels).mean())
+    noise = _prompt_means(_residuals(labels, scores))  # prompts with a label and a score
+    if len(noise) < 2:
+        return value, float("nan")
+    return value, float(noise.std(ddof=1) / np.sqrt(len(noise)))
+
+
+def _residuals(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Labels minus their prediction from the score, (n, m), cross-fitted; the labels themselves where they are few."""
+    complete = ~np.isnan(labels) & ~np.isnan(scores)
+    if complete.sum() < MIN_LABELS:
+        return labels
+    score, label, prompt = scores[complete], labels[complete], np.nonzero(complete)[0]  # (l,) each
+    folds = affordable(FOLDS, len(np.unique(prompt)))
+    fold = deal(prompt, np.ones(len(prompt), bool), folds, SEED)
+    residual, predicted = np.full(labels.shape, np.nan), np.empty(len(label))
+    for k in range(folds):
+        test = fold == k
+        train = test if test.all() else ~test
+        predicted[test] = isotonic(score[train], label[train])(score[test])
+    residual[complete] = label - predicted
+    return residual
+
+
+def truth_of(judge: Sequence[Row], oracle: Sequence[Row]) -> Truth:
+    """`truth` from the rows of the judge's and the oracle's grades of one policy's responses."""
+    prompts = {name: i for i, name in enumerate(dict.fromkeys(row["prompt_id"] for row in oracle))}
+    width = 1 + max((row["draw_idx"] for row in oracle), default=0)
+    labels, scores = np.full((2, len(prompts), width), np.nan)  # (n, m) each
+    for grades, values in ((oracle, labels), (judge, scores)):
+        for row in grades:
+            if row["score"] is not None and row["prompt_id"] in prompts and row["draw_idx"] < width:
+                values[prompts[row["prompt_id"]], row["draw_idx"]] = row["score"]
+    return truth(labels, scores)
+
+
+def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl.DataFrame:
+    """The table of validation.csv: one row for each estimator and policy, the base policy among them.
+
+    truths: by policy. Raises a `UserError` for the truth of a policy that no result has.
+    """
+    import polars as pl
+
+    policies = {policy for result in results for policy in result.all_policies}
+    for policy in truths:
+        if policy not in policies:
+            raise UserError(f"a truth of {policy!r}, which no result has{did_you_mean(policy, policies)}")
+    rows = [
+        _comparison(result, policy, truths.get(policy, (float("nan"), float("nan"))))
+        for result in results
+        for policy in result.all_policies
+    ]
+    return pl.DataFrame(rows, schema=_columns()).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def table(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl.DataFrame:
+    """Content of validation.csv; the log names estimators with poor coverage."""
+    frame = validate(results, truths)
+    for sentence in poor_coverage(frame):
+        log.warning(sentence)
+    return frame
+
+
+def poor_coverage(frame: pl.DataFrame, alpha: float = 0.05) -> list[str]:
+    """Sentences about estimators with fewer published intervals that cover the truth than chance would allow.
+
+    Chance: the probability of as few is at least `RARE`, if every interval covers the truth with probability 1 - alpha.
+    """
+    import polars as pl
+
+    sentences = []
+    for (name,), rows in frame.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
+        covered, published = int(rows["covered"].sum()), len(rows)
+        if bdtr(covered, published, 1 - alpha) < RARE:
+            sentences.append(
+                f"poor coverage: {covered} of {published} intervals that {name} publishes hold the truth; policies share "
+                "prompts and labels, so one unlucky sample can do it, but look at transport and overlap first"
+            )
+    return sentences
+
+
+def _prompt_means(values: np.ndarray) -> np.ndarray:
+    """Mean over the draws of each prompt that has any, (at most n,)."""
+    present = ~np.isnan(values)
+    count = present.sum(axis=1)
+    total = np.where(present, values, 0.0).sum(axis=1)
+    return total[count > 0] / count[count > 0]
+
+
+def _columns() -> dict[str, type[pl.DataType]]:
+    import polars as pl
+
+    texts = dict.fromkeys(("estimator", "policy", "status"), pl.String)
+    numbers = ("estimate", "refused_estimate", "ci_lower", "ci_upper", "truth", "truth_se", "absolute_error")
+    return texts | dict.fromkeys(numbers, pl.Float64) | {"covered": pl.Boolean}
+
+
+def _comparison(result: ResultRecord, policy: str, truth: Truth) -> Row:
+    """The row of one estimator and policy; `covered` as in the module's first lines."""
+    summary, (value, se) = result.summary(policy), truth
+    metadata = result.document["metadata"]
+    row = {
+        "estimator": result.name,
+        "policy": policy,
+        "status": result.verdicts[policy].level,
+        "truth": value,
+        "truth_se": se,
+    }
+    if policy in result.refused:
+        return row | {"refused_estimate": summary["estimate"]}
+    error = abs(summary["estimate"] - value)
+    bound = stdtrit(summary["df"], 1 - metadata["alpha"] / 2) * np.hypot(summary["se"], se)
+    unknown = np.isnan(error) or np.isnan(bound)
+    return row | {
+        "estimate": summary["estimate"],
+        "ci_lower": summary["ci_lower"],
+        "ci_upper": summary["ci_upper"],
+        "absolute_error": error,
+        "covered": None if unknown else bool(error <= bound),
+    }

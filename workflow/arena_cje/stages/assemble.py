@@ -1,0 +1,206 @@
+"""Join what the stages made into one data set in the CJE format, and say what was dropped and why.
+
+Logged rows are the base policy's responses with their log probabilities under every policy, the judges' scores and the
+oracle's label where there is one. A row without a response, without a score of any judge, or without a base log probability
+cannot be analysed: it is dropped and counted. A row without a log probability under one target stays, and is left out for that
+target alone. Policies without log probabilities have null in every row; where the base is one of them no row needs a log
+probability, and only `direct` can be estimated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from arena_cje.data.schemas import GRADES
+from arena_cje.grading.unscored import check_unscored
+
+Row = dict[str, Any]
+Grades = Mapping[str, Sequence[Row]]  # by stage: `judge`, `judges/NAME`, `oracle`
+Served = dict[str, dict[str, list[Row]]]  # by stage and policy: which versions answered, and how often
+
+JUDGES = "judges/"  # begins the stage of a further judge
+
+
+def grade_files(judge: str, oracle: str | Sequence[str], judges: Iterable[str]) -> dict[str, str]:
+    """Files of grades of one policy's responses by stage; those of further judges lie in folders of their names."""
+    further = {f"{JUDGES}{Path(path).parent.name}": path for path in judges}
+    return {"judge": judge} | further | ({"oracle": str(oracle)} if oracle else {})
+
+
+def grade_files_of(policy: str, inputs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The same out of the files of several policies, by the rule inputs `judge`, `judges` and `oracle`."""
+    named = {name: [path for path in inputs.get(name, ()) if Path(path).stem == policy] for name in ("judge", "judges")}
+    labels = [path for path in inputs.get("oracle", ()) if Path(path).parent.name == policy]
+    return grade_files(named["judge"][0], "".join(labels), named["judges"])
+
+
+def read_grades(files: Mapping[str, str], limits: Mapping[str, float]) -> dict[str, list[Row]]:
+    """Grades by stage; one whose answers were of no use for more than its share of them ends the job.
+
+    limits: `max_unscored` by stage, of those whose answers are read.
+    """
+    grades = {stage: GRADES.read(path) for stage, path in files.items()}
+    for stage, rows in grades.items():
+        if stage in limits:
+            check_unscored(rows, limits[stage], stage.replace("/", "."), files[stage])
+    return grades
+
+
+def policy_logprobs(scored: pl.DataFrame, *, temperature: float, top_p: float) -> pl.DataFrame:
+    """Rows of one sampling out of a scoring context: the log probabilities of the policies that sample so."""
+    return scored.filter((pl.col("temperature") == temperature) & (pl.col("top_p") == top_p)).drop(
+        "temperature", "top_p"
+    )
+
+
+def scores_at(temperature: float, scored: pl.DataFrame | None) -> dict[str, Row]:
+    """The scores of a context at a temperature, without a nucleus, by prompt id; none where nothing was scored."""
+    rows = [] if scored is None else policy_logprobs(scored, temperature=temperature, top_p=1.0).iter_rows(named=True)
+    return {row["prompt_id"]: row for row in rows}
+
+
+def by_key(rows: Iterable[Row]) -> dict[tuple[str, int], Row]:
+    """Grades by (prompt id, draw)."""
+    return {(row["prompt_id"], row["draw_idx"]): row for row in rows}
+
+
+def logged_rows(
+    responses: Sequence[Row],
+    grades: Grades,
+    logprobs: Mapping[str, pl.DataFrame],
+    *,
+    base_policy: str,
+    targets: Sequence[str],
+) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of the logged data set and a summary of what they are and what was dropped.
+
+    logprobs: by the policies that can be scored.
+    """
+    scores, labels, further = by_key(grades["judge"]), by_key(grades.get("oracle", ())), _further(grades)
+    log_probability = {
+        policy: dict(zip(frame["prompt_id"], frame["logprob"], strict=True)) for policy, frame in logprobs.items()
+    }
+    rows: list[Row] = []
+    dropped: Counter[str] = Counter()
+    not_scored: Counter[str] = Counter()
+    for response in responses:
+        key, prompt_id = (response["prompt_id"], response["draw_idx"]), response["prompt_id"]
+        base_logprob = log_probability[base_policy][prompt_id] if base_policy in logprobs else None
+        reason = _unusable(response, scores[key], [by_row[key] for by_row in further.values()])
+        if reason is None and base_logprob is None and base_policy in logprobs:
+            reason = "no base log probability"
+        if reason is not None:
+            dropped[reason] += 1
+            continue
+        under = {policy: log_probability[policy][prompt_id] if policy in logprobs else None for policy in targets}
+        not_scored.update(policy for policy, value in under.items() if value is None)
+        row = _row(response, scores[key], labels.get(key), {name: by_row[key] for name, by_row in further.items()})
+        row["base_policy_logprob"] = base_logprob
+        row["target_policy_logprobs"] = under
+        rows.append(row)
+    summary = {
+        "base_policy": base_policy,
+        "target_policies": list(targets),
+        "n_responses": len(responses),
+        "n_rows": len(rows),
+        "n_oracle": sum(row["oracle_label"] is not None for row in rows),
+        "dropped": dict(dropped),
+        "not_scored": {policy: not_scored[policy] for policy in targets},
+        "not_judged": _not_judged(rows, further),
+        "finish_reasons": dict(Counter(str(response["finish_reason"]) for response in responses)),
+        "scoring": {policy: _scoring(frame) for policy, frame in logprobs.items()},
+    }
+    return rows, summary
+
+
+def _further(grades: Grades) -> dict[str, dict[tuple[str, int], Row]]:
+    """Grades of further judges by the field that holds them, then by (prompt id, draw)."""
+    return {stage.replace(JUDGES, "judge_"): by_key(rows) for stage, rows in grades.items() if stage.startswith(JUDGES)}
+
+
+def _unusable(response: Row, grade: Row, further: Sequence[Row]) -> str | None:
+    """Why nobody can analyse a response: there is none, or no judge gave it a score; None otherwise."""
+    if response["status"] != "ok":
+        return f"response {response['status']}"
+    scored = any(one["score"] is not None for one in (grade, *further))
+    return None if scored else f"no judge score: {grade['reason']}"
+
+
+def _not_judged(rows: Sequence[Row], further: Collection[str]) -> dict[str, int]:
+    """Rows without a score of one judge that another judge scored, by judge; an analysis leaves out those of its own judge."""
+    without = {"judge_score": sum(row["judge_score"] is None for row in rows)}
+    without |= {name: sum(row["metadata"][name] is None for row in rows) for name in further}
+    return {name: count for name, count in without.items() if count}
+
+
+def _row(response: Row, grade: Row, label: Row | None, further: Mapping[str, Row] | None = None) -> Row:
+    """What logged rows and fresh draws have in common; tokens are counted where they are known."""
+    known = response["token_ids"] is not None
+    counted = {"response_token_count": len(response["token_ids"])} if known else {}
+    return {
+        "prompt_id": response["prompt_id"],
+        "draw_idx": response["draw_idx"],
+        "prompt": response["prompt"],
+        "response": response["response"],
+        "judge_score": grade["score"],
+        "judge_distribution": grade.get("distribution"),
+        "oracle_label": None if label is None else label["score"],
+        "metadata": counted
+        | {"finish_reason": response["finish_reason"]}
+        | {name: one["score"] for name, one in (further or {}).items()},
+    }
+
+
+def _scoring(frame: pl.DataFrame) -> dict[str, Any]:
+    """How scoring went under one policy: rows by status, tokens on the boundary of the nucleus, zero log probabilities."""
+    return {
+        "status": dict(sorted(Counter(frame["status"]).items())),
+        "n_boundary": int(frame["n_boundary"].sum()),
+        "n_zero_logprob": int((frame["logprob"] == 0.0).sum()),
+    }
+
+
+def draw_rows(responses: Sequence[Row], grades: Grades) -> tuple[list[Row], dict[str, Any]]:
+    """Fresh draws of one policy in the CJE format, and a summary: how many no judge gave a score, and why.
+
+    A draw without a score stays, with null: the analysis leaves its prompt out for this policy alone, and says so.
+    """
+    scores, labels, further = by_key(grades["judge"]), by_key(grades.get("oracle", ())), _further(grades)
+    rows: list[Row] = []
+    unscored: Counter[str] = Counter()
+    for response in responses:
+        key = (response["prompt_id"], response["draw_idx"])
+        graded = {name: by_row[key] for name, by_row in further.items()}
+        reason = _unusable(response, scores[key], list(graded.values()))
+        if reason is not None:
+            unscored[reason] += 1
+        rows.append(_row(response, scores[key], labels.get(key), graded) | {"target_policy": response["policy"]})
+    summary = {"n_rows": len(rows), "unscored": dict(unscored), "not_judged": _not_judged(rows, further)}
+    return rows, summary
+
+
+def served(policy: str, stages: Mapping[str, Iterable[Row]]) -> Served:
+    """Which versions of hosted models answered for one policy, with counts, by stage; local ones have a hash instead."""
+    versions = {stage: _versions(rows) for stage, rows in stages.items()}
+    return {stage: {policy: counts} for stage, counts in versions.items() if counts}
+
+
+def _versions(rows: Iterable[Row]) -> list[Row]:
+    counts = Counter((row.get("model"), row.get("system_fingerprint")) for row in rows)
+    counts.pop((None, None), None)
+    ordered = sorted(counts.items(), key=lambda item: [part or "" for part in item[0]])
+    return [{"model": model, "system_fingerprint": fingerprint, "n": n} for (model, fingerprint), n in ordered]
+
+
+def merged(parts: Iterable[Served]) -> Served:
+    """The versions that answered for several policies, as one record."""
+    whole: Served = {}
+    for part in parts:
+        for stage, by_policy in part.items():
+            whole.setdefault(stage, {}).update(by_policy)
+    return whole

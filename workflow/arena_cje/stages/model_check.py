@@ -1,0 +1,300 @@
+"""Does every configured model answer, and can it do what it is wanted for? Each is asked for one token.
+
+    writes    a policy, or a judge that answers in words: there is a reply
+    chooses   a judge that is read from its probabilities: the reply comes with log probabilities
+    scores    a policy whose log probabilities are wanted: text that the server has just drawn, sent back to be scored, has
+              the log probabilities that it was drawn with, to 0.05 nats a token
+
+The last finds a server that pairs tokens with the probabilities of their neighbours: its numbers look like any others, and
+every weight made of them is wrong. What is drawn are the likeliest tokens, whose numbers move least with rounding; where
+they disagree, others at temperature 1, since some servers tell probabilities of after the temperature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.calls.request import Ask, Reply, Request
+from arena_cje.config import records as config_records
+from arena_cje.errors import UserError
+from arena_cje.hosted import echo
+from arena_cje.hosted import writer as hosted_writer
+from arena_cje.hosted.writer import Writer
+from arena_cje.money import estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.config.records import Config, Grading, Model
+    from arena_cje.money.estimate import Texts
+
+PROMPT = "Name the capital of France."
+SAME = 0.05  # nats a token: servers round, and batches of other sizes move a number a little
+DRAWN = 4  # tokens that are drawn and sent back
+DRAWS = (
+    (0.0, 0),
+    (1.0, 1),
+    (1.0, 2),
+    (1.0, 3),
+)  # temperature and seed; of those that can be sent back, two at most are
+ADVICE = "; set `completions: false` for this provider (its policies then take part in `direct` only), or take another server"
+PATIENCE = 60.0  # seconds for one answer, and between the attempts together
+ATTEMPTS = 3
+SIDE_BY_SIDE = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one model was wanted for, and how that went."""
+
+    model: str
+    where: str  # provider, or file
+    wanted: str
+    users: tuple[str, ...]
+    ok: bool
+    said: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Something to try, and for whom."""
+
+    endpoint: Endpoint
+    model: str
+    what: str  # "writes", "chooses", "scores"
+    form: str | None  # template, if text is sent
+    check: Callable[[Ask], str]  # says how it went, or raises
+    user: str
+
+
+def wanted(config: Config, texts: Texts) -> list[Wanted]:
+    """What the configuration wants of models behind APIs, each user apart."""
+    if config.logged_data is not None:
+        return []
+    hosted_ones = [(place, block) for place, block in config.model_blocks.items() if block.hosted]
+    return [
+        _of_policy(config, place.removeprefix("policies."), texts)
+        if place.startswith("policies.")
+        else _of_grader(config, place, block, texts)
+        for place, block in hosted_ones
+    ]
+
+
+def _of_policy(config: Config, name: str, texts: Texts) -> Wanted:
+    policy = config.policies[name]
+    told = texts.system_prompts[policy.system_prompt] if policy.system_prompt else None
+    writer = replace(
+        hosted_writer.writer(config, policy, told, None),
+        template=texts.templates[policy.template] if policy.template else None,
+    )
+    scores = config.has_logprobs(name)
+    check = (lambda ask: _scores(ask, writer)) if scores else (lambda ask: _writes(ask, writer))
+    what = "scores" if scores else "writes"
+    return Wanted(writer.endpoint, policy.model, what, policy.template, check, f"policies.{name}")
+
+
+def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Wanted:
+    asked = config.endpoint(grader)
+    rubric = texts.rubrics[grader.rubric]
+    if rubric.SCORES_TEXT:
+        told = texts.system_prompts[rubric.system_prompt]
+        reader = Writer(asked, str(grader.model), told, texts.templates[grader.template], extra=grader.extra)
+        return Wanted(asked, reader.model, "scores", grader.template, lambda ask: _scores(ask, reader), name)
+    body = hosted_writer.chat_body(
+        asked,
+        model=str(grader.model),
+        messages=hosted_writer.messages(None, PROMPT),
+        max_tokens=1,
+        temperature=grader.temperature,
+        extra={**rubric.probe_parameters, **grader.extra},
+    )
+    task = rubric.TASK
+    return Wanted(asked, str(grader.model), task, None, lambda ask: _answers(ask, Request("chat", body), task), name)
+
+
+def _answers(ask: Ask, request: Request, what: str) -> str:
+    """Is there a reply, with log probabilities where a judge is read from them?"""
+    reply = _replied(ask, request)
+    if what == "chooses" and not reply.top_logprobs:
+        raise UserError(
+            "its replies come without log probabilities, which a rubric of kind `choices` reads; take a rubric of kind "
+            "`structured`, or a server that tells them"
+        )
+    return _version(reply)
+
+
+def _writes(ask: Ask, writer: Writer) -> str:
+    return _version(_replied(ask, replace(writer, max_tokens=1).request(PROMPT, seed=1)))
+
+
+def _scores(ask: Ask, writer: Writer) -> str:
+    """Does text that was drawn have the log probabilities that it was drawn with?"""
+    wrong = []
+    for temperature, seed in DRAWS:
+        drawn = _drawn(ask, writer, temperature, seed)
+        text, given = _whole_tokens(drawn)
+        if not text:
+            continue
+        (scored,) = echo.response_logprobs(ask, writer, [echo.PromptResponse(PROMPT, text, stopped=False)])
+        if scored.status != "ok":
+            raise UserError(f"it does not score given text (status {scored.status}){ADVICE}")
+        apart = _apart(given, scored.token_logprobs)
+        if apart <= SAME:
+            return f"{_version(drawn)}, scores given text to {apart:.2g} nats a token"
+        wrong.append(
+            f"it scores given text wrongly: {text!r} had log probabilities {_told(given)} when it was drawn and "
+            f"{_told(scored.token_logprobs)} when it was scored{ADVICE}"
+        )
+        if len(wrong) == 2:
+            break
+    raise UserError(wrong[0] if wrong else f"it says nothing that could be sent back to be scored ({drawn.text!r})")
+
+
+def _drawn(ask: Ask, writer: Writer, temperature: float, seed: int) -> Reply:
+    """A few tokens of the server's own with their log probabilities."""
+    request = replace(writer, max_tokens=DRAWN, temperature=temperature, top_p=1.0).request(PROMPT, seed)
+    drawn = _replied(ask, Request(request.kind, {**request.body, "logprobs": 1}))
+    if drawn.text and (not drawn.token_logprobs or None in drawn.token_logprobs):
+        raise UserError(f"it draws text without telling log probabilities, so it cannot score given text{ADVICE}")
+    return drawn
+
+
+def _whole_tokens(drawn: Reply) -> tuple[str, list[float]]:
+    """The text that was drawn, as far as it can be sent back, with its log probabilities."""
+    text, values = "", []
+    for token, value in zip(drawn.tokens, drawn.token_logprobs, strict=True):
+        if not token or "\ufffd" in token or not drawn.text.startswith(text + token):
+            break  # it is half a character, or not written out
+        text, values = text + token, [*values, value]
+    return text, values
+
+
+def _apart(drawn: Sequence[float], scored: Sequence[float]) -> float:
+    """Largest distance of two log probabilities of a token, in nats; of their sums where the tokens are others."""
+    if len(drawn) == len(scored):
+        return max(abs(one - other) for one, other in zip(drawn, scored, strict=True))
+    return abs(math.fsum(drawn) - math.fsum(scored)) / len(drawn)
+
+
+def _told(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
+
+
+def _replied(ask: Ask, request: Request) -> Reply:
+    (reply,) = ask([request])
+    if reply.error is not None:
+        raise UserError(f"it declines the simplest question ({reply.error.replace('_', ' ')})")
+    return reply
+
+
+def _version(reply: Reply) -> str:
+    return reply.model or "version not told"
+
+
+def check(things: Sequence[Wanted]) -> list[Finding]:
+    """How each went, all side by side; what several users want in the same way is tried once."""
+    groups: dict[Any, list[Wanted]] = {}
+    for one in things:
+        # Another system prompt or sampling asks nothing else of the server.
+        who = (one.endpoint.identity.items(), one.endpoint.api_key_env, one.model, one.what, one.form)
+        groups.setdefault(str(who), []).append(one)
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        return list(pool.map(_tried, groups.values()))
+
+
+def _tried(group: Sequence[Wanted]) -> Finding:
+    first = group[0]
+    began = time.monotonic()
+    try:
+        said, ok = first.check(lambda requests: asyncio.run(_asked(first.endpoint, requests))), True
+        said += f", {1000 * (time.monotonic() - began):.0f} ms"
+    except UserError as error:
+        said, ok = str(error), False
+    users = tuple(one.user for one in group)
+    return Finding(first.model, first.endpoint.provider, first.what, users, ok, said)
+
+
+async def _asked(where: Endpoint, requests: Sequence[Request]) -> list[Reply]:
+    """Replies one after another; a failure that may pass is tried a few times."""
+    from arena_cje.calls.client import Client
+
+    async with Client(replace(where, timeout=min(where.timeout, PATIENCE))) as client:
+        return [await _patiently(client, request) for request in requests]
+
+
+async def _patiently(client: Any, request: Request) -> Reply:
+    from arena_cje.calls.errors import OutputLimit, TransientError
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return await client.send(request)
+        except TransientError as error:
+            wait = error.retry_after or 2.0**attempt
+            if attempt == ATTEMPTS - 1 or error.kind == "timeout" or wait > PATIENCE:
+                where = client.endpoint.base_url or f"the address of {client.endpoint.api}"
+                raise UserError(f"no answer from {where}: {error}") from None
+            await asyncio.sleep(wait)
+        except OutputLimit:
+            return Reply(finish_reason="length")  # a reasoning model answers, and has not finished with so few tokens
+    raise AssertionError("unreachable")
+
+
+def local(config: Config, resources: Path, *, results: Path = Path("results")) -> list[Finding]:
+    """Models that run in the jobs: is the file there, or can it be fetched?"""
+    users: dict[str, list[str]] = {}
+    if config.logged_data is None:
+        for user, block in config.model_blocks.items():
+            if block.provider == config_records.LOCAL and block.model in config.models:
+                users.setdefault(block.model, []).append(user)
+    return [_local(name, config.models[name], tuple(who), resources, results) for name, who in users.items()]
+
+
+def _local(name: str, model: Model, users: tuple[str, ...], resources: Path, results: Path) -> Finding:
+    path = Path(model.path) if model.path else resources / "models" / str(model.file)
+    try:
+        said, ok = _file(path, model, resources, results / "models" / f"{name}.json"), True
+    except UserError as error:
+        said, ok = str(error), False
+    return Finding(name, path.name, "file", users, ok, said)
+
+
+def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
+    from arena_cje.files import read_json
+    from arena_cje.llama import fetch, gguf
+
+    if model.file and not path.exists():
+        fetch.read_entry(model.file, resources / "models" / "MODELS.yaml")
+        return "not here yet, fetched by its recipe on first use"
+    gguf.check_magic(path)
+    size = f"{gguf.size(path) / 1e6:,.0f} MB"
+    if not record.exists():
+        return f"{size}; its hash is recorded on first use"
+    found = read_json(record)["sha256"]
+    if model.sha256 not in (None, found):
+        raise UserError(f"its recorded sha256 is {found}, expected {model.sha256}; see `models` in the configuration")
+    return f"{size}, sha256 {found[:12]}…"
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """All findings, those that failed marked."""
+    if not findings:
+        return "No model is used: the data were brought along."
+    rows = [("", "model", "at", "wanted", "by", "answer")]
+    for one in findings:
+        by = one.users[0] + (f" and {len(one.users) - 1} more" if len(one.users) > 1 else "")
+        rows.append(("ok" if one.ok else "NO", one.model.rsplit("/", 1)[-1], one.where, one.wanted, by, one.said))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def run(config: Config, source: str | None, resources: str) -> list[Finding]:
+    """Everything that the configuration wants, tried."""
+    texts = estimate.load_texts(config, source and Path(source), Path(resources))
+    return [*local(config, Path(resources)), *check(wanted(config, texts))]

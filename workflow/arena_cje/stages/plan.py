@@ -1,0 +1,78 @@
+"""What determines the outputs of generation, scoring and the data set: parameters of the rules, which the jobs read.
+
+What determines a grade stands in `grading.plan`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.hosted import writer
+from arena_cje.llama import generator, scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arena_cje.config.records import Config
+    from arena_cje.grading.plan import GraderPlan
+
+
+def generation_parameters(config: Config, policy: str) -> dict[str, Any]:
+    """What determines the responses of a policy, beside its model file, its system prompt, its template and the prompts."""
+    block = config.policies[policy]
+    if block.hosted:
+        model = {"request": writer.request_identity(block, config.endpoint(block)), "version": writer.VERSION}
+    else:
+        model = {"n_ctx": config.models[block.model].n_ctx, "version": generator.VERSION}
+    draws = config.draws(policy)
+    return {**block.sampling, "max_tokens": block.max_tokens, "draws": draws, "seed": config.seed, **model}
+
+
+def scoring_parameters(config: Config, context: str) -> dict[str, Any]:
+    """What determines the log probabilities in a scoring context, beside the responses, the model file and the prompt files.
+
+    Samplings, not policy names: a policy that shares a scored sampling adds nothing to do.
+    """
+    block, base = config.contexts[context], config.policies[config.base_policy]
+    samplings = config.samplings(context)
+    if block.hosted:
+        request = writer.request_identity(block, config.endpoint(block), echoes_logprobs=True)
+        return {"samplings": samplings, "request": request, "version": writer.VERSION}
+    # In the context where the responses were drawn, a token on the edge of the nucleus counts as inside.
+    drawn_from = base.sampling if base.context == context else None
+    n_ctx = config.models[block.model].n_ctx
+    return {"samplings": samplings, "drawn_from": drawn_from, "n_ctx": n_ctx, "version": scorer.VERSION}
+
+
+def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan]) -> dict[str, Any]:
+    """Everything that determines a data set and is not in its files: results record it as their provenance."""
+    judges = {stage.removeprefix("judges/"): plan for stage, plan in graders.items() if stage.startswith("judges/")}
+    judge, oracle = graders["judge"], graders["oracle"]
+    return {
+        "seed": config.seed,
+        "n_prompts": config.n_prompts,
+        "base_policy": config.base_policy,
+        "policies": {
+            name: _recorded_generation(config, name)
+            | {"context": block.context}
+            | ({"template": block.template} if block.template else {})
+            for name, block in config.policies.items()
+        },
+        "judge": judge.provenance,
+        "judges": {name: plan.provenance for name, plan in judges.items()},
+        "oracle": oracle.provenance | {"target_labels": config.oracle.target_labels or 0.0},
+        "versions": {
+            "score": {
+                name: writer.VERSION if block.hosted else scorer.VERSION for name, block in config.contexts.items()
+            },
+            "judge": judge.version,
+            "oracle": oracle.version,
+        },
+    }
+
+
+def _recorded_generation(config: Config, policy: str) -> dict[str, Any]:
+    """The parameters of generation under the names that results files have for them."""
+    recorded = generation_parameters(config, policy)
+    request = recorded.pop("request", None)
+    return recorded if request is None else recorded | {"asked": request}

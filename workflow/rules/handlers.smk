@@ -1,0 +1,68 @@
+# Before the first job and after the last. An outer workflow calls these itself, as `arena.onstart()`, `arena.onsuccess()`,
+# `arena.onerror()` where its module is named arena: Snakemake runs the handlers of the main workflow alone.
+
+# What asks an API makes one of these.
+ANSWERS = re.compile(r"results/(?P<stage>responses|logprobs|judge|judges/[^/]+|oracle)/(?P<name>[^/]+)/")
+
+
+def asked_by(job):
+    """The block whose API a job asks, and the folder of the replies that there may be already.
+
+    Both follow from what the job makes: another workflow may use its rule under another name.
+    """
+    answers = ANSWERS.match(job.output[0])
+    stage, name = answers["stage"], answers["name"]
+    if stage == "responses":
+        return CONFIG.policies[name], f"generate/{name}"
+    if stage == "logprobs":
+        return CONFIG.contexts[name], f"score/{name}"
+    return CONFIG.graders[stage], f"{stage}/{name}"
+
+
+def check_keys():
+    """End before the first job where a later one would have no key: what comes before it may be dear.
+
+    Where there are replies already, they may be all that is needed, and a job that needs more says so itself.
+    """
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("api_jobs")]
+    asking = [
+        asked_by(job) for job in jobs if ANSWERS.match("".join(job.output[:1]))
+    ]  # others are of an outer workflow
+    new = [block for block, folder in asking if not Path("results/journal/calls", folder).exists()]
+    if workflow.local_exec:  # jobs elsewhere have an environment of their own
+        or_exit(endpoints.check_keys, [CONFIG.endpoint(block) for block in new])
+
+
+def only_tells():
+    """Is this a run of a target that tells and makes nothing?"""
+    return bool(TELLING & {*(workflow.dag_settings.targets or ())})
+
+
+def show_results():
+    """Print the estimates of the run as tables."""
+    from arena_cje.__main__ import show
+
+    if not only_tells():
+        show(path for path in results_to_show() if Path(path).exists())
+
+
+def tell_spending():
+    """One line on what the calls to APIs have cost, where there were any."""
+    from arena_cje.calls.ledger import LEDGER
+    from arena_cje.money import account
+
+    if LEDGER.exists() and not only_tells():
+        print(f"\n{account.account(CONFIG, **text_sources()).last_line()}")
+
+
+onstart:
+    check_keys()
+
+
+onsuccess:
+    show_results()
+    tell_spending()
+
+
+onerror:
+    tell_spending()
