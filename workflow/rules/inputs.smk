@@ -292,5 +292,7 @@ def estimates_alone():
 def exhibits_alone(group):
     """Whether each exhibit is a job of its own: unless all are requested, or one job has made them all before."""
     exist = targets.complete(ARGUMENTS, [exhibit.path for exhibit in group], CONFIG.coverages)
-    everything = workflow.modifier.modify_rulename("all") in sys.argv if IS_MODULE else targets.whole_experiment(ARGUMENTS)
+    everything = (
+        workflow.modifier.modify_rulename("all") in sys.argv if IS_MODULE else targets.whole_experiment(ARGUMENTS)
+    )
     return not everything and not exist
