@@ -83,7 +83,8 @@ class Model(Record):
     )
     path: str | None = Field(None, description="path of any other GGUF file; give this or `file`")
     sha256: str | None = Field(
-        None, description="expected SHA-256 of the file at `path`; null: it is recorded without a check"
+        None,
+        description="expected SHA-256 of the file at `path` (of all parts in order, where it is split); null: recorded unchecked",
     )
     n_ctx: int = Field(
         2048,
@@ -408,7 +409,7 @@ class Config(Record):
         32,
         ge=2,
         le=128,
-        description="responses that one process generates at the same time; it changes the speed, never the responses",
+        description="responses that one process generates at the same time; on CPUs it changes the speed, never the responses",
     )
     cache_tokens: int = Field(
         8192,
