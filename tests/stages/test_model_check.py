@@ -328,4 +328,4 @@ def test_the_command_fails_when_one_model_does(tmp_path, tiny_model):
     run.path("models").mkdir(parents=True)
     run.path("models/smollm2.json").write_text(json.dumps({"sha256": "ab" * 32}))
     said = run.snakemake("check_models", ok=False)
-    assert "NO  smollm2" in said and "1 of 1 models cannot do what they are wanted for" in said
+    assert "NO  smollm2" in said and "1 of 1 models cannot do what the configuration needs" in said
