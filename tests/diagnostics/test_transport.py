@@ -171,7 +171,7 @@ def test_the_margin_is_a_threshold():
 
 def test_the_other_numbers_of_the_audit_are_thresholds_too():
     """How many prompts a PASS needs, the level of the interval, and the level at which a shift is suspicious."""
-    few, spread = np.resize([0.01, -0.01], 12), np.resize([0.25, -0.25], 50)
+    few, spread = np.linspace(-0.01, 0.01, 12), np.resize([0.25, -0.25], 50)
     assert [audit_of(few, transport_prompts=needed).status for needed in (13, 12)] == ["INCONCLUSIVE", "PASS"]
     assert [audit_of(spread + 0.075, transport_suspicion=level).status for level in (0.03, 0.05)] == [
         "INCONCLUSIVE",

@@ -123,7 +123,24 @@ WORLDS: dict[str, World] = {
     "judge_noise": World({"better": Target(0.4, 0.3), "worse": Target(-0.4, 0.3)}, judge_spread=0.3),
     "clustered": World({"better": Target(0.6, 0.3)}, rows_per_prompt=(2, 3, 4), draws_per_prompt=3, prompt_share=0.8),
     "binary": World(binary=True),
+    "useless_judge": World({"better": Target(0.6, 0.3), "worse": Target(-0.6, 0.3)}, judge_slope=0.0, judge_style=1.0),
+    "barely_useful_judge": World({"better": Target(0.6, 0.3)}, judge_slope=0.5, judge_style=1.0),
 }
+
+
+def pass_rate_world(rate: float, *, sharp: bool = False) -> World:
+    """A world of pass-or-fail labels with the given value of the base policy.
+
+    sharp: the label is all but a function of the score; otherwise the score says little about it.
+    """
+    slope = 20.0 if sharp else 0.8
+    intercept = float(ndtri(rate) * np.sqrt(1 + slope**2 + World.noise**2))
+    return World(
+        {"clone": Target(), "better": Target(0.4, 0.3), "worse": Target(-0.4, 0.3)},
+        binary=True,
+        intercept=intercept,
+        slope=slope,
+    )
 
 
 def truth(world: World) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from arena_cje.diagnostics.agreement import rank_correlation
 from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.records import Reason
 
@@ -69,19 +70,6 @@ def diagnose(fitted: Calibration, thresholds: Thresholds) -> CalibrationDiagnost
         instability=max(float(np.mean(np.abs(rewards(f, judged) - full))) for f in fitted.cross_fitted),
         reasons=() if fitted.mode == "none" else _warnings(fitted, full, spearman, thresholds),
     )
-
-
-def rank_correlation(score: np.ndarray, label: np.ndarray) -> float:
-    """Spearman's correlation, NaN when either side is constant."""
-    if np.ptp(score) == 0 or np.ptp(label) == 0:
-        return float("nan")
-    return float(np.corrcoef(_ranks(score), _ranks(label))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks (m,) from 1; equal values have the mean of their ranks."""
-    _, code, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[code.reshape(-1)]
 
 
 def calibration_error(predicted: np.ndarray, label: np.ndarray) -> float:

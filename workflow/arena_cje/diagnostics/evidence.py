@@ -9,7 +9,7 @@ import numpy as np
 
 from arena_cje import estimators
 from arena_cje.diagnostics import overlap, support, transport
-from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
+from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, prompt_weights
 from arena_cje.estimation.robust import has_label_term, has_weighted_labels
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def target_scores(
     """Judge scores of a target and their weights: its fresh draws if the estimator uses them, else the weighted logged rows."""
     if estimators.needs_draws(evaluation.estimator):
         fresh = draws[policy].judge_score  # (n, m)
-        return fresh.reshape(-1), support.prompt_weights(fresh).reshape(-1)
+        return fresh.reshape(-1), prompt_weights(fresh).reshape(-1)
     return logged.judge_score, evaluation.weights[policy].raw
 
 

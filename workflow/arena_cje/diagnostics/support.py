@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arena_cje.estimation.calibration import Calibrator, rewards
+from arena_cje.estimation.label_floor import Cells
 
 if TYPE_CHECKING:
     from arena_cje.diagnostics.thresholds import Thresholds
     from arena_cje.estimation.records import Labelled
 
-MAX_DISTINCT = 20  # up to this many distinct scores are their own cells
-BINS = 10  # equal cells of the observed range otherwise
 AFFINITY_BINS = 20
 EDGE = 0.05  # of the calibrator's range: rewards this near its ends are saturated
 
@@ -56,9 +55,9 @@ def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_w
     labels = len(label_score)
     if not labels or not target_weight.sum() > 0:
         return Support(float("nan"), float("nan"), float("nan"))
-    cell = _cells(np.concatenate([label_score, target_score]))
-    count = np.bincount(cell[:labels], minlength=cell.max() + 1)  # (b,)
-    mass = np.bincount(cell[labels:], weights=target_weight, minlength=len(count)) / target_weight.sum()  # (b,)
+    cells = Cells.of(np.concatenate([label_score, target_score]))
+    count = cells.mass(label_score, np.ones(labels))  # (b,)
+    mass = cells.mass(target_score, target_weight) / target_weight.sum()  # (b,)
     unsupported = min(1.0, float(mass[count == 0].sum()))
     supported_mass = mass[count > 0]
     squares = np.sum(supported_mass**2 / count[count > 0])  # sum over labels of w_j^2
@@ -79,21 +78,6 @@ def affinity(logged_score: np.ndarray, target_score: np.ndarray, target_weight: 
     p = np.bincount(np.searchsorted(edges[1:-1], logged_score, side="right"), minlength=AFFINITY_BINS)
     q = np.bincount(np.searchsorted(edges[1:-1], score, side="right"), weights=weight, minlength=AFFINITY_BINS)
     return float(np.sqrt(p / p.sum() * q / q.sum()).sum())
-
-
-def prompt_weights(score: np.ndarray) -> np.ndarray:
-    """Weights (n, m) of draws with scores (n, m): those of a prompt sum to one, missing draws weigh nothing."""
-    scored = ~np.isnan(score)
-    return scored / np.maximum(scored.sum(axis=1, keepdims=True), 1)
-
-
-def _cells(score: np.ndarray) -> np.ndarray:
-    """Cell of every score: the distinct scores if few, else equal bins of their range."""
-    distinct = np.unique(score)
-    if len(distinct) <= MAX_DISTINCT:
-        return np.searchsorted(distinct, score)
-    inner_edges = np.linspace(distinct[0], distinct[-1], BINS + 1)[1:-1]
-    return np.searchsorted(inner_edges, score, side="right")
 
 
 def boundary_card(

@@ -20,7 +20,8 @@ import numpy as np
 
 from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, own_share
-from arena_cje.estimation.records import Draws, Estimate, Logged
+from arena_cje.estimation.label_floor import event_size, least_error
+from arena_cje.estimation.records import Draws, Estimate, Floor, Logged
 
 if TYPE_CHECKING:
     from arena_cje.diagnostics.thresholds import Thresholds
@@ -56,7 +57,10 @@ def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estima
     influence = np.zeros(len(used))
     influence[used] = (share * (held_out - delta)).sum(axis=1) * len(used)
     jackknife = [np.sum(share * residual(rewards(calibrator, judged[used]))) for calibrator in calibration.jackknife]
-    return Estimate(float(delta), influence, cluster, np.array(jackknife), used)
+    labels = label[labelled]
+    event = event_size(residual(rewards(calibration.full, judged[used]))[labelled[used]], labels)
+    least = least_error(np.bincount(cluster[used], weights=share.sum(axis=1)), event)
+    return Estimate(float(delta), influence, cluster, np.array(jackknife), used, floor=Floor(value=least))
 
 
 def label_shift(evaluation: Evaluation, logged: Logged, policy: str) -> Estimate:

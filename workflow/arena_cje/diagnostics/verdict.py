@@ -10,7 +10,8 @@ Calibrated rewards are checked for labels, judge and support, those of the base 
 at the same score) can be checked only with labels of the policy's own draws; without them a reason says so and leaves the
 level as it is. With enough such labels, support and transport are not checked, since the labels correct the estimate. A
 label term with enough effective labels replaces the check of support; its value is compared with labels of the policy's
-own draws where there are some.
+own draws where there are some. A value that rests on the judge alone is refused where the labels do not show that judge and
+oracle go together: the calibrator then gives every policy the value of the base.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import numpy as np
 
 from arena_cje import estimators
 from arena_cje.diagnostics import calibration
+from arena_cje.diagnostics.agreement import agreement
 from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from arena_cje.diagnostics.agreement import Agreement
     from arena_cje.diagnostics.calibration import CalibrationDiagnostics
     from arena_cje.diagnostics.evidence import Evidence
     from arena_cje.diagnostics.overlap import Overlap
@@ -85,6 +88,8 @@ def _estimate_reasons(
         return reasons + own_label_reasons(evidence)
     if not has_label_term_support(evidence, thresholds):
         reasons += support_reasons(evidence.support, thresholds)
+    if rests_on_judge(evaluation, evidence, log_ratio, thresholds):
+        reasons += agreement_reasons(agreement(evaluation.calibration, thresholds))
     if evidence.audit.status != "NOT_CHECKED":
         return reasons + audit_reasons(evidence.audit)
     return reasons + transport_reasons(needs, log_ratio)
@@ -96,6 +101,45 @@ def has_label_term_support(evidence: Evidence, thresholds: Thresholds) -> bool:
         return False
     count, share = evidence.weighted_labels
     return count * share >= thresholds.weighted_labels and share >= thresholds.ess_refuse
+
+
+def rests_on_judge(evaluation: Evaluation, evidence: Evidence, log_ratio: np.ndarray, thresholds: Thresholds) -> bool:
+    """Whether nothing but the judge tells the value of a target from that of the base policy.
+
+    Labels of its own that correct the estimate or confirm the calibration tell it too, and so do weighted labels of the
+    base: a label term, and rewards that are labels. A target whose log ratios are all zero gives the base's responses.
+    """
+    module = estimators.get(evaluation.estimator)
+    if evaluation.calibration.mode == "none":  # refused for that
+        return False
+    if evidence.own_labels or evidence.audit.status == "PASS" or has_label_term_support(evidence, thresholds):
+        return False
+    if "log_ratio" not in module.NEEDS:
+        return True
+    if evaluation.labels_are_rewards and evidence.overlap.raw.ess_share >= thresholds.ess_refuse:
+        return False
+    return "fresh_score" in module.NEEDS or bool((log_ratio[~np.isnan(log_ratio)] != 0).any())
+
+
+def agreement_reasons(judge_oracle: Agreement) -> tuple[Reason, ...]:
+    """Whether judge and oracle go together, for a value that rests on the judge."""
+    if judge_oracle.labels_alike:
+        text = (
+            f"all labels of {judge_oracle.n_prompts} prompts are alike: nothing shows that judge and oracle go together"
+        )
+        return (Reason("judge_unproven", text, "caution"),)
+    if judge_oracle.shown:
+        return ()
+    advice = "its scores carry no value from the base policy to this one: label some of this policy's own responses"
+    if np.isnan(judge_oracle.correlation):
+        return (
+            Reason("judge_uninformative", f"the judge gave all labelled responses the same score; {advice}", "refuse"),
+        )
+    text = (
+        f"the labels do not show that judge and oracle go together (Spearman {judge_oracle.correlation:.2f} over "
+        f"{judge_oracle.n_prompts} labelled prompts, refuse <= {judge_oracle.needed:.2f})"
+    )
+    return (Reason("judge_uninformative", f"{text}; {advice}", "refuse"),)
 
 
 def own_label_reasons(evidence: Evidence) -> tuple[Reason, ...]:
@@ -190,7 +234,10 @@ def calibration_reasons(diagnostics: CalibrationDiagnostics, thresholds: Thresho
         return (Reason("uncalibrated_rewards", text, "refuse"),)
     t, labels = thresholds, f"{diagnostics.n_labels} oracle labels"
     reasons = _low_value_reasons("few_labels", diagnostics.n_labels, labels, t.labels_refuse, t.labels_caution)
-    if not diagnostics.spearman >= t.spearman_caution:
+    if np.isnan(diagnostics.spearman):
+        text = "whether judge and oracle agree cannot be seen: all scores or all labels of the slice are alike"
+        reasons.append(Reason("weak_judge", text, "caution"))
+    elif diagnostics.spearman < t.spearman_caution:
         text = f"judge and oracle agree weakly: Spearman {diagnostics.spearman:.2f} (caution < {t.spearman_caution:g})"
         reasons.append(Reason("weak_judge", text, "caution"))
     return (*reasons, *diagnostics.reasons)

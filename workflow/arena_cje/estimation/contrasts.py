@@ -19,7 +19,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import ndtr, stdtr
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -71,11 +71,15 @@ def contrast(first: str, second: str, difference: Estimate, alpha: float = 0.05)
 
 
 def p_value(difference: Estimate) -> float:
-    """Two-sided p-value of no difference; the bias of capped weights is part of the standard error."""
-    draws = difference.replicates
+    """Two-sided p-value of no difference; the bias of capped weights is part of the standard error.
+
+    With bootstrap draws it is at least that of the floor of the standard error.
+    """
+    draws, floor = difference.replicates, difference.floor.value
     if len(draws):
         rarer = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
-        return min(1.0, 2 * (1 + rarer) / (len(draws) + 1))
+        by_floor = 2 * ndtr(-abs(difference.value) / floor) if floor else 0.0
+        return float(max(by_floor, min(1.0, 2 * (1 + rarer) / (len(draws) + 1))))
     if difference.se == 0:
         return 1.0 if difference.value == 0 else 0.0
     return float(2 * stdtr(difference.df, -abs(difference.value) / difference.se))

@@ -55,6 +55,12 @@ def labelled_prompts(label: np.ndarray, cluster: np.ndarray) -> int:
     return len(np.unique(cluster[(~np.isnan(label)).any(axis=1)]))
 
 
+def prompt_weights(score: np.ndarray) -> np.ndarray:
+    """Weights (n, m) of draws with scores (n, m): those of a prompt sum to one, missing draws weigh nothing."""
+    scored = ~np.isnan(score)
+    return scored / np.maximum(scored.sum(axis=1, keepdims=True), 1)
+
+
 def prompt_mean(values: np.ndarray) -> np.ndarray:
     """Mean over the draws of each row, (u, m) -> (u,); NaN marks missing draws."""
     if values.shape[1] == 1:

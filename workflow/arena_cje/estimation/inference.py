@@ -66,3 +66,10 @@ def critical_value(bias: float, df: float, alpha: float) -> float:
     from scipy.optimize import brentq
 
     return float(brentq(excess, 0.0, bias + quantile + 1.0))
+
+
+def normal_quantile(alpha: float) -> float:
+    """The two-sided normal quantile of level 1 - alpha."""
+    from scipy.special import ndtri
+
+    return float(ndtri(1 - alpha / 2))

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from arena_cje.errors import UserError
 from arena_cje.estimation import weights
-from arena_cje.estimation.inference import critical_value, kurtosis_df, prompt_totals, variance_of_totals
+from arena_cje.estimation.inference import (
+    critical_value,
+    kurtosis_df,
+    normal_quantile,
+    prompt_totals,
+    variance_of_totals,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -231,17 +240,36 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """Least standard errors of one policy's value and of its differences, by `arena_cje.estimation.label_floor`."""
+
+    policy: str = ""
+    value: float = 0.0
+    differences: Mapping[str, float] = field(default_factory=dict)  # by the other policy
+
+    def __sub__(self, other: Floor) -> Floor:
+        """The floor of the difference; of two unrelated values, the root of the sum of squares."""
+        return Floor(value=self.differences.get(other.policy, float(np.hypot(self.value, other.value))))
+
+
+ROUNDING = 1e-12  # a smaller difference comes from the order of additions
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A value with the parts of its uncertainty.
 
-        s^2 = G/(G-1) sum_c (sum_{i in c} influence_i)^2 / n^2  +  (K-1)/K sum_k (jackknife_k - mean)^2
-        se^2 = s^2 + bias^2,   interval = value +- c s   with P(|T + bias/s| <= c) = 1 - alpha
+        v = G/(G-1) sum_c (sum_{i in c} influence_i)^2 / n^2  +  (K-1)/K sum_k (jackknife_k - mean)^2
+        s^2 = max(v, floor^2),   se^2 = s^2 + bias^2
+        interval = value +- c s   with P(|T + bias/s| <= c) = 1 - alpha, within the bounds of the value
 
     The first term is clustered by prompt, over the G prompts with a usable row. The second is the delete-one-fold
     jackknife over the oracle slice (Efron & Stein 1981): the whole estimator is evaluated again with the calibrator fitted
-    without fold k. The bias, that of weights with bounded variance, is estimated; it widens the interval and does not move
-    it. T has Welch-Satterthwaite degrees of freedom over the two terms, K - 1 for the second. With bootstrap replicates
-    the standard error is their standard deviation, and the interval lies between their percentiles. The difference of two
+    without fold k. The floor is what labels that hardly vary leave open (`arena_cje.estimation.label_floor`). The bias,
+    that of weights with bounded variance, is estimated; it widens the interval and does not move it. T has
+    Welch-Satterthwaite degrees of freedom over the two terms, K - 1 for the second, and infinite ones for what the floor
+    adds. With bootstrap replicates v is their variance, and the interval lies between their percentiles, or as far out as
+    the floor. The difference of two
     estimates is a paired contrast: influence, jackknife, bias and replicates are subtracted row by row, fold by fold,
     replicate by replicate, so that common errors cancel.
     """
@@ -255,6 +283,8 @@ class Estimate:
     replicates: np.ndarray = field(
         default_factory=lambda: np.empty(0)
     )  # (B,) bootstrap values; B = 0 without a bootstrap
+    floor: Floor = field(default_factory=Floor)
+    bounds: tuple[float, float] = (-np.inf, np.inf)  # of the true value
 
     @property
     def n_used(self) -> int:
@@ -286,12 +316,17 @@ class Estimate:
             return 0.0
         return float((folds - 1) / folds * np.sum((self.jackknife - self.jackknife.mean()) ** 2))
 
+    @cached_property
+    def _variance(self) -> float:
+        """Variance as the data show it, v."""
+        if len(self.replicates):
+            return float(self.replicates.var(ddof=1))
+        return self.sampling_variance + self.oracle_variance
+
     @property
     def spread(self) -> float:
         """Standard error without the bias, s."""
-        if len(self.replicates):
-            return float(self.replicates.std(ddof=1))
-        return float(np.sqrt(self.sampling_variance + self.oracle_variance))
+        return float(np.maximum(np.sqrt(self._variance), self.floor.value))  # NaN stays NaN
 
     @property
     def se(self) -> float:
@@ -306,16 +341,21 @@ class Estimate:
         sampling, oracle = self.sampling_variance, self.oracle_variance
         prompts = kurtosis_df(self._totals)
         spread = sampling**2 / prompts + oracle**2 / max(len(self.jackknife) - 1, 1)
-        return float(prompts) if spread == 0 else float((sampling + oracle) ** 2 / spread)
+        variance = max(sampling + oracle, self.floor.value**2)
+        return float(prompts) if spread == 0 else float(variance**2 / spread)
 
     def interval(self, alpha: float = 0.05) -> tuple[float, float]:
-        """Two-sided interval at level 1 - alpha."""
+        """Two-sided interval at level 1 - alpha, within the bounds unless the value itself lies outside them."""
         if len(self.replicates):
-            low, high = np.quantile(self.replicates, [alpha / 2, 1 - alpha / 2])
-            return float(low), float(high)
-        spread = self.spread
-        half = critical_value(self.bias / spread if self.bias else 0.0, self.df, alpha) * spread
-        return self.value - half, self.value + half
+            low, high = (float(end) for end in np.quantile(self.replicates, [alpha / 2, 1 - alpha / 2]))
+            half = normal_quantile(alpha) * self.floor.value
+            low, high = min(low, self.value - half), max(high, self.value + half)
+        else:
+            spread = self.spread
+            half = critical_value(self.bias / spread if self.bias else 0.0, self.df, alpha) * spread
+            low, high = self.value - half, self.value + half
+        lowest, highest = min(self.bounds[0], self.value), max(self.bounds[1], self.value)
+        return float(np.maximum(low, lowest)), float(np.minimum(high, highest))
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The paired contrast; both estimates must have the same rows, jackknife folds and bootstrap draws."""
@@ -330,14 +370,17 @@ class Estimate:
         other_jackknife = other.jackknife if len(other.jackknife) else np.full(len(self.jackknife), other.value)
         # With one prompt the variance is unknown: zeros in its influence would count as certainty.
         has_variance = min(self.n_clusters, other.n_clusters) >= 2
+        difference = self.value - other.value
         return Estimate(
-            self.value - other.value,
+            0.0 if abs(difference) < ROUNDING else difference,
             self.influence - other.influence if has_variance else np.full(len(self.influence), np.nan),
             self.cluster,
             own_jackknife - other_jackknife,
             self.used | other.used,
             self.bias - other.bias,
             self.replicates - other.replicates,
+            self.floor - other.floor,
+            (self.bounds[0] - other.bounds[1], self.bounds[1] - other.bounds[0]),
         )
 
 

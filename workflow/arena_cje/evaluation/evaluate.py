@@ -8,7 +8,7 @@ fresh draw is left out where the estimator needs it, for that policy alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +17,24 @@ from arena_cje import estimators
 from arena_cje.errors import UserError
 from arena_cje.estimation import calibration as calibration_fit
 from arena_cje.estimation.calibration import Calibration, rewards, rewards_by_calibrator
-from arena_cje.estimation.records import Draws, Estimate, Judged, Labelled, Logged, Options, Point, Sample, Weights
-from arena_cje.estimation.robust import has_label_term, label_residual
+from arena_cje.estimation.fresh import prompt_weights
+from arena_cje.estimation.label_floor import LabelShares, floors
+from arena_cje.estimation.records import (
+    Draws,
+    Estimate,
+    Floor,
+    Judged,
+    Labelled,
+    Logged,
+    Options,
+    Point,
+    Sample,
+    Weights,
+)
+from arena_cje.estimation.robust import has_label_term, has_weighted_labels, label_residual
 from arena_cje.estimation.weights import hajek
 from arena_cje.evaluation import bootstrap
+from arena_cje.evaluation.label_shares import SliceLabels, has_own_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "Options", "evaluate", "evaluate_all"]
 
+UNIT = (0.0, 1.0)  # the range of labels, and so of values
 ROWS = 2  # salt of the folds of outcome models and weights, so that they differ from the calibrator's
 
 
@@ -41,6 +56,9 @@ class Evaluation:
     base: Estimate  # of the base policy, from its own responses
     calibration: Calibration
     weights: dict[str, Weights]  # of the policies that have log ratios
+    labels_are_rewards: bool = (
+        False  # whether every logged response has the oracle's label in place of a calibrated score
+    )
 
     @property
     def n_used(self) -> dict[str, int]:
@@ -60,6 +78,7 @@ class _CalibratedRows:
     reward: np.ndarray  # (n,) calibrated scores
     held_out: np.ndarray  # (n,) calibrated scores without the row's cross-fitting fold
     jackknife: np.ndarray  # (K, n) calibrated scores without each jackknife fold
+    slice_labels: SliceLabels
 
     @property
     def labels_are_rewards(self) -> bool:
@@ -109,17 +128,35 @@ def evaluate_all(
     rows = _calibrate_rows(logged, options, calibration_data)
     bases = {name: _estimate_base(rows, label_term=has_label_term(module, options)) for name, module in modules.items()}
     estimates: dict[str, dict[str, Estimate]] = {name: {} for name in names}
+    shares = {
+        name: {logged.base_policy: _base_shares(rows, label_term=has_label_term(module, options))}
+        for name, module in modules.items()
+    }
     weights: dict[str, dict[str, Weights]] = {name: {} for name in names}
     for column, policy in enumerate(logged.policies):
         log_ratio = logged.log_ratio[:, column]
-        for name, (estimate, weight) in _estimate_policy(rows, modules, log_ratio, draws.get(policy)).items():
+        for name, (estimate, weight, label_shares) in _estimate_policy(
+            rows, modules, log_ratio, draws.get(policy)
+        ).items():
             estimates[name][policy] = estimate
+            if label_shares is not None:
+                shares[name][policy] = label_shares
             scored = ~np.isnan(log_ratio)
             if scored.any():
                 raw = _on_all_rows(hajek(log_ratio[scored]), scored)
                 weights[name][policy] = Weights(raw, raw if weight is None else weight)
+    for name in names:
+        least = floors(shares[name])
+        bases[name] = replace(bases[name], floor=least[logged.base_policy], bounds=UNIT)
+        estimates[name] = {
+            policy: replace(estimate, floor=least.get(policy, Floor()), bounds=UNIT)
+            for policy, estimate in estimates[name].items()
+        }
     return {
-        name: Evaluation(name, options, estimates[name], bases[name], rows.calibration, weights[name]) for name in names
+        name: Evaluation(
+            name, options, estimates[name], bases[name], rows.calibration, weights[name], rows.labels_are_rewards
+        )
+        for name in names
     }
 
 
@@ -176,6 +213,7 @@ def _calibrate_rows(logged: Logged, options: Options, calibration_data: Labelled
         rewards(calibration.full, judged),
         calibration.held_out(judged, calibration.fold),
         rewards_by_calibrator(calibration.jackknife, judged),
+        SliceLabels.of(logged, calibration),
     )
 
 
@@ -200,19 +238,22 @@ def _calibrate_draws(rows: _CalibratedRows, draws: Draws | None) -> _CalibratedD
 
 def _estimate_policy(
     rows: _CalibratedRows, modules: Mapping[str, ModuleType], log_ratio: np.ndarray, draws: Draws | None
-) -> dict[str, tuple[Estimate, np.ndarray | None]]:
-    """By estimator, the estimate of one target policy and the weights (n,) that it used, NaN where a row is left out."""
+) -> dict[str, tuple[Estimate, np.ndarray | None, LabelShares | None]]:
+    """By estimator, the estimate of one target policy, the weights (n,) that it used and what it rests on.
+
+    Weights are NaN where a row is left out.
+    """
     no_draws = _calibrate_draws(rows, None)
     fresh = _calibrate_draws(rows, draws) if any(map(_uses_draws, modules.values())) else no_draws
     usable = {name: _usable(module, log_ratio, fresh.judged) for name, module in modules.items()}
-    results: dict[str, tuple[Estimate, np.ndarray | None]] = {}
+    results: dict[str, tuple[Estimate, np.ndarray | None, LabelShares | None]] = {}
     remaining = []
     for name, used in usable.items():
         if _is_estimable(modules[name], log_ratio[used]):
             remaining.append(name)
         else:
             missing = np.full(len(used), np.nan)
-            results[name] = Estimate(float("nan"), missing, rows.cluster, np.empty(0), used), None
+            results[name] = Estimate(float("nan"), missing, rows.cluster, np.empty(0), used), None, None
     while remaining:
         # Estimators with the same usable rows have the same sample, whose weights are computed once.
         used = usable[remaining[0]]
@@ -248,8 +289,11 @@ def _estimate_group(
     log_ratio: np.ndarray,
     fresh: _CalibratedDraws,
     used: np.ndarray,
-) -> dict[str, tuple[Estimate, np.ndarray | None]]:
-    """Estimates and weights (n,) by estimator, on one set of usable rows: in full, and without each jackknife fold."""
+) -> dict[str, tuple[Estimate, np.ndarray | None, LabelShares]]:
+    """Estimates, weights (n,) and label shares by estimator, on one set of usable rows.
+
+    Values are computed in full, and without each jackknife fold.
+    """
     sample = _sample(rows, log_ratio, fresh, used)
     points = {name: module.estimate(sample, rows.options) for name, module in modules.items()}
     jackknife: dict[str, list[float]] = {name: [] for name, module in modules.items() if _needs_jackknife(rows, module)}
@@ -258,9 +302,33 @@ def _estimate_group(
         for name, values in jackknife.items():
             values.append(modules[name].estimate(without_fold, rows.options).value)
     return {
-        name: (_estimate(rows, point, jackknife.get(name, []), used, fresh), _on_all_rows(point.weight, used))
+        name: (
+            _estimate(rows, point, jackknife.get(name, []), used, fresh),
+            _on_all_rows(point.weight, used),
+            _label_shares(rows, modules[name], sample, point, fresh, used),
+        )
         for name, point in points.items()
     }
+
+
+def _label_shares(
+    rows: _CalibratedRows, module: ModuleType, sample: Sample, point: Point, fresh: _CalibratedDraws, used: np.ndarray
+) -> LabelShares:
+    """Which labels the value of a target rests on."""
+    labels, score, uses_draws = rows.slice_labels, rows.logged.judge_score, _uses_draws(module)
+    label_term = has_label_term(module, rows.options)
+    label_weight = _on_all_rows_or_zero(np.where(np.isnan(sample.label), 0.0, sample.raw), used)
+    if not uses_draws:
+        if rows.labels_are_rewards:
+            return labels.under_weights(label_weight)
+        return labels.behind_calibrator(score[used], sample.raw)
+    fresh_score = fresh.judged.score[used]  # (u, m)
+    mean_reward = labels.behind_calibrator(fresh_score, prompt_weights(fresh_score))
+    if has_weighted_labels(sample.label, label_term=label_term, raw_residual=point.weight is sample.raw):
+        return labels.with_label_term(mean_reward, score, label_weight)
+    if has_own_labels(sample.fresh_label, sample.cluster):
+        return labels.of_own_draws(sample.fresh_label, sample.fresh_held_out, used)
+    return mean_reward
 
 
 def _needs_jackknife(rows: _CalibratedRows, module: ModuleType) -> bool:
@@ -356,6 +424,23 @@ def _estimate_base(rows: _CalibratedRows, *, label_term: bool) -> Estimate:
     value = float(rows.reward.mean() + residual.mean())
     jackknife = np.array([np.mean(reward + term(reward)) for reward in rows.jackknife] if not len(replicates) else [])
     return Estimate(value, influence, rows.cluster, jackknife, used, replicates=replicates)
+
+
+def _base_shares(rows: _CalibratedRows, *, label_term: bool) -> LabelShares:
+    """Which labels the value of the base policy rests on."""
+    labels = rows.slice_labels
+    score, labelled = rows.logged.judge_score, rows.logged.labelled.astype(float)
+    if rows.labels_are_rewards:
+        return labels.under_weights(labelled)
+    mean_reward = labels.behind_calibrator(score, np.ones(len(score)))
+    return labels.with_label_term(mean_reward, score, labelled) if label_term and labelled.any() else mean_reward
+
+
+def _on_all_rows_or_zero(values: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Values (u,) of the used rows at their places among all rows (n,), zero elsewhere."""
+    all_values = np.zeros(len(used))
+    all_values[used] = values
+    return all_values
 
 
 def _on_all_rows(values: np.ndarray | None, used: np.ndarray) -> np.ndarray | None:

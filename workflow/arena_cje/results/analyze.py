@@ -359,16 +359,18 @@ def _best_policy(numbers: Mapping[str, Any], refused: Sequence[str]) -> dict[str
 
 
 def _se_components(estimate: Estimate) -> dict[str, Any]:
-    """The parts of the standard error: se^2 = sampling^2 + oracle^2 + cap_bias^2; cap_bias has a sign.
+    """The parts of the standard error: se^2 = max(sampling^2 + oracle^2, label_floor^2) + cap_bias^2; cap_bias has a sign.
 
-    With a bootstrap, se is the standard deviation of the replicates instead. A paired difference of two policies is
-    computed from their influence values and the deviations of the jackknife values from their mean.
+    With a bootstrap, the variance of the replicates takes the place of sampling^2 + oracle^2. A paired difference of two
+    policies is computed from their influence values, the deviations of the jackknife values, and its own floor.
     """
     jackknife = estimate.jackknife
     return {
         "sampling": math.sqrt(estimate.sampling_variance),
         "oracle": math.sqrt(estimate.oracle_variance),
         "cap_bias": estimate.bias,
+        "label_floor": estimate.floor.value,
+        "label_floor_of_difference": dict(estimate.floor.differences),
         "df": estimate.df,
         "n_jackknife": len(jackknife),
         "jackknife_deviations": (jackknife - jackknife.mean()).tolist() if len(jackknife) else [],

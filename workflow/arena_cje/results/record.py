@@ -16,7 +16,7 @@ import numpy as np
 from arena_cje.data.reading import Reading
 from arena_cje.errors import UserError
 from arena_cje.estimation.folds import clusters
-from arena_cje.estimation.records import Estimate, Options, Reason, Verdict
+from arena_cje.estimation.records import Estimate, Floor, Options, Reason, Verdict
 from arena_cje.files import json_text
 
 if TYPE_CHECKING:
@@ -140,6 +140,10 @@ class ResultRecord:
             used=used,
             bias=components["cap_bias"],
             replicates=value + np.array(components.get("bootstrap_deviations", []), dtype=float),
+            floor=Floor(  # files of earlier versions have none
+                policy, components.get("label_floor", 0.0), components.get("label_floor_of_difference", {})
+            ),
+            bounds=(0.0, 1.0),
         )
 
     @cached_property
