@@ -23,9 +23,9 @@ from arena_cje import estimators
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.verdict import judge
-from arena_cje.estimation.records import Options
+from arena_cje.estimation.records import ROUNDING, Options
 from arena_cje.evaluation.evaluate import evaluate_all
-from arena_cje.simulate import WORLDS, draw
+from arena_cje.simulate import WORLDS, draw, pass_rate_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +39,13 @@ OWN_LABELS = 50
 WEIGHTED = tuple(name for name in estimators.NAMES if not estimators.needs_draws(name))
 LABEL_TERM = ("tr-cpo",)
 
+PASS_RATES = (0.02, 0.05, 0.9, 0.95, 0.98, 0.99)
+EDGES = {
+    f"pass rate {rate:g}{', sharp judge' if sharp else ''}": pass_rate_world(rate, sharp=sharp)
+    for rate in PASS_RATES
+    for sharp in (False, True)
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -47,7 +54,8 @@ class Case:
     world: str
     options: Mapping[str, Any] = field(default_factory=dict)
     target_labels: int = 0
-    fault: str | None = None  # what is wrong with its claims: overlap, support, label, covariate
+    fault: str | None = None  # what is wrong with its claims: overlap, support, label, covariate, judge
+    all_claims: bool = False  # also the base policy, and the differences to it
 
     @property
     def name(self) -> str:
@@ -63,8 +71,10 @@ class Case:
             return "thin" if estimator in (*WEIGHTED, *LABEL_TERM) else "sound"
         if self.fault == "support":
             return "unsound" if policy == "unhelpful" else "sound"
-        if self.fault == "covariate" and estimator in LABEL_TERM:
-            return "sound"
+        if self.fault in ("covariate", "judge") and estimator in LABEL_TERM:
+            return "sound" if self.fault == "covariate" else "thin"
+        if self.fault == "judge":
+            return "unsound"
         return "unsound" if self.target_labels else "unseen"
 
 
@@ -85,7 +95,11 @@ CASES = (
     Case("no_transport_hidden", fault="label"),
     Case("covariate_bias", fault="covariate"),
     Case("style_matters", fault="covariate"),
+    Case("useless_judge", fault="judge"),
+    Case("barely_useful_judge"),
 )
+EDGE_CASES = tuple(Case(name, all_claims=True) for name in EDGES)
+EDGE_OWN_LABELS = Case("pass rate 0.98", target_labels=60, all_claims=True)
 
 
 @dataclass(frozen=True)
@@ -98,15 +112,15 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.case.name}, n={self.n}, {self.share:.0%}"
+        return f"{self.case.name}, n={self.n}, {self.share:.1%}".replace(".0%", "%")
 
     @property
     def n_labels(self) -> int:
-        return round(self.share * len(np.unique(draw(WORLDS[self.case.world], self.n, 0)[0].prompt_id)))
+        return round(self.share * len(np.unique(draw((WORLDS | EDGES)[self.case.world], self.n, 0)[0].prompt_id)))
 
     @property
     def file_name(self) -> str:
-        return self.name.replace(", ", "_").replace(" ", "-").replace("%", "") + ".json"
+        return self.name.replace(", ", "_").replace(" ", "-").removesuffix("%") + ".json"
 
 
 Row = dict[str, Any]
@@ -115,26 +129,31 @@ Row = dict[str, Any]
 def replicate(cell: Cell, seed: int, names: Sequence[str] = estimators.NAMES) -> list[Row]:
     """Every estimator on one draw of the world, one row an estimator and target."""
     case, thresholds = cell.case, Thresholds()
-    world = replace(WORLDS[case.world], coverage=cell.share, target_labels=case.target_labels)
+    world = replace((WORLDS | EDGES)[case.world], coverage=cell.share, target_labels=case.target_labels)
     logged, draws, values = draw(world, cell.n, seed)
     if not case.options:
         logged, draws = replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
     rows = []
     for name, evaluation in evaluate_all(names, logged, draws, Options(seed=seed, **case.options)).items():
         verdicts = judge(evaluation, logged, gather(evaluation, logged, draws, thresholds), thresholds)
-        for policy, estimate in evaluation.estimates.items():
+        base, level = evaluation.base, {policy: verdict.level for policy, verdict in verdicts.items()}
+        claims = {(policy,): (estimate, values[policy]) for policy, estimate in evaluation.estimates.items()}
+        if case.all_claims:
+            claims |= {(p, "base"): (one - base, values[p] - values["base"]) for (p,), (one, _) in claims.items()}
+            claims[("base",)] = base, values["base"]
+        for policies, (estimate, truth) in claims.items():
             low, high = estimate.interval()
-            truth = values[policy]
+            refused = any(level[policy] == "refuse" for policy in policies)
             rows.append(
                 {
                     "estimator": name,
-                    "policy": policy,
+                    "policy": " - ".join(policies),
                     "error": estimate.value - truth,
                     "width": high - low,
-                    "covered": bool(low <= truth <= high),
+                    "covered": bool(low - ROUNDING <= truth <= high + ROUNDING),
                     "far_off": bool(truth < low - estimate.se or truth > high + estimate.se),
-                    "level": verdicts[policy].level,
-                    "refused_for": [r.code for r in verdicts[policy].reasons if r.level == "refuse"],
+                    "level": "refuse" if refused else level[policies[0]],
+                    "refused_for": [r.code for r in verdicts[policies[0]].reasons if r.level == "refuse"],
                 }
             )
     return rows
@@ -163,7 +182,7 @@ def _summary(cell: Cell, policy: str, estimator: str, rows: Sequence[Row]) -> Ro
         "share": cell.share,
         "policy": policy,
         "estimator": estimator,
-        "kind": cell.case.kind(estimator, policy),
+        "kind": cell.case.kind(estimator, policy.removesuffix(" - base")),
         "replicates": count,
         "published": len(published),
         "coverage": sum(row["covered"] for row in published) / len(published) if published else None,
@@ -171,6 +190,7 @@ def _summary(cell: Cell, policy: str, estimator: str, rows: Sequence[Row]) -> Ro
         "bias": float(np.mean([row["error"] for row in rows])),
         "rmse": float(np.sqrt(np.mean([row["error"] ** 2 for row in rows]))),
         "width": float(np.mean([row["width"] for row in rows])),
+        "no_width": sum(row["width"] < ROUNDING for row in published) / count,
         "refused": 1 - len(published) / count,
         "wrong_published": sum(row["far_off"] for row in published) / count,
     }

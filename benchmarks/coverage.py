@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks._result import Result
-from benchmarks._simulation import CASES, Cell, Row, run_cell
+from benchmarks._simulation import CASES, EDGE_CASES, EDGE_OWN_LABELS, Cell, Row, run_cell
 from benchmarks._timing import cores, progress
 
 if TYPE_CHECKING:
@@ -26,16 +26,34 @@ FOLDER = Path("results/bench/coverage")
 SIZES, SHARES = (250, 1000, 5000), (0.05, 0.10, 0.25, 0.50)
 FEW = ("healthy", "few_scores", "binary")  # cases that also run with 25 labels unless all do
 
+EDGE_SIZES = ((200, 25), (200, 40), (1000, 100), (5000, 250))  # rows and labels
+JUDGE_LABELS = (30, 50, 100, 200)
+FEW_EDGES = ("pass rate 0.02", "pass rate 0.95, sharp judge", "pass rate 0.98")  # that run unless all do
+
 PLENTY, SOME, ENOUGH = 50, 25, 30  # labels from which the three promises hold
 
 
 def cells() -> list[Cell]:
     """The cells to run: all, or the default subset."""
+    by_judge = [
+        Cell(case, 1000, m / 1000)
+        for case in CASES
+        if "useful" in case.world or "useless" in case.world
+        for m in JUDGE_LABELS
+    ]
+    own = Cell(EDGE_OWN_LABELS, 200, 40 / 200)
     if os.environ.get("FULL") == "1":
-        return [Cell(case, n, share) for n in SIZES for share in SHARES for case in CASES]
+        grid = [Cell(case, n, share) for n in SIZES for share in SHARES for case in CASES]
+        return distinct([*grid, *by_judge, own, *(Cell(case, n, m / n) for case in EDGE_CASES for n, m in EDGE_SIZES)])
+    edges = [Cell(case, n, m / n) for case in EDGE_CASES if case.name in FEW_EDGES for n, m in EDGE_SIZES[:2]]
     common = [Cell(case, n, share) for n, share in ((250, 0.25), (1000, 0.05)) for case in CASES]
     more = [Cell(case, n, share) for n, share in ((250, 0.10), (1000, 0.25)) for case in CASES if case.name in FEW]
-    return [*more, *common]
+    return distinct([*more, *common, *by_judge, own, *edges])
+
+
+def distinct(chosen: Sequence[Cell]) -> list[Cell]:
+    """The cells, each once."""
+    return list({cell.name: cell for cell in chosen}.values())
 
 
 def run() -> Iterator[Result]:
@@ -64,6 +82,16 @@ def promises(rows: Sequence[Row]) -> Iterator[Result]:
     )
     sound = [row for row in rows if row["kind"] == "sound" and row["labels"] >= ENOUGH]
     yield _count("sound claims refused in 5 % of runs or more", [r for r in sound if r["refused"] >= 0.05], sound)
+    useless = [row for row in wrong if row["case"] == "useless_judge"]
+    yield _count(
+        "a useless judge carries a value in 1 % of runs or more",
+        [r for r in useless if r["refused"] <= 0.99],
+        useless,
+        goal=None,
+    )
+    edge = [row for row in honest if row["case"].startswith("pass rate")]
+    yield _count("pass rates near 0 or 1: coverage below .93", [r for r in edge if below(r, 0.93)], edge)
+    yield _count("pass rates near 0 or 1: intervals without width", [r for r in edge if has_no_width(r)], edge)
     unseen = [row for row in rows if row["kind"] == "unseen"]
     worst = max((row["wrong_published"] for row in unseen), default=None)
     yield Result(
@@ -79,6 +107,11 @@ def below(row: Row, level: float) -> bool:
 def above(row: Row, level: float) -> bool:
     """Is it higher by more than two Monte Carlo errors?"""
     return row["coverage"] > level + 2 * np.sqrt(level * (1 - level) / row["published"])
+
+
+def has_no_width(row: Row) -> bool:
+    """Is an interval published that is a point? The difference of a clone under weights of one is zero by construction."""
+    return row["no_width"] > 0 and row["policy"] != "clone - base"
 
 
 def _count(name: str, broken: Sequence[Row], of: Sequence[Row], *, goal: str | None = "<= 0") -> Result:

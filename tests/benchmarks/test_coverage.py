@@ -11,7 +11,7 @@ import pytest
 from arena_cje import estimators
 from benchmarks import _simulation as simulation
 from benchmarks import coverage
-from benchmarks._simulation import CASES, Case, Cell, replicates, run_cell, summarise
+from benchmarks._simulation import CASES, EDGE_CASES, Case, Cell, replicates, run_cell, summarise
 
 FEW = 80  # replicates: a Monte Carlo error of .024
 
@@ -97,6 +97,7 @@ def row(**changes) -> dict:
     return {
         "case": "healthy", "n": 250, "labels": 62, "share": 0.25, "policy": "better", "estimator": "direct",
         "kind": "sound", "replicates": 500, "published": 500, "coverage": 0.95, "refused": 0.0, "wrong_published": 0.0,
+        "no_width": 0.0,
     } | changes  # fmt: skip
 
 
@@ -108,12 +109,16 @@ def row(**changes) -> dict:
         ({"coverage": 0.86, "labels": 25}, "coverage below .90"),
         ({"kind": "unsound", "wrong_published": 0.02}, "wrong levels published"),
         ({"refused": 0.06, "published": 470}, "sound claims refused"),
+        ({"case": "useless_judge", "kind": "unsound", "refused": 0.9}, "a useless judge carries a value"),
+        ({"case": "pass rate 0.98", "coverage": 0.90, "labels": 10}, "pass rates near 0 or 1: coverage"),
+        ({"case": "pass rate 0.98", "no_width": 0.01}, "pass rates near 0 or 1: intervals without width"),
     ],
 )
 def test_a_broken_promise_is_counted_and_named(changes, promise):
     found = {result.name: result for result in coverage.promises([row(), row(**changes)])}
     (broken,) = [name for name in found if name.startswith(promise)]
-    assert found[broken].value == 1 and "healthy n=250 25% better direct" in found[broken].detail
+    case = changes.get("case", "healthy")
+    assert found[broken].value == 1 and f"{case} n=250 25% better direct" in found[broken].detail
     if not promise.startswith("coverage"):
         assert sum(result.value for result in found.values() if result.value) == 1
 
@@ -127,7 +132,10 @@ def test_monte_carlo_noise_is_no_broken_promise():
 
 def test_the_whole_grid_is_run_when_it_is_asked_for(monkeypatch):
     monkeypatch.setenv("FULL", "1")
-    assert len(coverage.cells()) == 12 * len(CASES)
+    cells = {(cell.case, cell.n, cell.share) for cell in coverage.cells()}
+    assert {(case, n, share) for case in CASES for n in coverage.SIZES for share in coverage.SHARES} <= cells
+    assert {(case, n, m / n) for case in EDGE_CASES for n, m in coverage.EDGE_SIZES} <= cells
     monkeypatch.delenv("FULL")
-    assert {cell.case for cell in coverage.cells()} == set(CASES)
+    cases = {cell.case for cell in coverage.cells()}
+    assert set(CASES) <= cases and {case.name for case in cases - set(CASES)} >= set(coverage.FEW_EDGES)
     assert len({cell.file_name for cell in coverage.cells()}) == len(coverage.cells())

@@ -1,0 +1,149 @@
+"""Whether the labels show that the judge knows the oracle, and what is refused where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from arena_cje.diagnostics.agreement import agreement, needed, rank_correlation
+from arena_cje.diagnostics.evidence import gather
+from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.diagnostics.verdict import judge
+from arena_cje.estimation import calibration
+from arena_cje.estimation.records import Logged, Options
+from arena_cje.evaluation.evaluate import evaluate_all
+from arena_cje.simulate import WORLDS, draw
+
+T = Thresholds()
+BY_JUDGE = ("direct", "calibrated-ips", "ips", "dr-cpo")
+
+
+def logged_rows(score, label, **fields) -> Logged:
+    n = len(score)
+    return Logged("base", (), np.array([f"p{i}" for i in range(n)]), np.empty((n, 0)), score, label, **fields)
+
+
+def agreement_of(score, label, thresholds=T, **options):
+    covariates = options.pop("covariates", None)
+    names = {"calibration": "two_stage", "covariates": ("x",)} if covariates is not None else {}
+    fitted = calibration.fit(logged_rows(score, label, covariates=covariates), Options(**names, **options))
+    return agreement(fitted, thresholds)
+
+
+def correlated(rho, shape, seed):
+    """Normal pairs whose Spearman correlation is rho."""
+    rng = np.random.default_rng(seed)
+    pearson = 2 * np.sin(np.pi * rho / 6)
+    x, e = rng.standard_normal((2, *shape))
+    return x, pearson * x + np.sqrt(1 - pearson**2) * e
+
+
+@pytest.mark.parametrize("m", [110, 200, 1000])
+def test_a_judge_that_knows_nothing_is_shown_to_know_in_under_one_percent(m):
+    x, y = correlated(0.0, (4000, m), 1)
+    shown = [rank_correlation(a, b) > needed(m, 1.0, T) for a, b in zip(x, y, strict=True)]
+    assert np.mean(shown) < 0.01
+
+
+@pytest.mark.parametrize("m", [30, 50, 200])
+def test_a_useful_judge_is_not_shown_in_under_five_percent(m):
+    x, y = correlated(0.42, (2000, m), 2)
+    shown = [rank_correlation(a, b) > needed(m, 1.0, T) for a, b in zip(x, y, strict=True)]
+    assert np.mean(shown) > 0.95
+
+
+def test_more_labels_need_less_correlation_once_both_errors_are_bounded():
+    assert needed(200, 1.0, T) > needed(400, 1.0, T) > 0
+    assert np.isnan(needed(3, 1.0, T))
+
+
+def test_labels_that_hardly_differ_ask_for_less():
+    """One failure among forty: the best judge has a correlation of .27."""
+    assert needed(40, 0.27, T) < 0 < needed(40, 1.0, T)
+
+
+RNG = np.random.default_rng(0)
+SCORE = RNG.random(200)
+LABEL = (RNG.random(200) < 0.5).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "shown"),
+    [
+        (SCORE, SCORE, True),
+        (SCORE, LABEL, False),  # noise
+        (SCORE, 1 - SCORE, False),  # reversed
+        (np.full(200, 0.5), LABEL, False),  # constant
+        (np.full(200, 0.5), np.ones(200), False),
+        (SCORE, np.ones(200), True),  # labels that are alike do not speak against the judge
+    ],
+)
+def test_what_labels_show(score, label, shown):
+    assert agreement_of(score, label).shown == shown
+
+
+def test_with_covariates_the_index_counts():
+    """The score is noise, the covariate is the label with a little of it."""
+    covariate = (LABEL + 0.1 * RNG.standard_normal(200))[:, None]
+    assert not agreement_of(SCORE, LABEL).shown
+    assert agreement_of(SCORE, LABEL, covariates=covariate).shown
+    assert not agreement_of(SCORE, LABEL, covariates=RNG.random((200, 1))).shown
+
+
+def test_labels_of_one_prompt_are_one_label():
+    prompts = np.repeat([f"p{i}" for i in range(50)], 4)
+    score = np.repeat(np.linspace(0, 1, 50), 4)
+    logged = Logged("base", (), prompts, np.empty((200, 0)), score, LABEL)
+    assert agreement(calibration.fit(logged, Options()), T).n_prompts == 50
+
+
+def codes(names, logged, draws, **options):
+    evaluations = evaluate_all(names, logged, draws, Options(**options))
+    verdicts = {e: judge(one, logged, gather(one, logged, draws, T), T) for e, one in evaluations.items()}
+    return {
+        (name, policy): {reason.code: reason.level for reason in verdict.reasons}
+        for name, by_policy in verdicts.items()
+        for policy, verdict in by_policy.items()
+    }
+
+
+def useless(n=1000, seed=0, **changes):
+    logged, draws, _ = draw(replace(WORLDS["useless_judge"], coverage=200, **changes), n, seed)
+    return replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
+
+
+def test_a_useless_judge_carries_no_value_to_a_target():
+    reasons = codes((*BY_JUDGE, "tr-cpo"), *useless())
+    for name in BY_JUDGE:
+        assert reasons[name, "better"]["judge_uninformative"] == "refuse"
+        assert "judge_uninformative" not in reasons[name, "base"]
+    assert "judge_uninformative" not in reasons["tr-cpo", "better"]  # its label term has good overlap
+
+
+def test_labels_of_its_own_spare_a_target_where_the_estimator_uses_them():
+    reasons = codes(("direct", "calibrated-ips"), *useless(target_labels=30))
+    assert "judge_uninformative" not in reasons["direct", "better"]
+    assert reasons["calibrated-ips", "better"]["judge_uninformative"] == "refuse"
+
+
+def test_labels_on_every_response_are_weighted_without_a_judge():
+    logged, draws = useless(n=300)
+    label = np.clip(RNG.standard_normal(300) * 0.2 + 0.5, 0, 1)
+    reasons = codes(("calibrated-ips", "direct"), replace(logged, oracle_label=label), draws)
+    assert "judge_uninformative" not in reasons["calibrated-ips", "better"]
+    assert reasons["direct", "better"]["judge_uninformative"] == "refuse"
+
+
+def test_a_target_that_gives_the_responses_of_the_base_needs_no_judge():
+    logged, draws = useless()
+    reasons = codes(("snips", "direct"), replace(logged, log_ratio=np.zeros_like(logged.log_ratio)), draws)
+    assert "judge_uninformative" not in reasons["snips", "better"]
+    assert reasons["direct", "better"]["judge_uninformative"] == "refuse"
+
+
+def test_alike_labels_are_a_caution():
+    logged, draws = useless()
+    logged = replace(logged, oracle_label=np.where(logged.labelled, 1.0, np.nan))
+    assert codes(("direct",), logged, draws)["direct", "better"]["judge_unproven"] == "caution"
