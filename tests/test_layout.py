@@ -33,6 +33,7 @@ ALLOWED = {
     "simulate": {"errors", "estimation"},
     # Tables, models and calls, which know nothing of the configuration; then what the configuration determines.
     "data": {*SHARED, "estimation"},
+    "labeling": {"data", "errors", "files"},
     "llama": SHARED,
     "calls": SHARED,
     "config": {*SHARED, "calls", "data", "diagnostics", "estimation", "estimators"},

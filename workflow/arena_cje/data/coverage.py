@@ -37,9 +37,14 @@ class LabelMask:
     available: int  # number of rows with a label
 
 
+def entry(position: int) -> int:
+    """frac(i phi) of a position (from 0), in units of 1/ONE: it is labelled at every coverage above."""
+    return position * GOLDEN % ONE
+
+
 def golden_position(position: int, coverage: float) -> bool:
     """Whether a position (from 0) is labelled at a coverage in [0, 1]; if so, it is at every larger coverage too."""
-    return position * GOLDEN % ONE < int(coverage * ONE)
+    return entry(position) < int(coverage * ONE)
 
 
 def first_labels(prompt_ids: Sequence[str], seed: int, coverage: float, labelled: np.ndarray) -> LabelMask:

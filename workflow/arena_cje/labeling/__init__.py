@@ -1,0 +1,1 @@
+"""Labels by people: blind tasks, their votes, how far raters agree, one label for each text."""
