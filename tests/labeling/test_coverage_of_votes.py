@@ -1,0 +1,60 @@
+"""Intervals of policy values cover the expected label, whatever the number of votes: their noise is part of the labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from arena_cje.estimation.records import Options
+from arena_cje.evaluation.evaluate import evaluate
+from arena_cje.labeling import agreement, aggregation
+from arena_cje.labeling.records import Vote
+from arena_cje.simulate import World, draw
+from labeling_study import SCALE
+
+N_ITEMS = 50
+N_RUNS = 200
+WORLD = replace(World(), coverage=N_ITEMS)
+
+
+def labels_by_people(expected: np.ndarray, votes: int, rng: np.random.Generator) -> np.ndarray:
+    """Labels out of simulated votes of 1 to 5 whose mean is the expected label in [0, 1]; NaN where that is."""
+    rows = np.flatnonzero(np.isfinite(expected))
+    scores = 1 + rng.binomial(4, expected[rows][:, None], (len(rows), votes))
+    given = [
+        Vote(f"{row:06d}", f"r{rater}", float(score), "simulated")
+        for row, of_row in zip(rows, scores, strict=True)
+        for rater, score in enumerate(of_row)
+    ]
+    label = np.full(len(expected), np.nan)
+    label[rows] = aggregation.aggregate(agreement.ratings(given, SCALE)).value
+    return label
+
+
+@pytest.mark.parametrize("votes", [1, 2, 3, 5])
+def test_intervals_cover_the_expected_label(votes):
+    """Of 200 intervals at a true coverage of .95, 181 or fewer cover with probability .01."""
+    covered: dict[str, list[bool]] = {}
+    for seed in range(N_RUNS):
+        logged, draws, values = draw(WORLD, 400, seed)
+        rng = np.random.default_rng([seed, votes])
+        logged = replace(logged, oracle_label=labels_by_people(logged.oracle_label, votes, rng))
+        evaluation = evaluate("direct", logged, draws, Options(seed=seed))
+        for policy, estimate in {"base": evaluation.base, **evaluation.estimates}.items():
+            low, high = estimate.interval()
+            covered.setdefault(policy, []).append(low <= values[policy] <= high)
+    shares = {policy: np.mean(hits) for policy, hits in covered.items()}
+    assert min(shares.values()) >= 0.91
+    assert np.mean(list(shares.values())) >= 0.93
+
+
+def test_more_votes_make_shorter_intervals():
+    widths = {}
+    for votes in (1, 3):
+        logged, draws, _ = draw(WORLD, 400, 1)
+        label = labels_by_people(logged.oracle_label, votes, np.random.default_rng(votes))
+        low, high = evaluate("direct", replace(logged, oracle_label=label), draws, Options(seed=1)).base.interval()
+        widths[votes] = high - low
+    assert widths[3] < widths[1]
