@@ -9,7 +9,7 @@ import pytest
 
 from arena_cje.estimation.records import Options
 from arena_cje.evaluation.evaluate import evaluate
-from arena_cje.labeling import agreement, aggregation
+from arena_cje.labeling import aggregation, agreement
 from arena_cje.labeling.records import Vote
 from arena_cje.simulate import World, draw
 from labeling_study import SCALE

@@ -1,0 +1,127 @@
+"""The labelling page in a real browser that reaches nothing: worked by keys and by mouse, on a desktop and at 400 pixels."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from arena_cje.labeling import page, votes
+from arena_cje.labeling.records import Scale
+from labeling_study import SCALE, make
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make test installs it)")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+
+BATCH = make()
+N_TASKS = len(BATCH.tasks)
+expect = sync_api.expect  # unlike functions to wait for, it evaluates nothing, which the page forbids
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens the page of a scale, and checks at the end that it made no request and wrote nothing to the console."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    requests, messages = [], []
+    context.on("request", lambda request: requests.append(request.url))
+
+    def go(scale: Scale = SCALE, rater: str = "ann"):
+        (tmp_path / "label.html").write_text(page.render(BATCH, scale, "Be fair."), encoding="utf-8")
+        tab = context.new_page()
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.goto((tmp_path / "label.html").as_uri())
+        tab.fill("#rater", rater)
+        tab.keyboard.press("Enter")
+        return tab
+
+    yield go
+    context.close()
+    assert [url for url in requests if not url.startswith(("file:", "blob:", "data:"))] == []
+    assert messages == []
+
+
+def progress(tab, voted: int, skipped: int = 0):
+    text = f"{voted} of {N_TASKS} voted, {skipped} skipped, {N_TASKS - voted - skipped} open"
+    expect(tab.locator("#progress")).to_have_text(text)
+
+
+def test_labelling_needs_no_mouse_and_the_votes_come_back(opened, tmp_path):
+    tab = opened()
+    expect(tab.locator("#prompt")).to_have_text(BATCH.tasks[0].prompt)
+    tab.keyboard.press("Enter")  # no vote yet: nothing moves
+    expect(tab.locator("#response")).to_have_text(BATCH.tasks[0].response)
+    for place, task in enumerate(BATCH.tasks):
+        expect(tab.locator("#response")).to_have_text(task.response)
+        if place == 1:
+            tab.keyboard.press("c")
+            tab.keyboard.type("5 is too much")
+            tab.keyboard.press("Escape")
+        tab.keyboard.press(str(1 + place % 5))
+        tab.keyboard.press("Enter")
+    expect(tab.locator("#end")).to_be_visible()
+    with tab.expect_download() as waiting:
+        tab.click("#download")
+    waiting.value.save_as(tmp_path / waiting.value.suggested_filename)
+    assert waiting.value.suggested_filename == "votes_first_ann.csv"
+    file = votes.VoteFile(str(tmp_path / "votes_first_ann.csv"))
+    placed = votes.read(file)
+    assert [(row["item_id"], row["score"]) for _, row in placed] == [
+        (task.item_id, str(1 + place % 5)) for place, task in enumerate(BATCH.tasks)
+    ]
+    assert placed[1][1]["comment"] == "5 is too much"
+    assert votes.collect(placed, BATCH.key, SCALE, votes=1).n_open == 0
+
+
+def test_votes_survive_a_closed_page_and_raters_stay_apart(opened):
+    tab = opened()
+    tab.keyboard.press("4")
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("s")
+    progress(tab, 1, 1)
+    tab.close()
+    progress(opened(), 1, 1)
+    progress(opened(rater="bob"), 0)
+
+
+def test_a_vote_can_be_changed(opened):
+    tab = opened()
+    tab.keyboard.press("4")
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("b")
+    expect(tab.locator("input[value='4']")).to_be_checked()
+    tab.click("#points label:nth-of-type(2)")
+    expect(tab.locator("input[value='2']")).to_be_checked()
+    progress(tab, 1)
+
+
+def test_a_slider_counts_once_it_is_moved(opened):
+    tab = opened(Scale(0, 100))
+    expect(tab.locator("#next")).to_be_disabled()
+    tab.focus("#slider")
+    tab.keyboard.press("ArrowRight")
+    expect(tab.locator("#shown")).to_have_text("51")
+    tab.click("#next")
+    progress(tab, 1)
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_does_not_scroll_sideways_and_buttons_are_large(opened, width):
+    tab = opened()
+    tab.set_viewport_size({"width": width, "height": 800})
+    for selector in ("#points label:nth-of-type(5)", "#next", "#skip", "#back"):
+        box = tab.locator(selector).bounding_box()
+        assert box["height"] >= 44
+        assert box["width"] >= 44
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.click("#finish")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
