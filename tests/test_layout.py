@@ -40,7 +40,7 @@ ALLOWED = {
     "hosted": {*SHARED, "calls", "config"},
     "grading": {*SHARED, "calls", "config", "data", "hosted", "llama"},
     "money": {*SHARED, "calls", "config", "data", "grading", "hosted"},
-    "stages": {*SHARED, "calls", "config", "data", "grading", "hosted", "llama", "money"},
+    "stages": {*SHARED, "calls", "config", "data", "grading", "hosted", "labeling", "llama", "money"},
     "__init__": {"results"},
     "__main__": {"__init__", "errors", "planning", "results"},
 }

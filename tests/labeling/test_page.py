@@ -163,7 +163,7 @@ def test_the_votes_of_the_page_come_back(run, tmp_path):
     text = run(f"page.csv({json.dumps(state)}, {json.dumps(shown)}, 'odd')")
     assert not re.search(r'(^|,)"?[=+@-]', text, re.MULTILINE)
     (tmp_path / "votes.csv").write_text(text, newline="")
-    ballot = votes.collect(votes.read(votes.VoteFile(str(tmp_path / "votes.csv"))), batch.key, SCALE, votes=1)
+    ballot = votes.collect(votes.read(tmp_path / "votes.csv"), batch.key, SCALE, votes=1)
     back = {vote.item_id: (vote.score, vote.comment) for vote in (*ballot.votes, *ballot.skipped)}
     assert back == {item: (vote["score"], vote["comment"]) for item, vote in given.items()}
     assert {vote.annotator_id for vote in ballot.votes} == {"-ann, the first"}

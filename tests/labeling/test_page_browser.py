@@ -73,8 +73,7 @@ def test_labelling_needs_no_mouse_and_the_votes_come_back(opened, tmp_path):
         tab.click("#download")
     waiting.value.save_as(tmp_path / waiting.value.suggested_filename)
     assert waiting.value.suggested_filename == "votes_first_ann.csv"
-    file = votes.VoteFile(str(tmp_path / "votes_first_ann.csv"))
-    placed = votes.read(file)
+    placed = votes.read(tmp_path / "votes_first_ann.csv")
     assert [(row["item_id"], row["score"]) for _, row in placed] == [
         (task.item_id, str(1 + place % 5)) for place, task in enumerate(BATCH.tasks)
     ]

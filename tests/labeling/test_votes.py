@@ -10,7 +10,6 @@ import pytest
 
 from arena_cje.errors import UserError
 from arena_cje.labeling import tasks, votes
-from arena_cje.labeling.votes import VoteFile
 from labeling_study import SCALE, make, simulated
 
 BATCH = make()
@@ -47,7 +46,7 @@ def canonical(given=VOTES):
 
 
 def collect(*files, key=KEY, wanted=3):
-    placed = [row for file in files for row in votes.read(file)]
+    placed = [row for file in files for row in votes.read(*(file if isinstance(file, tuple) else (file,)))]
     return votes.collect(placed, key, SCALE, votes=wanted)
 
 
@@ -57,7 +56,7 @@ def scores(ballot):
 
 @pytest.fixture
 def ballot(tmp_path):
-    return collect(VoteFile(write(tmp_path / "canonical.csv", canonical())))
+    return collect(write(tmp_path / "canonical.csv", canonical()))
 
 
 def test_all_votes_come_back(ballot):
@@ -94,7 +93,7 @@ def label_studio_json(path):
         ]  # fmt: skip
         rows.append(task | {"id": len(rows), "annotations": annotations})
     path.write_text(json.dumps(rows))
-    return VoteFile(str(path))
+    return str(path)
 
 
 def label_studio_csv(path):
@@ -106,7 +105,7 @@ def label_studio_csv(path):
         }
         for k, vote in enumerate(VOTES)
     ]  # fmt: skip
-    return VoteFile(write(path, rows))
+    return write(path, rows)
 
 
 def mturk_csv(path):
@@ -120,7 +119,7 @@ def mturk_csv(path):
         for k, vote in enumerate(VOTES)
     ]  # fmt: skip
     rejected = rows[0] | {"WorkerId": "bot", "AssignmentStatus": "Rejected", "Answer.score": "99"}
-    return VoteFile(write(path, [*rows, rejected]))
+    return write(path, [*rows, rejected])
 
 
 def own_columns(path):
@@ -136,7 +135,7 @@ def own_columns(path):
         "duration_s": "Secs",
         "submitted_at": "When",
     }
-    return VoteFile(write(path, rows, delimiter=";"), columns)
+    return write(path, rows, delimiter=";"), columns
 
 
 @pytest.mark.parametrize(
@@ -158,11 +157,7 @@ def test_a_sheet_of_each_person_is_a_file_of_votes(tmp_path, ballot):
         content = tasks.tasks_csv(BATCH, byte_order_mark=True).decode("utf-8-sig")
         rows = list(csv.DictReader(content.splitlines()))
         given = {vote.item_id: f"{vote.score:g}" for vote in VOTES if vote.annotator_id == name}
-        files.append(
-            VoteFile(
-                write(tmp_path / f"{name}.csv", [row | {"score": given[row["item_id"]]} for row in rows]), {}, name
-            )
-        )
+        files.append(write(tmp_path / f"{name}.csv", [row | {"score": given[row["item_id"]]} for row in rows]))
     assert scores(collect(*files)) == scores(ballot)
 
 
@@ -170,7 +165,7 @@ def test_a_sheet_may_be_half_filled(tmp_path):
     content = tasks.tasks_csv(BATCH).decode()
     rows = list(csv.DictReader(content.splitlines()))
     half = [row | {"score": "4" if k < 10 else ""} for k, row in enumerate(rows)]
-    ballot = collect(VoteFile(write(tmp_path / "ann.csv", half), {}, "ann"))
+    ballot = collect(write(tmp_path / "ann.csv", half))
     assert len(ballot.votes) + len(ballot.copies) == 10
 
 
@@ -179,27 +174,27 @@ def test_a_sheet_may_be_half_filled(tmp_path):
 
 def test_partial_votes_are_used_and_the_open_ones_counted(tmp_path):
     some = [vote for vote in VOTES if vote.item_id in ITEMS[:7] and vote.annotator_id != "cy"]
-    ballot = collect(VoteFile(write(tmp_path / "some.csv", canonical(some))))
+    ballot = collect(write(tmp_path / "some.csv", canonical(some)))
     assert ballot.n_labelled == 7
     assert ballot.n_open == 3 * len(ITEMS) - 14
     assert ballot.notes == (f"{ballot.n_open} votes are open: {len(ITEMS) - 7} items have none, 7 have fewer than 3",)
 
 
 def test_a_file_that_is_read_twice_changes_nothing(tmp_path, ballot):
-    file = VoteFile(write(tmp_path / "a.csv", canonical()))
-    twice = collect(file, file)
+    path = write(tmp_path / "a.csv", canonical())
+    twice = collect(path, path)
     assert scores(twice) == scores(ballot)
-    assert twice.notes[0].startswith(f"{len(VOTES)} votes appear again unchanged and count once: {file.path} (row 2), ")
+    assert twice.notes[0].startswith(f"{len(VOTES)} votes appear again unchanged and count once: {path} (row 2), ")
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path, ballot):
-    other = collect(VoteFile(write(tmp_path / "a.csv", canonical()[::-1])))
+    other = collect(write(tmp_path / "a.csv", canonical()[::-1]))
     assert scores(other) == scores(ballot)
 
 
 def test_a_skipped_item_has_no_score_and_stays_open(tmp_path):
     skipped = [replace(VOTES[0], score=None), *VOTES[1:]]
-    ballot = collect(VoteFile(write(tmp_path / "a.csv", canonical(skipped))))
+    ballot = collect(write(tmp_path / "a.csv", canonical(skipped)))
     assert [(vote.item_id, vote.annotator_id) for vote in ballot.skipped] == [(VOTES[0].item_id, VOTES[0].annotator_id)]
     assert ballot.n_open == 1
 
@@ -216,7 +211,7 @@ def damaged(tmp_path, change, texts=False):
         ]
     change(rows)
     with pytest.raises(UserError) as refusal:
-        collect(VoteFile(write(tmp_path / "a.csv", rows)))
+        collect(write(tmp_path / "a.csv", rows))
     return str(refusal.value).replace(str(tmp_path), "")
 
 
@@ -285,7 +280,7 @@ def test_line_ends_and_spaces_are_no_change(tmp_path):
         row | {"prompt": TEXTS[row["item_id"]].prompt + "\r\n", "response": f"  {TEXTS[row['item_id']].response} "}
         for row in canonical()
     ]
-    assert collect(VoteFile(write(tmp_path / "a.csv", rows))).n_open == 0
+    assert collect(write(tmp_path / "a.csv", rows)).n_open == 0
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path):
@@ -296,15 +291,18 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"a.csv \(row \d+\): has \d cells, the header has 8; the file is damaged or cut short"
     ):
-        collect(VoteFile(path))
+        collect(path)
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (b"", "is empty; expected CSV with a header"),
-        (b"a,b\n1,2\n", "has no column for item_id, annotator_id, score; it has a, b: name them under `columns`"),
-        (b"item_id,score\nx,2\n", "has no column for annotator_id; .*or `annotator`, where one person filled it in"),
+        (
+            b"a,b\n1,2\n",
+            "has no column 'item_id' for item_id; it has a, b: say under `labeling.columns` what its columns are",
+        ),
+        (b"item_id,score\nx,2\n", "has no column 'annotator_id' for annotator_id"),
         (b"item_id,score,score\nx,2,3\n", "has the column 'score' more than once"),
         ("item_id,annotator_id,score\nx,é,3\n".encode("latin-1"), "is no UTF-8 text .*save it as CSV in UTF-8"),
     ],
@@ -312,21 +310,26 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path):
 def test_a_file_of_another_kind_is_refused(tmp_path, content, sentence):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(UserError, match=sentence):
-        votes.read(VoteFile(str(tmp_path / "a.csv")))
+        votes.read(str(tmp_path / "a.csv"))
 
 
 @pytest.mark.parametrize("content", ["{}", '[{"data": {}}]', "[1]", '{"a": 1}'])
 def test_json_of_another_kind_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(UserError, match="is no JSON export of Label Studio"):
-        votes.read(VoteFile(str(tmp_path / "a.json")))
+        votes.read(str(tmp_path / "a.json"))
 
 
 def test_columns_that_do_not_exist_are_named(tmp_path):
-    path = write(tmp_path / "a.csv", canonical())
+    path = write(tmp_path / "a.csv", [{"Item": "x", "Who": "ann", "Score": "3"}])
     with pytest.raises(
-        UserError, match=r"has no column 'scores', which `columns` names as score \(did you mean 'score'\?\)"
+        UserError, match=r"has no column 'Sore' for score \(did you mean 'Score'\?\); it has Item, Who, Score"
     ):
-        votes.read(VoteFile(path, {"score": "scores"}))
+        votes.read(path, {"item_id": "Item", "annotator_id": "Who", "score": "Sore"})
     with pytest.raises(UserError, match=r"`columns` maps 'scor' \(did you mean 'score'\?\)"):
-        VoteFile(path, {"scor": "score"})
+        votes.read(path, {"scor": "score"})
+
+
+def test_named_columns_leave_files_of_known_kinds_alone(tmp_path, ballot):
+    path = write(tmp_path / "a.csv", canonical())
+    assert scores(collect((path, {"item_id": "Task", "annotator_id": "Who", "score": "Sore"}))) == scores(ballot)

@@ -2,7 +2,7 @@
 # results/responses/{policy}/{shard}.jsonl -> results/judge/{policy}/{shard}.jsonl          -> results/judge/{policy}.jsonl
 #                                          -> results/judges/{judge}/{policy}/{shard}.jsonl -> results/judges/{judge}/{policy}.jsonl
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
-# A grader is a model of the job itself, one behind an API, an ensemble of other judges, or the reference oracle (grading/plan.py).
+# A grader is a model of the job itself, one behind an API, an ensemble of other judges, the reference oracle, or people (grading/plan.py).
 from arena_cje.grading import plan, reference
 
 GRADERS = or_exit(plan.graders, CONFIG, resource_file)  # by the folder that their grades are in
@@ -90,6 +90,10 @@ if GRADERS["oracle"].rubric:
             draws=lambda w: CONFIG.draws(w.policy),
         script:
             "../scripts/grade.py"
+
+elif CONFIG.oracle.provider == records.HUMAN:
+
+    include: "labeling.smk"
 
 else:
 

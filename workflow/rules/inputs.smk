@@ -100,9 +100,9 @@ def target_labels(policies):
 
 
 def sharded_tables():
-    """Patterns of the tables that are made in shards; the reference oracle labels all shards at once."""
+    """Patterns of the tables that are made in shards; the reference oracle and people label all shards at once."""
     grades = ["judge/[^/]+", "judges/[^/]+/[^/]+"]
-    labels = [] if CONFIG.oracle.provider == records.REFERENCE else ["oracle/[^/]+/coverage_[^/]+"]
+    labels = [] if CONFIG.oracle.provider in (records.REFERENCE, records.HUMAN) else ["oracle/[^/]+/coverage_[^/]+"]
     return ["prompts", "responses/[^/]+", *grades, *labels]
 
 

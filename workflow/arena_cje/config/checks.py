@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from arena_cje import estimators
-from arena_cje.config.records import LIKELIHOOD, LOCAL, REFERENCE
+from arena_cje.config.records import HUMAN, LIKELIHOOD, LOCAL, REFERENCE
 from arena_cje.config.scoring import missing_input
 from arena_cje.data.reading import RESPONSE_LENGTH, Reading
 from arena_cje.diagnostics import thresholds
@@ -59,6 +59,7 @@ def check(config: Config) -> None:
         _check_draws_have_data(config)
         _check_base_policy(config)
         _check_providers(config)
+        _check_labeling(config)
         _check_extra(config)
         _check_ensembles(config)
         _check_judges(config)
@@ -181,13 +182,14 @@ def _check_base_samples(config: Config) -> None:
 def _check_providers(config: Config) -> None:
     if config.judge is None:
         raise UserError("config: `judge` is missing; give it a provider, a model and a rubric as in config/config.yaml")
-    for name in (LOCAL, REFERENCE):
+    for name in (LOCAL, REFERENCE, HUMAN):
         if name in config.providers:
             raise UserError(f"config: `providers.{name}` has the name of a provider that is no API; rename it")
     for place, block in config.model_blocks.items():
-        known = [LOCAL, *([REFERENCE] if place == "oracle" else []), *config.providers]
+        known = [LOCAL, *([REFERENCE, HUMAN] if place == "oracle" else []), *config.providers]
         if block.provider not in known:
-            only_oracle = "; only the oracle may be a `reference`" if block.provider == REFERENCE else ""
+            is_oracle_only = block.provider in (REFERENCE, HUMAN)
+            only_oracle = f"; only the oracle may be `{block.provider}`" if is_oracle_only else ""
             hint = only_oracle or did_you_mean(block.provider, known) + _defined(known)
             raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
         unused = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
@@ -195,6 +197,39 @@ def _check_providers(config: Config) -> None:
             raise UserError(
                 f"config: `{place}.{unused[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
                 f"leave it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
+            )
+
+
+def _check_labeling(config: Config) -> None:
+    """People label batches, whose votes come back in files."""
+    oracle, labeling = config.oracle, config.labeling
+    low, high = labeling.scale
+    steps = (high - low) / labeling.step
+    if steps < 1 or abs(steps - round(steps)) > 1e-9:
+        raise UserError(
+            f"config: `labeling.scale` is [{low:g}, {high:g}] with `step` {labeling.step:g}, expected a scale that rises in "
+            "whole steps"
+        )
+    if oracle.provider != HUMAN:
+        if oracle.votes:
+            raise UserError(
+                "config: `oracle.votes` is given without `oracle.provider: human`, which reads them; give both"
+            )
+        return
+    if not labeling.batches:
+        raise UserError(
+            "config: `oracle.provider` is 'human' and `labeling.batches` is empty; name a batch and its size, such as "
+            "`batches: {first: {coverage: 0.1}}`"
+        )
+    if oracle.truth:
+        raise UserError(
+            "config: `oracle.truth` asks for labels of all draws, and people label batches only; leave it out "
+            "(`oracle.target_labels` has them label a share of each target's draws)"
+        )
+    for name, batch in labeling.batches.items():
+        if batch.usd is not None and labeling.usd_per_vote is None:
+            raise UserError(
+                f"config: `labeling.batches.{name}.usd` needs the price of a vote; give `labeling.usd_per_vote`"
             )
 
 
@@ -269,7 +304,7 @@ def _check_covariates(place: str, covariates: Iterable[str], config: Config) -> 
 
 def _check_models(config: Config) -> None:
     for place, block in config.model_blocks.items():
-        if block.provider == REFERENCE:
+        if block.provider in (REFERENCE, HUMAN):
             continue
         if block.model is None:
             expected = f"its name at provider {block.provider!r}" if block.hosted else "a name under `models`"

@@ -14,6 +14,7 @@ from arena_cje.config.records import (
     Analysis,
     Config,
     Judge,
+    Labeling,
     Model,
     Oracle,
     Policy,
@@ -94,6 +95,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         "judge": Judge,
         "judges": Judge,
         "oracle": Oracle,
+        "labeling": Labeling,
         "analysis": Analysis,
         "variants": Variant,
     }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOCAL = "llama_cpp"  # the provider of models that run in the job itself
 REFERENCE = "reference"  # the oracle that compares a response with the reference beside its prompt
+HUMAN = "human"  # the oracle whose labels are votes of people
 LIKELIHOOD = "likelihood.yaml"  # the rubric whose score is the likelihood of the response, without a question
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -164,7 +165,7 @@ class ModelBlock(Record):
     @property
     def hosted(self) -> bool:
         """Whether the model is behind an API."""
-        return self.provider not in (LOCAL, REFERENCE)
+        return self.provider not in (LOCAL, REFERENCE, HUMAN)
 
 
 class Policy(ModelBlock):
@@ -253,7 +254,12 @@ class Oracle(Grading):
 
     provider: str = Field(
         REFERENCE,
-        description="`reference`: labels come from the reference beside each prompt; otherwise as for a judge",
+        description="`reference`: labels come from the reference beside each prompt; `human`: labels are votes of people "
+        "(`labeling`); otherwise as for a judge",
+    )
+    votes: tuple[str, ...] = Field(
+        (),
+        description="files of votes of provider `human`, or patterns of files (`votes/*.csv`), from any labelling tool",
     )
     target_labels: Share | None = Field(
         None,
@@ -263,19 +269,71 @@ class Oracle(Grading):
     truth: Truth | None = Field(
         None,
         description="share of the fresh draws with a label for `validation.csv` (`none`, `all` or a number), which enters no "
-        "estimate; null: `all` where the oracle costs nothing, `none` behind an API",
+        "estimate; null: `all` where the oracle costs nothing, `none` behind an API and for people",
     )
 
     @property
     def truth_coverage(self) -> str | None:
         """Share of the draws with a label for validation, as in file names; None where there is no validation."""
-        share = (0.0 if self.hosted else 1.0) if self.truth is None else self.truth
+        share = (0.0 if self.hosted or self.provider == HUMAN else 1.0) if self.truth is None else self.truth
         return coverage_name(share) if share else None
 
     @property
     def target_coverage(self) -> str | None:
         """Share of the targets' draws with a label for estimation, as in file names; None where there is none."""
         return coverage_name(self.target_labels) if self.target_labels else None
+
+
+class LabelBatch(Record):
+    """A batch of texts that people label, limited by one of its keys."""
+
+    coverage: Share | None = Field(
+        None, description="share of prompts whose responses are labelled in this batch or in one before"
+    )
+    labels: int | None = Field(None, ge=1, description="largest number of votes of this batch")
+    usd: float | None = Field(None, gt=0, description="largest price of the votes of this batch, in US dollars")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> LabelBatch:
+        if sum(value is not None for value in (self.coverage, self.labels, self.usd)) != 1:
+            raise ValueError("give exactly one of `coverage`, `labels` and `usd`")
+        return self
+
+
+class Labeling(Record):
+    """What people label, and how."""
+
+    batches: dict[Name, LabelBatch] = Field(
+        {}, description="batches by name in the order in which they are labelled; each holds only what is new"
+    )
+    votes_per_item: int = Field(3, ge=1, description="votes of different people on a text")
+    usd_per_vote: float | None = Field(None, gt=0, description="price of a vote in US dollars; null: unknown")
+    duplicates: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="share of texts that come a second time, to see whether people agree with themselves",
+    )
+    scale: tuple[float, float] = Field((1.0, 5.0), description="worst and best vote, which are mapped to 0 and 1")
+    step: float = Field(
+        1.0,
+        gt=0,
+        description="distance of neighbouring votes; up to nine votes have keys on the page, more have a slider",
+    )
+    instructions: str = Field(
+        "helpfulness.md", description="what people read before they label: a file of `resources/labeling/` or a path"
+    )
+    byte_order_mark: bool = Field(False, description="whether tasks.csv begins with a byte order mark, for Excel")
+    aggregation: Literal["auto", "mean", "two_way"] = Field(
+        "auto",
+        description="label of a text: the `mean` of its votes, or the same without the biases of raters (`two_way`); `auto`: "
+        "the latter where a test shows biases",
+    )
+    columns: dict[str, str] = Field(
+        {},
+        description="names of the columns of vote files that are of no known kind, by ours: `item_id`, `annotator_id`, `score`, "
+        "`skipped`, `comment`, `submitted_at`, `duration_s`, `batch`, `prompt`, `response`",
+    )
 
 
 class AnalysisOptions(Record):
@@ -389,6 +447,7 @@ class Config(Record):
         "covariates, for `analysis.judge` and for ensembles",
     )
     oracle: Oracle = Oracle()
+    labeling: Labeling = Labeling()
     coverages: list[Coverage] = Field(
         ["0.1"],
         min_length=1,
@@ -544,6 +603,12 @@ class Config(Record):
     def draws(self, policy: str) -> int:
         """Number of responses of a policy to each prompt."""
         return 1 if policy == self.base_policy else self.draws_per_prompt
+
+    @property
+    def human_shares(self) -> dict[str, float]:
+        """Shares of the prompts that people may label, by the policies that they label."""
+        share = self.oracle.target_labels
+        return {self.base_policy: 1.0} | (dict.fromkeys(self.targets, share) if share else {})
 
     def label_coverages(self, policy: str) -> list[str]:
         """Coverages of a policy's labels in ascending order: each adds the labels that the one before lacks."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.config.checks import RESERVED_NAMES
 from arena_cje.config.exhibits import EXHIBITS
-from arena_cje.config.records import REFERENCE
+from arena_cje.config.records import HUMAN, REFERENCE
 from arena_cje.config.scoring import missing_input, why_no_logprobs
 from arena_cje.data.coverage import coverage_name
 from arena_cje.errors import UserError, did_you_mean
@@ -23,6 +23,8 @@ COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
+BATCH_FILES = ("tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json")
+LABEL_FILES = ("labels.jsonl", "agreement.json", "judge_agreement.json", "most_apart.csv")
 PRINTING_TARGETS = ("cost", "check_models")  # targets that print a table; they have no output file
 PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
@@ -126,7 +128,8 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
         return targets | ({f"{folder}/calibration_data.jsonl"} if config.calibration_data else set())
     tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
     labels = {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
-    tables |= set() if config.oracle.provider == REFERENCE else labels
+    tables |= set() if config.oracle.provider in (REFERENCE, HUMAN) else labels
+    targets |= _labeling_targets(config) if config.oracle.provider == HUMAN else set()
     tables |= {f"judges/{judge}/{policy}" for judge in config.judges for policy in config.policies}
     targets |= {f"results/{table}.jsonl" for table in labels}
     targets |= {f"results/{table}{shard}.jsonl" for table in tables for shard in ("", "/0000")}
@@ -136,6 +139,12 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
     return targets | {
         f"{folder}/fresh_draws/{policy}{suffix}" for policy in config.targets for suffix in (".jsonl", ".json")
     }
+
+
+def _labeling_targets(config: Config) -> set[str]:
+    """Files of the labelling by people."""
+    of_batch = {f"results/labeling/{batch}/{file}" for batch in config.labeling.batches for file in BATCH_FILES}
+    return of_batch | {f"results/labeling/{file}" for file in LABEL_FILES}
 
 
 def _check_analysis(target: str, name: str, config: Config) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "CALIBRATION",
     "DRAWS",
     "GRADES",
+    "LABELS",
     "LOGGED",
     "LOGPROB",
     "LOGPROBS",
@@ -290,6 +291,16 @@ GRADES = Table(
     },
     key=("prompt_id", "draw_idx"),
     rule=_grade_rule,
+)
+
+LABELS = Table(
+    "the labels by people",
+    {
+        "item_id": Column("id", "text that was labelled"),
+        "label": Column("float", "label out of the votes", low=0.0, high=1.0),
+        "n_votes": Column("int", "votes in the label", low=1),
+    },
+    key=("item_id",),
 )
 
 _SCORING_FIELDS = {

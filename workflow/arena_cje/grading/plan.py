@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.config.records import REFERENCE
+from arena_cje.config.records import HUMAN, REFERENCE
 from arena_cje.grading import hosted, reference
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.llama import generator, scorer
@@ -25,7 +25,7 @@ class GraderPlan:
     """A judge or the oracle with its rubric and its files.
 
     stage: `judge`, `judges/NAME` or `oracle`, the folder of its grades. An ensemble has members instead of a rubric, the
-    reference oracle has neither.
+    reference oracle and people have neither.
     """
 
     stage: str
@@ -67,6 +67,8 @@ class GraderPlan:
         """Numbers that are raised when the same answers, or the same model, would give other grades."""
         if self.members:
             return {member.stage.removeprefix("judges/"): member.version for member in self.members}
+        if self.block.provider == HUMAN:
+            return None  # the files of their votes say all
         if self.rubric is None:
             return reference.VERSION
         return hosted.VERSION if self.block.hosted else [self.rubric.VERSION, ENGINES[self.rubric.ENGINE]]
@@ -97,9 +99,12 @@ class GraderPlan:
         """The grader as results record it, without how it is run."""
         if self.block.provider == REFERENCE:
             return {"provider": REFERENCE}
+        if self.block.provider == HUMAN:
+            how = ("aggregation", "scale", "step", "votes_per_item", "instructions")
+            return {"provider": HUMAN} | self.config.labeling.model_dump(mode="json", include=set(how))
         if self.members:
             return {"ensemble": self.block.ensemble, "uncertainty": self.block.uncertainty}
-        block = self.block.model_dump(exclude={"api_key_env", "max_unscored", "truth", "target_labels"})
+        block = self.block.model_dump(exclude={"api_key_env", "max_unscored", "truth", "target_labels", "votes"})
         return block | (self.config.endpoint(self.block).identity if self.block.hosted else {})
 
     @property
@@ -152,7 +157,7 @@ def _add(stage: str, config: Config, find: Callable[[str, str], str], plans: dic
     if names := getattr(block, "ensemble", ()):
         members = tuple(_add(f"judges/{name}", config, find, plans) for name in names)
         plans[stage] = GraderPlan(stage, block, None, members, config=config)
-    elif block.provider == REFERENCE:
+    elif block.provider in (REFERENCE, HUMAN):
         plans[stage] = GraderPlan(stage, block, config=config)
     else:
         template = find(block.template, "templates") if block.template else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,23 +48,6 @@ SHOWN = 5  # rows that a sentence names of each problem
 
 
 @dataclass(frozen=True)
-class VoteFile:
-    """A file of votes. columns: its names of our columns; annotator: who filled it in, where one person did."""
-
-    path: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-    annotator: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.columns:
-            if name not in (*COLUMNS, *TEXTS):
-                known = (*COLUMNS, *TEXTS)
-                raise UserError(
-                    f"{self.path}: `columns` maps {name!r}{did_you_mean(name, known)}; expected names of {', '.join(known)}"
-                )
-
-
-@dataclass(frozen=True)
 class Ballot:
     """The valid votes of a study."""
 
@@ -81,36 +64,49 @@ class Ballot:
         return len({vote.item_id for vote in self.votes})
 
 
-def read(file: VoteFile) -> list[RowWithPlace]:
-    """The rows of a file under our names of columns, as texts."""
-    if Path(file.path).suffix.lower() == ".json":
-        return _label_studio_json(file.path)
-    rows = read_csv(file.path)
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Raise a `UserError` for names that are not ours in a mapping from our columns to those of a file."""
+    known = (*COLUMNS, *TEXTS)
+    for name in columns:
+        if name not in known:
+            raise UserError(f"`columns` maps {name!r}{did_you_mean(name, known)}; expected names of {', '.join(known)}")
+
+
+def read(path: str | Path, columns: Mapping[str, str] | None = None) -> list[RowWithPlace]:
+    """The rows of a file under our names of columns, as texts.
+
+    columns: names of the columns by ours, in files that have them; others are of a known kind.
+    """
+    check_columns(columns or {})
+    if Path(path).suffix.lower() == ".json":
+        return _label_studio_json(path)
+    rows = read_csv(path)
     header = list(rows[0][1]) if rows else []
-    named = {name: name for name in (*COLUMNS, *TEXTS)} | _known_names(header) | dict(file.columns)
-    for name, column in file.columns.items():
-        if rows and column not in header:
-            raise UserError(
-                f"{file.path}: has no column {column!r}, which `columns` names as {name}{did_you_mean(column, header)}; it has "
-                f"{', '.join(header)}"
-            )
-    required = ("item_id", "score") if file.annotator else ("item_id", "annotator_id", "score")
+    # A filled-in tasks.csv is one person's, and the file has the person's name.
+    annotator = Path(path).stem if {"item_id", "position"} <= {*header} and "annotator_id" not in header else None
+    named = {name: name for name in (*COLUMNS, *TEXTS)} | _names_in(header, columns or {})
+    required = ("item_id", "score") if annotator else ("item_id", "annotator_id", "score")
     missing = [name for name in required if rows and named[name] not in header]
     if missing:
         raise UserError(
-            f"{file.path}: has no column for {', '.join(missing)}; it has {', '.join(header)}: name them under `columns` of the "
-            "file" + (" (or `annotator`, where one person filled it in)" if "annotator_id" in missing else "")
+            f"{path}: has no column {named[missing[0]]!r} for {missing[0]}{did_you_mean(named[missing[0]], header)}; it has "
+            f"{', '.join(header)}: say under `labeling.columns` what its columns are"
         )
-    rejected = [row for row in rows if row[1].get("AssignmentStatus") == "Rejected"]
-    votes = [(where, _named(row, named, file.annotator)) for where, row in rows if (where, row) not in rejected]
+    not_rejected = ((where, row) for where, row in rows if row.get("AssignmentStatus") != "Rejected")
+    votes = [(where, _named(row, named, annotator)) for where, row in not_rejected]
     # In a sheet that one person fills in, rows without a score are those to come.
-    return [(where, row) for where, row in votes if row["score"] or row["skipped"] or not file.annotator]
+    return [(where, row) for where, row in votes if row["score"] or row["skipped"] or not annotator]
 
 
-def _known_names(header: Sequence[str]) -> dict[str, str]:
+def _names_in(header: Sequence[str], columns: Mapping[str, str]) -> Mapping[str, str]:
+    """Names of columns in a file with this header, by ours, where they differ."""
+    if columns and {*columns.values()} <= {*header}:
+        return columns
     if "WorkerId" in header and "AssignmentStatus" in header:
         return MTURK
-    return LABEL_STUDIO if "annotation_id" in header else {}
+    if "annotation_id" in header:
+        return LABEL_STUDIO
+    return {} if {"item_id", "score"} <= {*header} else columns
 
 
 def _named(row: Mapping[str, str], named: Mapping[str, str], annotator: str | None) -> dict[str, str | None]:
@@ -119,7 +115,7 @@ def _named(row: Mapping[str, str], named: Mapping[str, str], annotator: str | No
     return {**texts, **filled, "annotator_id": annotator or filled["annotator_id"]}
 
 
-def _label_studio_json(path: str) -> list[RowWithPlace]:
+def _label_studio_json(path: str | Path) -> list[RowWithPlace]:
     """Rows of Label Studio's JSON export: one for each annotation of each task."""
     tasks = read_json(path)
     rows: list[RowWithPlace] = []
@@ -182,8 +178,8 @@ def collect(placed: Iterable[RowWithPlace], key: Sequence[KeyRow], scale: Scale,
     if problems:
         kinds = (f"{_places(places)}: {problem}" for problem, places in problems.items())
         raise UserError("votes cannot be used: " + " | ".join(kinds))
-    given = sorted(valid.values(), key=lambda vote: (vote.item_id, vote.annotator_id))
-    scored = [vote for vote in given if vote.score is not None]
+    accepted = sorted(valid.values(), key=lambda vote: (vote.item_id, vote.annotator_id))
+    scored = [vote for vote in accepted if vote.score is not None]
     on_items = tuple(vote for vote in scored if vote.item_id in items)
     on_copies = (vote for vote in scored if vote.item_id not in items)
     n_votes = Counter(vote.item_id for vote in on_items)
@@ -198,7 +194,7 @@ def collect(placed: Iterable[RowWithPlace], key: Sequence[KeyRow], scale: Scale,
     return Ballot(
         votes=on_items,
         copies=tuple(_on_item(vote, copies[vote.item_id]) for vote in on_copies),
-        skipped=tuple(vote for vote in given if vote.score is None),
+        skipped=tuple(vote for vote in accepted if vote.score is None),
         notes=tuple(notes),
         n_items=len(items),
         n_open=n_open,

@@ -1,0 +1,62 @@
+"""What votes say, in sentences for logs and the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arena_cje.labeling.tasks import Batch
+
+
+def of_batch(batch: Batch) -> str:
+    """Size and price of a batch before it is labelled."""
+    price = "price of a vote unknown" if batch.usd is None else f"{batch.usd:,.2f} US dollars"
+    copies = len(batch.tasks) - batch.n_items
+    return (
+        f"batch {batch.name}: {batch.n_items} texts and {copies} of them a second time, {batch.n_votes} votes, {price}; "
+        f"with earlier batches {batch.coverage:.1%} of the prompts"
+    )
+
+
+def of_votes(report: Mapping[str, Any]) -> list[str]:
+    """The main numbers of a report (`labels.make`), and what is odd."""
+    if not report["n_votes"]:
+        return ["no votes yet", *report["notes"]]
+    lines = [
+        f"{report['n_votes']} votes of {report['n_raters']} raters on {report['n_items']} of {report['n_known']} texts",
+        "Krippendorff's alpha: " + ", ".join(f"{level} {_number(value)}" for level, value in report["alpha"].items()),
+        f"reliability: {_number(report['icc_1_1'])} of one vote, {_number(report['icc_1_k'])} of the mean of {report['k']:.3g}",
+    ]
+    if report["noise_share"] is not None:
+        lines.append(f"noise of raters: {report['noise_share']:.0%} of the variance of labels")
+        one = {row["votes"]: row["relative_variance"] for row in report["further_votes"]}
+        if one.get(3) is not None:
+            lines.append(
+                "variance of labels against that with one vote a text: "
+                + ", ".join(f"{variance:.0%} with {votes}" for votes, variance in one.items() if votes > 1)
+            )
+    model = report["aggregation"]
+    lines.append(
+        "labels are " + ("means of votes" if model["model"] == "mean" else "means of votes without the raters' biases")
+        + ("" if model["p_value"] is None else f" (test for biases: p = {model['p_value']:.2g})")
+    )  # fmt: skip
+    if model["panel_error"] is not None:
+        lines.append(
+            f"another panel of such raters would differ by about {model['panel_error']:.3f} in all labels alike"
+        )
+    odd = [f"rater {row['annotator_id']}: {row['odd']}" for row in report["raters"] if row["odd"]]
+    return [*lines, *odd, *report["notes"]]
+
+
+def of_judge(comparison: Mapping[str, Any]) -> str:
+    """How a judge goes with people."""
+    return (
+        f"judge and people on {comparison['n_items']} texts: Spearman {_number(comparison['spearman'])}, weighted kappa "
+        f"{_number(comparison['kappa'])}, judge higher by {_number(comparison['mean_difference'])}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
