@@ -70,6 +70,9 @@ EXHIBIT_MODULES = {
     "report.data_figures": FIGURES,
     **dict.fromkeys(("report.comparisons", "report.dashboard", "report.exports", "results.validation"), set()),
 }
+# What reads and writes the key of labelling tasks, and what turns texts and labels into grades.
+KEYS = {"data/coverage.py", "errors.py", "files.py"} | {f"labeling/{name}.py" for name in ("cells", "records", "tasks")}
+PEOPLE = KEYS | {"grading/grades.py", "provenance.py", "stages/people.py"}
 STAGES = {
     "assemble, fresh_draws": (
         ("stages.assemble", "data.write"),
@@ -83,6 +86,16 @@ STAGES = {
         | {f"data/{name}.py" for name in ("calibration", "coverage", "draws", "logged", "user_data", "write")}
         | RECORDS,
     ),
+    "labeling_batch": (("labeling.page", "labeling.tasks", "stages.people"), PEOPLE | {"labeling/page.py"}),
+    "labels": (
+        ("labeling.labels", "labeling.votes"),
+        KEYS | {f"labeling/{name}.py" for name in ("aggregation", "agreement", "labels", "votes")},
+    ),
+    "judge_agreement": (
+        ("labeling.agreement", "labeling.tasks", "stages.people"),
+        PEOPLE | {"labeling/agreement.py"},
+    ),
+    "oracle_human": (("labeling.tasks", "stages.people"), PEOPLE),
     "estimate": (("results.analyze",), ESTIMATE),
     "exhibits": (("report.sources",), EXHIBIT_SOURCES),
     "archive": (("report.archive",), {"errors.py", "files.py", "report/archive.py"}),

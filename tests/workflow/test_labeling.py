@@ -1,172 +1,213 @@
-"""People as the oracle, from the export of tasks to intervals: Snakemake as in real runs, raters simulated."""
+"""People as the oracle: the commands of docs/labeling.md from export to interval, with simulated raters and a tiny model."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
+import shlex
 import stat
+import subprocess
+import sys
 import zipfile
 from hashlib import sha256
 
 import pytest
+import yaml
 
 import arena_cje
 from arena_cje.data.coverage import golden_position
-from workflow_run import CONFIG, Run, write_prompts
+from workflow_run import ROOT, SNAKEMAKE, Run, parse_jobs
 
-PEOPLE = {
-    **CONFIG,
-    "n_prompts": 40,
-    "shard_size": 20,
-    "policies": {name: CONFIG["policies"][name] for name in ("base", "other", "clone")},
-    "oracle": {"provider": "human", "votes": ["votes/*.csv"], "target_labels": 0.5},
-    "labeling": {
-        "batches": {"first": {"coverage": 0.25}, "second": {"coverage": 0.5}},
-        "usd_per_vote": 0.08,
-        "duplicates": 0.1,
-    },
-    "coverages": ["0.5"],
-    "estimators": ["direct", "calibrated-ips"],
-}
-N_LABELLED = sum(golden_position(place, 0.5) for place in range(40))  # prompts at coverage 0.5
+PAGE = (ROOT / "docs" / "labeling.md").read_text()
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+STUDY = ["config/experiments/human-oracle.yaml", "config/experiments/human-oracle-smoke.yaml"]
+N_PROMPTS = yaml.safe_load((ROOT / STUDY[1]).read_text())["n_prompts"]
 RATERS = ("ann", "bob", "cy")
 
 
-def label(item: str) -> int:
-    """The vote of every rater on an item, from 1 to 5, before small differences."""
-    return 1 + sha256(item.encode()).digest()[0] % 5
+def n_prompts(coverage: float) -> int:
+    return sum(golden_position(place, coverage) for place in range(N_PROMPTS))
 
 
 def rows_of(path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
 
 
-def vote(run: Run, batch: str, raters=RATERS) -> None:
-    """Label a batch as its page would: a file of votes for each rater."""
-    (run.directory / "votes").mkdir(exist_ok=True)
-    copies = {row["copy_id"]: row["item_id"] for row in rows_of(run.path(f"labeling/{batch}/key.csv"))}
-    for number, rater in enumerate(raters):
-        lines = ["item_id,batch,annotator_id,score,skipped,comment,submitted_at,duration_s"]
-        for row in rows_of(run.path(f"labeling/{batch}/tasks.csv")):
-            base = label(copies.get(row["item_id"], row["item_id"]))
-            score = min(5, max(1, base + (number - 1) * (base % 2)))
-            lines.append(f"{row['item_id']},{batch},{rater},{score},,,2026-01-01T10:00:00Z,20")
-        (run.directory / "votes" / f"{batch}_{rater}.csv").write_text("\n".join(lines) + "\n")
+def opinion(item: str, rater: int) -> int:
+    """The vote of a rater on an item: the raters agree on four items of five."""
+    common, own = sha256(item.encode()).digest()[0] % 5, sha256(f"{item} {rater}".encode()).digest()[0]
+    return 1 + min(4, max(0, common + (own % 5 == 0) - (own % 5 == 1)))
+
+
+class Study(Run):
+    """The shipped study in a folder of its own; outputs of its commands by what they made."""
+
+    def command(self, *arguments: str) -> list[str]:
+        return [*SNAKEMAKE, "-s", str(self.root / "Snakefile"), "--cores", "2", *arguments]
+
+    def documented(self, line: str) -> str:
+        """The output of a command of the page."""
+        words = shlex.split(line)
+        if words[0] == "snakemake":
+            return self.snakemake(*words[1:])
+        assert words[0] == "arena-cje"
+        files = [
+            str(path) for word in words[1:] for path in (sorted(self.directory.glob(word)) if "*" in word else [word])
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "arena_cje", *files],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": str(ROOT / "workflow")},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def vote(self, batch: str) -> None:
+        """Label a batch as its page would: a file of votes for each rater."""
+        (self.directory / "votes").mkdir(exist_ok=True)
+        of_copy = {row["copy_id"]: row["item_id"] for row in rows_of(self.path(f"labeling/{batch}/key.csv"))}
+        for number, rater in enumerate(RATERS):
+            lines = ["item_id,batch,annotator_id,score,skipped,comment,submitted_at,duration_s"]
+            for row in rows_of(self.path(f"labeling/{batch}/tasks.csv")):
+                item = of_copy.get(row["item_id"], row["item_id"])
+                lines.append(f"{row['item_id']},{batch},{rater},{opinion(item, number)},,,2026-01-01T10:00:00Z,20")
+            (self.directory / "votes" / f"{batch}_{rater}.csv").write_text("\n".join(lines) + "\n")
+
+    def key(self, batch: str) -> list[dict[str, str]]:
+        return rows_of(self.path(f"labeling/{batch}/key.csv"))
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, tiny_model):
-    """A study whose first batch has been exported."""
+def study(tmp_path_factory, tiny_model) -> Study:
+    """A working directory where the embedded model is a tiny one, and nothing has run."""
     folder = tmp_path_factory.mktemp("people")
-    write_prompts(folder / "prompts.jsonl", 40)
-    (folder / "other.txt").write_text("Answer in other words.")
-    (folder / "tiny.gguf").symlink_to(tiny_model)
-    run = Run(folder, PEOPLE)
-    run.output = run.snakemake("results/labeling/first/label.html")
-    return run
+    (folder / "config").mkdir()
+    (folder / "config" / "experiments").symlink_to(ROOT / "config" / "experiments")
+    model = {"file": None, "path": str(tiny_model), "n_ctx": 512}
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump({"models": {"smollm2": model}}))
+    return Study(folder, {})
 
 
-def test_a_batch_is_exported_without_a_judge(study):
-    files = {path.name for path in study.path("labeling/first").iterdir()}
-    assert files == {"tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json"}
-    assert not study.path("judge").exists()
-    summary = json.loads(study.path("labeling/first/batch.json").read_text())
-    assert summary["usd"] == pytest.approx(0.08 * summary["n_votes"])
-    assert f"{summary['n_votes']} votes, {summary['usd']:.2f} US dollars" in study.output
-    for name in ("labeling/first/key.csv", "labeling/secret.key"):
-        assert stat.S_IMODE(study.path(name).stat().st_mode) == 0o600
-    for name in files - {"key.csv"}:
-        content = study.path(f"labeling/first/{name}").read_text()
-        assert "clone" not in content
-        assert "q1" not in content
+def test_the_shipped_study_plans_without_a_key(study):
+    output = study.snakemake("-n", "--configfile", STUDY[0], "--", "results/labeling/main/label.html")
+    jobs = parse_jobs(output)
+    assert {job for job in jobs if job.startswith("labeling_batch")} == {"labeling_batch pilot", "labeling_batch main"}
+    assert not any(job.startswith("judge") for job in jobs)
 
 
 def test_without_votes_one_sentence_says_what_to_do(study):
-    output = study.snakemake("-n", "results/coverage_0.5/direct.json", ok=False)
-    assert "ERROR there are no votes of people yet: let them label results/labeling/first/label.html" in output
+    output = study.snakemake("-n", "--configfile", *STUDY, "--", "results/coverage_0.25/direct.json", ok=False)
+    assert "ERROR there are no votes of people yet: let them label results/labeling/pilot/label.html" in output
     assert "Traceback" not in output
 
 
 @pytest.fixture(scope="module")
-def labelled(study):
-    """The study after both batches have come back."""
-    vote(study, "first")
-    study.partial = study.snakemake("results/labeling/labels.jsonl")
-    study.first_labels = study.path("labeling/labels.jsonl").read_text()
-    study.snakemake("results/labeling/second/tasks.csv")
-    vote(study, "second")
-    study.final = study.snakemake("all", "results/labeling/judge_agreement.json")
+def done(study) -> Study:
+    """The study after all commands of the page; raters label a batch as soon as its page is there."""
+    study.outputs_of = {}
+    for line in COMMANDS:
+        study.outputs_of.setdefault(line, []).append(study.documented(line))
+        batch = re.search(r"labeling/(\w+)/label.html", line)
+        if batch:
+            study.vote(batch[1])
     return study
 
 
-def test_partial_votes_are_used_and_the_open_ones_counted(labelled):
-    first, second = (rows_of(labelled.path(f"labeling/{name}/key.csv")) for name in ("first", "second"))
-    items = {row["item_id"] for row in first}
-    again = {row["item_id"] for row in rows_of(labelled.path("labeling/second/tasks.csv"))}
-    assert not items & again
-    assert {json.loads(line)["item_id"] for line in labelled.first_labels.splitlines()} == items
-    n_open = 3 * len({row["item_id"] for row in second} - items)
-    assert f"{n_open} votes are open: {n_open // 3} items have none, 0 have fewer than 3" in labelled.partial
+def output_of(done: Study, words: str) -> list[str]:
+    """Outputs of the page's command that has some words in it."""
+    (outputs,) = [outputs for line, outputs in done.outputs_of.items() if words in line]
+    return outputs
 
 
-def test_labels_are_the_means_of_the_votes(labelled):
-    oracle = [json.loads(line) for line in labelled.path("oracle/base/coverage_0.5.jsonl").read_text().splitlines()]
-    assert len(oracle) == N_LABELLED
-    key = {row["prompt_id"]: row["item_id"] for name in ("first", "second")
-           for row in rows_of(labelled.path(f"labeling/{name}/key.csv")) if row["policy"] == "base"}  # fmt: skip
-    for row in oracle:
-        base = label(key[row["prompt_id"]])
-        scores = [min(5, max(1, base + shift * (base % 2))) for shift in (-1, 0, 1)]
-        assert row["score"] == pytest.approx(
-            (sum(scores) / 3 - 1) / 4, abs=0.13
-        )  # biases are taken out where they show
-        assert row["reason"] is None
+def test_the_price_is_known_before_anybody_labels(done):
+    summary = json.loads(done.path("labeling/pilot/batch.json").read_text())
+    assert summary["usd"] == pytest.approx(0.08 * summary["n_votes"])
+    assert f"{summary['n_votes']} votes, {summary['usd']:.2f} US dollars" in output_of(done, "pilot/label.html")[0]
 
 
-def test_the_study_ends_in_intervals(labelled):
-    result = arena_cje.load(labelled.path("coverage_0.5/direct.json"))
-    assert result.document["metadata"]["n_oracle"] == N_LABELLED
-    assert result.document["metadata"]["provenance"]["made_from"]["oracle"]["provider"] == "human"
-    draws = [
-        json.loads(line) for line in labelled.path("coverage_0.5/fresh_draws/other.jsonl").read_text().splitlines()
-    ]
-    assert sum(row["oracle_label"] is not None for row in draws) == N_LABELLED
+def test_batches_are_blind_and_their_keys_private(done):
+    for batch in ("pilot", "main"):
+        folder = done.path(f"labeling/{batch}")
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json"}
+        prompt_ids = {row["prompt_id"] for row in done.key(batch)}
+        for name in files - {"key.csv"}:
+            content = (folder / name).read_text()
+            assert "policy" not in content
+            assert not any(prompt_id in content for prompt_id in prompt_ids)
+        assert stat.S_IMODE((folder / "key.csv").stat().st_mode) == 0o600
+    assert stat.S_IMODE(done.path("labeling/secret.key").stat().st_mode) == 0o600
 
 
-def test_equal_texts_of_two_policies_have_one_label(labelled):
-    key = rows_of(labelled.path("labeling/first/key.csv"))
-    tasks = rows_of(labelled.path("labeling/first/tasks.csv"))
-    assert len({(row["prompt"], row["response"]) for row in tasks}) == len({row["item_id"] for row in key})
+def test_batches_are_the_slice_of_the_base_and_the_same_prompts_of_the_targets(done):
+    rows = done.key("pilot") + done.key("main")
+    prompts = {name: {row["prompt_id"] for row in rows if row["policy"] == name} for name in ("base", "hot", "cot")}
+    assert len(prompts["base"]) == n_prompts(0.25)
+    assert len(prompts["hot"]) == n_prompts(0.1)
+    assert prompts["hot"] == prompts["cot"] <= prompts["base"]
+    shown = {row["item_id"] for row in rows_of(done.path("labeling/main/tasks.csv"))}
+    assert not shown & {row["item_id"] for row in done.key("pilot")}
 
 
-def test_agreement_and_judge_are_reported(labelled):
-    report = json.loads(labelled.path("labeling/agreement.json").read_text())
-    assert report["n_raters"] == 3
-    assert report["n_open"] == 0
-    assert 0 < report["noise_share"] < 0.3
-    assert report["alpha"]["ordinal"] > 0.7
-    assert "noise of raters: " in labelled.final
-    assert [row["self_difference"] for row in report["raters"]] == [0, 0, 0]
-    judge = json.loads(labelled.path("labeling/judge_agreement.json").read_text())
-    assert judge["n_items"] == report["n_items"]
-    apart = rows_of(labelled.path("labeling/most_apart.csv"))
+def test_votes_are_checked_and_the_open_ones_counted(done):
+    first, second = output_of(done, "arena-cje votes")
+    pilot, both = (
+        {row["item_id"] for row in rows} for rows in (done.key("pilot"), done.key("pilot") + done.key("main"))
+    )
+    assert f"{3 * len(pilot)} votes of 3 raters on {len(pilot)} of {len(pilot)} texts" in first
+    assert f"{3 * len(both)} votes of 3 raters on {len(both)} of {len(both)} texts" in second
+    assert "noise of raters: " in second
+    assert "open" not in second
+
+
+def test_labels_are_the_means_of_the_votes(done):
+    rows = [json.loads(line) for line in done.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()]
+    item = {row["prompt_id"]: row["item_id"] for row in done.key("pilot") + done.key("main") if row["policy"] == "base"}
+    assert json.loads(done.path("labeling/agreement.json").read_text())["aggregation"]["model"] == "mean"
+    assert {row["prompt_id"] for row in rows} == item.keys()
+    for row in rows:
+        votes = [opinion(item[row["prompt_id"]], rater) for rater in range(3)]
+        assert row["score"] == pytest.approx((sum(votes) / 3 - 1) / 4)
+
+
+def test_the_study_ends_in_intervals(done):
+    document = arena_cje.load(done.path("coverage_0.25/direct.json")).document
+    assert document["metadata"]["n_oracle"] == n_prompts(0.25)
+    assert document["provenance"]["oracle"]["provider"] == "human"
+    draws = [json.loads(line) for line in done.path("coverage_0.25/fresh_draws/hot.jsonl").read_text().splitlines()]
+    assert sum(row["oracle_label"] is not None for row in draws) == n_prompts(0.1)
+    assert "concise" in output_of(done, "arena-cje show")[0]
+
+
+def test_the_judge_is_held_against_people(done):
+    report = json.loads(done.path("labeling/judge_agreement.json").read_text())
+    apart = rows_of(done.path("labeling/most_apart.csv"))
+    assert report["n_items"] == len({row["item_id"] for row in done.key("pilot")})
     assert abs(float(apart[0]["difference"])) >= abs(float(apart[-1]["difference"]))
-    assert apart[0]["response"] is not None
+    assert {row["policies"].split(", ")[0] for row in apart} <= {"base", "hot", "cot", "concise"}
 
 
-def test_the_archive_holds_no_key(labelled):
-    names = zipfile.ZipFile(labelled.path("archive.zip")).namelist()
-    assert names
-    assert not any("key" in name or "labeling" in name for name in names)
-
-
-def test_nothing_is_done_twice(labelled):
-    assert "Nothing to be done" in labelled.snakemake("all", "results/labeling/judge_agreement.json")
-    more = labelled.directory / "votes" / "later.csv"
-    row = rows_of(labelled.path("labeling/first/tasks.csv"))[0]
-    more.write_text(f"item_id,annotator_id,score\n{row['item_id']},dee,3\n")
-    jobs = labelled.jobs("results/coverage_0.5/direct.json")
+def test_an_added_file_makes_labels_stale_and_nothing_dear(done):
+    target = ["--configfile", *STUDY, "--", "results/coverage_0.25/direct.json"]
+    assert "Nothing to be done" in done.snakemake(*target)
+    item = rows_of(done.path("labeling/pilot/tasks.csv"))[0]["item_id"]
+    more = done.directory / "votes" / "later.csv"
+    more.write_text(f"item_id,annotator_id,score\n{item},dee,3\n")
+    rules = {job.split()[0] for job in parse_jobs(done.snakemake("-n", *target))}
+    more.write_text("item_id,annotator_id,score\nforeign,dee,3\n")
+    refused = done.snakemake(*target, ok=False)
     more.unlink()
-    assert {job.split()[0] for job in jobs} >= {"labels", "oracle"}
-    assert not {"labeling_batch", "generate", "judge"} & {job.split()[0] for job in jobs}
+    assert {"labels", "oracle"} <= rules
+    assert not {"labeling_batch", "generate", "judge"} & rules
+    assert "votes cannot be used: votes/later.csv (row 2): an unknown item" in refused
+
+
+def test_the_archive_holds_no_key(done):
+    done.snakemake("--configfile", *STUDY, "--", "results/archive.zip")
+    names = zipfile.ZipFile(done.path("archive.zip")).namelist()
+    assert any("direct.json" in name for name in names)
+    assert not any("key" in name or "labeling" in name for name in names)

@@ -1,6 +1,7 @@
-"""The command line beside Snakemake: it prints results, and removes the lock of a run that was killed.
+"""The command line beside Snakemake: it prints results, checks votes, and removes the lock of a run that was killed.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
+arena-cje votes votes/*.csv
 arena-cje unlock
 """
 
@@ -22,16 +23,29 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 1, after one sentence, for an error that the user can correct."""
     parser = argparse.ArgumentParser(
-        prog="arena-cje", description="Print results of Causal Judge Evaluation, or remove a lock."
+        prog="arena-cje",
+        description="Print results of Causal Judge Evaluation, check votes of people, or remove a lock.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     show_command = commands.add_parser("show", help="print results files as tables")
     show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    votes_command = commands.add_parser(
+        "votes", help="check files of votes and print how far raters agree; writes nothing"
+    )
+    votes_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="votes from any labelling tool")
+    votes_command.add_argument(
+        "--labeling", type=Path, default=Path("results/labeling"), help="folder of the batches (default: %(default)s)"
+    )
+    votes_command.add_argument(
+        "--columns", nargs="*", default=[], metavar="OURS=THEIRS", help="names of columns in files of no known kind"
+    )
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "votes":
+            return _votes(options.files, options.labeling, options.columns)
         return show(options.files) if options.command == "show" else _unlock(options.directory)
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
@@ -46,6 +60,21 @@ def show(files: Iterable[str | Path]) -> int:
     for file in files:
         print(f"\n{file}")
         print(arena_cje.load(file))
+    return 0
+
+
+def _votes(files: Iterable[Path], folder: Path, columns: Iterable[str]) -> int:
+    """Print what files of votes say; raises a `UserError` where one cannot be used."""
+    from arena_cje.labeling import labels, sentences
+
+    pairs = [pair.partition("=") for pair in columns]
+    for ours, equals, theirs in pairs:
+        if not (ours and equals and theirs):
+            raise UserError(f"--columns has {ours + equals!r}, expected pairs such as score=Rating")
+    for sentence in sentences.of_votes(
+        labels.from_files(files, folder, {ours: theirs for ours, _, theirs in pairs}).report
+    ):
+        print(sentence)
     return 0
 
 

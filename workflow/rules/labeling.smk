@@ -106,7 +106,7 @@ rule judge_agreement:
         "../../envs/stats.yaml"
     params:
         scale=canonical(CONFIG.labeling.model_dump(include={"scale", "step"})),
-        code=code_hash("arena_cje.labeling.agreement", "arena_cje.stages.people"),
+        code=code_hash("arena_cje.labeling.agreement", "arena_cje.labeling.tasks", "arena_cje.stages.people"),
     script:
         "../scripts/judge_agreement.py"
 
@@ -124,6 +124,6 @@ rule oracle:
     conda:
         "../../envs/stats.yaml"
     params:
-        code=code_hash("arena_cje.stages.people"),
+        code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
     script:
         "../scripts/oracle_human.py"

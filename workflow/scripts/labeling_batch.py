@@ -36,5 +36,6 @@ with job(snakemake) as log:
     files.write_bytes(output.mturk, tasks.mturk_csv(batch))
     shown = page.render(batch, Scale(*labeling.scale, labeling.step), text(snakemake.input.instructions))
     files.write_bytes(output.page, shown.encode())
-    files.write_json(output.summary, batch.summary)
+    reading = labeling.model_dump(mode="json", include={"votes_per_item", "scale", "step"})
+    files.write_json(output.summary, batch.summary | reading)
     cells.write_private(output.key, tasks.key_csv(batch))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from arena_cje.labeling import aggregation, agreement
+from arena_cje.errors import UserError
+from arena_cje.files import read_json
+from arena_cje.labeling import aggregation, agreement, tasks, votes
+from arena_cje.labeling.records import Scale
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from arena_cje.files import Row
-    from arena_cje.labeling.records import Scale
     from arena_cje.labeling.votes import Ballot
 
 
@@ -19,6 +24,23 @@ class Labelled:
 
     rows: tuple[Row, ...]
     report: dict[str, Any]
+
+
+def from_files(paths: Iterable[str | Path], folder: str | Path, columns: Mapping[str, str] | None = None) -> Labelled:
+    """Labels and report of files of votes on the batches in a folder, by the keys and settings that lie there.
+
+    columns: names in files of no known kind, by ours. Raises a `UserError` where there is no batch, or a vote cannot be used.
+    """
+    batches = sorted(Path(folder).glob("*/batch.json"))
+    if not batches:
+        raise UserError(
+            f"{folder}: has no labelling batch (*/batch.json); make one first, or name its folder by --labeling"
+        )
+    settings = read_json(batches[0])
+    key = tasks.read_key(batch.with_name("key.csv") for batch in batches)
+    placed = [row for path in paths for row in votes.read(path, columns)]
+    scale = Scale(*settings["scale"], settings["step"])
+    return make(votes.collect(placed, key, scale, votes=settings["votes_per_item"]), scale)
 
 
 def make(ballot: Ballot, scale: Scale, method: Literal["auto", "mean", "two_way"] = "auto") -> Labelled:

@@ -1,0 +1,72 @@
+"""The configuration of people as the oracle: what is valid, and one sentence for what is not."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from arena_cje.config import parse, targets
+from arena_cje.errors import UserError
+from workflow_run import ROOT
+
+SHIPPED = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+PEOPLE = {"oracle": {"provider": "human"}, "labeling": {"batches": {"first": {"coverage": 0.1}}}}
+
+
+def configuration(changes: dict) -> dict:
+    """The shipped configuration with people as its oracle, and some blocks changed key by key."""
+    merged = dict(SHIPPED)
+    for own in (PEOPLE, changes):
+        merged |= {name: {**(merged.get(name) or {}), **block} for name, block in own.items()}
+    return merged
+
+
+def test_people_label_the_base_and_a_share_of_the_targets():
+    config = parse.parse(configuration({}))
+    assert config.human_shares == {"base": 1.0}
+    assert config.oracle.truth_coverage is None
+    shared = parse.parse(configuration({"oracle": {"target_labels": 0.2}}))
+    assert shared.human_shares == {"base": 1.0} | dict.fromkeys(shared.targets, 0.2)
+    assert not shared.oracle.hosted
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labeling": {"batches": {}}}, "`oracle.provider` is 'human' and `labeling.batches` is empty; name a batch"),
+        ({"labeling": {"batches": {"a": {}}}}, "`labeling.batches.a`: give exactly one of `coverage`, `labels` and `usd`"),
+        ({"labeling": {"batches": {"a": {"labels": 9, "usd": 3}}}}, "give exactly one of"),
+        ({"labeling": {"batches": {"a": {"usd": 3}}}}, "`labeling.batches.a.usd` needs the price of a vote"),
+        ({"labeling": {"scale": [5, 1]}}, r"`labeling.scale` is \[5, 1\] with `step` 1, expected a scale that rises"),
+        ({"labeling": {"scale": [0, 1], "step": 0.3}}, "expected a scale that rises in whole steps"),
+        ({"labeling": {"vote_per_item": 3}}, r"unknown key `labeling.vote_per_item` \(did you mean 'votes_per_item'\?\)"),
+        ({"labeling": {"duplicates": 0.9}}, "`labeling.duplicates`: input should be less than or equal to 0.5"),
+        ({"oracle": {"truth": "all"}}, "`oracle.truth` asks for labels of all draws, and people label batches only"),
+        ({"oracle": {"provider": "reference", "votes": ["a.csv"]}}, "`oracle.votes` is given without `oracle.provider: human`"),
+        ({"judge": {"provider": "human"}}, "`judge.provider` is 'human', .*; only the oracle may be `human`"),
+        ({"providers": {"human": {}}}, "`providers.human` has the name of a provider that is no API"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_sentence(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse.parse(configuration(changes))
+
+
+def test_files_of_batches_are_targets_and_others_are_not():
+    config = parse.parse(configuration({}))
+    targets.check(["results/labeling/first/label.html", "results/labeling/agreement.json"], config)
+    with pytest.raises(UserError, match=r"did you mean 'results/labeling/first/label.html'"):
+        targets.check(["results/labeling/firts/label.html"], config)
+    with pytest.raises(UserError, match="there is no such target"):
+        targets.check(["results/labeling/first/label.html"], parse.parse(SHIPPED))
+
+
+def test_the_shipped_study_is_valid():
+    study = yaml.safe_load((ROOT / "config" / "experiments" / "human-oracle.yaml").read_text())
+    fireworks = {**SHIPPED["providers"]["fireworks"], **study["providers"]["fireworks"]}
+    merged = {**SHIPPED, **study, "providers": {**SHIPPED["providers"], "fireworks": fireworks}}
+    config = parse.parse(merged, user_keys=study)
+    assert config.targets == ("hot", "cot", "concise")
+    assert [config.policies[name].temperature for name in ("base", "hot", "cot", "concise")] == [0.5, 0.9, 0.5, 0.3]
+    assert list(config.labeling.batches) == ["pilot", "main"]
+    assert config.labeling.votes_per_item == 3
