@@ -29,6 +29,16 @@ Row = dict[str, Any]
 RowWithPlace = tuple[str, Row]  # place of a row ("FILE:LINE"), and the row
 
 
+# Links to paths of a user that cannot stand among the inputs of rules; the workflow makes them.
+LINKS = Path(".arena-cje") / "links"
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """The path as the user gave it, where it is the workflow's link to it."""
+    path = Path(path)
+    return Path(os.readlink(path)) if path.parent.parent == LINKS and path.is_symlink() else path
+
+
 # UTF-32 first: its mark for little-endian text begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -49,7 +59,11 @@ def text_bytes(path: str | Path) -> bytes:
 
     Raises a `UserError` where the file cannot be read, or has bytes that are no text.
     """
-    content = _content(path)
+    path = user_path(path)
+    return _as_utf8(path, _content(path))
+
+
+def _as_utf8(path: Path, content: bytes) -> bytes:
     for mark, encoding in MARKS:
         if content.startswith(mark):
             # The decoders of UTF-16 and UTF-32 take the mark off themselves, as it says the order of the bytes.
@@ -95,21 +109,22 @@ def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
 
     Raises a `UserError` where the file is missing, has another format or has a malformed line.
     """
-    path = Path(path)
-    _check_is_text(path)
-    content = text_bytes(path)
-    _check_is_jsonl(path, content)
-    lines = content.split(b"\n")
-    return [(f"{path}:{k}", _parsed(f"{path}:{k}", line)) for k, line in enumerate(lines, start=1) if line.strip()]
+    return list(iterate_rows(path))
 
 
-def _check_is_text(path: Path) -> None:
-    """Raise a `UserError` for a file whose first bytes are those of a binary format that has rows."""
-    first = _content(path)[:4] if path.is_file() else b""
-    if first.startswith(b"\x1f\x8b"):
+def iterate_rows(path: str | Path) -> Iterator[RowWithPlace]:
+    """The same, one by one."""
+    path = user_path(path)
+    content = _content(path)
+    if content.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is compressed; expected JSONL, decompress it first (gunzip)")
-    if first == b"PAR1":
+    if content.startswith(b"PAR1"):
         raise UserError(f"{path}: is a Parquet file; expected JSONL, convert it (polars.read_parquet, write_ndjson)")
+    content = _as_utf8(path, content)
+    _check_is_jsonl(path, content)
+    for k, line in enumerate(content.split(b"\n"), start=1):
+        if line.strip():
+            yield f"{path}:{k}", _parsed(f"{path}:{k}", line)
 
 
 def _check_is_jsonl(path: Path, content: bytes) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import psutil
 from snakemake.common.configfile import load_configfile
-from snakemake.io import contains_wildcard
 from snakemake.utils import update_config
 
-from arena_cje import estimators
+from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
@@ -88,12 +87,13 @@ or_exit(targets.check_writable, Path("results"))
 def input_path(path):
     """A path that may stand among the inputs of rules.
 
-    Snakemake reads braces in a path as wildcards and knows no escape: such a path is reached through a link without them.
+    Snakemake reads braces in a path as wildcards, angle brackets as variables, and knows no escape: such a path is reached
+    through a link without them.
     """
-    if path is None or not contains_wildcard(path):
+    if path is None or not re.search("[{}<>]", str(path)):
         return path
     place = Path(path).absolute()
-    link = Path(".arena-cje") / "links" / digest(str(place))[:12] / re.sub("[{}]", "_", place.name)
+    link = files.LINKS / digest(str(place))[:12] / re.sub("[{}<>]", "_", place.name)
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(place)
