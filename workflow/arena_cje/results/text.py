@@ -11,7 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.estimation.records import LEVELS
-from arena_cje.results.notebook import decimal
+from arena_cje.results.notebook import decimal, weight_table
 
 if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
@@ -69,8 +69,6 @@ def _weight_lines(result: ResultRecord) -> list[str]:
     diagnostics = result.document["metadata"]["diagnostics"].values()
     if all(entry.get("ess") is None for entry in diagnostics):
         return []
-    from arena_cje.results.notebook import weight_table
-
     return ["", "Importance weights, as they are before any cap", *weight_table(result).splitlines()]
 
 
