@@ -86,22 +86,21 @@ def _content(path: str | Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def _decoded(path: str | Path, content: bytes, encoding: str, start: int) -> str:
+def _decoded(path: Path, content: bytes, encoding: str, start: int) -> str:
     """The text of some bytes, the first of which is byte `start` of the file."""
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        wrong, line = error.start + start, content.count(b"\n", 0, error.start) + 1
+    if encoding == "utf-8" and b"\0" in content:
         raise UserError(
-            f"{path}:{line}: is no {encoding.upper()} text: byte {content[error.start]:#04x} at position {wrong}; save the "
-            "file as UTF-8"
-        ) from None
-    if (position := text.find("\0")) >= 0:
-        raise UserError(
-            f"{path}: has a NUL character at position {position}, as files have that are no text, and UTF-16 text without "
-            "a byte order mark; save the file as UTF-8"
+            f"{path}: has a NUL character at position {start + content.index(0)}, as files have that are no text, and UTF-16 "
+            "text without a byte order mark; save the file as UTF-8"
         )
-    return text
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: is no {encoding.upper()} text: byte {content[error.start]:#04x} at position "
+            f"{start + error.start}; save the file as UTF-8"
+        ) from None
 
 
 def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
