@@ -58,6 +58,7 @@ configfile: str(SHIPPED_CONFIG)
 
 
 if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SHIPPED_CONFIG):
+    or_exit(config_parse.check_encoding, WORKING_CONFIG)
 
     configfile: str(WORKING_CONFIG)
 
@@ -100,6 +101,11 @@ def input_path(path):
     return str(link)
 
 
+def literal(value):
+    """A parameter with texts of the user, whose braces Snakemake would read as wildcards were it no function."""
+    return lambda w: value
+
+
 USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
 CONFIG = CONFIG.model_copy(update={name: input_path(getattr(CONFIG, name)) for name in USER_DATA})
 
@@ -128,8 +134,11 @@ wildcard_constraints:
 
 
 def resource_file(name, kind):
-    """A file the configuration names: the user's, else the workflow's."""
-    return input_path(str(or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)))
+    """A file the configuration names: the user's, else the workflow's. A text that cannot be read ends the workflow."""
+    path = or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)
+    if kind != "prompts":
+        or_exit(files.read_text, path)
+    return input_path(str(path))
 
 
 def text_sources():

@@ -32,8 +32,8 @@ rule import_data:
     conda:
         "../../envs/stats.yaml"
     params:
-        fresh_draws=lambda w: CONFIG.fresh_draws,
-        probes=CONFIG.probes,
+        fresh_draws=literal(CONFIG.fresh_draws),
+        probes=literal(CONFIG.probes),
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,

@@ -222,7 +222,7 @@ PAGE = [WORKFLOW / "arena_cje" / "report" / f"dashboard.{kind}" for kind in ("ht
 EXHIBIT_PARAMS = {
     "scores_of": CONFIG.analysis.judge,
     "non_propensity": scoring.non_propensity(CONFIG),
-    "configuration": canonical({key: value for key, value in settings_shown().items() if key != "coverages"}),
+    "configuration": literal(canonical({key: value for key, value in settings_shown().items() if key != "coverages"})),
     "page": list(map(sha256, PAGE)),
 }
 
