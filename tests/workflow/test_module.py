@@ -210,7 +210,7 @@ def test_data_of_a_user_may_have_any_names(tmp_path):
     run = Run(folder, {"logged_data": str(logged), "fresh_draws": str(data / "draws")})
     run.snakemake(TARGET)
     assert arena_cje.load(folder / TARGET).policies == ("clone", policy)
-    names = {path.name for path in run.path("coverage_0.1/fresh_draws").iterdir()}
+    names = {path.name for path in run.path("coverage_0.5/fresh_draws").iterdir()}
     assert names == {"clone.jsonl", "org%2F%7Bbetter%7D.jsonl"}
     logged.write_text("no data")
     assert f"ERROR {logged}: is not JSONL" in run.snakemake(TARGET, ok=False)
