@@ -93,7 +93,7 @@ def test_scores_and_labels_have_scales_of_their_own(judge, label, scales):
     assert found.reading == Reading(**scales)
 
 
-@pytest.mark.parametrize("scale", [(0, 10), (0, 100), (0, 5), (-10, 10)])
+@pytest.mark.parametrize("scale", [(0, 10), (0, 100), (0, 5), (0, 3), (-10, 10), (-10, 1)])
 def test_labels_that_fill_a_corner_of_their_scale_are_refused(scale):
     with pytest.raises(UserError, match=r"oracle_label: all 80 values lie between 0 and 1, .* by `label_scale`"):
         arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=scale)
@@ -122,6 +122,14 @@ def test_an_outlier_does_not_hide_a_wrong_scale():
     for verdict in found.verdicts.values():
         reason = next(reason for reason in verdict.reasons if reason.code == "unusual_units")
         assert (reason.level, "oracle labels" in reason.sentence) == ("caution", True)
+
+
+def test_labels_on_half_of_their_scale_are_cautioned_about():
+    """Labels 0, 1 and 2 may lack the highest, or be 0 and 1."""
+    found = arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
+    assert all("unusual_units" in {one.code for one in verdict.reasons} for verdict in found.verdicts.values())
+    found = arena_cje.analyze(on_other_scales(label=2), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
+    assert not any("unusual_units" in {one.code for one in verdict.reasons} for verdict in found.verdicts.values())
 
 
 def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
@@ -358,6 +366,9 @@ def test_ordinary_names_stay_as_they_are():
         "meta-llama_Llama-3.1-8B.jsonl",
         "meta-llama-Llama-3.1-8B.jsonl",
         "Llama-3.1-8B_responses.jsonl",
+        "meta-llama%2fLlama-3.1-8B.jsonl",
+        "meta_llama_llama_3_1_8b_responses.jsonl",
+        "llama-3.1-8b.jsonl",
     ],
 )
 def test_a_file_is_found_by_any_spelling_of_its_policy(place, tmp_path):
@@ -559,6 +570,12 @@ def test_a_table_of_results_is_inert(tmp_path):
         ),
         ({"uid": "328c", "category": "hard", "prompt": "Why?"}, "rename uid to prompt_id"),
         ({"instruction": "Why?", "dataset": "koala"}, "rename instruction to prompt"),
+        (
+            {"id": 1, "conversations": [{"from": "human", "value": "Why?"}]},
+            "rename id to prompt_id and conversations to",
+        ),
+        ({"Question": "Why?", "Category": "x"}, "rename Question to prompt"),
+        ({"task_id": "HumanEval/0", "prompt": "def f():"}, "rename task_id to prompt_id$"),
         ({"a": 1}, "the row has the fields a$"),
     ],
 )

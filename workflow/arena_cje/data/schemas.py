@@ -107,20 +107,37 @@ class Column:
 
 # What other formats of this field call a field: question files of benchmarks, data sets of instructions, logs of answers.
 OTHER_NAMES = {
-    "prompt_id": (
+    "prompt_id": [
         "question_id",
         "uid",
         "id",
         "qid",
         "task_id",
         "example_id",
+        "instance_id",
+        "sample_id",
         "instruction_id",
         "item_id",
+        "custom_id",
         "key",
         "index",
-    ),
-    "prompt": ("turns", "instruction", "question", "query", "input", "problem", "text", "messages", "conversation"),
-    "response": ("output", "answer", "completion", "generation", "choices"),
+    ],
+    "prompt": [
+        "turns",
+        "instruction",
+        "question",
+        "query",
+        "input",
+        "problem",
+        "goal",
+        "text",
+        "content",
+        "messages",
+        "conversation",
+        "conversations",
+        "body",
+    ],
+    "response": ["output", "answer", "completion", "generation", "choices"],
 }
 
 
@@ -130,15 +147,15 @@ def fields_hint(row: Row, names: Iterable[str]) -> str:
     names: of the fields that a row may have. Empty where the row has fields of the format alone.
     """
     names = list(names)
-    others = [name for name in row if name not in names]
+    others = {str(name).lower(): name for name in row if name not in names}
     if not others:
         return ""
-    pairs = {wanted: next((name for name in OTHER_NAMES.get(wanted, ()) if name in others), None) for wanted in names}
-    changes = [
-        f"{name} to {wanted}" + (" (its first element, as text)" if isinstance(row[name], list) else "")
-        for wanted, name in pairs.items()
-        if name is not None and row.get(wanted) is None
-    ]
+    changes = []
+    for wanted in names:
+        name = next((others[other] for other in OTHER_NAMES.get(wanted, ()) if other in others), None)
+        if name is not None and row.get(wanted) is None:
+            first = " (its first element, as text)" if isinstance(row[name], list) else ""
+            changes.append(f"{name} to {wanted}{first}")
     advice = f"; rename {' and '.join(changes)}" if changes else ""
     return f"; the row has the fields {', '.join(map(str, row))[:200]}{advice}"
 
