@@ -107,37 +107,9 @@ class Column:
 
 # What other formats of this field call a field: question files of benchmarks, data sets of instructions, logs of answers.
 OTHER_NAMES = {
-    "prompt_id": [
-        "question_id",
-        "uid",
-        "id",
-        "qid",
-        "task_id",
-        "example_id",
-        "instance_id",
-        "sample_id",
-        "instruction_id",
-        "item_id",
-        "custom_id",
-        "key",
-        "index",
-    ],
-    "prompt": [
-        "turns",
-        "instruction",
-        "question",
-        "query",
-        "input",
-        "problem",
-        "goal",
-        "text",
-        "content",
-        "messages",
-        "conversation",
-        "conversations",
-        "body",
-    ],
-    "response": ["output", "answer", "completion", "generation", "choices"],
+    "prompt_id": ("question_id", "uid", "id", "qid", "task_id", "example_id", "instance_id", "sample_id", "custom_id"),
+    "prompt": ("turns", "instruction", "question", "query", "input", "problem", "text", "messages", "conversations"),
+    "response": ("output", "answer", "completion", "generation", "choices"),
 }
 
 
