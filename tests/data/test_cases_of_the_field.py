@@ -14,6 +14,7 @@ import pytest
 import arena_cje
 from arena_cje import estimators, files
 from arena_cje.data import names, schemas
+from arena_cje.data.dataset import load_dataset
 from arena_cje.data.draws import draw_paths, find_draws
 from arena_cje.data.reading import Reading
 from arena_cje.data.sources import placed_rows
@@ -475,6 +476,49 @@ def test_declared_metadata_have_their_types(field, value, sentence, tmp_path):
     draws["shift"][2] = draws["shift"][2] | {"metadata": {field: value}}
     with pytest.raises(UserError, match=rf"row 2: metadata\.{field} {sentence}"):
         arena_cje.analyze(world(), draws, "direct")
+
+
+ODD = (
+    10**400,
+    -(10**400),
+    math.inf,
+    math.nan,
+    "x",
+    "",
+    [],
+    {},
+    [None],
+    [[]],
+    {"a": {}},
+    True,
+    1 + 2j,
+    b"x",
+    object(),
+    None,
+)
+FIELDS = (
+    *("prompt_id", "prompt", "response", "base_policy", "draw_idx", "base_policy_logprob", "target_policy_logprobs"),
+    *("judge_score", "judge_distribution", "judge_scores", "oracle_label", "metadata", "response_token_count"),
+    *("outside_support", "depth"),
+)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_an_odd_value_of_any_field_gives_a_value_or_a_sentence(field):
+    for odd in ODD:
+        whole, below, deep = ([row | {"depth": k % 3} for k, row in enumerate(world())] for _ in range(3))
+        whole[1][field] = odd
+        below[1]["metadata"] = {field: odd}
+        deep[1]["target_policy_logprobs"] = {"clone": -20.0, "shift": odd}
+        for rows in (whole, below, deep):
+            for source in (rows, pd.DataFrame(rows)):
+                try:
+                    logged = load_dataset(source, reading=Reading(("depth",))).logged
+                except UserError as error:
+                    assert "\n" not in str(error)
+                else:
+                    assert np.all((logged.judge_score >= 0) & (logged.judge_score <= 1))
+                    assert np.isfinite(logged.covariates).all()
 
 
 @pytest.mark.parametrize("field", ["oracle_label", "judge_score", "prompt_id", "draw_idx"])

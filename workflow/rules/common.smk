@@ -89,12 +89,14 @@ def input_path(path):
     """A path that may stand among the inputs of rules.
 
     Snakemake reads braces in a path as wildcards, angle brackets as variables, and knows no escape: such a path is reached
-    through a link without them.
+    through a link without them. Files of one folder have their links in one folder, as a split model needs.
     """
     if path is None or not re.search("[{}<>]", str(path)):
         return path
     place = Path(path).absolute()
-    link = files.LINKS / digest(str(place))[:12] / re.sub("[{}<>]", "_", place.name)
+    link = (
+        files.LINKS / digest(str(place.parent))[:12] / re.sub("[{}<>]", lambda sign: f"%{ord(sign[0]):02X}", place.name)
+    )
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(place)
@@ -200,7 +202,7 @@ def gguf(model):
     block = CONFIG.models[model]
     if block.path:
         or_exit(gguf_files.check_magic, block.path)
-        return input_path(block.path)
+        return [input_path(str(part)) for part in gguf_files.parts(block.path)][0]
     file = RESOURCES / "models" / block.file
     if not file.exists():
         or_exit(fetch.read_entry, block.file, MODELS_YAML)

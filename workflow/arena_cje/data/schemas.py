@@ -7,6 +7,7 @@ file and line.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,9 +98,11 @@ class Column:
         if isinstance(value, float) and math.isnan(value):
             return "is NaN; write null where the value is missing"
         if self.low is not None and value < self.low:
-            return f"is {value!r}, expected at least {self.low:g}{self.hint}"
+            return f"is {value!r:.60}, expected at least {self.low:g}{self.hint}"
         if self.high is not None and value > self.high:
-            return f"is {value!r}, expected at most {self.high:g}{self.hint}"
+            return f"is {value!r:.60}, expected at most {self.high:g}{self.hint}"
+        if self.kind == "float" and value != -math.inf and abs(value) > sys.float_info.max:
+            return f"is {value!r:.60}, expected a finite number"
         if self.choices and value not in self.choices:
             return f"is {value!r}, expected one of {', '.join(self.choices)}{did_you_mean(str(value), self.choices)}"
         return "is empty" if self.non_empty and not value else None
