@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -215,6 +216,19 @@ def test_data_come_in_any_frame(kind, tmp_path):
     if kind != "numpy":
         assert values(result) == pytest.approx(TRUTH)
     assert values(arena_cje.analyze(source(logged), estimator="ips")) == pytest.approx(TRUTH)
+
+
+def test_decimals_of_a_database_are_numbers():
+    frame = pl.DataFrame(world()).with_columns(pl.col("judge_score", "oracle_label").cast(pl.Decimal(5, 2)))
+    rows = [row | {"judge_score": Decimal(str(row["judge_score"]))} for row in world()]
+    for source in (frame, ArrowTable(frame), rows, pd.DataFrame(rows)):
+        assert values(arena_cje.analyze(source, estimator="ips")) == pytest.approx(TRUTH)
+
+
+def test_a_plan_of_polars_that_fails_gets_a_sentence(tmp_path):
+    for plan in (pl.scan_ndjson(tmp_path / "none.jsonl"), pl.LazyFrame({"a": [1]}).select("b")):
+        with pytest.raises(UserError, match="the logged data are no table that polars reads"):
+            arena_cje.analyze(plan, estimator="ips")
 
 
 def test_missing_values_of_pandas_are_missing():
