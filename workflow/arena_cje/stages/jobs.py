@@ -189,7 +189,7 @@ def same_tokenizer(snakemake: Any) -> bool:
 
 def text(path: str | list[str]) -> str | None:
     """The text of a prompt file, stripped; None for a rule input that is not there."""
-    return Path(path).read_text(encoding="utf-8").strip() if path else None
+    return files.read_text(path).strip() if path else None
 
 
 def report(log: logging.Logger, summary: Mapping[str, Any], policy: str = "") -> None:
