@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_cje.calls import apis, errors
+from arena_cje.calls import apis, errors, pace
 from arena_cje.calls.client import MAX_ADDED_TOKENS, Client, estimate_usage, parse_reply, plausible_usage
 from arena_cje.calls.errors import (
     OutputLimit,
@@ -30,7 +30,7 @@ from arena_cje.calls.errors import (
     seconds_to_wait,
 )
 from arena_cje.calls.ledger import Ledger
-from arena_cje.calls.limits import SUCCESSES_TO_GROW, JobSlots, RateLimit
+from arena_cje.calls.limits import JobSlots, RateLimit, clock
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 from arena_cje.stages import jobs
@@ -480,38 +480,6 @@ def test_two_jobs_share_the_slots(tmp_path):
     assert max_in_flight == 3
 
 
-def test_concurrency_is_reduced_once_for_all_requests_in_flight_and_recovers(tmp_path):
-    async def play():
-        slots = JobSlots(tmp_path, 8)
-        files = [await slots._acquire() for _ in range(8)]
-        for _ in range(8):
-            slots.reduce_concurrency(0)
-        assert slots.max_held == 4
-        for file in files:
-            slots._release(file)
-        files = [file for _ in range(8) if (file := slots._try_lock_slot()) is not None]
-        assert len(files) == 4
-        waiting = [asyncio.create_task(slots._acquire()) for _ in range(4)]
-        await asyncio.sleep(0)
-        slots.reduce_concurrency(1)
-        assert slots.max_held == 2
-        for file in files:
-            slots._release(file)
-        await asyncio.sleep(0)
-        assert sum(task.done() for task in waiting) == 2  # two of the four slots are given up
-        slots.reduce_concurrency(2)
-        slots.reduce_concurrency(3)
-        assert slots.max_held == 1
-        for _ in range(3 * SUCCESSES_TO_GROW):
-            slots.count_success()
-        assert slots.max_held == 4
-        for _ in range(50 * SUCCESSES_TO_GROW):
-            slots.count_success()
-        assert slots.max_held == 8
-
-    asyncio.run(play())
-
-
 def test_a_cancelled_request_releases_its_slot(tmp_path):
     async def play():
         slots, other = JobSlots(tmp_path, 1), JobSlots(tmp_path, 1)
@@ -579,8 +547,8 @@ def test_a_pause_holds_for_all_and_the_turns_after_it_are_spaced(tmp_path):
         waiting = [asyncio.create_task(other.wait_turn()) for _ in range(10)]
         await asyncio.sleep(0)
         began = time.monotonic()
-        limit.pause(0.4)
-        limit.pause(0.1)  # the longer pause stays
+        for retry_after in (0.4,) * pace.IN_A_ROW + (0.1,):  # the longer pause stays
+            limit.count_rejection(clock(), retry_after, (1.0, 60.0))
         times = []
         for task in waiting:
             task.add_done_callback(lambda _: times.append(time.monotonic() - began))

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.calls import apis, errors
+from arena_cje.calls import apis, errors, transport
 from arena_cje.calls.errors import TransientError, UnreadableReply
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arena_cje.calls.endpoint import Endpoint
 
 # A provider may add to the prompt what was not sent (markup of the chat, a JSON schema in words), and bill it.
@@ -40,8 +43,8 @@ class Client:
             "chat": self._sdk.chat.completions.with_raw_response.create,
             "completion": self._sdk.completions.with_raw_response.create,
         }
-        # These libraries log every request at the level of the progress lines.
-        for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        # These libraries log every request at the level of the progress lines, or, if the environment says so, with its prompt.
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "fireworks"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
     async def __aenter__(self) -> Client:
@@ -68,6 +71,12 @@ class Client:
             raise TransientError("timeout", f"no reply within {self.endpoint.timeout:g} s") from None
         except sdk_errors.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, transport.RedirectRefused):
+                location = errors.one_line(cause.location, self.secrets)
+                raise UserError(
+                    f"provider {self.endpoint.provider!r}: the server answers with status {cause.status}, a redirect to "
+                    f"{location}, where no request is sent; if that address is right, set `base_url` to it"
+                ) from None
             message = errors.one_line(f"{type(cause).__name__} {cause}", self.secrets)
             raise TransientError("connection lost", message) from None
         except sdk_errors.APIStatusError as error:
@@ -84,7 +93,7 @@ class Client:
                 raise meaning from None
             return Reply(error=meaning, usage=Usage(0, 0))  # a request that is declined before it is read is not billed
         try:
-            return parse_reply(request, content)
+            return _redacted(parse_reply(request, content), self.secrets)
         except UnreadableReply as error:
             raise UnreadableReply(errors.one_line(error.message, self.secrets), error.length) from None
 
@@ -95,6 +104,25 @@ class Client:
         required = {name: body.pop(name) for name in ("model", text_parameter)}
         response = await self._create[request.kind](**required, extra_body=body)
         return response.http_response.content
+
+
+def _redacted(reply: Reply, keys: Sequence[str]) -> Reply:
+    """The reply without API keys: what a server repeats of its request must reach no file."""
+    if not keys:
+        return reply
+    return replace(
+        reply,
+        text=errors.redact(reply.text, keys),
+        tokens=tuple(errors.redact_parts(reply.tokens, keys)),
+        top_logprobs=tuple(
+            {errors.redact(token, keys): value for token, value in logprobs.items()} for logprobs in reply.top_logprobs
+        ),
+        **{
+            name: errors.redact(value, keys)
+            for name in ("finish_reason", "model", "system_fingerprint")
+            if (value := getattr(reply, name)) is not None
+        },
+    )
 
 
 def _checked_api_key(endpoint: Endpoint) -> str | None:
