@@ -93,6 +93,7 @@ class FaultServer:
     sent: Counter[str] = field(default_factory=Counter, init=False)  # attempts, by request
     answered: Counter[str] = field(default_factory=Counter, init=False)  # complete replies, by request
     bodies: list[dict[str, Any]] = field(default_factory=list, init=False)
+    headers: list[dict[str, str]] = field(default_factory=list, init=False)
     keys: Counter[str] = field(default_factory=Counter, init=False)  # API keys of the requests
     paths: Counter[str] = field(default_factory=Counter, init=False)
     times: list[float] = field(default_factory=list, init=False)  # arrival times of requests, seconds
@@ -166,6 +167,7 @@ class FaultServer:
         self.times.append(time.monotonic())
         self.sent[name] += 1
         self.bodies.append(body)
+        self.headers.append(dict(headers))
         self.paths[path] += 1
         key = headers.get("authorization", "").removeprefix("Bearer ")
         self.keys[key] += 1
@@ -228,6 +230,9 @@ def respond(
     }
     if fault in errors:
         return errors[fault]()
+    if fault and fault.startswith("redirect "):
+        _, status, location = fault.split(" ", 2)
+        return int(status), {"location": location}, b""
     if not path.endswith(("/v1/chat/completions", "/v1/completions")):
         return error(404, f"No such path {path}.")
     reply = (replies or correct_reply)(path, body)

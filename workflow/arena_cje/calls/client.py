@@ -69,14 +69,12 @@ class Client:
                 content = await self._response_body(request)
         except TimeoutError:
             raise TransientError("timeout", f"no reply within {self.endpoint.timeout:g} s") from None
+        except transport.RedirectRefused as error:
+            raise self._redirect_error(error) from None
         except sdk_errors.APIConnectionError as error:
             cause = error.__cause__ or error
-            if isinstance(cause, transport.RedirectRefused):
-                location = errors.one_line(cause.location, self.secrets)
-                raise UserError(
-                    f"provider {self.endpoint.provider!r}: the server answers with status {cause.status}, a redirect to "
-                    f"{location}, where no request is sent; if that address is right, set `base_url` to it"
-                ) from None
+            if isinstance(cause, transport.RedirectRefused):  # one of the clients wraps all errors
+                raise self._redirect_error(cause) from None
             message = errors.one_line(f"{type(cause).__name__} {cause}", self.secrets)
             raise TransientError("connection lost", message) from None
         except sdk_errors.APIStatusError as error:
@@ -96,6 +94,13 @@ class Client:
             return _redacted(parse_reply(request, content), self.secrets)
         except UnreadableReply as error:
             raise UnreadableReply(errors.one_line(error.message, self.secrets), error.length) from None
+
+    def _redirect_error(self, error: transport.RedirectRefused) -> UserError:
+        location = errors.one_line(error.location, self.secrets)
+        return UserError(
+            f"provider {self.endpoint.provider!r}: the server answers with status {error.status}, a redirect to {location}, where "
+            "no request is sent; if that address is right, set `base_url` to it"
+        )
 
     async def _response_body(self, request: Request) -> bytes:
         body = dict(request.body)

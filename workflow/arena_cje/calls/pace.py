@@ -7,11 +7,11 @@ A request is sent at
 (the generic cell rate algorithm, GCRA). `rate` is the number of requests a second that the server seems to grant. It is
 unknown until the first answer 429, and then follows the answers:
 
-    a reply    rate <- 1.01 rate        a 429    rate <- 0.97 rate
+    a reply    rate <- 1.02 rate        a 429    rate <- 0.94 rate
 
 so that it settles where a quarter of the answers are 429: it finds the rate that a server grants, and is not moved by a server
 that answers 429 to some requests whatever their rate. A 429 delays its own request. Ten in a row with no reply between them
-concern all requests: all pause, for as long as Retry-After says or, without it, for 1, 2, 4, ... seconds.
+concern all requests: the rate is halved, and all pause, for as long as Retry-After says or, without it, for 1, 2, 4, ... seconds.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-GROWTH = 1.01  # factor of the rate after a reply
-DECREASE = 0.97  # factor of the rate after a 429
+GROWTH = 1.02  # factor of the rate after a reply
+DECREASE = 0.94  # factor of the rate after a 429
 LOWEST_RATE = 0.5  # requests a second; below it the server is left to its Retry-After
 SLACK = 0.05  # seconds that a late request may make up for; none where the user has set the rate
 MEMORY = 1.0  # seconds over which the rate of requests is measured
@@ -38,24 +38,32 @@ class Pace:
     n_pauses: int = 0  # pauses since the last reply
     n_rejected: int = 0  # 429s since the last reply, without those of requests that were sent before the last pause
     rate: float | None = None  # requests a second that the server seems to grant; None: unknown
-    sent_rate: float = 0.0  # requests a second that were sent lately
+    began: float = 0.0  # time of the first request
     sent_at: float = 0.0  # time of the last request
+    n_sent: float = 0.0  # requests that were sent lately, each weighted by exp(-age / MEMORY)
 
     @property
     def is_moderated(self) -> bool:
         """Whether a reply changes the state."""
         return self.rate is not None or self.n_rejected > 0 or self.n_pauses > 0
 
+    @property
+    def sent_rate(self) -> float:
+        """Requests a second that were sent lately."""
+        seconds = max(self.sent_at - self.began, 0.1)
+        return self.n_sent / (MEMORY * (1 - math.exp(-seconds / MEMORY)))
+
 
 def take_turn(pace: Pace, now: float, interval: float = 0.0) -> tuple[float, Pace]:
     """Time at which the next request may be sent, and the state after it. interval: seconds between requests, by the user."""
-    rate = None if now - pace.sent_at > FORGET else pace.rate
-    spacing = max(interval, 1 / rate if rate else 0.0)
+    if now - pace.sent_at > FORGET:
+        pace = replace(pace, began=now, n_sent=0.0, rate=None)
+    spacing = max(interval, 1 / pace.rate if pace.rate else 0.0)
     due = pace.next if spacing == interval else max(pace.next, now - SLACK)
     turn = max(now, due)
-    sent_rate = pace.sent_rate * math.exp(min(pace.sent_at - turn, 0.0) / MEMORY) + 1 / MEMORY
+    n_sent = pace.n_sent * math.exp(min(pace.sent_at - turn, 0.0) / MEMORY) + 1
     next_turn = (turn if spacing == interval else due) + spacing
-    return turn, replace(pace, next=next_turn, rate=rate, sent_rate=sent_rate, sent_at=turn)
+    return turn, replace(pace, next=next_turn, sent_at=turn, n_sent=n_sent)
 
 
 def after_reply(pace: Pace) -> Pace:
@@ -71,7 +79,7 @@ def after_rejection(
 
     first_pause, longest_pause: seconds, where the server does not say how long to wait.
     """
-    rate = max(DECREASE * (pace.rate or max(pace.sent_rate, 1.0)), LOWEST_RATE)
+    rate = max(DECREASE * (pace.rate or 2 * pace.sent_rate), LOWEST_RATE)
     pace = replace(pace, rate=rate)
     if sent_at < pace.pause_began:  # the pause follows from answers like this one
         if retry_after is not None:
@@ -83,6 +91,7 @@ def after_rejection(
     pause = min(first_pause * 2**pace.n_pauses, longest_pause) if retry_after is None else retry_after
     return replace(
         pace,
+        rate=max(rate / 2, LOWEST_RATE),
         paused_until=max(pace.paused_until, now + pause),
         pause_began=now,
         n_pauses=min(pace.n_pauses + 1, 30),

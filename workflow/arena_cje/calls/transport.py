@@ -12,7 +12,8 @@ from typing import Any
 from arena_cje.errors import UserError
 
 # Variables that the HTTP client reads, in capitals.
-MACHINE_SETTINGS = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 KEEPS_REQUEST = (307, 308)  # redirects after which the same request is sent again; after others its body is lost
 
 
@@ -46,17 +47,27 @@ def client(sdk_client: Any, http_client: Any, base_url: str, key: str | None, ti
 
     try:
         http = http_client(timeout=timeout, event_hooks={"response": [_check_redirect]})
-    except Exception as error:
-        names = [name for name in os.environ if name.upper() in MACHINE_SETTINGS and os.environ[name]]
-        if not names:
-            raise
-        # A proxy's address may have a password in it, so the library's message, which repeats the address, is left out.
-        raise UserError(
-            f"requests cannot be sent with the environment variables {', '.join(sorted(names))} ({type(error).__name__}); "
-            "expected proxies as http://HOST:PORT or https://HOST:PORT (no other scheme), host names in NO_PROXY, and existing "
-            "files of certificates; correct or unset them and run the same command again"
+    except OSError as error:
+        raise _setting_error(error, CERTIFICATES, "files of certificates that exist") from None
+    except Exception as error:  # each of the two HTTP clients has its own class for malformed addresses
+        raise _setting_error(
+            error,
+            PROXIES,
+            "proxies as http://HOST:PORT or https://HOST:PORT (no other scheme), and names of hosts in NO_PROXY",
         ) from None
     return ExplicitClient(base_url=base_url, api_key=key, timeout=timeout, max_retries=0, http_client=http)
+
+
+def _setting_error(error: Exception, names: tuple[str, ...], expected: str) -> Exception:
+    """The error of a user whose environment variables cannot be used; the error itself where none of them is set."""
+    used = sorted(name for name in os.environ if name.upper() in names and os.environ[name])
+    if not used:
+        return error
+    # A proxy's address may have a password in it, so the library's message, which repeats the address, is left out.
+    return UserError(
+        f"requests cannot be sent with {' and '.join(used)} of the environment ({type(error).__name__}); expected {expected}; "
+        "correct or unset these variables and run the same command again"
+    )
 
 
 async def _check_redirect(response: Any) -> None:
