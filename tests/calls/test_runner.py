@@ -939,6 +939,20 @@ def test_a_job_sends_journals_and_counts_requests_without_repeating_the_key(tmp_
     assert server.sent.total() - before == 3
 
 
+def test_a_key_that_replies_repeat_is_in_no_file(tmp_path):
+    """Neither in journals and spendings, nor in logs."""
+
+    def reply(path, body):
+        text = f"I was called with {KEY}, that is {KEY[2:14]}."
+        return {"model": f"m-{KEY}", "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+
+    with FaultServer(replies=reply) as server:
+        process = run_job(tmp_path, server.url)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)[0] == "I was called with ***, that is ***."
+    assert leaks(tmp_path, process.stdout, process.stderr) == []
+
+
 @pytest.mark.parametrize(("fault", "ending"), [("401", "success"), (None, "bug")])
 def test_the_key_is_in_no_log_error_or_file(tmp_path, fault, ending):
     with FaultServer(faults=lambda *_: fault) as server:

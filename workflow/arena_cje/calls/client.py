@@ -98,8 +98,8 @@ class Client:
     def _redirect_error(self, error: transport.RedirectRefused) -> UserError:
         location = errors.one_line(error.location, self.secrets)
         return UserError(
-            f"provider {self.endpoint.provider!r}: the server answers with status {error.status}, a redirect to {location}, where "
-            "no request is sent; if that address is right, set `base_url` to it"
+            f"provider {self.endpoint.provider!r}: the server answers with status {error.status}, a redirect to {location}, "
+            "where no request is sent; if that address is right, set `base_url` to it"
         )
 
     async def _response_body(self, request: Request) -> bytes:
