@@ -78,6 +78,22 @@ def scripted(*faults: str | None) -> Faults:
     return lambda body, earlier: faults[earlier] if earlier < len(faults) else None
 
 
+def token_bucket(rate: float, burst: float) -> Faults:
+    """Status 429 for what exceeds `rate` requests a second, of which `burst` may come at once."""
+    level, filled_at = burst, time.monotonic()
+
+    def fault(body: Mapping[str, Any], earlier: int) -> str | None:
+        nonlocal level, filled_at
+        now = time.monotonic()
+        level, filled_at = min(burst, level + (now - filled_at) * rate), now
+        if level < 1:
+            return "429"
+        level -= 1
+        return None
+
+    return fault
+
+
 @dataclass
 class FaultServer:
     """The server, in its own thread. Its counters may be read at any time."""
@@ -335,8 +351,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A server with the OpenAI API that can fail.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds until a reply")
     parser.add_argument("--faults", type=float, default=0.0, help="share of the requests that fail")
+    parser.add_argument("--rejected", type=float, default=0.0, help="share of the requests that get status 429")
+    parser.add_argument("--rate", type=float, help="requests a second that are granted; others get status 429")
     options = parser.parse_args()
-    with FaultServer(latency=options.latency, faults=seeded(options.faults)) as server:
+    faults = seeded(options.faults)
+    if options.rejected:
+        faults = seeded(options.rejected, kinds=("429",))
+    if options.rate:
+        faults = token_bucket(options.rate, burst=options.rate / 10)
+    with FaultServer(latency=options.latency, faults=faults) as server:
         print(server.url, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()

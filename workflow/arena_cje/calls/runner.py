@@ -129,7 +129,7 @@ def run(
 
 @contextmanager
 def _drain_on_interrupt(sender: _Sender) -> Iterator[None]:
-    """Inside the `with` block the first SIGINT or SIGTERM ends the sending; a second one of its kind has its usual effect.
+    """Inside the `with` block the first SIGINT, SIGTERM or SIGHUP ends the sending; a second one has its usual effect.
 
     Only the main thread can receive signals. A signal that the process ignores stays ignored.
     """
@@ -139,7 +139,7 @@ def _drain_on_interrupt(sender: _Sender) -> Iterator[None]:
     # A handler that is None was not set from Python and cannot be restored.
     earlier = {
         number: handler
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)
     }
 
