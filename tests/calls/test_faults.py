@@ -144,6 +144,15 @@ def test_an_unreachable_server_advises_to_check_the_address(tmp_path):
         ask_all(job, tmp_path, chats(0, 2))
 
 
+def test_a_server_that_answers_nothing_but_429_ends_the_run(tmp_path):
+    with FaultServer(faults=lambda *_: "429") as server:
+        with pytest.raises(
+            UserError, match=r"answers no request: after 3 pauses .* no reply but rate limit \(429\): Rate limit"
+        ):
+            ask_all(call_job(server.url, tmp_path, max_attempts=3), tmp_path, chats(0, 400))
+        assert server.sent.total() < 100
+
+
 def test_many_failures_between_replies_do_not_stop_the_sending(tmp_path):
     def faults(body, _):
         return "500" if int(body["messages"][0]["content"].split()[1]) % 2 else None

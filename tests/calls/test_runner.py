@@ -29,7 +29,7 @@ from arena_cje.calls.errors import (
     classify_status,
     one_line,
     redact,
-    redact_parts,
+    redact_reply,
     seconds_to_wait,
 )
 from arena_cje.calls.ledger import Ledger
@@ -568,14 +568,28 @@ def test_no_piece_of_a_key_remains(key, around, data):
     assert not any(key[i : i + 8] in out for i in range(len(key) - 7))
 
 
-@given(st.text("abc-1", min_size=8, max_size=30), st.lists(st.text("abc-1xyz ", max_size=5), max_size=20), st.data())
+@given(st.text("abc123", min_size=16, max_size=30), st.lists(st.text("abc-1xyz ", max_size=5), max_size=20), st.data())
 def test_no_piece_of_a_key_remains_across_tokens(key, around, data):
     start = data.draw(st.integers(0, len(around)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(key)), max_size=6)))
     pieces = [key[a:b] for a, b in zip([0, *cuts], [*cuts, len(key)], strict=True)]
-    out = redact_parts([*around[:start], *pieces, *around[start:]], [key])
+    out = redact_reply([*around[:start], *pieces, *around[start:]], [key])
     assert len(out) == len(around) + len(pieces)
-    assert not any(key[i : i + 8] in "".join(out) for i in range(len(key) - 7))
+    assert not any(key[i : i + 16] in "".join(out) for i in range(len(key) - 15))
+
+
+@pytest.mark.parametrize("key", ["x", "1", "EMPTY", "none", "placeholder", "sk-no-key-required", "password123"])
+def test_a_reply_keeps_its_words_where_a_key_is_made_of_words(key):
+    text = (
+        "The dummy placeholder of 12345 x 1 is required: EMPTY, none, no-key or a password, as placeholder for a key."
+    )
+    assert redact_reply([text], [key]) == [text]
+    assert redact_reply(text.split(" "), [key]) == text.split(" ")
+
+
+@pytest.mark.parametrize("key", ["secret-key", "token-abc123", "correct-horse-battery-staple", KEY])
+def test_a_whole_key_is_taken_out_of_a_reply(key):
+    assert redact_reply([f"It is {key}.", f"({key})"], [key]) == ["It is ***.", "(***)"]
 
 
 def test_a_key_that_a_reply_repeats_is_in_no_field_of_it(monkeypatch):

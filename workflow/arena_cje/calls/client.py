@@ -115,19 +115,20 @@ def _redacted(reply: Reply, keys: Sequence[str]) -> Reply:
     """The reply without API keys: what a server repeats of its request must reach no file."""
     if not keys:
         return reply
-    return replace(
-        reply,
-        text=errors.redact(reply.text, keys),
-        tokens=tuple(errors.redact_parts(reply.tokens, keys)),
-        top_logprobs=tuple(
-            {errors.redact(token, keys): value for token, value in logprobs.items()} for logprobs in reply.top_logprobs
-        ),
-        **{
-            name: errors.redact(value, keys)
-            for name in ("finish_reason", "model", "system_fingerprint")
-            if (value := getattr(reply, name)) is not None
-        },
-    )
+    texts = {
+        name: errors.redact_reply([text], keys)[0]
+        for name in ("text", "finish_reason", "model", "system_fingerprint")
+        if (text := getattr(reply, name)) is not None
+    }
+    # Alternatives are many and short; a look at all of them at once is quick.
+    alternatives = ["\n".join(token for logprobs in reply.top_logprobs for token in logprobs)]
+    if errors.redact_reply(alternatives, keys) != alternatives:
+        top_logprobs = [
+            {errors.redact_reply([token], keys)[0]: value for token, value in logprobs.items()}
+            for logprobs in reply.top_logprobs
+        ]
+        reply = replace(reply, top_logprobs=tuple(top_logprobs))
+    return replace(reply, tokens=tuple(errors.redact_reply(reply.tokens, keys)), **texts)
 
 
 def _checked_api_key(endpoint: Endpoint) -> str | None:

@@ -83,13 +83,38 @@ class UnreadableReply(TransientError):
 
 def redact(text: str, keys: Iterable[str]) -> str:
     """The text with *** in place of each API key, and of each piece of a key with 8 characters or more."""
-    return redact_parts([text], keys)[0]
+    pieces = {piece for key in keys for piece in _windows(key, min(KEY_PIECE, len(key)))}
+    return _without([text], pieces)[0]
 
 
-def redact_parts(parts: Sequence[str], keys: Iterable[str]) -> list[str]:
-    """The parts of a text, such as its tokens, with *** for what of a key is in them, in one or across several."""
+def redact_reply(parts: Sequence[str], keys: Iterable[str]) -> list[str]:
+    """The parts of a reply, such as its tokens, with *** for what of a key is in them, in one or across several.
+
+    Replies are data, in which a word must not be taken for a piece of a key such as `no-key-required`. So a piece of 8
+    characters counts here if it has letters and digits, one of 16 always, and the whole key if it is no word.
+    """
+    pieces = set()
+    for key in keys:
+        pieces |= {piece for piece in _windows(key, KEY_PIECE) if _has_letters_and_digits(piece)}
+        pieces |= _windows(key, 2 * KEY_PIECE)
+        if len(key) >= KEY_PIECE and not key.isalpha():
+            pieces.add(key)
+    return _without(parts, pieces)
+
+
+def _windows(key: str, width: int) -> set[str]:
+    """All pieces of this width."""
+    return {key[i : i + width] for i in range(len(key) - width + 1)} - {""}
+
+
+def _has_letters_and_digits(text: str) -> bool:
+    return any(map(str.isalpha, text)) and any(map(str.isdigit, text))
+
+
+def _without(parts: Sequence[str], pieces: Iterable[str]) -> list[str]:
+    """The parts with *** for these pieces of the text that they make together."""
     text = "".join(parts)
-    hidden = [span for key in keys for span in _spans_of_key(text, key)]
+    hidden = [span for piece in pieces for span in _spans(text, piece)]
     if not hidden:
         return list(parts)
     is_hidden = bytearray(len(text))
@@ -97,23 +122,19 @@ def redact_parts(parts: Sequence[str], keys: Iterable[str]) -> list[str]:
         is_hidden[start:stop] = b"\1" * (stop - start)
     redacted, start = [], 0
     for part in parts:
-        pieces = zip(part, is_hidden[start : start + len(part)], strict=True)
-        runs = groupby(pieces, key=itemgetter(1))
+        pairs = zip(part, is_hidden[start : start + len(part)], strict=True)
+        runs = groupby(pairs, key=itemgetter(1))
         redacted.append("".join("***" if hide else "".join(char for char, _ in run) for hide, run in runs))
         start += len(part)
     return redacted
 
 
-def _spans_of_key(text: str, key: str) -> Iterator[tuple[int, int]]:
-    """Where in a text pieces of a key are: their starts and stops."""
-    width = min(KEY_PIECE, len(key))
-    if not width:
-        return
-    for piece in {key[i : i + width] for i in range(len(key) - width + 1)}:
-        start = text.find(piece)
-        while start >= 0:
-            yield start, start + width
-            start = text.find(piece, start + 1)
+def _spans(text: str, piece: str) -> Iterator[tuple[int, int]]:
+    """Starts and stops of a piece in a text."""
+    start = text.find(piece)
+    while start >= 0:
+        yield start, start + len(piece)
+        start = text.find(piece, start + 1)
 
 
 def one_line(text: str, keys: Iterable[str] = ()) -> str:

@@ -111,9 +111,9 @@ class RateLimit:
         self._logged_pause = 0.0  # end of the last pause that was logged
 
     @property
-    def is_granting(self) -> bool:
-        """Whether the server answers some requests, so that a 429 concerns one request and not all."""
-        return self._pace.n_pauses == 0
+    def n_pauses(self) -> int:
+        """Pauses of all requests since the last reply; none where a 429 concerns one request."""
+        return self._pace.n_pauses
 
     async def wait_turn(self) -> float:
         """Wait for the end of any pause and for the caller's turn. Returns the time at which the request is sent."""

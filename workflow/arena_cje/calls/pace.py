@@ -24,7 +24,7 @@ DECREASE = 0.94  # factor of the rate after a 429
 LOWEST_RATE = 0.5  # requests a second; below it the server is left to its Retry-After
 SLACK = 0.05  # seconds that a late request may make up for; none where the user has set the rate
 MEMORY = 1.0  # seconds over which the rate of requests is measured
-FORGET = 60.0  # seconds without a request after which the rate is unknown again
+FORGET = 60.0  # seconds without a request, a pause apart, after which what the server grants is unknown again
 IN_A_ROW = 10  # 429s with no reply between them after which all requests pause
 
 
@@ -56,8 +56,8 @@ class Pace:
 
 def take_turn(pace: Pace, now: float, interval: float = 0.0) -> tuple[float, Pace]:
     """Time at which the next request may be sent, and the state after it. interval: seconds between requests, by the user."""
-    if now - pace.sent_at > FORGET:
-        pace = replace(pace, began=now, n_sent=0.0, rate=None)
+    if now - max(pace.sent_at, pace.paused_until) > FORGET:
+        pace = replace(pace, began=now, n_sent=0.0, rate=None, n_rejected=0, n_pauses=0)
     spacing = max(interval, 1 / pace.rate if pace.rate else 0.0)
     due = pace.next if spacing == interval else max(pace.next, now - SLACK)
     turn = max(now, due)

@@ -15,7 +15,8 @@ After a transient failure the steps are repeated. The wait before the next attem
 
     wait_k = max(Retry-After, min(2^(k-1), 60) + U(0, 1))   seconds after attempt k
 
-and at most 2 + U(0, 1) seconds after status 429 while the server answers other requests. A request that has used up its
+and at most 2 + U(0, 1) seconds after status 429 while the server answers other requests; where it answers none, all requests
+pause (`pace`), up to as often as there are attempts. A request that has used up its
 attempts is left for the next run, and the others continue. A permanent failure, a spent budget or an interrupt (Ctrl-C, SIGTERM)
 stops the sending; requests in flight are still waited for, because they are paid for. A second interrupt ends the run at once.
 """
@@ -336,6 +337,8 @@ class _Sender:
             if error.rate_limited or error.retry_after is not None:
                 backoff = self._job.backoff
                 self._rate_limit.count_rejection(sent_at, error.retry_after, (backoff.first, backoff.longest))
+                if self._rate_limit.n_pauses >= self._job.endpoint.max_attempts:
+                    self._stop(self._rejection_error(error))
             if isinstance(error, UnreadableReply):
                 self._record_cost(request, estimate_usage(request, error.length), estimated=True)
             raise
@@ -370,7 +373,7 @@ class _Sender:
 
         error, backoff = state.outcome.exception(), self._job.backoff
         longest = backoff.longest
-        if error.rate_limited and self._rate_limit.is_granting:
+        if error.rate_limited and not self._rate_limit.n_pauses:
             longest = min(longest, GRANTING_WAIT * backoff.first)
         wait = (wait_exponential(multiplier=backoff.first, max=longest) + wait_random(0, backoff.first))(state)
         return wait if error.retry_after is None else max(wait, error.retry_after)
@@ -393,6 +396,12 @@ class _Sender:
                     "running and that `base_url` is right, and run the same command again (finished items are kept)"
                 )
             )
+
+    def _rejection_error(self, error: TransientError) -> UserError:
+        return UserError(
+            f"provider {self._job.endpoint.provider!r} answers no request: after {self._rate_limit.n_pauses} pauses of all "
+            f"requests there was no reply but {error}; run the same command again later (finished items are kept)"
+        )
 
     def _stop(self, reason: BaseException) -> None:
         """Send no more requests. Those in flight are paid for, so their tasks continue."""
