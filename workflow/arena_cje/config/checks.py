@@ -213,6 +213,12 @@ def _check_extra(config: Config) -> None:
                 raise UserError(
                     f"config: `{place}.extra.{name}` cannot be given: {RESERVED_PARAMETERS[name]}; leave it out"
                 )
+            value = getattr(block, name, None) if name in ("temperature", "top_p") else None
+            if block.extra[name] is None and value not in (None, 1):
+                raise UserError(
+                    f"config: `{place}.extra.{name}: null` leaves `{name}` out of the requests, so the server takes its own value, "
+                    f"1, but `{place}.{name}` is {value:g}; set it to 1, or take it out of `extra`"
+                )
 
 
 def _check_ensembles(config: Config) -> None:

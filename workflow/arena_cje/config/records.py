@@ -138,6 +138,14 @@ class Provider(Record):
         description="how requests ask for a structured answer: with a JSON schema (`schema`), for any JSON object (`object`, for "
         "llama_cpp.server), or in words only (`text`)",
     )
+    token_limit: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        None,
+        description="name of the parameter that limits the new tokens of a chat (reasoning models behind Azure or a gateway take "
+        "`max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens` elsewhere",
+    )
+    seed: Literal["send", "omit"] = Field(
+        "send", description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway"
+    )
 
 
 class Price(Record):
@@ -533,6 +541,8 @@ class Config(Record):
             completions=api.ECHOES_LOGPROBS if provider.completions is None else provider.completions,
             echo_max_tokens=api.ECHO_MAX_TOKENS if provider.echo_max_tokens is None else provider.echo_max_tokens,
             json_reply=provider.json_reply,
+            token_limit=provider.token_limit,
+            seed=provider.seed,
         )
 
     @property

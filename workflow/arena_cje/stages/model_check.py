@@ -107,12 +107,14 @@ def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Want
         told = texts.system_prompts[rubric.system_prompt]
         reader = Writer(asked, str(grader.model), told, texts.templates[grader.template], extra=grader.extra)
         return Wanted(asked, reader.model, "scores", grader.template, lambda ask: _scores(ask, reader), name)
+    seed, _ = hosted_writer.seed_or_sample(asked, 1) if rubric.n_samples > 1 else ({}, None)
     body = hosted_writer.chat_body(
         asked,
         model=str(grader.model),
         messages=hosted_writer.messages(None, PROMPT),
         max_tokens=1,
         temperature=grader.temperature,
+        **seed,
         extra={**rubric.probe_parameters, **grader.extra},
     )
     task = rubric.TASK
@@ -189,6 +191,8 @@ def _told(values: Sequence[float]) -> str:
 
 def _replied(ask: Ask, request: Request) -> Reply:
     (reply,) = ask([request])
+    if reply.error == "unreadable":
+        raise UserError("its replies have a form that cannot be read; look at what the server sends, or take another one")
     if reply.error is not None:
         raise UserError(f"it declines the simplest question ({reply.error.replace('_', ' ')})")
     return reply
@@ -230,7 +234,7 @@ async def _asked(where: Endpoint, requests: Sequence[Request]) -> list[Reply]:
 
 
 async def _patiently(client: Any, request: Request) -> Reply:
-    from arena_cje.calls.errors import OutputLimit, TransientError
+    from arena_cje.calls.errors import TransientError
 
     for attempt in range(ATTEMPTS):
         try:
@@ -241,8 +245,6 @@ async def _patiently(client: Any, request: Request) -> Reply:
                 where = client.endpoint.base_url or f"the address of {client.endpoint.api}"
                 raise UserError(f"no answer from {where}: {error}") from None
             await asyncio.sleep(wait)
-        except OutputLimit:
-            return Reply(finish_reason="length")  # a reasoning model answers, and has not finished with so few tokens
     raise AssertionError("unreachable")
 
 
