@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arena_cje.calls import apis, errors
-from arena_cje.calls.client import MAX_ADDED_TOKENS, Client, estimate_usage, parse_reply, plausible_usage
+from arena_cje.calls.client import Client, estimate_usage
 from arena_cje.calls.errors import (
     OutputLimit,
     TransientError,
@@ -31,6 +31,7 @@ from arena_cje.calls.errors import (
 )
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.limits import SUCCESSES_TO_GROW, JobSlots, RateLimit
+from arena_cje.calls.reading import MAX_ADDED_TOKENS, parse_reply, plausible_usage
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 from arena_cje.stages import jobs

@@ -60,7 +60,9 @@ async def _bounded(stream: Any, encoding: str, limit: int, *, shorten: bool) -> 
                 break
         if max(len(body), n_received) > limit:
             if not shorten:
-                raise UnreadableBody(f"it is larger than {limit / 2**20:g} MB, more than any answer; the rest is not read")
+                raise UnreadableBody(
+                    f"it is larger than {limit / 2**20:g} MB, more than any answer; the rest is not read"
+                )
             break
     return bytes(body[:limit])
 

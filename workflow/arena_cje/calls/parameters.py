@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 # Words with which servers refuse a parameter, beside its name.
 REFUSAL = re.compile(
-    r"(?:un|not |n't |not currently |not yet )(?:support|permit|allow|avail|recogni[sz]|accept|expect|implement|enabl|known|valid)"
+    r"(?:un|not |n't |not currently |not yet )(?:support|permit|allow|avail|recogni[sz]|accept|expect|implement|enabl|valid)"
     r"|unknown|extra(?:neous)?[ _](?:input|field|key|forbidden|param|argument)|forbidden|cannot find field|cannot be used"
     r"|invalid (?:request )?(?:parameter|argument|param|field|key)|deprecated|disabled|must not be|instead|additional propert",
     re.IGNORECASE,

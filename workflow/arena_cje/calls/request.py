@@ -21,8 +21,12 @@ VERSION = 1
 
 # Words of servers for why an answer ended, from the rarest meaning; any other word, or none, stands for its own end.
 ENDINGS = {
-    "declined": re.compile(r"filter|safety|sensitive|recitation|blocklist|prohibited|spii|refus|moderat|guardrail", re.I),
-    "broken off": re.compile(r"abort|cancel|error|time_?out|interrupt|insufficient|network|unavailable|overload|fail", re.I),
+    "declined": re.compile(
+        r"filter|safety|sensitive|recitation|blocklist|prohibited|spii|refus|moderat|guardrail", re.I
+    ),
+    "broken off": re.compile(
+        r"abort|cancel|error|time_?out|interrupt|insufficient|network|unavailable|overload|fail", re.I
+    ),
     "cut": re.compile(r"length|max|limit|truncat|incomplete|partial|budget", re.I),
 }
 

@@ -216,8 +216,8 @@ def _check_extra(config: Config) -> None:
             value = getattr(block, name, None) if name in ("temperature", "top_p") else None
             if block.extra[name] is None and value not in (None, 1):
                 raise UserError(
-                    f"config: `{place}.extra.{name}: null` leaves `{name}` out of the requests, so the server takes its own value, "
-                    f"1, but `{place}.{name}` is {value:g}; set it to 1, or take it out of `extra`"
+                    f"config: `{place}.extra.{name}: null` leaves `{name}` out of the requests, so that the server takes its own "
+                    f"value, 1, but `{place}.{name}` is {value:g}; set it to 1, or take it out of `extra`"
                 )
 
 

@@ -144,7 +144,8 @@ class Provider(Record):
         "`max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens` elsewhere",
     )
     seed: Literal["send", "omit"] = Field(
-        "send", description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway"
+        "send",
+        description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway",
     )
 
 

@@ -41,13 +41,16 @@ _CLOSING = (
     r"|<\|im_start\|>\s?answer|<unused95>|\[BEGIN FINAL RESPONSE\]"
 )
 _FENCE = re.compile(r"\s*(?:`{3,}\s*(?:json)?)?\s*", re.IGNORECASE)  # what may stand before an answer
-MAX_LONE_MARKERS = 1000
+MAX_LONE_MARKERS = 100
 _EVENT = re.compile(rf"(?P<closing>{_CLOSING})|(?P<opening>{_OPENING})|\{{", re.IGNORECASE)
 MARKER = re.compile(rf"(?=(?:{_CLOSING}|{_OPENING}))[<\[◁【⟨〈f]", re.IGNORECASE)  # the first character of a marker
 
 # Words around a draft, which are markers only where the answer begins with the first of them.
 _WORDS_AROUND = (
-    (re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[A-Z\"'“])"), re.compile(r"assistant\s?(?:commentary)?final")),
+    (
+        re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[A-Z\"'“])"),
+        re.compile(r"assistant\s?(?:commentary)?final"),
+    ),
     (re.compile(r"\s*Here(?:'s| is) my thought process:"), re.compile(r"Here(?:'s| is) my response:")),
     (re.compile(r"\s*Here are my reasoning steps:"), re.compile(r"\[BEGIN FINAL RESPONSE\]")),
 )
@@ -140,7 +143,9 @@ def _ends_of_drafts(events: list[re.Match[str]]) -> list[int | None]:
 def _in_open_object(text: str, start: int, end: int) -> bool:
     """Whether a text ends within an object, as far as its last brace tells."""
     brace = text.rfind("{", start, end)
-    return brace >= 0 and re.match(r'\{\s*"', text[brace : brace + 1000]) is not None and _extent(text, brace, end) is None
+    return (
+        brace >= 0 and re.match(r'\{\s*"', text[brace : brace + 1000]) is not None and _extent(text, brace, end) is None
+    )
 
 
 def _outside(text: str, start: int, spans: list[tuple[int, int]]) -> str:
@@ -166,7 +171,7 @@ _TOKEN = re.compile(
     r'|(?P<plain>[^"{}\[\]/]+)|(?P<other>.)',
     re.DOTALL,
 )
-_PUNCTUATION = str.maketrans({"：": ":", "，": ",", **dict.fromkeys("\u00a0\u2007\u202f\u3000\u200b\ufeff", " ")})  # noqa: RUF001
+_PUNCTUATION = str.maketrans({"：": ":", "，": ",", **dict.fromkeys("\u00a0\u2007\u202f\u3000\u200b\ufeff", " ")})
 _ESCAPE = re.compile(r'\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|(.))', re.DOTALL)
 _NUMBERS = (
     (re.compile(r"(?<![\w.])\+(?=\.?\d)"), ""),  # +7

@@ -108,7 +108,7 @@ def _echoed_tokens(writer: Writer, text: str, reply: Reply) -> tuple[list[str], 
     tokens = list(reply.tokens)
     n_generated = _n_generated(writer, reply)
     is_complete = not n_generated or writer.template.without_control_tokens(tokens[-1]) == returned[len(sent) :]
-    if not returned.startswith(sent) or not is_complete or len(tokens) != len(reply.token_logprobs):
+    if not tokens or not returned.startswith(sent) or not is_complete or len(tokens) != len(reply.token_logprobs):
         return None
     end = len(tokens) - n_generated
     return tokens[:end], list(reply.token_logprobs[:end])

@@ -192,7 +192,9 @@ def _told(values: Sequence[float]) -> str:
 def _replied(ask: Ask, request: Request) -> Reply:
     (reply,) = ask([request])
     if reply.error == "unreadable":
-        raise UserError("its replies have a form that cannot be read; look at what the server sends, or take another one")
+        raise UserError(
+            "its replies have a form that cannot be read; look at what the server sends, or take another one"
+        )
     if reply.error is not None:
         raise UserError(f"it declines the simplest question ({reply.error.replace('_', ' ')})")
     return reply
