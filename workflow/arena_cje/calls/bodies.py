@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-MAX_REPLY = 32 * 2**20  # bytes; log probabilities of a text of 100 000 tokens take about 10 MB
+MAX_REPLY = 16 * 2**20  # bytes; log probabilities of a text of 100 000 tokens take about 10 MB
 MAX_ERROR = 64 * 2**10  # bytes
 ENCODINGS = "gzip, deflate"  # those whose decompression can be stopped at a size
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -37,6 +37,10 @@ async def _read_body(response: Any) -> None:
     encoding = response.headers.pop("content-encoding", "identity").strip().lower()
     try:
         body = await _bounded(response.stream, encoding, MAX_ERROR if is_error else MAX_REPLY, shorten=is_error)
+    except UnreadableBody:
+        if not is_error:
+            raise
+        body = b""  # its status says enough
     finally:
         await response.stream.aclose()
     response.stream = sys.modules[type(response).__module__.partition(".")[0]].ByteStream(body)
@@ -54,10 +58,8 @@ async def _bounded(stream: Any, encoding: str, limit: int, *, shorten: bool) -> 
             if encoding == "deflate" and n_received == len(chunk):  # some servers leave the header of the format out
                 decoder = zlib.decompressobj(-zlib.MAX_WBITS)
                 body += decoder.decompress(chunk, limit + 1)
-            elif not shorten:
-                raise UnreadableBody(f"its compression ({encoding}) is damaged, {error}") from None
             else:
-                break
+                raise UnreadableBody(f"its compression ({encoding}) is damaged, {error}") from None
         if max(len(body), n_received) > limit:
             if not shorten:
                 raise UnreadableBody(

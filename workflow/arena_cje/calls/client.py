@@ -68,7 +68,7 @@ class Client:
                 content = await self._response_body(request)
         except TimeoutError:
             raise TransientError("timeout", f"no reply within {self.endpoint.timeout:g} s") from None
-        except sdk_errors.APIConnectionError as error:
+        except (sdk_errors.APIConnectionError, bodies.UnreadableBody) as error:
             cause = error.__cause__ or error
             if isinstance(cause, bodies.UnreadableBody):
                 return self._unreadable(request, UnreadableReply(str(cause), 0, Reply(error="unreadable")))

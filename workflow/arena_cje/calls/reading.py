@@ -79,7 +79,7 @@ def _finish_reason(value: Any) -> str | None:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return valid_text(value) if isinstance(value, str) else None
+    return valid_text(value) if value and isinstance(value, str) else None
 
 
 def _typed(value: Any, kind: Any, name: str) -> Any:
