@@ -7,15 +7,18 @@ import json
 import time
 import tracemalloc
 import zlib
+from typing import TYPE_CHECKING
 
 import pytest
 
 from arena_cje.calls import bodies
 from arena_cje.calls.errors import TransientError, UnreadableReply
-from arena_cje.calls.request import Reply
 from arena_cje.errors import UserError
 from calls_process import ask_all, call_job, chat, chat_body, chats, endpoint, send
 from fault_server import FaultServer
+
+if TYPE_CHECKING:
+    from arena_cje.calls.request import Reply
 
 BOTH = pytest.mark.parametrize("api", ["openai", "fireworks"])
 ANSWER = chat_body({"message": {"content": "Yes " * 300}})

@@ -41,6 +41,7 @@ _CLOSING = (
     r"|<\|im_start\|>\s?answer|<unused95>|\[BEGIN FINAL RESPONSE\]"
 )
 _FENCE = re.compile(r"\s*(?:`{3,}\s*(?:json)?)?\s*", re.IGNORECASE)  # what may stand before an answer
+_SCORE = re.compile(r'"score"\s*:')  # outside of the objects it is left of an object that a quotation broke
 MAX_LONE_MARKERS = 100
 _EVENT = re.compile(rf"(?P<closing>{_CLOSING})|(?P<opening>{_OPENING})|\{{", re.IGNORECASE)
 MARKER = re.compile(rf"(?=(?:{_CLOSING}|{_OPENING}))[<\[◁【⟨〈f]", re.IGNORECASE)  # the first character of a marker
@@ -67,7 +68,7 @@ def _family(marker: str) -> str:
 def json_objects(reply: str) -> list[Pairs]:
     """The JSON objects of an answer, after its drafts, whatever text is around them.
 
-    Raises a `ValueError` where a brace opens no object, and `UnfinishedDraft`.
+    Raises a `ValueError` where a brace opens no object or a score stands outside of the objects, and `UnfinishedDraft`.
     """
     text = _unquoted(_without_words_around(reply))
     events = list(_EVENT.finditer(text))
@@ -100,8 +101,8 @@ def json_objects(reply: str) -> list[Pairs]:
                 objects.append(decoded.pairs)
                 spans.append((event.start(), decoded.end))
                 position = decoded.end
-    if is_bad or (n_lone and re.search(r'"score"\s*:', _outside(text, start, spans))):
-        raise ValueError("a brace opens no JSON object")
+    if is_bad or _SCORE.search(_outside(text, start, spans)):
+        raise ValueError("a brace opens no JSON object, or a score stands outside of one")
     return objects
 
 

@@ -61,7 +61,7 @@ _CONTROL = re.compile(
 def break_control_tokens(text: str) -> str:
     """The text with a space in whatever looks like a control token, for servers that would read it as one.
 
-    A local model needs none of this: its texts are tokenised apart from the control tokens.
+    A local model's texts are tokenised apart from the control tokens.
     """
     return break_draft_markers(_CONTROL.sub(lambda match: f"{match[0]} ", text))
 
