@@ -74,7 +74,8 @@ def json_objects(reply: str) -> list[Pairs]:
     events = list(_EVENT.finditer(text))
     ends = _ends_of_drafts(events)
     objects: list[Pairs] = []
-    spans: list[tuple[int, int]] = []
+    first = None  # where the first of them stands
+    spans: list[tuple[int, int]] = []  # of objects and drafts
     start = position = 0  # of the answer, and up to where it is read
     is_bad = after_draft = False
     n_lone = 0  # closing markers without an opening one
@@ -84,20 +85,22 @@ def json_objects(reply: str) -> list[Pairs]:
         if event["opening"]:
             if end_of_draft is None:
                 raise UnfinishedDraft
+            spans.append((event.start(), end_of_draft))
             position, after_draft = end_of_draft, True
         elif event["closing"]:
-            if spans and (after_draft or spans[0][0] <= _FENCE.match(text).end()):
+            if objects and (after_draft or first <= _FENCE.match(text).end()):
                 continue  # the answer has begun, so it quotes the marker
             n_lone += 1
             if n_lone > MAX_LONE_MARKERS or _in_open_object(text, start, event.start()):
                 raise ValueError("a marker may stand in an open object")
-            objects, spans, is_bad, after_draft = [], [], False, True
+            objects, first, spans, is_bad, after_draft = [], None, [], False, True
             start = position = event.end()
         elif not is_bad:
             decoded = _decode(text, event.start())
             if decoded is None:
                 is_bad = True
             else:
+                first = event.start() if first is None else first
                 objects.append(decoded.pairs)
                 spans.append((event.start(), decoded.end))
                 position = decoded.end
@@ -150,7 +153,7 @@ def _in_open_object(text: str, start: int, end: int) -> bool:
 
 
 def _outside(text: str, start: int, spans: list[tuple[int, int]]) -> str:
-    """The text from a start on, without the objects in it."""
+    """The text from a start on, without the spans in it."""
     edges = [start, *(edge for span in spans for edge in span), len(text)]
     return " ".join(text[edges[k] : edges[k + 1]] for k in range(0, len(edges), 2))
 
