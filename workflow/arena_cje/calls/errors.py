@@ -178,7 +178,7 @@ def classify_status(
         return TransientError(f"{kind} ({status})", message, wait)
     kind_of_error = OutputLimit if OUTPUT_LIMIT.search(full_message) else UserError
     name = request_parameters.refused_parameter(f"{full_message} {codes}", parameters, _named_parameter(body))
-    advice = request_parameters.advice(name, endpoint.provider) if name and status in (400, 422) else None
+    advice = request_parameters.advice(name, endpoint.provider) if name and status in (400, 404, 405, 422) else None
     return _permanent_error(endpoint, model, status, message, kind_of_error, advice)
 
 

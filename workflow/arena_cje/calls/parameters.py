@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 # Words with which servers refuse a parameter, beside its name.
 REFUSAL = re.compile(
-    r"(?:un|not |n't |not currently |not yet )(?:support|permit|allow|avail|recogni[sz]|accept|expect|implement|enabl|valid)"
-    r"|unknown|extra(?:neous)?[ _](?:input|field|key|forbidden|param|argument)|forbidden|cannot find field|cannot be used"
-    r"|invalid (?:request )?(?:parameter|argument|param|field|key)|deprecated|disabled|must not be|instead|additional propert",
+    r"(?:un|not |n't )(?:currently |yet |an? )?(?:support|permit|allow|avail|recogni[sz]|accept|expect|implement|enabl|valid|known)"
+    r"|extra(?:neous)?[ _](?:input|field|key|forbidden|param|argument)|forbidden|cannot find field|cannot be used|no such|illegal"
+    r"|invalid (?:request )?(?:parameter|argument|param|field|key)|deprecated|disabled|must not be|instead|additional propert"
+    r"|remove|(?:find|found|endpoints) that (?:support|can handle)",
     re.IGNORECASE,
 )
 NEEDED = ("model", "messages", "prompt")  # no key leaves them out, and messages of servers are full of these words
