@@ -106,7 +106,7 @@ def test_any_text_of_a_server_can_be_written_to_a_file(text):
     body = {"logprobs": logprobs, "message": {"content": text, "refusal": text}}
     reply = read(body, model=text, system_fingerprint=text)
     texts = [reply.text, *reply.tokens, *reply.top_logprobs[0], reply.model or "", reply.system_fingerprint or ""]
-    assert "".join(texts).encode()
+    assert "".join(texts).encode().decode() == "".join(texts)
 
 
 # The end

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 # Words with which servers refuse a parameter, beside its name.
 REFUSAL = re.compile(
     r"(?:un|not |n't )(?:currently |yet |an? )?(?:support|permit|allow|avail|recogni[sz]|accept|expect|implement|enabl|valid|known)"
-    r"|extra(?:neous)?[ _](?:input|field|key|forbidden|param|argument)|forbidden|cannot find field|cannot be used|no such|illegal"
-    r"|invalid (?:request )?(?:parameter|argument|param|field|key)|deprecated|disabled|must not be|instead|additional propert"
+    r"|extra(?:neous)?[ _](?:input|field|key|forbidden|param|argument)|forbidden|cannot find field|cannot be used|no such"
+    r"|illegal|invalid (?:request )?(?:parameter|argument|param|field|key)|deprecated|disabled|must not be|instead|additional propert"
     r"|remove|(?:find|found|endpoints) that (?:support|can handle)",
     re.IGNORECASE,
 )
