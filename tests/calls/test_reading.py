@@ -48,6 +48,7 @@ def read(choice, **rest) -> Reply:
         ({"parts": [{"text": "Y"}, {"text": "es"}], "role": "model"}, "Yes"),
         (["Y", "es"], "Yes"),
         ([{"type": "thinking", "thinking": "hm"}], ""),
+        ([{"type": "text", "text": None}], ""),
         ([], ""),
         (None, ""),
         (f"Yes{HALF}", "Yes\ufffd"),

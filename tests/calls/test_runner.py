@@ -392,6 +392,14 @@ def test_a_declined_request_is_a_reply_with_an_error(fault, error):
         (529, "overloaded_error", None, {}, TransientError),
         (405, "", None, {}, UserError),
         (400, UNFINISHED, "invalid_request_error", {}, OutputLimit),
+        (
+            400,
+            "max completion tokens reached before generating a valid document",
+            "json_validate_failed",
+            {},
+            OutputLimit,
+        ),
+        (400, "Failed to generate JSON. Please adjust your prompt.", "json_validate_failed", {}, "unreadable"),
     ],
 )
 def test_the_meaning_of_a_status(status, message, code, headers, meaning):

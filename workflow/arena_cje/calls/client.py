@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from arena_cje.calls.endpoint import Endpoint
 
+log = logging.getLogger(__name__)
+
 MAX_UNREADABLE = 3  # unreadable replies to one request after which its error is the reply
 
 
@@ -94,15 +96,19 @@ class Client:
             return Reply(finish_reason="length")
         if isinstance(meaning, Exception):
             raise meaning from None
-        return Reply(error=meaning, usage=Usage(0, 0))  # a request that is declined before it is read is not billed
+        # A request that is declined before it is read is not billed.
+        return Reply(error=meaning, usage=None if meaning == "unreadable" else Usage(0, 0))
 
     def _unreadable(self, request: Request, error: UnreadableReply) -> Reply:
         """The error as the reply, where the server keeps sending what cannot be read; raises it before."""
         key = request.key(self.endpoint)
         self._n_unreadable[key] += error.lasting is not None
-        if error.lasting is not None and self._n_unreadable[key] >= min(MAX_UNREADABLE, self.endpoint.max_attempts):
-            return error.lasting
         message = errors.one_line(error.message, self.secrets)
+        if error.lasting is not None and self._n_unreadable[key] >= min(MAX_UNREADABLE, self.endpoint.max_attempts):
+            log.warning(
+                "provider %r: a reply that cannot be read is left as it is: %s", self.endpoint.provider, message
+            )
+            return error.lasting
         raise UnreadableReply(message, error.length, error.lasting) from None
 
     async def _response_body(self, request: Request) -> bytes:

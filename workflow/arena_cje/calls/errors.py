@@ -2,7 +2,8 @@
 
     transient    429 (rate limit), 408, 409, 425, 5xx, timeout, lost connection, unreadable reply
     permanent    401, 403, 404, 402, an exhausted quota (which some servers report as 429), any other 4xx
-    no failure   the provider declines the content, or the request exceeds the model's context: a reply with that error
+    no failure   the provider declines the content, the request exceeds the model's context, or the model's answer has not the
+                 form that was asked for: a reply with that error
 
 Sources: https://platform.openai.com/docs/guides/error-codes, RFC 9110 section 10.2.3 (Retry-After).
 """
@@ -41,7 +42,16 @@ REFUSAL = re.compile(
 )
 
 # A model that thinks first and was cut before its answer: some servers report that as an error.
-OUTPUT_LIMIT = re.compile(r"output limit was reached", re.IGNORECASE)
+OUTPUT_LIMIT = re.compile(
+    r"output limit was reached|max\w*[ _](?:completion|output|new)?[ _]?tokens? (?:limit )?(?:was )?(?:reached|exceeded)",
+    re.IGNORECASE,
+)
+
+# The model wrote something that the server could not bring into the form of an answer.
+NO_ANSWER = re.compile(
+    r"json_validate_failed|failed to (?:generate|parse|validate) (?:valid )?(?:json|the model|model|output)|tool_use_failed",
+    re.IGNORECASE,
+)
 
 # By HTTP status: what is wrong, and what to do.
 ADVICE = {
@@ -151,7 +161,7 @@ def classify_status(
     keys: Iterable[str] = (),
     *,
     parameters: Iterable[str] = (),
-) -> TransientError | UserError | Literal["refused", "too_long"]:
+) -> TransientError | UserError | Literal["refused", "too_long", "unreadable"]:
     """The meaning of an HTTP error status: a transient error, a permanent one (`UserError`), or the error of a reply.
 
     parameters: names of those that were sent.
@@ -162,6 +172,8 @@ def classify_status(
     wait = seconds_to_wait(headers)
     if status == 413 or (status in (400, 422) and TOO_LONG.search(content)):
         return "too_long"
+    if status in (400, 422) and NO_ANSWER.search(content) and not OUTPUT_LIMIT.search(content):
+        return "unreadable"
     if status in (400, 403, 422) and REFUSAL.search(content):
         return "refused"
     if status == RATE_LIMIT and _is_quota(codes, full_message, wait):

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 # Words with which servers refuse a parameter, beside its name.
 REFUSAL = re.compile(
-    r"(?:un|not |n't )(?:currently |yet |an? )?(?:support|permit|allow|avail|recogni[sz]|accept|expect|implement|enabl|valid|known)"
+    r"(?:un|not |n't )(?:currently |yet |an? )?"
+    r"(?:support|permit|allow|avail|recogni[sz]|accept|expect|implement|enabl|valid|known)"
     r"|extra(?:neous)?[ _](?:input|field|key|forbidden|param|argument)|forbidden|cannot find field|cannot be used|no such"
-    r"|illegal|invalid (?:request )?(?:parameter|argument|param|field|key)|deprecated|disabled|must not be|instead|additional propert"
-    r"|remove|(?:find|found|endpoints) that (?:support|can handle)",
+    r"|illegal|invalid (?:request )?(?:parameter|argument|param|field|key)|deprecated|disabled|must not be|instead|remove"
+    r"|additional propert|(?:find|found|endpoints) that (?:support|can handle)",
     re.IGNORECASE,
 )
 NEEDED = ("model", "messages", "prompt")  # no key leaves them out, and messages of servers are full of these words

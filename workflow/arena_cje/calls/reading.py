@@ -135,6 +135,8 @@ def _parts(content: Any) -> list[Part]:
         return [Part("refusal", valid_text(refusal))]
     if kind and not re.search(r"text|message|content", kind, re.IGNORECASE):
         return [Part("other")]
+    if "text" in content and content["text"] is None:
+        return [Part("text")]
     for name in ("text", "content", "value", "parts"):
         if (inner := content.get(name)) is not None:
             return _parts(inner)

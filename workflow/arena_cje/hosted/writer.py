@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from arena_cje.hosted.template import Template
 
 # Raise it when the same reply would give another response or other log probabilities.
-VERSION = 1
+VERSION = 2
 
 # Parameters that switch off what servers add to sampling by default: responses must come from the distribution whose log
 # probabilities are requested. vLLM takes its defaults from the model's generation_config.json; llama_cpp.server has a repetition
