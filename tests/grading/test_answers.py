@@ -30,6 +30,12 @@ PAIRS = [
     ("<|begin_of_thought|>", "<|end_of_thought|><|begin_of_solution|>"),
     ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
     ("<｜begin▁of▁thinking｜>", "<｜end▁of▁thinking｜>"),
+    ("<antThinking>", "</antThinking>"),
+    ("<chain-of-thought>", "</chain-of-thought>"),
+    ("<inner_monologue>", "</inner_monologue>"),
+    ("<draft>", "</draft>"),
+    ("<|startofthink|>", "<|endofthink|>"),
+    ("<think_start>", "<think_end>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
@@ -39,6 +45,7 @@ PAIRS = [
     ("<|im_start|>think\n", "<|im_start|>answer\n"),
     ("analysisWe ", "assistantfinal"),
     ("Here is my thought process: ", "\nHere is my response: "),
+    ("```thinking\n", "\n```\n"),
     ("Here are my reasoning steps: ", "[BEGIN FINAL RESPONSE]"),
 ]
 
@@ -72,6 +79,9 @@ def test_a_draft_without_its_end_is_a_cut_answer(opening, closing):
         '<think>a<think>b</think>{c</think>{"score": 7}',
         '<think>a</think>Well.<think>{"score": 1}</think>{"score": 7}',
         'Let me think.\n<think>{</think>{"score": 7}',
+        '[REASONING]{[/REASONING]{"score": 7}',
+        '[Analysis] Good. [Plan] None. {"score": 7}',
+        'It is good.\n[REASON] Short. ```json\n{"score": 7}\n```',
     ],
 )
 def test_the_template_may_have_written_the_opening_marker(text):
@@ -103,7 +113,7 @@ def test_what_the_answer_quotes_is_not_taken_for_it(text, reason):
     assert RATING.read(text).reason == reason
 
 
-MARKERS = [marker for pair in PAIRS[:-3] for marker in pair]
+MARKERS = [marker for pair in PAIRS[:-4] for marker in pair]
 
 
 @given(st.lists(st.sampled_from([*MARKERS, " ", "final", "<", "/", "think", "|", ">", "[", '{"score": 10}'])))
@@ -127,6 +137,7 @@ def test_no_marker_is_left_in_the_texts_that_a_judge_is_shown(parts):
         '{"reason": "It\\\'s \\(x\\) at 50\\% \\$5 \\u12", "score": 7}',
         '{"score": 7 // of 10\n}',
         '{/* one */ "score": 7}',
+        '{"score": 7  # good\n}',
         '{"url": "https://x.y/z", "score": 7,\n}',
         '{"score"：7，"reason": "好"}',
         '{\u00a0"score":\u00a07\u200b}',

@@ -660,6 +660,18 @@ def test_a_local_answer_that_was_cut_has_no_score(model, monkeypatch):
     assert (grade.score, grade.reason) == (None, grading_grades.CUT)
 
 
+def test_a_local_draft_between_control_tokens_is_no_part_of_the_answer(model, monkeypatch):
+    text = '<|im_start|>think\nMaybe {"score": 3}<|im_start|>answer\n{"score": 7}'
+
+    def generate(model_, requests, *_, **__):
+        for request in requests:
+            yield generator.Response(request.key, tuple(model.tokenize(text, special=True)), "stop", "ok")
+
+    monkeypatch.setattr(generator, "generate", generate)
+    (grade,) = dict(local(model).grade({"k": items("a")[0]})).values()
+    assert (grade.score, grade.reply) == (0.7, text)
+
+
 def test_a_local_model_is_shown_no_marker_of_a_draft(model):
     judge = local(model)
     assert "</think>" not in model.detokenize(judge._question("</think>", "a</think>b"))

@@ -25,26 +25,28 @@ class UnfinishedDraft(Exception):
 # Markers of drafts
 
 _WORD = (
-    r"(?:[a-z]+[:_-])?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|rationale|scratch_?pad|deliberation"
-    r"|monologue|chain_of_thought|cot)(?:_process)?"
+    r"(?:[a-z]+[:_-]|ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|rationale|scratch_?pad|deliberation"
+    r"|monologue|chain[_-]of[_-]thoughts?|cot|drafts?|plan(?:ning)?|brainstorm(?:ing)?)(?:_process)?"
 )
-_THINK = r"(?:think(?:ing)?|thoughts?)"  # in square brackets, where the other words are headings
-_BEGIN, _END = r"(?:(?:begin|start)[_\s▁](?:of[_\s▁])?)?", r"(?:/|end[_\s▁](?:of[_\s▁])?)"
+_THINK = r"(?:think(?:ing)?|thoughts?)"  # in square brackets the other words may be headings
+_BEGIN, _END = r"(?:(?:begin|start)[_\s▁]?(?:of[_\s▁]?)?)?", r"(?:/|end[_\s▁]?(?:of[_\s▁]?)?)"
 _ATTRIBUTES = r"(?:\s[^<>\[\]]{0,80})?"
 _OPENING = (
-    rf"<[|｜]?{_BEGIN}{_WORD}{_ATTRIBUTES}[|｜]?>|\[{_THINK}\]|[◁【⟨〈]{_WORD}[▷】⟩〉]"
+    rf"<[|｜]?{_BEGIN}{_WORD}(?:_start|_begin)?{_ATTRIBUTES}[|｜]?>|\[{_WORD}\]|[◁【⟨〈]{_WORD}[▷】⟩〉]"
     r"|<\|channel\|?>\W{0,5}(?:analysis|commentary|thought|thinking|reasoning)|<\|im_start\|>\s?think|<unused94>thought"
 )
 _CLOSING = (
-    rf"<[|｜]?{_END}{_WORD}\s?[|｜]?>|\[/{_THINK}\]|[◁【⟨〈]/{_WORD}[▷】⟩〉]"
+    rf"<[|｜]?(?:{_END}{_WORD}|{_WORD}_end)\s?[|｜]?>|\[/{_WORD}\]|[◁【⟨〈]/{_WORD}[▷】⟩〉]"
     r"|(?:<\|channel\|?>)?\bfinal\b[^<\w]{0,5}(?:<\|constrain\|>[^<]{0,20})?<\|message\|>|<channel\|>"
     r"|<\|im_start\|>\s?answer|<unused95>|\[BEGIN FINAL RESPONSE\]"
 )
+_HEADING = rf"\[(?!{_THINK}\]){_WORD}\]"
 _FENCE = re.compile(r"\s*(?:`{3,}\s*(?:json)?)?\s*", re.IGNORECASE)  # what may stand before an answer
 _SCORE = re.compile(r'"score"\s*:')  # outside of the objects it is left of an object that a quotation broke
 MAX_LONE_MARKERS = 100
 _EVENT = re.compile(rf"(?P<closing>{_CLOSING})|(?P<opening>{_OPENING})|\{{", re.IGNORECASE)
-MARKER = re.compile(rf"(?=(?:{_CLOSING}|{_OPENING}))[<\[◁【⟨〈f]", re.IGNORECASE)  # the first character of a marker
+# The first character of a marker
+MARKER = re.compile(rf"(?=(?:{_CLOSING}|{_OPENING}))(?!{_HEADING})[<\[◁【⟨〈f]", re.IGNORECASE)
 
 # Words around a draft, which are markers only where the answer begins with the first of them.
 _WORDS_AROUND = (
@@ -53,6 +55,7 @@ _WORDS_AROUND = (
         re.compile(r"assistant\s?(?:commentary)?final"),
     ),
     (re.compile(r"\s*Here(?:'s| is) my thought process:"), re.compile(r"Here(?:'s| is) my response:")),
+    (re.compile(r"\s*```(?:think(?:ing)?|thoughts?|reasoning)\b"), re.compile(r"\n\s*```")),
     (re.compile(r"\s*Here are my reasoning steps:"), re.compile(r"\[BEGIN FINAL RESPONSE\]")),
 )
 
@@ -84,6 +87,8 @@ def json_objects(reply: str) -> list[Pairs]:
             continue
         if event["opening"]:
             if end_of_draft is None:
+                if re.fullmatch(_HEADING, event[0], re.IGNORECASE):
+                    continue
                 raise UnfinishedDraft
             spans.append((event.start(), end_of_draft))
             position, after_draft = end_of_draft, True
@@ -171,8 +176,8 @@ class Decoded(NamedTuple):
 MAX_OBJECT = 20_000  # characters of an object that is not quite JSON
 _JSON = json.JSONDecoder(object_pairs_hook=tuple, strict=False)  # line breaks may stand in texts
 _TOKEN = re.compile(
-    r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")|(?P<comment>//[^\n]*|/\*[^*]{0,1000}\*/)|(?P<open>[{\[])|(?P<close>[}\]])'
-    r'|(?P<plain>[^"{}\[\]/]+)|(?P<other>.)',
+    r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")|(?P<comment>(?://|\#)[^\n]*|/\*[^*]{0,1000}\*/)|(?P<open>[{\[])|(?P<close>[}\]])'
+    r'|(?P<plain>[^"{}\[\]/#]+)|(?P<other>.)',
     re.DOTALL,
 )
 _PUNCTUATION = str.maketrans({"：": ":", "，": ",", **dict.fromkeys("\u00a0\u2007\u202f\u3000\u200b\ufeff", " ")})

@@ -284,7 +284,8 @@ class ReplyJudge:
             if generated.status == "too_long":
                 yield generated.key, Grade(None, grades.TOO_LONG)
             else:
-                text = generator.text_of(self.model, generated.token_ids)
+                # Models mark the end of a draft by control tokens.
+                text = generator.text_of(self.model, generated.token_ids, control=True)
                 answer = self.rubric.read(text, cut=generated.finish_reason == "length")
                 n_read = len(requests[generated.key].prompt_ids)
                 yield generated.key, replace(answer, prompt_tokens=n_read, response_tokens=len(generated.token_ids))
