@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_UNREADABLE = 3  # unreadable replies to one request after which its error is the reply
+MAX_UNREADABLE = 3  # replies to one request that are unreadable for the same reason, after which that is the reply
 
 
 class Client:
@@ -38,7 +38,7 @@ class Client:
         # a lost connection as a timeout.
         self._sdk: Any = apis.get(endpoint.api).client(endpoint.base_url, self._api_key, 2 * endpoint.timeout)
         bodies.limit_bodies(self._sdk._client)
-        self._n_unreadable: Counter[str] = Counter()  # by key of the request
+        self._n_unreadable: Counter[tuple[str, str]] = Counter()  # by key of the request and reason
         # The clients import these modules on first access, which must not count as time of a request.
         self._create = {
             "chat": self._sdk.chat.completions.with_raw_response.create,
@@ -101,7 +101,7 @@ class Client:
 
     def _unreadable(self, request: Request, error: UnreadableReply) -> Reply:
         """The error as the reply, where the server keeps sending what cannot be read; raises it before."""
-        key = request.key(self.endpoint)
+        key = (request.key(self.endpoint), error.reason)
         self._n_unreadable[key] += error.lasting is not None
         message = errors.one_line(error.message, self.secrets)
         if error.lasting is not None and self._n_unreadable[key] >= min(MAX_UNREADABLE, self.endpoint.max_attempts):

@@ -86,10 +86,12 @@ class UnreadableReply(TransientError):
     """A reply that arrived and cannot be read. It may have been billed, by its length.
 
     lasting: the reply that stands for it where the server sends the same again; None where it was damaged on its way.
+    beginning: of its body, for the message.
     """
 
-    def __init__(self, reason: str, length: int = 0, lasting: Reply | None = None):
-        super().__init__("unreadable reply", reason)
+    def __init__(self, reason: str, length: int = 0, lasting: Reply | None = None, beginning: bytes = b""):
+        super().__init__("unreadable reply", f"{reason} in {beginning!r}" if beginning else reason)
+        self.reason = reason
         self.length = length  # bytes
         self.lasting = lasting
 

@@ -43,7 +43,7 @@ def parse_reply(request: Request, content: bytes) -> Reply:
     try:
         reply = _reply_of_body(request, body)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UnreadableReply(f"{error} in {content[:80]!r}", len(content), Reply(error="unreadable")) from None
+        raise UnreadableReply(str(error), len(content), Reply(error="unreadable"), content[:80]) from None
     if reply.error is None and reply.ending == "broken off":
         reason = f"the server broke the answer off, `finish_reason` is {reply.finish_reason!r:.60}"
         lasting = Reply(reply.text, reply.finish_reason, "unreadable", usage=reply.usage, model=reply.model)
