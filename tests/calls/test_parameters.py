@@ -158,6 +158,29 @@ def test_the_model_check_leads_to_the_configuration_that_works():
     assert all("max_tokens" not in body and "seed" not in body for body in server.bodies[-2:])
 
 
+@pytest.mark.parametrize(
+    ("rubric", "name", "advice"),
+    [
+        ("rating.yaml", "response_format", "set `providers.here.json_reply: text`"),
+        ("helpfulness.yaml", "logprobs", "choose a rubric of kind 'structured' for a judge"),
+    ],
+)
+def test_the_model_check_sends_the_parameters_of_the_run(rubric, name, advice):
+    def responses(body):
+        error = {"error": {"message": f"`{name}` is not supported"}}
+        return (400, {}, json.dumps(error).encode()) if name in body else (200, {}, chat_body())
+
+    with FaultServer(responses=responses) as server:
+        config = configuration(server.url)
+        config = Config.model_validate(
+            config.model_dump() | {"judge": {"provider": "here", "model": "j", "rubric": rubric}}
+        )
+        rubrics = {rubric: load_rubric(ROOT / "resources" / "judges" / rubric)}
+        policy, judge = model_check.check(model_check.wanted(config, Texts((), rubrics=rubrics)))
+    assert policy.ok
+    assert not judge.ok and advice in judge.said
+
+
 def test_a_limit_has_the_configured_name_and_other_names_stay_those_of_the_api():
     for name in ("max_tokens", "max_completion_tokens"):
         for url in (None, "http://127.0.0.1:1"):
