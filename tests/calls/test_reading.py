@@ -129,6 +129,14 @@ def test_words_of_servers_for_the_end(words, ending):
     assert {Reply(finish_reason=word).ending for word in words} == {ending}
 
 
+@pytest.mark.parametrize(
+    ("finish_reason", "n_tokens", "ending"), [(None, 9, "cut"), (None, 8, "complete"), ("stop", 9, "complete")]
+)
+def test_an_answer_as_long_as_allowed_is_cut_where_the_server_does_not_say(finish_reason, n_tokens, ending):
+    usage = {"prompt_tokens": 3, "completion_tokens": n_tokens}
+    assert read({"finish_reason": finish_reason}, usage=usage).ending == ending
+
+
 def test_an_end_of_another_type_is_unknown_and_an_object_names_it():
     assert read({"finish_reason": {"type": "length", "length": 9}}).ending == "cut"
     for odd in (5, ["stop"], {}, None):

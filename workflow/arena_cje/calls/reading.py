@@ -56,7 +56,10 @@ def _reply_of_body(request: Request, body: Any) -> Reply:
     if not choices:
         raise ValueError("no choices")
     choice = _typed(choices[0], dict, "choice")
+    usage = plausible_usage(request, body.get("usage"))
     finish_reason = "error" if choice.get("error") else _finish_reason(choice.get("finish_reason"))
+    if finish_reason is None and usage and usage.completion_tokens == token_limit(request) > 0:
+        finish_reason = "length"  # the server does not say it
     ending = Reply(finish_reason=finish_reason).ending
     text, error = _text_and_error(choice, has_end=ending == "complete")
     tokens, token_logprobs, top_logprobs = _logprobs(choice.get("logprobs"))
@@ -67,7 +70,7 @@ def _reply_of_body(request: Request, body: Any) -> Reply:
         tokens=tokens,
         token_logprobs=token_logprobs,
         top_logprobs=top_logprobs,
-        usage=plausible_usage(request, body.get("usage")),
+        usage=usage,
         model=_text_or_none(body.get("model")),
         system_fingerprint=_text_or_none(body.get("system_fingerprint")),
     )
@@ -215,6 +218,11 @@ def _pairs(field: Any) -> Iterable[tuple[Any, Any]]:
 # The usage
 
 
+def token_limit(request: Request) -> float:
+    """Largest number of new tokens that a request allows."""
+    return request.body.get("max_completion_tokens", request.body.get("max_tokens", math.inf))
+
+
 def plausible_usage(request: Request, reported: Any) -> Usage | None:
     """The usage that a server reports; None where its numbers are missing or impossible.
 
@@ -226,9 +234,9 @@ def plausible_usage(request: Request, reported: Any) -> Usage | None:
     prompt_tokens, completion_tokens = reported.get("prompt_tokens"), reported.get("completion_tokens")
     if type(prompt_tokens) is not int or type(completion_tokens) is not int:
         return None
-    limit = request.body.get("max_completion_tokens", request.body.get("max_tokens"))
+    limit = token_limit(request)
     # A token has at least one byte.
     largest = len(orjson.dumps(dict(request.body))) + MAX_ADDED_TOKENS
-    if not 0 < prompt_tokens <= largest or completion_tokens < 0 or (limit is not None and completion_tokens > limit):
+    if not 0 < prompt_tokens <= largest or not 0 <= completion_tokens <= limit:
         return None
     return Usage(prompt_tokens, completion_tokens)
