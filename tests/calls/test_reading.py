@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arena_cje.calls.errors import UnreadableReply
 from arena_cje.calls.reading import parse_reply
 from arena_cje.calls.request import Reply, Request
 from calls_process import ask_all, call_job, chat, chat_body
 from fault_server import FaultServer, correct_reply
 
+FIELDS = st.sampled_from(
+    ["choices", "message", "content", "text", "type", "refusal", "error", "token", "logprob", "tokens"]
+)
 HALF = "\ud83d"
 
 
@@ -108,6 +112,30 @@ def test_any_text_of_a_server_can_be_written_to_a_file(text):
     reply = read(body, model=text, system_fingerprint=text)
     texts = [reply.text, *reply.tokens, *reply.top_logprobs[0], reply.model or "", reply.system_fingerprint or ""]
     assert "".join(texts).encode().decode() == "".join(texts)
+
+
+def test_parts_within_parts_without_end_are_unreadable():
+    nested = b'{"text":' * 900 + b'"x"' + b"}" * 900
+    body = b'{"choices": [{"message": {"content": ' + nested + b'}, "finish_reason": "stop"}]}'
+    try:
+        assert parse_reply(chat("x"), body).text == "x"
+    except UnreadableReply as error:
+        assert error.lasting == Reply(error="unreadable")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(FIELDS, x)
+    )
+)
+def test_any_body_is_a_reply_or_unreadable(value):
+    for body in (value, {"choices": value}, {"choices": [value]}, {"choices": [{"message": value, "logprobs": value}]}):
+        for fields in (body, {"choices": [{"message": {"content": value}, "finish_reason": value}], "usage": value}):
+            try:
+                reply = parse_reply(chat("x"), json.dumps(fields).encode())
+            except UnreadableReply:
+                continue
+            assert Reply.from_record(orjson.loads(orjson.dumps(reply.record()))) == reply
 
 
 # The end

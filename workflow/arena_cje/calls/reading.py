@@ -42,7 +42,7 @@ def parse_reply(request: Request, content: bytes) -> Reply:
         raise ErrorBody(content)
     try:
         reply = _reply_of_body(request, body)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UnreadableReply(str(error), len(content), Reply(error="unreadable"), content[:80]) from None
     if reply.error is None and reply.ending == "broken off":
         reason = f"the server broke the answer off, `finish_reason` is {reply.finish_reason!r:.60}"
