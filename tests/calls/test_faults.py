@@ -17,9 +17,9 @@ from contextlib import suppress
 import pytest
 
 from arena_cje.calls import runner
-from arena_cje.calls.client import parse_reply
 from arena_cje.calls.errors import RATE_LIMIT
 from arena_cje.calls.ledger import Ledger
+from arena_cje.calls.reading import parse_reply
 from arena_cje.calls.request import Reply, Request
 from arena_cje.calls.runner import MAX_FAILURES_IN_A_ROW, Backoff, journaled_ask, run
 from arena_cje.errors import UserError

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arena_cje.calls import apis, errors, limits, pace, transport
-from arena_cje.calls.client import MAX_ADDED_TOKENS, Client, estimate_usage, parse_reply, plausible_usage
+from arena_cje.calls.client import Client, estimate_usage
 from arena_cje.calls.errors import (
     OutputLimit,
     TransientError,
@@ -34,6 +34,7 @@ from arena_cje.calls.errors import (
 )
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.limits import JobSlots, RateLimit, clock, endpoint_folder, machine_folder
+from arena_cje.calls.reading import MAX_ADDED_TOKENS, parse_reply, plausible_usage
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 from arena_cje.stages import jobs
@@ -318,26 +319,19 @@ def test_the_first_echoed_token_may_have_no_log_probability():
         b"",
         b"<html>",
         chat_body()[:-20],
-        b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "a", "logprob": NaN}]}}]}',
         b"[]",
         b"null",
         b"{}",
         b'{"choices": []}',
         b'{"choices": null}',
         b'{"choices": [null]}',
-        b'{"choices": [{}]}',
+        b'{"choices": [5]}',
         b'{"error": {"message": "busy", "code": 429}}',
-        chat_body({"message": {}}),
-        chat_body({"message": {"content": 5}}),
-        chat_body({"message": {"content": ["x"]}}),
-        chat_body({"finish_reason": 5}),
-        chat_body({"logprobs": []}),
-        chat_body({"logprobs": {"content": [{"token": "a"}]}}),
-        chat_body({"logprobs": {"content": [{"token": "a", "logprob": "-1"}]}}),
-        chat_body({"logprobs": {"content": 5}}),
-        chat_body({"logprobs": {"tokens": ["a", "b"], "token_logprobs": [-1.0]}}),
-        chat_body({"logprobs": {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{}, {}]}}),
-        chat_body(model=5),
+        chat_body({"message": "text"}),
+        chat_body({"message": ["text"]}),
+        chat_body({"message": None, "text": 7}),
+        chat_body({"finish_reason": "abort"}),
+        chat_body({"error": {"code": 502, "message": "upstream"}}),
     ],
     ids=lambda content: content.decode()[-60:] or "nothing",
 )
@@ -503,6 +497,14 @@ def test_a_declined_request_is_a_reply_with_an_error(fault, error):
         (529, "overloaded_error", None, {}, TransientError),
         (405, "", None, {}, UserError),
         (400, UNFINISHED, "invalid_request_error", {}, OutputLimit),
+        (
+            400,
+            "max completion tokens reached before generating a valid document",
+            "json_validate_failed",
+            {},
+            OutputLimit,
+        ),
+        (400, "Failed to generate JSON. Please adjust your prompt.", "json_validate_failed", {}, "unreadable"),
     ],
 )
 def test_the_meaning_of_a_status(status, message, code, headers, meaning):

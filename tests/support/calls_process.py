@@ -7,6 +7,7 @@ goes to stderr.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -15,15 +16,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.calls.client import Client
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.ledger import Ledger
-from arena_cje.calls.request import Request
+from arena_cje.calls.request import Reply, Request
 from arena_cje.calls.runner import Backoff, CallJob, journaled_ask
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 QUICK = Backoff(first=0.02, longest=0.2)
 
@@ -65,6 +67,28 @@ def call_job(url: str | None, folder: Path, *, budget_usd: float | None = None, 
     """The calls of a job in tests."""
     ledger = Ledger(folder / "spending.jsonl", call_price, budget_usd)
     return CallJob(endpoint(url, **changed), "judge", "base", ledger, folder=folder, backoff=QUICK)
+
+
+def send(request: Request, to: Endpoint) -> Reply:
+    """The reply that a client receives for one request."""
+
+    async def once() -> Reply:
+        async with Client(to) as client:
+            return await client.send(request)
+
+    return asyncio.run(once())
+
+
+def ask_all(job: CallJob, folder: Path, requests: Sequence[Request], name: str = "0000") -> list[Reply]:
+    """Replies that a job gets through its journal."""
+    with Journal(folder / "calls" / f"{name}.jsonl") as journal:
+        return journaled_ask(job, journal)(requests)
+
+
+def chat_body(choice: Mapping[str, Any] | None = None, **rest: Any) -> bytes:
+    """The body of an HTTP response to a chat."""
+    choice = {"message": {"content": "Yes"}, "finish_reason": "stop"} | (choice or {})
+    return json.dumps({"choices": [choice], "model": "m-1", **rest}).encode()
 
 
 def main(arguments: Mapping[str, Any]) -> int:

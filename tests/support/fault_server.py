@@ -105,6 +105,8 @@ class FaultServer:
     port: int = 0
     echo_key: bool = True  # error bodies repeat the key that was sent
     replies: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None  # in place of `correct_reply`
+    # Status, headers and body for a request's body, in place of all replies and faults
+    responses: Callable[[Mapping[str, Any]], tuple[int, dict[str, str], bytes]] | None = None
 
     sent: Counter[str] = field(default_factory=Counter, init=False)  # attempts, by request
     answered: Counter[str] = field(default_factory=Counter, init=False)  # complete replies, by request
@@ -201,7 +203,10 @@ class FaultServer:
             writer.transport.abort()
             return False
         key_in_error = key if self.echo_key else ""
-        status, response_headers, content = respond(path, body, fault, key_in_error, self.retry_after, self.replies)
+        if self.responses is None:
+            status, response_headers, content = respond(path, body, fault, key_in_error, self.retry_after, self.replies)
+        else:
+            status, response_headers, content = self.responses(body)
         if status == 200 and fault in (None, WRONG_USAGE, *DECLINED):
             self.answered[name] += 1
         head = f"HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"

@@ -29,6 +29,8 @@ class Endpoint:
     completions: bool  # whether it returns the log probabilities of a text that it is sent
     echo_max_tokens: int  # `max_tokens` of the requests for such log probabilities
     json_reply: str  # "schema", "object" or "text"
+    token_limit: str | None = None  # name of the parameter that limits new tokens of a chat; None: that of the API
+    seed: str = "send"  # or "omit"
 
     @property
     def identity(self) -> dict[str, str | None]:

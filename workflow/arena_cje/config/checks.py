@@ -29,10 +29,12 @@ JUDGE_FIELDS = ("score", "scores", "distribution")
 RESERVED_PARAMETERS = {
     "model": "`model` of the block sets it",
     "max_tokens": "`max_tokens` of the block sets it",
-    "max_completion_tokens": "`max_tokens` of the block sets it",
+    "max_completion_tokens": "`max_tokens` of the block sets it, under this name where its provider has "
+    "`token_limit: max_completion_tokens`",
     "messages": "the conversation is made from the prompts and the rubric",
     "prompt": "the text is made from the prompts and the template",
-    "seed": "each request has its own seed; with one seed all draws of a prompt would be equal",
+    "seed": "each request has its own seed, or none where its provider has `seed: omit`; with one seed all draws of a prompt "
+    "would be equal",
     "n": "replies that are not read would be paid for; `draws_per_prompt` and `samples` of a rubric set the number of replies",
     "best_of": "replies that are not read would be paid for",
     "stream": "a reply is read as a whole",
@@ -214,6 +216,12 @@ def _check_extra(config: Config) -> None:
             if is_reserved:
                 raise UserError(
                     f"config: `{place}.extra.{name}` cannot be given: {RESERVED_PARAMETERS[name]}; leave it out"
+                )
+            value = getattr(block, name, None) if name in ("temperature", "top_p") else None
+            if block.extra[name] is None and value not in (None, 1):
+                raise UserError(
+                    f"config: `{place}.extra.{name}: null` leaves `{name}` out of the requests, so that the server takes its own "
+                    f"value, 1, but `{place}.{name}` is {value:g}; set it to 1, or take it out of `extra`"
                 )
 
 

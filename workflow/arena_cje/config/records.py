@@ -120,7 +120,9 @@ class Provider(Record):
         8, ge=1, le=1000, description="largest number of requests in flight, over all jobs of a user on a machine"
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, description="largest number of requests a minute, over all jobs of a user on a machine; null: no limit"
+        None,
+        gt=0,
+        description="largest number of requests a minute, over all jobs of a user on a machine; null: no limit",
     )
     timeout: float = Field(120.0, gt=0, description="seconds after which a request without a reply counts as failed")
     max_attempts: int = Field(8, ge=1, description="attempts of a request before it is left for the next run")
@@ -138,6 +140,15 @@ class Provider(Record):
         "schema",
         description="how requests ask for a structured answer: with a JSON schema (`schema`), for any JSON object (`object`, for "
         "llama_cpp.server), or in words only (`text`)",
+    )
+    token_limit: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        None,
+        description="name of the parameter that limits the new tokens of a chat (reasoning models behind Azure or a gateway take "
+        "`max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens` elsewhere",
+    )
+    seed: Literal["send", "omit"] = Field(
+        "send",
+        description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway",
     )
 
 
@@ -545,6 +556,8 @@ class Config(Record):
             completions=api.ECHOES_LOGPROBS if provider.completions is None else provider.completions,
             echo_max_tokens=api.ECHO_MAX_TOKENS if provider.echo_max_tokens is None else provider.echo_max_tokens,
             json_reply=provider.json_reply,
+            token_limit=provider.token_limit,
+            seed=provider.seed,
         )
 
     @property

@@ -250,9 +250,9 @@ def _grade_rule(row: Row) -> str | None:
     )
 
 
-# Reasons why a response has no log probability. The last three are those of APIs: the text has control tokens in it, the
-# server echoed another text than that of the request, the server declined.
-UNSCORED = ("too_long", "empty", "not_finite", "control_tokens", "not_echoed", "refused")
+# Reasons why a response has no log probability. The last four are those of APIs: the text has control tokens in it, the
+# server echoed another text than that of the request, the server declined, its reply cannot be read.
+UNSCORED = ("too_long", "empty", "not_finite", "control_tokens", "not_echoed", "refused", "unreadable")
 
 
 def _logprob_rule(row: Row) -> str | None:
@@ -307,8 +307,8 @@ RESPONSES = Table(
         "status": Column(
             "str",
             "too_long: the prompt did not fit; refused: the provider declined; control_tokens: the prompt has the model's own "
-            "control tokens in it, which an endpoint that takes text would obey",
-            choices=("ok", "too_long", "refused", "control_tokens"),
+            "control tokens in it, which an endpoint that takes text would obey; unreadable: the server's reply has no text",
+            choices=("ok", "too_long", "refused", "control_tokens", "unreadable"),
         ),
         "seed": Column("int", "seed of the response's random stream"),
         "model_sha256": Column("str", "hash of the weights; null behind an API", null=True),
