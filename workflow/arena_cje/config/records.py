@@ -119,7 +119,9 @@ class Provider(Record):
         8, ge=1, le=1000, description="largest number of requests in flight, over all jobs of a user on a machine"
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, description="largest number of requests a minute, over all jobs of a user on a machine; null: no limit"
+        None,
+        gt=0,
+        description="largest number of requests a minute, over all jobs of a user on a machine; null: no limit",
     )
     timeout: float = Field(120.0, gt=0, description="seconds after which a request without a reply counts as failed")
     max_attempts: int = Field(8, ge=1, description="attempts of a request before it is left for the next run")
