@@ -195,7 +195,14 @@ def test_what_is_disarmed_has_no_control_token_and_loses_no_letter(text):
 
 
 def test_ordinary_text_is_left_as_it_is():
-    for text in ("a < b and c > d", "if x <= 3 | y", "<b>bold</b> <span>", "[1] [x] [a|b]", "List<String>", "a <- b"):
+    for text in (
+        "a < b and c > d",
+        "if x <= 3 | y",
+        "<b>bold</b> <span>",
+        "[1] [x] [a|b] [Plan]",
+        "List<String>",
+        "a <- b",
+    ):
         assert quoting.break_control_tokens(text) == text
 
 

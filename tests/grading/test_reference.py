@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from arena_cje.errors import UserError
+from arena_cje.grading import reference
 from arena_cje.grading.grades import Item
 from arena_cje.grading.reference import FIELDS, Oracle, grade, parse, words
 
@@ -162,3 +167,29 @@ def test_every_check_can_be_asked_at_once():
     }
     assert set(checks) == set(FIELDS)
     assert score(checks, "Yes.") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "response"), [("^(a+)+$", "a" * 40 + "b"), (r"(x+x+)+y", "x" * 4000), (r"(\w+\s?)*!", "word " * 200)]
+)
+def test_a_pattern_that_backtracks_ends_in_a_sentence(pattern, response, monkeypatch):
+    monkeypatch.setattr(reference, "MAX_SEARCH", 0.2)
+    began = time.process_time()
+    with pytest.raises(
+        UserError, match=r"prompt 'p1': `reference.pattern` .* is still searching a response of \d+ characters"
+    ):
+        list(Oracle().grade({"k": item(response, {"pattern": pattern})}))
+    assert time.process_time() - began < 3
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert score({"pattern": "b$"}, "a" * 40 + "b") == 1.0
+
+
+def test_patterns_are_searched_in_any_thread():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(score, {"pattern": "a+b"}, "aab").result() == 1.0
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999}", 5])
+def test_what_is_no_pattern_is_refused(pattern):
+    with pytest.raises(UserError, match=f"{WHERE}: pattern must be a regular expression"):
+        parse({"pattern": pattern}, where=WHERE)

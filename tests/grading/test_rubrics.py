@@ -147,11 +147,26 @@ def test_what_is_not_one_number_on_the_scale_is_not_read(text, reason):
     assert RATING.read(text) == Grade(None, reason, text)
 
 
-def test_an_answer_that_was_cut_says_so_unless_its_score_was_there():
-    assert RATING.read('{"reason": "because', cut=True).reason == grading_grades.CUT
-    assert RATING.read("", cut=True).reason == grading_grades.CUT
-    assert RATING.read('{"score": 7} and furthermore', cut=True).score == 0.7
-    assert RATING.read('{"score": 12}', cut=True).reason == grading_grades.OFF_SCALE
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"reason": "because',
+        "",
+        '{"score": 7}',
+        '{"score": 7} and furthermore',
+        '{"score": 12}',
+        '<think>The text tells me to answer {"score": 10}. That is an injection',
+        'The text tells me to answer {"score": 10}. That is an injection',
+        '<think>hm</think>{"score": 10}',
+    ],
+)
+def test_an_answer_that_was_cut_has_no_score_whatever_is_in_it(text):
+    assert RATING.read(text, cut=True) == Grade(None, grading_grades.CUT, text)
+    for word in ("length", "max_tokens", "MAX_TOKENS", "abort", "error", "content_filter"):
+        assert hosted().read(Reply(text, word)).score is None
+        assert hosted().read(Reply(text, word, "refused" if word == "content_filter" else None)).reason == (
+            grading_grades.CUT if text or word != "content_filter" else grading_grades.DECLINED
+        )
 
 
 @given(
@@ -342,6 +357,16 @@ def test_only_what_was_of_no_use_is_asked_for_again():
     assert [shown(request) for request in ask.requests if firmly(request)] == [
         RATING.question("prompt 1", "bad", again=True)
     ]
+
+
+def test_what_the_server_cannot_say_readably_is_not_asked_for_again():
+    ask = Asked(lambda request: Reply(error="unreadable"))
+    for rubric in (RATING, CHOICES):
+        assert hosted(rubric).grade(items("a"), ask)[0] == Grade(None, grading_grades.UNREADABLE)
+    assert len(ask.requests) == 2 + 1  # the first question of `choices` also tells whether there are log probabilities
+    rows = [{"prompt_id": "a", "score": None, "reason": grading_grades.UNREADABLE}]
+    with pytest.raises(UserError, match=f"1 x {grading_grades.UNREADABLE}"):
+        unscored.check_unscored(rows, 0.5, "judge", "here")
 
 
 def test_what_does_not_fit_is_not_asked_for_again():
@@ -623,6 +648,35 @@ def test_a_local_answer_is_read_as_one_behind_an_api(model, monkeypatch):
     assert {key: grade.score for key, grade in grades.items()} == {"a": 0.1, "b": 0.9, "c": 0.3}
     assert [grades[key].score for key in texts] == [grade.score for grade in expected]
     assert [grades[key].reply for key in texts] == [grade.reply for grade in expected]
+
+
+def test_a_local_answer_that_was_cut_has_no_score(model, monkeypatch):
+    def generate(model_, requests, *_, **__):
+        for request in requests:
+            yield generator.Response(request.key, tuple(model.tokenize('{"score": 9} and')), "length", "ok")
+
+    monkeypatch.setattr(generator, "generate", generate)
+    (grade,) = dict(local(model).grade({"k": items("a")[0]})).values()
+    assert (grade.score, grade.reason) == (None, grading_grades.CUT)
+
+
+def test_a_local_draft_between_control_tokens_is_no_part_of_the_answer(model, monkeypatch):
+    text = '<|im_start|>think\nMaybe {"score": 3}<|im_start|>answer\n{"score": 7}'
+
+    def generate(model_, requests, *_, **__):
+        for request in requests:
+            yield generator.Response(request.key, tuple(model.tokenize(text, special=True)), "stop", "ok")
+
+    monkeypatch.setattr(generator, "generate", generate)
+    (grade,) = dict(local(model).grade({"k": items("a")[0]})).values()
+    assert grade.score == 0.7
+    assert grade.reply.replace(" ", "") == text.replace(" ", "")  # some vocabularies begin a text with a space
+
+
+def test_a_local_model_is_shown_no_marker_of_a_draft(model):
+    judge = local(model)
+    assert "</think>" not in model.detokenize(judge._question("</think>", "a</think>b"))
+    assert judge._question("p", "a < b") == chat.render(model, None, RATING.question("p", "a < b"))
 
 
 def test_local_samples_that_cannot_be_read_are_asked_for_again_one_by_one(model, monkeypatch):

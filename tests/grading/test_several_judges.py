@@ -89,7 +89,7 @@ def test_a_judge_that_no_row_knows_is_refused_with_the_nearest_name(moved):
 
 def test_its_scores_have_the_range_of_scores(moved, tmp_path):
     folder = changed(moved, lambda k, row: row | {"metadata": {"judge_b": 1.5}}, tmp_path)
-    with pytest.raises(UserError, match=r"logged.jsonl:1: judge_b is 1.5, expected at most 1"):
+    with pytest.raises(UserError, match=r"logged.jsonl:1: metadata.judge_b is 1.5, expected at most 1"):
         analyzed(folder, "snips", judge="b")
 
 

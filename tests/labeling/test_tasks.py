@@ -188,6 +188,7 @@ def test_texts_survive_spreadsheets(tmp_path):
         "a\r\nb",
         'say "hi", ok; no',
         "né 名前",
+        "nul\0 sign",
     ]
     batch = tasks.make(
         [tasks.Answer(i, f"q{i}", text, text, "base") for i, text in enumerate(harmful)],
@@ -203,7 +204,7 @@ def test_texts_survive_spreadsheets(tmp_path):
         path.write_bytes(content)
         key = {row.item_id: row.text_id for row in batch.key}
         back = [row for _, row in cells.read_csv(path)]
-        assert sorted(row["response"] for row in back) == sorted(harmful)
+        assert sorted(row["response"] for row in back) == sorted(text.replace("\0", "\ufffd") for text in harmful)
         assert all(tasks.text_id(row["prompt"], row["response"]) == key[row["item_id"]] for row in back)
 
 

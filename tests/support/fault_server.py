@@ -78,6 +78,22 @@ def scripted(*faults: str | None) -> Faults:
     return lambda body, earlier: faults[earlier] if earlier < len(faults) else None
 
 
+def token_bucket(rate: float, burst: float) -> Faults:
+    """Status 429 for what exceeds `rate` requests a second, of which `burst` may come at once."""
+    level, filled_at = burst, time.monotonic()
+
+    def fault(body: Mapping[str, Any], earlier: int) -> str | None:
+        nonlocal level, filled_at
+        now = time.monotonic()
+        level, filled_at = min(burst, level + (now - filled_at) * rate), now
+        if level < 1:
+            return "429"
+        level -= 1
+        return None
+
+    return fault
+
+
 @dataclass
 class FaultServer:
     """The server, in its own thread. Its counters may be read at any time."""
@@ -89,10 +105,13 @@ class FaultServer:
     port: int = 0
     echo_key: bool = True  # error bodies repeat the key that was sent
     replies: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None  # in place of `correct_reply`
+    # Status, headers and body for a request's body, in place of all replies and faults
+    responses: Callable[[Mapping[str, Any]], tuple[int, dict[str, str], bytes]] | None = None
 
     sent: Counter[str] = field(default_factory=Counter, init=False)  # attempts, by request
     answered: Counter[str] = field(default_factory=Counter, init=False)  # complete replies, by request
     bodies: list[dict[str, Any]] = field(default_factory=list, init=False)
+    headers: list[dict[str, str]] = field(default_factory=list, init=False)
     keys: Counter[str] = field(default_factory=Counter, init=False)  # API keys of the requests
     paths: Counter[str] = field(default_factory=Counter, init=False)
     times: list[float] = field(default_factory=list, init=False)  # arrival times of requests, seconds
@@ -166,6 +185,7 @@ class FaultServer:
         self.times.append(time.monotonic())
         self.sent[name] += 1
         self.bodies.append(body)
+        self.headers.append(dict(headers))
         self.paths[path] += 1
         key = headers.get("authorization", "").removeprefix("Bearer ")
         self.keys[key] += 1
@@ -183,7 +203,10 @@ class FaultServer:
             writer.transport.abort()
             return False
         key_in_error = key if self.echo_key else ""
-        status, response_headers, content = respond(path, body, fault, key_in_error, self.retry_after, self.replies)
+        if self.responses is None:
+            status, response_headers, content = respond(path, body, fault, key_in_error, self.retry_after, self.replies)
+        else:
+            status, response_headers, content = self.responses(body)
         if status == 200 and fault in (None, WRONG_USAGE, *DECLINED):
             self.answered[name] += 1
         head = f"HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
@@ -228,6 +251,9 @@ def respond(
     }
     if fault in errors:
         return errors[fault]()
+    if fault and fault.startswith("redirect "):
+        _, status, location = fault.split(" ", 2)
+        return int(status), {"location": location}, b""
     if not path.endswith(("/v1/chat/completions", "/v1/completions")):
         return error(404, f"No such path {path}.")
     reply = (replies or correct_reply)(path, body)
@@ -330,8 +356,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A server with the OpenAI API that can fail.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds until a reply")
     parser.add_argument("--faults", type=float, default=0.0, help="share of the requests that fail")
+    parser.add_argument("--rejected", type=float, default=0.0, help="share of the requests that get status 429")
+    parser.add_argument("--rate", type=float, help="requests a second that are granted; others get status 429")
     options = parser.parse_args()
-    with FaultServer(latency=options.latency, faults=seeded(options.faults)) as server:
+    faults = seeded(options.faults)
+    if options.rejected:
+        faults = seeded(options.rejected, kinds=("429",))
+    if options.rate:
+        faults = token_bucket(options.rate, burst=options.rate / 10)
+    with FaultServer(latency=options.latency, faults=faults) as server:
         print(server.url, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import arena_cje
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 def show(files: Iterable[str | Path]) -> int:
     """Print results files as tables; the exit status is 0."""
     for file in files:
-        print(f"\n{file}")
+        print(f"\n{printable(str(file))}")
         print(arena_cje.load(file))
     return 0
 

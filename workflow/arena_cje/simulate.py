@@ -124,7 +124,7 @@ WORLDS: dict[str, World] = {
     "clustered": World({"better": Target(0.6, 0.3)}, rows_per_prompt=(2, 3, 4), draws_per_prompt=3, prompt_share=0.8),
     "binary": World(binary=True),
     "useless_judge": World({"better": Target(0.6, 0.3), "worse": Target(-0.6, 0.3)}, judge_slope=0.0, judge_style=1.0),
-    "barely_useful_judge": World({"better": Target(0.6, 0.3)}, judge_slope=0.6, judge_style=1.0),
+    "barely_useful_judge": World(noise=1.65),
 }
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import psutil
 from snakemake.common.configfile import load_configfile
-from snakemake.io import contains_wildcard
 from snakemake.utils import update_config
 
-from arena_cje import estimators
+from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, printable
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
@@ -59,6 +58,7 @@ configfile: str(SHIPPED_CONFIG)
 
 
 if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SHIPPED_CONFIG):
+    or_exit(config_parse.check_encoding, WORKING_CONFIG)
 
     configfile: str(WORKING_CONFIG)
 
@@ -76,7 +76,7 @@ BASE, CONTEXTS = CONFIG.base_policy, CONFIG.contexts
 PRINTING_TARGETS = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:
     for note in scoring.notes(CONFIG):
-        print(f"NOTE {note}", file=sys.stderr)
+        print(printable(f"NOTE {note}"), file=sys.stderr)
     if not PRINTING_TARGETS & {*sys.argv[1:]}:
         or_exit(prices.check_budget, CONFIG)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
@@ -88,16 +88,24 @@ or_exit(targets.check_writable, Path("results"))
 def input_path(path):
     """A path that may stand among the inputs of rules.
 
-    Snakemake reads braces in a path as wildcards and knows no escape: such a path is reached through a link without them.
+    Snakemake reads braces in a path as wildcards, angle brackets as variables, and knows no escape: such a path is reached
+    through a link without them. Files of one folder have their links in one folder, as a split model needs.
     """
-    if path is None or not contains_wildcard(path):
+    if path is None or not re.search("[{}<>]", str(path)):
         return path
     place = Path(path).absolute()
-    link = Path(".arena-cje") / "links" / digest(str(place))[:12] / re.sub("[{}]", "_", place.name)
+    link = (
+        files.LINKS / digest(str(place.parent))[:12] / re.sub("[{}<>]", lambda sign: f"%{ord(sign[0]):02X}", place.name)
+    )
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(place)
     return str(link)
+
+
+def literal(value):
+    """A parameter with texts of the user, whose braces Snakemake would read as wildcards were it no function."""
+    return lambda w: value
 
 
 USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
@@ -128,8 +136,11 @@ wildcard_constraints:
 
 
 def resource_file(name, kind):
-    """A file the configuration names: the user's, else the workflow's."""
-    return input_path(str(or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)))
+    """A file the configuration names: the user's, else the workflow's. A text that cannot be read ends the workflow."""
+    path = or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)
+    if kind != "prompts":
+        or_exit(files.read_text, path)
+    return input_path(str(path))
 
 
 def text_sources():
@@ -191,7 +202,7 @@ def gguf(model):
     block = CONFIG.models[model]
     if block.path:
         or_exit(gguf_files.check_magic, block.path)
-        return input_path(block.path)
+        return [input_path(str(part)) for part in gguf_files.parts(block.path)][0]
     file = RESOURCES / "models" / block.file
     if not file.exists():
         or_exit(fetch.read_entry, block.file, MODELS_YAML)

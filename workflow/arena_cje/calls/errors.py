@@ -2,7 +2,8 @@
 
     transient    429 (rate limit), 408, 409, 425, 5xx, timeout, lost connection, unreadable reply
     permanent    401, 403, 404, 402, an exhausted quota (which some servers report as 429), any other 4xx
-    no failure   the provider declines the content, or the request exceeds the model's context: a reply with that error
+    no failure   the provider declines the content, the request exceeds the model's context, or the model's answer has not the
+                 form that was asked for: a reply with that error
 
 Sources: https://platform.openai.com/docs/guides/error-codes, RFC 9110 section 10.2.3 (Retry-After).
 """
@@ -12,16 +13,19 @@ from __future__ import annotations
 import re
 import time
 from email.utils import parsedate_to_datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-import orjson
-
-from arena_cje.errors import UserError
+from arena_cje.calls import parameters as request_parameters
+from arena_cje.calls.bodies import parse_json, valid_text
+from arena_cje.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from arena_cje.calls.endpoint import Endpoint
+    from arena_cje.calls.request import Reply
 
 RATE_LIMIT = 429
 MAX_MESSAGE = 200  # characters of a server's error message that are repeated
@@ -40,7 +44,16 @@ REFUSAL = re.compile(
 )
 
 # A model that thinks first and was cut before its answer: some servers report that as an error.
-OUTPUT_LIMIT = re.compile(r"output limit was reached", re.IGNORECASE)
+OUTPUT_LIMIT = re.compile(
+    r"output limit was reached|max\w*[ _](?:completion|output|new)?[ _]?tokens? (?:limit )?(?:was )?(?:reached|exceeded)",
+    re.IGNORECASE,
+)
+
+# The model wrote something that the server could not bring into the form of an answer.
+NO_ANSWER = re.compile(
+    r"json_validate_failed|failed to (?:generate|parse|validate) (?:valid )?(?:json|the model|model|output)|tool_use_failed",
+    re.IGNORECASE,
+)
 
 # By HTTP status: what is wrong, and what to do.
 ADVICE = {
@@ -72,39 +85,104 @@ class TransientError(Exception):
 
 
 class UnreadableReply(TransientError):
-    """A reply that arrived and cannot be read. It may have been billed, by its length."""
+    """A reply that arrived and cannot be read. It may have been billed, by its length.
 
-    def __init__(self, reason: str, length: int = 0):
-        super().__init__("unreadable reply", reason)
+    lasting: the reply that stands for it where the server sends the same again; None where it was damaged on its way.
+    beginning: of its body, for the message.
+    """
+
+    def __init__(self, reason: str, length: int = 0, lasting: Reply | None = None, beginning: bytes = b""):
+        super().__init__("unreadable reply", f"{reason} in {beginning!r}" if beginning else reason)
+        self.reason = reason
         self.length = length  # bytes
+        self.lasting = lasting
+
+
+class ErrorBody(UnreadableReply):
+    """A body that reports an error under the status of a success."""
+
+    def __init__(self, body: bytes):
+        super().__init__(one_line(_error_content(body)[1]), len(body))
+        self.body = body
+
+    @property
+    def status(self) -> int:
+        """The status that the error should have had: the one that its code names, or a guess from its words."""
+        codes, _ = _error_content(self.body)
+        if match := re.search(r"\b[45]\d\d\b", codes):
+            return int(match[0])
+        return 400 if re.search(r"invalid|not_found|unsupported|authentication|permission", codes) else 502
 
 
 def redact(text: str, keys: Iterable[str]) -> str:
     """The text with *** in place of each API key, and of each piece of a key with 8 characters or more."""
+    pieces = {piece for key in keys for piece in _windows(key, min(KEY_PIECE, len(key)))}
+    return _without([text], pieces)[0]
+
+
+def redact_reply(parts: Sequence[str], keys: Iterable[str]) -> list[str]:
+    """The parts of a reply, such as its tokens, with *** for what of a key is in them, in one or across several.
+
+    Replies are data, in which a word must not be taken for a piece of a key such as `no-key-required`. So a piece of 8
+    characters counts here if it has letters and digits, one of 16 always, and the whole key if it is no word.
+    """
+    pieces = set()
     for key in keys:
-        width = min(KEY_PIECE, len(key))
-        if not width:
-            continue
-        pieces = {key[i : i + width] for i in range(len(key) - width + 1)}
-        hidden = [False] * len(text)
-        for start in range(len(text) - width + 1):
-            if text[start : start + width] in pieces:
-                hidden[start : start + width] = [True] * width
-        if any(hidden):
-            visible = "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True))
-            text = re.sub("\0+", "***", visible)
-    return text
+        pieces |= {piece for piece in _windows(key, KEY_PIECE) if _has_letters_and_digits(piece)}
+        pieces |= _windows(key, 2 * KEY_PIECE)
+        if len(key) >= KEY_PIECE and not key.isalpha():
+            pieces.add(key)
+    return _without(parts, pieces)
+
+
+def _windows(key: str, width: int) -> set[str]:
+    """All pieces of this width."""
+    return {key[i : i + width] for i in range(len(key) - width + 1)} - {""}
+
+
+def _has_letters_and_digits(text: str) -> bool:
+    return any(map(str.isalpha, text)) and any(map(str.isdigit, text))
+
+
+def _without(parts: Sequence[str], pieces: Iterable[str]) -> list[str]:
+    """The parts with *** for these pieces of the text that they make together."""
+    text = "".join(parts)
+    hidden = [span for piece in pieces for span in _spans(text, piece)]
+    if not hidden:
+        return list(parts)
+    is_hidden = bytearray(len(text))
+    for start, stop in hidden:
+        is_hidden[start:stop] = b"\1" * (stop - start)
+    redacted, start = [], 0
+    for part in parts:
+        pairs = zip(part, is_hidden[start : start + len(part)], strict=True)
+        runs = groupby(pairs, key=itemgetter(1))
+        redacted.append("".join("***" if hide else "".join(char for char, _ in run) for hide, run in runs))
+        start += len(part)
+    return redacted
+
+
+def _spans(text: str, piece: str) -> Iterator[tuple[int, int]]:
+    """Starts and stops of a piece in a text."""
+    start = text.find(piece)
+    while start >= 0:
+        yield start, start + len(piece)
+        start = text.find(piece, start + 1)
 
 
 def one_line(text: str, keys: Iterable[str] = ()) -> str:
     """A server's message as one line of at most 200 characters, without API keys."""
     # Keys are removed before the text is cut: a key that was cut in two would no longer be recognized.
-    line = " ".join(redact(text, keys).split())
+    line = printable(" ".join(redact(text, keys).split()))
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
 def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds that the Retry-After header (a number or an HTTP date) asks to wait; None where it is absent or unreadable."""
+    """Seconds that the Retry-After header (a number or an HTTP date) asks to wait; None where it is absent or unreadable.
+
+    A date is compared with the server's own time, as far as it says that: the clock of this machine may be wrong.
+    """
+    now = _time_of_date(headers.get("date", "")) or (time.time() if now is None else now)
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -112,25 +190,45 @@ def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> 
         try:
             seconds = float(value) * unit
         except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now)
-            except ValueError:
+            date = _time_of_date(value)
+            if date is None:
                 continue
+            seconds = date - now
         if seconds == seconds and seconds != float("inf"):  # neither NaN nor infinite
             return max(seconds, 0.0)
     return None
 
 
+def _time_of_date(value: str) -> float | None:
+    """Time of an HTTP date, seconds since the epoch; None where it is none."""
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def classify_status(
-    endpoint: Endpoint, model: str, status: int, headers: Mapping[str, str], body: bytes, keys: Iterable[str] = ()
-) -> TransientError | UserError | Literal["refused", "too_long"]:
-    """The meaning of an HTTP error status: a transient error, a permanent one (`UserError`), or the error of a reply."""
+    endpoint: Endpoint,
+    model: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    keys: Iterable[str] = (),
+    *,
+    parameters: Iterable[str] = (),
+) -> TransientError | UserError | Literal["refused", "too_long", "unreadable"]:
+    """The meaning of an HTTP error status: a transient error, a permanent one (`UserError`), or the error of a reply.
+
+    parameters: names of those that were sent.
+    """
     codes, full_message = _error_content(body)
     content = f"{codes} {full_message}"
     message = one_line(full_message, keys)
     wait = seconds_to_wait(headers)
     if status == 413 or (status in (400, 422) and TOO_LONG.search(content)):
         return "too_long"
+    if status in (400, 422) and NO_ANSWER.search(content) and not OUTPUT_LIMIT.search(content):
+        return "unreadable"
     if status in (400, 403, 422) and REFUSAL.search(content):
         return "refused"
     if status == RATE_LIMIT and _is_quota(codes, full_message, wait):
@@ -146,7 +244,9 @@ def classify_status(
         kind = "server error" if status >= 500 else "temporary failure"
         return TransientError(f"{kind} ({status})", message, wait)
     kind_of_error = OutputLimit if OUTPUT_LIMIT.search(full_message) else UserError
-    return _permanent_error(endpoint, model, status, message, kind_of_error)
+    name = request_parameters.refused_parameter(f"{full_message} {codes}", parameters, _named_parameter(body))
+    advice = request_parameters.advice(name, endpoint.provider) if name and status in (400, 404, 405, 422) else None
+    return _permanent_error(endpoint, model, status, message, kind_of_error, advice)
 
 
 def _is_quota(codes: str, message: str, wait: float | None) -> bool:
@@ -158,13 +258,19 @@ def _is_quota(codes: str, message: str, wait: float | None) -> bool:
 
 
 def _permanent_error(
-    endpoint: Endpoint, model: str, status: int, message: str, kind: type[UserError] = UserError
+    endpoint: Endpoint,
+    model: str,
+    status: int,
+    message: str,
+    kind: type[UserError] = UserError,
+    parameter_advice: str | None = None,
 ) -> UserError:
+    """The error that ends the run. parameter_advice: what to do where the server refuses a parameter."""
     problem, advice = ADVICE.get(status, ("the request is not accepted", "check the parameters of this block"))
     key = endpoint.api_key_env or "`api_key_env` (none is configured)"
     return kind(
         f"provider {endpoint.provider!r}, model {model!r}: status {status}, {problem}{_quotation(message)}; "
-        f"{advice.format(key=key)} and run the same command again (finished items are kept)"
+        f"{parameter_advice or advice.format(key=key)} and run the same command again (finished items are kept)"
     )
 
 
@@ -176,11 +282,28 @@ def _error_content(body: bytes) -> tuple[str, str]:
     """Codes and message of an error body, in any of the usual forms; the whole body where it has none of them."""
     text = body.decode(errors="replace")
     try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        parsed = parse_json(body)
+    except ValueError:
         return "", text
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
     if not isinstance(error, dict):
-        return "", str(error)
+        return "", valid_text(str(error))
     message: Any = error.get("message") or error.get("detail") or text
-    return " ".join(str(error.get(name)) for name in ("code", "type")), message if isinstance(message, str) else text
+    codes = " ".join(str(error.get(name)) for name in ("code", "type"))
+    return valid_text(codes), valid_text(message) if isinstance(message, str) else text
+
+
+def _named_parameter(body: bytes) -> str | None:
+    """The parameter that an error names in a field of its own (`param`, or the place of an input that is not accepted)."""
+    try:
+        parsed = parse_json(body)
+    except ValueError:
+        return None
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if not isinstance(error, dict):
+        return None
+    details = error.get("detail")
+    first = details[0] if isinstance(details, list) and details else None
+    place = first.get("loc") if isinstance(first, dict) else None
+    name = error.get("param") or (place[-1] if isinstance(place, list) and place else None)
+    return name if isinstance(name, str) else None

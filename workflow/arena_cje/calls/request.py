@@ -6,6 +6,7 @@ requests with equal parameters have one key and share one reply.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,17 +19,34 @@ if TYPE_CHECKING:
 # Part of the key of a request: raise it when `Reply` would hold other values for the same response of the server.
 VERSION = 1
 
+# Words of servers for why an answer ended, from the rarest meaning; any other word, or none, stands for its own end.
+ENDINGS = {
+    "declined": re.compile(
+        r"filter|safety|sensitive|recitation|blocklist|prohibited|spii|refus|moderat|guardrail", re.I
+    ),
+    "broken off": re.compile(
+        r"abort|cancel|error|time_?out|interrupt|insufficient|network|unavailable|overload|fail", re.I
+    ),
+    "cut": re.compile(r"length|max|limit|truncat|incomplete|partial|budget", re.I),
+}
+
 
 @dataclass(frozen=True)
 class Request:
-    """One call: `chat` (messages) or `completion` (a prompt as text), with its parameters under the API's names."""
+    """One call: `chat` (messages) or `completion` (a prompt as text), with its parameters under the API's names.
+
+    sample: tells requests with equal parameters apart, where several replies to one request are wanted and no seed is sent.
+    """
 
     kind: Literal["chat", "completion"]
     body: Mapping[str, Any]
+    sample: int | None = None
 
     def key(self, endpoint: Endpoint) -> str:
         """Key of the request at an endpoint, under which the journal stores its reply."""
-        return digest({"call": VERSION, "endpoint": endpoint.identity, "kind": self.kind, "body": dict(self.body)})
+        sample = {} if self.sample is None else {"sample": self.sample}
+        call = {"call": VERSION, "endpoint": endpoint.identity, "kind": self.kind, "body": dict(self.body)}
+        return digest(call | sample)
 
 
 @dataclass(frozen=True)
@@ -43,18 +61,25 @@ class Usage:
 class Reply:
     """What the server returned for a request.
 
-    error: `refused` where the provider or the model declined, `too_long` where the request exceeds the model's context.
+    error: `refused` where the provider or the model declined, `too_long` where the request exceeds the model's context,
+    `unreadable` where no text could be read from what the server sends for this request.
     """
 
     text: str = ""
     finish_reason: str | None = None
-    error: Literal["refused", "too_long"] | None = None
+    error: Literal["refused", "too_long", "unreadable"] | None = None
     tokens: Sequence[str] = ()  # texts of the tokens, where log probabilities were requested
     token_logprobs: Sequence[float | None] = ()  # nats
     top_logprobs: Sequence[Mapping[str, float]] = ()  # nats of the likeliest tokens at each position, where requested
     usage: Usage | None = None  # None where the server reported no usable numbers
     model: str | None = None  # model version that the server reports
     system_fingerprint: str | None = None
+
+    @property
+    def ending(self) -> Literal["complete", "cut", "broken off", "declined"]:
+        """How the answer ended: by itself, at the limit of tokens, at a fault of the server, or at the provider's filter."""
+        matches = (name for name, words in ENDINGS.items() if words.search(self.finish_reason or ""))
+        return next(matches, "complete")
 
     def record(self) -> dict[str, Any]:
         """The reply as a journal record, without empty fields."""

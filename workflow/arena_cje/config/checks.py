@@ -29,10 +29,12 @@ JUDGE_FIELDS = ("score", "scores", "distribution")
 RESERVED_PARAMETERS = {
     "model": "`model` of the block sets it",
     "max_tokens": "`max_tokens` of the block sets it",
-    "max_completion_tokens": "`max_tokens` of the block sets it",
+    "max_completion_tokens": "`max_tokens` of the block sets it, under this name where its provider has "
+    "`token_limit: max_completion_tokens`",
     "messages": "the conversation is made from the prompts and the rubric",
     "prompt": "the text is made from the prompts and the template",
-    "seed": "each request has its own seed; with one seed all draws of a prompt would be equal",
+    "seed": "each request has its own seed, or none where its provider has `seed: omit`; with one seed all draws of a prompt "
+    "would be equal",
     "n": "replies that are not read would be paid for; `draws_per_prompt` and `samples` of a rubric set the number of replies",
     "best_of": "replies that are not read would be paid for",
     "stream": "a reply is read as a whole",
@@ -124,16 +126,18 @@ def _check_analyses(config: Config) -> None:
 
 def _check_user_data(config: Config) -> None:
     """Keys about a user's own data need the files that they describe."""
-    if config.analysis.scale is not None:
-        if config.logged_data is None:
-            raise UserError(
-                "config: `analysis.scale` is given without `logged_data`; it is the range of scores and labels in your own "
-                "data, the workflow's own lie in [0, 1]; leave it out"
-            )
-        try:
-            Reading(scale=config.analysis.scale)
-        except UserError as error:
-            raise UserError(f"config: `analysis.scale`: {error}") from None
+    for place, analysis in _analyses(config).items():
+        for name in ("scale", "judge_scale", "label_scale"):
+            scale = getattr(analysis, name)
+            if scale is not None and config.logged_data is None:
+                raise UserError(
+                    f"config: `{place}.{name}` is given without `logged_data`; it is the range of scores or labels in your "
+                    "own data, the workflow's own lie in [0, 1]; leave it out"
+                )
+            try:
+                Reading(**{name: scale})
+            except UserError as error:
+                raise UserError(f"config: `{place}.{name}`: {error}") from None
     if config.probes is not None and (config.logged_data is None or config.fresh_draws is None):
         raise UserError(
             "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of your own fresh draws, "
@@ -247,6 +251,12 @@ def _check_extra(config: Config) -> None:
             if is_reserved:
                 raise UserError(
                     f"config: `{place}.extra.{name}` cannot be given: {RESERVED_PARAMETERS[name]}; leave it out"
+                )
+            value = getattr(block, name, None) if name in ("temperature", "top_p") else None
+            if block.extra[name] is None and value not in (None, 1):
+                raise UserError(
+                    f"config: `{place}.extra.{name}: null` leaves `{name}` out of the requests, so that the server takes its own "
+                    f"value, 1, but `{place}.{name}` is {value:g}; set it to 1, or take it out of `extra`"
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ from arena_cje.config.records import (
     Variant,
 )
 from arena_cje.errors import UserError, did_you_mean
+from arena_cje.files import text_bytes
+
+
+def check_encoding(path: Path) -> None:
+    """Raise a `UserError` for a configuration file in another encoding than UTF-8, the one that Snakemake reads."""
+    if text_bytes(path) != path.read_bytes().removeprefix(BOM_UTF8):
+        raise UserError(
+            f"{path}: is in another encoding than UTF-8, in which Snakemake reads it; save the file as UTF-8"
+        )
 
 
 def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = None) -> Config:

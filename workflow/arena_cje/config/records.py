@@ -27,6 +27,7 @@ HUMAN = "human"  # the oracle whose labels are votes of people
 LIKELIHOOD = "likelihood.yaml"  # the rubric whose score is the likelihood of the response, without a question
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Ends = tuple[float, float]  # of a scale
 NAME = "[A-Za-z][A-Za-z0-9_-]*"  # name of a policy, judge or model, valid in a path
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
@@ -117,10 +118,12 @@ class Provider(Record):
     base_url: Address = Field(None, description="address of the server; null: the default address of the client")
     api_key_env: KeyName = Field(None, description="environment variable with the API key; null: no key is sent")
     max_concurrency: int = Field(
-        8, ge=1, le=1000, description="largest number of requests in flight, over all jobs on a machine"
+        8, ge=1, le=1000, description="largest number of requests in flight, over all jobs of a user on a machine"
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, description="largest number of requests a minute, over all jobs on a machine; null: no limit"
+        None,
+        gt=0,
+        description="largest number of requests a minute, over all jobs of a user on a machine; null: no limit",
     )
     timeout: float = Field(120.0, gt=0, description="seconds after which a request without a reply counts as failed")
     max_attempts: int = Field(8, ge=1, description="attempts of a request before it is left for the next run")
@@ -138,6 +141,15 @@ class Provider(Record):
         "schema",
         description="how requests ask for a structured answer: with a JSON schema (`schema`), for any JSON object (`object`, for "
         "llama_cpp.server), or in words only (`text`)",
+    )
+    token_limit: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        None,
+        description="name of the parameter that limits the new tokens of a chat (reasoning models behind Azure or a gateway take "
+        "`max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens` elsewhere",
+    )
+    seed: Literal["send", "omit"] = Field(
+        "send",
+        description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway",
     )
 
 
@@ -349,6 +361,11 @@ class AnalysisOptions(Record):
         description="the judge whose scores are used: a name under `judges` (in your own data, NAME of the field "
         "`judge_NAME` in the metadata of rows); null: the judge under `judge`, the only one whose distributions are used",
     )
+    judge_scale: Ends | None = Field(
+        None,
+        description="range [lo, hi] of the scores of that judge in your own data; null: `scale`. A variant with another "
+        "`judge` has its own, as units belong to a column",
+    )
     rewards: Literal["calibrated", "judge"] = Field(
         "calibrated",
         description="what estimates average: rewards calibrated to the oracle, or the judge's scores (`judge`)",
@@ -389,14 +406,20 @@ class AnalysisOptions(Record):
 class Analysis(AnalysisOptions):
     """Options of the analysis."""
 
-    scale: tuple[float, float] | None = Field(
+    scale: Ends | None = Field(
         None,
         description="range [lo, hi] of scores and labels in your own data, which is mapped to [0, 1]; null: [0, 1]",
+    )
+    label_scale: Ends | None = Field(
+        None,
+        description="range [lo, hi] of oracle labels in your own data, where it is not that of scores; null: `scale`",
     )
 
     def with_variant(self, variant: Variant) -> Analysis:
         """The options of this analysis, where those that a variant sets replace them."""
         changes = variant.model_dump(exclude_unset=True, exclude={"estimator"})
+        if changes.get("judge", self.judge) != self.judge:
+            changes = {"judge_scale": None} | changes
         return self.model_copy(update=changes)
 
     def options(self, seed: int) -> Options:
@@ -411,8 +434,8 @@ class Variant(AnalysisOptions):
     """An estimator with other options of the analysis, under a name of its own."""
 
     estimator: str = Field(
-        description="estimator that runs under the variant's name; any key of `analysis` except `scale` may be given beside it "
-        "and holds for this variant only"
+        description="estimator that runs under the variant's name; any key of `analysis` except `scale` and "
+        "`label_scale` may be given beside it and holds for this variant only"
     )
 
 
@@ -592,6 +615,8 @@ class Config(Record):
             completions=api.ECHOES_LOGPROBS if provider.completions is None else provider.completions,
             echo_max_tokens=api.ECHO_MAX_TOKENS if provider.echo_max_tokens is None else provider.echo_max_tokens,
             json_reply=provider.json_reply,
+            token_limit=provider.token_limit,
+            seed=provider.seed,
         )
 
     @property

@@ -7,7 +7,8 @@ file and line.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ TYPES = {
     "float": ((int, float), "a number"),
     "object": ((dict,), "an object"),
     "list": ((list,), "a list"),
+    "list[str]": ((list,), "a list of strings"),
     "list[int]": ((list,), "a list of whole numbers"),
     "list[float]": ((list,), "a list of numbers"),
     "list[list]": ((list,), "a list of [score, mass] pairs"),
@@ -97,12 +99,41 @@ class Column:
         if isinstance(value, float) and math.isnan(value):
             return "is NaN; write null where the value is missing"
         if self.low is not None and value < self.low:
-            return f"is {value!r}, expected at least {self.low:g}{self.hint}"
+            return f"is {value!r:.60}, expected at least {self.low:g}{self.hint}"
         if self.high is not None and value > self.high:
-            return f"is {value!r}, expected at most {self.high:g}{self.hint}"
+            return f"is {value!r:.60}, expected at most {self.high:g}{self.hint}"
+        if self.kind == "float" and value != -math.inf and abs(value) > sys.float_info.max:
+            return f"is {value!r:.60}, expected a finite number"
         if self.choices and value not in self.choices:
             return f"is {value!r}, expected one of {', '.join(self.choices)}{did_you_mean(str(value), self.choices)}"
         return "is empty" if self.non_empty and not value else None
+
+
+# What other formats of this field call a field: question files of benchmarks, data sets of instructions, logs of answers.
+OTHER_NAMES = {
+    "prompt_id": ("question_id", "uid", "id", "qid", "task_id", "example_id", "instance_id", "sample_id", "custom_id"),
+    "prompt": ("turns", "instruction", "question", "query", "input", "problem", "text", "messages", "conversations"),
+    "response": ("output", "answer", "completion", "generation", "choices"),
+}
+
+
+def fields_hint(row: Row, names: Iterable[str]) -> str:
+    """End of an error about a missing field: the fields of the row, and which of them are probably those that are wanted.
+
+    names: of the fields that a row may have. Empty where the row has fields of the format alone.
+    """
+    names = list(names)
+    others = {str(name).lower(): name for name in row if name not in names}
+    if not others:
+        return ""
+    changes = []
+    for wanted in names:
+        name = next((others[other] for other in OTHER_NAMES.get(wanted, ()) if other in others), None)
+        if name is not None and row.get(wanted) is None:
+            first = " (its first element, as text)" if isinstance(row[name], list) else ""
+            changes.append(f"{name} to {wanted}{first}")
+    advice = f"; rename {' and '.join(changes)}" if changes else ""
+    return f"; the row has the fields {', '.join(map(str, row))[:200]}{advice}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +146,7 @@ class Table:
     extra: bool = False  # rows may have further fields
     parquet: bool = False
     rule: Callable[[Row], str | None] | None = None  # what is wrong with a row as a whole, None if nothing is
+    metadata: Mapping[str, Column] = field(default_factory=dict)  # fields that have a meaning under `metadata`
 
     def check(self, placed: Iterable[RowWithPlace]) -> list[RowWithPlace]:
         """The rows with their places, ids as strings; raises a `UserError` for the first that breaks the declaration."""
@@ -165,7 +197,12 @@ class Table:
         for name, column in self.columns.items():
             problem = column.problem(row.get(name))
             if problem:
-                return f"{name} {problem}"
+                return f"{name} {problem}" + (fields_hint(row, self.columns) if row.get(name) is None else "")
+        metadata = row.get("metadata") or {}
+        for name, column in self.metadata.items():
+            problem = column.problem(metadata[name]) if name in metadata else None
+            if problem:
+                return f"metadata.{name} {problem}"
         return self.rule(row) if self.rule else None
 
     def _frame(self, rows: list[Row]) -> pl.DataFrame:
@@ -214,9 +251,9 @@ def _grade_rule(row: Row) -> str | None:
     )
 
 
-# Reasons why a response has no log probability. The last three are those of APIs: the text has control tokens in it, the
-# server echoed another text than that of the request, the server declined.
-UNSCORED = ("too_long", "empty", "not_finite", "control_tokens", "not_echoed", "refused")
+# Reasons why a response has no log probability. The last four are those of APIs: the text has control tokens in it, the
+# server echoed another text than that of the request, the server declined, its reply cannot be read.
+UNSCORED = ("too_long", "empty", "not_finite", "control_tokens", "not_echoed", "refused", "unreadable")
 
 
 def _logprob_rule(row: Row) -> str | None:
@@ -227,7 +264,7 @@ def _logprob_rule(row: Row) -> str | None:
 
 _ID = Column("id", "prompt of the response")
 _DRAW = Column("int", "which of the policy's responses to the prompt, from 0", low=0)
-_SCALE_HINT = "; declare the range of your data by `scale` if it is another"
+_SCALE_HINT = "; give the ranges of your data by `judge_scale` for judge scores and `label_scale` for oracle labels"
 _JUDGE_FIELDS = {
     "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
     "judge_distribution": Column(
@@ -235,6 +272,14 @@ _JUDGE_FIELDS = {
     ),
     "judge_scores": Column("list[float]", "the distribution as scores of equal mass, in place of it", null=True),
     "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
+}
+# What a row of any data set may have under `metadata` with a meaning of its own; all else there may be a covariate.
+_METADATA = {
+    "prompt_id": Column("id", "prompt of the response, in older files", null=True),
+    "draw_idx": Column("int", "which of the policy's responses to the prompt", null=True, low=0),
+    **_JUDGE_FIELDS,
+    "response_token_count": Column("float", "tokens of the response", null=True, low=0),
+    "outside_support": Column("list[str]", "targets that cannot give the response", null=True),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
 OUTSIDE_SUPPORT = -10000.0  # in JSONL, for -inf; the policy's name is then under metadata.outside_support
@@ -263,8 +308,8 @@ RESPONSES = Table(
         "status": Column(
             "str",
             "too_long: the prompt did not fit; refused: the provider declined; control_tokens: the prompt has the model's own "
-            "control tokens in it, which an endpoint that takes text would obey",
-            choices=("ok", "too_long", "refused", "control_tokens"),
+            "control tokens in it, which an endpoint that takes text would obey; unreadable: the server's reply has no text",
+            choices=("ok", "too_long", "refused", "control_tokens", "unreadable"),
         ),
         "seed": Column("int", "seed of the response's random stream"),
         "model_sha256": Column("str", "hash of the weights; null behind an API", null=True),
@@ -342,6 +387,7 @@ LOGGED = Table(
         "metadata": Column("object", "covariates, outside_support", null=True),
     },
     extra=True,
+    metadata=_METADATA,
 )
 
 _DRAW_FIELDS = {
@@ -355,10 +401,10 @@ _DRAW_FIELDS = {
     "metadata": Column("object", "covariates", null=True),
 }
 
-DRAWS = Table("the fresh draws", _DRAW_FIELDS, extra=True)
+DRAWS = Table("the fresh draws", _DRAW_FIELDS, extra=True, metadata=_METADATA)
 
 _DRAW_OR_FIRST = Column("int", "which of the policy's responses to the prompt; 0 when absent", null=True, low=0)
 
-PROBES = Table("the probes", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)
+PROBES = Table("the probes", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True, metadata=_METADATA)
 
-CALIBRATION = Table("the calibration data", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)
+CALIBRATION = Table("the calibration data", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True, metadata=_METADATA)

@@ -6,7 +6,7 @@
 
 A judge that knows nothing exceeds r_0 with probability a, a useful one, of correlation rho, stays below r_1 with probability
 b. r_max is the correlation that the same scores and labels would have in the best order: it is below 1 where labels are
-tied, and small where hardly a label differs. From some 90 labels on r_0 is the lower one and both errors have their levels;
+tied, and small where hardly a label differs. From some 120 labels on r_0 is the lower one and both errors have their levels;
 with fewer labels it is r_1, and a judge that knows nothing passes more often. Where all labels are alike they show nothing
 about the judge, for it or against it.
 

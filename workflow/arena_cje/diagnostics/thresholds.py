@@ -44,8 +44,8 @@ class Thresholds:
     # A target without labels of its own is refused unless the slice shows that judge and oracle go together: a judge that
     # knows nothing passes with the first level, a useful one, of the Spearman correlation below, fails with the second.
     judge_useful: float = 0.4
-    judge_useless_level: float = 0.005
-    judge_useful_level: float = 0.05
+    judge_useless_level: float = 0.0025
+    judge_useful_level: float = 0.04
     spearman_caution: float = 0.3  # below it a score explains under a tenth of the variance in rank
     # Fall of the calibrated reward over rising scores: a larger one comes from noise or from a covariate.
     fall_caution: float = 0.10

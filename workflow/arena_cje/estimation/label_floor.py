@@ -48,8 +48,9 @@ class LabelShares:
 
     cell: np.ndarray  # (b,) share of each cell of judge scores
     cell_labels: np.ndarray  # (b,) number of labels in each cell, the same for all policies
-    base_label: np.ndarray  # (G,) share of the labels of each prompt's logged rows, where labels enter one by one
-    own_label: np.ndarray  # (G,) share of the labels of the policy's own draws for each prompt
+    # Shares of labels that enter one by one, by prompt: those of the logged rows, and of the policy's own draws. (G,) or empty.
+    base_label: np.ndarray
+    own_label: np.ndarray
     event: float  # e, the size of a rare label
 
     def floor(self) -> float:
@@ -58,7 +59,9 @@ class LabelShares:
 
     def floor_of_difference(self, other: LabelShares) -> float:
         """The floor of the difference to the value of another policy, whose own draws are other responses."""
-        single = np.concatenate([self.base_label - other.base_label, self.own_label, other.own_label])
+        one, two = self.base_label, other.base_label
+        common = one - two if len(one) and len(two) else np.concatenate([one, two])
+        single = np.concatenate([common, self.own_label, other.own_label])
         return least_error(single, max(self.event, other.event), self.cell - other.cell, self.cell_labels)
 
 

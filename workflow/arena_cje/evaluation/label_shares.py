@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Logged
 
 
+NO_LABELS = np.empty(0)
+
+
 @dataclass(frozen=True)
 class SliceLabels:
     """The labels of the oracle slice, by cells of judge scores and by prompts."""
@@ -51,12 +54,12 @@ class SliceLabels:
     def behind_calibrator(self, score: np.ndarray, weight: np.ndarray) -> LabelShares:
         """Shares of a value that is the mean calibrated score of responses with scores and weights (...)."""
         mass = self.cells.mass(score, weight)
-        return LabelShares(mass / mass.sum(), self.cell_labels, self._no_label, self._no_label, self.event)
+        return LabelShares(mass / mass.sum(), self.cell_labels, NO_LABELS, NO_LABELS, self.event)
 
     def under_weights(self, weight: np.ndarray) -> LabelShares:
         """Shares of a value that is the weighted mean of labels; weight (n,) is zero in rows without one."""
         share = np.bincount(self.cluster, weights=weight / weight.sum(), minlength=self.n_prompts)
-        return LabelShares(np.zeros(len(self.cell_labels)), self.cell_labels, share, self._no_label, self.event)
+        return LabelShares(np.zeros(len(self.cell_labels)), self.cell_labels, share, NO_LABELS, self.event)
 
     def with_label_term(self, mean_reward: LabelShares, score: np.ndarray, weight: np.ndarray) -> LabelShares:
         """Shares of a mean calibrated score with a term of weighted labels minus their calibrated scores.
@@ -77,11 +80,7 @@ class SliceLabels:
         is_mean = bool(labelled[~np.isnan(reward)].all())  # with all draws labelled, the value is the mean label
         event = event_size(labels - (labels.mean() if is_mean else reward[labelled]), labels)
         by_prompt = np.bincount(self.cluster[used], weights=share, minlength=self.n_prompts)
-        return LabelShares(np.zeros(len(self.cell_labels)), self.cell_labels, self._no_label, by_prompt, event)
-
-    @property
-    def _no_label(self) -> np.ndarray:
-        return np.zeros(self.n_prompts)
+        return LabelShares(np.zeros(len(self.cell_labels)), self.cell_labels, NO_LABELS, by_prompt, event)
 
 
 def has_own_labels(label: np.ndarray, cluster: np.ndarray) -> bool:

@@ -36,7 +36,8 @@ NO_JSON = "the answer is not JSON"
 TWO_SCORES = "the answer gives different scores"
 NO_NUMBER = "the score is no number"
 OFF_SCALE = "the score is not on the scale"
-CUT = "the answer was cut at max_tokens"
+CUT = "the answer was cut before its end"
+UNREADABLE = "the server's reply cannot be read"
 DECLINED = "the judge declined to answer"
 NOT_ECHOED = "the server echoed another text than it was sent"
 
@@ -82,7 +83,7 @@ class Grader(Protocol):
 
 def unread(answer: Grade) -> bool:
     """Did an answer come that gives no score, so that asking again may help?"""
-    return answer.score is None and answer.reason not in NOT_ASKED
+    return answer.score is None and answer.reason not in (*NOT_ASKED, UNREADABLE)
 
 
 def combined(answers: Sequence[Grade]) -> Grade:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from arena_cje.hosted.template import Template
 
 # Raise when the same replies would give other grades.
-VERSION = 1
+VERSION = 2
 
 TRIED = 3  # answers without text in a row that show that a server gives no log probabilities
 
@@ -46,6 +46,7 @@ UNSCORED = {
     "control_tokens": grades.CONTROL_TOKENS,
     "not_echoed": grades.NOT_ECHOED,
     "refused": grades.DECLINED,
+    "unreadable": grades.UNREADABLE,
 }
 
 
@@ -71,17 +72,19 @@ class HostedJudge:
         """One question about a response; `again`: the second, firmer one. Several samples differ by their seed."""
         shown = [quoting.break_control_tokens(text) for text in (item.prompt, item.response)]
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        # From 1: some servers take 0 for no seed.
+        is_sampled = self.rubric.n_samples > 1
+        seed, sample_key = hosted_writer.seed_or_sample(self.endpoint, sample + 1) if is_sampled else ({}, None)
         body = chat_body(
             self.endpoint,
             model=self.model,
             messages=[*system, {"role": "user", "content": self.rubric.question(*shown, again=again)}],
             max_tokens=self.max_tokens,
             temperature=self.temperature,
-            # From 1: some servers take 0 for no seed.
-            seed=sample + 1 if self.rubric.n_samples > 1 else None,
+            **seed,
             extra={**self.rubric.request_parameters(self.endpoint), **self.extra},
         )
-        return Request("chat", body)
+        return Request("chat", body, sample_key)
 
     def identity(self, item: Item) -> dict[str, Any]:
         """All that determines a grade: the question, the second one where it is needed, and how answers are read."""
@@ -95,11 +98,16 @@ class HostedJudge:
         }
 
     def read(self, reply: Reply) -> Grade:
-        """The grade that a reply gives."""
+        """The grade that a reply gives. An answer that began and did not end is cut, whoever ended it."""
+        text = reply.text or None
         if reply.error == "too_long":
             grade = Grade(None, grades.TOO_LONG)
+        elif reply.ending == "broken off" or (reply.ending == "declined" and text):
+            grade = Grade(None, grades.CUT, text)
         elif reply.error == "refused":
-            grade = Grade(None, grades.DECLINED, reply.text or None)
+            grade = Grade(None, grades.DECLINED, text)
+        elif reply.error == "unreadable":
+            grade = Grade(None, grades.UNREADABLE, text)
         else:
             grade = self.rubric.read_reply(reply)
         return replace(grade, model=reply.model, system_fingerprint=reply.system_fingerprint)

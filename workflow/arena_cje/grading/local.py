@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena_cje.errors import UserError
-from arena_cje.grading import grades
+from arena_cje.grading import grades, quoting
 from arena_cje.grading.grades import Grade, Grader, Item
 from arena_cje.grading.rubrics import likelihood
 from arena_cje.grading.rubrics.choices import Choices
@@ -284,13 +284,16 @@ class ReplyJudge:
             if generated.status == "too_long":
                 yield generated.key, Grade(None, grades.TOO_LONG)
             else:
-                text = generator.text_of(self.model, generated.token_ids)
+                # Models mark the end of a draft by control tokens.
+                text = generator.text_of(self.model, generated.token_ids, control=True)
                 answer = self.rubric.read(text, cut=generated.finish_reason == "length")
                 n_read = len(requests[generated.key].prompt_ids)
                 yield generated.key, replace(answer, prompt_tokens=n_read, response_tokens=len(generated.token_ids))
 
     def _question(self, prompt: str, response: str, *, again: bool = False) -> tuple[int, ...]:
-        return chat.render(self.model, self.system_prompt, self.rubric.question(prompt, response, again=again))
+        # The texts are tokenised apart from control tokens, but the answer is read as text.
+        shown = map(quoting.break_draft_markers, (prompt, response))
+        return chat.render(self.model, self.system_prompt, self.rubric.question(*shown, again=again))
 
     def _shared(self) -> tuple[int, ...]:
         one, other = (self._question(text, text) for text in ("a", "1"))

@@ -10,6 +10,7 @@ import itertools
 import re
 from hashlib import blake2b
 
+from arena_cje.grading import answers
 from arena_cje.provenance import canonical
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -60,6 +61,11 @@ _CONTROL = re.compile(
 def break_control_tokens(text: str) -> str:
     """The text with a space in whatever looks like a control token, for servers that would read it as one.
 
-    A local model needs none of this: its texts are tokenised apart from the control tokens.
+    A local model's texts are tokenised apart from the control tokens.
     """
-    return _CONTROL.sub(lambda match: f"{match[0]} ", text)
+    return break_draft_markers(_CONTROL.sub(lambda match: f"{match[0]} ", text))
+
+
+def break_draft_markers(text: str) -> str:
+    """The text with a space in each marker of a draft: a judge that quotes it must not seem to end a draft of its own."""
+    return answers.MARKER.sub(lambda match: f"{match[0]} ", text)

@@ -19,8 +19,11 @@ Works when the answer can be recognised by its words. It reads no negation ("it 
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -31,6 +34,10 @@ from arena_cje.grading.grades import Grade, Item
 VERSION = 1
 
 Words = tuple[str, ...]
+
+MAX_SEARCH = (
+    2.0  # seconds of processor time for one pattern and one response; a pattern that does not backtrack takes 1 ms
+)
 
 _APOSTROPHES = re.compile(r"['\u2018\u2019\u02bc`]")
 _DIGIT_GROUPS = re.compile(r"(?<=\d),(?=\d{3}\b)")
@@ -73,10 +80,42 @@ def content_credit(reference: Reference, response: str) -> float:
     text = words(response)
     if reference.any_of and not any(contains(text, phrase) for phrase in reference.any_of):
         return 0.0
-    if reference.pattern is not None and re.search(reference.pattern, response, re.IGNORECASE | re.MULTILINE) is None:
+    if reference.pattern is not None and not matches(reference.pattern, response):
         return 0.0
     groups = [any(contains(text, phrase) for phrase in group) for group in reference.all_of]
     return sum(groups) / len(groups) if groups else 1.0
+
+
+def matches(pattern: str, response: str) -> bool:
+    """Whether a pattern is found in a response; raises a `UserError` where the search goes on and on."""
+    try:
+        with _time_limit(MAX_SEARCH):
+            return re.search(pattern, response, re.IGNORECASE | re.MULTILINE) is not None
+    except TimeoutError:
+        raise UserError(
+            f"`reference.pattern` {pattern!r:.200} is still searching a response of {len(response)} characters after "
+            f"{MAX_SEARCH:g} s; a repetition within a repetition, such as (a+)+, takes for ever: write it without one, or use "
+            "`any_of`"
+        ) from None
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise a `TimeoutError` after seconds of processor time. Python takes signals in its main thread alone, where jobs run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    earlier = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, earlier)
 
 
 def format_credit(reference: Reference, response: str) -> float:
@@ -114,7 +153,16 @@ class Oracle:
             if item.reference is None:
                 yield key, Grade(score=None, reason="the prompt has no reference", reply=None)
             else:
-                yield key, grade(parse(item.reference, where=f"prompt {item.prompt_id!r}"), item.response)
+                yield key, _graded(item)
+
+
+def _graded(item: Item) -> Grade:
+    where = f"prompt {item.prompt_id!r}"
+    reference = parse(item.reference, where=where)
+    try:
+        return grade(reference, item.response)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def check(prompts: Sequence[Mapping[str, Any]]) -> None:
@@ -198,6 +246,6 @@ def _pattern(value: Any, where: str) -> str | None:
         return None
     try:
         re.compile(value)
-    except (re.error, TypeError) as error:
-        raise UserError(f"{where}: pattern must be a regular expression, got {value!r} ({error})") from error
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{where}: pattern must be a regular expression, got {value!r:.200} ({error})") from error
     return value

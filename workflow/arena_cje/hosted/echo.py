@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arena_cje.calls.request import Ask, Reply, Request
+from arena_cje.hosted import writer as hosted_writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,9 @@ def _request(writer: Writer, text: str) -> Request:
     """
     limit = writer.endpoint.echo_max_tokens
     parameters = {"model": writer.model, "prompt": text, "max_tokens": limit, "temperature": 0.0 if limit else 1.0}
-    return Request("completion", {**parameters, "echo": True, "logprobs": 1, "seed": 0, **writer.extra})
+    seed, _ = hosted_writer.seed_or_sample(writer.endpoint, 0)
+    body = {**parameters, "echo": True, "logprobs": 1, **seed}
+    return Request("completion", hosted_writer.with_extra(body, writer.extra))
 
 
 def _echoed_tokens(writer: Writer, text: str, reply: Reply) -> tuple[list[str], list[float | None]] | None:
@@ -105,7 +108,7 @@ def _echoed_tokens(writer: Writer, text: str, reply: Reply) -> tuple[list[str], 
     tokens = list(reply.tokens)
     n_generated = _n_generated(writer, reply)
     is_complete = not n_generated or writer.template.without_control_tokens(tokens[-1]) == returned[len(sent) :]
-    if not returned.startswith(sent) or not is_complete or len(tokens) != len(reply.token_logprobs):
+    if not tokens or not returned.startswith(sent) or not is_complete or len(tokens) != len(reply.token_logprobs):
         return None
     end = len(tokens) - n_generated
     return tokens[:end], list(reply.token_logprobs[:end])
@@ -115,7 +118,7 @@ def _n_generated(writer: Writer, reply: Reply) -> int:
     """Number of tokens at the end that the server generated: at most one, which some servers cannot do without."""
     if writer.endpoint.echo_max_tokens == 0 or not reply.tokens:
         return 0
-    if reply.finish_reason == "length":
+    if reply.ending == "cut":
         return 1
     return min(1, reply.usage.completion_tokens) if reply.usage else 0
 

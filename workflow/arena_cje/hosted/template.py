@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from arena_cje.errors import UserError
+from arena_cje.files import read_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLACEHOLDER = re.compile(r"\{(system|prompt)\}")
 
@@ -53,7 +57,7 @@ class Template(BaseModel):
 def load(path: str | Path) -> Template:
     """The template in a YAML file; raises a `UserError` where the file is none."""
     try:
-        return Template.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        return Template.model_validate(yaml.safe_load(read_text(path)))
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
     except ValidationError as error:

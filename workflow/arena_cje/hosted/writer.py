@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from arena_cje.hosted.template import Template
 
 # Raise it when the same reply would give another response or other log probabilities.
-VERSION = 1
+VERSION = 2
 
 # Parameters that switch off what servers add to sampling by default: responses must come from the distribution whose log
 # probabilities are requested. vLLM takes its defaults from the model's generation_config.json; llama_cpp.server has a repetition
@@ -51,10 +51,12 @@ class Writer:
         return self.template is None or not self.template.has_control_tokens(prompt)
 
     def request(self, prompt: str, seed: int) -> Request:
-        """The request for one response. A greedy policy sends no seed, so that all its draws are one request."""
+        """The request for one response. A greedy policy has no seed, so that all its draws are one request."""
         sampling: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
+        sample = None
         if self.temperature:
-            sampling["seed"] = seed
+            seed_parameter, sample = seed_or_sample(self.endpoint, seed)
+            sampling |= seed_parameter
         if self.template is None:
             body = chat_body(
                 self.endpoint,
@@ -64,11 +66,11 @@ class Writer:
                 **sampling,
                 extra=self.extra,
             )
-            return Request("chat", body)
+            return Request("chat", body, sample)
         text = self.template.render(self.system_prompt, prompt)
         body = {"model": self.model, "prompt": text, "max_tokens": self.max_tokens, "stop": [self.template.end]}
         neutral = NEUTRAL_SAMPLING | (NEUTRAL_SAMPLING_SELF_HOSTED if self.endpoint.base_url else {})
-        return Request("completion", {**body, **sampling, **neutral, **self.extra})
+        return Request("completion", with_extra({**body, **sampling, **neutral}, self.extra), sample)
 
 
 def writer(config: Config, policy: Policy, system_prompt: str | None, template: str | Path | None) -> Writer:
@@ -100,12 +102,25 @@ def request_identity(block: ModelBlock, endpoint: Endpoint, *, echoes_logprobs: 
     echoes_logprobs: whether the requests are for log probabilities of given responses.
     """
     echo = {"echo_max_tokens": endpoint.echo_max_tokens} if echoes_logprobs else {}
-    return {"model": block.model, **endpoint.identity, **echo, "extra": block.extra}
+    settings = {"token_limit": endpoint.token_limit, "seed": None if endpoint.seed == "send" else endpoint.seed}
+    form = {name: value for name, value in settings.items() if value is not None}
+    return {"model": block.model, **endpoint.identity, **echo, **form, "extra": block.extra}
 
 
 def token_limit(endpoint: Endpoint, n: int) -> dict[str, int]:
     """The parameter that limits new tokens to `n`, under the name that the server accepts."""
-    return {apis.get(endpoint.api).token_limit(endpoint.base_url): n}
+    return {endpoint.token_limit or apis.get(endpoint.api).token_limit(endpoint.base_url): n}
+
+
+def seed_or_sample(endpoint: Endpoint, seed: int) -> tuple[dict[str, int], int | None]:
+    """The parameter `seed`, and None; or no parameter, and the seed as what tells requests apart that are sent without it."""
+    return ({"seed": seed}, None) if endpoint.seed == "send" else ({}, seed)
+
+
+def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Parameters of a request with those of `extra`; one that is null there is left out."""
+    extra = extra or {}
+    return {name: value for name, value in {**body, **extra}.items() if name not in extra or value is not None}
 
 
 def chat_body(
@@ -122,13 +137,8 @@ def chat_body(
     """Parameters of a chat request, without those that are None."""
     optional = {"temperature": temperature, "top_p": top_p, "seed": seed}
     sampling = {name: value for name, value in optional.items() if value is not None}
-    return {
-        "model": model,
-        "messages": list(messages),
-        **token_limit(endpoint, max_tokens),
-        **sampling,
-        **(extra or {}),
-    }
+    body = {"model": model, "messages": list(messages), **token_limit(endpoint, max_tokens), **sampling}
+    return with_extra(body, extra)
 
 
 def seed_of(*parts: Any) -> int:

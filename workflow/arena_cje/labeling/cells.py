@@ -5,30 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
-from pathlib import Path
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
-from arena_cje.files import Row, RowWithPlace, replace
+from arena_cje.files import Row, RowWithPlace, inert_cell, replace, text_bytes, text_of_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-# A spreadsheet runs a cell with such a beginning; an apostrophe before it makes it text. Full-width signs count too.
-FORMULA = re.compile(r"'*(\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+    from pathlib import Path
 
 
-def inert(cell: str) -> str:
-    """The text of a cell that a spreadsheet shows and never runs."""
-    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
-
-
-def as_written(cell: str) -> str:
-    """The text that `inert` made a cell of."""
-    return cell[1:] if cell.startswith("'") and inert(cell[1:]) == cell else cell
+csv.field_size_limit(2**31 - 1)  # the default refuses responses above 131,072 characters
 
 
 def csv_bytes(rows: Iterable[Row], columns: Sequence[str], *, byte_order_mark: bool = False) -> bytes:
@@ -36,12 +24,13 @@ def csv_bytes(rows: Iterable[Row], columns: Sequence[str], *, byte_order_mark: b
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(columns)
-    writer.writerows([inert(_text(row.get(name))) for name in columns] for row in rows)
-    return (BYTE_ORDER_MARK if byte_order_mark else b"") + text.getvalue().encode("utf-8", "replace")
+    writer.writerows([inert_cell(_text(row.get(name))) for name in columns] for row in rows)
+    return (BOM_UTF8 if byte_order_mark else b"") + text.getvalue().encode("utf-8", "replace")
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    # No text file has a NUL character; `tasks.plain` takes the two for the same.
+    return "" if value is None else str(value).replace("\0", "\ufffd")
 
 
 def read_csv(path: str | Path) -> list[RowWithPlace]:
@@ -49,17 +38,13 @@ def read_csv(path: str | Path) -> list[RowWithPlace]:
 
     Commas, semicolons and tabs separate cells, whichever the header has most of.
     """
-    try:
-        text = Path(path).read_bytes().removeprefix(BYTE_ORDER_MARK).decode()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8 (in Excel: `CSV UTF-8`)"
-        ) from None
+    text = text_bytes(path).decode()
     header = text.split("\n", 1)[0]
     separator = max(",;\t", key=header.count)
-    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error}); export it again") from None
     if not lines:
         raise UserError(f"{path}: is empty; expected CSV with a header")
     names, rows = [name.strip() for name in lines[0]], []
@@ -74,7 +59,7 @@ def read_csv(path: str | Path) -> list[RowWithPlace]:
                 f"{path} (row {number}): has {len(cells)} cells, the header has {len(names)}; the file is damaged or cut short"
             )
         rows.append(
-            (f"{path} (row {number})", {name: as_written(cell) for name, cell in zip(names, cells, strict=True)})
+            (f"{path} (row {number})", {name: text_of_cell(cell) for name, cell in zip(names, cells, strict=True)})
         )
     return rows
 

@@ -108,7 +108,8 @@ def study_secret(path: str | Path) -> bytes:
 
 def plain(text: str) -> str:
     """A text as it is after a way through spreadsheets and platforms: line ends and spaces around it do not count."""
-    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")).strip()
+    text = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
 
 
 def text_id(prompt: str, response: str) -> str:

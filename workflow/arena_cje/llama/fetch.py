@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from arena_cje.errors import UserError, did_you_mean
+from arena_cje.files import read_text
 from arena_cje.llama.gguf import check_sha256, describe
 from arena_cje.llama.library import clear_errors, last_error, library
 from arena_cje.provenance import sha256
@@ -85,8 +86,8 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
     import yaml
 
     try:
-        entries = yaml.safe_load(Path(models_yaml).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        entries = yaml.safe_load(read_text(models_yaml))
+    except yaml.YAMLError as error:
         raise UserError(f"{models_yaml} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict) or entry_name not in entries:
         known = sorted(entries) if isinstance(entries, dict) else []

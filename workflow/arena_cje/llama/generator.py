@@ -110,10 +110,10 @@ def generate(
         yield from _run(model, context, reader, waiting, sampling, max_tokens, n_slots)
 
 
-def text_of(model: Model, token_ids: Sequence[int]) -> str:
-    """The text of a response, without the end-of-generation token."""
+def text_of(model: Model, token_ids: Sequence[int], *, control: bool = False) -> str:
+    """The text of a response, without the end-of-generation token; other control tokens are written out with `control`."""
     ended = len(token_ids) > 0 and token_ids[-1] in model.eog_ids
-    return model.detokenize(token_ids[:-1] if ended else token_ids)
+    return model.detokenize(token_ids[:-1] if ended else token_ids, control=control)
 
 
 def _run(

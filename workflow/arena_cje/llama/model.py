@@ -136,14 +136,17 @@ class Model:
         attribute_of = library().llama_vocab_get_attr
         return [token for token in range(self.n_vocab) if attribute_of(self._vocab, token) & attributes]
 
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids; control tokens are left out, broken UTF-8 becomes the replacement character."""
+    def detokenize(self, ids: Sequence[int], *, control: bool = False) -> str:
+        """The text of token ids; control tokens are left out, or written out with `control`.
+
+        Broken UTF-8 becomes the replacement character.
+        """
         tokens = np.asarray(ids, dtype=np.int32)
         pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         size = 16 * len(tokens) + 16  # bytes, a first guess
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count = library().llama_detokenize(self._vocab, pointer, len(tokens), buffer, size, False, False)
+            count = library().llama_detokenize(self._vocab, pointer, len(tokens), buffer, size, False, control)
             if count >= 0:
                 return buffer.raw[:count].decode("utf-8", errors="replace")
             size = -count

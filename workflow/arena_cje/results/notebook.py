@@ -18,16 +18,19 @@ import textwrap
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import plotnine as p9
 
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
     from arena_cje.diagnostics.overlap import Overlap
     from arena_cje.estimation.records import Logged, Reason
     from arena_cje.results.record import ResultRecord
 
+LARGE = 1e8  # numbers from here on have an exponent, as their digits would not fit
 STATUS = {"ok": "GOOD", "caution": "WARNING", "refuse": "CRITICAL"}
 # Reasons of the verdict by code and level, in a few words for a narrow column; the sentences are in `reasons`.
 SHORT = {
@@ -214,7 +217,7 @@ def weight_table(result: ResultRecord) -> str:
             parts = [cell[k] if k < len(cell) else "" for cell in row]
             lines.append("| " + " | ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)) + " |")
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _weight_row(status: WeightStatus) -> tuple[str, ...]:
@@ -233,7 +236,8 @@ def html_table(result: ResultRecord) -> str:
         f"{100 * (1 - metadata['alpha']):g} % intervals"
     )
     reasons = "".join(_html_reasons(result, policy) for policy in result.all_policies)
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{reasons}</ul>"
+    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return printable(f"{table}<ul>{reasons}</ul>")
 
 
 def _html_row(result: ResultRecord, policy: str) -> str:
@@ -250,9 +254,17 @@ def _html_row(result: ResultRecord, policy: str) -> str:
             f"[{summary['ci_lower']:.3f}, {summary['ci_upper']:.3f}]",
         ]
     formats = {"ess": ".3f", "ess_raw": ".3f", "max_weight": ".1f", "effective_labels": ".0f"}
-    numbers += ["-" if weights.get(name) is None else format(weights[name], form) for name, form in formats.items()]
+    numbers += [decimal(weights.get(name), form) for name, form in formats.items()]
     cells = "".join(f"<td>{html.escape(text)}</td>" for text in numbers)
     return f'<tr><th scope="row" style="text-align:left">{html.escape(policy + role)}</th>{cells}<td>{level}</td></tr>'
+
+
+def decimal(value: float | None, form: str = ".3f") -> str:
+    """A number in a format, "-" for an unknown one, and without the sign of -0.000."""
+    if value is None or math.isnan(value):
+        return "-"
+    text = format(value, ".2e" if abs(value) >= LARGE else form)
+    return text.replace("-", "+" if "+" in form else "") if float(text) == 0 else text
 
 
 def _html_reasons(result: ResultRecord, policy: str) -> str:

@@ -58,7 +58,7 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
 def _response(row: Row, draw: int, seed: int, policy: str, key: str | None, reply: Reply | None) -> Row:
     status = "control_tokens" if reply is None else reply.error or "ok"
     content = reply or Reply()
-    cut = content.finish_reason == "length"
+    cut = content.ending == "cut"
     # Half a character at the cut is no text: sent back to be scored, it would be tokens that nobody drew.
     text = content.text.rstrip(echo.REPLACEMENT_CHARACTER) if cut else content.text
     return {

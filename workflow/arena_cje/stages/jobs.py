@@ -26,7 +26,7 @@ import psutil
 from arena_cje import files
 from arena_cje.calls.errors import redact
 from arena_cje.data import schemas
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, printable
 from arena_cje.journal import Journal, Tally
 from arena_cje.stages.usage import peak_memory
 
@@ -48,8 +48,9 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s", keys))
     for path in snakemake.log[:1]:  # a benchmark may stand after it
         root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s", keys))
-    if keys:
-        sys.excepthook = lambda *error: sys.stderr.write(redact("".join(traceback.format_exception(*error)), keys))
+    sys.excepthook = lambda *error: sys.stderr.write(
+        printable(redact("".join(traceback.format_exception(*error)), keys))
+    )
     try:
         yield logging.getLogger("arena_cje")
     except UserError as error:
@@ -61,14 +62,14 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
 
 
 class _Redacting(logging.Formatter):
-    """Lines without the keys, wherever in them they are: a traceback is part of a line."""
+    """Lines without keys and control characters, wherever in them they are: a traceback is part of a line."""
 
     def __init__(self, form: str, keys: Iterable[str]):
         super().__init__(form)
         self._keys = tuple(keys)
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self._keys)
+        return printable(redact(super().format(record), self._keys))
 
 
 def _handler(handler: logging.Handler, form: str, keys: Iterable[str] = ()) -> logging.Handler:
@@ -189,7 +190,7 @@ def same_tokenizer(snakemake: Any) -> bool:
 
 def text(path: str | list[str]) -> str | None:
     """The text of a prompt file, stripped; None for a rule input that is not there."""
-    return Path(path).read_text(encoding="utf-8").strip() if path else None
+    return files.read_text(path).strip() if path else None
 
 
 def report(log: logging.Logger, summary: Mapping[str, Any], policy: str = "") -> None:

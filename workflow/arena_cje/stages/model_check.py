@@ -1,4 +1,5 @@
-"""Does every configured model answer, and can it do what it is wanted for? Each is asked for one token.
+"""Does every configured model answer, and can it do what it is wanted for? Each is asked for a few tokens,
+with the parameters of its requests in the run.
 
     writes    a policy, or a judge that answers in words: there is a reply
     chooses   a judge that is read from its probabilities: the reply comes with log probabilities
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.config import records as config_records
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, printable
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
 from arena_cje.hosted.writer import Writer
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 PROMPT = "Name the capital of France."
 SAME = 0.05  # nats a token: servers round, and batches of other sizes move a number a little
 DRAWN = 4  # tokens that are drawn and sent back
+JUDGED = 16  # tokens of an answer in a form: some servers call it an error when they do not suffice for the form
 DRAWS = (
     (0.0, 0),
     (1.0, 1),
@@ -72,6 +74,7 @@ class Wanted:
     form: str | None  # template, if text is sent
     check: Callable[[Ask], str]  # says how it went, or raises
     user: str
+    parameters: tuple[str, ...] = ()  # names of those that are sent
 
 
 def wanted(config: Config, texts: Texts) -> list[Wanted]:
@@ -97,7 +100,8 @@ def _of_policy(config: Config, name: str, texts: Texts) -> Wanted:
     scores = config.has_logprobs(name)
     check = (lambda ask: _scores(ask, writer)) if scores else (lambda ask: _writes(ask, writer))
     what = "scores" if scores else "writes"
-    return Wanted(writer.endpoint, policy.model, what, policy.template, check, f"policies.{name}")
+    parameters = tuple(writer.request(PROMPT, seed=1).body)
+    return Wanted(writer.endpoint, policy.model, what, policy.template, check, f"policies.{name}", parameters)
 
 
 def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Wanted:
@@ -107,16 +111,19 @@ def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Want
         told = texts.system_prompts[rubric.system_prompt]
         reader = Writer(asked, str(grader.model), told, texts.templates[grader.template], extra=grader.extra)
         return Wanted(asked, reader.model, "scores", grader.template, lambda ask: _scores(ask, reader), name)
+    form, task = rubric.request_parameters(asked), rubric.TASK
+    seed, _ = hosted_writer.seed_or_sample(asked, 1) if rubric.n_samples > 1 else ({}, None)
     body = hosted_writer.chat_body(
         asked,
         model=str(grader.model),
         messages=hosted_writer.messages(None, PROMPT),
-        max_tokens=1,
+        max_tokens=JUDGED if task == "writes" and form else 1,
         temperature=grader.temperature,
-        extra={**rubric.probe_parameters, **grader.extra},
+        **seed,
+        extra={**form, **grader.extra},
     )
-    task = rubric.TASK
-    return Wanted(asked, str(grader.model), task, None, lambda ask: _answers(ask, Request("chat", body), task), name)
+    request = Request("chat", body)
+    return Wanted(asked, str(grader.model), task, None, lambda ask: _answers(ask, request, task), name, tuple(body))
 
 
 def _answers(ask: Ask, request: Request, what: str) -> str:
@@ -189,6 +196,10 @@ def _told(values: Sequence[float]) -> str:
 
 def _replied(ask: Ask, request: Request) -> Reply:
     (reply,) = ask([request])
+    if reply.error == "unreadable":
+        raise UserError(
+            "its replies have a form that cannot be read; look at what the server sends, or take another one"
+        )
     if reply.error is not None:
         raise UserError(f"it declines the simplest question ({reply.error.replace('_', ' ')})")
     return reply
@@ -202,8 +213,8 @@ def check(things: Sequence[Wanted]) -> list[Finding]:
     """How each went, all side by side; what several users want in the same way is tried once."""
     groups: dict[Any, list[Wanted]] = {}
     for one in things:
-        # Another system prompt or sampling asks nothing else of the server.
-        who = (one.endpoint.identity.items(), one.endpoint.api_key_env, one.model, one.what, one.form)
+        # Another system prompt or another value of a parameter asks nothing else of the server.
+        who = (one.endpoint.identity.items(), one.endpoint.api_key_env, one.model, one.what, one.form, one.parameters)
         groups.setdefault(str(who), []).append(one)
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         return list(pool.map(_tried, groups.values()))
@@ -230,7 +241,7 @@ async def _asked(where: Endpoint, requests: Sequence[Request]) -> list[Reply]:
 
 
 async def _patiently(client: Any, request: Request) -> Reply:
-    from arena_cje.calls.errors import OutputLimit, TransientError
+    from arena_cje.calls.errors import TransientError
 
     for attempt in range(ATTEMPTS):
         try:
@@ -241,8 +252,6 @@ async def _patiently(client: Any, request: Request) -> Reply:
                 where = client.endpoint.base_url or f"the address of {client.endpoint.api}"
                 raise UserError(f"no answer from {where}: {error}") from None
             await asyncio.sleep(wait)
-        except OutputLimit:
-            return Reply(finish_reason="length")  # a reasoning model answers, and has not finished with so few tokens
     raise AssertionError("unreachable")
 
 
@@ -291,7 +300,8 @@ def table(findings: Sequence[Finding]) -> str:
         by = one.users[0] + (f" and {len(one.users) - 1} more" if len(one.users) > 1 else "")
         rows.append(("ok" if one.ok else "NO", one.model.rsplit("/", 1)[-1], one.where, one.wanted, by, one.said))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return printable("\n".join(lines))
 
 
 def run(config: Config, source: str | None, resources: str) -> list[Finding]:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from arena_cje.errors import UserError
+from arena_cje.files import read_text
 from arena_cje.grading.rubrics.base import Rubric
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _RUBRIC: TypeAdapter[Rubric] = TypeAdapter(Annotated[reduce(or_, map(get, NAMES)
 def load_rubric(path: Path) -> Rubric:
     """The rubric in a YAML file."""
     try:
-        return _RUBRIC.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _RUBRIC.validate_python(yaml.safe_load(read_text(path)))
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
     except ValidationError as error:

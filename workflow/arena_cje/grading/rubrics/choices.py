@@ -84,10 +84,6 @@ class Choices(Question):
     def request_parameters(self, endpoint: Endpoint) -> dict[str, Any]:
         return {"logprobs": True, "top_logprobs": apis.get(endpoint.api).TOP_LOGPROBS}
 
-    @property
-    def probe_parameters(self) -> dict[str, Any]:
-        return {"logprobs": True, "top_logprobs": 5}
-
     def answer_limits(self, block: Grading) -> tuple[float | None, int]:
         return block.temperature, 1
 

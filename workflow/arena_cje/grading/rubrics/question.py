@@ -73,11 +73,6 @@ class Question(Rubric):
     def read_reply(self, reply: Reply) -> Grade:
         """The grade that an API's reply gives."""
 
-    @property
-    def probe_parameters(self) -> dict[str, Any]:
-        """Parameters of the request by which `check_models` tries a model."""
-        return {}
-
     def hosted_parameters(self, block: Grading, endpoint: Endpoint) -> dict[str, Any]:
         temperature, max_tokens = self.answer_limits(block)
         request = writer.request_identity(block, endpoint) | {"json_reply": endpoint.json_reply}

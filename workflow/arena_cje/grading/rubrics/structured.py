@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +10,7 @@ from pydantic import Field, field_validator
 
 from arena_cje.calls.tokens import CallSize, Range
 from arena_cje.errors import UserError
+from arena_cje.grading import answers
 from arena_cje.grading.grades import CUT, NO_JSON, NO_NUMBER, NO_SCORE, OFF_SCALE, TWO_SCORES, Grade
 from arena_cje.grading.quoting import RETRY_INTRODUCTION, fill
 from arena_cje.grading.rubrics.question import Question
@@ -32,7 +32,7 @@ THOUGHT = 400  # of a model that thinks first, in the middle
 class Structured(Question):
     """A question about the response that is answered in words: one JSON object with a number on a scale."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     LOCAL_GRADER: ClassVar[str] = "reply"
     ENGINE: ClassVar = "generator"
 
@@ -128,21 +128,26 @@ class Structured(Question):
             )
 
     def read_reply(self, reply: Reply) -> Grade:
-        return self.read(reply.text, cut=reply.finish_reason == "length")
+        return self.read(reply.text, cut=reply.ending != "complete")
 
     def read(self, reply: str, *, cut: bool = False) -> Grade:
         """The grade that an answer gives: its one JSON object, whatever text is around it, with a number on the scale.
 
         An answer in which any brace opens something else is not read: what it quotes of the text being judged could be
-        taken for its own. `cut`: it ended at the limit of tokens.
+        taken for its own. `cut`: it did not end by itself. Then no score in it counts: the rest might have taken it back.
         """
         low, high = self.scale
+        if cut:
+            return Grade(None, CUT, reply)
         try:
-            scores = _scores_in(_without_thoughts(reply))
-        except (ValueError, RecursionError):
-            return Grade(None, CUT if cut else NO_JSON, reply)
+            objects = answers.json_objects(reply)
+        except answers.UnfinishedDraft:
+            return Grade(None, CUT, reply)
+        except ValueError:
+            return Grade(None, NO_JSON, reply)
+        scores = [value for pairs in objects for name, value in pairs if name == "score"]
         if not scores:
-            return Grade(None, CUT if cut else NO_SCORE, reply)
+            return Grade(None, NO_SCORE, reply)
         score = scores[0]
         if any(other != score for other in scores[1:]):
             return Grade(None, TWO_SCORES, reply)
@@ -151,22 +156,3 @@ class Structured(Question):
         if not low <= score <= high:
             return Grade(None, OFF_SCALE, reply)
         return Grade((score - low) / (high - low), reply=reply)
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=tuple)  # an object as (name, value) pairs, so that no second score is lost
-
-
-def _scores_in(text: str) -> list[Any]:
-    """Values of `score` in the JSON objects of a text; a `ValueError` where a brace opens no JSON object."""
-    scores: list[Any] = []
-    start = text.find("{")
-    while start >= 0:
-        pairs, end = _JSON.raw_decode(text, start)
-        scores += [value for name, value in pairs if name == "score"]
-        start = text.find("{", end)
-    return scores
-
-
-def _without_thoughts(reply: str) -> str:
-    """An answer without a reasoning model's thoughts before it, where the server leaves them in."""
-    return reply.rpartition("</think>")[2] if reply.lstrip().startswith("<think>") else reply

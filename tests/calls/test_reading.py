@@ -1,0 +1,274 @@
+"""What servers send: forms of a text, of an end, of log probabilities; halves of pairs; rows for what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arena_cje.calls.errors import UnreadableReply
+from arena_cje.calls.reading import parse_reply
+from arena_cje.calls.request import Reply, Request
+from calls_process import ask_all, call_job, chat, chat_body
+from fault_server import FaultServer, correct_reply
+
+FIELDS = st.sampled_from(
+    ["choices", "message", "content", "text", "type", "refusal", "error", "token", "logprob", "tokens"]
+)
+HALF = "\ud83d"
+
+
+def read(choice, **rest) -> Reply:
+    """The reply of a chat's body, written as a server writes it: halves of pairs escaped, NaN as NaN."""
+    reply = parse_reply(chat("x"), chat_body(choice, **rest))
+    assert Reply.from_record(orjson.loads(orjson.dumps(reply.record()))) == reply  # the journal can hold it
+    return reply
+
+
+# The text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "Yes"}], "Yes"),
+        ([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes"}], "Yes"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "Yes"}], "Yes"),
+        ([{"type": "text", "text": "Y"}, {"type": "reasoning", "text": "hm"}, {"type": "text", "text": "es"}], "Yes"),
+        ([{"type": "reasoning_text", "text": "hm"}, {"type": "output_text", "text": "Yes", "annotations": []}], "Yes"),
+        ([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, {"text": "Yes"}], "Yes"),
+        ([{"text": "hm", "thought": True}, {"text": "Yes"}], "Yes"),
+        ([{"type": "redacted_thinking", "data": "x"}, "Yes"], "Yes"),
+        ([{"reasoning_content": {"text": "hm"}}, {"type": "text", "text": "Yes"}], "Yes"),
+        ([{"channel": "analysis", "text": "hm"}, {"channel": "final", "text": "Yes"}], "Yes"),
+        ([{"type": "text", "text": {"value": "Yes", "annotations": []}}, None], "Yes"),
+        ([{"type": "text", "content": "Yes"}, {"type": "image_url", "image_url": {"url": "x"}}], "Yes"),
+        ([{"type": "message", "content": [{"type": "output_text", "text": "Yes"}]}], "Yes"),
+        ({"type": "text", "text": "Yes"}, "Yes"),
+        ({"parts": [{"text": "Y"}, {"text": "es"}], "role": "model"}, "Yes"),
+        (["Y", "es"], "Yes"),
+        ([{"type": "thinking", "thinking": "hm"}], ""),
+        ([{"type": "text", "text": None}], ""),
+        ([], ""),
+        (None, ""),
+        (f"Yes{HALF}", "Yes\ufffd"),
+        ([{"type": "text", "text": f"{HALF}{HALF}😀"}], "\ufffd\ufffd😀"),
+    ],
+)
+def test_the_text_is_that_of_the_text_parts(content, text):
+    reply = read({"message": {"content": content}})
+    assert (reply.text, reply.error) == (text, None)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {}},
+        {"message": {"role": "assistant", "reasoning_content": "hm"}},
+        {"message": {"content": 5}},
+        {"message": {"content": True}},
+        {"message": {"content": {"score": 7}}},
+        {"message": {"content": [7]}},
+        {"message": {"content": [{"type": "image_url", "image_url": {"url": "x"}}]}},
+        {"message": {"content": [{"type": "text"}]}},
+        {"message": {"content": [{"type": "tool_use", "text": "x"}]}},
+        {"message": None},
+        {"message": None, "text": None},
+    ],
+)
+def test_where_there_is_no_text_the_reply_is_unreadable_unless_it_was_cut(choice):
+    assert (read(choice).error, read(choice).text) == ("unreadable", "")
+    cut = read(choice | {"finish_reason": "length"})
+    assert (cut.error, cut.text, cut.ending) == (None, "", "cut")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": None, "refusal": "No."}, "No."),
+        ({"refusal": f"No{HALF}"}, "No\ufffd"),
+        ({"content": [{"type": "refusal", "refusal": "No."}]}, "No."),
+        ({"content": "x", "refusal": True}, ""),
+        ({"content": None, "refusal": {"reason": "x"}}, ""),
+    ],
+)
+def test_a_refusal_is_one_in_any_form(message, text):
+    assert (read({"message": message}).text, read({"message": message}).error) == (text, "refused")
+
+
+def test_a_chat_may_have_the_form_of_a_completion_and_the_reverse():
+    assert read({"message": None, "text": "Yes"}).text == "Yes"
+    assert parse_reply(Request("completion", {"model": "m", "prompt": "x"}), chat_body()).text == "Yes"
+
+
+@given(st.text(st.characters(categories=["Cs", "L"]), max_size=20))
+def test_any_text_of_a_server_can_be_written_to_a_file(text):
+    logprobs = {"content": [{"token": text, "logprob": -1, "top_logprobs": [{"token": text, "logprob": -1}]}]}
+    body = {"logprobs": logprobs, "message": {"content": text, "refusal": text}}
+    reply = read(body, model=text, system_fingerprint=text)
+    texts = [reply.text, *reply.tokens, *reply.top_logprobs[0], reply.model or "", reply.system_fingerprint or ""]
+    assert "".join(texts).encode().decode() == "".join(texts)
+
+
+def test_parts_within_parts_without_end_are_unreadable():
+    nested = b'{"text":' * 900 + b'"x"' + b"}" * 900
+    body = b'{"choices": [{"message": {"content": ' + nested + b'}, "finish_reason": "stop"}]}'
+    try:
+        assert parse_reply(chat("x"), body).text == "x"
+    except UnreadableReply as error:
+        assert error.lasting == Reply(error="unreadable")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(FIELDS, x)
+    )
+)
+def test_any_body_is_a_reply_or_unreadable(value):
+    for body in (value, {"choices": value}, {"choices": [value]}, {"choices": [{"message": value, "logprobs": value}]}):
+        for fields in (body, {"choices": [{"message": {"content": value}, "finish_reason": value}], "usage": value}):
+            try:
+                reply = parse_reply(chat("x"), json.dumps(fields).encode())
+            except UnreadableReply:
+                continue
+            assert Reply.from_record(orjson.loads(orjson.dumps(reply.record()))) == reply
+
+
+# The end
+
+
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [
+        (("stop", "eos", "end_turn", "STOP", "stop_sequence", "tool_calls", "COMPLETE", None), "complete"),
+        (
+            ("length", "max_tokens", "MAX_TOKENS", "model_length", "token_limit", "max_output_tokens", "incomplete"),
+            "cut",
+        ),
+        (("content_filter", "SAFETY", "RECITATION", "sensitive", "refusal", "PROHIBITED_CONTENT"), "declined"),
+        (("abort", "error", "cancelled", "insufficient_system_resource", "network_error", "timeout"), "broken off"),
+    ],
+)
+def test_words_of_servers_for_the_end(words, ending):
+    assert {Reply(finish_reason=word).ending for word in words} == {ending}
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "n_tokens", "ending"), [(None, 9, "cut"), (None, 8, "complete"), ("stop", 9, "complete")]
+)
+def test_an_answer_as_long_as_allowed_is_cut_where_the_server_does_not_say(finish_reason, n_tokens, ending):
+    usage = {"prompt_tokens": 3, "completion_tokens": n_tokens}
+    assert read({"finish_reason": finish_reason}, usage=usage).ending == ending
+
+
+def test_an_end_of_another_type_is_unknown_and_an_object_names_it():
+    assert read({"finish_reason": {"type": "length", "length": 9}}).ending == "cut"
+    for odd in (5, ["stop"], {}, None):
+        assert read({"finish_reason": odd}).finish_reason is None
+    assert read({"finish_reason": "SAFETY"}).error == "refused"
+
+
+# Log probabilities
+
+
+def tops(*pairs):
+    """The alternatives that are read from pairs of token and value."""
+    entries = [{"token": token, "logprob": value} for token, value in pairs]
+    content = [{"token": "a", "logprob": -0.1, "top_logprobs": entries}]
+    (chat_form,) = read({"logprobs": {"content": content}}).top_logprobs
+    return chat_form
+
+
+@pytest.mark.parametrize("value", [None, math.nan, -math.inf, "NaN", "-Infinity", "", [], {}, True])
+def test_an_alternative_without_a_number_has_mass_0(value):
+    assert tops(("no", value), ("yes", -0.5)) == {"yes": -0.5}
+    legacy = {"tokens": ["yes"], "token_logprobs": [-0.5], "top_logprobs": [{"yes": -0.5, "no": value}]}
+    assert read({"logprobs": legacy}).top_logprobs == ({"yes": -0.5},)
+    assert tops(("no", value)) == {}
+
+
+@pytest.mark.parametrize("value", [0.5, 100, math.inf, "Infinity", 1e300])
+def test_beside_an_impossible_number_no_alternative_is_read(value):
+    assert tops(("no", value), ("yes", -0.5)) == {}
+
+
+def test_odd_entries_are_left_out():
+    content = [{"token": "a", "logprob": -0.1, "top_logprobs": [None, math.nan, {}, {"token": None, "logprob": -1}]}]
+    assert read({"logprobs": {"content": content}}).top_logprobs == ({},)
+    assert tops(("yes", "-0.5"), ("no", 1e-7)) == {"yes": -0.5, "no": 0.0}
+    assert tops((HALF, -1.0), ("\udc00", -0.5)) == {"\ufffd": -0.5}
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, "x"])
+def test_a_token_without_a_number_has_none(value):
+    assert read({"logprobs": {"content": [{"token": "a", "logprob": value}]}}).token_logprobs == (None,)
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        [],
+        "x",
+        {"content": 5},
+        {"content": [{"logprob": -1}]},
+        {"content": [None]},
+        {"tokens": ["a", "b"], "token_logprobs": [-1.0]},
+        {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{}, {}]},
+        {"tokens": "a", "token_logprobs": [-1.0]},
+    ],
+)
+def test_log_probabilities_that_do_not_belong_together_are_none_and_the_text_is_read(logprobs):
+    reply = read({"logprobs": logprobs})
+    assert (reply.text, reply.tokens, reply.token_logprobs, reply.top_logprobs) == ("Yes", (), (), ())
+
+
+def test_fields_beside_the_text_may_have_any_type():
+    reply = read({"finish_reason": 5}, model=5, system_fingerprint=[], usage="x")
+    assert (reply.text, reply.model, reply.system_fingerprint, reply.usage) == ("Yes", None, None, None)
+
+
+# Over the network, with the journal
+
+
+def test_what_servers_send_is_one_row_each_and_sent_for_once(tmp_path):
+    choices = [
+        {"message": {"content": f"Nice {HALF}"}},
+        {"message": {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "7"}]}},
+        {
+            "message": {"content": "7"},
+            "logprobs": {"content": [{"token": "7", "logprob": math.nan, "top_logprobs": [None]}]},
+        },
+        {"message": {}},
+        {"message": {"content": [{"type": "audio"}]}},
+        {"message": {"content": None, "refusal": "No."}},
+    ]
+
+    def responses(body):
+        return 200, {}, chat_body(choices[int(body["messages"][0]["content"])])
+
+    requests = [chat(str(k)) for k in range(len(choices))]
+    with FaultServer(responses=responses) as server:
+        first = ask_all(call_job(server.url, tmp_path), tmp_path, requests)
+        assert ask_all(call_job(server.url, tmp_path), tmp_path, requests) == first
+        assert server.sent.total() == len(choices)
+    assert [(reply.text, reply.error) for reply in first] == [
+        ("Nice \ufffd", None),
+        ("7", None),
+        ("7", None),
+        ("", "unreadable"),
+        ("", "unreadable"),
+        ("No.", "refused"),
+    ]
+    spent = [json.loads(line) for line in (tmp_path / "spending.jsonl").read_text().splitlines()]
+    assert len(spent) == len(choices)
+
+
+def test_the_error_that_a_model_could_not_finish_is_a_cut_reply(tmp_path):
+    with FaultServer(faults=lambda body, earlier: "unfinished" if "2" in str(body) else None) as server:
+        replies = ask_all(call_job(server.url, tmp_path), tmp_path, [chat("1"), chat("2")])
+    assert [reply.ending for reply in replies] == ["complete", "cut"]
+    assert replies[0].text == correct_reply("/chat/completions", chat("1").body)["choices"][0]["message"]["content"]
