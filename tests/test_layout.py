@@ -39,7 +39,7 @@ ALLOWED = {
     "config": {*SHARED, "calls", "data", "diagnostics", "estimation", "estimators"},
     "hosted": {*SHARED, "calls", "config"},
     "grading": {*SHARED, "calls", "config", "data", "hosted", "llama"},
-    "money": {*SHARED, "calls", "config", "data", "grading", "hosted"},
+    "money": {*SHARED, "calls", "config", "data", "grading", "hosted", "labeling"},
     "stages": {*SHARED, "calls", "config", "data", "grading", "hosted", "labeling", "llama", "money"},
     "__init__": {"results"},
     "__main__": {"__init__", "errors", "labeling", "planning", "results"},

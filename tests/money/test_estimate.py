@@ -450,7 +450,7 @@ def test_the_dashboard_shows_spending_by_stage_and_calls_without_price():
 
 
 def test_without_an_api_there_are_no_costs():
-    assert money_account.Account([], [], {}, 5.0).table() == "No API is used, so there are no costs."
+    assert money_account.Account([], [], {}, 5.0).table() == "No API is used, so there are no costs of calls."
 
 
 @pytest.mark.parametrize(("budget", "comparison"), [(1e6, "covers the whole run"), (1e-6, "is less than $")])

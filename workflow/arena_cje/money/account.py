@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import orjson
 
 from arena_cje.calls.ledger import LEDGER
 from arena_cje.errors import printable
-from arena_cje.money import estimate
+from arena_cje.money import estimate, people
 from arena_cje.money.estimate import CostLine, Key, Range, Spending
 from arena_cje.money.prices import Prices
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from arena_cje.config.records import Config
+    from arena_cje.money.people import BatchCost
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Account:
     expected: Sequence[CostLine]
     spending: Mapping[Key, Spending]
     budget_usd: float | None
+    votes: Sequence[BatchCost] = ()  # of people, whose money is no API's
 
     @property
     def total_spending(self) -> Spending:
@@ -59,12 +61,13 @@ class Account:
             },
             "unknown_prices": estimate.models_without_price(self.estimate),
             "budget_usd": self.budget_usd,
+            "people": [asdict(batch) for batch in self.votes],
         }
 
     def table(self) -> str:
         """The estimate by stage and policy, what was spent beside it, and notes about both below."""
         if not self.estimate and not self.spending:
-            return "No API is used, so there are no costs."
+            return "\n".join(["No API is used, so there are no costs of calls.", *map(_vote_note, self.votes)])
         lines, forecasts = ({line.key: line for line in part} for part in (self.estimate, self.expected))
         has_spending = bool(self.spending)
         rows = [
@@ -103,6 +106,7 @@ def account(config: Config, source: str | None, resources: str, *, results: Path
         expected=estimate.forecast_costs(current_plans, prices, spending, count_finished_rows(results, config)),
         spending=spending,
         budget_usd=config.budget_usd,
+        votes=people.batch_costs(config, len(texts.prompts)),
     )
 
 
@@ -282,7 +286,13 @@ def _notes(account: Account) -> list[str]:
         notes.append(
             f"The budget of {dollars(account.budget_usd)}, of which {dollars(spending.usd)} is spent, {comparison}."
         )
-    return notes
+    return notes + list(map(_vote_note, account.votes))
+
+
+def _vote_note(batch: BatchCost) -> str:
+    """What a labelling batch costs, in a sentence."""
+    price = "at an unknown price (`labeling.usd_per_vote`)" if batch.usd is None else f"for {batch.usd:,.2f} US dollars"
+    return f"Labelling batch {batch.batch} takes at most {batch.n_votes:,} votes of people {price}."
 
 
 def count(value: float) -> str:
