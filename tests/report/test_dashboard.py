@@ -433,3 +433,15 @@ def test_the_workflow_makes_the_page_and_only_when_something_changed(tmp_path):
     assert "Nothing to be done" in run.snakemake(target)
     run.config["n_slots"] = 4
     assert "Nothing to be done" in run.snakemake(target)
+
+
+def test_labels_by_people_are_counted_with_the_noise_of_their_raters(result):
+    people = {"n_items": 40, "n_votes": 114, "n_raters": 3, "n_open": 6, "noise_share": 0.118}
+    rows = dashboard_data.rows_read(result, {"people": people}).rows
+    assert [(row[0].text, row[1].text) for row in rows[-5:]] == [
+        ("texts labelled by people", "40"),
+        ("their votes", "114"),
+        ("raters", "3"),
+        ("open votes", "6"),
+        ("share of the labels' variance that is noise of raters", "12%"),
+    ]

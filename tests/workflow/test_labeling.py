@@ -183,6 +183,14 @@ def test_the_study_ends_in_intervals(done):
     assert "concise" in output_of(done, "arena-cje show")[0]
 
 
+def test_the_noise_of_raters_stands_beside_the_data_without_their_names(done):
+    text = done.path("coverage_0.25/summary.json").read_text()
+    people, report = json.loads(text)["people"], json.loads(done.path("labeling/agreement.json").read_text())
+    assert people["noise_share"] == report["noise_share"] > 0
+    assert people["n_votes"] == report["n_votes"]
+    assert not any(f'"{rater}"' in text for rater in RATERS)
+
+
 def test_the_judge_is_held_against_people(done):
     report = json.loads(done.path("labeling/judge_agreement.json").read_text())
     apart = rows_of(done.path("labeling/most_apart.csv"))

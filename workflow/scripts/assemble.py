@@ -24,6 +24,8 @@ with job(snakemake) as log:
         "coverage": snakemake.wildcards.coverage,
         "provenance": made_from | {"models": models, "served": served, "code": params.code},
     }
+    if files.people:
+        summary["people"] = assemble.labels_by_people(schemas.read_json(files.people))
     report(log, summary)
     write.write_logged(snakemake.output.dataset, rows)
     schemas.write_json(snakemake.output.summary, summary)

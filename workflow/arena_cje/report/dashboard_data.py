@@ -382,6 +382,15 @@ def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
     if calibration_data:
         counts.append(("further rows for calibration", calibration_data.get("n_rows")))
     rows = tuple((Cell(name), number(count, "d")) for name, count in counts)
+    if people := summary.get("people"):
+        names = {
+            "texts labelled by people": "n_items",
+            "their votes": "n_votes",
+            "raters": "n_raters",
+            "open votes": "n_open",
+        }
+        rows += tuple((Cell(name), number(people[key], "d")) for name, key in names.items())
+        rows += ((Cell("share of the labels' variance that is noise of raters"), number(people["noise_share"], ".0%")),)
     return Table("Rows of the base policy", ("what", "count"), rows)
 
 

@@ -156,6 +156,14 @@ def _row(response: Row, grade: Row, label: Row | None, further: Mapping[str, Row
     }
 
 
+PEOPLE = ("n_items", "n_votes", "n_raters", "n_open", "k", "icc_1_1", "icc_1_k", "noise_share")
+
+
+def labels_by_people(agreement: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary has of the agreement of people, without their names."""
+    return {name: agreement.get(name) for name in PEOPLE}
+
+
 def _scoring(frame: pl.DataFrame) -> dict[str, Any]:
     """How scoring went under one policy: rows by status, tokens on the boundary of the nucleus, zero log probabilities."""
     return {
