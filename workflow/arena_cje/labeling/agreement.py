@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -131,7 +132,7 @@ def by_rater(of: Ratings, votes: Sequence[Vote], copies: Sequence[Vote], scale: 
     shared = n_votes > 1
     difference = np.full(len(of.value), np.nan)
     difference[shared] = of.value[shared] - (total[shared] - of.value[shared]) / (n_votes[shared] - 1)
-    apart = float(np.abs(difference[shared]).mean()) if shared.any() else None
+    pairs = _pairs(of)
     rows = []
     for index, name in enumerate(of.raters):
         own = of.rater == index
@@ -146,22 +147,41 @@ def by_rater(of: Ratings, votes: Sequence[Vote], copies: Sequence[Vote], scale: 
             "bias_se": float(differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else None,
             "n_copies": len(twice[name]),
             "self_difference": float(np.mean(twice[name])) if twice[name] else None,
+            "difference_of_others": _mean_without(pairs, index),
             "median_seconds": float(np.median(seconds[name])) if seconds[name] else None,
         }
-        rows.append(row | {"odd": _odd(row, apart)})
+        rows.append(row | {"odd": _odd(row, twice[name])})
     return rows
 
 
-def _odd(row: Row, apart: float | None) -> str:
-    """Why the votes of a rater deserve a look; empty where nothing is odd. apart: mean difference of a vote from the others."""
+def _pairs(of: Ratings) -> np.ndarray:
+    """(pairs, 3) for each two votes on an item: their raters and their absolute difference."""
+    order = np.argsort(of.item, kind="stable")
+    groups = np.split(order, np.cumsum(of.n_votes)[:-1])
+    both = np.array([pair for group in groups for pair in combinations(group, 2)], dtype=int).reshape(-1, 2)
+    first, second = both.T
+    return np.column_stack([of.rater[first], of.rater[second], np.abs(of.value[first] - of.value[second])])
+
+
+def _mean_without(pairs: np.ndarray, rater: int) -> float | None:
+    """Mean difference of two votes on one item by raters other than this one; by any where there are no such."""
+    others = pairs[(pairs[:, :2] != rater).all(axis=1), 2]
+    differences = others if len(others) else pairs[:, 2]
+    return float(differences.mean()) if len(differences) else None
+
+
+def _odd(row: Row, twice: Sequence[float]) -> str:
+    """Why the votes of a rater deserve a look; empty where nothing is odd. twice: differences of two votes on one text."""
     reasons = []
     if row["n_votes"] >= MIN_VOTES and row["sd"] == 0:
         reasons.append("constant: all votes are alike")
     if row["n_votes"] >= MIN_VOTES and row["median_seconds"] is not None and row["median_seconds"] < MIN_SECONDS:
         reasons.append(f"too fast: {row['median_seconds']:.3g} seconds in the median")
-    # Then a second look at the same text says as little as the vote of somebody else.
-    if row["n_copies"] >= MIN_COPIES and apart is not None and row["self_difference"] >= apart > 0:
-        reasons.append("self-inconsistent: votes on the same text differ as much as those of different raters")
+    if row["n_copies"] >= MIN_COPIES and row["difference_of_others"] is not None:
+        # Two standard errors above what chance does to a rater who is as sure as the others.
+        least = row["self_difference"] - 2 * np.std(twice, ddof=1) / np.sqrt(len(twice))
+        if least > row["difference_of_others"]:
+            reasons.append("self-inconsistent: two votes on one text differ more than those of different raters")
     return "; ".join(reasons)
 
 
