@@ -218,4 +218,5 @@ def test_the_archive_holds_no_key(done):
     done.snakemake("--configfile", *STUDY, "--", "results/archive.zip")
     names = zipfile.ZipFile(done.path("archive.zip")).namelist()
     assert any("direct.json" in name for name in names)
+    assert any("helpfulness.md" in name for name in names)
     assert not any("key" in name or "labeling" in name for name in names)

@@ -259,7 +259,8 @@ def configured_texts():
     if CONFIG.logged_data is not None:
         return []
     policies = [*SYSTEM_PROMPTS.values(), *map(template_of, CONFIG.policies.values())]
-    return sorted({*plan.text_files(GRADERS), *filter(None, policies)})
+    people = [LABELING_INSTRUCTIONS] if CONFIG.oracle.provider == records.HUMAN else []
+    return sorted({*plan.text_files(GRADERS), *filter(None, policies), *people})
 
 
 def archived():

@@ -6,6 +6,7 @@ import glob
 
 BATCHES = list(CONFIG.labeling.batches)
 HUMAN_POLICIES = list(CONFIG.human_shares)
+LABELING_INSTRUCTIONS = resource_file(CONFIG.labeling.instructions, "labeling")
 LABEL_PAGE = [WORKFLOW / "arena_cje" / "labeling" / f"label.{kind}" for kind in ("html.j2", "css", "js")]
 
 
@@ -40,7 +41,7 @@ rule labeling_batch:
         prompts=expand("results/prompts/{shard}.jsonl", shard=SHARDS),
         responses=shards_of("responses", HUMAN_POLICIES),
         earlier=lambda w: keys_of(BATCHES[: BATCHES.index(w.batch)]),
-        instructions=resource_file(CONFIG.labeling.instructions, "labeling"),
+        instructions=LABELING_INSTRUCTIONS,
     output:
         tasks="results/labeling/{batch}/tasks.csv",
         label_studio="results/labeling/{batch}/label_studio.json",

@@ -138,7 +138,7 @@ def make(
     n_prompts: of the experiment; shares: of the prompts, by the policies that are labelled at all.
     """
     done = {(row.prompt_id, row.policy, row.draw_idx) for row in earlier}
-    shown = {row.item_id for row in earlier}
+    shown = {row.item_id: row for row in reversed(earlier)}
     chosen: list[tuple[Answer, str]] = []
     new: set[str] = set()
     last = -1  # entry of the last prompt
@@ -150,7 +150,7 @@ def make(
             for answer in of_prompt
             if (answer.prompt_id, answer.policy, answer.draw_idx) not in done
         ]
-        larger = new | {item for _, item in pairs} - shown
+        larger = new | {item for _, item in pairs} - shown.keys()
         n_votes, usd = terms.cost(len(larger))
         if limit.labels is not None and n_votes > limit.labels:
             break
@@ -168,13 +168,13 @@ def make(
         KeyRow(
             item_id=item,
             copy_id=_id(secret, item, "copy"),
-            batch=name,
+            batch=shown[item].batch if item in shown else name,
             prompt_id=answer.prompt_id,
             policy=answer.policy,
             draw_idx=answer.draw_idx,
             inclusion_probability=min(reached, shares[answer.policy]),
             text_id=text_id(answer.prompt, answer.response),
-            repeated=item in repeated,
+            repeated=shown[item].repeated if item in shown else item in repeated,
         )
         for answer, item in sorted(chosen, key=lambda pair: (pair[1], pair[0].policy))
     )
