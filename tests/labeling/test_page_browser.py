@@ -121,6 +121,8 @@ def test_the_page_does_not_scroll_sideways_and_buttons_are_large(opened, width):
         box = tab.locator(selector).bounding_box()
         assert box["height"] >= 44
         assert box["width"] >= 44
+    expect(tab.locator("#progress")).to_be_in_viewport()
+    expect(tab.locator("#next")).to_be_in_viewport()
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     tab.click("#finish")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width

@@ -129,8 +129,8 @@ function startPage() {
     byId("back").disabled = place === 0;
     if (slider) slider.value = (Number(slider.min) + Number(slider.max)) / 2;
     showVote();
+    byId("item").focus({ preventScroll: true });
     window.scrollTo(0, 0);
-    byId("item").focus();
     since = document.hidden ? 0 : Date.now();
   }
   function showEnd() {
@@ -139,7 +139,7 @@ function startPage() {
     show("end");
     showProgress();
     const { voted, skipped, open } = counts(state, tasks);
-    byId("summary").textContent = `${voted} votes, ${skipped} items skipped, ${open} still open.`;
+    byId("summary").textContent = `Votes: ${voted}. Skipped: ${skipped}. Open: ${open}.`;
     byId("resume").hidden = open === 0;
     byId("copy").value = csv(state, tasks, batch);
     byId("end").focus();
