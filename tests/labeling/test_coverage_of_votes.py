@@ -10,7 +10,7 @@ import pytest
 from arena_cje.estimation.records import Options
 from arena_cje.evaluation.evaluate import evaluate
 from arena_cje.labeling import aggregation, agreement
-from arena_cje.labeling.records import Vote
+from arena_cje.labeling.records import Scale, Vote
 from arena_cje.simulate import World, draw
 from labeling_study import SCALE
 
@@ -58,3 +58,29 @@ def test_more_votes_make_shorter_intervals():
         low, high = evaluate("direct", replace(logged, oracle_label=label), draws, Options(seed=1)).base.interval()
         widths[votes] = high - low
     assert widths[3] < widths[1]
+
+
+def test_intervals_cover_where_biases_of_raters_are_taken_out():
+    """Three of six raters vote on each item, and the panel has no bias as a whole.
+
+    Raters use the middle half of their scale: no vote and no label is cut at its ends.
+    """
+    scale, covered = Scale(0, 1, 1e-6), []
+    for seed in range(120):
+        logged, draws, values = draw(WORLD, 400, seed)
+        rng = np.random.default_rng([7, seed])
+        rows = np.flatnonzero(np.isfinite(logged.oracle_label))
+        bias = rng.normal(0, 0.1, 6)
+        bias -= bias.mean()
+        given = [
+            Vote(f"{row:06d}", f"r{j}", 0.25 + 0.5 * (logged.oracle_label[row] + bias[j] + rng.normal(0, 0.15)), "")
+            for row in rows
+            for j in rng.choice(6, 3, replace=False)
+        ]
+        label = np.full(len(logged.oracle_label), np.nan)
+        label[rows] = aggregation.aggregate(agreement.ratings(given, scale), "two_way").value
+        evaluation = evaluate("direct", replace(logged, oracle_label=label), draws, Options(seed=seed))
+        for policy, estimate in {"base": evaluation.base, **evaluation.estimates}.items():
+            low, high = estimate.interval()
+            covered.append(low <= 0.25 + 0.5 * values[policy] <= high)
+    assert np.mean(covered) >= 0.93

@@ -42,6 +42,8 @@ def of_votes(report: Mapping[str, Any]) -> list[str]:
         "labels are " + ("means of votes" if model["model"] == "mean" else "means of votes without the raters' biases")
         + ("" if model["p_value"] is None else f" (test for biases: p = {model['p_value']:.2g})")
     )  # fmt: skip
+    if model["n_clipped"]:
+        lines.append(f"{model['n_clipped']} labels left the scale without the biases and are at its ends")
     if model["panel_error"] is not None:
         lines.append(
             f"another panel of such raters would differ by about {model['panel_error']:.3f} in all labels alike"
