@@ -182,7 +182,7 @@ def raw():
             "`policies.clone.provider` is 'opneai', which is not under `providers` (did",
         ),
         ({"judge.provider": "reference"}, "`judge.provider` is 'reference'"),
-        ({"judge.provider": "reference"}, "only the oracle may be a `reference`"),
+        ({"judge.provider": "reference"}, "only the oracle may be `reference`"),
         ({"oracle.provider": "referense"}, "(did you mean 'reference'?)"),
         (
             {"judges": {"b": HOSTED | {"provider": "x"}}},
