@@ -11,7 +11,8 @@ rule cost:
     conda:
         "../../envs/api.yaml"
     params:
-        **text_sources(),
+        pool=lambda w: text_sources()["pool"],
+        resources=str(RESOURCES),
     script:
         "../scripts/cost.py"
 
@@ -24,6 +25,7 @@ rule check_models:
     conda:
         "../../envs/api.yaml"
     params:
-        **text_sources(),
+        pool=lambda w: text_sources()["pool"],
+        resources=str(RESOURCES),
     script:
         "../scripts/check_models.py"

@@ -1,12 +1,14 @@
-"""Cut one shard of the prompts out of the source."""
+"""Cut one shard out of the prompts."""
 
 from pathlib import Path
 
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data import schemas
+from arena_cje.data.prompt_sets.pool import describe, read_index
 from arena_cje.stages.jobs import job
 
-with job(snakemake):
-    params = snakemake.params
-    rows = data_prompts.sample(Path(snakemake.input[0]), n=params.n, seed=params.seed)
+with job(snakemake) as log:
+    pool, params = Path(snakemake.input[0]), snakemake.params
+    log.info("%s", describe(read_index(pool.parent)["summary"]))
+    rows = schemas.PROMPTS.read(pool)[: params.n]
     schemas.PROMPTS.write(snakemake.output[0], data_prompts.cut(rows, snakemake.wildcards.shard, params.size))

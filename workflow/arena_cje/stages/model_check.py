@@ -294,7 +294,7 @@ def table(findings: Sequence[Finding]) -> str:
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def run(config: Config, source: str | None, resources: str) -> list[Finding]:
+def run(config: Config, pool: str | None, resources: str) -> list[Finding]:
     """Everything that the configuration wants, tried."""
-    texts = estimate.load_texts(config, source and Path(source), Path(resources))
+    texts = estimate.load_texts(config, pool and Path(pool), Path(resources))
     return [*local(config, Path(resources)), *check(wanted(config, texts))]
