@@ -8,7 +8,7 @@ SHARDS = data_prompts.shards(CONFIG.n_prompts, CONFIG.shard_size)
 @functools.cache
 def fingerprints():
     """Hashes of the prompts of all shards."""
-    return stage_plan.shard_fingerprints(CONFIG, prompt_pool())
+    return or_exit(stage_plan.shard_fingerprints, CONFIG, prompt_pool(), Path(".arena-cje/shards.json"))
 
 
 rule sample_prompts:

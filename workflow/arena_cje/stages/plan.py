@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from arena_cje import files
 from arena_cje.config.records import REFERENCE
 from arena_cje.data import prompts
 from arena_cje.data.prompt_sets.pool import Pool, Source, read_pool
 from arena_cje.data.prompt_sets.selection import Selection
+from arena_cje.errors import UserError
 from arena_cje.grading import reference
 from arena_cje.hosted import writer
 from arena_cje.llama import generator, scorer
+from arena_cje.provenance import code_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +57,7 @@ def prompt_pool(config: Config, path: Path | None, folder: Path) -> Pool:
     """The prompts of the configured source in their order, read once and kept in a folder.
 
     path: of the source; None where it is a data set of the hub. Raises a `UserError` where there are fewer prompts than the
-    configuration takes, and for references that the reference oracle cannot read.
+    configuration takes.
     """
     block = config.prompts
     selection = Selection(
@@ -65,19 +68,42 @@ def prompt_pool(config: Config, path: Path | None, folder: Path) -> Pool:
         flagged=block.flagged,
         duplicates=block.duplicates,
     )
-    source = Source(block.source, path, block.split, block.revision, selection)
-    pool = read_pool(source, config.seed, folder)
-    rows = pool.rows(config.n_prompts)
-    if config.oracle.provider == REFERENCE:
-        reference.check(rows)
+    pool = read_pool(Source(block.source, path, block.split, block.revision, selection), config.seed, folder)
+    pool.check_size(config.n_prompts)
     return pool
 
 
-def shard_fingerprints(config: Config, pool: Pool) -> dict[str, str]:
-    """Hash of the prompts of each shard, by its name."""
+def shard_fingerprints(config: Config, pool: Pool, cache: Path) -> dict[str, str]:
+    """Hash of the prompts of each shard, by its name, after a check of the references.
+
+    cache: a file that keeps the hashes for the next start of the workflow, as they take longer than to plan the jobs of a
+    large experiment.
+    """
+    made_from = {
+        "pool": pool.identity,
+        "n_prompts": config.n_prompts,
+        "shard_size": config.shard_size,
+        "oracle": config.oracle.provider,
+        "code": code_hash("arena_cje.data.prompts", "arena_cje.grading.reference"),
+    }
+    known = _read_cache(cache)
+    if known.get("made_from") == made_from:
+        return known["fingerprints"]
+    if config.oracle.provider == REFERENCE:
+        reference.check(pool.rows(config.n_prompts))
     lines = pool.lines(config.n_prompts)
     names = prompts.shards(config.n_prompts, config.shard_size)
-    return {name: prompts.fingerprint(prompts.cut(lines, name, config.shard_size)) for name in names}
+    fingerprints = {name: prompts.fingerprint(prompts.cut(lines, name, config.shard_size)) for name in names}
+    files.write_json(cache, {"made_from": made_from, "fingerprints": fingerprints})
+    return fingerprints
+
+
+def _read_cache(path: Path) -> dict[str, Any]:
+    """The content of a cache file; nothing where it is missing or damaged."""
+    try:
+        return files.read_json(path)
+    except UserError:
+        return {}
 
 
 def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan], pool: Pool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -55,22 +56,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Pool:
-    """The prompts of a source in their order. summary: source, revision and counts; newly_read: by this process."""
+    """The prompts of a source in their order.
+
+    summary: source, revision and counts. identity: hash of all that determines the prompts. newly_read: by this process.
+    """
 
     path: Path
     summary: dict[str, Any]
+    identity: str
     newly_read: bool = False
 
-    def lines(self, n: int) -> list[bytes]:
-        """The first n prompts as lines of JSON; raises a `UserError` where there are fewer."""
-        available = self.summary["n_prompts"]
-        if n > available:
+    def check_size(self, n: int) -> None:
+        """Raise a `UserError` where there are fewer than n prompts."""
+        if n > self.summary["n_prompts"]:
             raise UserError(_too_few(n, self.summary))
+
+    def lines(self, n: int) -> list[bytes]:
+        """The first n prompts as lines of JSON."""
         with self.path.open("rb") as file:
-            return [line for line, _ in zip(file, range(n), strict=False)]
+            return list(islice(file, n))
 
     def rows(self, n: int) -> list[Row]:
-        """The first n prompts; raises a `UserError` where there are fewer."""
+        """The first n prompts."""
         return list(map(orjson.loads, self.lines(n)))
 
 
@@ -85,7 +92,7 @@ def read_pool(source: Source, seed: int, folder: Path) -> Pool:
     }
     known = read_index(folder)
     if known.get("made_from") == made_from and path.is_file():
-        return Pool(path, known["summary"] | {"source": source.name})
+        return _pool(path, made_from, known["summary"] | {"source": source.name})
     same_source = known.get("made_from", {}).get("source") == made_from["source"]
     opened = source.open(known["summary"].get("revision") if same_source else None)
     index.unlink(missing_ok=True)  # from here on it would not be that of the file
@@ -96,7 +103,11 @@ def read_pool(source: Source, seed: int, folder: Path) -> Pool:
         path.unlink()
         raise UserError(_none_left(summary))
     files.write_json(index, {"made_from": made_from, "summary": summary})
-    return Pool(path, summary, newly_read=True)
+    return _pool(path, made_from, summary, newly_read=True)
+
+
+def _pool(path: Path, made_from: dict[str, Any], summary: dict[str, Any], *, newly_read: bool = False) -> Pool:
+    return Pool(path, summary, digest([made_from, summary["revision"]]), newly_read)
 
 
 def describe(summary: dict[str, Any]) -> str:
