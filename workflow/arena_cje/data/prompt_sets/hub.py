@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from arena_cje.data.prompt_sets.reading import PromptSet, needed_module, of_dataset
 from arena_cje.errors import UserError
 
+COMMIT = re.compile("[0-9a-f]{40}")
 ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE_SUFFIXES = {".arrow", ".csv", ".gz", ".json", ".jsonl", ".parquet", ".tsv", ".txt", ".zip", ".zst"}
 
@@ -31,19 +31,14 @@ def open_id(name: str, split: str, revision: str | None) -> PromptSet:
     datasets = needed_module("datasets", name)
     datasets.disable_progress_bars()
     try:
-        dataset = datasets.load_dataset(name, split=split, revision=revision)
+        builder = datasets.load_dataset_builder(name, revision=revision)
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split)
     except Exception as error:  # the errors of datasets, the hub client and its HTTP client have no common class
         raise UserError(_sentence(name, split, revision, error)) from None
-    return of_dataset(name, dataset, _commit(dataset, name) or revision)
-
-
-def _commit(dataset: Any, name: str) -> str | None:
-    """The commit of a data set's files, which stands in their addresses; None where they have none."""
-    for address in dataset.info.download_checksums or ():
-        match = re.search(rf"{re.escape(name)}@([0-9a-f]{{40}})/", address)
-        if match:
-            return match[1]
-    return None
+    # The hash of a builder is the commit of its repository, also where the files come from the cache of the hub.
+    commit = builder.hash if COMMIT.fullmatch(builder.hash or "") else revision
+    return of_dataset(name, dataset, commit)
 
 
 def _sentence(name: str, split: str, revision: str | None, error: Exception) -> str:

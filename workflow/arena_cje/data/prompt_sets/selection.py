@@ -73,6 +73,8 @@ def select(opened: PromptSet, selection: Selection, counts: Counts) -> Iterator[
     Rows in the workflow's own format have all their fields. Raises a `UserError` for a row that is malformed, and for an id
     that two prompts have.
     """
+    if not opened.columns:
+        return  # an empty file
     columns = fields.resolve(opened, selection.columns)
     texts, normal_texts = set(), set()
     places: dict[str, str] = {}
