@@ -5,6 +5,7 @@ What determines a grade stands in `grading.plan`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje import files
@@ -20,7 +21,6 @@ from arena_cje.provenance import code_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from arena_cje.config.records import Config
     from arena_cje.grading.plan import GraderPlan
@@ -113,7 +113,7 @@ def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan], pool: 
     return {
         "seed": config.seed,
         "n_prompts": config.n_prompts,
-        "prompts": config.prompts.model_dump(mode="json", exclude_defaults=True) | pool.summary,
+        "prompts": _recorded_prompts(config, pool),
         "base_policy": config.base_policy,
         "policies": {
             name: _recorded_generation(config, name)
@@ -132,6 +132,13 @@ def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan], pool: 
             "oracle": oracle.version,
         },
     }
+
+
+def _recorded_prompts(config: Config, pool: Pool) -> dict[str, Any]:
+    """What was selected from which source, with the counts; a source outside the working directory by its last part."""
+    selected = config.prompts.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+    source = Path(config.prompts.source)
+    return selected | pool.summary | {"source": source.name if source.is_absolute() else str(source)}
 
 
 def _recorded_generation(config: Config, policy: str) -> dict[str, Any]:
