@@ -472,6 +472,11 @@ class Config(Record):
         ge=1,
         description="model processes at the same time on one machine; null: one on a GPU, otherwise one for each physical core",
     )
+    progress_seconds: float | None = Field(
+        30.0,
+        gt=0,
+        description="seconds between the lines of overall progress on the terminal of a run; null: none",
+    )
     logged_data: str | None = Field(
         None,
         description="your own logged data in the CJE format; the run then starts with the data set and needs no model",

@@ -41,6 +41,7 @@ __all__ = [
     "PROMPTS",
     "RESPONSES",
     "SCORES",
+    "UNSCORED",
     "Column",
     "Table",
     "read_json",

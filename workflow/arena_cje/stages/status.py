@@ -1,0 +1,379 @@
+"""The status of a run from its files alone: what is done, what is left, what failed and why, how fast it goes.
+
+    seconds left = sum over stages of   items left * seconds an item   / jobs at a time
+    jobs at a time = seconds of all jobs / seconds since the start
+
+Seconds an item are those of this run's jobs of the same stage. A job whose output is there is done; one that runs has its
+progress in its log, which is at most ten seconds old.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from arena_cje.data.schemas import UNSCORED
+from arena_cje.files import read_jsonl
+from arena_cje.stages import run_record
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from arena_cje.stages.run_record import PlannedJob, RunRecord
+
+CLOCK_TOLERANCE = 1.0  # seconds between the clocks of this machine and of the file system
+LOG_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ")
+LOG_TO_DO = re.compile(r"INFO (\d+) \w+: (\d+) in the journal, (\d+) to do$")
+LOG_PROGRESS = re.compile(r"INFO (\d+)/(\d+) \w+, ")
+LOG_ERROR = re.compile(r"ERROR (.*)")
+N_REASONS = 3  # reasons shown for each stage and policy
+HOURS, MINUTES = 3600, 60  # seconds
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How far a job is. fresh_items: those that this run did itself, in `seconds`; error: why the job failed."""
+
+    job: PlannedJob
+    state: str  # done, started, failed or waiting
+    items_done: int = 0
+    fresh_items: int = 0
+    seconds: float = 0.0
+    written: float = 0.0  # when this run last wrote its output or log, in seconds since the epoch; 0 where it has not
+    error: str | None = None
+
+
+@dataclass
+class Line:
+    """The items and jobs of one stage and policy, or of all."""
+
+    stage: str
+    name: str
+    items: int = 0
+    items_done: int = 0
+    jobs: int = 0
+    jobs_done: int = 0
+    jobs_failed: int = 0
+    without_result: Counter[str] = field(default_factory=Counter)  # rows of finished jobs, by reason
+    errors: Counter[str] = field(default_factory=Counter)  # of failed jobs
+
+    def add(self, state: JobState) -> None:
+        """Add a job."""
+        self.items += state.job.items
+        self.items_done += state.items_done
+        self.jobs += 1
+        self.jobs_done += state.state == "done"
+        self.jobs_failed += state.state == "failed"
+        if state.error:
+            self.errors[state.error] += 1
+
+
+@dataclass(frozen=True)
+class Status:
+    """The status of a run. other_jobs: numbers of joins, analyses and figures that are done, and of all."""
+
+    record: RunRecord
+    jobs: tuple[JobState, ...]
+    other_jobs: tuple[int, int]
+    now: float
+
+    @property
+    def state(self) -> str:
+        """`finished`, `failed`, `running`, `killed`, or `unknown` where the run is on another machine."""
+        if self.record.ended is not None:
+            return "finished" if self.record.succeeded else "failed"
+        if self.record.host != socket.gethostname():
+            return "unknown"
+        return "running" if _is_alive(self.record.process, self.record.started) else "killed"
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """A line for each stage and policy, in the order of the stages."""
+        lines: dict[tuple[str, str], Line] = {}
+        for state in self.jobs:
+            key = (state.job.stage, state.job.name)
+            lines.setdefault(key, Line(*key)).add(state)
+        return sorted(lines.values(), key=lambda line: _stage_order(line.stage))
+
+    @cached_property
+    def total(self) -> Line:
+        """All stages and policies in one line."""
+        total = Line("all", "")
+        for state in self.jobs:
+            total.add(state)
+        return total
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the start to now, or to the last sign of work of a run that is over."""
+        if self.state in ("running", "unknown"):
+            return max(self.now - self.record.started, 1e-9)
+        last = max((state.written for state in self.jobs), default=0.0)
+        return max(max(last, self.record.ended or 0.0) - self.record.started, 1e-9)
+
+    @property
+    def items_per_second(self) -> float:
+        """Items that this run did itself, per second since its start."""
+        return sum(state.fresh_items for state in self.jobs) / self.elapsed
+
+    @property
+    def seconds_left(self) -> tuple[float, bool] | None:
+        """Seconds until the items are done, and whether stages without a finished item make it a lower bound.
+
+        None where no job of this run has finished an item yet.
+        """
+        seconds, items = defaultdict(float), Counter()
+        for state in self.jobs:
+            if state.fresh_items:
+                seconds[_kind(state.job)] += state.seconds
+                items[_kind(state.job)] += state.fresh_items
+        if not items:
+            return None
+        left = Counter()
+        for state in self.jobs:
+            left[_kind(state.job)] += state.job.items - state.items_done
+        known = sum(n * seconds[kind] / items[kind] for kind, n in left.items() if items[kind])
+        at_a_time = max(sum(state.seconds for state in self.jobs) / self.elapsed, 1.0)
+        return known / at_a_time, any(n and not items[kind] for kind, n in left.items())
+
+    def progress(self) -> str:
+        """Overall progress in one line."""
+        total = self.total
+        share = total.items_done / total.items if total.items else 1.0
+        parts = [f"{_number(total.items_done)} of {_number(total.items)} items ({share:.0%})"]
+        if total.items_done < total.items:
+            parts += [f"{_rate(self.items_per_second)} a second"] if self.items_per_second else []
+            parts += [_time_left(self.seconds_left)]
+        parts += [f"{self.other_jobs[0]} of {self.other_jobs[1]} other jobs done"]
+        parts += [f"{total.jobs_failed} job{'s' * (total.jobs_failed > 1)} failed"] if total.jobs_failed else []
+        return ", ".join(parts)
+
+
+def read_status(folder: Path, *, with_rows: bool = True) -> Status:
+    """The status of the last run in a folder; raises a `UserError` where there was none.
+
+    with_rows: also count the rows without a result in the finished outputs.
+    """
+    record = run_record.read(folder / run_record.RECORD)
+    states, others = [], []
+    for job in record.jobs:
+        if job.stage is None:
+            others.append(_is_made(job, folder, record.started))
+        else:
+            states.append(_job_state(job, folder, record.started))
+    status = Status(record, tuple(states), (sum(others), len(others)), time.time())
+    if with_rows:
+        lines = {(line.stage, line.name): line for line in status.lines}
+        for state in states:
+            if state.state == "done":
+                line = lines[state.job.stage, state.job.name]
+                line.without_result.update(_without_result(state.job.stage, folder / state.job.outputs[0]))
+    return status
+
+
+def _job_state(job: PlannedJob, folder: Path, started: float) -> JobState:
+    output, log = (_modified(folder / path) for path in (job.outputs[0], job.log))
+    if not job.needed:
+        return JobState(job, "done" if output else "waiting", job.items if output else 0)
+    began = started - CLOCK_TOLERANCE
+    if output and output >= began:
+        fresh_items, seconds = _benchmark(folder / job.benchmark)
+        return JobState(job, "done", job.items, fresh_items, seconds, max(output, log or 0.0))
+    if not log or log < began:
+        return JobState(job, "waiting")
+    progress = _read_log(folder / job.log)
+    n_done = min(round(job.items * progress.share_done), job.items)
+    n_fresh = min(round(job.items * progress.share_fresh), job.items)
+    state = "failed" if progress.error else "started"
+    return JobState(job, state, n_done, n_fresh, progress.seconds, log, progress.error)
+
+
+def _is_made(job: PlannedJob, folder: Path, started: float) -> bool:
+    """Whether all outputs of a job are there, and of this run where it has to make them."""
+    times = [_modified(folder / output) for output in job.outputs]
+    return all(time and (not job.needed or time >= started - CLOCK_TOLERANCE) for time in times)
+
+
+def _modified(path: Path) -> float | None:
+    """When a file was last written, in seconds since the epoch; None where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _benchmark(path: Path) -> tuple[int, float]:
+    """Items that a finished job did itself, and its seconds; zeros where its benchmark file is missing."""
+    try:
+        header, values = path.read_text(encoding="utf-8").splitlines()[:2]
+    except (OSError, ValueError):
+        return 0, 0.0
+    row = dict(zip(header.split("\t"), values.split("\t"), strict=False))
+    return int(row.get("items", 0)), float(row.get("s", 0.0))
+
+
+@dataclass(frozen=True)
+class LogProgress:
+    """What a job's log says: shares of its items that are done, and that it did itself; its seconds; its last error."""
+
+    share_done: float = 0.0
+    share_fresh: float = 0.0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def _read_log(path: Path) -> LogProgress:
+    n_items = n_journal = n_fresh = 0
+    times, error = [], None
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        stamp = LOG_TIME.match(line)
+        if stamp is None:
+            continue
+        times.append(datetime.fromisoformat(stamp[1]).timestamp() + int(stamp[2]) / 1000)
+        if match := LOG_TO_DO.search(line):
+            n_items, n_journal, n_fresh = int(match[1]), int(match[2]), 0
+        elif match := LOG_PROGRESS.search(line):
+            n_fresh = int(match[1])
+        if match := LOG_ERROR.search(line):
+            error = match[1]
+    if not n_items:
+        return LogProgress(error=error)
+    seconds = times[-1] - times[0]
+    return LogProgress((n_journal + n_fresh) / n_items, n_fresh / n_items, seconds, error)
+
+
+def _without_result(stage: str, path: Path) -> Iterator[str]:
+    """Why rows of a finished output have no result, one reason a row."""
+    if stage == "score":
+        import polars as pl
+
+        scores = pl.read_parquet(path, columns=["prompt_id", "status"])
+        yield from scores.filter(pl.col("status").is_in(UNSCORED)).unique()["status"]
+        return
+    for row in read_jsonl(path):
+        if stage == "generate":
+            if row["status"] != "ok":
+                yield row["status"]
+        elif row["score"] is None:
+            yield row["reason"]
+
+
+def _is_alive(process: int, started: float) -> bool:
+    """Whether a process runs that is older than a run, so that it has not only its number."""
+    import psutil
+
+    try:
+        return psutil.Process(process).create_time() <= started
+    except psutil.Error:
+        return False
+
+
+def _kind(job: PlannedJob) -> str:
+    """Jobs of one kind take about the same time an item."""
+    return job.stage
+
+
+def _stage_order(stage: str) -> int:
+    order = ("generate", "score", "judge", "judges", "oracle")
+    return order.index(stage.split("/")[0])
+
+
+# Text
+
+
+def table(status: Status) -> str:
+    """The status as text for the terminal."""
+    record = status.record
+    when = datetime.fromtimestamp(record.started).strftime("%Y-%m-%d %H:%M:%S")
+    lines = [f"run of {when}: {STATES[status.state].format(process=record.process, host=record.host)}", ""]
+    if status.jobs:
+        rows = [("stage", "policy", "done", "left", "no result", "failed jobs")]
+        rows += [_cells(line) for line in (*status.lines, status.total)]
+        lines += [*_aligned(rows), ""]
+    lines.append(status.progress())
+    reasons = [reason for line in status.lines for reason in _reasons(line)]
+    if reasons:
+        lines += ["", "reasons, the most frequent first:", *(f"  {reason}" for reason in reasons)]
+    return "\n".join(lines)
+
+
+STATES = {
+    "finished": "finished",
+    "failed": "ended with failed jobs; the same command goes on",
+    "running": "running as process {process}",
+    "killed": "killed before its end; the same command goes on",
+    "unknown": "started on {host} as process {process}; whether it runs is known there",
+}
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    missing = _number(line.without_result.total()) if line.name else ""
+    return (
+        line.stage,
+        line.name,
+        _number(line.items_done),
+        _number(line.items - line.items_done),
+        missing,
+        _number(line.jobs_failed),
+    )
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """The cells in columns, names to the left and numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if k < 2 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _reasons(line: Line) -> Iterator[str]:
+    """The most frequent reasons of a line, in sentences."""
+    what = f"{line.stage} {line.name}"
+    for reason, count in line.without_result.most_common(N_REASONS):
+        yield f"{what}: {_number(count)} without a result: {reason}"
+    for error, count in line.errors.most_common(N_REASONS):
+        yield f"{what}: {count} job{'s' * (count > 1)} failed: {error}"
+
+
+def _number(value: int) -> str:
+    """Thousands separated by spaces."""
+    return f"{value:,}".replace(",", " ")
+
+
+def _rate(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else _number(round(value))
+
+
+def _time_left(estimate: tuple[float, bool] | None) -> str:
+    """`4 min left`; `at least` where some stage has not begun."""
+    if estimate is None:
+        return "time left unknown before the first items are done"
+    seconds, is_lower_bound = estimate
+    if seconds >= HOURS:
+        text = f"{seconds / HOURS:.1f} h"
+    elif seconds >= MINUTES:
+        text = f"{seconds / MINUTES:.0f} min"
+    else:
+        text = f"{seconds:.0f} s"
+    return f"{'at least ' * is_lower_bound}{text} left"
+
+
+# The line on the terminal of a run
+
+
+def print_progress(folder: Path, every: float, stop: threading.Event, write: Callable[[str], object]) -> None:
+    """Write a line of overall progress every so many seconds, until `stop` is set."""
+    while not stop.wait(every):
+        write(f"PROGRESS {read_status(folder, with_rows=False).progress()}")
