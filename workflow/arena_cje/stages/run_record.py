@@ -44,6 +44,8 @@ class PlannedJob:
     items: int = 0
     log: str | None = None
     benchmark: str | None = None
+    journal: str | None = None
+    journal_bytes: int = 0  # size of the journal when the run starts: what comes after it is of this run
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,19 @@ def planned_job(config: Config, outputs: Sequence[str], logs: Sequence[str], *, 
     """
     match = OUTPUT.fullmatch(outputs[0])
     if match is None or len(logs) != 2:
-        return PlannedJob(tuple(outputs), needed)
+        return PlannedJob(tuple(outputs), needed, log=next(iter(logs), None))
     stage = STAGE_NAMES.get(match["stage"], match["stage"])
     items = _n_items(config, stage, match["name"], int(match["shard"]), match["coverage"])
-    return PlannedJob(tuple(outputs), needed, stage, match["name"], match["shard"], items, *logs)
+    journal = _journal(config, stage, match["name"], match["shard"])
+    size = journal.stat().st_size if journal.exists() else 0
+    return PlannedJob(tuple(outputs), needed, stage, match["name"], match["shard"], items, *logs, str(journal), size)
+
+
+def _journal(config: Config, stage: str, name: str, shard: str) -> Path:
+    """The journal of a job, which has items, or replies where the model is behind an API."""
+    blocks = {"generate": config.policies, "score": config.contexts}.get(stage)
+    block = blocks[name] if blocks else config.graders[stage]
+    return Path("results/journal", *(["calls"] if block.hosted else []), stage, name, f"{shard}.jsonl")
 
 
 def _n_items(config: Config, stage: str, name: str, shard: int, coverage: str | None) -> int:

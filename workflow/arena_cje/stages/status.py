@@ -3,8 +3,8 @@
     seconds left = sum over stages of   items left * seconds an item   / jobs at a time
     jobs at a time = seconds of all jobs / seconds since the start
 
-Seconds an item are those of this run's jobs of the same stage. A job whose output is there is done; one that runs has its
-progress in its log, which is at most ten seconds old.
+Seconds an item are those of this run's jobs of the same stage. A job whose output is there is done; of one that runs, or was
+killed, the log says how many items it has to do, and its journal has those that it has done.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 CLOCK_TOLERANCE = 1.0  # seconds between the clocks of this machine and of the file system
 LOG_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ")
-LOG_TO_DO = re.compile(r"INFO (\d+) \w+: (\d+) in the journal, (\d+) to do$")
-LOG_PROGRESS = re.compile(r"INFO (\d+)/(\d+) \w+, ")
+LOG_TO_DO = re.compile(r"INFO (\d+) \w+: (\d+) in the journal, \d+ to do$")
 LOG_ERROR = re.compile(r"ERROR (.*)")
 N_REASONS = 3  # reasons shown for each stage and policy
 HOURS, MINUTES = 3600, 60  # seconds
@@ -78,11 +77,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Status:
-    """The status of a run. other_jobs: numbers of joins, analyses and figures that are done, and of all."""
+    """The status of a run. jobs: those with items; other_jobs: joins, analyses and figures."""
 
     record: RunRecord
     jobs: tuple[JobState, ...]
-    other_jobs: tuple[int, int]
+    other_jobs: tuple[JobState, ...]
     now: float
 
     @property
@@ -133,16 +132,16 @@ class Status:
         seconds, items = defaultdict(float), Counter()
         for state in self.jobs:
             if state.fresh_items:
-                seconds[_kind(state.job)] += state.seconds
-                items[_kind(state.job)] += state.fresh_items
+                seconds[state.job.stage] += state.seconds
+                items[state.job.stage] += state.fresh_items
         if not items:
             return None
         left = Counter()
         for state in self.jobs:
-            left[_kind(state.job)] += state.job.items - state.items_done
-        known = sum(n * seconds[kind] / items[kind] for kind, n in left.items() if items[kind])
+            left[state.job.stage] += state.job.items - state.items_done
+        known = sum(n * seconds[stage] / items[stage] for stage, n in left.items() if items[stage])
         at_a_time = max(sum(state.seconds for state in self.jobs) / self.elapsed, 1.0)
-        return known / at_a_time, any(n and not items[kind] for kind, n in left.items())
+        return known / at_a_time, any(n and not items[stage] for stage, n in left.items())
 
     def progress(self) -> str:
         """Overall progress in one line."""
@@ -152,8 +151,10 @@ class Status:
         if total.items_done < total.items:
             parts += [f"{_rate(self.items_per_second)} a second"] if self.items_per_second else []
             parts += [_time_left(self.seconds_left)]
-        parts += [f"{self.other_jobs[0]} of {self.other_jobs[1]} other jobs done"]
-        parts += [f"{total.jobs_failed} job{'s' * (total.jobs_failed > 1)} failed"] if total.jobs_failed else []
+        n_others = sum(state.state == "done" for state in self.other_jobs)
+        n_failed = sum(state.state == "failed" for state in (*self.jobs, *self.other_jobs))
+        parts += [f"{n_others} of {len(self.other_jobs)} other jobs done"]
+        parts += [f"{n_failed} job{'s' * (n_failed > 1)} failed"] if n_failed else []
         return ", ".join(parts)
 
 
@@ -163,43 +164,43 @@ def read_status(folder: Path, *, with_rows: bool = True) -> Status:
     with_rows: also count the rows without a result in the finished outputs.
     """
     record = run_record.read(folder / run_record.RECORD)
-    states, others = [], []
-    for job in record.jobs:
-        if job.stage is None:
-            others.append(_is_made(job, folder, record.started))
-        else:
-            states.append(_job_state(job, folder, record.started))
-    status = Status(record, tuple(states), (sum(others), len(others)), time.time())
+    states = [_job_state(job, folder, record) for job in record.jobs]
+    counted = tuple(state for state in states if state.job.stage is not None)
+    others = tuple(state for state in states if state.job.stage is None)
+    status = Status(record, counted, others, time.time())
     if with_rows:
         lines = {(line.stage, line.name): line for line in status.lines}
-        for state in states:
+        for state in counted:
             if state.state == "done":
                 line = lines[state.job.stage, state.job.name]
                 line.without_result.update(_without_result(state.job.stage, folder / state.job.outputs[0]))
     return status
 
 
-def _job_state(job: PlannedJob, folder: Path, started: float) -> JobState:
-    output, log = (_modified(folder / path) for path in (job.outputs[0], job.log))
-    if not job.needed:
-        return JobState(job, "done" if output else "waiting", job.items if output else 0)
-    began = started - CLOCK_TOLERANCE
-    if output and output >= began:
-        fresh_items, seconds = _benchmark(folder / job.benchmark)
-        return JobState(job, "done", job.items, fresh_items, seconds, max(output, log or 0.0))
-    if not log or log < began:
+def _job_state(job: PlannedJob, folder: Path, record: RunRecord) -> JobState:
+    outputs = [_modified(folder / output) for output in job.outputs]
+    log = _modified(folder / job.log) if job.log else None
+    began = record.started - CLOCK_TOLERANCE if job.needed else 0.0
+    if all(output is not None and output >= began for output in outputs):
+        fresh_items, seconds = _benchmark(folder / job.benchmark) if job.needed and job.benchmark else (0, 0.0)
+        return JobState(job, "done", job.items, fresh_items, seconds, max(*outputs, log or 0.0) if job.needed else 0.0)
+    if not log or not job.needed or log < began:
         return JobState(job, "waiting")
-    progress = _read_log(folder / job.log)
-    n_done = min(round(job.items * progress.share_done), job.items)
-    n_fresh = min(round(job.items * progress.share_fresh), job.items)
-    state = "failed" if progress.error else "started"
-    return JobState(job, state, n_done, n_fresh, progress.seconds, log, progress.error)
-
-
-def _is_made(job: PlannedJob, folder: Path, started: float) -> bool:
-    """Whether all outputs of a job are there, and of this run where it has to make them."""
-    times = [_modified(folder / output) for output in job.outputs]
-    return all(time and (not job.needed or time >= started - CLOCK_TOLERANCE) for time in times)
+    text = _read_log(folder / job.log)
+    if record.ended is not None and text.error is None:
+        text = replace(text, error=f"it ended without a reason in {job.log} (killed?)")
+    state = "failed" if text.error else "started"
+    if job.journal is None:
+        return JobState(job, state, written=log, error=text.error)
+    fresh_entries = _n_appended(folder / job.journal, job.journal_bytes)
+    # A job has more entries than items where an item takes several calls or is scored for several samplings.
+    items_an_entry = job.items / text.n_entries if text.n_entries else 0.0
+    n_done, n_fresh = (
+        min(round(n * items_an_entry), job.items) for n in (text.n_journal + fresh_entries, fresh_entries)
+    )
+    written = max(log, _modified(folder / job.journal) or 0.0)
+    seconds = written - text.began if text.n_entries else 0.0
+    return JobState(job, state, n_done, n_fresh, seconds, written, text.error)
 
 
 def _modified(path: Path) -> float | None:
@@ -221,33 +222,36 @@ def _benchmark(path: Path) -> tuple[int, float]:
 
 
 @dataclass(frozen=True)
-class LogProgress:
-    """What a job's log says: shares of its items that are done, and that it did itself; its seconds; its last error."""
+class LogText:
+    """What a job's log says: when the job began, its last error, and of its journal's entries how many it needs and had."""
 
-    share_done: float = 0.0
-    share_fresh: float = 0.0
-    seconds: float = 0.0
+    began: float = 0.0  # seconds since the epoch
+    n_entries: int = 0
+    n_journal: int = 0
     error: str | None = None
 
 
-def _read_log(path: Path) -> LogProgress:
-    n_items = n_journal = n_fresh = 0
-    times, error = [], None
+def _read_log(path: Path) -> LogText:
+    text = LogText()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        stamp = LOG_TIME.match(line)
-        if stamp is None:
-            continue
-        times.append(datetime.fromisoformat(stamp[1]).timestamp() + int(stamp[2]) / 1000)
+        if (stamp := LOG_TIME.match(line)) and not text.began:
+            text = replace(text, began=datetime.fromisoformat(stamp[1]).timestamp() + int(stamp[2]) / 1000)
         if match := LOG_TO_DO.search(line):
-            n_items, n_journal, n_fresh = int(match[1]), int(match[2]), 0
-        elif match := LOG_PROGRESS.search(line):
-            n_fresh = int(match[1])
-        if match := LOG_ERROR.search(line):
-            error = match[1]
-    if not n_items:
-        return LogProgress(error=error)
-    seconds = times[-1] - times[0]
-    return LogProgress((n_journal + n_fresh) / n_items, n_fresh / n_items, seconds, error)
+            text = replace(text, n_entries=int(match[1]), n_journal=int(match[2]))
+        if stamp and (match := LOG_ERROR.search(line)):
+            text = replace(text, error=match[1])
+    return text
+
+
+def _n_appended(path: Path, start: int) -> int:
+    """Number of lines after the first `start` bytes of a journal; of all where it was begun anew."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(start if start <= size else 0)
+            return sum(1 for line in file if line.strip() and line.endswith(b"\n"))
+    except OSError:
+        return 0
 
 
 def _without_result(stage: str, path: Path) -> Iterator[str]:
@@ -276,11 +280,6 @@ def _is_alive(process: int, started: float) -> bool:
         return False
 
 
-def _kind(job: PlannedJob) -> str:
-    """Jobs of one kind take about the same time an item."""
-    return job.stage
-
-
 def _stage_order(stage: str) -> int:
     order = ("generate", "score", "judge", "judges", "oracle")
     return order.index(stage.split("/")[0])
@@ -299,7 +298,10 @@ def table(status: Status) -> str:
         rows += [_cells(line) for line in (*status.lines, status.total)]
         lines += [*_aligned(rows), ""]
     lines.append(status.progress())
-    reasons = [reason for line in status.lines for reason in _reasons(line)]
+    other_jobs = Line("other", "jobs")
+    for state in status.other_jobs:
+        other_jobs.add(state)
+    reasons = [reason for line in (*status.lines, other_jobs) for reason in _reasons(line)]
     if reasons:
         lines += ["", "reasons, the most frequent first:", *(f"  {reason}" for reason in reasons)]
     return "\n".join(lines)
