@@ -45,10 +45,10 @@ def only_tells():
 
 
 def show_results():
-    """Print the estimates of the run as tables."""
+    """Print the estimates of the run as tables, but for `make run`, which shows them also where nothing was to be done."""
     from arena_cje.__main__ import show
 
-    if not only_tells():
+    if not only_tells() and os.environ.get("ARENA_CJE_SHOW") != "no":
         show(path for path in results_to_show() if Path(path).exists())
 
 

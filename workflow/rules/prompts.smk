@@ -22,8 +22,8 @@ rule sample_prompts:
     conda:
         "../../envs/stats.yaml"
     params:
-        size=CONFIG.shard_size,
-        n=lambda w: min(CONFIG.n_prompts, (int(w.shard) + 1) * CONFIG.shard_size),
+        start=lambda w: int(w.shard) * CONFIG.shard_size,
+        stop=lambda w: min(CONFIG.n_prompts, (int(w.shard) + 1) * CONFIG.shard_size),
         rows=lambda w: fingerprints()[w.shard],
     script:
         "../scripts/sample_prompts.py"

@@ -10,5 +10,4 @@ from arena_cje.stages.jobs import job
 with job(snakemake) as log:
     pool, params = Path(snakemake.input[0]), snakemake.params
     log.info("%s", describe(read_index(pool.parent)["summary"]))
-    rows = schemas.PROMPTS.read(pool)[: params.n]
-    schemas.PROMPTS.write(snakemake.output[0], data_prompts.cut(rows, snakemake.wildcards.shard, params.size))
+    schemas.PROMPTS.write(snakemake.output[0], data_prompts.read(pool, params.start, params.stop))

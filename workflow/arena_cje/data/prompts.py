@@ -7,10 +7,16 @@ larger n only adds prompts.
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from arena_cje.files import Row
 
 
 def rank(prompt_id: str, seed: int) -> bytes:
@@ -31,3 +37,14 @@ def cut(prompts: Sequence[Any], shard: str, size: int) -> Sequence[Any]:
 def fingerprint(lines: Iterable[bytes]) -> str:
     """Hash of the lines of a shard; a change of other prompts of the source does not make the shard stale."""
     return blake2b(b"".join(lines), digest_size=16).hexdigest()
+
+
+def read(pool: Path, start: int, stop: int) -> list[Row]:
+    """The prompts of a pool from one position to before another; no more of the file is read."""
+    return list(map(orjson.loads, lines(pool, start, stop)))
+
+
+def lines(pool: Path, start: int, stop: int) -> list[bytes]:
+    """The same as lines of JSON."""
+    with pool.open("rb") as file:
+        return list(islice(file, start, stop))

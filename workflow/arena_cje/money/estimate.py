@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, mean_range
 from arena_cje.config.parse import find_file
-from arena_cje.data import schemas
+from arena_cje.data import prompts as data_prompts
 from arena_cje.data.coverage import golden_position
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template
@@ -129,7 +129,7 @@ def load_texts(config: Config, pool: Path | None, resources: Path) -> Texts:
     system_prompts = {block.system_prompt for block in (*policies, *rubrics.values())} - {None}
     templates = {block.template for block in (*policies, *graders)} - {None}
     return Texts(
-        prompts=[row["prompt"] for row in schemas.PROMPTS.read(pool)[: config.n_prompts]],
+        prompts=[row["prompt"] for row in data_prompts.read(pool, 0, config.n_prompts)],
         system_prompts={
             name: _path(name, "policies", resources).read_text(encoding="utf-8").strip() for name in system_prompts
         },

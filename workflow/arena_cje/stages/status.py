@@ -158,13 +158,16 @@ class Status:
         return ", ".join(parts)
 
 
-def read_status(folder: Path, *, with_rows: bool = True) -> Status:
+def read_status(folder: Path, *, with_rows: bool = True, finished: dict[PlannedJob, JobState] | None = None) -> Status:
     """The status of the last run in a folder; raises a `UserError` where there was none.
 
-    with_rows: also count the rows without a result in the finished outputs.
+    with_rows: also count the rows without a result in the finished outputs. finished: jobs that an earlier call of the
+    same run has found done, whose files are not read again; those that are done now are added.
     """
     record = run_record.read(folder / run_record.RECORD)
-    states = [_job_state(job, folder, record) for job in record.jobs]
+    finished = {} if finished is None else finished
+    states = [finished.get(job) or _job_state(job, folder, record) for job in record.jobs]
+    finished.update({state.job: state for state in states if state.state == "done"})
     counted = tuple(state for state in states if state.job.stage is not None)
     others = tuple(state for state in states if state.job.stage is None)
     status = Status(record, counted, others, time.time())
@@ -233,7 +236,11 @@ class LogText:
 
 def _read_log(path: Path) -> LogText:
     text = LogText()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # removed in this moment, as its job begins
+        return text
+    for line in lines:
         if (stamp := LOG_TIME.match(line)) and not text.began:
             text = replace(text, began=datetime.fromisoformat(stamp[1]).timestamp() + int(stamp[2]) / 1000)
         if match := LOG_TO_DO.search(line):
@@ -377,5 +384,6 @@ def _time_left(estimate: tuple[float, bool] | None) -> str:
 
 def print_progress(folder: Path, every: float, stop: threading.Event, write: Callable[[str], object]) -> None:
     """Write a line of overall progress every so many seconds, until `stop` is set."""
+    finished: dict[PlannedJob, JobState] = {}
     while not stop.wait(every):
-        write(f"PROGRESS {read_status(folder, with_rows=False).progress()}")
+        write(f"PROGRESS {read_status(folder, with_rows=False, finished=finished).progress()}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -73,12 +72,11 @@ class Pool:
 
     def lines(self, n: int) -> list[bytes]:
         """The first n prompts as lines of JSON."""
-        with self.path.open("rb") as file:
-            return list(islice(file, n))
+        return prompts.lines(self.path, 0, n)
 
     def rows(self, n: int) -> list[Row]:
         """The first n prompts."""
-        return list(map(orjson.loads, self.lines(n)))
+        return prompts.read(self.path, 0, n)
 
 
 def read_pool(source: Source, seed: int, folder: Path) -> Pool:
