@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from arena_cje import __main__ as command
@@ -181,6 +182,10 @@ def test_the_state_of_a_run(made):
     here = {"host": run_record.socket.gethostname(), "started": time.time()}
     assert made.status(**here).state == "running"
     ended = subprocess.Popen([sys.executable, "-c", ""])
+    here["started"] = time.time()
+    while psutil.Process(ended.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert made.status(**here, process=ended.pid).state == "killed"  # nobody has asked for its exit status yet
     ended.wait()
     assert made.status(**here, process=ended.pid).state == "killed"
     # The number of the process belongs to another one now.

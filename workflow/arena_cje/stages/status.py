@@ -278,11 +278,12 @@ def _without_result(stage: str, path: Path) -> Iterator[str]:
 
 
 def _is_alive(process: int, started: float) -> bool:
-    """Whether a process runs that is older than a run, so that it has not only its number."""
+    """Whether a process runs that began before a run, so that it is not another one of the same number."""
     import psutil
 
     try:
-        return psutil.Process(process).create_time() <= started
+        found = psutil.Process(process)
+        return found.create_time() <= started and found.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
