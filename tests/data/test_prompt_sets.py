@@ -65,7 +65,7 @@ def pool_of(path, folder, chosen=ALL, *, seed=1, split="train"):
 
 def sample(pool):
     """All prompts of a pool by id, in their order."""
-    return {row["prompt_id"]: row["prompt"] for row in pool.rows(pool.summary["n_prompts"])}
+    return {row["prompt_id"]: row["prompt"] for row in pool.rows(pool.summary["n_eligible"])}
 
 
 def write_jsonl(path, rows):
@@ -164,10 +164,10 @@ def test_every_copy_of_the_arena_gives_the_same_sample_and_counts(copy, tmp_path
     pool = pool_of(copy(tmp_path), tmp_path, ENGLISH)
     assert sample(pool) == EXPECTED
     assert list(sample(pool)) == sorted(EXPECTED, key=lambda prompt_id: prompts.rank(prompt_id, 1))
-    counts = {name: pool.summary[name] for name in ("n_rows", "n_prompts", "flagged", "dropped", "language_known_by")}
+    counts = {name: pool.summary[name] for name in ("n_rows", "n_eligible", "flagged", "dropped", "language_known_by")}
     assert counts == {
         "n_rows": 12,
-        "n_prompts": 4,
+        "n_eligible": 4,
         "flagged": 2,
         "dropped": DROPPED,
         "language_known_by": {"field": 7},  # the five rows before this question are not asked it
@@ -283,7 +283,7 @@ def test_the_shipped_prompts_are_all_taken(tmp_path):
     path = ROOT / "resources" / "prompts" / "default.jsonl"
     pool = pool_of(path, tmp_path)
     n_prompts = len(path.read_text().splitlines())
-    assert pool.summary["n_prompts"] == pool.summary["n_rows"] == n_prompts
+    assert pool.summary["n_eligible"] == pool.summary["n_rows"] == n_prompts
     pool.check_size(n_prompts)
     with pytest.raises(
         UserError, match=f"n_prompts is 600, but default.jsonl has {n_prompts} prompts; set n_prompts to"
@@ -519,7 +519,7 @@ try:
 except UserError as error:
     print(f"ERROR {error}")
 else:
-    print(json.dumps({"summary": pool.summary, "rows": pool.rows(pool.summary["n_prompts"])}))
+    print(json.dumps({"summary": pool.summary, "rows": pool.rows(pool.summary["n_eligible"])}))
 """
 
 

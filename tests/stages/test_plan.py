@@ -60,7 +60,7 @@ def test_how_an_api_is_called_determines_nothing(key):
 def test_a_data_set_records_what_is_not_in_its_files():
     config = parsed()
     graders = grading_plan.graders(config, lambda name, kind: str(ROOT / "resources" / kind / name))
-    summary = {"source": "prompts/default.jsonl", "revision": None, "n_rows": 9, "n_prompts": 8}
+    summary = {"source": "prompts/default.jsonl", "revision": None, "n_rows": 9, "n_eligible": 8}
     found = plan.dataset_provenance(config, graders, Pool(Path("prompts.jsonl"), summary, identity="0"))
     assert found["prompts"] == summary
     assert (

@@ -94,7 +94,7 @@ def test_what_is_selected_is_recorded_with_the_results(source, tmp_path):
     recorded = plan.dataset_provenance(config, graders, pool)["prompts"]
     assert recorded["source"] == "prompts.jsonl"  # no folder of this machine
     assert recorded["max_chars"] == 6
-    assert (recorded["n_rows"], recorded["n_prompts"], recorded["dropped"]) == (12, 10, {"too_long": 2})
+    assert (recorded["n_rows"], recorded["n_eligible"], recorded["dropped"]) == (12, 10, {"too_long": 2})
 
 
 def plan_graders(config):

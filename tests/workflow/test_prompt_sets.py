@@ -16,7 +16,7 @@ ROWS = [battle(f"q{k}", f"Say something about number {k}, please.") for k in ran
     battle("long", "Say something.", "And more."),
     battle("german", "Sag etwas.", language="German"),
 ]
-SELECTED = {"language": "en", "n_rows": 17, "n_prompts": 14, "flagged": 0, "language_known_by": {"field": 16}}
+SELECTED = {"language": "en", "n_rows": 17, "n_eligible": 14, "flagged": 0, "language_known_by": {"field": 16}}
 DROPPED = {"several_turns": 1, "other_language": 1, "duplicate": 1}
 
 

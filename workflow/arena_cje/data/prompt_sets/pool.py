@@ -67,7 +67,7 @@ class Pool:
 
     def check_size(self, n: int) -> None:
         """Raise a `UserError` where there are fewer than n prompts."""
-        if n > self.summary["n_prompts"]:
+        if n > self.summary["n_eligible"]:
             raise UserError(_too_few(n, self.summary))
 
     def lines(self, n: int) -> list[bytes]:
@@ -97,7 +97,7 @@ def read_pool(source: Source, seed: int, folder: Path) -> Pool:
     counts = Counts()
     _write_in_order(path, select(opened, source.selection, counts), seed)
     summary = {"source": source.name, "revision": opened.revision} | counts.summary()
-    if not counts.n_prompts:
+    if not counts.n_eligible:
         path.unlink()
         raise UserError(_none_left(summary))
     files.write_json(index, {"made_from": made_from, "summary": summary})
@@ -114,7 +114,7 @@ def describe(summary: dict[str, Any]) -> str:
     flagged = f"; {summary['flagged']} of them are flagged by the data set" if summary["flagged"] else ""
     revision = f" at {summary['revision'][:12]}" if summary["revision"] else ""
     return (
-        f"{summary['source']}{revision}: {summary['n_prompts']} prompts of {summary['n_rows']} rows{flagged}{dropped}"
+        f"{summary['source']}{revision}: {summary['n_eligible']} prompts of {summary['n_rows']} rows{flagged}{dropped}"
     )
 
 
@@ -127,8 +127,8 @@ def _too_few(n: int, summary: dict[str, Any]) -> str:
     dropped = [f"{count} {REASONS[reason]}" for reason, count in _dropped(summary)]
     of_rows = f" ({summary['n_rows']} rows without {', '.join(dropped)})" if dropped else ""
     return (
-        f"config: n_prompts is {n}, but {summary['source']} has {summary['n_prompts']} prompts{of_rows}; "
-        f"set n_prompts to {summary['n_prompts']} or less, or name a larger source"
+        f"config: n_prompts is {n}, but {summary['source']} has {summary['n_eligible']} prompts{of_rows}; "
+        f"set n_prompts to {summary['n_eligible']} or less, or name a larger source"
     )
 
 

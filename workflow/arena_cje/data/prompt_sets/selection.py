@@ -51,7 +51,7 @@ class Counts:
     """What became of the rows."""
 
     n_rows: int = 0
-    n_prompts: int = 0
+    n_eligible: int = 0  # prompts from which the experiment takes its own
     dropped: Counter[str] = field(default_factory=Counter)
     flagged: int = 0  # among the prompts
     language_known_by: Counter[str] = field(default_factory=Counter)  # among the rows that it was asked of
@@ -62,7 +62,7 @@ class Counts:
         return {
             "n_rows": self.n_rows,
             "dropped": {reason: self.dropped[reason] for reason in REASONS if self.dropped[reason]},
-            "n_prompts": self.n_prompts,
+            "n_eligible": self.n_eligible,
             "flagged": self.flagged,
         } | (languages if self.language_known_by else {})
 
@@ -94,7 +94,7 @@ def select(opened: PromptSet, selection: Selection, counts: Counts) -> Iterator[
                 f"{where}: prompt_id {prompt_id!r} appears again (first at {places[prompt_id]}); keep one of the two"
             )
         places[prompt_id] = where
-        counts.n_prompts += 1
+        counts.n_eligible += 1
         counts.flagged += flagged
         prompt = {"prompt_id": prompt_id, "prompt": turn.text}
         reference = fields.reference_of(row, where, columns, opened.as_text)
