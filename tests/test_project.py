@@ -90,7 +90,9 @@ def test_reading_the_workflow_imports_no_engine():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("document", ["README.md", "config/README.md", "docs/engine.md", "docs/features.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "config/README.md", "docs/data.md", "docs/engine.md", "docs/features.md"]
+)
 def test_files_that_documents_name_exist(document):
     text = (ROOT / document).read_text()
     named = set(re.findall(r"`((?:config|resources|workflow|tests|profiles|envs)/[\w./-]+\.\w+)`", text))

@@ -1,6 +1,7 @@
-"""The command line beside Snakemake: it prints results, and removes the lock of a run that was killed.
+"""The command line beside Snakemake: it prints results and the status of a run, and removes the lock of one that was killed.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
+arena-cje status .
 arena-cje unlock
 """
 
@@ -22,17 +23,24 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 1, after one sentence, for an error that the user can correct."""
     parser = argparse.ArgumentParser(
-        prog="arena-cje", description="Print results of Causal Judge Evaluation, or remove a lock."
+        prog="arena-cje",
+        description="Print results of Causal Judge Evaluation or the status of a run, or remove a lock.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     show_command = commands.add_parser("show", help="print results files as tables")
     show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    status_command = commands.add_parser("status", help="tell what a run has done, what is left and what failed")
+    status_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
     options = parser.parse_args(arguments)
     try:
-        return show(options.files) if options.command == "show" else _unlock(options.directory)
+        if options.command == "show":
+            return show(options.files)
+        if options.command == "status":
+            return _status(options.folder)
+        return _unlock(options.directory)
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
@@ -46,6 +54,14 @@ def show(files: Iterable[str | Path]) -> int:
     for file in files:
         print(f"\n{printable(str(file))}")
         print(arena_cje.load(file))
+    return 0
+
+
+def _status(folder: Path) -> int:
+    """Print the status of the last run in a folder; the exit status is 0."""
+    from arena_cje.stages import status
+
+    print(status.table(status.read_status(folder)))
     return 0
 
 

@@ -13,6 +13,7 @@ from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
+from arena_cje.data.prompt_sets.pool import describe
 from arena_cje.errors import UserError, printable
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
@@ -143,9 +144,20 @@ def resource_file(name, kind):
     return input_path(str(path))
 
 
+@functools.cache
+def prompt_pool():
+    """The prompts of the source in their order: read when the first job needs them, once for all starts of the workflow."""
+    source = or_exit(config_parse.find_prompts, CONFIG.prompts.source, workflow_resources=RESOURCES)
+    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje"))
+    if pool.newly_read:
+        print(f"NOTE {describe(pool.summary)}", file=sys.stderr)
+    return pool
+
+
 def text_sources():
     """Where the texts of requests come from, for those who estimate or try requests; the rest stands in the configuration."""
-    return {"source": SOURCE if CONFIG.logged_data is None else None, "resources": str(RESOURCES)}
+    pool = str(prompt_pool().path) if CONFIG.logged_data is None else None
+    return {"pool": pool, "resources": str(RESOURCES)}
 
 
 def any_of(names):

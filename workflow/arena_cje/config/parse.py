@@ -19,10 +19,12 @@ from arena_cje.config.records import (
     Oracle,
     Policy,
     Price,
+    PromptColumns,
     Prompts,
     Provider,
     Variant,
 )
+from arena_cje.data.prompt_sets import hub
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.files import text_bytes
 
@@ -109,6 +111,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     }
     if len(location) == 1:
         return list(Config.model_fields)
+    if location[:2] == ("prompts", "columns"):
+        return list(PromptColumns.model_fields)
     known = list(records[location[0]].model_fields) if location[0] in records else []
     return [*known, "like"] if location[0] == "policies" else known
 
@@ -135,6 +139,18 @@ def _first_error(error: ValidationError) -> str:
     if details["type"] == "value_error":
         return f"config: `{place}`: {message}"
     return f"config: `{place}`: {message[0].lower() + message[1:]}, got {value!r}"
+
+
+def find_prompts(name: str, *, workflow_resources: Path) -> Path | None:
+    """Path of the file or folder of a prompt source; None where it is the id of a data set of the hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return find_file(name, "prompts", workflow_resources=workflow_resources)
+    except UserError:
+        if hub.is_id(name):
+            return None
+        raise
 
 
 def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:

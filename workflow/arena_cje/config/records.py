@@ -17,6 +17,7 @@ from arena_cje import estimators
 from arena_cje.calls import apis
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.data.coverage import coverage_name
+from arena_cje.data.prompt_sets.language import LANGUAGES
 
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Options
@@ -66,14 +67,55 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class PromptColumns(Record):
+    """Names of the columns of a prompt set that has other names for them."""
+
+    prompt_id: str | None = Field(
+        None, description="column with the id; null: `prompt_id`, or a hash of the text in a set without ids"
+    )
+    prompt: str | None = Field(
+        None, description="column with the text, a list of texts or a list of messages (the first of the user counts)"
+    )
+    language: str | None = Field(None, description="column with the language; null: `language`")
+    flagged: str | list[str] | None = Field(
+        None, description="column, or columns, that flag a row: true, or with a `flagged` that is true anywhere in it"
+    )
+    reference: str | None = Field(None, description="column with the reference of the oracle; null: `reference`")
+
+
 class Prompts(Record):
-    """Where the prompts come from."""
+    """Where the prompts come from, and which of them are taken."""
 
     source: str = Field(
         "prompts/default.jsonl",
-        description="JSONL file with `prompt_id`, `prompt` and, for the reference oracle, `reference`: a path or a file "
-        "of `resources/`",
+        min_length=1,
+        description="a file (JSONL with `prompt_id`, `prompt` and, for the reference oracle, `reference`; Parquet, JSON, CSV), a "
+        "folder of `save_to_disk`, a file of `resources/`, or the id of a data set of the Hugging Face Hub",
     )
+    split: str = Field("train", min_length=1, description="split of a data set that has several")
+    revision: str | None = Field(
+        None, description="commit, tag or branch of a data set of the hub; null: the newest when it is first read"
+    )
+    columns: PromptColumns = PromptColumns()
+    language: Literal[tuple(LANGUAGES)] | None = Field(
+        None,
+        description="language of the prompts (`en`): by the set's own field, else by a detector; null: any",
+    )
+    min_chars: int | None = Field(None, ge=1, description="length of the shortest prompt in characters; null: any")
+    max_chars: int | None = Field(None, ge=1, description="length of the longest prompt in characters; null: any")
+    flagged: Literal["keep", "drop"] = Field(
+        "keep", description="prompts that the set's own columns flag as toxic or offending"
+    )
+    duplicates: Literal["drop", "drop_exact", "keep"] = Field(
+        "drop",
+        description="of equal prompts the first stays; `drop_exact`: also those that differ in case or white space",
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Prompts:
+        if self.min_chars and self.max_chars and self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars is {self.min_chars} and max_chars {self.max_chars}, so that no prompt is left")
+        return self
 
 
 class Model(Record):
@@ -452,6 +494,11 @@ class Config(Record):
         None,
         ge=1,
         description="model processes at the same time on one machine; null: one on a GPU, otherwise one for each physical core",
+    )
+    progress_seconds: float | None = Field(
+        30.0,
+        gt=0,
+        description="seconds between the lines of overall progress on the terminal of a run; null: none",
     )
     logged_data: str | None = Field(
         None,

@@ -23,7 +23,7 @@ COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
-PRINTING_TARGETS = ("cost", "check_models")  # targets that print a table; they have no output file
+PRINTING_TARGETS = ("cost", "check_models", "status")  # targets that print a table; they have no output file
 PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 

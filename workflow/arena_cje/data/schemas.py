@@ -42,6 +42,7 @@ __all__ = [
     "PROMPTS",
     "RESPONSES",
     "SCORES",
+    "UNSCORED",
     "Column",
     "Table",
     "read_json",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Settings that change the course of a run and not its results.
 RUN_SETTINGS = {
-    **dict.fromkeys(("n_slots", "cache_tokens", "model_slots", "shard_size", "fresh"), True),
+    **dict.fromkeys(("n_slots", "cache_tokens", "model_slots", "shard_size", "progress_seconds", "fresh"), True),
     "policies": {"__all__": {"description", "api_key_env"}},
     "judge": {"api_key_env", "max_unscored"},
     "judges": {"__all__": {"api_key_env", "max_unscored"}},
