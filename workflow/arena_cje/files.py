@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import polars as pl
+
+NAME_IN_TEMPORARY = 40  # characters; a name has at most 255 bytes, and that of the temporary file is longer
 
 Row = dict[str, Any]
 RowWithPlace = tuple[str, Row]  # place of a row ("FILE:LINE"), and the row
@@ -30,10 +33,8 @@ def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
     Raises a `UserError` where the file is missing, has another format or has a malformed line.
     """
     path = Path(path)
-    try:
+    with file_errors(path):
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
     _check_is_jsonl(path, content)
     lines = content.split(b"\n")
     return [(f"{path}:{k}", _parsed(f"{path}:{k}", line)) for k, line in enumerate(lines, start=1) if line.strip()]
@@ -82,10 +83,10 @@ def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
 
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file; raises a `UserError` where it is missing or malformed."""
+    with file_errors(path):
+        content = Path(path).read_bytes()
     try:
-        return orjson.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        return orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
@@ -128,14 +129,17 @@ def replace(path: str | Path, write: Callable[[Any], Any]) -> None:
     write: takes the open binary file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # tempfile.mkstemp would make the file readable for its owner only.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            write(handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # tempfile.mkstemp would make the file readable for its owner only.
+        temporary = path.with_name(f".{path.name[:NAME_IN_TEMPORARY]}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as handle:
+                write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # what went wrong before is what to tell
+                temporary.unlink(missing_ok=True)
+            raise

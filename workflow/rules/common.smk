@@ -14,19 +14,21 @@ from arena_cje import estimators
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
 from arena_cje.stages import plan as stage_plan
+from arena_cje.yaml_files import check_config_file
 
 
 def or_exit(function, *args, **kwargs):
-    """Call a library function; a user's mistake ends Snakemake with one line and status 1."""
+    """Call a library function; a user's mistake, or a file that cannot be used, ends Snakemake with one line and status 1."""
     try:
-        return function(*args, **kwargs)
+        with file_errors():
+            return function(*args, **kwargs)
     except UserError as error:
         sys.exit(f"ERROR {error}")
 
@@ -52,6 +54,10 @@ SHIPPED_CONFIG = ROOT / "config" / "config.yaml"
 WORKING_CONFIG = Path("config/config.yaml")
 # In a module that is given a `config`, Snakemake reads no `configfile:`.
 LEAVES_OUT_SHIPPED = workflow.modifier.skip_configfile
+# Snakemake reads these files too, but tells less of what is wrong in them.
+if not IS_MODULE:
+    for file in (*workflow.configfiles, *filter(Path.exists, [WORKING_CONFIG])):
+        or_exit(check_config_file, file)
 own = copy.deepcopy(workflow.config_settings.overwrite_config if IS_MODULE and not LEAVES_OUT_SHIPPED else config)
 
 

@@ -22,7 +22,7 @@ from arena_cje.config.records import (
     Provider,
     Variant,
 )
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, shown
 
 
 def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = None) -> Config:
@@ -62,7 +62,7 @@ def _replace_shipped_keys(merged: Mapping[str, Any], user_keys: Mapping[str, Any
 def _resolve_like(policies: Any) -> dict[str, Any]:
     """The policies, each `like: other` replaced by the keys of the other policy beside the policy's own."""
     if not isinstance(policies, Mapping):
-        raise UserError(f"config: `policies` is {policies!r:.60}, expected a block of keys for each policy name")
+        raise UserError(f"config: `policies` is {shown(policies)}, expected a block of keys for each policy name")
 
     def resolve(name: str, chain: tuple[str, ...]) -> Any:
         block = policies[name]
@@ -124,7 +124,7 @@ def _first_error(error: ValidationError) -> str:
         message = "expected a block of keys"
     if details["type"] == "value_error":
         return f"config: `{place}`: {message}"
-    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {value!r}"
+    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {shown(value)}"
 
 
 def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:
