@@ -3,7 +3,7 @@
 A template is a program that comes with a model file. Its sandbox keeps it from files and attributes, not from loops and
 texts without end: the operating system does, and a process that it ends takes nothing with it.
 
-As a script (`main`) this file imports nothing of the package: it starts fast, and wherever jinja2 is.
+As a script (`main`) this file imports nothing of the package, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ import json
 import resource
 import subprocess
 import sys
+from typing import NamedTuple
+
+import jinja2
+from jinja2 import ext, nodes, parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 SECONDS = 10  # of processor time, of a template that needs milliseconds
 WAIT = 120  # seconds on a machine that is busy with other things
@@ -24,17 +29,25 @@ TODAY = datetime.datetime(2024, 7, 26)  # Llama 3's own default: a prompt must n
 Conversation = tuple[tuple[str, str], ...]  # (role, content) of each message
 
 
+class Rendered(NamedTuple):
+    """A rendered conversation."""
+
+    text: str | None
+    refusal: str = ""  # why there is no text
+
+
 class TemplateError(Exception):
     """A template that cannot be used, with the reason."""
 
 
 @functools.cache
-def rendered(template: str, bos_text: str, eos_text: str, conversations: tuple[Conversation, ...]) -> tuple[str | None, ...]:
-    """The text of each conversation up to where the next response begins; None where the template refuses its roles.
+def rendered(template: str, bos_text: str, eos_text: str, conversations: tuple[Conversation, ...]) -> tuple[Rendered, ...]:
+    """The text of each conversation up to where the next response begins, or why the template refuses its roles.
 
     Raises a `TemplateError` for a template that fails otherwise, or that needs more time or memory than there is for it.
     """
-    task = {"template": template, "bos": bos_text, "eos": eos_text, "conversations": conversations}
+    limits = {"seconds": SECONDS, "memory": MOST_MEMORY}
+    task = {"template": template, "bos": bos_text, "eos": eos_text, "conversations": conversations, "limits": limits}
     command = [sys.executable, "-X", "utf8", "-P", __file__]
     too_much = f"it needs more than {SECONDS} s or {MOST_MEMORY >> 30} GiB to render a short conversation"
     try:
@@ -48,62 +61,59 @@ def rendered(template: str, bos_text: str, eos_text: str, conversations: tuple[C
     answer = json.loads(process.stdout)
     if "error" in answer:
         raise TemplateError(answer["error"])
-    return tuple(answer["texts"])
+    return tuple(Rendered(*one) for one in answer["texts"])
 
 
 def main() -> None:
     """Render the task of the standard input; the answer goes to the standard output."""
     task = json.load(sys.stdin)
-    import jinja2
-
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (task["limits"]["seconds"],) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (task["limits"]["memory"],) * 2)
     try:
         template = _environment().from_string(task["template"])
-        texts = [_render(template, messages, task) for messages in task["conversations"]]
-        answer = {"texts": texts}
+        answer = {"texts": [_render(template, conversation, task) for conversation in task["conversations"]]}
     except MemoryError:
         raise
     except jinja2.TemplateSyntaxError as error:
         answer = {"error": f"line {error.lineno}: {error.message}"}
-    except Exception as error:  # whatever a template does
-        answer = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+    except Exception as error:  # a template is a program, and may fail as any can
+        answer = {"error": _described(error)}
     json.dump(answer, sys.stdout)
 
 
-def _render(template, messages, task):  # noqa: ANN001, ANN202, types of jinja2, which is imported late
-    import jinja2
-
-    messages = [{"role": role, "content": content} for role, content in messages]
+def _render(template: jinja2.Template, conversation: Conversation, task: dict[str, str]) -> Rendered:
+    messages = [{"role": role, "content": content} for role, content in conversation]
     try:
         text = template.render(
             messages=messages, bos_token=task["bos"], eos_token=task["eos"], add_generation_prompt=True
         )
-    except (jinja2.TemplateError, TypeError, ValueError):
-        return None
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        return Rendered(None, _described(error))
     if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"it makes {len(text)} characters of a short conversation")
-    return text
+        raise OverflowError(f"it makes {len(text)} characters of a short conversation")
+    return Rendered(text)
 
 
-def _environment():  # noqa: ANN202
-    from jinja2 import ext
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
-    class GenerationTag(ext.Extension):
-        """Training's `{% generation %}` block, which is its content here."""
 
-        tags = {"generation"}
-
-        def parse(self, parser):  # noqa: ANN001, ANN202
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
+def _environment() -> jinja2.Environment:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[ext.LoopControlExtension, GenerationTag]
+        trim_blocks=True, lstrip_blocks=True, extensions=[ext.LoopControlExtension, _GenerationTag]
     )
     environment.globals.update(raise_exception=_raise_exception, strftime_now=TODAY.strftime)
     return environment
+
+
+class _GenerationTag(ext.Extension):
+    """Training's `{% generation %}` block, which is its content here."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _raise_exception(message: str) -> None:
