@@ -136,9 +136,7 @@ def test_a_model_without_a_template_is_refused(load):
         chat.render(load(None), None, "hello")
 
 
-@pytest.mark.parametrize(
-    "template", ["nothing", "{{ messages[5].content.x }}", "{{ undefined_function() }}"]
-)
+@pytest.mark.parametrize("template", ["nothing", "{{ messages[5].content.x }}", "{{ undefined_function() }}"])
 def test_a_template_that_does_not_show_the_message_is_refused(load, template):
     with pytest.raises(UserError, match="does not render a user's message"):
         chat.render(load(template), "be nice", "hello")
@@ -162,7 +160,10 @@ def test_a_template_that_does_not_show_the_message_is_refused(load, template):
 def test_a_template_that_fails_or_explodes_is_refused_with_its_reason(tmp_path, monkeypatch, template, reason):
     monkeypatch.setattr(chat_template, "SECONDS", 1)
     path = tiny_gguf.write(tmp_path / "odd.gguf", template=template)
-    with open_model(path, n_ctx=256) as model, pytest.raises(UserError, match="odd.gguf: its chat template fails") as error:
+    with (
+        open_model(path, n_ctx=256) as model,
+        pytest.raises(UserError, match="odd.gguf: its chat template fails") as error,
+    ):
         chat.render(model, "be nice", "hello")
     assert reason in str(error.value)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import arena_cje
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
+from arena_cje.terminal import escape_what_it_lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,15 +31,23 @@ def main(arguments: list[str] | None = None) -> int:
     show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    escape_what_it_lacks()
     options = parser.parse_args(arguments)
     try:
-        return show(options.files) if options.command == "show" else _unlock(options.directory)
+        with file_errors():
+            status = show(options.files) if options.command == "show" else _unlock(options.directory)
+            print(end="", flush=True)  # here and not at the end of Python, where a full disk is a traceback
+        return status
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        status = 1
     except BrokenPipeError:  # the reader of a pipe has ended, such as `| head`
+        status = 0
+    try:
+        print(end="", flush=True)
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return status
 
 
 def show(files: Iterable[str | Path]) -> int:

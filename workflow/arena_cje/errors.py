@@ -80,6 +80,8 @@ def file_errors(path: str | Path | None = None) -> Iterator[None]:
 
 def _reason(error: Exception) -> str | None:
     """What the operating system refuses, and what to do; None for an error that is not about a file."""
+    if isinstance(error, BrokenPipeError):
+        return None  # the reader of what is printed has ended
     if isinstance(error, UnicodeEncodeError):
         character = error.object[error.start : error.start + 1]
         return f"this machine writes names of files in {error.encoding}, without {character!a}; set PYTHONUTF8=1"

@@ -1,13 +1,18 @@
-"""Reads and writes JSON, JSONL and CSV files. A file is written completely or not at all.
+"""Reads and writes text, JSON, JSONL and CSV files. A file is written completely or not at all.
 
-The content goes to a temporary file in the same folder, which is synced to disk and then renamed. Writing NaN or infinity as
-JSON is an error: a missing value is None.
+Every text of a user is read by `text_bytes` or `read_text`: UTF-8, or UTF-16 or UTF-32 with a byte order mark, which is no
+part of the text. The content of a written file goes to a temporary file in the same folder, which is synced to disk and then
+renamed. Writing NaN or infinity as JSON is an error: a missing value is None. In JSON that is read, -Infinity is a number
+where a log probability is meant: that of an event of probability zero.
 """
 
 from __future__ import annotations
 
+import codecs
+import json
 import math
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +22,7 @@ import orjson
 from arena_cje.errors import UserError, file_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import polars as pl
 
@@ -27,24 +32,84 @@ Row = dict[str, Any]
 RowWithPlace = tuple[str, Row]  # place of a row ("FILE:LINE"), and the row
 
 
+# UTF-32 first: its mark for little-endian text begins with that of UTF-16.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a user's file, its lines ended by a line feed; raises a `UserError` where it is none."""
+    return text_bytes(path).decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def text_bytes(path: str | Path) -> bytes:
+    """The text of a user's file in UTF-8, without a byte order mark.
+
+    Raises a `UserError` where the file cannot be read, or has bytes that are no text.
+    """
+    content = _content(path)
+    for mark, encoding in MARKS:
+        if content.startswith(mark):
+            # The decoders of UTF-16 and UTF-32 take the mark off themselves, as it says the order of the bytes.
+            start = len(mark) if encoding == "utf-8" else 0
+            return _decoded(path, content[start:], encoding, start).encode()
+    return _decoded(path, content, "utf-8", 0).encode()
+
+
+def _content(path: str | Path) -> bytes:
+    """The bytes of a file; raises a `UserError` where it cannot be read."""
+    with file_errors(path):
+        return Path(path).read_bytes()
+
+
+def _decoded(path: str | Path, content: bytes, encoding: str, start: int) -> str:
+    """The text of some bytes, the first of which is byte `start` of the file."""
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        wrong, line = error.start + start, content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: is no {encoding.upper()} text: byte {content[error.start]:#04x} at position {wrong}; save the "
+            "file as UTF-8"
+        ) from None
+    if (position := text.find("\0")) >= 0:
+        raise UserError(
+            f"{path}: has a NUL character at position {position}, as files have that are no text, and UTF-16 text without "
+            "a byte order mark; save the file as UTF-8"
+        )
+    return text
+
+
 def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
     """The rows of a JSONL file with their places, without blank lines.
 
     Raises a `UserError` where the file is missing, has another format or has a malformed line.
     """
     path = Path(path)
-    with file_errors(path):
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    _check_is_text(path)
+    content = text_bytes(path)
     _check_is_jsonl(path, content)
     lines = content.split(b"\n")
     return [(f"{path}:{k}", _parsed(f"{path}:{k}", line)) for k, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _check_is_jsonl(path: Path, content: bytes) -> None:
-    """Raise a `UserError` for a file whose first bytes are those of another format."""
-    first = content.lstrip()[:1]
-    if content.startswith(b"\x1f\x8b"):
+def _check_is_text(path: Path) -> None:
+    """Raise a `UserError` for a file whose first bytes are those of a binary format that has rows."""
+    first = _content(path)[:4] if path.is_file() else b""
+    if first.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is compressed; expected JSONL, decompress it first (gunzip)")
+    if first == b"PAR1":
+        raise UserError(f"{path}: is a Parquet file; expected JSONL, convert it (polars.read_parquet, write_ndjson)")
+
+
+def _check_is_jsonl(path: Path, content: bytes) -> None:
+    """Raise a `UserError` for a file whose first characters are those of another format."""
+    first = content.lstrip()[:1]
     if first == b"[":
         raise UserError(
             f"{path}: is one JSON array; expected one JSON object a line, convert it (jq -c '.[]' {path.name})"
@@ -58,11 +123,44 @@ def _parsed(where: str, line: bytes) -> Row:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        hint = "; NaN and Infinity are not JSON, write null" if b"NaN" in line or b"Infinity" in line else ""
-        raise UserError(f"{where}: not valid JSON ({error}){hint}") from None
+        row = _parsed_with_infinity(where, line)
+        if row is None:
+            hint = "; NaN and Infinity are not JSON, write null" if b"NaN" in line or b"Infinity" in line else ""
+            raise UserError(f"{where}: not valid JSON ({error}){hint}") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected one JSON object a line, got {type(row).__name__}")
     return row
+
+
+def _parsed_with_infinity(where: str, line: bytes) -> Any:
+    """The value of a line that is JSON but for -Infinity as a log probability, also as -1e999; None for any other line.
+
+    Raises a `UserError` for an infinity in another place.
+    """
+    try:
+        value = json.loads(line, parse_constant=_minus_infinity)
+        orjson.dumps(value)  # refuses what Python's reader lets through and no file could hold again
+    except (ValueError, TypeError, RecursionError):
+        return None
+    name = next((name for name, number in _non_finite_parts(value) if number > 0 or not is_log_probability(name)), None)
+    if name is not None:
+        raise UserError(
+            f"{where}: {name} is infinite, which only the log probability of something impossible is (-Infinity); write null "
+            "where the value is missing"
+        )
+    return value
+
+
+def _minus_infinity(name: str) -> float:
+    """The number that JSON lacks, where its name is that of minus infinity."""
+    if name != "-Infinity":
+        raise ValueError(name)
+    return -math.inf
+
+
+def is_log_probability(name: str) -> bool:
+    """Whether the dotted name of a field says that its values are log probabilities."""
+    return "logp" in name.lower().replace("_", "")
 
 
 def read_jsonl(path: str | Path) -> list[Row]:
@@ -83,10 +181,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
 
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file; raises a `UserError` where it is missing or malformed."""
-    with file_errors(path):
-        content = Path(path).read_bytes()
     try:
-        return orjson.loads(content)
+        return orjson.loads(text_bytes(path))
     except orjson.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
@@ -104,9 +200,40 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, json_text(value).encode())
 
 
+# A spreadsheet runs a cell that begins so as a formula, even after spaces; the full-width signs are those of East Asian
+# keyboards. An apostrophe before it makes it text.
+FORMULA = re.compile(r"'*(\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def inert(cell: str) -> str:
+    """The text of a cell as a spreadsheet shows it and never runs it: with an apostrophe before what would be a formula."""
+    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
+
+
+def as_written(cell: str) -> str:
+    """The text that `inert` made a cell of."""
+    return cell[1:] if cell.startswith("'") and inert(cell[1:]) == cell else cell
+
+
 def write_csv(path: str | Path, frame: pl.DataFrame) -> None:
-    """Write a frame as CSV; missing values are empty."""
-    replace(path, frame.write_csv)
+    """Write a frame as CSV, whose cells are inert in a spreadsheet; missing values are empty."""
+    replace(path, _of_cells(frame, inert).write_csv)
+
+
+def read_csv(path: str | Path) -> pl.DataFrame:
+    """The frame of a file that `write_csv` wrote; types are those that its cells look like."""
+    import polars as pl
+
+    return _of_cells(pl.read_csv(text_bytes(path), infer_schema_length=None), as_written)
+
+
+def _of_cells(frame: pl.DataFrame, change: Callable[[str], str]) -> pl.DataFrame:
+    """The frame with its names and texts changed by a function."""
+    import polars as pl
+
+    texts = pl.col(pl.String).map_elements(change, return_dtype=pl.String)
+    return frame.with_columns(texts).rename(change)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -114,13 +241,18 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     replace(path, lambda handle: handle.write(content))
 
 
-def _non_finite(value: Any, name: str = "") -> str | None:
+def _non_finite(value: Any) -> str | None:
     """Dotted name of the first NaN or infinity in a value, which orjson would write as null; None where there is none."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else name
+    return next((name for name, _ in _non_finite_parts(value)), None)
+
+
+def _non_finite_parts(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Dotted name and value of every NaN or infinity in a value."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield name, value
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    names = (_non_finite(part, f"{name}.{key}" if name else str(key)) for key, part in parts)
-    return next((part_name for part_name in names if part_name is not None), None)
+    for key, part in parts:
+        yield from _non_finite_parts(part, f"{name}.{key}" if name else str(key))
 
 
 def replace(path: str | Path, write: Callable[[Any], Any]) -> None:

@@ -6,14 +6,14 @@ gigabytes. What a file describes is therefore measured before it is made, from t
 
 from __future__ import annotations
 
-import codecs
 import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from arena_cje.errors import UserError, file_errors
+from arena_cje.errors import UserError, file_errors, shown
+from arena_cje.files import text_bytes
 
 MOST_BYTES = 1 << 20  # of a file
 MOST_CHARACTERS = 4 << 20  # of what a file describes, its aliases replaced by what they stand for
@@ -24,15 +24,16 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten ti
 
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file; raises a `UserError` where it is missing, too large or malformed."""
-    with file_errors(path), open(path, "rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, which no YAML file of this kind is; check its name")
-    if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        _check_is_utf8(path, content)
+    with file_errors(path):
+        size = Path(path).stat().st_size
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{path}: is larger than {MOST_BYTES >> 20} MiB, which no YAML file of this kind is; check its name"
+        )
+    content = text_bytes(path)
     try:
         _check_size(content)
-        return yaml.load(content, Loader)  # noqa: S506, the safe loader
+        return yaml.load(content, Loader)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
@@ -40,27 +41,26 @@ def read_yaml(path: str | Path) -> Any:
         raise UserError(f"{path}: is not valid YAML ({problem})") from error
     # The makers of dates, numbers and the like do not turn their errors into those of YAML.
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path}: a value in it is not what its form or tag says ({error}); put it in quotes") from error
+        raise UserError(
+            f"{path}: a value in it is not what its form or tag says ({error}); put it in quotes"
+        ) from error
 
 
 def check_config_file(path: str | Path) -> None:
     """Raise a `UserError` for a configuration file that Snakemake could not read, or only as a thing of gigabytes."""
-    with file_errors(path):
-        content = Path(path).read_bytes()
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # a pipe, which can be read once
+    text = text_bytes(path)
+    if text not in path.read_bytes():
+        raise UserError(f"{path}: is UTF-16 or UTF-32 text, and Snakemake reads UTF-8; save the file as UTF-8")
     try:
-        json.loads(content)  # as Snakemake does before it tries YAML; JSON has no aliases
+        json.loads(text)  # as Snakemake does before it tries YAML; JSON has no aliases
+        return
     except (ValueError, RecursionError):
         content = read_yaml(path)
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: expected a block of keys as in config/config.yaml, got {type(content).__name__}") from None
-
-
-def _check_is_utf8(path: str | Path, content: bytes) -> None:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: is not UTF-8 text ({error.reason}); save the file as UTF-8") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a block of keys as in config/config.yaml, got {shown(content)}")
 
 
 def _check_size(content: bytes) -> None:

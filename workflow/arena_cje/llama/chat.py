@@ -99,7 +99,9 @@ def _rendered(model: Model) -> dict[tuple[str, ...], Rendered]:
 
 
 def _unusable(model: Model, why: str) -> UserError:
-    return UserError(f"model file {model.path}: its chat template {why}; use another model, or a file with a sound template")
+    return UserError(
+        f"model file {model.path}: its chat template {why}; use another model, or a file with a sound template"
+    )
 
 
 def _pieces(skeleton: str, texts: dict[str, str]) -> list[tuple[str, bool]]:

@@ -41,7 +41,9 @@ class TemplateError(Exception):
 
 
 @functools.cache
-def rendered(template: str, bos_text: str, eos_text: str, conversations: tuple[Conversation, ...]) -> tuple[Rendered, ...]:
+def rendered(
+    template: str, bos_text: str, eos_text: str, conversations: tuple[Conversation, ...]
+) -> tuple[Rendered, ...]:
     """The text of each conversation up to where the next response begins, or why the template refuses its roles.
 
     Raises a `TemplateError` for a template that fails otherwise, or that needs more time or memory than there is for it.

