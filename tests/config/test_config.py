@@ -165,7 +165,13 @@ def test_a_contexts_name_is_valid_in_a_path(raw):
 
 def test_the_analysis_has_the_defaults_of_the_library():
     assert Config().analysis.options(seed=42) == Options()
-    other_stages = {"alpha", "scale", "judge"}  # options of intervals and of reading the data
+    other_stages = {
+        "alpha",
+        "scale",
+        "judge_scale",
+        "label_scale",
+        "judge",
+    }  # options of intervals and of reading the data
     assert {field.name for field in fields(Options)} - {"seed"} == set(Analysis.model_fields) - other_stages
 
 

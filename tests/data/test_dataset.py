@@ -520,7 +520,7 @@ def test_another_scale_gives_the_same_arrays(lines, scale):
         np.testing.assert_allclose(got.oracle_label, expected.oracle_label, atol=1e-15)
         np.testing.assert_allclose(got.judged.score, expected.judged.score, atol=1e-15)
         np.testing.assert_allclose(got.judged.points, expected.judged.points, atol=1e-15)
-    assert load_logged(moved, reading=Reading(scale=scale))[1]["scale"] == list(scale)
+    assert load_logged(moved, reading=Reading(scale=scale))[1]["label_scale"] == list(scale)
     with pytest.raises(UserError, match=r"moved\.jsonl:\d+: .* expected at (most|least)"):
         load_logged(moved)
 
@@ -531,7 +531,8 @@ def test_a_value_outside_the_declared_scale_is_refused(lines):
         with pytest.raises(UserError, match=rf"logged\.jsonl:2: {name} .* on the scale that was declared"):
             load_logged(path, reading=Reading(scale=(0, 100)))
     with pytest.raises(
-        UserError, match="judge_score is 50, expected at most 1; declare the range of your data by `scale`"
+        UserError,
+        match="judge_score is 50, expected at most 1; give the ranges of your data by `judge_scale` .* `label_scale`",
     ):
         load_logged(lines(logged_row("a", judge_score=50)))
     for scale in ((1, 0), (0, 0), (0, math.inf)):
@@ -649,7 +650,7 @@ def test_user_data_stay_on_their_scale(lines, tmp_path):
         calibration_data=more,
         reading=percent,
     )
-    assert found.summary["scale"] == [0, 100]
+    assert found.summary["judge_scale"] == found.summary["label_scale"] == [0, 100]
     assert [row.get("oracle_label") for row in found.fresh["p"]].count(30) == 1
     write_logged(tmp_path / "out.jsonl", found.logged, percent)
     write_draws(tmp_path / "q.jsonl", found.fresh["q"], percent)

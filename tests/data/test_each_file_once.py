@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from arena_cje import analyze, files
-from arena_cje.data import rows as data_rows
+from arena_cje.data import sources as data_sources
 from arena_cje.data.user_data import read_user_data
 from arena_cje.errors import UserError
 from arena_cje.report import exports, sources
@@ -38,8 +38,8 @@ def read(data, monkeypatch) -> Counter[str]:
         counted[Path(path).relative_to(data).as_posix()] += 1
         return original(path)
 
-    original = data_rows.read_rows_with_places
-    monkeypatch.setattr(data_rows, "read_rows_with_places", counting)
+    original = data_sources.read_rows_with_places
+    monkeypatch.setattr(data_sources, "read_rows_with_places", counting)
     return counted
 
 

@@ -52,6 +52,6 @@ def test_a_further_judge_has_the_range_of_scores():
 
 def test_a_summary_gives_scale_and_judge_back():
     reading = Reading(scale=(0, 10), judge="b")
-    assert reading.summary() == {"scale": [0, 10], "judge": "b"}
+    assert reading.summary() == {"judge_scale": [0, 10], "label_scale": [0, 10], "judge": "b"}
     assert Reading.from_summary(reading.summary() | {"base_policy": "base"}) == reading
     assert Reading(("depth",), (0, 10), "b").without_covariates() == reading

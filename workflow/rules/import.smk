@@ -33,6 +33,9 @@ rule import_data:
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,
+        judge_scale=CONFIG.analysis.judge_scale,
+        label_scale=CONFIG.analysis.label_scale,
+        judge=CONFIG.analysis.judge,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
         code=code_hash("arena_cje.data.user_data", "arena_cje.data.write"),
     script:

@@ -9,7 +9,7 @@ from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
     params, files = snakemake.params, snakemake.input
-    reading = Reading(scale=params.scale)
+    reading = Reading((), params.scale, params.judge, params.judge_scale, params.label_scale)
     data = read_user_data(
         Path(files.logged),
         Path(params.fresh_draws) if params.fresh_draws else None,

@@ -123,16 +123,18 @@ def _check_analyses(config: Config) -> None:
 
 def _check_user_data(config: Config) -> None:
     """Keys about a user's own data need the files that they describe."""
-    if config.analysis.scale is not None:
-        if config.logged_data is None:
-            raise UserError(
-                "config: `analysis.scale` is given without `logged_data`; it is the range of scores and labels in your own "
-                "data, the workflow's own lie in [0, 1]; leave it out"
-            )
-        try:
-            Reading(scale=config.analysis.scale)
-        except UserError as error:
-            raise UserError(f"config: `analysis.scale`: {error}") from None
+    for place, analysis in _analyses(config).items():
+        for name in ("scale", "judge_scale", "label_scale"):
+            scale = getattr(analysis, name)
+            if scale is not None and config.logged_data is None:
+                raise UserError(
+                    f"config: `{place}.{name}` is given without `logged_data`; it is the range of scores or labels in your "
+                    "own data, the workflow's own lie in [0, 1]; leave it out"
+                )
+            try:
+                Reading(**{name: scale})
+            except UserError as error:
+                raise UserError(f"config: `{place}.{name}`: {error}") from None
     if config.probes is not None and (config.logged_data is None or config.fresh_draws is None):
         raise UserError(
             "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of your own fresh draws, "

@@ -26,6 +26,7 @@ REFERENCE = "reference"  # the oracle that compares a response with the referenc
 LIKELIHOOD = "likelihood.yaml"  # the rubric whose score is the likelihood of the response, without a question
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Ends = tuple[float, float]  # of a scale
 NAME = "[A-Za-z][A-Za-z0-9_-]*"  # name of a policy, judge or model, valid in a path
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
@@ -291,6 +292,11 @@ class AnalysisOptions(Record):
         description="the judge whose scores are used: a name under `judges` (in your own data, NAME of the field "
         "`judge_NAME` in the metadata of rows); null: the judge under `judge`, the only one whose distributions are used",
     )
+    judge_scale: Ends | None = Field(
+        None,
+        description="range [lo, hi] of the scores of that judge in your own data; null: `scale`. A variant with another "
+        "`judge` has its own, as units belong to a column",
+    )
     rewards: Literal["calibrated", "judge"] = Field(
         "calibrated",
         description="what estimates average: rewards calibrated to the oracle, or the judge's scores (`judge`)",
@@ -331,14 +337,20 @@ class AnalysisOptions(Record):
 class Analysis(AnalysisOptions):
     """Options of the analysis."""
 
-    scale: tuple[float, float] | None = Field(
+    scale: Ends | None = Field(
         None,
         description="range [lo, hi] of scores and labels in your own data, which is mapped to [0, 1]; null: [0, 1]",
+    )
+    label_scale: Ends | None = Field(
+        None,
+        description="range [lo, hi] of oracle labels in your own data, where it is not that of scores; null: `scale`",
     )
 
     def with_variant(self, variant: Variant) -> Analysis:
         """The options of this analysis, where those that a variant sets replace them."""
         changes = variant.model_dump(exclude_unset=True, exclude={"estimator"})
+        if changes.get("judge", self.judge) != self.judge:
+            changes = {"judge_scale": None} | changes
         return self.model_copy(update=changes)
 
     def options(self, seed: int) -> Options:
@@ -353,8 +365,8 @@ class Variant(AnalysisOptions):
     """An estimator with other options of the analysis, under a name of its own."""
 
     estimator: str = Field(
-        description="estimator that runs under the variant's name; any key of `analysis` except `scale` may be given beside it "
-        "and holds for this variant only"
+        description="estimator that runs under the variant's name; any key of `analysis` except `scale` and "
+        "`label_scale` may be given beside it and holds for this variant only"
     )
 
 

@@ -15,15 +15,16 @@ import numpy as np
 from arena_cje.data.fields import TOLERANCE
 from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import NO_SCORE, Response, arrays, read_pairs, row_counts, source_name
+from arena_cje.data.rows import NO_SCORE, Response, arrays, read_pairs, row_counts
 from arena_cje.data.schemas import CALIBRATION
+from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Judged, Labelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
 
 NO_LABEL, REPEATED, ALREADY_LOGGED = "no oracle label", "repeated", "labelled in the logged data"
 

@@ -8,10 +8,12 @@ from arena_cje.data.calibration import calibration_arrays, load_calibration, rea
 from arena_cje.data.draws import find_draws, find_probes, load_draws
 from arena_cje.data.logged import load_logged, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import source_name, with_covariates
+from arena_cje.data.rows import with_covariates
+from arena_cje.data.sources import source_name
 
 if TYPE_CHECKING:
-    from arena_cje.data.rows import Response, Source
+    from arena_cje.data.rows import Response
+    from arena_cje.data.sources import Source
     from arena_cje.estimation.records import Labelled, Logged
 
 __all__ = [

@@ -20,15 +20,15 @@ from arena_cje.data.rows import (
     read_pairs,
     read_responses,
     row_counts,
-    source_name,
     with_label_of,
 )
 from arena_cje.data.schemas import DRAWS, PROBES
+from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.records import Draws
 
 if TYPE_CHECKING:
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
 
 
 def load_draws(

@@ -29,19 +29,16 @@ Distribution = tuple[tuple[float, float], ...]  # (score, mass), scores increasi
 TOLERANCE = 1e-6  # of scores, labels and sums of masses, which lose digits in text and in single precision
 
 
-def field_of(row: Row, name: str, where: str, table: Table) -> Any:
+def field_of(row: Row, name: str, where: str) -> Any:
     """The value of a field at the top level or under metadata, None where it is absent.
 
-    Raises a `UserError` where the two places differ, or where the value breaks the declaration of the column.
+    Raises a `UserError` where the two places differ. Their values are checked with their table.
     """
     values = [place[name] for place in (row, row.get("metadata") or {}) if name in place]
     if len(values) == 2 and values[0] != values[1]:
         raise UserError(
             f"{where}: {name} is {values[0]!r} at the top level but {values[1]!r} under metadata; make them agree"
         )
-    problem = table.columns[name].problem(values[0]) if values else None
-    if problem:
-        raise UserError(f"{where}: {name} {problem}")
     return values[0] if values else None
 
 
@@ -50,7 +47,7 @@ def judge_of(row: Row, where: str, table: Table, reading: Reading) -> tuple[floa
 
     Only the judge of every row, not a further judge, has distributions. Raises a `UserError` where score and mean differ.
     """
-    score = field_of(row, reading.score_field, where, table)
+    score = field_of(row, reading.score_field, where)
     pairs = _distribution(row, where, table) if reading.judge is None else None
     if pairs is None:
         return reading.unit_score(score), None
@@ -71,7 +68,7 @@ def _mean(pairs: Distribution) -> float:
 
 def _distribution(row: Row, where: str, table: Table) -> Distribution | None:
     """The judge's distribution on the scale of the data, equal scores merged; None where the row has none."""
-    fields = {name: field_of(row, name, where, table) for name in ("judge_distribution", "judge_scores")}
+    fields = {name: field_of(row, name, where) for name in ("judge_distribution", "judge_scores")}
     fields = {name: value for name, value in fields.items() if value is not None}
     if not fields:
         return None

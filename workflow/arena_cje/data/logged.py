@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import Response, arrays, log_ratios, read_responses, row_counts, source_name
+from arena_cje.data.rows import Response, arrays, log_ratios, read_responses, row_counts
 from arena_cje.data.schemas import LOGGED
+from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.records import Logged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
 
 
 def read_logged(

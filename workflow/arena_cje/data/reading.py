@@ -1,17 +1,19 @@
-"""How the rows of a data set are read: with which covariates, on which scale, by which judge.
+"""How the rows of a data set are read: with which covariates, in which units, by which judge.
 
-Scores and labels on a scale (low, high) are mapped to [0, 1] by (x - low) / (high - low). Beside `judge_score` a row may
-have the scores of further judges as `judge_NAME`; an analysis may read one of these in its place.
+A scale (low, high) belongs to a column: judge scores and oracle labels have one each, and their values are mapped to [0, 1]
+by (x - low) / (high - low). Beside `judge_score` a row may have the scores of further judges as `judge_NAME`; an analysis
+may read one of these in its place, on a scale of its own.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from dataclasses import replace as changed
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, Table
+from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, Column, Table
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,36 +29,42 @@ class Reading:
     """Options of reading a data set; the default is right for the data that the workflow writes.
 
     covariates: names, each `response_length` or a numeric field of the rows or of their metadata.
-    scale: lowest and highest judge score and label; None is (0, 1).
+    scale: lowest and highest value of judge scores and labels both, where they have one scale.
     judge: name of a further judge, whose scores `judge_NAME` replace `judge_score`; None is the judge of every row.
+    judge_scale, label_scale: lowest and highest score of the judge that is read, and lowest and highest label; None is
+        `scale`, and (0, 1) without it.
 
     Raises a `UserError` for a scale that does not rise, a repeated covariate, or a covariate that has the name of a field
     of the format.
     """
 
     covariates: tuple[str, ...] = ()
-    scale: Scale | None = None
+    scale: InitVar[Scale | None] = None
     judge: str | None = None
+    judge_scale: Scale | None = None
+    label_scale: Scale | None = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, scale: Scale | None) -> None:
         object.__setattr__(self, "covariates", tuple(self.covariates))  # a caller may pass a list
         _check_covariates(self.covariates)
-        if self.scale is not None:
-            object.__setattr__(self, "scale", tuple(self.scale))
-            _check_scale(self.scale)
+        shorthand = _ends("scale", scale)
+        for name in ("judge_scale", "label_scale"):
+            own = _ends(name, getattr(self, name))
+            object.__setattr__(self, name, shorthand if own is None else own)
 
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> Reading:
-        """The scale and judge that the summary of a data set, or the `data` of a results file, records."""
-        return cls(scale=summary.get("scale"), judge=summary.get("judge"))
+        """The scales and the judge that the summary of a data set, or the `data` of a results file, records."""
+        return cls(**{name: summary.get(name) for name in ("judge", "judge_scale", "label_scale")})
 
     def summary(self) -> dict[str, Any]:
-        """Scale and judge as a summary records them; a default is left out."""
-        scale = None if self.scale is None else list(self.scale)
-        return {name: value for name, value in (("scale", scale), ("judge", self.judge)) if value is not None}
+        """Scales and judge as a summary records them; a default is left out."""
+        scales = {"judge_scale": self.judge_scale, "label_scale": self.label_scale}
+        recorded = {name: None if scale is None else list(scale) for name, scale in scales.items()}
+        return {name: value for name, value in (recorded | {"judge": self.judge}).items() if value is not None}
 
     def without_covariates(self) -> Reading:
-        """The same scale and judge, for rows that need no covariates."""
+        """The same scales and judge, for rows that need no covariates."""
         return changed(self, covariates=())
 
     @property
@@ -67,36 +75,35 @@ class Reading:
     @property
     def score_width(self) -> float:
         """Length of the range of scores."""
-        return 1.0 if self.scale is None else self.scale[1] - self.scale[0]
+        return 1.0 if self.judge_scale is None else self.judge_scale[1] - self.judge_scale[0]
 
     def bounded(self, table: Table) -> Table:
-        """The table with the scale as the bounds of scores and labels, and with a column for the judge's scores."""
-        columns = dict(table.columns)
-        if self.scale is not None:
-            bounds = {
-                "low": float(self.scale[0]),
-                "high": float(self.scale[1]),
-                "hint": " on the scale that was declared",
-            }
-            columns |= {name: changed(columns[name], **bounds) for name in ("judge_score", "oracle_label")}
-        columns[self.score_field] = columns["judge_score"]
-        return changed(table, columns=columns)
+        """The table with the scales as the bounds of scores and labels, and with a column for the judge's scores.
+
+        Where a further judge is read, `judge_score` is not, and may have any scale.
+        """
+        score = _on_scale(table.columns["judge_score"], self.judge_scale)
+        bounds = {"oracle_label": _on_scale(table.columns["oracle_label"], self.label_scale)}
+        if self.judge is not None:
+            bounds["judge_score"] = changed(score, low=None, high=None)
+        bounds[self.score_field] = score
+        return changed(table, columns={**table.columns, **bounds}, metadata={**table.metadata, **bounds})
 
     def unit_score(self, score: float | None) -> float | None:
         """A score of the data on [0, 1]."""
-        return _to_unit(score, self.scale)
+        return _to_unit(score, self.judge_scale)
 
     def unit_label(self, label: float | None) -> float | None:
         """A label of the data on [0, 1]."""
-        return _to_unit(label, self.scale)
+        return _to_unit(label, self.label_scale)
 
     def data_score(self, score: float | None) -> float | None:
         """A score in [0, 1] on the scale of the data."""
-        return _from_unit(score, self.scale)
+        return _from_unit(score, self.judge_scale)
 
     def data_label(self, label: float | None) -> float | None:
         """A label in [0, 1] on the scale of the data."""
-        return _from_unit(label, self.scale)
+        return _from_unit(label, self.label_scale)
 
 
 def _to_unit(value: float | None, scale: Scale | None) -> float | None:
@@ -107,10 +114,24 @@ def _from_unit(value: float | None, scale: Scale | None) -> float | None:
     return value if value is None or scale is None else scale[0] + (scale[1] - scale[0]) * value
 
 
-def _check_scale(scale: Sequence[Any]) -> None:
-    numbers = [end for end in scale if isinstance(end, int | float) and math.isfinite(end)]
-    if len(scale) != 2 or len(numbers) != 2 or not scale[0] < scale[1]:
-        raise UserError(f"scale is {list(scale)!r}, expected its two ends, the lower first, such as [0, 100]")
+def _on_scale(column: Column, scale: Scale | None) -> Column:
+    """The column with a scale as its bounds."""
+    if scale is None:
+        return column
+    hint = " on the scale that was declared; `judge_scale` and `label_scale` give each column its own"
+    return changed(column, low=float(scale[0]), high=float(scale[1]), hint=hint)
+
+
+def _ends(name: str, scale: Any) -> Scale | None:
+    """The two ends of a scale; raises a `UserError` where they are none, or do not rise."""
+    if scale is None:
+        return None
+    ends = tuple(scale) if isinstance(scale, list | tuple) else ()
+    numbers = [end for end in ends if isinstance(end, Real) and not isinstance(end, bool) and math.isfinite(end)]
+    if len(ends) != 2 or len(numbers) != 2 or not ends[0] < ends[1]:
+        shown = list(ends) if isinstance(scale, list | tuple) else scale
+        raise UserError(f"{name} is {shown!r:.60}, expected its two ends, the lower first, such as [0, 100]")
+    return ends
 
 
 def _check_covariates(names: Sequence[str]) -> None:

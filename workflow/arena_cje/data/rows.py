@@ -1,9 +1,8 @@
-"""Rows of the CJE format: read from a file or a frame, checked, and made into arrays.
+"""Rows of the CJE format: read from a source, checked, and made into arrays.
 
 A logged row is a response of the base policy with its log probability under the base and under every target, a judge
 score and, on some rows, an oracle label; older files have id, score and label under `metadata`. A fresh draw is a
-response of a target policy. Log probabilities are those of whole responses in nats. A response that the target cannot
-give has -inf, which JSON cannot express: files have -10000.0, and the policy's name under `metadata.outside_support`.
+response of a target policy. Log probabilities are those of whole responses in nats.
 """
 
 from __future__ import annotations
@@ -12,23 +11,23 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arena_cje.data.fields import Distribution, covariates_of, field_of, judge_of
 from arena_cje.data.reading import Reading
-from arena_cje.data.schemas import LOGPROB, OUTSIDE_SUPPORT, Table
+from arena_cje.data.schemas import DRAWS, LOGPROB, OUTSIDE_SUPPORT, PROBES, Table
+from arena_cje.data.sources import placed_rows, source_name
+from arena_cje.data.support import marked
+from arena_cje.data.units import check_units
 from arena_cje.errors import UserError, did_you_mean
-from arena_cje.files import Row, read_rows_with_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import polars as pl
-
-    Source = str | Path | pl.DataFrame
+    from arena_cje.data.sources import Source
+    from arena_cje.files import Row
 
 NO_SCORE = "no judge score"
 
@@ -69,20 +68,26 @@ def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) ->
 
     Raises a `UserError` for a row that breaks the format.
     """
-    if isinstance(source, str | Path):
-        placed = read_rows_with_places(source)
-    else:
-        placed = [(f"row {k}", row) for k, row in enumerate(source.iter_rows(named=True))]
-    table = reading.bounded(table)
+    placed = [(where, marked(row)) for where, row in placed_rows(source)]
+    bounded = reading.bounded(table)
     rows = []
-    for where, row in table.check(placed):
-        prompt_id = _prompt_id(row, where, table)
-        draw_idx = field_of(row, "draw_idx", where, table)
-        score, distribution = judge_of(row, where, table, reading)
-        label = reading.unit_label(field_of(row, "oracle_label", where, table))
+    for where, row in bounded.check(placed):
+        prompt_id = _prompt_id(row, where)
+        draw_idx = field_of(row, "draw_idx", where)
+        score, distribution = judge_of(row, where, bounded, reading)
+        label = reading.unit_label(field_of(row, "oracle_label", where))
         numbered = draw_idx is not None
         rows.append(Response(where, row, prompt_id, draw_idx or 0, score, label, distribution, (), numbered))
+    _check_units(rows, source_name(source), reading, of_policy=table in (DRAWS, PROBES))
     return with_covariates(rows, reading.covariates)
+
+
+def _check_units(responses: Sequence[Response], where: str, reading: Reading, *, of_policy: bool) -> None:
+    """Raise a `UserError` where scores or labels are in other units than their scale."""
+    scores = (response.judge_score for response in responses)
+    labels = (response.oracle_label for response in responses)
+    check_units(scores, reading.judge_scale, "judge_scale", f"{where}: {reading.score_field}", of_policy=of_policy)
+    check_units(labels, reading.label_scale, "label_scale", f"{where}: oracle_label", of_policy=of_policy)
 
 
 def with_covariates(responses: Sequence[Response], names: Sequence[str]) -> list[Response]:
@@ -143,12 +148,9 @@ def arrays(
     return fields
 
 
-def _prompt_id(row: Row, where: str, table: Table) -> str:
+def _prompt_id(row: Row, where: str) -> str:
     """The id as a string, which may be "0" or empty; a hash of the prompt where the row has none."""
     metadata = row.get("metadata") or {}
-    problem = table.columns["prompt_id"].problem(metadata.get("prompt_id"))
-    if problem:
-        raise UserError(f"{where}: metadata.prompt_id {problem}")
     names = [str(place["prompt_id"]) for place in (row, metadata) if place.get("prompt_id") is not None]
     if len(set(names)) == 2:
         raise UserError(
@@ -191,7 +193,7 @@ def _target_logprob(value: Any, name: str, outside: bool, where: str) -> float:
         raise UserError(f"{where}: target_policy_logprobs.{name} {problem}")
     if not outside:
         return _or_nan(value)
-    if value not in (OUTSIDE_SUPPORT, -math.inf):
+    if value != OUTSIDE_SUPPORT:
         raise UserError(
             f"{where}: metadata.outside_support names {name!r}, whose log probability is {value}; "
             f"expected {OUTSIDE_SUPPORT}"
@@ -251,8 +253,3 @@ def row_counts(
         "dropped": {reason: count for reason, count in dropped.items() if count},
         "n_labels_dropped": n_labels(responses) - n_labels(rows),
     }
-
-
-def source_name(source: Source) -> str:
-    """The name of a source in errors: its path, or "the data frame"."""
-    return str(source) if isinstance(source, str | Path) else "the data frame"

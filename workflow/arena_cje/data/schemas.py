@@ -7,7 +7,7 @@ file and line.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,7 @@ TYPES = {
     "float": ((int, float), "a number"),
     "object": ((dict,), "an object"),
     "list": ((list,), "a list"),
+    "list[str]": ((list,), "a list of strings"),
     "list[int]": ((list,), "a list of whole numbers"),
     "list[float]": ((list,), "a list of numbers"),
     "list[list]": ((list,), "a list of [score, mass] pairs"),
@@ -114,6 +115,7 @@ class Table:
     extra: bool = False  # rows may have further fields
     parquet: bool = False
     rule: Callable[[Row], str | None] | None = None  # what is wrong with a row as a whole, None if nothing is
+    metadata: Mapping[str, Column] = field(default_factory=dict)  # fields that have a meaning under `metadata`
 
     def check(self, placed: Iterable[RowWithPlace]) -> list[RowWithPlace]:
         """The rows with their places, ids as strings; raises a `UserError` for the first that breaks the declaration."""
@@ -165,6 +167,11 @@ class Table:
             problem = column.problem(row.get(name))
             if problem:
                 return f"{name} {problem}"
+        metadata = row.get("metadata") or {}
+        for name, column in self.metadata.items():
+            problem = column.problem(metadata[name]) if name in metadata else None
+            if problem:
+                return f"metadata.{name} {problem}"
         return self.rule(row) if self.rule else None
 
     def _frame(self, rows: list[Row]) -> pl.DataFrame:
@@ -226,7 +233,7 @@ def _logprob_rule(row: Row) -> str | None:
 
 _ID = Column("id", "prompt of the response")
 _DRAW = Column("int", "which of the policy's responses to the prompt, from 0", low=0)
-_SCALE_HINT = "; declare the range of your data by `scale` if it is another"
+_SCALE_HINT = "; give the ranges of your data by `judge_scale` for judge scores and `label_scale` for oracle labels"
 _JUDGE_FIELDS = {
     "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
     "judge_distribution": Column(
@@ -234,6 +241,14 @@ _JUDGE_FIELDS = {
     ),
     "judge_scores": Column("list[float]", "the distribution as scores of equal mass, in place of it", null=True),
     "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
+}
+# What a row of any data set may have under `metadata` with a meaning of its own; all else there may be a covariate.
+_METADATA = {
+    "prompt_id": Column("id", "prompt of the response, in older files", null=True),
+    "draw_idx": Column("int", "which of the policy's responses to the prompt", null=True, low=0),
+    **_JUDGE_FIELDS,
+    "response_token_count": Column("float", "tokens of the response", null=True, low=0),
+    "outside_support": Column("list[str]", "targets that cannot give the response", null=True),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
 OUTSIDE_SUPPORT = -10000.0  # in JSONL, for -inf; the policy's name is then under metadata.outside_support
@@ -331,6 +346,7 @@ LOGGED = Table(
         "metadata": Column("object", "covariates, outside_support", null=True),
     },
     extra=True,
+    metadata=_METADATA,
 )
 
 _DRAW_FIELDS = {
@@ -344,10 +360,10 @@ _DRAW_FIELDS = {
     "metadata": Column("object", "covariates", null=True),
 }
 
-DRAWS = Table("the fresh draws", _DRAW_FIELDS, extra=True)
+DRAWS = Table("the fresh draws", _DRAW_FIELDS, extra=True, metadata=_METADATA)
 
 _DRAW_OR_FIRST = Column("int", "which of the policy's responses to the prompt; 0 when absent", null=True, low=0)
 
-PROBES = Table("the probes", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)
+PROBES = Table("the probes", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True, metadata=_METADATA)
 
-CALIBRATION = Table("the calibration data", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True)
+CALIBRATION = Table("the calibration data", _DRAW_FIELDS | {"draw_idx": _DRAW_OR_FIRST}, extra=True, metadata=_METADATA)

@@ -18,13 +18,14 @@ from arena_cje.data.coverage import first_labels
 from arena_cje.data.draws import find_draws, find_probes, group_by_prompt, read_draws, read_probes, with_probes
 from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, source_name, with_top_level_id
+from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, with_top_level_id
+from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
     from arena_cje.files import Row
 
 

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from arena_cje.data.reading import Reading
-from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, OUTSIDE_SUPPORT
+from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED
+from arena_cje.data.support import marked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
     """Write logged rows as CJE JSONL; a target log probability of -inf is written as `OUTSIDE_SUPPORT`."""
-    reading.bounded(LOGGED).write(path, [_without_infinity(row) for row in rows])
+    reading.bounded(LOGGED).write(path, [marked(row) for row in rows])
 
 
 def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
@@ -31,14 +31,3 @@ def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Readin
 def write_calibration(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
     """Write calibration data as CJE JSONL."""
     reading.bounded(CALIBRATION).write(path, rows)
-
-
-def _without_infinity(row: Row) -> Row:
-    targets = row.get("target_policy_logprobs") or {}
-    outside = [name for name, value in targets.items() if value == -math.inf]
-    if not outside:
-        return row
-    metadata = row.get("metadata") or {}
-    policies = list(dict.fromkeys([*metadata.get("outside_support", []), *outside]))
-    finite = {name: OUTSIDE_SUPPORT if name in outside else value for name, value in targets.items()}
-    return row | {"target_policy_logprobs": finite, "metadata": metadata | {"outside_support": policies}}

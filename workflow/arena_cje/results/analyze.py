@@ -17,7 +17,8 @@ import orjson
 from arena_cje import estimators
 from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
-from arena_cje.data.reading import Reading
+from arena_cje.data.reading import Reading, Scale
+from arena_cje.data.units import unusual_units
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
 
 __all__ = ["Result", "Settings", "Thresholds", "analyze", "analyze_all", "load", "write"]
 
@@ -51,8 +52,10 @@ class Settings:
     options: Options
     oracle_coverage: float | None = None
     alpha: float = 0.05
-    scale: tuple[float, float] | None = None
+    scale: Scale | None = None
     judge: str | None = None
+    judge_scale: Scale | None = None
+    label_scale: Scale | None = None
     base_policy: str | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +75,7 @@ class Settings:
     @property
     def reading(self) -> Reading:
         """How rows are read."""
-        return Reading(self.options.covariates, self.scale, self.judge)
+        return Reading(self.options.covariates, self.scale, self.judge, self.judge_scale, self.label_scale)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class _Data:
     draws: dict[str, Draws]
     calibration: Labelled | None  # labelled responses for the calibrator alone
     metadata: dict[str, Any]
+    cautions: dict[str, list[Reason]]  # about the data of a policy, the base policy among them
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,10 @@ def analyze(
     *,
     probes: str | Path | Mapping[str, Source] | None = None,
     calibration_data: Source | None = None,
-    scale: tuple[float, float] | None = None,
+    scale: Scale | None = None,
     judge: str | None = None,
+    judge_scale: Scale | None = None,
+    label_scale: Scale | None = None,
     base_policy: str | None = None,
     variant: str | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
@@ -126,15 +132,17 @@ def analyze(
 ) -> Result:
     """Estimate the value of every target policy and of the base policy.
 
-    logged: logged responses of the base policy in the CJE format, a path or a polars frame.
-    fresh_draws: responses of the target policies, a directory or {policy: path or frame}.
+    logged: logged responses of the base policy in the CJE format: a JSONL file, a folder with its parts, a data frame
+        (polars, pandas or another Arrow table) or a list of dicts.
+    fresh_draws: responses of the target policies, a folder with a file for each policy, or such a source by policy.
     estimator: a name of `arena_cje.estimators.NAMES`.
     oracle_coverage: share of the logged rows that keep an oracle label, in the order of a hash of seed and prompt id; None
         keeps all labels.
     alpha: intervals have the level 1 - alpha.
-    probes: labels of some fresh draws, in files of their own; a directory or {policy: path or frame}.
-    calibration_data: labelled responses of any policy, for the calibrator alone; a path or a frame.
+    probes: labels of some fresh draws, in files of their own; as `fresh_draws`.
+    calibration_data: labelled responses of any policy, for the calibrator alone; a source as `logged`.
     scale: lowest and highest score and label of the data; results are on [0, 1], where these are 0 and 1.
+    judge_scale, label_scale: the same for the scores of the judge that is read, and for the labels, where they differ.
     judge: name of a further judge, whose scores `judge_NAME` replace `judge_score`.
     base_policy: name of the base policy, where the rows do not give it.
     variant: name of the result; None is the name of the estimator.
@@ -154,6 +162,8 @@ def analyze(
         alpha=alpha,
         scale=scale,
         judge=judge,
+        judge_scale=judge_scale,
+        label_scale=label_scale,
         base_policy=base_policy,
         thresholds=thresholds if isinstance(thresholds, Thresholds) else with_overrides(thresholds or {}),
         provenance=provenance or {},
@@ -205,6 +215,8 @@ def analyze_all(
         evaluation = evaluations[estimator]
         evidence = gather(evaluation, data.logged, data.draws, settings.thresholds)
         verdicts = verdicts_of(evaluation, data.logged, evidence, settings.thresholds)
+        for policy, reasons in data.cautions.items():
+            verdicts[policy] = Verdict((*verdicts[policy].reasons, *reasons))
         for policy, reasons in (cautions or {}).get(name, {}).items():
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
         module = estimators.get(estimator)
@@ -225,7 +237,26 @@ def _read(
     rows, draws, draw_counts = _load_all_draws(dataset.logged, fresh_draws, probes, reading)
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
     metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts}}
-    return _Data(rows, draws, dataset.calibration, metadata)
+    return _Data(rows, draws, dataset.calibration, metadata, _unit_cautions(rows, draws, reading))
+
+
+def _unit_cautions(logged: Logged, draws: Mapping[str, Draws], reading: Reading) -> dict[str, list[Reason]]:
+    """Reasons for caution about every policy whose data may be in other units than their scales."""
+    of_all, cautions = _unit_reasons(logged, "of the logged rows", reading), {}
+    for policy in (logged.base_policy, *logged.policies):
+        own = _unit_reasons(draws[policy], f"of {policy}'s fresh draws", reading) if policy in draws else []
+        if of_all or own:
+            cautions[policy] = [*of_all, *own]
+    return cautions
+
+
+def _unit_reasons(rows: Logged | Draws, whose: str, reading: Reading) -> list[Reason]:
+    columns = (
+        (rows.judge_score, reading.judge_scale, f"judge scores {whose}"),
+        (rows.oracle_label, reading.label_scale, f"oracle labels {whose}"),
+    )
+    sentences = (unusual_units(*column) for column in columns)
+    return [Reason("unusual_units", sentence, "caution") for sentence in sentences if sentence]
 
 
 def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> Result:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import plotnine as p9
 
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
     from arena_cje.diagnostics.overlap import Overlap
     from arena_cje.estimation.records import Logged, Reason
     from arena_cje.results.record import ResultRecord

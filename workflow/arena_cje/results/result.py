@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import plotnine as p9
     import polars as pl
 
-    from arena_cje.data.rows import Source
+    from arena_cje.data.sources import Source
     from arena_cje.estimation.records import Logged
 
 

@@ -1,0 +1,91 @@
+"""Signs that a column was read in other units than its own.
+
+A scale of the data is a claim of the user. Read on too wide a scale, a column is squeezed into one end of [0, 1], and every
+value that is estimated from it is a wrong number that looks like a low one: labels 0 and 1 on the scale (0, 10) are 0 and .1.
+
+    wrong:   all values lie in [0, 1] though the scale is at least WIDE times as long, or all lie in its lowest tenth;
+             fewer than FEW values, and a column of one value at the end of its scale, say nothing
+    unusual: the same of nearly all values above the lower end
+
+The logged data and the calibration data are refused where they are wrong. A policy may truly have the lowest scores only,
+so fresh draws are refused only where fractions of one show their units, and are cautioned about otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arena_cje.data.reading import Scale
+
+WIDE = 4  # length of a scale in units of [0, 1], from which values within [0, 1] alone are no sign of low quality
+TENTH = 0.1
+FEW = 10
+NEARLY_ALL = 0.95
+ROUNDING = 1e-9
+
+
+def check_units(values: Iterable[float | None], scale: Scale | None, key: str, what: str, *, of_policy: bool) -> None:
+    """Raise a `UserError` where the values of a column, on [0, 1], show that they are in other units than its scale.
+
+    key: name of the option that gives the scale; what: the column and its place, for the error; of_policy: whether the rows
+    are those of one policy, whose scores may truly be the lowest.
+    """
+    present = np.array([value for value in values if value is not None], dtype=float)
+    problem = _problem(present, scale)
+    if problem is None or (of_policy and not _has_fractions(present, scale)):
+        return
+    low, high = scale
+    raise UserError(
+        f"{what}: {problem} of the scale from {low:g} to {high:g} that was declared; give this column's own range by `{key}` "
+        "(judge scores have `judge_scale`, oracle labels `label_scale`), or map its values to [0, 1] yourself if they are right"
+    )
+
+
+def unusual_units(values: np.ndarray, scale: Scale | None, what: str) -> str | None:
+    """A sentence where nearly all values (n,) on [0, 1] are at the lower end of a declared scale; NaN is missing."""
+    present = values[~np.isnan(values)]
+    above = present[present > ROUNDING]
+    if scale is None or len(above) < FEW or np.mean(above <= _edge(scale)) < NEARLY_ALL:
+        return None
+    return (
+        f"nearly all {what} lie at the lower end of the scale from {scale[0]:g} to {scale[1]:g} that was declared; see that it "
+        "is the range of this column"
+    )
+
+
+def _problem(values: np.ndarray, scale: Scale | None) -> str | None:
+    """What is wrong with the values (n,) on [0, 1], None if nothing is."""
+    if scale is None or len(values) < FEW or values.max() <= ROUNDING or values.min() >= 1 - ROUNDING:
+        return None
+    if _within_unit(values, scale):
+        return f"all {len(values)} values lie between 0 and 1, a small part"
+    return f"all {len(values)} values lie in the lowest tenth" if values.max() <= TENTH + ROUNDING else None
+
+
+def _within_unit(values: np.ndarray, scale: Scale) -> bool:
+    """Whether all values (n,) are between 0 and 1 in the units of the data, where the scale is much longer."""
+    data = _in_data(values, scale)
+    return bool(scale[1] - scale[0] >= WIDE and data.min() >= -ROUNDING and data.max() <= 1 + ROUNDING)
+
+
+def _has_fractions(values: np.ndarray, scale: Scale) -> bool:
+    """Whether values (n,) between 0 and 1 in the units of the data are no whole numbers."""
+    data = _in_data(values, scale)
+    return _within_unit(values, scale) and bool(np.any(np.abs(data - np.rint(data)) > 1e-6))
+
+
+def _in_data(values: np.ndarray, scale: Scale) -> np.ndarray:
+    return scale[0] + (scale[1] - scale[0]) * values
+
+
+def _edge(scale: Scale) -> float:
+    """Upper end, on [0, 1], of what counts as the lower end of a scale: its tenth, or 1 in the units of the data."""
+    low, high = scale
+    return max(TENTH, (1 - low) / (high - low) if low >= 0 and high - low >= WIDE else 0.0) + ROUNDING
