@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-MOST_CHARACTERS = 4000  # of a message, which may repeat what a file holds
+MOST_CHARACTERS = 2000  # of a message, which may repeat what a file holds
+LONG_WORD = re.compile(r"(\S{200})\S{200,}(\S{50})")  # longer than any path that people use
 IN_RUST = re.compile(r"\(os error (\d+)\)")  # the error number in messages of libraries such as polars
+NUL = re.compile(r"(null|NUL) (byte|character)")  # in a path, which Python and Rust refuse
 
 WHAT_TO_DO = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again (finished items are kept)",
@@ -46,6 +48,7 @@ class UserError(Exception):
     """An error that the user can correct; its message is all that the user sees, and is shortened where it is long."""
 
     def __init__(self, message: str):
+        message = LONG_WORD.sub(r"\1...\2", message)
         if len(message) > MOST_CHARACTERS:
             message = f"{message[: MOST_CHARACTERS // 2]} ... {message[-MOST_CHARACTERS // 2 :]}"
         super().__init__(message)
@@ -85,7 +88,7 @@ def _reason(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError):
         character = error.object[error.start : error.start + 1]
         return f"this machine writes names of files in {error.encoding}, without {character!a}; set PYTHONUTF8=1"
-    if isinstance(error, ValueError) and "null" in str(error):
+    if isinstance(error, ValueError | OSError) and NUL.search(str(error)):
         return "the name of a file has no NUL character"
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (match := IN_RUST.search(str(error))):

@@ -100,7 +100,8 @@ def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
 
 def _check_is_text(path: Path) -> None:
     """Raise a `UserError` for a file whose first bytes are those of a binary format that has rows."""
-    first = _content(path)[:4] if path.is_file() else b""
+    with file_errors(path):
+        first = _content(path)[:4] if path.is_file() else b""
     if first.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is compressed; expected JSONL, decompress it first (gunzip)")
     if first == b"PAR1":

@@ -49,8 +49,9 @@ def read_yaml(path: str | Path) -> Any:
 def check_config_file(path: str | Path) -> None:
     """Raise a `UserError` for a configuration file that Snakemake could not read, or only as a thing of gigabytes."""
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return  # a pipe, which can be read once
+    with file_errors(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return  # a pipe, which can be read once
     text = text_bytes(path)
     if text not in path.read_bytes():
         raise UserError(f"{path}: is UTF-16 or UTF-32 text, and Snakemake reads UTF-8; save the file as UTF-8")

@@ -24,7 +24,7 @@ from arena_cje.data.rows import (
 )
 from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, file_errors
 from arena_cje.estimation.records import Draws
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def with_probes(draws: Sequence[Response], probes: Sequence[Response], where: st
     return labelled
 
 
+@file_errors()
 def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh draws") -> dict[str, Path]:
     """The files of a folder by policy: POLICY_responses.jsonl, or else POLICY.jsonl.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, file_errors
 from arena_cje.files import (
     Row,
     RowWithPlace,
@@ -190,11 +190,10 @@ class Table:
         import polars as pl
 
         try:
-            frame = pl.read_parquet(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
-        except pl.exceptions.ComputeError as error:
-            raise UserError(f"{path}: not a readable parquet file ({error})") from None
+            with file_errors(path):
+                frame = pl.read_parquet(path)
+        except pl.exceptions.PolarsError as error:
+            raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from None
         self.check((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True)))
         return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje import files
 from arena_cje.config.records import REFERENCE
 from arena_cje.data import prompts
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
 from arena_cje.grading import reference
 from arena_cje.hosted import writer
 from arena_cje.llama import generator, scorer
@@ -57,9 +57,10 @@ def shard_fingerprints(config: Config, source: Path, cache: Path) -> dict[str, s
     cache: a file that keeps the hashes for the next start of the workflow, as they take longer than to plan the jobs of a
     large source.
     """
-    names = prompts.shards(config.n_prompts, config.shard_size)
+    with file_errors(source):
+        source_sha256 = sha256(source)
     made_from = {
-        "source": sha256(source),
+        "source": source_sha256,
         "n_prompts": config.n_prompts,
         "seed": config.seed,
         "shard_size": config.shard_size,
@@ -72,6 +73,7 @@ def shard_fingerprints(config: Config, source: Path, cache: Path) -> dict[str, s
     rows = prompts.sample(source, n=config.n_prompts, seed=config.seed)
     if config.oracle.provider == REFERENCE:
         reference.check(rows)
+    names = prompts.shards(config.n_prompts, config.shard_size)  # only now, as a slip may ask for a billion
     fingerprints = {name: prompts.fingerprint(prompts.cut(rows, name, config.shard_size)) for name in names}
     files.write_json(cache, {"made_from": made_from, "fingerprints": fingerprints})
     return fingerprints
