@@ -100,7 +100,8 @@ def _resolve_like(policies: Any) -> dict[str, Any]:
         other = block["like"]
         if not isinstance(other, str) or other not in policies:
             raise UserError(
-                f"config: policy {name!r} is like {shown(other)}, which is not under `policies`{did_you_mean(str(other), policies)}"
+                f"config: policy {name!r} is like {shown(other)}, which is not under `policies`"
+                f"{did_you_mean(str(other), policies)}"
             )
         if other in chain:
             raise UserError(
