@@ -25,7 +25,9 @@ def test_the_order_of_keys_does_not_matter():
 
 # The files that make each cheap stage stale, by the modules that its rule names. The rules name an estimator by its own module.
 READS_TABLES = {"data/schemas.py", "errors.py", "files.py"}
-READS_ROWS = READS_TABLES | {f"data/{name}.py" for name in ("fields", "reading", "rows", "sources", "support", "units")}
+READS_ROWS = READS_TABLES | {
+    f"data/{name}.py" for name in ("fields", "names", "reading", "rows", "sources", "support", "units")
+}
 RECORDS = {"errors.py", *(f"estimation/{name}.py" for name in ("inference", "isotonic", "records", "weights"))}
 READS_DATA = READS_ROWS | RECORDS | {f"data/{name}.py" for name in ("calibration", "dataset", "draws", "logged")}
 CALIBRATES = RECORDS | {f"estimation/{name}.py" for name in ("calibration", "folds", "two_stage")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import subprocess
@@ -181,7 +182,7 @@ def test_a_module_that_the_library_needs_is_named_where_it_is_missing(tmp_path):
 
 
 def test_paths_may_hold_braces(tmp_path, tiny_model):
-    folder = tmp_path / "{policy} {x}"
+    folder = tmp_path / "{policy} <x>"
     folder.mkdir()
     write_data(folder, tiny_model)
     rubric = (ROOT / "resources" / "judges" / "likelihood.yaml").read_text()
@@ -189,21 +190,30 @@ def test_paths_may_hold_braces(tmp_path, tiny_model):
     config = copy.deepcopy(SMALL) | {"judge": {"rubric": str(folder / "{mine}.yaml")}}
     config["prompts"] = {"source": str(folder / "prompts.jsonl")}
     config["models"]["smollm2"]["path"] = str(folder / "tiny.gguf")
-    (folder / "{mine}.txt").write_text("Answer as I would.")
-    config["policies"]["base"]["system_prompt"] = str(folder / "{mine}.txt")
+    (folder / "{mine}.txt").write_text("Answer as I would.", encoding="utf-16")
+    config["policies"]["base"] |= {"system_prompt": "{mine}.txt", "description": "{mine} <x>"}
     run = Run(folder, config)
     run.snakemake("results/judge/base.jsonl")
     assert len(run.path("judge/base.jsonl").read_text().splitlines()) == 16
 
 
-def test_data_of_a_user_may_lie_in_a_folder_with_braces(tmp_path):
-    data, folder = tmp_path / "{x}", tmp_path / "run"
+def test_data_of_a_user_may_have_any_names(tmp_path):
+    """Of folders, of policies, and of the files of a policy."""
+    data, folder = tmp_path / "{x} <y>", tmp_path / "run"
     data.mkdir()
     folder.mkdir()
     write_world(data)
-    run = Run(folder, {"logged_data": str(data / "mine.jsonl"), "fresh_draws": str(data / "draws")})
+    logged, policy = data / "mine.jsonl", "org/{better}"
+    logged.write_text(logged.read_text().replace('"better"', json.dumps(policy)), encoding="utf-16")
+    (data / "draws" / "org").mkdir()
+    (data / "draws" / "better_responses.jsonl").rename(data / "draws" / f"{policy}_responses.jsonl")
+    run = Run(folder, {"logged_data": str(logged), "fresh_draws": str(data / "draws")})
     run.snakemake(TARGET)
-    assert arena_cje.load(folder / TARGET).policies == ("clone", "better")
+    assert arena_cje.load(folder / TARGET).policies == ("clone", policy)
+    names = {path.name for path in run.path("coverage_0.5/fresh_draws").iterdir()}
+    assert names == {"clone.jsonl", "org%2F%7Bbetter%7D.jsonl"}
+    logged.write_text("no data")
+    assert f"ERROR {logged}: is not JSONL" in run.snakemake(TARGET, ok=False)
 
 
 def test_the_catalogs_test_folder_is_planned_with_its_own_configuration(tmp_path):

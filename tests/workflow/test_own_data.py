@@ -112,7 +112,7 @@ def test_data_on_another_scale_stay_on_it_until_they_are_analysed(tmp_path):
     run.snakemake("results/coverage_0.1/cje_dataset.jsonl")
     kept = schemas.read_jsonl(run.path("coverage_0.1/cje_dataset.jsonl"))
     assert [row["judge_score"] for row in kept] == [row["judge_score"] for row in rows]
-    assert schemas.read_json(run.path("coverage_0.1/summary.json"))["scale"] == [0, 100]
+    assert schemas.read_json(run.path("coverage_0.1/summary.json"))["label_scale"] == [0, 100]
 
 
 def test_a_variant_is_its_estimator_with_other_options(tmp_path):

@@ -32,6 +32,16 @@ Row = dict[str, Any]
 RowWithPlace = tuple[str, Row]  # place of a row ("FILE:LINE"), and the row
 
 
+# Links to paths of a user that cannot stand among the inputs of rules; the workflow makes them.
+LINKS = Path(".arena-cje") / "links"
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """The path as the user gave it, where it is the workflow's link to it."""
+    path = Path(path)
+    return Path(os.readlink(path)) if path.parent.parent == LINKS and path.is_symlink() else path
+
+
 # UTF-32 first: its mark for little-endian text begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -52,7 +62,11 @@ def text_bytes(path: str | Path) -> bytes:
 
     Raises a `UserError` where the file cannot be read, or has bytes that are no text.
     """
-    content = _content(path)
+    path = user_path(path)
+    return _as_utf8(path, _content(path))
+
+
+def _as_utf8(path: Path, content: bytes) -> bytes:
     for mark, encoding in MARKS:
         if content.startswith(mark):
             # The decoders of UTF-16 and UTF-32 take the mark off themselves, as it says the order of the bytes.
@@ -67,22 +81,21 @@ def _content(path: str | Path) -> bytes:
         return Path(path).read_bytes()
 
 
-def _decoded(path: str | Path, content: bytes, encoding: str, start: int) -> str:
+def _decoded(path: Path, content: bytes, encoding: str, start: int) -> str:
     """The text of some bytes, the first of which is byte `start` of the file."""
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        wrong, line = error.start + start, content.count(b"\n", 0, error.start) + 1
+    if encoding == "utf-8" and b"\0" in content:
         raise UserError(
-            f"{path}:{line}: is no {encoding.upper()} text: byte {content[error.start]:#04x} at position {wrong}; save the "
-            "file as UTF-8"
-        ) from None
-    if (position := text.find("\0")) >= 0:
-        raise UserError(
-            f"{path}: has a NUL character at position {position}, as files have that are no text, and UTF-16 text without "
-            "a byte order mark; save the file as UTF-8"
+            f"{path}: has a NUL character at position {start + content.index(0)}, as files have that are no text, and UTF-16 "
+            "text without a byte order mark; save the file as UTF-8"
         )
-    return text
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: is no {encoding.upper()} text: byte {content[error.start]:#04x} at position "
+            f"{start + error.start}; save the file as UTF-8"
+        ) from None
 
 
 def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
@@ -90,22 +103,22 @@ def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
 
     Raises a `UserError` where the file is missing, has another format or has a malformed line.
     """
-    path = Path(path)
-    _check_is_text(path)
-    content = text_bytes(path)
-    _check_is_jsonl(path, content)
-    lines = content.split(b"\n")
-    return [(f"{path}:{k}", _parsed(f"{path}:{k}", line)) for k, line in enumerate(lines, start=1) if line.strip()]
+    return list(iterate_rows(path))
 
 
-def _check_is_text(path: Path) -> None:
-    """Raise a `UserError` for a file whose first bytes are those of a binary format that has rows."""
-    with file_errors(path):
-        first = _content(path)[:4] if path.is_file() else b""
-    if first.startswith(b"\x1f\x8b"):
+def iterate_rows(path: str | Path) -> Iterator[RowWithPlace]:
+    """The same, one by one."""
+    path = user_path(path)
+    content = _content(path)
+    if content.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is compressed; expected JSONL, decompress it first (gunzip)")
-    if first == b"PAR1":
+    if content.startswith(b"PAR1"):
         raise UserError(f"{path}: is a Parquet file; expected JSONL, convert it (polars.read_parquet, write_ndjson)")
+    content = _as_utf8(path, content)
+    _check_is_jsonl(path, content)
+    for k, line in enumerate(content.split(b"\n"), start=1):
+        if line.strip():
+            yield f"{path}:{k}", _parsed(f"{path}:{k}", line)
 
 
 def _check_is_jsonl(path: Path, content: bytes) -> None:

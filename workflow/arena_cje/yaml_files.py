@@ -7,6 +7,7 @@ gigabytes. What a file describes is therefore measured before it is made, from t
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def check_config_file(path: str | Path) -> None:
         if path.exists() and not path.is_file() and not path.is_dir():
             return  # a pipe, which can be read once
     text = text_bytes(path)
-    if text not in path.read_bytes():
+    if text != path.read_bytes().removeprefix(BOM_UTF8):
         raise UserError(f"{path}: is UTF-16 or UTF-32 text, and Snakemake reads UTF-8; save the file as UTF-8")
     try:
         json.loads(text)  # as Snakemake does before it tries YAML; JSON has no aliases

@@ -23,7 +23,7 @@ rule assemble:
     conda:
         "../../envs/stats.yaml"
     params:
-        made_from=canonical(stage_plan.dataset_provenance(CONFIG, GRADERS)),
+        made_from=literal(canonical(stage_plan.dataset_provenance(CONFIG, GRADERS))),
         max_unscored=canonical(plan.limits(GRADERS)),
         code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
     script:

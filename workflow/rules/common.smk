@@ -7,10 +7,9 @@ from pathlib import Path
 
 import psutil
 from snakemake.common.configfile import load_configfile
-from snakemake.io import contains_wildcard
 from snakemake.utils import update_config
 
-from arena_cje import estimators
+from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
@@ -94,16 +93,22 @@ or_exit(targets.check_writable, Path("results"))
 def input_path(path):
     """A path that may stand among the inputs of rules.
 
-    Snakemake reads braces in a path as wildcards and knows no escape: such a path is reached through a link without them.
+    Snakemake reads braces in a path as wildcards, angle brackets as variables, and knows no escape: such a path is reached
+    through a link without them.
     """
-    if path is None or not contains_wildcard(path):
+    if path is None or not re.search("[{}<>]", str(path)):
         return path
     place = Path(path).absolute()
-    link = Path(".arena-cje") / "links" / digest(str(place))[:12] / re.sub("[{}]", "_", place.name)
+    link = files.LINKS / digest(str(place))[:12] / re.sub("[{}<>]", "_", place.name)
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(place)
     return str(link)
+
+
+def literal(value):
+    """A parameter with texts of the user, whose braces Snakemake would read as wildcards were it no function."""
+    return lambda w: value
 
 
 USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
@@ -134,8 +139,11 @@ wildcard_constraints:
 
 
 def resource_file(name, kind):
-    """A file the configuration names: the user's, else the workflow's."""
-    return input_path(str(or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)))
+    """A file the configuration names: the user's, else the workflow's. A text that cannot be read ends the workflow."""
+    path = or_exit(config_parse.find_file, name, kind, workflow_resources=RESOURCES)
+    if kind != "prompts":
+        or_exit(files.read_text, path)
+    return input_path(str(path))
 
 
 def text_sources():

@@ -4,22 +4,26 @@
 from arena_cje.data import draws as data_draws
 from arena_cje.data import user_data
 
-IMPORTED = or_exit(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
-PROBED = or_exit(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
-for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *PROBED.values()):
+for path in (CONFIG.logged_data, CONFIG.calibration_data):
     if path is not None:
-        or_exit(user_data.check_user_file, Path(path), results=Path("results"))
+        or_exit(user_data.check_user_file, path, results=Path("results"))
+# Files by policy. The names of the policies are in the data: the name of a file may spell them otherwise.
+POLICIES = or_exit(user_data.policy_names, CONFIG.logged_data, CONFIG.base_policy) if CONFIG.fresh_draws else ()
+IMPORTED = or_exit(data_draws.draw_paths, CONFIG.fresh_draws, POLICIES) if CONFIG.fresh_draws else {}
+PROBED = or_exit(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
+for path in (*IMPORTED.values(), *PROBED.values()):
+    or_exit(user_data.check_user_file, path, results=Path("results"))
 
 
 rule import_data:
     """Read the user's own data, with labels on a share {wildcards.coverage}"""
     input:
         logged=CONFIG.logged_data,
-        draws=[str(path) for path in IMPORTED.values()],
-        probes=[str(path) for path in PROBED.values()],
+        draws=[input_path(str(path)) for path in IMPORTED.values()],
+        probes=[input_path(str(path)) for path in PROBED.values()],
         calibration=CONFIG.calibration_data or [],
     output:
-        *expand("results/coverage_{{coverage}}/fresh_draws/{policy}.jsonl", policy=IMPORTED),
+        *draw_files("{coverage}"),
         calibration_file("{coverage}"),
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",
@@ -28,8 +32,8 @@ rule import_data:
     conda:
         "../../envs/stats.yaml"
     params:
-        fresh_draws=lambda w: CONFIG.fresh_draws,
-        probes=CONFIG.probes,
+        fresh_draws=literal(CONFIG.fresh_draws),
+        probes=literal(CONFIG.probes),
         seed=CONFIG.seed,
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,

@@ -3,6 +3,7 @@
 import json
 
 from arena_cje.config import exhibits
+from arena_cje.data.names import file_name
 from arena_cje.provenance import sha256
 
 # Snakemake gives the targets to the workflow only after it has read the rules. Those of an outer workflow are not known.
@@ -77,8 +78,8 @@ def lower_step(w):
 
 
 def draw_policies():
-    """Policies that there are fresh draws of."""
-    return CONFIG.targets if CONFIG.logged_data is None else tuple(IMPORTED)
+    """Policies that there are fresh draws of, as names of files."""
+    return CONFIG.targets if CONFIG.logged_data is None else tuple(map(file_name, IMPORTED))
 
 
 def draw_files(coverage):
@@ -221,7 +222,7 @@ PAGE = [WORKFLOW / "arena_cje" / "report" / f"dashboard.{kind}" for kind in ("ht
 EXHIBIT_PARAMS = {
     "scores_of": CONFIG.analysis.judge,
     "non_propensity": scoring.non_propensity(CONFIG),
-    "configuration": canonical({key: value for key, value in settings_shown().items() if key != "coverages"}),
+    "configuration": literal(canonical({key: value for key, value in settings_shown().items() if key != "coverages"})),
     "page": list(map(sha256, PAGE)),
 }
 

@@ -77,7 +77,7 @@ rule archive:
         "../../envs/stats.yaml"
     params:
         package_version=arena_cje.__version__,
-        configuration=json.dumps(settings_shown()),  # in declared order, that of policies in every table
+        configuration=literal(json.dumps(settings_shown())),  # in declared order, that of policies in every table
         code=code_hash("arena_cje.report.archive"),
     script:
         "../scripts/archive.py"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from arena_cje import estimators
 from arena_cje.data import schemas
+from arena_cje.data.names import policy_of
 from arena_cje.provenance import sha256
 from arena_cje.results import analyze
 from arena_cje.stages import assemble
@@ -27,7 +28,7 @@ with job(snakemake) as log:
     cautions = json.loads(params.cautions)  # reasons that concern importance weights
     results = analyze.analyze_all(
         data.dataset,
-        {Path(path).stem: path for path in data.draws} or None,
+        {policy_of(Path(path).stem): path for path in data.draws} or None,
         params.estimators,
         settings,
         calibration_data=data.calibration or None,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from arena_cje.data import schemas, write
+from arena_cje.data.names import file_name
 from arena_cje.data.reading import Reading
 from arena_cje.data.user_data import read_user_data
 from arena_cje.stages.jobs import job, report
@@ -28,7 +29,7 @@ with job(snakemake) as log:
     report(log, summary)
     folder = Path(snakemake.output.dataset).parent
     for policy, rows in data.fresh.items():
-        write.write_draws(folder / "fresh_draws" / f"{policy}.jsonl", rows, reading)
+        write.write_draws(folder / "fresh_draws" / f"{file_name(policy)}.jsonl", rows, reading)
     if data.calibration is not None:
         write.write_calibration(folder / "calibration_data.jsonl", data.calibration, reading)
     write.write_logged(snakemake.output.dataset, data.logged, reading)

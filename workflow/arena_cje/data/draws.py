@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from arena_cje.data.fields import TOLERANCE
+from arena_cje.data.names import file_name, policy_of, policy_spelled, spellings
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import (
     Response,
@@ -26,9 +30,13 @@ from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError, did_you_mean, file_errors
 from arena_cje.estimation.records import Draws
+from arena_cje.files import user_path
 
 if TYPE_CHECKING:
     from arena_cje.data.sources import Source
+
+ENDING = "_responses"  # of the names of files
+DEEPEST = 3  # sub folders, of which the names of policies are made where the files name them
 
 
 def load_draws(
@@ -124,25 +132,68 @@ def with_probes(draws: Sequence[Response], probes: Sequence[Response], where: st
 def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh draws") -> dict[str, Path]:
     """The files of a folder by policy: POLICY_responses.jsonl, or else POLICY.jsonl.
 
-    known: policies, some of which may have a name that itself ends in `_responses`.
+    known: policies, by which a file is of a policy of another spelling too; a file of a sub folder that is of none of them
+    is left out. Without them the files name the policies.
     what: name of the files' content in errors.
     """
-    if not folder.is_dir():
-        why = "is a file" if folder.exists() else f"no such folder in {Path.cwd()}"
-        raise UserError(f"{folder}: {why}; expected a folder of {what}, a file for each policy")
+    folder = user_path(folder)
     paths: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        if invalid := sorted(set(path.stem) & set("{}<>")):
-            raise UserError(
-                f"{path}: the name of a policy may not have {' or '.join(invalid)} in it; rename the file, and the policy "
-                "in the data"
-            )
-        name = path.stem if path.stem in known else path.stem.removesuffix("_responses")
-        if name not in paths or path.stem == f"{name}_responses":
-            paths[name] = path
+    deepest = max((name.count("/") for name in known), default=DEEPEST)
+    for path in _files(folder, what, deepest):
+        name = path.relative_to(folder).as_posix().removesuffix(".jsonl")
+        policy = _policy_of_file(name, path, known)
+        if policy is None:
+            continue
+        other = paths.setdefault(policy, path)
+        if _without_ending(other) != _without_ending(path):
+            raise UserError(f"{path}: is of policy {policy!r}, as {other} is; keep one of the two")
+        if path.stem.endswith(ENDING):
+            paths[policy] = path
     if not paths:
         raise UserError(f"{folder}: no {what} in it; expected files POLICY_responses.jsonl or POLICY.jsonl")
     return paths
+
+
+def _files(folder: Path, what: str, deepest: int) -> list[Path]:
+    """The JSONL files of a folder and of its sub folders down to a level, but for hidden ones."""
+    try:
+        if not folder.is_dir():
+            why = "is a file" if folder.exists() else f"no such folder in {Path.cwd()}"
+            raise UserError(f"{folder}: {why}; expected a folder of {what}, a file for each policy")
+        paths = sorted(path for level in range(deepest + 1) for path in folder.glob("*/" * level + "*.jsonl"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def _without_ending(path: Path) -> Path:
+    return path.with_name(path.stem.removesuffix(ENDING))
+
+
+def _policy_of_file(name: str, path: Path, known: Collection[str]) -> str | None:
+    """The policy of a file by its name, None where it is of no known policy and lies in a sub folder.
+
+    A policy may have a name that itself ends as the names of files do.
+    """
+    short = name.removesuffix(ENDING)
+    if known:
+        for spelling in (name, short):
+            if (policy := policy_spelled(spelling, known, path)) is not None:
+                return policy
+        return None if "/" in name else policy_of(short)
+    own = _policy_of_first_row(path)
+    return own if own is not None and {name, short} & spellings(own) else policy_of(short)
+
+
+def _policy_of_first_row(path: Path) -> str | None:
+    """The policy that the first row of a file names, None where it names none."""
+    try:
+        with path.open("rb") as lines:
+            row = orjson.loads(next(lines))
+    except (OSError, StopIteration, ValueError):  # whoever reads the rows says what is wrong with the file
+        return None
+    names = [row[field] for field in ("policy", "target_policy") if field in row] if isinstance(row, dict) else []
+    return names[0] if names and isinstance(names[0], str) else None
 
 
 def find_draws(fresh_draws: str | Path | Mapping[str, Source], base: str, policies: Sequence[str]) -> dict[str, Source]:
@@ -163,7 +214,8 @@ def find_draws(fresh_draws: str | Path | Mapping[str, Source], base: str, polici
     for name in policies:
         if name not in sources:
             raise UserError(
-                f"{where}: no fresh draws of target policy {name!r}; expected {name}_responses.jsonl or {name}.jsonl"
+                f"{where}: no fresh draws of target policy {name!r}; expected {file_name(name)}{ENDING}.jsonl or "
+                f"{file_name(name)}.jsonl"
             )
     return {name: sources[name] for name in (base, *(policies or sorted(sources))) if name in sources}
 
@@ -189,6 +241,11 @@ def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], w
     """Sources by policy, and the name of their place for errors."""
     if isinstance(files, Mapping):
         return dict(files), what.replace(" ", "_")
+    if not isinstance(files, str | PathLike):
+        raise UserError(
+            f"{what.replace(' ', '_')} is of type {type(files).__name__}, expected a folder with a file for each policy, or "
+            "the rows by policy, {policy: rows}"
+        )
     return draw_paths(Path(files), known, what), str(files)
 
 

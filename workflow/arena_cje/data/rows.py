@@ -17,7 +17,7 @@ import numpy as np
 
 from arena_cje.data.fields import Distribution, covariates_of, field_of, judge_of
 from arena_cje.data.reading import Reading
-from arena_cje.data.schemas import DRAWS, LOGPROB, OUTSIDE_SUPPORT, PROBES, Table
+from arena_cje.data.schemas import DRAWS, LOGGED, LOGPROB, OUTSIDE_SUPPORT, PROBES, Table, fields_hint
 from arena_cje.data.sources import placed_rows, source_name
 from arena_cje.data.support import marked
 from arena_cje.data.units import check_units
@@ -161,6 +161,7 @@ def _prompt_id(row: Row, where: str) -> str:
     if row.get("prompt") is None:
         raise UserError(
             f"{where}: neither prompt_id nor prompt; one of them is needed to know which prompt was answered"
+            f"{fields_hint(row, LOGGED.columns)}"
         )
     return "prompt-" + blake2b(row["prompt"].encode(), digest_size=8).hexdigest()
 

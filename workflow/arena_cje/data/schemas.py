@@ -105,6 +105,44 @@ class Column:
         return "is empty" if self.non_empty and not value else None
 
 
+# What other formats of this field call a field: question files of benchmarks, data sets of instructions, logs of answers.
+OTHER_NAMES = {
+    "prompt_id": (
+        "question_id",
+        "uid",
+        "id",
+        "qid",
+        "task_id",
+        "example_id",
+        "instruction_id",
+        "item_id",
+        "key",
+        "index",
+    ),
+    "prompt": ("turns", "instruction", "question", "query", "input", "problem", "text", "messages", "conversation"),
+    "response": ("output", "answer", "completion", "generation", "choices"),
+}
+
+
+def fields_hint(row: Row, names: Iterable[str]) -> str:
+    """End of an error about a missing field: the fields of the row, and which of them are probably those that are wanted.
+
+    names: of the fields that a row may have. Empty where the row has fields of the format alone.
+    """
+    names = list(names)
+    others = [name for name in row if name not in names]
+    if not others:
+        return ""
+    pairs = {wanted: next((name for name in OTHER_NAMES.get(wanted, ()) if name in others), None) for wanted in names}
+    changes = [
+        f"{name} to {wanted}" + (" (its first element, as text)" if isinstance(row[name], list) else "")
+        for wanted, name in pairs.items()
+        if name is not None and row.get(wanted) is None
+    ]
+    advice = f"; rename {' and '.join(changes)}" if changes else ""
+    return f"; the row has the fields {', '.join(map(str, row))[:200]}{advice}"
+
+
 @dataclass(frozen=True)
 class Table:
     """The declaration of a table."""
@@ -166,7 +204,7 @@ class Table:
         for name, column in self.columns.items():
             problem = column.problem(row.get(name))
             if problem:
-                return f"{name} {problem}"
+                return f"{name} {problem}" + (fields_hint(row, self.columns) if row.get(name) is None else "")
         metadata = row.get("metadata") or {}
         for name, column in self.metadata.items():
             problem = column.problem(metadata[name]) if name in metadata else None

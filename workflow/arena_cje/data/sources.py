@@ -12,14 +12,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
-from arena_cje.files import Row, RowWithPlace, read_rows_with_places
+from arena_cje.files import Row, RowWithPlace, read_rows_with_places, user_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -32,7 +32,7 @@ SOURCES = "the path of a JSONL file, a folder with its parts, a data frame (pola
 def placed_rows(source: Source) -> list[RowWithPlace]:
     """The rows of a source with their places; raises a `UserError` for a source without rows of this kind."""
     if isinstance(source, str | os.PathLike):
-        return [row for path in parts(Path(source)) for row in read_rows_with_places(path)]
+        return [row for path in parts(source) for row in read_rows_with_places(path)]
     rows = _rows_of_frame(source)
     if rows is None:
         rows = _listed_rows(source)
@@ -43,14 +43,15 @@ def source_name(source: Source) -> str:
     """The name of a source in errors."""
     if isinstance(source, str | os.PathLike):
         return str(source)
-    return "the data frame" if hasattr(source, "columns") else "the rows"
+    return "the rows" if isinstance(source, list | tuple) else "the data frame"
 
 
-def parts(path: Path) -> list[Path]:
+def parts(path: str | os.PathLike[str]) -> list[Path]:
     """The files of a path: itself, or the parts of one data set in a folder, in the order of their numbers.
 
     Raises a `UserError` for a folder without JSONL files, or with several whose names differ by more than their numbers.
     """
+    path = user_path(path)
     try:
         if not path.is_dir():
             return [path]

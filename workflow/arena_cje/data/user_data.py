@@ -21,6 +21,7 @@ from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, with_top_level_id
 from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError, file_errors
+from arena_cje.files import iterate_rows, user_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,8 +40,9 @@ class UserData(NamedTuple):
 
 
 @file_errors()
-def check_user_file(path: Path, *, results: Path) -> None:
+def check_user_file(path: str | Path, *, results: Path) -> None:
     """Raise a `UserError` for a file that does not exist, or that lies among the results, which the run replaces."""
+    path = user_path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder, expected a JSONL file in the CJE format")
     if not path.is_file():
@@ -50,6 +52,19 @@ def check_user_file(path: Path, *, results: Path) -> None:
             f"{path}: lies among the results of this working directory, which this run would replace; copy it elsewhere, "
             "or choose another --directory"
         )
+
+
+def policy_names(logged_path: str | Path, base_policy: str) -> tuple[str, ...]:
+    """Names of the base policy and the targets of logged data, as its first row with log probabilities has them.
+
+    base_policy: its name where that row does not give it. Empty where no row has log probabilities of targets: the fresh
+    draws name the targets then.
+    """
+    for _, row in iterate_rows(logged_path):
+        targets = row.get("target_policy_logprobs")
+        if isinstance(targets, dict) and targets:
+            return (row.get("base_policy") or base_policy, *targets)
+    return ()
 
 
 def read_user_data(

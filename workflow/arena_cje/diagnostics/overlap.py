@@ -81,9 +81,9 @@ def diagnose(
 def describe(weight: np.ndarray) -> WeightDiagnostics:
     """Statistics of mean-one weights (n,); NaN marks rows without one."""
     weight = weight[~np.isnan(weight)]
-    if not len(weight):
-        nan = float("nan")
-        return WeightDiagnostics(0, nan, nan, nan, nan, nan, nan, nan, 0, 0, 0, 0, 0)
+    if not weight.any():  # without rows, or with zeros alone, whose shares are 0/0
+        nan, zero = float("nan"), len(weight)
+        return WeightDiagnostics(zero, nan, nan, nan, nan, nan, nan, nan, zero, 0, zero, 0, zero)
     return WeightDiagnostics(
         n=len(weight),
         ess_share=ess_share(weight),

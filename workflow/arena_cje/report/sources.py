@@ -178,8 +178,9 @@ class Sources:
     def fresh_responses(self) -> dict[str, list[Response]]:
         """The rows of the fresh draws by policy."""
         from arena_cje.data.draws import read_draws
+        from arena_cje.data.names import policy_of
 
-        files = {Path(path).stem: path for path in self._files["draws"]}
+        files = {policy_of(Path(path).stem): path for path in self._files["draws"]}
         return {
             policy: read_draws(path, policy, reading=self.first.reading)
             for policy, path in files.items()
@@ -280,8 +281,9 @@ def _load(path: str | Path) -> Result:
 def draws(files: Iterable[str | Path], responses: Logged, summary: Summary, reading: Reading) -> dict[str, Draws]:
     """Fresh draws of the targets by policy, from files named POLICY.jsonl; responses: the logged rows."""
     from arena_cje.data.dataset import load_draws
+    from arena_cje.data.names import policy_of
 
-    paths = {Path(file).stem: file for file in files}
+    paths = {policy_of(Path(file).stem): file for file in files}
     return {
         policy: load_draws(path, policy, responses.prompt_id.tolist(), reading=reading)[0]
         for policy, path in paths.items()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Logged, Reason
     from arena_cje.results.record import ResultRecord
 
+LARGE = 1e8  # numbers from here on have an exponent, as their digits would not fit
 STATUS = {"ok": "GOOD", "caution": "WARNING", "refuse": "CRITICAL"}
 # Reasons of the verdict by code and level, in a few words for a narrow column; the sentences are in `reasons`.
 SHORT = {
@@ -250,9 +251,17 @@ def _html_row(result: ResultRecord, policy: str) -> str:
             f"[{summary['ci_lower']:.3f}, {summary['ci_upper']:.3f}]",
         ]
     formats = {"ess": ".3f", "ess_raw": ".3f", "max_weight": ".1f", "effective_labels": ".0f"}
-    numbers += ["-" if weights.get(name) is None else format(weights[name], form) for name, form in formats.items()]
+    numbers += [decimal(weights.get(name), form) for name, form in formats.items()]
     cells = "".join(f"<td>{html.escape(text)}</td>" for text in numbers)
     return f'<tr><th scope="row" style="text-align:left">{html.escape(policy + role)}</th>{cells}<td>{level}</td></tr>'
+
+
+def decimal(value: float | None, form: str = ".3f") -> str:
+    """A number in a format, "-" for an unknown one, and without the sign of -0.000."""
+    if value is None or math.isnan(value):
+        return "-"
+    text = format(value, ".2e" if abs(value) >= LARGE else form)
+    return text.replace("-", "+" if "+" in form else "") if float(text) == 0 else text
 
 
 def _html_reasons(result: ResultRecord, policy: str) -> str:

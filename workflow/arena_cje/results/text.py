@@ -7,11 +7,11 @@ follow, a sentence each.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.estimation.records import LEVELS
+from arena_cje.results.notebook import decimal, weight_table
 
 if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
@@ -56,10 +56,10 @@ def _difference_lines(result: ResultRecord, width: int) -> list[str]:
         if entry["difference"] is None:
             continue
         low, high = entry["confidence_interval"]
-        interval = f"[{_decimal(low, '+.3f')}, {_decimal(high, '+.3f')}]"
+        interval = f"[{decimal(low, '+.3f')}, {decimal(high, '+.3f')}]"
         name = textwrap.shorten(policy, width, placeholder="...")
         rows.append(
-            f"{name:<{width}}  {_decimal(entry['difference'], '+.3f'):>8}  {_decimal(entry['se']):>6}  {interval:>16}"
+            f"{name:<{width}}  {decimal(entry['difference'], '+.3f'):>8}  {decimal(entry['se']):>6}  {interval:>16}"
         )
     return ["", f"minus {result.base_policy}", *rows] if rows else []
 
@@ -69,8 +69,6 @@ def _weight_lines(result: ResultRecord) -> list[str]:
     diagnostics = result.document["metadata"]["diagnostics"].values()
     if all(entry.get("ess") is None for entry in diagnostics):
         return []
-    from arena_cje.results.notebook import weight_table
-
     return ["", "Importance weights, as they are before any cap", *weight_table(result).splitlines()]
 
 
@@ -89,24 +87,16 @@ def _policy_row(result: ResultRecord, policy: str) -> list[str]:
     if policy in result.refused:
         numbers = ["refused", "", ""]
     else:
-        interval = f"[{_decimal(summary['ci_lower'])}, {_decimal(summary['ci_upper'])}]"
-        numbers = [_decimal(summary["estimate"]), _decimal(summary["se"]), interval]
+        interval = f"[{decimal(summary['ci_lower'])}, {decimal(summary['ci_upper'])}]"
+        numbers = [decimal(summary["estimate"]), decimal(summary["se"]), interval]
     weights = diagnostics if diagnostics.get("ess") is not None else {}  # none without weights
     numbers += [
-        _decimal(weights.get("ess")),
-        _decimal(weights.get("ess_raw")),
-        _decimal(weights.get("max_weight"), ".1f"),
+        decimal(weights.get("ess")),
+        decimal(weights.get("ess_raw")),
+        decimal(weights.get("max_weight"), ".1f"),
     ]
-    numbers.append(_decimal(diagnostics.get("effective_labels"), ".0f"))
+    numbers.append(decimal(diagnostics.get("effective_labels"), ".0f"))
     return [policy + role, *numbers, result.verdicts[policy].level]
-
-
-def _decimal(value: float | None, form: str = ".3f") -> str:
-    """A number in a format, "-" for an unknown one, and without the sign of -0.000."""
-    if value is None or math.isnan(value):
-        return "-"
-    text = format(value, form)
-    return text.replace("-", "+" if "+" in form else "") if float(text) == 0 else text
 
 
 def _line(cells: list[str], width: int) -> str:

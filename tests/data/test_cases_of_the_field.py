@@ -1,0 +1,567 @@
+"""Inputs as tools of this field write them: what they mean is read, and what they cannot mean is told in one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import arena_cje
+from arena_cje import estimators, files
+from arena_cje.data import names, schemas
+from arena_cje.data.draws import draw_paths, find_draws
+from arena_cje.data.reading import Reading
+from arena_cje.data.sources import placed_rows
+from arena_cje.data.user_data import read_user_data
+from arena_cje.errors import UserError
+from arena_cje.results.result import write as write_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+N = 80
+TRUTH = {"clone": 0.25, "shift": 0.5}
+
+
+def world() -> list[dict]:
+    """Logged rows with a label of 1 on every fourth, twice as likely under `shift`: policy values of .25 and .5."""
+    rows = []
+    for k in range(N):
+        good = k % 4 == 0
+        rows.append(
+            {
+                "prompt_id": f"p{k}",
+                "prompt": f"Question {k}?",
+                "response": f"Answer {k}.",
+                "base_policy_logprob": -20.0,
+                "target_policy_logprobs": {"clone": -20.0, "shift": -20.0 + math.log(2 if good else 2 / 3)},
+                "judge_score": 0.9 if good else 0.1,
+                "oracle_label": float(good),
+            }
+        )
+    return rows
+
+
+def draws_of(rows: list[dict], policy: str) -> list[dict]:
+    """Fresh draws of a policy, with the share of good answers that its value says."""
+    good = {"clone": 4}.get(policy, 2)
+    return [{"prompt_id": row["prompt_id"], "judge_score": 0.9 if k % good == 0 else 0.1} for k, row in enumerate(rows)]
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def values(result: arena_cje.Result) -> dict[str, float]:
+    """The values of the target policies, those of refused ones too."""
+    refused = {policy: entry["estimate"] for policy, entry in result.refused.items()}
+    return dict(zip(result.policies, result.estimates.tolist(), strict=True)) | {
+        policy: value for policy, value in refused.items() if policy in result.policies
+    }
+
+
+# Units
+
+
+def on_other_scales(judge: float = 10.0, label: float = 1.0) -> list[dict]:
+    return [
+        row | {"judge_score": judge * row["judge_score"], "oracle_label": label * row["oracle_label"]}
+        for row in world()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("judge", "label", "scales"),
+    [
+        (10, 1, {"judge_scale": (0, 10)}),
+        (10, 1, {"judge_scale": [0, 10], "label_scale": [0, 1]}),
+        (1, 100, {"label_scale": (0, 100)}),
+        (5, 100, {"judge_scale": (0, 5), "label_scale": (0, 100)}),
+        (10, 100, {"scale": (0, 100), "judge_scale": (0, 10)}),
+    ],
+)
+def test_scores_and_labels_have_scales_of_their_own(judge, label, scales):
+    found = arena_cje.analyze(on_other_scales(judge, label), estimator="snips", **scales)
+    assert values(found) == pytest.approx(TRUTH)
+    assert found.reading == Reading(**scales)
+
+
+@pytest.mark.parametrize("scale", [(0, 10), (0, 100), (0, 5), (-10, 10)])
+def test_labels_that_fill_a_corner_of_their_scale_are_refused(scale):
+    with pytest.raises(UserError, match=r"oracle_label: all 80 values lie between 0 and 1, .* by `label_scale`"):
+        arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=scale)
+
+
+def test_scores_in_the_lowest_tenth_of_their_scale_are_refused():
+    with pytest.raises(UserError, match=r"judge_score: all 80 values lie in the lowest tenth .* by `judge_scale`"):
+        arena_cje.analyze(on_other_scales(judge=5), estimator="snips", judge_scale=(0, 100))
+
+
+def test_labels_of_pass_rates_may_fill_one_end():
+    """Nearly all right, or nothing wrong at all, is what users have."""
+    rows = on_other_scales(judge=1, label=100)
+    for k, row in enumerate(rows):
+        row["oracle_label"] = 100.0 if k % 8 else 92.0
+    assert values(arena_cje.analyze(rows, estimator="snips", label_scale=(0, 100)))["clone"] == pytest.approx(0.99)
+    for row in rows:
+        row["oracle_label"] = 0
+    assert values(arena_cje.analyze(rows, estimator="snips", label_scale=(0, 100)))["clone"] == 0
+
+
+def test_an_outlier_does_not_hide_a_wrong_scale():
+    rows = on_other_scales()
+    rows[0]["oracle_label"] = 10.0
+    found = arena_cje.analyze(rows, estimator="snips", scale=(0, 10))
+    for verdict in found.verdicts.values():
+        reason = next(reason for reason in verdict.reasons if reason.code == "unusual_units")
+        assert (reason.level, "oracle labels" in reason.sentence) == ("caution", True)
+
+
+def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
+    rows = on_other_scales(judge=10)
+    poor = [{"prompt_id": row["prompt_id"], "judge_score": k % 2} for k, row in enumerate(rows)]
+    draws = {"clone": draws_of(rows, "clone"), "shift": poor}
+    draws["clone"] = [row | {"judge_score": 10 * row["judge_score"]} for row in draws["clone"]]
+    found = arena_cje.analyze(rows, draws, "direct", judge_scale=(0, 10))
+    cautioned = {
+        policy
+        for policy, verdict in found.verdicts.items()
+        if "unusual_units" in {reason.code for reason in verdict.reasons}
+    }
+    assert cautioned == {"shift"}
+
+
+def test_fractions_of_one_show_that_draws_have_another_scale():
+    rows = on_other_scales(judge=10)
+    draws = {policy: draws_of(rows, policy) for policy in TRUTH}  # 0.1 and 0.9
+    with pytest.raises(UserError, match=r"judge_score: all 80 values lie between 0 and 1"):
+        arena_cje.analyze(rows, draws, "direct", judge_scale=(0, 10))
+
+
+def test_two_scales_that_nobody_declared_name_their_keys():
+    with pytest.raises(UserError, match=r"judge_score is 9\.0, .* `judge_scale` for judge scores and `label_scale`"):
+        arena_cje.analyze(on_other_scales(), estimator="snips")
+    with pytest.raises(UserError, match=r"oracle_label is 0\.0, .* `judge_scale` and `label_scale` give each column"):
+        arena_cje.analyze(on_other_scales(judge=100)[1:], estimator="snips", scale=(1, 100))
+
+
+def test_a_further_judge_has_a_scale_of_its_own():
+    rows = [row | {"judge_score": 77, "judge_b": 1 + 4 * row["judge_score"]} for row in world()]
+    found = arena_cje.analyze(rows, estimator="snips", judge="b", judge_scale=(1, 5))
+    assert values(found) == pytest.approx(TRUTH)
+
+
+def test_an_import_keeps_the_scales(tmp_path):
+    rows = on_other_scales(10, 100)
+    draws = [row | {"judge_score": 10 * row["judge_score"]} for row in draws_of(rows, "clone")]
+    for policy in TRUTH:
+        write(tmp_path / "draws" / f"{policy}.jsonl", draws)
+    reading = Reading(judge_scale=(0, 10), label_scale=(0, 100))
+    data = read_user_data(write(tmp_path / "mine.jsonl", rows), tmp_path / "draws", 1.0, 1, reading=reading)
+    assert Reading.from_summary(data.summary) == reading
+    assert data.logged[0]["oracle_label"] == 100
+
+
+# Sources
+
+
+class ArrowTable:
+    """A table of another library: all that is known of it is that it speaks the Arrow C interface."""
+
+    def __init__(self, frame: pl.DataFrame):
+        self.frame = frame
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.frame.__arrow_c_stream__(requested_schema)
+
+
+SOURCES = {
+    "polars": lambda path: pl.read_ndjson(path),
+    "polars, lazily": lambda path: pl.scan_ndjson(path),
+    "pandas": lambda path: pd.read_json(path, lines=True),
+    "pandas, of dicts": lambda path: pd.DataFrame(files.read_jsonl(path)),
+    "arrow": lambda path: ArrowTable(pl.read_ndjson(path)),
+    "dicts": lambda path: files.read_jsonl(path),
+    "one by one": lambda path: iter(files.read_jsonl(path)),
+    "text": str,
+    "numpy": lambda path: [
+        {k: np.array(v)[()] if k == "judge_score" else v for k, v in row.items()} for row in world()
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_data_come_in_any_frame(kind, tmp_path):
+    source = SOURCES[kind]
+    logged = write(tmp_path / "mine.jsonl", world())
+    paths = {policy: write(tmp_path / f"{policy}.jsonl", draws_of(world(), policy)) for policy in TRUTH}
+    found = arena_cje.analyze(source(logged), {p: source(path) for p, path in paths.items()}, "direct")
+    if kind != "numpy":
+        assert values(found) == pytest.approx(TRUTH)
+    assert values(arena_cje.analyze(source(logged), estimator="ips")) == pytest.approx(TRUTH)
+
+
+def test_missing_values_of_pandas_are_missing():
+    rows = [
+        row | {"draw_idx": 0, "oracle_label": row["oracle_label"] if k % 2 else None} for k, row in enumerate(world())
+    ]
+    rows[3]["draw_idx"] = None
+    frame = pd.DataFrame(rows)
+    assert frame["draw_idx"].dtype == float and frame["oracle_label"].isna().sum() == N / 2
+    read = [row for _, row in placed_rows(frame)]
+    assert [row["oracle_label"] for row in read] == [row["oracle_label"] for row in rows]
+    assert [row["draw_idx"] for row in read] == [row["draw_idx"] for row in rows]
+
+
+def test_a_folder_holds_the_parts_of_one_data_set(tmp_path):
+    rows = world()
+    for part in range(12):
+        write(tmp_path / "parts" / f"part-{part}.jsonl", rows[part::12])
+    (tmp_path / "parts" / ".part-13.jsonl").write_text("hidden")
+    placed = placed_rows(tmp_path / "parts")
+    assert [place.rpartition("/")[2] for place, _ in placed[:8]] == [f"part-0.jsonl:{k}" for k in range(1, 8)] + [
+        "part-1.jsonl:1"
+    ]
+    assert values(arena_cje.analyze(tmp_path / "parts", estimator="ips")) == pytest.approx(TRUTH)
+    write(tmp_path / "parts" / "draws.jsonl", rows)
+    with pytest.raises(UserError, match="a folder of several data sets"):
+        arena_cje.analyze(tmp_path / "parts", estimator="ips")
+    with pytest.raises(UserError, match="a folder without JSONL files"):
+        arena_cje.analyze(tmp_path, estimator="ips")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [None, 3, True, b"x", {"prompt_id": ["p"]}, [1], ["p"], [[]], [{1: 2}], object(), pd.Series([1]), "\0", "x" * 300],
+)
+def test_what_is_no_data_gets_a_sentence(source):
+    with pytest.raises(UserError):
+        arena_cje.analyze(source, estimator="ips")
+    if source is not None and not isinstance(source, dict):
+        with pytest.raises(UserError):
+            arena_cje.analyze(world(), source, "direct")
+    with pytest.raises(UserError):
+        arena_cje.analyze(world(), {"clone": source, "shift": source}, "direct")
+
+
+# Probability zero
+
+
+@pytest.mark.parametrize("spelling", ["-Infinity", '"-inf"', '"-Infinity"', "-1e999", '"-INF"'])
+def test_minus_infinity_is_probability_zero(spelling, tmp_path):
+    rows = world()
+    marked = [
+        row
+        if k % 8
+        else row
+        | {
+            "target_policy_logprobs": row["target_policy_logprobs"] | {"shift": -10000.0},
+            "metadata": {"outside_support": ["shift"]},
+        }
+        for k, row in enumerate(rows)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    for k in range(0, N, 8):
+        lines[k] = lines[k].replace(json.dumps(rows[k]["target_policy_logprobs"]["shift"]), spelling)
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(lines))
+    found, expected = (arena_cje.analyze(source, estimator="ips") for source in (path, marked))
+    assert values(found) == values(expected) == pytest.approx({"clone": 0.25, "shift": 0.25})
+    assert found.verdicts == expected.verdicts
+    assert found.verdicts["shift"].level == "refuse"
+    data = read_user_data(path, None, 1.0, 1)
+    schemas.LOGGED.write(tmp_path / "out.jsonl", data.logged)
+    again = [row.get("metadata") for row in files.read_jsonl(tmp_path / "out.jsonl")]
+    assert again == [row.get("metadata") for row in marked]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("target_policy_logprobs", '{"clone": NaN, "shift": -3.0}', r"mine\.jsonl:1: not valid JSON .* write null"),
+        ("target_policy_logprobs", '{"clone": Infinity, "shift": -3.0}', r"mine\.jsonl:1: not valid JSON"),
+        (
+            "target_policy_logprobs",
+            '{"clone": 1e999, "shift": -3.0}',
+            r"mine\.jsonl:1: target_policy_logprobs.clone is inf",
+        ),
+        ("target_policy_logprobs", '{"clone": "nan", "shift": -3.0}', r"mine\.jsonl:1: .*clone is 'nan'"),
+        ("base_policy_logprob", "-Infinity", r"mine\.jsonl:1: base_policy_logprob is -inf, .* score it again"),
+        ("base_policy_logprob", '"-inf"', r"mine\.jsonl:1: base_policy_logprob is -inf, .* score it again"),
+        ("judge_score", "-Infinity", r"mine\.jsonl:1: judge_score is infinite, which only the log probability"),
+        ("metadata", '{"depth": -Infinity}', r"mine\.jsonl:1: metadata\.depth is infinite"),
+    ],
+)
+def test_other_infinities_and_nan_are_refused_with_their_line(field, value, sentence, tmp_path):
+    row = {name: json.dumps(part) for name, part in world()[0].items()} | {field: value}
+    first = "{" + ", ".join(f'"{name}": {part}' for name, part in row.items()) + "}"
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join([first, *map(json.dumps, world()[1:])]))
+    with pytest.raises(UserError, match=sentence):
+        arena_cje.analyze(path, estimator="ips")
+
+
+def test_minus_infinity_in_a_frame_is_probability_zero():
+    rows = world()
+    rows[0]["target_policy_logprobs"]["shift"] = -math.inf
+    found = [arena_cje.analyze(source, estimator="ips") for source in (pl.DataFrame(rows), rows, pd.DataFrame(rows))]
+    assert [values(result)["shift"] for result in found] == pytest.approx([0.5 - 2 / N] * 3)
+
+
+# Names of policies and of files
+
+
+HOSTILE = (
+    "meta-llama/Llama-3.1-8B",
+    "a/b/c",
+    "../up",
+    ".hidden",
+    "{x} <y>",
+    "50%",
+    "%2F",
+    'a:b*c?"|\\',
+    "名前",
+    "=1+1",
+    "tab\there",
+    "x_responses",
+)
+
+
+@pytest.mark.parametrize("policy", HOSTILE)
+def test_a_name_of_a_policy_is_a_name_of_a_file_and_back(policy):
+    name = names.file_name(policy)
+    assert names.policy_of(name) == policy
+    assert not set(name) & set('/\\:*?"<>|{}\t') and not name.startswith(".")
+    assert names.policy_spelled(name, HOSTILE, "here") == policy
+
+
+def test_ordinary_names_stay_as_they_are():
+    for name in ("clone", "Llama-3.1-8B", "gpt-4o_2024", "名前"):
+        assert names.file_name(name) == names.policy_of(name) == name
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "meta-llama/Llama-3.1-8B_responses.jsonl",
+        "meta-llama/Llama-3.1-8B.jsonl",
+        "meta-llama%2FLlama-3.1-8B.jsonl",
+        "meta-llama__Llama-3.1-8B_responses.jsonl",
+        "meta-llama--Llama-3.1-8B.jsonl",
+        "meta-llama_Llama-3.1-8B.jsonl",
+        "meta-llama-Llama-3.1-8B.jsonl",
+        "Llama-3.1-8B_responses.jsonl",
+    ],
+)
+def test_a_file_is_found_by_any_spelling_of_its_policy(place, tmp_path):
+    policy = "meta-llama/Llama-3.1-8B"
+    path = write(tmp_path / "draws" / place, draws_of(world(), policy))
+    write(tmp_path / "draws" / "clone.jsonl", draws_of(world(), "clone"))
+    assert find_draws(tmp_path / "draws", "base", ("clone", policy)) == {
+        "clone": tmp_path / "draws" / "clone.jsonl",
+        policy: path,
+    }
+    rows = world()
+    for row in rows:
+        row["target_policy_logprobs"] = {"clone": -20.0, policy: row["target_policy_logprobs"]["shift"]}
+    found = arena_cje.analyze(rows, tmp_path / "draws", "direct")
+    assert values(found) == pytest.approx({"clone": 0.25, policy: 0.5})
+
+
+def test_files_name_the_policies_where_the_data_do_not(tmp_path):
+    write(tmp_path / "org" / "model_responses.jsonl", draws_of(world(), "shift"))
+    row = draws_of(world(), "clone")
+    write(tmp_path / "org__other.jsonl", [one | {"policy": "org/other"} for one in row])
+    assert set(draw_paths(tmp_path)) == {"org/model", "org/other"}
+
+
+def test_a_file_of_two_policies_or_two_of_one_are_refused(tmp_path):
+    write(tmp_path / "a_b.jsonl", draws_of(world(), "shift"))
+    with pytest.raises(UserError, match=r"a_b\.jsonl: may be of policy 'a/b' or 'a:b'; name it a%2Fb or a%3Ab"):
+        draw_paths(tmp_path, ("a/b", "a:b"))
+    write(tmp_path / "a" / "b.jsonl", draws_of(world(), "shift"))
+    with pytest.raises(UserError, match=r"is of policy 'a/b', as .* is; keep one"):
+        draw_paths(tmp_path, ("a/b", "c"))
+    assert draw_paths(tmp_path, ("a/b", "a_b")) == {"a/b": tmp_path / "a" / "b.jsonl", "a_b": tmp_path / "a_b.jsonl"}
+
+
+def test_a_missing_file_is_asked_for_by_a_name_that_a_file_may_have(tmp_path):
+    write(tmp_path / "clone.jsonl", draws_of(world(), "clone"))
+    with pytest.raises(UserError, match=r"expected org%2Fmodel_responses\.jsonl or org%2Fmodel\.jsonl"):
+        find_draws(tmp_path, "base", ("clone", "org/model"))
+
+
+# Texts
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_text_is_read_without_its_mark(encoding, tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("Sé brief.\r\nAlways.\n".encode(encoding))
+    assert files.read_text(path) == "Sé brief.\nAlways.\n"
+    write(tmp_path / "mine.jsonl", world())
+    (tmp_path / "mine.jsonl").write_bytes((tmp_path / "mine.jsonl").read_text().encode(encoding))
+    assert values(arena_cje.analyze(tmp_path / "mine.jsonl", estimator="ips")) == pytest.approx(TRUTH)
+    (tmp_path / "x.json").write_bytes('{"a": 1}'.encode(encoding))
+    assert files.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("Sé brief.".encode("cp1252"), r"text:1: is no UTF-8 text: byte 0xe9 at position 1; save the file as UTF-8"),
+        ("One.\nSé brief.".encode("cp1252"), r"text:2: is no UTF-8 text: byte 0xe9 at position 6"),
+        ("Sé brief.".encode("utf-16-le"), r"text: has a NUL character at position 1"),
+        (b"\xff\xfea", r"text:1: is no UTF-16 text"),
+        (b"\x00\x01\x02", r"has a NUL character"),
+    ],
+)
+def test_what_is_no_text_gets_a_sentence(content, sentence, tmp_path):
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        files.read_text(tmp_path / "text")
+    with pytest.raises(UserError):
+        files.read_jsonl(tmp_path / "text")
+    for path in (tmp_path, tmp_path / "none", "\0"):
+        with pytest.raises(UserError):
+            files.read_text(path)
+
+
+# Metadata, frames with nulls
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("response_token_count", "12", "is '12', expected a number"),
+        ("response_token_count", -1, "is -1, expected at least 0"),
+        ("response_token_count", [12], r"is \[12\], expected a number"),
+        ("response_token_count", True, "is True, expected a number"),
+        ("outside_support", 5, "is 5, expected a list of strings"),
+        ("outside_support", "shift", "is 'shift', expected a list of strings"),
+        ("outside_support", [5], "has elements of type int, expected a list of strings"),
+        ("prompt_id", 1.5, "is 1.5, expected a string or a whole number"),
+        ("draw_idx", "0", "is '0', expected a whole number"),
+        ("judge_score", "0.5", "is '0.5', expected a number"),
+        ("oracle_label", 7, "is 7, expected at most 1"),
+        ("judge_scores", 0.5, "is 0.5, expected a list of numbers"),
+    ],
+)
+def test_declared_metadata_have_their_types(field, value, sentence, tmp_path):
+    rows = world()
+    rows[1] = {name: part for name, part in rows[1].items() if name != field} | {"metadata": {field: value}}
+    path = write(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(UserError, match=rf"mine\.jsonl:2: metadata\.{field} {sentence}"):
+        read_user_data(path, None, 1.0, 1)
+    draws = {policy: draws_of(world(), policy) for policy in TRUTH}
+    draws["shift"][2] = draws["shift"][2] | {"metadata": {field: value}}
+    with pytest.raises(UserError, match=rf"row 2: metadata\.{field} {sentence}"):
+        arena_cje.analyze(world(), draws, "direct")
+
+
+@pytest.mark.parametrize("field", ["oracle_label", "judge_score", "prompt_id", "draw_idx"])
+def test_a_field_in_either_place_reads_from_a_frame_as_from_a_file(field, tmp_path):
+    rows = [row | {"draw_idx": 0} for row in world()]
+    for k in range(0, N, 2):
+        rows[k]["metadata"] = {field: rows[k].pop(field), "depth": k}
+    path = write(tmp_path / "mine.jsonl", rows)
+    for source in (path, pl.read_ndjson(path, infer_schema_length=None), pd.read_json(path, lines=True)):
+        assert values(arena_cje.analyze(source, estimator="ips")) == pytest.approx(TRUTH)
+
+
+def test_a_masked_label_of_a_frame_stays_masked():
+    """Where rows have a label in both places, a null beside a label is no absent field."""
+    frame = pl.DataFrame([row | {"metadata": {"oracle_label": row["oracle_label"]}} for row in world()])
+    masked = frame.with_columns(oracle_label=pl.when(pl.int_range(pl.len()) < 40).then("oracle_label"))
+    for source in (masked, frame.with_columns(oracle_label=pl.lit(None, pl.Float64))):
+        with pytest.raises(UserError, match="oracle_label is None at the top level but .* make them agree"):
+            arena_cje.analyze(source, estimator="ips")
+
+
+# Weights of any size
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", estimators.NAMES)
+@pytest.mark.parametrize(("base", "target"), [(-5000.0, 0.0), (-800.0, 0.0), (-360.0, -1.0), (-1e300, 0.0)])
+def test_a_log_ratio_of_any_size_is_refused_for_its_weights(name, base, target):
+    rows = world()
+    rows[0] |= {"base_policy_logprob": base, "target_policy_logprobs": {"clone": base, "shift": target}}
+    found = arena_cje.analyze(rows, {policy: draws_of(rows, policy) for policy in TRUTH}, name)
+    assert "refused" not in str(found).splitlines()[4]  # clone
+    assert max(map(len, str(found).splitlines()[:7])) <= 116
+    codes = {reason.code for reason in found.verdicts["shift"].reasons if reason.level == "refuse"}
+    if estimators.needs_weights(name) and not estimators.needs_draws(name):
+        assert {"low_ess", "near_zero_weights"} <= codes
+
+
+# Spreadsheets
+
+
+FORMULAS = (
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "\nx",
+    " =1+1",
+    "'=1+1",
+    "''-x",
+    "=cmd|' /C calc'!A0",
+    "\uff1d1",
+)
+PLAIN = ("clone", "", "a=b", "'quoted'", "-0.5", "+1e-3", "1,5", "O'Neil", "名前")
+
+
+def test_cells_are_inert_and_read_as_they_were(tmp_path):
+    frame = pl.DataFrame({"=policy": [*FORMULAS, *PLAIN], "value": [-1.5] * (len(FORMULAS) + len(PLAIN))})
+    files.write_csv(tmp_path / "x.csv", frame)
+    written = pl.read_csv(tmp_path / "x.csv")
+    assert written.columns == ["'=policy", "value"]
+    cells = written["'=policy"].to_list()
+    assert [cell or "" for cell in cells] == [f"'{cell}" for cell in FORMULAS] + list(PLAIN)
+    assert written["value"].to_list() == frame["value"].to_list()
+    read = files.read_csv(tmp_path / "x.csv")
+    assert read.columns == frame.columns
+    assert read["=policy"].fill_null("").to_list() == frame["=policy"].to_list()
+
+
+def test_a_table_of_results_is_inert(tmp_path):
+    rows = world()
+    for row in rows:
+        row["target_policy_logprobs"] = {"=1+1": row["target_policy_logprobs"]["shift"], "@x": -20.0}
+    found = arena_cje.analyze(rows, estimator="snips", variant="direct")
+    write_result(found, *(tmp_path / f"x.{kind}" for kind in ("json", "csv", "influence.parquet")))
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines[1:3]] == ["'=1+1", "'@x"]
+    assert files.read_csv(tmp_path / "x.csv")["policy"].to_list()[:2] == ["=1+1", "@x"]
+    assert arena_cje.load(tmp_path / "x.json").policies == ("=1+1", "@x")
+
+
+# Files of questions
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            {"question_id": 81, "category": "writing", "turns": ["Write.", "Rewrite."]},
+            r"rename question_id to prompt_id and turns to prompt \(its first element, as text\)",
+        ),
+        ({"uid": "328c", "category": "hard", "prompt": "Why?"}, "rename uid to prompt_id"),
+        ({"instruction": "Why?", "dataset": "koala"}, "rename instruction to prompt"),
+        ({"a": 1}, "the row has the fields a$"),
+    ],
+)
+def test_a_file_of_questions_is_told_which_fields_to_rename(row, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        schemas.PROMPTS.read(write(tmp_path / "questions.jsonl", [row]))

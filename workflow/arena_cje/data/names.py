@@ -1,0 +1,61 @@
+"""Names of policies as names of files, both ways.
+
+A policy may have any name, such as `meta-llama/Llama-3.1-8B`; a file may not. `file_name` writes each character that is not
+for names of files as its percent code, and `policy_of` reads it again. Files of a user may spell a name otherwise: with
+folders, or with the characters replaced as tools of this field do. `policy_spelled` knows these spellings.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from arena_cje.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# Not for names of files on some system, or with a meaning of their own to Snakemake; a name that begins with a dot is hidden.
+SPECIAL = re.compile(r'[%/\\:*?"<>|{}\x00-\x1f\x7f]|^\.')
+CODE = re.compile("%([0-9A-Fa-f]{2})")
+REPLACEMENTS = ("__", "--", "_", "-")  # of special characters, by evaluation harnesses and model hubs
+
+
+def file_name(policy: str) -> str:
+    """The name of a policy as the name of a file without its suffix."""
+    return SPECIAL.sub(lambda match: f"%{ord(match[0]):02X}", policy)
+
+
+def policy_of(stem: str) -> str:
+    """The policy whose `file_name` is the name of a file without its suffix."""
+    return CODE.sub(_decoded, stem)
+
+
+def _decoded(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if SPECIAL.match(character) else match[0]
+
+
+def spellings(policy: str) -> set[str]:
+    """Names that the files of a policy may have, without their suffix and below the folder of all policies."""
+    replaced = {re.sub(r'[/\\:*?"<>|{}]', sign, policy) for sign in REPLACEMENTS}
+    last = policy.rpartition("/")[2]  # a model's name without its organisation
+    return {policy, file_name(policy), quote(policy, safe=""), *replaced} | ({last} if last else set())
+
+
+def policy_spelled(name: str, policies: Collection[str], where: object) -> str | None:
+    """The policy, out of `policies`, that the name of a file stands for; None where it is none of them.
+
+    where: the file, for errors. Raises a `UserError` for a name that two policies may have.
+    """
+    for spelling in (name, policy_of(name)):
+        if spelling in policies:
+            return spelling
+    matches = [policy for policy in policies if name in spellings(policy)]
+    if len(matches) > 1:
+        raise UserError(
+            f"{where}: may be of policy {matches[0]!r} or {matches[1]!r}; name it {file_name(matches[0])} or "
+            f"{file_name(matches[1])}"
+        )
+    return matches[0] if matches else None
