@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError, file_errors
+from arena_cje.errors import UserError, file_errors, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -189,7 +189,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
         name = _non_finite(row)
         if name is not None:
             raise UserError(f"{path} (row {k}): {name} is not a finite number; write None where the value is missing")
-        lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        lines.append(_json(row, orjson.OPT_APPEND_NEWLINE))
     write_bytes(path, b"".join(lines))
 
 
@@ -206,7 +206,14 @@ def json_text(value: Any) -> str:
     name = _non_finite(value)
     if name is not None:
         raise UserError(f"{name} is not a finite number, which JSON lacks; write None where the value is missing")
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
+    return _json(value, orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def _json(value: Any, option: int) -> bytes:
+    try:
+        return orjson.dumps(value, option=option)
+    except orjson.JSONEncodeError as error:
+        raise UserError(f"{shown(value)} cannot be written as JSON: {error}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -28,7 +28,7 @@ from arena_cje.data.rows import (
 )
 from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
-from arena_cje.errors import UserError, did_you_mean, file_errors
+from arena_cje.errors import UserError, did_you_mean, file_errors, shown
 from arena_cje.estimation.records import Draws
 from arena_cje.files import user_path
 
@@ -240,6 +240,10 @@ def find_probes(probes: str | Path | Mapping[str, Source] | None, policies: Sequ
 def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], what: str) -> tuple[dict, str]:
     """Sources by policy, and the name of their place for errors."""
     if isinstance(files, Mapping):
+        if wrong := [name for name in files if not isinstance(name, str)]:
+            raise UserError(
+                f"{what.replace(' ', '_')} are of the policy {shown(wrong[0])}, expected a name that is text"
+            )
         return dict(files), what.replace(" ", "_")
     if not isinstance(files, str | PathLike):
         raise UserError(
