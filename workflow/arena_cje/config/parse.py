@@ -60,7 +60,7 @@ def _check_values(value: Any, place: tuple[Any, ...]) -> None:
     elif isinstance(value, str):
         problem = "has half of a character (a surrogate), which no file can hold" if HALF.search(value) else ""
     elif isinstance(value, float):
-        is_no_bound = value == math.inf and place[-1:] in (("clip",), ("var_cap",))
+        is_no_bound = value == math.inf and (place[0] == "verdict" or place[-1] in ("clip", "var_cap"))
         problem = "" if math.isfinite(value) or is_no_bound else f"is {value}, expected a finite number"
     elif isinstance(value, int):
         problem = "" if abs(value) < LEAST_TOO_LARGE else f"is {shown(value)}, a number too large for any use here"
