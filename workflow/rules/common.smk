@@ -94,16 +94,22 @@ def input_path(path):
     """A path that may stand among the inputs of rules.
 
     Snakemake reads braces in a path as wildcards, angle brackets as variables, and knows no escape: such a path is reached
-    through a link without them.
+    through a link without them. Files of one folder have their links in one folder, as the parts of a model must lie together.
     """
     if path is None or not re.search("[{}<>]", str(path)):
         return path
     place = Path(path).absolute()
-    link = files.LINKS / digest(str(place))[:12] / re.sub("[{}<>]", "_", place.name)
+    name = re.sub("[%{}<>]", lambda sign: f"%{ord(sign[0]):02X}", place.name)
+    link = files.LINKS / digest(str(place.parent))[:12] / name
+    or_exit(make_link, link, place)
+    return str(link)
+
+
+def make_link(link, place):
+    """Make a link to a place, if it is not there."""
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(place)
-    return str(link)
 
 
 def literal(value):
@@ -214,7 +220,8 @@ def gguf(model):
 
 def gguf_parts(model):
     """The files of a configured model: one, or all parts of a split one."""
-    return [input_path(str(path)) for path in or_exit(gguf_files.parts, gguf(model))]
+    path = CONFIG.models[model].path or gguf(model)
+    return [input_path(str(part)) for part in or_exit(gguf_files.parts, path)]
 
 
 def model_record(block):

@@ -284,7 +284,7 @@ _METADATA = {
     "prompt_id": Column("id", "prompt of the response, in older files", null=True),
     "draw_idx": Column("int", "which of the policy's responses to the prompt", null=True, low=0),
     **_JUDGE_FIELDS,
-    "response_token_count": Column("float", "tokens of the response", null=True, low=0),
+    "response_token_count": Column("float", "tokens of the response", null=True, low=0, high=1e12),
     "outside_support": Column("list[str]", "targets that cannot give the response", null=True),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
