@@ -14,6 +14,7 @@ import pytest
 import arena_cje
 from arena_cje import estimators, files
 from arena_cje.data import names, schemas
+from arena_cje.data.dataset import load_dataset
 from arena_cje.data.draws import draw_paths, find_draws
 from arena_cje.data.reading import Reading
 from arena_cje.data.sources import placed_rows
@@ -93,7 +94,7 @@ def test_scores_and_labels_have_scales_of_their_own(judge, label, scales):
     assert found.reading == Reading(**scales)
 
 
-@pytest.mark.parametrize("scale", [(0, 10), (0, 100), (0, 5), (-10, 10)])
+@pytest.mark.parametrize("scale", [(0, 10), (0, 100), (0, 5), (0, 3), (-10, 10), (-10, 1)])
 def test_labels_that_fill_a_corner_of_their_scale_are_refused(scale):
     with pytest.raises(UserError, match=r"oracle_label: all 80 values lie between 0 and 1, .* by `label_scale`"):
         arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=scale)
@@ -122,6 +123,14 @@ def test_an_outlier_does_not_hide_a_wrong_scale():
     for verdict in found.verdicts.values():
         reason = next(reason for reason in verdict.reasons if reason.code == "unusual_units")
         assert (reason.level, "oracle labels" in reason.sentence) == ("caution", True)
+
+
+def test_labels_on_half_of_their_scale_are_cautioned_about():
+    """Labels 0, 1 and 2 may lack the highest, or be 0 and 1."""
+    found = arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
+    assert all("unusual_units" in {one.code for one in verdict.reasons} for verdict in found.verdicts.values())
+    found = arena_cje.analyze(on_other_scales(label=2), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
+    assert not any("unusual_units" in {one.code for one in verdict.reasons} for verdict in found.verdicts.values())
 
 
 def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
@@ -358,6 +367,9 @@ def test_ordinary_names_stay_as_they_are():
         "meta-llama_Llama-3.1-8B.jsonl",
         "meta-llama-Llama-3.1-8B.jsonl",
         "Llama-3.1-8B_responses.jsonl",
+        "meta-llama%2fLlama-3.1-8B.jsonl",
+        "meta_llama_llama_3_1_8b_responses.jsonl",
+        "llama-3.1-8b.jsonl",
     ],
 )
 def test_a_file_is_found_by_any_spelling_of_its_policy(place, tmp_path):
@@ -466,6 +478,49 @@ def test_declared_metadata_have_their_types(field, value, sentence, tmp_path):
         arena_cje.analyze(world(), draws, "direct")
 
 
+ODD = (
+    10**400,
+    -(10**400),
+    math.inf,
+    math.nan,
+    "x",
+    "",
+    [],
+    {},
+    [None],
+    [[]],
+    {"a": {}},
+    True,
+    1 + 2j,
+    b"x",
+    object(),
+    None,
+)
+FIELDS = (
+    *("prompt_id", "prompt", "response", "base_policy", "draw_idx", "base_policy_logprob", "target_policy_logprobs"),
+    *("judge_score", "judge_distribution", "judge_scores", "oracle_label", "metadata", "response_token_count"),
+    *("outside_support", "depth"),
+)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_an_odd_value_of_any_field_gives_a_value_or_a_sentence(field):
+    for odd in ODD:
+        whole, below, deep = ([row | {"depth": k % 3} for k, row in enumerate(world())] for _ in range(3))
+        whole[1][field] = odd
+        below[1]["metadata"] = {field: odd}
+        deep[1]["target_policy_logprobs"] = {"clone": -20.0, "shift": odd}
+        for rows in (whole, below, deep):
+            for source in (rows, pd.DataFrame(rows)):
+                try:
+                    logged = load_dataset(source, reading=Reading(("depth",))).logged
+                except UserError as error:
+                    assert "\n" not in str(error)
+                else:
+                    assert np.all((logged.judge_score >= 0) & (logged.judge_score <= 1))
+                    assert np.isfinite(logged.covariates).all()
+
+
 @pytest.mark.parametrize("field", ["oracle_label", "judge_score", "prompt_id", "draw_idx"])
 def test_a_field_in_either_place_reads_from_a_frame_as_from_a_file(field, tmp_path):
     rows = [row | {"draw_idx": 0} for row in world()]
@@ -559,6 +614,12 @@ def test_a_table_of_results_is_inert(tmp_path):
         ),
         ({"uid": "328c", "category": "hard", "prompt": "Why?"}, "rename uid to prompt_id"),
         ({"instruction": "Why?", "dataset": "koala"}, "rename instruction to prompt"),
+        (
+            {"id": 1, "conversations": [{"from": "human", "value": "Why?"}]},
+            "rename id to prompt_id and conversations to",
+        ),
+        ({"Question": "Why?", "Category": "x"}, "rename Question to prompt"),
+        ({"task_id": "HumanEval/0", "prompt": "def f():"}, "rename task_id to prompt_id$"),
         ({"a": 1}, "the row has the fields a$"),
     ],
 )

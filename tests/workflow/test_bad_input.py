@@ -288,7 +288,7 @@ def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
             '{"prompt_id": "a", "judge_score": 0.5, "oracle_label": 0.1}',
             "differs by more than 0.05 from that of the logged",
         ),
-        ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "declare the range of your data by `scale`"),
+        ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "give the ranges of your data by `judge_scale`"),
     ],
 )
 def test_bad_calibration_data_name_file_and_line(brought, row, sentence):

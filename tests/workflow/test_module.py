@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import arena_cje
+import tiny_gguf
 from own_data import write_world
 from workflow_run import CONFIG, ROOT, SNAKEMAKE, Run, copy_workflow, parse_jobs, write_prompts
 
@@ -189,7 +190,8 @@ def test_paths_may_hold_braces(tmp_path, tiny_model):
     (folder / "{mine}.yaml").write_text(rubric)
     config = copy.deepcopy(SMALL) | {"judge": {"rubric": str(folder / "{mine}.yaml")}}
     config["prompts"] = {"source": str(folder / "prompts.jsonl")}
-    config["models"]["smollm2"]["path"] = str(folder / "tiny.gguf")
+    parts = tiny_gguf.write_parts(folder / "{tiny}.gguf", 2)
+    config["models"]["smollm2"]["path"] = str(parts[0])
     (folder / "{mine}.txt").write_text("Answer as I would.", encoding="utf-16")
     config["policies"]["base"] |= {"system_prompt": "{mine}.txt", "description": "{mine} <x>"}
     run = Run(folder, config)

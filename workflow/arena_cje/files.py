@@ -116,6 +116,7 @@ def iterate_rows(path: str | Path) -> Iterator[RowWithPlace]:
         raise UserError(f"{path}: is a Parquet file; expected JSONL, convert it (polars.read_parquet, write_ndjson)")
     content = _as_utf8(path, content)
     _check_is_jsonl(path, content)
+    content = content.replace(b"\n" + codecs.BOM_UTF8, b"\n")  # of files that were put together
     for k, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             yield f"{path}:{k}", _parsed(f"{path}:{k}", line)

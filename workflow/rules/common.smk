@@ -211,7 +211,7 @@ def gguf(model):
     block = CONFIG.models[model]
     if block.path:
         or_exit(gguf_files.check_magic, block.path)
-        return input_path(block.path)
+        return [input_path(str(part)) for part in gguf_files.parts(block.path)][0]
     file = RESOURCES / "models" / block.file
     if not file.exists():
         or_exit(fetch.read_entry, block.file, MODELS_YAML)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arena_cje.data.fields import TOLERANCE
-from arena_cje.data.names import file_name, policy_of, policy_spelled, spellings
+from arena_cje.data.names import file_name, policy_of, policy_spelled, spells
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import (
     Response,
@@ -182,7 +182,7 @@ def _policy_of_file(name: str, path: Path, known: Collection[str]) -> str | None
                 return policy
         return None if "/" in name else policy_of(short)
     own = _policy_of_first_row(path)
-    return own if own is not None and {name, short} & spellings(own) else policy_of(short)
+    return own if own is not None and (spells(name, own) or spells(short, own)) else policy_of(short)
 
 
 def _policy_of_first_row(path: Path) -> str | None:

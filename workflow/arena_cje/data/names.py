@@ -2,14 +2,13 @@
 
 A policy may have any name, such as `meta-llama/Llama-3.1-8B`; a file may not. `file_name` writes each character that is not
 for names of files as its percent code, and `policy_of` reads it again. Files of a user may spell a name otherwise: with
-folders, or with the characters replaced as tools of this field do. `policy_spelled` knows these spellings.
+folders, with other signs in place of some, in small letters, or without the organisation. `policy_spelled` finds the policy.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from arena_cje.errors import UserError
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 # Not for names of files on some system, or with a meaning of their own to Snakemake; a name that begins with a dot is hidden.
 SPECIAL = re.compile(r'[%/\\:*?"<>|{}\x00-\x1f\x7f]|^\.')
 CODE = re.compile("%([0-9A-Fa-f]{2})")
-REPLACEMENTS = ("__", "--", "_", "-")  # of special characters, by evaluation harnesses and model hubs
 
 
 def file_name(policy: str) -> str:
@@ -37,11 +35,17 @@ def _decoded(match: re.Match[str]) -> str:
     return character if SPECIAL.match(character) else match[0]
 
 
-def spellings(policy: str) -> set[str]:
-    """Names that the files of a policy may have, without their suffix and below the folder of all policies."""
-    replaced = {re.sub(r'[/\\:*?"<>|{}]', sign, policy) for sign in REPLACEMENTS}
-    last = policy.rpartition("/")[2]  # a model's name without its organisation
-    return {policy, file_name(policy), quote(policy, safe=""), *replaced} | ({last} if last else set())
+def spells(name: str, policy: str) -> bool:
+    """Whether the name of a file, without its suffix, is that of a policy, or of the last part of its name.
+
+    Signs and the case of letters do not count: evaluation tools write __, -- or _ for a slash, and some all in small letters.
+    """
+    letters = _letters(policy_of(name))
+    return letters != "" and letters in (_letters(policy), _letters(policy.rpartition("/")[2]))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
 
 
 def policy_spelled(name: str, policies: Collection[str], where: object) -> str | None:
@@ -52,7 +56,7 @@ def policy_spelled(name: str, policies: Collection[str], where: object) -> str |
     for spelling in (name, policy_of(name)):
         if spelling in policies:
             return spelling
-    matches = [policy for policy in policies if name in spellings(policy)]
+    matches = [policy for policy in policies if spells(name, policy)]
     if len(matches) > 1:
         raise UserError(
             f"{where}: may be of policy {matches[0]!r} or {matches[1]!r}; name it {file_name(matches[0])} or "

@@ -131,7 +131,7 @@ def _ends(name: str, scale: Any) -> Scale | None:
     if len(ends) != 2 or len(numbers) != 2 or not ends[0] < ends[1]:
         shown = list(ends) if isinstance(scale, list | tuple) else scale
         raise UserError(f"{name} is {shown!r:.60}, expected its two ends, the lower first, such as [0, 100]")
-    return ends
+    return tuple(end if isinstance(end, int) else float(end) for end in ends)
 
 
 def _check_covariates(names: Sequence[str]) -> None:

@@ -68,7 +68,7 @@ def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) ->
 
     Raises a `UserError` for a row that breaks the format.
     """
-    placed = [(where, marked(row)) for where, row in placed_rows(source)]
+    placed = [(where, marked(row)) for where, row in placed_rows(source, table.name)]
     bounded = reading.bounded(table)
     rows = []
     for where, row in bounded.check(placed):

@@ -7,6 +7,7 @@ file and line.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,9 +98,11 @@ class Column:
         if isinstance(value, float) and math.isnan(value):
             return "is NaN; write null where the value is missing"
         if self.low is not None and value < self.low:
-            return f"is {value!r}, expected at least {self.low:g}{self.hint}"
+            return f"is {value!r:.60}, expected at least {self.low:g}{self.hint}"
         if self.high is not None and value > self.high:
-            return f"is {value!r}, expected at most {self.high:g}{self.hint}"
+            return f"is {value!r:.60}, expected at most {self.high:g}{self.hint}"
+        if self.kind == "float" and value != -math.inf and abs(value) > sys.float_info.max:
+            return f"is {value!r:.60}, expected a finite number"
         if self.choices and value not in self.choices:
             return f"is {value!r}, expected one of {', '.join(self.choices)}{did_you_mean(str(value), self.choices)}"
         return "is empty" if self.non_empty and not value else None
@@ -107,19 +110,8 @@ class Column:
 
 # What other formats of this field call a field: question files of benchmarks, data sets of instructions, logs of answers.
 OTHER_NAMES = {
-    "prompt_id": (
-        "question_id",
-        "uid",
-        "id",
-        "qid",
-        "task_id",
-        "example_id",
-        "instruction_id",
-        "item_id",
-        "key",
-        "index",
-    ),
-    "prompt": ("turns", "instruction", "question", "query", "input", "problem", "text", "messages", "conversation"),
+    "prompt_id": ("question_id", "uid", "id", "qid", "task_id", "example_id", "instance_id", "sample_id", "custom_id"),
+    "prompt": ("turns", "instruction", "question", "query", "input", "problem", "text", "messages", "conversations"),
     "response": ("output", "answer", "completion", "generation", "choices"),
 }
 
@@ -130,15 +122,15 @@ def fields_hint(row: Row, names: Iterable[str]) -> str:
     names: of the fields that a row may have. Empty where the row has fields of the format alone.
     """
     names = list(names)
-    others = [name for name in row if name not in names]
+    others = {str(name).lower(): name for name in row if name not in names}
     if not others:
         return ""
-    pairs = {wanted: next((name for name in OTHER_NAMES.get(wanted, ()) if name in others), None) for wanted in names}
-    changes = [
-        f"{name} to {wanted}" + (" (its first element, as text)" if isinstance(row[name], list) else "")
-        for wanted, name in pairs.items()
-        if name is not None and row.get(wanted) is None
-    ]
+    changes = []
+    for wanted in names:
+        name = next((others[other] for other in OTHER_NAMES.get(wanted, ()) if other in others), None)
+        if name is not None and row.get(wanted) is None:
+            first = " (its first element, as text)" if isinstance(row[name], list) else ""
+            changes.append(f"{name} to {wanted}{first}")
     advice = f"; rename {' and '.join(changes)}" if changes else ""
     return f"; the row has the fields {', '.join(map(str, row))[:200]}{advice}"
 

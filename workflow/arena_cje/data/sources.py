@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 SOURCES = "the path of a JSONL file, a folder with its parts, a data frame (polars, pandas, Arrow) or a list of dicts"
 
 
-def placed_rows(source: Source) -> list[RowWithPlace]:
-    """The rows of a source with their places; raises a `UserError` for a source without rows of this kind."""
+def placed_rows(source: Source, what: str = "the data") -> list[RowWithPlace]:
+    """The rows of a source with their places.
+
+    what: name of the data in errors. Raises a `UserError` for a source that is none.
+    """
     if isinstance(source, str | os.PathLike):
         return [row for path in parts(source) for row in read_rows_with_places(path)]
-    rows = _rows_of_frame(source)
+    rows = _rows_of_frame(source, what)
     if rows is None:
-        rows = _listed_rows(source)
+        rows = _listed_rows(source, what)
     return [(f"row {k}", row) for k, row in enumerate(rows)]
 
 
@@ -69,7 +72,7 @@ def parts(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(files, key=lambda file: [int(number) for number in re.findall("[0-9]+", file.name)])
 
 
-def _rows_of_frame(source: Any) -> list[Row] | None:
+def _rows_of_frame(source: Any, what: str) -> list[Row] | None:
     """The rows of a data frame; None for what is none."""
     import polars as pl
 
@@ -82,7 +85,7 @@ def _rows_of_frame(source: Any) -> list[Row] | None:
         try:
             source = pl.DataFrame(source)
         except Exception as error:  # an Arrow stream of anything may have any fault
-            raise UserError(f"the data are no table that polars reads ({' '.join(str(error).split()):.200})") from None
+            raise UserError(f"{what} are no table that polars reads ({' '.join(str(error).split()):.200})") from None
     return _without_absent(source.to_dicts()) if isinstance(source, pl.DataFrame) else None
 
 
@@ -108,14 +111,14 @@ def _pandas_values(series: Any) -> list[Any]:
     return values
 
 
-def _listed_rows(source: Any) -> list[Row]:
+def _listed_rows(source: Any, what: str) -> list[Row]:
     """The rows of a list, or of anything else that gives dicts one by one."""
     if isinstance(source, Mapping | bytes | bytearray) or not isinstance(source, Iterable):
-        raise UserError(f"the data are {_kind(source)}, expected {SOURCES}")
+        raise UserError(f"{what} are {_kind(source)}, expected {SOURCES}")
     rows = []
     for k, row in enumerate(source):
         if not isinstance(row, Mapping):
-            raise UserError(f"row {k} of the data ({_kind(source)}) is {_kind(row)}, expected {SOURCES}")
+            raise UserError(f"row {k} of {what} ({_kind(source)}) is {_kind(row)}, expected {SOURCES}")
         rows.append(_plain_row(row, k))
     return rows
 

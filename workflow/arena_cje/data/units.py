@@ -5,7 +5,7 @@ value that is estimated from it is a wrong number that looks like a low one: lab
 
     wrong:   all values lie in [0, 1] though the scale is at least WIDE times as long, or all lie in its lowest tenth;
              fewer than FEW values, and a column of one value at the end of its scale, say nothing
-    unusual: the same of nearly all values above the lower end
+    unusual: the same of nearly all values above the lower end; or all lie in [0, 1] on a scale that is twice as long
 
 The logged data and the calibration data are refused where they are wrong. A policy may truly have the lowest scores only,
 so fresh draws are refused only where fractions of one show their units, and are cautioned about otherwise.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from arena_cje.data.reading import Scale
 
-WIDE = 4  # length of a scale in units of [0, 1], from which values within [0, 1] alone are no sign of low quality
+WIDE = 3  # length of a scale from which values within [0, 1] alone are more likely in other units than low
 TENTH = 0.1
 FEW = 10
 NEARLY_ALL = 0.95
@@ -49,15 +49,19 @@ def check_units(values: Iterable[float | None], scale: Scale | None, key: str, w
 
 
 def unusual_units(values: np.ndarray, scale: Scale | None, what: str) -> str | None:
-    """A sentence where nearly all values (n,) on [0, 1] are at the lower end of a declared scale; NaN is missing."""
+    """A sentence where values (n,) on [0, 1] may be in other units than their declared scale; NaN is missing."""
     present = values[~np.isnan(values)]
     above = present[present > ROUNDING]
-    if scale is None or len(above) < FEW or np.mean(above <= _edge(scale)) < NEARLY_ALL:
+    if scale is None or len(above) < FEW:
         return None
-    return (
-        f"nearly all {what} lie at the lower end of the scale from {scale[0]:g} to {scale[1]:g} that was declared; see that it "
-        "is the range of this column"
-    )
+    if np.mean(above <= _edge(scale)) >= NEARLY_ALL:
+        where = f"nearly all {what} lie at the lower end of"
+    elif scale[0] >= 0 and scale[1] >= 2 and _in_data(above, scale).max() <= 1 + ROUNDING:
+        where = f"all {what} lie between 0 and 1 on"
+    else:
+        return None
+    low, high = scale
+    return f"{where} the scale from {low:g} to {high:g} that was declared; see that it is the range of this column"
 
 
 def _problem(values: np.ndarray, scale: Scale | None) -> str | None:
@@ -86,6 +90,6 @@ def _in_data(values: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def _edge(scale: Scale) -> float:
-    """Upper end, on [0, 1], of what counts as the lower end of a scale: its tenth, or 1 in the units of the data."""
+    """Upper end, on [0, 1], of what counts as the lower end of a scale: its tenth, or 1 in the data where that is more."""
     low, high = scale
     return max(TENTH, (1 - low) / (high - low) if low >= 0 and high - low >= WIDE else 0.0) + ROUNDING
