@@ -5,6 +5,10 @@ A server on loopback answers after 50 ms, eight requests at a time. The ideal is
     ideal = calls * latency / limit
 
 in one job, and in two jobs that share the limit. Each call goes all the way: lock files, spendings, a journal on disk.
+
+Two more servers answer some requests with status 429: one grants a number of requests a second, one rejects a tenth of them
+whatever their rate. The rate of replies is held against what the server grants: that number, or what remains of the rate of one
+job without 429s.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ SERVER = Path(__file__).parents[1] / "tests/support/fault_server.py"
 CALLS, LIMIT, LATENCY = 2000, 8, 0.05  # seconds
 IDEAL = LIMIT / LATENCY  # calls a second
 FEW = 400  # calls whose processor time is held against the client's alone
+GRANTED = 60.0  # requests a second of the server that limits them
+REJECTED = 0.1  # share of the requests that the other server rejects
 
 
 def run() -> Iterator[Result]:
@@ -54,12 +60,25 @@ def run() -> Iterator[Result]:
         with _jobs(url, Path(folder)) as sides:
             cpu = measure({"ours": sides["few"], "bare client": functools.partial(_bare, url)})
         yield _processor_time(cpu)
+    yield _of_granted("rate / granted, a limit of the rate", GRANTED, f"{GRANTED:g} a second", "--rate", GRANTED)
+    share = (1 - REJECTED) * statistics.median(rates["one job"])
+    yield _of_granted("rate / granted, 429s at random", share, f"{REJECTED:.0%} are rejected", "--rejected", REJECTED)
 
 
 def _over_ideal(name: str, rates: list[float], where: str) -> Result:
     over = [IDEAL / rate for rate in rates]
     detail = f"{where}; ideal {CALLS / IDEAL:.1f} s, by round {', '.join(f'{one:.2f}' for one in over)}"
     return Result(name, statistics.median(over), "<= 1.3", detail)
+
+
+def _of_granted(name: str, granted: float, which: str, *options: object) -> Result:
+    """Replies a second of one job, over those that a server with these options grants."""
+    progress(f"calls: {CALLS} of a server that answers 429 ({which}) ...")
+    with _server(*options) as url, tempfile.TemporaryDirectory() as folder, _jobs(url, Path(folder)) as sides:
+        began = time.perf_counter()
+        rate = sides["all"]() / (time.perf_counter() - began)
+    detail = f"{CALLS} calls, {LIMIT} at a time; {rate:.0f} replies a second of {granted:.0f} granted ({which})"
+    return Result(name, rate / granted, ">= 0.7", detail)
 
 
 def _processor_time(rates: Rates) -> Result:
@@ -71,10 +90,10 @@ def _processor_time(rates: Rates) -> Result:
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[str]:
+def _server(*options: object) -> Iterator[str]:
     """The address of a server in a process of its own, which ends with its input."""
     with subprocess.Popen(
-        [sys.executable, str(SERVER), "--latency", str(LATENCY)],
+        [sys.executable, str(SERVER), "--latency", str(LATENCY), *map(str, options)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

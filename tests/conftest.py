@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,10 @@ from workflow_run import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# What jobs on a machine share is in a folder of this run's own; test modules hand the environment on to processes.
+MACHINE = tempfile.TemporaryDirectory(prefix="arena-cje-tests-")
+os.environ["TMPDIR"] = tempfile.tempdir = MACHINE.name
 
 
 @pytest.fixture(scope="session")

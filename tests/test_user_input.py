@@ -256,13 +256,17 @@ def test_any_model_file(tmp_path):
             open_model(tmp_path / "old.gguf")
     for size in (8, 100, 3000, len(content) // 2, len(content) - 10):
         (tmp_path / "cut.gguf").write_bytes(content[:size])
-        with pytest.raises(UserError, match=r"failed to read header|exceeds remaining file size|not within the file bounds"):
+        with pytest.raises(
+            UserError, match=r"failed to read header|exceeds remaining file size|not within the file bounds"
+        ):
             open_model(tmp_path / "cut.gguf")
 
 
 @pytest.mark.parametrize("table", [one for one in vars(schemas).values() if isinstance(one, schemas.Table)], ids=str)
 def test_any_file_of_a_table(tmp_path, place, table):
-    paths = odd_files(tmp_path / "files", (place / "mine.jsonl").read_bytes(), ".parquet" if table.parquet else ".jsonl")
+    paths = odd_files(
+        tmp_path / "files", (place / "mine.jsonl").read_bytes(), ".parquet" if table.parquet else ".jsonl"
+    )
     all_accepted((kind, partial(table.read, path)) for kind, path in paths.items())
 
 
@@ -312,10 +316,12 @@ def test_any_value_in_a_file_of_yaml(tmp_path, shipped, read):
 
 
 BOMBS = {
-    "lists": "a0: &a0 [lol, lol, lol]\n" + "".join(f"a{k + 1}: &a{k + 1} [{', '.join([f'*a{k}'] * 9)}]\n" for k in range(9)),
+    "lists": "a0: &a0 [lol, lol, lol]\n"
+    + "".join(f"a{k + 1}: &a{k + 1} [{', '.join([f'*a{k}'] * 9)}]\n" for k in range(9)),
     "blocks": "a0: &a0 {x: 1}\n"
     + "".join(f"a{k + 1}: &a{k + 1} {{{', '.join(f'k{i}: *a{k}' for i in range(9))}}}\n" for k in range(9)),
-    "merges": "a0: &a0 {x: 1}\n" + "".join(f"a{k + 1}: &a{k + 1} {{<<: [{', '.join([f'*a{k}'] * 9)}]}}\n" for k in range(9)),
+    "merges": "a0: &a0 {x: 1}\n"
+    + "".join(f"a{k + 1}: &a{k + 1} {{<<: [{', '.join([f'*a{k}'] * 9)}]}}\n" for k in range(9)),
     "texts": f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 100)}]",
     "itself": "a: &a [*a]",
     "brackets": "[" * 200_000,
@@ -350,7 +356,8 @@ def test_any_bytes_as_yaml(place, content):
 
 
 @pytest.mark.parametrize(
-    "value", ["2024-13-45", "!!timestamp x", "!!int ''", "!!bool x", "!!float x", "9" * 5000, "!x 1", "0b_", "*b", "{[a]: 1}"]
+    "value",
+    ["2024-13-45", "!!timestamp x", "!!int ''", "!!bool x", "!!float x", "9" * 5000, "!x 1", "0b_", "*b", "{[a]: 1}"],
 )
 def test_a_value_that_yaml_cannot_make_is_told_with_the_file(tmp_path, value):
     path = tmp_path / "odd.yaml"
@@ -370,7 +377,19 @@ class Unreadable:
 
 FRAME = pl.DataFrame({"a": [1]})
 OBJECTS = [object(), Unreadable(), Unreadable, np.float64(0.5), np.int64(3), np.array([1, 2]), np.array(["a"]), FRAME]
-OBJECTS += [FRAME.lazy(), FRAME["a"], len, range(3), 1j, (0, 1), (1,), ("x", "y"), (0, 1, 2), (0, float("nan")), Path("/x")]
+OBJECTS += [
+    FRAME.lazy(),
+    FRAME["a"],
+    len,
+    range(3),
+    1j,
+    (0, 1),
+    (1,),
+    ("x", "y"),
+    (0, 1, 2),
+    (0, float("nan")),
+    Path("/x"),
+]
 OBJECTS += [{"clone": 3}, {"clone": None}, {3: 4}, {"clone": [("a", "b", "c")]}, {"clone": [("a", "b", "caution")]}]
 PARAMETERS = [name for name in inspect.signature(arena_cje.analyze).parameters if name != "options"]
 PARAMETERS += [name for name in Options.__dataclass_fields__ if name not in PARAMETERS]
@@ -392,16 +411,35 @@ def test_any_argument_of_analyze(parameter):
 
 
 def test_numbers_of_numpy_are_numbers():
-    numbers = {"seed": np.int64(3), "alpha": np.float64(0.1), "oracle_coverage": np.float32(0.5), "scale": np.array([0, 1])}
+    numbers = {
+        "seed": np.int64(3),
+        "alpha": np.float64(0.1),
+        "oracle_coverage": np.float32(0.5),
+        "scale": np.array([0, 1]),
+    }
     assert analyze(**numbers) == analyze(seed=3, alpha=0.1, oracle_coverage=0.5, scale=(0, 1))
 
 
 JSON = strategies.recursive(
-    strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(max_size=8),
-    lambda parts: strategies.lists(parts, max_size=3) | strategies.dictionaries(strategies.text(max_size=8), parts, max_size=3),
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats()
+    | strategies.text(max_size=8),
+    lambda parts: (
+        strategies.lists(parts, max_size=3) | strategies.dictionaries(strategies.text(max_size=8), parts, max_size=3)
+    ),
     max_leaves=5,
 )
-FIELDS = ["prompt_id", "prompt", "response", "judge_score", "oracle_label", "base_policy_logprob", "target_policy_logprobs"]
+FIELDS = [
+    "prompt_id",
+    "prompt",
+    "response",
+    "judge_score",
+    "oracle_label",
+    "base_policy_logprob",
+    "target_policy_logprobs",
+]
 FIELDS += ["metadata", "draw_idx", "base_policy", "judge_distribution", "judge_scores"]
 
 

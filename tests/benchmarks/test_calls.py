@@ -22,6 +22,17 @@ def test_every_run_of_a_side_asks_for_all_anew(tmp_path, monkeypatch):
     assert len((tmp_path / "spending.jsonl").read_text().splitlines()) == 40 + calls.LIMIT
 
 
+@pytest.mark.parametrize(("option", "value"), [("--rate", 50.0), ("--rejected", 0.2)])
+def test_a_server_that_rejects_is_held_against_what_it_grants(monkeypatch, option, value):
+    monkeypatch.setattr(calls, "LATENCY", 0.0)
+    monkeypatch.setattr(calls, "CALLS", 60)
+    granted = calls._of_granted("x", 10.0, "all of them", option, value)
+    assert granted.goal == ">= 0.7"
+    assert granted.value > 0
+    rate = 10 * granted.value
+    assert f"60 calls, 8 at a time; {rate:.0f} replies a second of 10 granted (all of them)" in granted.detail
+
+
 def test_times_are_over_the_ideal_of_the_limit():
     found = calls._over_ideal("x", [80.0, 160.0, 128.0], "here")
     assert found.value == pytest.approx(1.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -15,11 +16,12 @@ from contextlib import suppress
 
 import pytest
 
+from arena_cje.calls import runner
 from arena_cje.calls.client import parse_reply
 from arena_cje.calls.errors import RATE_LIMIT
 from arena_cje.calls.ledger import Ledger
 from arena_cje.calls.request import Reply, Request
-from arena_cje.calls.runner import MAX_FAILURES_IN_A_ROW, journaled_ask, run
+from arena_cje.calls.runner import MAX_FAILURES_IN_A_ROW, Backoff, journaled_ask, run
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal
 from arena_cje.journal import read as read_journal
@@ -142,6 +144,15 @@ def test_an_unreachable_server_advises_to_check_the_address(tmp_path):
         ask_all(job, tmp_path, chats(0, 2))
 
 
+def test_a_server_that_answers_nothing_but_429_ends_the_run(tmp_path):
+    with FaultServer(faults=lambda *_: "429") as server:
+        with pytest.raises(
+            UserError, match=r"answers no request: after 3 pauses .* no reply but rate limit \(429\): Rate limit"
+        ):
+            ask_all(call_job(server.url, tmp_path, max_attempts=3), tmp_path, chats(0, 400))
+        assert server.sent.total() < 100
+
+
 def test_many_failures_between_replies_do_not_stop_the_sending(tmp_path):
     def faults(body, _):
         return "500" if int(body["messages"][0]["content"].split()[1]) % 2 else None
@@ -256,6 +267,78 @@ def test_after_kill_9_no_journaled_request_is_sent_again(tmp_path):
     assert job["replies"] == {r.body["messages"][0]["content"]: expected(r).text for r in chats(0, 100)}
 
 
+@pytest.mark.parametrize("sync_seconds", [0.0, 0.1])
+def test_kill_9_costs_no_more_replies_than_were_in_flight(tmp_path, sync_seconds):
+    limit = 32
+    with FaultServer(latency=0.005) as server:
+        changes = {"endpoint": {"max_concurrency": limit}, "sync_seconds": sync_seconds}
+        process = start(server.url, tmp_path, items=(0, 1500), **changes)
+        while server.answered.total() < 300:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(0.1)
+        assert 300 <= server.answered.total() < 1500
+        assert server.answered.total() - len(journal_keys(tmp_path)) <= limit
+
+
+def interrupted(url, folder, *numbers, until, **changes):
+    """The exit status and messages of a job that receives signals, once `until()` holds."""
+    process = start(url, folder, items=(0, 400), **changes)
+    deadline = time.monotonic() + 20
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.3)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_what_is_in_flight_and_sends_no_more(tmp_path, number):
+    with FaultServer(latency=1.0) as server:
+        status, err = interrupted(server.url, tmp_path, number, until=lambda: server.in_flight == 8)
+        assert status == 130
+        assert "interrupted: waiting for 8 replies in flight" in err
+        assert "Traceback" not in err
+        assert server.sent.total() == server.answered.total() == len(journal_keys(tmp_path)) == 8
+
+
+def test_a_second_interrupt_ends_the_job_at_once(tmp_path):
+    with FaultServer(latency=20) as server:
+        began = time.monotonic()
+        status, _ = interrupted(
+            server.url,
+            tmp_path,
+            signal.SIGINT,
+            signal.SIGINT,
+            until=lambda: server.in_flight == 8,
+            endpoint={"timeout": 60},
+        )
+        assert status == 130
+        assert time.monotonic() - began < 15
+    assert journal_keys(tmp_path) == []
+
+
+def test_the_wait_after_an_interrupt_has_a_bound(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(runner, "DRAIN_SECONDS", 0.3)
+    with FaultServer(latency=20) as server:
+
+        def interrupt() -> None:
+            while server.in_flight < 8:
+                time.sleep(0.01)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            ask_all(call_job(server.url, tmp_path, timeout=60), tmp_path, chats(0, 20))
+        assert time.monotonic() - began < 10
+    assert "waiting for 8 replies in flight, 0 s at most" in caplog.text
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 # Limits over processes
 
 
@@ -291,17 +374,65 @@ def test_the_rate_limit_holds_for_two_jobs(tmp_path):
     assert all(times[i + 25] - times[i] >= 25 / 30 - 0.3 for i in range(25))
 
 
-def test_retry_after_is_honoured_by_all_jobs(tmp_path):
+def test_eight_slots_hold_over_the_results_of_two_folders(tmp_path):
+    """Neither of two runs in different folders waits for the end of the other one."""
+    with FaultServer(latency=0.1) as server:
+        jobs = [start(server.url, tmp_path / name, items=(200 * k, 200 * k + 200)) for k, name in enumerate("ab")]
+        results = [finish(job) for job in jobs]
+        assert server.max_in_flight == 8
+        assert server.answered.total() == 400
+        # Which of the two each of the server's requests came from, in the order of their arrival.
+        sides = [int(body["messages"][0]["content"].split()[1]) // 200 for body in server.bodies]
+    assert sum(sides[100:200]) not in (0, 100)
+    assert 400 * 0.1 / 8 * 0.9 < server.times[-1] - server.times[0] < sum(job["seconds"] for job in results)
+
+
+def test_the_rate_limit_holds_over_two_folders(tmp_path):
+    with FaultServer() as server:
+        jobs = [call_job(server.url, tmp_path / name, requests_per_minute=1800) for name in "ab"]
+        threads = [
+            threading.Thread(target=ask_all, args=(job, job.folder, chats(20 * k, 20 * k + 20)))
+            for k, job in enumerate(jobs)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        times = sorted(server.times)
+    assert len(times) == 40
+    assert times[-1] - times[0] >= 39 / 30 - 0.3
+
+
+def test_one_retry_after_delays_its_own_request(tmp_path):
     def faults(body, earlier):
         return "429 with Retry-After" if body["messages"][0]["content"] == "question 20" and not earlier else None
 
-    with FaultServer(faults=faults, retry_after=0.8, latency=0.01) as server:
+    with FaultServer(faults=faults, retry_after=1.0, latency=0.01) as server:
+        ask_all(call_job(server.url, tmp_path), tmp_path, chats(0, 300))
+        asked = [body["messages"][0]["content"] for body in server.bodies]
+        first, again = (place for place, text in enumerate(asked) if text == "question 20")
+        assert server.times[again] - server.times[first] >= 0.95
+        assert again - first > 100
+
+
+def test_retry_after_is_honoured_by_all_jobs_where_nothing_else_gets_a_reply(tmp_path):
+    closed_at = None
+
+    def faults(body, earlier):
+        nonlocal closed_at
+        if closed_at is None and body["messages"][0]["content"] == "question 20":
+            closed_at = time.monotonic()
+        is_closed = closed_at is not None and time.monotonic() < closed_at + 1.0
+        return "429 with Retry-After" if is_closed else None
+
+    with FaultServer(faults=faults, retry_after=1.0, latency=0.01) as server:
         ask_side_by_side([call_job(server.url, tmp_path) for _ in range(2)], tmp_path, 150)
+        assert server.answered.total() == 300
         times = sorted(server.times)
-        assert server.sent.total() == 301
-    silent = max(range(300), key=lambda i: times[i + 1] - times[i])
+        n_rejected = server.sent.total() - 300
+    silent = max(range(len(times) - 1), key=lambda i: times[i + 1] - times[i])
     assert times[silent + 1] - times[silent] >= 0.7
-    assert 20 <= silent < 280  # while both jobs have requests left
+    assert n_rejected < 40
 
 
 def test_a_long_retry_after_is_waited_for(tmp_path, caplog):
@@ -318,13 +449,23 @@ def test_a_long_retry_after_is_waited_for(tmp_path, caplog):
         deadline = time.monotonic() + 5
         while not caplog.messages and time.monotonic() < deadline:
             time.sleep(0.01)
-        state = json.loads(next(tmp_path.glob("pools/*/pace.json")).read_text())
-        assert 290 < state["paused_until"] - time.time() <= 300
         assert f"1 retry: 1 rate limit ({RATE_LIMIT}); waiting 300 s" in caplog.messages
         assert server.sent.total() == 1
 
 
-def test_status_429_reduces_the_concurrency(tmp_path):
+@pytest.mark.parametrize("fault", ["429", "429 with Retry-After"])
+def test_a_tenth_of_429s_costs_little_of_the_rate(tmp_path, fault):
+    """Those 429s concern single requests: each waits, and the others go on."""
+    with FaultServer(faults=seeded(0.1, seed=3, kinds=(fault,)), retry_after=1.0, latency=0.2) as server:
+        job = call_job(server.url, tmp_path, timeout=60)
+        ask_all(dataclasses.replace(job, backoff=Backoff()), tmp_path, chats(0, 300))
+        times = sorted(server.times)
+    assert job.totals.retries.total() > 10
+    # The ends, at which the last ones wait, are left out.
+    assert 250 / (times[275] - times[25]) >= 0.7 * 8 / 0.2
+
+
+def test_status_429_reduces_the_pace(tmp_path):
     """A server that answers 429 to more than three requests at once: the job adapts and gets all replies."""
     with FaultServer(latency=0.02) as server:
         server.faults = lambda body, earlier: "429" if server.in_flight > 3 else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_cje.calls import apis, errors
+from arena_cje.calls import apis, errors, limits, pace, transport
 from arena_cje.calls.client import MAX_ADDED_TOKENS, Client, estimate_usage, parse_reply, plausible_usage
 from arena_cje.calls.errors import (
     OutputLimit,
@@ -27,10 +29,11 @@ from arena_cje.calls.errors import (
     classify_status,
     one_line,
     redact,
+    redact_reply,
     seconds_to_wait,
 )
 from arena_cje.calls.ledger import Ledger
-from arena_cje.calls.limits import SUCCESSES_TO_GROW, JobSlots, RateLimit
+from arena_cje.calls.limits import JobSlots, RateLimit, clock, endpoint_folder, machine_folder
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 from arena_cje.stages import jobs
@@ -114,6 +117,108 @@ def test_the_configured_key_is_sent_and_the_word_none_without_one(server, api, m
     send(chat("x"), endpoint(server.url, api=api, api_key_env="MY_KEY"))
     send(chat("x"), endpoint(server.url, api=api))
     assert list(server.keys)[-2:] == [KEY, "none"] or set(server.keys) == {KEY, "none"}
+
+
+EXPECTED_HEADERS = {
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "user-agent",
+}
+
+
+@BOTH
+@pytest.mark.parametrize("value", ["from the environment", "Zürich", "\udcff"])
+def test_no_header_comes_from_the_environment(server, api, value, monkeypatch):
+    for name in (
+        "OPENAI_ORG_ID",
+        "OPENAI_PROJECT_ID",
+        "OPENAI_ADMIN_KEY",
+        "OPENAI_WEBHOOK_SECRET",
+        "FIREWORKS_ACCOUNT_ID",
+    ):
+        monkeypatch.setenv(name, value)
+    for name in ("OPENAI_CUSTOM_HEADERS", "FIREWORKS_CUSTOM_HEADERS"):
+        monkeypatch.setenv(
+            name, f"Authorization: Bearer other\nX-Own: {value}\nUser-Agent: other\nHost: elsewhere.example"
+        )
+    monkeypatch.setenv("MY_KEY", KEY)
+    for request in (chat("headers"), Request("completion", {"model": "m", "prompt": "a b", "max_tokens": 1})):
+        send(request, endpoint(server.url, api=api, api_key_env="MY_KEY"))
+        headers = server.headers[-1]
+        assert {name for name in headers if not name.startswith("x-stainless-")} == EXPECTED_HEADERS
+        assert headers["authorization"] == f"Bearer {KEY}"
+        assert headers["host"] == server.url.removeprefix("http://")
+        assert "other" not in headers["user-agent"]
+
+
+@BOTH
+@pytest.mark.parametrize("log", ["OPENAI_LOG", "FIREWORKS_LOG"])
+def test_no_variable_makes_the_client_log_prompts(server, api, log, monkeypatch, caplog):
+    monkeypatch.setenv(log, "debug")
+    caplog.set_level(logging.DEBUG)
+    for name in ("openai", "fireworks"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    send(chat("a private question"), endpoint(server.url, api=api))
+    assert "private" not in caplog.text
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("all_proxy", "socks5://user:secret@127.0.0.1:9"),
+        ("HTTPS_PROXY", "ftp://secret@127.0.0.1:9"),
+        ("HTTP_PROXY", "http://[::secret"),
+        ("HTTP_PROXY", "http://secret:port"),
+        ("SSL_CERT_FILE", "/nowhere/secret.pem"),
+    ],
+)
+def test_a_proxy_or_certificate_that_cannot_be_used_is_one_sentence(api, name, value, monkeypatch):
+    for variable in (*transport.PROXIES, *transport.CERTIFICATES):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"cannot be sent with {name} of the environment .*; correct or unset") as error:
+        Client(endpoint("https://api.example.org", api=api))
+    assert "secret" not in str(error.value)
+
+
+@BOTH
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.1:{other}/v1/chat/completions", "//localhost:{port}/x", "https://127.0.0.1:{port}/"]
+)
+def test_a_redirect_to_another_server_is_refused(api, status, location):
+    with FaultServer() as other, FaultServer() as server:
+        target = location.format(other=other.port, port=server.port)
+        server.faults = lambda *_: f"redirect {status} {target}"
+        with pytest.raises(UserError, match=rf"answers with status {status}, a redirect to .*set `base_url` to it"):
+            send(chat("x"), endpoint(server.url, api=api))
+        assert (server.sent.total(), other.sent.total()) == (1, 0)
+
+
+@BOTH
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_on_the_same_server_keeps_the_request(api, status):
+    with FaultServer() as server:
+        server.faults = lambda _, earlier: None if earlier else f"redirect {status} /other/v1/chat/completions"
+        assert send(chat("x"), endpoint(server.url, api=api)).text.startswith("Score: ")
+        assert list(server.paths) == ["/v1/chat/completions", "/other/v1/chat/completions"]
+        assert len(server.bodies) == 2
+        assert server.bodies[0] == server.bodies[1]
+
+
+def test_a_redirect_of_a_post_that_would_lose_its_body_is_refused():
+    with FaultServer(faults=lambda *_: "redirect 302 /login?\x1b[31m") as server:
+        with pytest.raises(UserError, match="status 302, a redirect to ") as error:
+            send(chat("x"), endpoint(server.url))
+        assert "\x1b" not in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", ["two words", "new\nline", "schlüssel"])
@@ -434,6 +539,22 @@ def test_every_form_of_retry_after_is_read(headers, seconds):
     assert seconds_to_wait(headers, now=1_000_000) == seconds
 
 
+def test_a_wrong_clock_changes_no_wait_for_a_date():
+    headers = {"date": formatdate(1_000_000, usegmt=True), "retry-after": formatdate(1_000_007, usegmt=True)}
+    assert [seconds_to_wait(headers, now=now) for now in (0, 1_000_000, 2_000_000)] == [7.0, 7.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    "control", ["\x1b[2J\x1b]0;owned\x07", "\r50 %", "\x9b31m", "\u202etxt", "\x00", "\u2028", "\ud800"]
+)
+def test_no_control_character_of_an_error_reaches_a_message(control):
+    body = json.dumps({"error": {"message": f"Bad {control} request"}}).encode()
+    for status in (400, 401, 429, 500):
+        message = str(classify_status(endpoint("http://x"), "m", status, {}, body))
+        assert control not in message
+        assert all(char.isprintable() for char in message)
+
+
 # Keys
 
 
@@ -445,6 +566,58 @@ def test_no_piece_of_a_key_remains(key, around, data):
         parts += [words, key[start:], key]
     out = redact("".join(parts), [key])
     assert not any(key[i : i + 8] in out for i in range(len(key) - 7))
+
+
+@given(st.text("abc123", min_size=16, max_size=30), st.lists(st.text("abc-1xyz ", max_size=5), max_size=20), st.data())
+def test_no_piece_of_a_key_remains_across_tokens(key, around, data):
+    start = data.draw(st.integers(0, len(around)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(key)), max_size=6)))
+    pieces = [key[a:b] for a, b in zip([0, *cuts], [*cuts, len(key)], strict=True)]
+    out = redact_reply([*around[:start], *pieces, *around[start:]], [key])
+    assert len(out) == len(around) + len(pieces)
+    assert not any(key[i : i + 16] in "".join(out) for i in range(len(key) - 15))
+
+
+@pytest.mark.parametrize("key", ["x", "1", "EMPTY", "none", "placeholder", "sk-no-key-required", "password123"])
+def test_a_reply_keeps_its_words_where_a_key_is_made_of_words(key):
+    text = (
+        "The dummy placeholder of 12345 x 1 is required: EMPTY, none, no-key or a password, as placeholder for a key."
+    )
+    assert redact_reply([text], [key]) == [text]
+    assert redact_reply(text.split(" "), [key]) == text.split(" ")
+
+
+@pytest.mark.parametrize("key", ["secret-key", "token-abc123", "correct-horse-battery-staple", KEY])
+def test_a_whole_key_is_taken_out_of_a_reply(key):
+    assert redact_reply([f"It is {key}.", f"({key})"], [key]) == ["It is ***.", "(***)"]
+
+
+def test_a_key_that_a_reply_repeats_is_in_no_field_of_it(monkeypatch):
+    """Whether in its text, one token, several tokens, or what the server says of itself."""
+    monkeypatch.setenv("MY_KEY", KEY)
+    tokens = ["Your", " key ", "is", KEY[:5], KEY[5:11], KEY[11:], "."]
+
+    def reply(path, body):
+        top = [{"token": KEY, "logprob": -1.0}, {"token": "x", "logprob": -2.0}]
+        content = [{"token": token, "logprob": -0.5, "top_logprobs": top} for token in tokens]
+        return {
+            "model": f"m {KEY}",
+            "system_fingerprint": KEY,
+            "choices": [
+                {
+                    "message": {"content": f"{''.join(tokens)} {KEY[3:12]} again"},
+                    "finish_reason": KEY,
+                    "logprobs": {"content": content},
+                }
+            ],
+        }
+
+    with FaultServer(replies=reply) as server:
+        answer = send(chat("x"), endpoint(server.url, api_key_env="MY_KEY"))
+    assert answer.text == "Your key is***. *** again"
+    assert len(answer.tokens) == len(tokens)
+    for text in (orjson.dumps(answer.record()).decode(), "".join(answer.tokens)):
+        assert not any(KEY[i : i + 8] in text for i in range(len(KEY) - 7))
 
 
 def test_text_without_a_key_is_unchanged():
@@ -480,38 +653,6 @@ def test_two_jobs_share_the_slots(tmp_path):
     assert max_in_flight == 3
 
 
-def test_concurrency_is_reduced_once_for_all_requests_in_flight_and_recovers(tmp_path):
-    async def play():
-        slots = JobSlots(tmp_path, 8)
-        files = [await slots._acquire() for _ in range(8)]
-        for _ in range(8):
-            slots.reduce_concurrency(0)
-        assert slots.max_held == 4
-        for file in files:
-            slots._release(file)
-        files = [file for _ in range(8) if (file := slots._try_lock_slot()) is not None]
-        assert len(files) == 4
-        waiting = [asyncio.create_task(slots._acquire()) for _ in range(4)]
-        await asyncio.sleep(0)
-        slots.reduce_concurrency(1)
-        assert slots.max_held == 2
-        for file in files:
-            slots._release(file)
-        await asyncio.sleep(0)
-        assert sum(task.done() for task in waiting) == 2  # two of the four slots are given up
-        slots.reduce_concurrency(2)
-        slots.reduce_concurrency(3)
-        assert slots.max_held == 1
-        for _ in range(3 * SUCCESSES_TO_GROW):
-            slots.count_success()
-        assert slots.max_held == 4
-        for _ in range(50 * SUCCESSES_TO_GROW):
-            slots.count_success()
-        assert slots.max_held == 8
-
-    asyncio.run(play())
-
-
 def test_a_cancelled_request_releases_its_slot(tmp_path):
     async def play():
         slots, other = JobSlots(tmp_path, 1), JobSlots(tmp_path, 1)
@@ -525,6 +666,58 @@ def test_a_cancelled_request_releases_its_slot(tmp_path):
         assert await asyncio.wait_for(other._acquire(), 1) is not None
 
     asyncio.run(play())
+
+
+def test_a_job_leaves_slots_to_another_one_that_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "TURN", 0.1)
+    users = []
+
+    async def use(slots, name):
+        async with slots.slot():
+            users.append(name)
+            await asyncio.sleep(0.02)
+
+    async def all_of_them():
+        first, second = JobSlots(tmp_path, 2), JobSlots(tmp_path, 2)
+        tasks = [asyncio.create_task(use(first, "first")) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.create_task(use(second, "second")) for _ in range(20)]
+        await asyncio.gather(*tasks)
+
+    asyncio.run(all_of_them())
+    assert users.count("first") == 100
+    assert users.count("second") == 20
+    assert "second" in users[:60]
+    assert users[-1] == "first"  # the second one has not waited for the end of the first one
+
+
+def test_the_folder_of_limits_is_the_same_for_an_address_and_key_and_the_users_own(monkeypatch):
+    monkeypatch.setenv("ONE", KEY)
+    monkeypatch.setenv("SAME", KEY + "\n")
+    monkeypatch.setenv("OTHER", KEY + "2")
+    folder = endpoint_folder(endpoint("https://x.example/v1/", api_key_env="ONE"))
+    assert endpoint_folder(endpoint("https://X.example", api_key_env="SAME", provider="another", timeout=1.0)) == folder
+    assert endpoint_folder(endpoint("https://x.example", api_key_env="OTHER")) != folder
+    assert endpoint_folder(endpoint("https://y.example", api_key_env="ONE")) != folder
+    assert folder.stat().st_mode & 0o777 == folder.parent.stat().st_mode & 0o777 == 0o700
+    assert KEY not in str(folder)
+
+
+def test_a_folder_of_limits_that_others_can_open_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"arena-cje-{os.getuid()}"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    with pytest.raises(UserError, match="that its user alone can open .*TMPDIR"):
+        machine_folder()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="that its user alone can open"):
+        machine_folder()
+    folder.unlink()
+    folder.write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        machine_folder()
 
 
 HOLD = """
@@ -579,8 +772,8 @@ def test_a_pause_holds_for_all_and_the_turns_after_it_are_spaced(tmp_path):
         waiting = [asyncio.create_task(other.wait_turn()) for _ in range(10)]
         await asyncio.sleep(0)
         began = time.monotonic()
-        limit.pause(0.4)
-        limit.pause(0.1)  # the longer pause stays
+        for retry_after in (0.4,) * pace.IN_A_ROW + (0.1,):  # the longer pause stays
+            limit.count_rejection(clock(), retry_after, (1.0, 60.0))
         times = []
         for task in waiting:
             task.add_done_callback(lambda _: times.append(time.monotonic() - began))
@@ -595,11 +788,40 @@ def test_a_pause_holds_for_all_and_the_turns_after_it_are_spaced(tmp_path):
     assert after[-1] - after[0] >= (len(after) - 1) * 0.02 - 0.06
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"next": 1e99, "paused_until": 1e99}', "null"])
-def test_a_damaged_rate_file_stops_no_request(tmp_path, content):
+def state_file(**values):
+    return json.dumps({"boot": limits.boot(), **dataclasses.asdict(pace.Pace()), **values})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "null",
+        '{"next": 1e99, "paused_until": 1e99}',
+        state_file(next=1e99),
+        state_file(paused_until=1e12),
+        state_file(paused_until="soon"),
+        state_file(boot="another start of the machine", paused_until=clock() + 1000),
+    ],
+)
+def test_a_damaged_or_outdated_state_stops_no_request(tmp_path, content):
     (tmp_path / "pace.json").write_text(content)
     for rate in (None, 600):
         asyncio.run(asyncio.wait_for(RateLimit(tmp_path, rate).wait_turn(), 1))
+
+
+def test_the_time_of_day_has_no_part_in_limits(tmp_path, monkeypatch):
+    """A clock that is set back by a day, or forward, delays no request."""
+    times = iter([2e9, 1e9, 3e9])
+    for _ in range(3):
+        now = next(times)
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        limit = RateLimit(tmp_path, 6000)
+        for _ in range(3):
+            asyncio.run(asyncio.wait_for(limit.wait_turn(), 1))
+        limit.count_rejection(clock(), None, (1.0, 60.0))
+    assert json.loads((tmp_path / "pace.json").read_text())["next"] < clock() + 1
 
 
 # Ledger
@@ -729,6 +951,20 @@ def test_a_job_sends_journals_and_counts_requests_without_repeating_the_key(tmp_
     again = run_job(tmp_path, server.url)
     assert json.loads(again.stdout) == texts
     assert server.sent.total() - before == 3
+
+
+def test_a_key_that_replies_repeat_is_in_no_file(tmp_path):
+    """Neither in journals and spendings, nor in logs."""
+
+    def reply(path, body):
+        text = f"I was called with {KEY}, that is {KEY[2:14]}."
+        return {"model": f"m-{KEY}", "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+
+    with FaultServer(replies=reply) as server:
+        process = run_job(tmp_path, server.url)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)[0] == "I was called with ***, that is ***."
+    assert leaks(tmp_path, process.stdout, process.stderr) == []
 
 
 @pytest.mark.parametrize(("fault", "ending"), [("401", "success"), (None, "bug")])

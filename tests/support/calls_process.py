@@ -1,13 +1,15 @@
 """A job that sends some chats to a server, as a process: `python tests/support/calls_process.py '{...}'`.
 
-The argument is JSON: url, folder (of the journal), name, items [start, stop], and changes to the default endpoint and the
-ledger. The last line of the output is JSON: replies by prompt, calls, seconds. An error message goes to stderr.
+The argument is JSON: url, folder (of the journal), name, items [start, stop], sync_seconds (of each sync to disk), and changes
+to the default endpoint and the ledger. The last line of the output is JSON: replies by prompt, calls, seconds. An error message
+goes to stderr.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -71,6 +73,9 @@ def main(arguments: Mapping[str, Any]) -> int:
     folder = Path(arguments["folder"])
     job = call_job(arguments["url"], folder, budget_usd=arguments.get("budget_usd"), **arguments.get("endpoint", {}))
     requests = chats(*arguments["items"])
+    if seconds := arguments.get("sync_seconds"):
+        sync = os.fsync
+        os.fsync = lambda file: (time.sleep(seconds), sync(file))
     began = time.monotonic()
     try:
         with Journal(folder / "calls" / f"{arguments['name']}.jsonl") as journal:
@@ -78,6 +83,9 @@ def main(arguments: Mapping[str, Any]) -> int:
     except UserError as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     replies_by_prompt = {
         request.body["messages"][0]["content"]: reply.text for request, reply in zip(requests, replies, strict=True)
     }

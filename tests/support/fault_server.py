@@ -78,6 +78,22 @@ def scripted(*faults: str | None) -> Faults:
     return lambda body, earlier: faults[earlier] if earlier < len(faults) else None
 
 
+def token_bucket(rate: float, burst: float) -> Faults:
+    """Status 429 for what exceeds `rate` requests a second, of which `burst` may come at once."""
+    level, filled_at = burst, time.monotonic()
+
+    def fault(body: Mapping[str, Any], earlier: int) -> str | None:
+        nonlocal level, filled_at
+        now = time.monotonic()
+        level, filled_at = min(burst, level + (now - filled_at) * rate), now
+        if level < 1:
+            return "429"
+        level -= 1
+        return None
+
+    return fault
+
+
 @dataclass
 class FaultServer:
     """The server, in its own thread. Its counters may be read at any time."""
@@ -93,6 +109,7 @@ class FaultServer:
     sent: Counter[str] = field(default_factory=Counter, init=False)  # attempts, by request
     answered: Counter[str] = field(default_factory=Counter, init=False)  # complete replies, by request
     bodies: list[dict[str, Any]] = field(default_factory=list, init=False)
+    headers: list[dict[str, str]] = field(default_factory=list, init=False)
     keys: Counter[str] = field(default_factory=Counter, init=False)  # API keys of the requests
     paths: Counter[str] = field(default_factory=Counter, init=False)
     times: list[float] = field(default_factory=list, init=False)  # arrival times of requests, seconds
@@ -166,6 +183,7 @@ class FaultServer:
         self.times.append(time.monotonic())
         self.sent[name] += 1
         self.bodies.append(body)
+        self.headers.append(dict(headers))
         self.paths[path] += 1
         key = headers.get("authorization", "").removeprefix("Bearer ")
         self.keys[key] += 1
@@ -228,6 +246,9 @@ def respond(
     }
     if fault in errors:
         return errors[fault]()
+    if fault and fault.startswith("redirect "):
+        _, status, location = fault.split(" ", 2)
+        return int(status), {"location": location}, b""
     if not path.endswith(("/v1/chat/completions", "/v1/completions")):
         return error(404, f"No such path {path}.")
     reply = (replies or correct_reply)(path, body)
@@ -330,8 +351,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A server with the OpenAI API that can fail.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds until a reply")
     parser.add_argument("--faults", type=float, default=0.0, help="share of the requests that fail")
+    parser.add_argument("--rejected", type=float, default=0.0, help="share of the requests that get status 429")
+    parser.add_argument("--rate", type=float, help="requests a second that are granted; others get status 429")
     options = parser.parse_args()
-    with FaultServer(latency=options.latency, faults=seeded(options.faults)) as server:
+    faults = seeded(options.faults)
+    if options.rejected:
+        faults = seeded(options.rejected, kinds=("429",))
+    if options.rate:
+        faults = token_bucket(options.rate, burst=options.rate / 10)
+    with FaultServer(latency=options.latency, faults=faults) as server:
         print(server.url, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import arena_cje
-from arena_cje.errors import UserError, file_errors
+from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.terminal import escape_what_it_lacks
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 def show(files: Iterable[str | Path]) -> int:
     """Print results files as tables; the exit status is 0."""
     for file in files:
-        print(f"\n{file}")
+        print(f"\n{printable(str(file))}")
         print(arena_cje.load(file))
     return 0
 

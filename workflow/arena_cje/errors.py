@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import reprlib
+import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -44,14 +45,40 @@ _short = reprlib.Repr()
 _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 2, 60, 60, 40
 
 
+# Joiners are parts of words in some scripts, and of emoji.
+INVISIBLE_IN_TEXT = "\u200c\u200d"
+
+
 class UserError(Exception):
-    """An error that the user can correct; its message is all that the user sees, and is shortened where it is long."""
+    """An error that the user can correct; its message is all that the user sees: one line, shortened where it is long."""
 
     def __init__(self, message: str):
-        message = LONG_WORD.sub(r"\1...\2", message)
+        message = LONG_WORD.sub(r"\1...\2", printable(message).replace("\n", "\\n"))
         if len(message) > MOST_CHARACTERS:
             message = f"{message[: MOST_CHARACTERS // 2]} ... {message[-MOST_CHARACTERS // 2 :]}"
         super().__init__(message)
+
+
+def printable(text: str) -> str:
+    """Text for a terminal or a log: what would move the cursor, hide text or turn it round is written as an escape.
+
+    These are control characters (line breaks and tabs excepted), formatting characters such as those that reverse the direction
+    of text, the other line separators of Unicode, and lone surrogates, which no file can hold.
+    """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(char if _is_harmless(char) else _escape(char) for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return (
+        char in "\n\t" or char in INVISIBLE_IN_TEXT or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    )
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def shown(value: object) -> str:

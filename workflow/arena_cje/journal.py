@@ -1,7 +1,7 @@
 """The journal: finished items of a stage, in a file that Snakemake does not know.
 
 Snakemake removes the outputs of a job before every run and after a failed one. So each finished item is appended to a file
-that is no declared output, as one JSON line that is synced to disk: a killed job loses at most the item that it works on. The
+that is no declared output, as one JSON line that is synced to disk: a killed job loses at most what it works on. The
 key of an item is the hash of all that determines its result, so a journal never returns a stale result and can be kept for
 ever. A job writes to the file of its shard and also reads those of the other shards of its stage and policy, so that a new
 shard size finds the finished items. The stages `generate`, `score`, `judge` and `oracle` all use `complete`.
@@ -138,14 +138,19 @@ class Journal:
             self._siblings_read = True
         return {key: self.records[key] for key in keys if key in self.records}
 
-    def append(self, key: str, record: Mapping[str, Any]) -> None:
-        """Append the record of a finished item; it is on disk when this returns."""
-        body = orjson.dumps({"key": key, "record": record})
+    def append(self, items: Iterable[FinishedItem]) -> None:
+        """Append the records of finished items; they are on disk when this returns, after one sync for all of them."""
+        records = {item.key: dict(item.record) for item in items}
         with file_errors(self.path):
-            self._file.write(b"%08x " % zlib.crc32(body) + body + b"\n")
+            self._file.write(b"".join(_line(key, record) for key, record in records.items()))
             self._file.flush()
             os.fsync(self._file.fileno())
-        self.records[key] = dict(record)
+        self.records |= records
+
+
+def _line(key: str, record: Mapping[str, Any]) -> bytes:
+    body = orjson.dumps({"key": key, "record": record})
+    return b"%08x " % zlib.crc32(body) + body + b"\n"
 
 
 def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -181,15 +186,15 @@ def _ends_with_newline(path: Path) -> bool:
 def complete(
     journal: Journal,
     items: Mapping[str, Any],
-    work: Callable[[dict[str, Any]], Iterable[FinishedItem]],
+    work: Callable[[dict[str, Any]], Iterable[FinishedItem | list[FinishedItem]]],
     *,
     unit: str = "items",
     every: float = 10.0,
 ) -> dict[str, dict[str, Any]]:
     """Records of all items by key: those of the journal, and those that `work` makes, appended as they finish.
 
-    items: by key. work: takes the missing items by key and yields them as finished items in any order. every: seconds
-    between progress lines in the log.
+    items: by key. work: takes the missing items by key and yields them as finished items in any order, one by one or in
+    lists; a list is in the journal before the next one is taken. every: seconds between progress lines in the log.
     """
     records = journal.find(items)
     missing = {key: item for key, item in items.items() if key not in records}
@@ -198,10 +203,12 @@ def complete(
         return records
     tally = journal.tally = Tally()
     last_report = 0.0  # seconds
-    for item in work(missing):
-        journal.append(item.key, item.record)
-        records[item.key] = dict(item.record)
-        tally.count(item)
+    for finished in work(missing):
+        batch = finished if isinstance(finished, list) else [finished]
+        journal.append(batch)
+        for item in batch:
+            records[item.key] = dict(item.record)
+            tally.count(item)
         if tally.seconds - last_report >= every or tally.items == len(missing):
             log.info("%s", tally.progress(len(missing), unit))
             last_report = tally.seconds

@@ -13,7 +13,7 @@ from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
-from arena_cje.errors import UserError, file_errors
+from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
@@ -81,7 +81,7 @@ BASE, CONTEXTS = CONFIG.base_policy, CONFIG.contexts
 PRINTING_TARGETS = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:
     for note in scoring.notes(CONFIG):
-        print(f"NOTE {note}", file=sys.stderr)
+        print(printable(f"NOTE {note}"), file=sys.stderr)
     if not PRINTING_TARGETS & {*sys.argv[1:]}:
         or_exit(prices.check_budget, CONFIG)
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.calls import apis, errors
+from arena_cje.calls import apis, errors, transport
 from arena_cje.calls.errors import TransientError, UnreadableReply
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arena_cje.calls.endpoint import Endpoint
 
 # A provider may add to the prompt what was not sent (markup of the chat, a JSON schema in words), and bill it.
@@ -40,8 +43,8 @@ class Client:
             "chat": self._sdk.chat.completions.with_raw_response.create,
             "completion": self._sdk.completions.with_raw_response.create,
         }
-        # These libraries log every request at the level of the progress lines.
-        for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        # These libraries log every request at the level of the progress lines, or, if the environment says so, with its prompt.
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "fireworks"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
     async def __aenter__(self) -> Client:
@@ -66,8 +69,12 @@ class Client:
                 content = await self._response_body(request)
         except TimeoutError:
             raise TransientError("timeout", f"no reply within {self.endpoint.timeout:g} s") from None
+        except transport.RedirectRefused as error:
+            raise self._redirect_error(error) from None
         except sdk_errors.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, transport.RedirectRefused):  # one of the clients wraps all errors
+                raise self._redirect_error(cause) from None
             message = errors.one_line(f"{type(cause).__name__} {cause}", self.secrets)
             raise TransientError("connection lost", message) from None
         except sdk_errors.APIStatusError as error:
@@ -84,9 +91,16 @@ class Client:
                 raise meaning from None
             return Reply(error=meaning, usage=Usage(0, 0))  # a request that is declined before it is read is not billed
         try:
-            return parse_reply(request, content)
+            return _redacted(parse_reply(request, content), self.secrets)
         except UnreadableReply as error:
             raise UnreadableReply(errors.one_line(error.message, self.secrets), error.length) from None
+
+    def _redirect_error(self, error: transport.RedirectRefused) -> UserError:
+        location = errors.one_line(error.location, self.secrets)
+        return UserError(
+            f"provider {self.endpoint.provider!r}: the server answers with status {error.status}, a redirect to {location}, "
+            "where no request is sent; if that address is right, set `base_url` to it"
+        )
 
     async def _response_body(self, request: Request) -> bytes:
         body = dict(request.body)
@@ -95,6 +109,26 @@ class Client:
         required = {name: body.pop(name) for name in ("model", text_parameter)}
         response = await self._create[request.kind](**required, extra_body=body)
         return response.http_response.content
+
+
+def _redacted(reply: Reply, keys: Sequence[str]) -> Reply:
+    """The reply without API keys: what a server repeats of its request must reach no file."""
+    if not keys:
+        return reply
+    texts = {
+        name: errors.redact_reply([text], keys)[0]
+        for name in ("text", "finish_reason", "model", "system_fingerprint")
+        if (text := getattr(reply, name)) is not None
+    }
+    # Alternatives are many and short; a look at all of them at once is quick.
+    alternatives = ["\n".join(token for logprobs in reply.top_logprobs for token in logprobs)]
+    if errors.redact_reply(alternatives, keys) != alternatives:
+        top_logprobs = [
+            {errors.redact_reply([token], keys)[0]: value for token, value in logprobs.items()}
+            for logprobs in reply.top_logprobs
+        ]
+        reply = replace(reply, top_logprobs=tuple(top_logprobs))
+    return replace(reply, tokens=tuple(errors.redact_reply(reply.tokens, keys)), **texts)
 
 
 def _checked_api_key(endpoint: Endpoint) -> str | None:

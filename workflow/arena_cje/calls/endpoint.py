@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from arena_cje.calls import apis
 from arena_cje.errors import UserError
 from arena_cje.provenance import digest
 
@@ -36,8 +37,9 @@ class Endpoint:
 
     @property
     def pool(self) -> str:
-        """Folder name shared by all endpoints with this address and API key: concurrency and rate limits hold per folder."""
-        return f"{self.api}-{digest({**self.identity, 'api_key_env': self.api_key_env})[:8]}"
+        """Folder name shared by all endpoints with this address and API key, whatever the variable that holds the key."""
+        address = apis.get(self.api).address(self.base_url).lower().removesuffix("/v1")
+        return digest({"address": address, "key": self.api_key()})[:16]
 
     def api_key(self) -> str | None:
         """The API key from the environment, which is never written to a file; None where no key is sent.

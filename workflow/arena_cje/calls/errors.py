@@ -12,14 +12,16 @@ from __future__ import annotations
 import re
 import time
 from email.utils import parsedate_to_datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from arena_cje.calls.endpoint import Endpoint
 
@@ -81,30 +83,73 @@ class UnreadableReply(TransientError):
 
 def redact(text: str, keys: Iterable[str]) -> str:
     """The text with *** in place of each API key, and of each piece of a key with 8 characters or more."""
+    pieces = {piece for key in keys for piece in _windows(key, min(KEY_PIECE, len(key)))}
+    return _without([text], pieces)[0]
+
+
+def redact_reply(parts: Sequence[str], keys: Iterable[str]) -> list[str]:
+    """The parts of a reply, such as its tokens, with *** for what of a key is in them, in one or across several.
+
+    Replies are data, in which a word must not be taken for a piece of a key such as `no-key-required`. So a piece of 8
+    characters counts here if it has letters and digits, one of 16 always, and the whole key if it is no word.
+    """
+    pieces = set()
     for key in keys:
-        width = min(KEY_PIECE, len(key))
-        if not width:
-            continue
-        pieces = {key[i : i + width] for i in range(len(key) - width + 1)}
-        hidden = [False] * len(text)
-        for start in range(len(text) - width + 1):
-            if text[start : start + width] in pieces:
-                hidden[start : start + width] = [True] * width
-        if any(hidden):
-            visible = "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True))
-            text = re.sub("\0+", "***", visible)
-    return text
+        pieces |= {piece for piece in _windows(key, KEY_PIECE) if _has_letters_and_digits(piece)}
+        pieces |= _windows(key, 2 * KEY_PIECE)
+        if len(key) >= KEY_PIECE and not key.isalpha():
+            pieces.add(key)
+    return _without(parts, pieces)
+
+
+def _windows(key: str, width: int) -> set[str]:
+    """All pieces of this width."""
+    return {key[i : i + width] for i in range(len(key) - width + 1)} - {""}
+
+
+def _has_letters_and_digits(text: str) -> bool:
+    return any(map(str.isalpha, text)) and any(map(str.isdigit, text))
+
+
+def _without(parts: Sequence[str], pieces: Iterable[str]) -> list[str]:
+    """The parts with *** for these pieces of the text that they make together."""
+    text = "".join(parts)
+    hidden = [span for piece in pieces for span in _spans(text, piece)]
+    if not hidden:
+        return list(parts)
+    is_hidden = bytearray(len(text))
+    for start, stop in hidden:
+        is_hidden[start:stop] = b"\1" * (stop - start)
+    redacted, start = [], 0
+    for part in parts:
+        pairs = zip(part, is_hidden[start : start + len(part)], strict=True)
+        runs = groupby(pairs, key=itemgetter(1))
+        redacted.append("".join("***" if hide else "".join(char for char, _ in run) for hide, run in runs))
+        start += len(part)
+    return redacted
+
+
+def _spans(text: str, piece: str) -> Iterator[tuple[int, int]]:
+    """Starts and stops of a piece in a text."""
+    start = text.find(piece)
+    while start >= 0:
+        yield start, start + len(piece)
+        start = text.find(piece, start + 1)
 
 
 def one_line(text: str, keys: Iterable[str] = ()) -> str:
     """A server's message as one line of at most 200 characters, without API keys."""
     # Keys are removed before the text is cut: a key that was cut in two would no longer be recognized.
-    line = " ".join(redact(text, keys).split())
+    line = printable(" ".join(redact(text, keys).split()))
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
 def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds that the Retry-After header (a number or an HTTP date) asks to wait; None where it is absent or unreadable."""
+    """Seconds that the Retry-After header (a number or an HTTP date) asks to wait; None where it is absent or unreadable.
+
+    A date is compared with the server's own time, as far as it says that: the clock of this machine may be wrong.
+    """
+    now = _time_of_date(headers.get("date", "")) or (time.time() if now is None else now)
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -112,13 +157,21 @@ def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> 
         try:
             seconds = float(value) * unit
         except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now)
-            except ValueError:
+            date = _time_of_date(value)
+            if date is None:
                 continue
+            seconds = date - now
         if seconds == seconds and seconds != float("inf"):  # neither NaN nor infinite
             return max(seconds, 0.0)
     return None
+
+
+def _time_of_date(value: str) -> float | None:
+    """Time of an HTTP date, seconds since the epoch; None where it is none."""
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def classify_status(

@@ -117,10 +117,12 @@ class Provider(Record):
     base_url: Address = Field(None, description="address of the server; null: the default address of the client")
     api_key_env: KeyName = Field(None, description="environment variable with the API key; null: no key is sent")
     max_concurrency: int = Field(
-        8, ge=1, le=1000, description="largest number of requests in flight, over all jobs on a machine"
+        8, ge=1, le=1000, description="largest number of requests in flight, over all jobs of a user on a machine"
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, description="largest number of requests a minute, over all jobs on a machine; null: no limit"
+        None,
+        gt=0,
+        description="largest number of requests a minute, over all jobs of a user on a machine; null: no limit",
     )
     timeout: float = Field(120.0, gt=0, description="seconds after which a request without a reply counts as failed")
     max_attempts: int = Field(8, ge=1, description="attempts of a request before it is left for the next run")

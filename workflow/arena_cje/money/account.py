@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arena_cje.calls.ledger import LEDGER
+from arena_cje.errors import printable
 from arena_cje.money import estimate
 from arena_cje.money.estimate import CostLine, Key, Range, Spending
 from arena_cje.money.prices import Prices
@@ -75,7 +76,7 @@ class Account:
         rows.append(_table_row(total.key, total, forecast, self.total_spending, has_spending))
         columns = ["stage", "policy", "model", "calls", "prompt tokens", "completion", "low - middle - high"]
         columns += ["calls made", "prompt tokens", "completion", "spent", "at the end"] if has_spending else []
-        return "\n".join([_aligned([columns, *rows]), "", *_notes(self)])
+        return printable("\n".join([_aligned([columns, *rows]), "", *_notes(self)]))
 
     def last_line(self) -> str:
         """What was spent and the estimate, in one sentence."""

@@ -18,6 +18,8 @@ import textwrap
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -215,7 +217,7 @@ def weight_table(result: ResultRecord) -> str:
             parts = [cell[k] if k < len(cell) else "" for cell in row]
             lines.append("| " + " | ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)) + " |")
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _weight_row(status: WeightStatus) -> tuple[str, ...]:
@@ -234,7 +236,8 @@ def html_table(result: ResultRecord) -> str:
         f"{100 * (1 - metadata['alpha']):g} % intervals"
     )
     reasons = "".join(_html_reasons(result, policy) for policy in result.all_policies)
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{reasons}</ul>"
+    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return printable(f"{table}<ul>{reasons}</ul>")
 
 
 def _html_row(result: ResultRecord, policy: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from arena_cje.errors import printable
 from arena_cje.estimation.records import LEVELS
 from arena_cje.results.notebook import decimal, weight_table
 
@@ -46,7 +47,7 @@ def console_table(result: ResultRecord) -> str:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
     lines += _difference_lines(result, width) + _weight_lines(result)
-    return "\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reason_lines(result)])
+    return printable("\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reason_lines(result)]))
 
 
 def _difference_lines(result: ResultRecord, width: int) -> list[str]:

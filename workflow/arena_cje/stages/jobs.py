@@ -27,7 +27,7 @@ import psutil
 from arena_cje import files
 from arena_cje.calls.errors import redact
 from arena_cje.data import schemas
-from arena_cje.errors import UserError, file_errors
+from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.journal import Journal, Tally
 from arena_cje.stages.usage import peak_memory
 from arena_cje.terminal import escape_what_it_lacks
@@ -50,8 +50,9 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s", keys))
-    if keys:
-        sys.excepthook = lambda *error: sys.stderr.write(redact("".join(traceback.format_exception(*error)), keys))
+    sys.excepthook = lambda *error: sys.stderr.write(
+        printable(redact("".join(traceback.format_exception(*error)), keys))
+    )
     try:
         with file_errors():
             for path in snakemake.log[:1]:  # a benchmark may stand after it
@@ -67,14 +68,14 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
 
 
 class _Redacting(logging.Formatter):
-    """Lines without the keys, wherever in them they are: a traceback is part of a line."""
+    """Lines without keys and control characters, wherever in them they are: a traceback is part of a line."""
 
     def __init__(self, form: str, keys: Iterable[str]):
         super().__init__(form)
         self._keys = tuple(keys)
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self._keys)
+        return printable(redact(super().format(record), self._keys))
 
 
 def _handler(handler: logging.Handler, form: str, keys: Iterable[str] = ()) -> logging.Handler:

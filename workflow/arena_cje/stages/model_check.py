@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.config import records as config_records
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, printable
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
 from arena_cje.hosted.writer import Writer
@@ -291,7 +291,8 @@ def table(findings: Sequence[Finding]) -> str:
         by = one.users[0] + (f" and {len(one.users) - 1} more" if len(one.users) > 1 else "")
         rows.append(("ok" if one.ok else "NO", one.model.rsplit("/", 1)[-1], one.where, one.wanted, by, one.said))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return printable("\n".join(lines))
 
 
 def run(config: Config, source: str | None, resources: str) -> list[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arena_cje.calls import transport
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -30,7 +32,9 @@ def client(base_url: str | None, key: str | None, timeout: float) -> fireworks.A
     """An asynchronous client without retries, which are the runner's task. Without a key it sends the word `none`."""
     import fireworks
 
-    return fireworks.AsyncFireworks(base_url=address(base_url), api_key=key or "none", timeout=timeout, max_retries=0)
+    return transport.client(
+        fireworks.AsyncFireworks, fireworks.DefaultAsyncHttpxClient, address(base_url), key, timeout
+    )
 
 
 def sdk() -> ModuleType:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from arena_cje.calls import transport
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -38,7 +40,7 @@ def client(base_url: str | None, key: str | None, timeout: float) -> openai.Asyn
     """An asynchronous client without retries, which are the runner's task. Without a key it sends the word `none`."""
     import openai
 
-    return openai.AsyncOpenAI(base_url=address(base_url), api_key=key or "none", timeout=timeout, max_retries=0)
+    return transport.client(openai.AsyncOpenAI, openai.DefaultAsyncHttpxClient, address(base_url), key, timeout)
 
 
 def sdk() -> ModuleType:
