@@ -88,8 +88,17 @@ def load(path: str | Path) -> Result:
     if problem := next(results_schema.problems(document), None):
         raise UserError(f"{path}: not a results file of this version ({problem}); make it again")
     result = Result(document)
+    try:
+        _ = (
+            result.options,
+            result.reading,
+            str(result),
+        )  # they read what the schema says no more of than that it is an object
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not a results file of this version ({error}); make it again") from None
     influence_path = path.with_name(f"{path.stem}.influence.parquet")
-    return _with_influence(result, influence_path) if influence_path.exists() else result
+    with file_errors(influence_path):
+        return _with_influence(result, influence_path) if influence_path.exists() else result
 
 
 def _influence_frame(result: Result) -> pl.DataFrame:
@@ -104,8 +113,7 @@ def _with_influence(result: Result, path: Path) -> Result:
     import polars as pl
 
     try:
-        with file_errors(path):
-            frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path)
         return Result(
             result.document,
             np.array(frame["prompt_id"].to_list()),
