@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 2000  # of a message, which may repeat what a file holds
 LONG_WORD = re.compile(r"(\S{200})\S{200,}(\S{50})")  # longer than any path that people use
 IN_RUST = re.compile(r"\(os error (\d+)\)")  # the error number in messages of libraries such as polars
+HALF = re.compile("[\ud800-\udfff]")  # of a character: no text has it, but a name that was read in another encoding may
 NUL = re.compile(r"(null|NUL) (byte|character)")  # in a path, which Python and Rust refuse
 
 WHAT_TO_DO = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ from arena_cje.config.records import (
     Provider,
     Variant,
 )
-from arena_cje.errors import UserError, did_you_mean, file_errors, shown
+from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
 
-HALF = re.compile("[\ud800-\udfff]")
 LEAST_TOO_LARGE = 2**63
 
 
@@ -58,7 +56,11 @@ def _check_values(value: Any, place: tuple[Any, ...]) -> None:
         for k, part in enumerate(value):
             _check_values(part, (*place, k))
     elif isinstance(value, str):
-        problem = "has half of a character (a surrogate), which no file can hold" if HALF.search(value) else ""
+        problem = (
+            "has half of a character (a surrogate), which no file can hold; set PYTHONUTF8=1 if it comes from the command line"
+            if HALF.search(value)
+            else ""
+        )
     elif isinstance(value, float):
         is_no_bound = value == math.inf and (place[0] == "verdict" or place[-1] in ("clip", "var_cap"))
         problem = "" if math.isfinite(value) or is_no_bound else f"is {value}, expected a finite number"
