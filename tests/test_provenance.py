@@ -44,7 +44,7 @@ ESTIMATE = (
         for name in ("agreement", "calibration", "evidence", "overlap", "support", "thresholds", "transport", "verdict")
     }
     | RESULTS
-    | {"results/analyze.py"}
+    | {"results/analyze.py", "results/arguments.py"}
 )
 # An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
 EXHIBIT_SOURCES = (

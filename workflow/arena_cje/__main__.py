@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import arena_cje
-from arena_cje.errors import UserError, printable
+from arena_cje.errors import UserError, file_errors, printable
+from arena_cje.terminal import escape_what_it_lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,19 +35,28 @@ def main(arguments: list[str] | None = None) -> int:
     status_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    escape_what_it_lacks()
     options = parser.parse_args(arguments)
     try:
-        if options.command == "show":
-            return show(options.files)
-        if options.command == "status":
-            return _status(options.folder)
-        return _unlock(options.directory)
+        with file_errors():
+            if options.command == "show":
+                status = show(options.files)
+            elif options.command == "status":
+                status = _status(options.folder)
+            else:
+                status = _unlock(options.directory)
+            print(end="", flush=True)  # here and not at the end of Python, where a full disk is a traceback
+        return status
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        status = 1
     except BrokenPipeError:  # the reader of a pipe has ended, such as `| head`
+        status = 0
+    try:
+        print(end="", flush=True)
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return status
 
 
 def show(files: Iterable[str | Path]) -> int:

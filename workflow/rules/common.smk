@@ -14,19 +14,21 @@ from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
 from arena_cje.data.prompt_sets.pool import describe
-from arena_cje.errors import UserError, printable
+from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
 from arena_cje.stages import plan as stage_plan
+from arena_cje.yaml_files import check_config_file
 
 
 def or_exit(function, *args, **kwargs):
-    """Call a library function; a user's mistake ends Snakemake with one line and status 1."""
+    """Call a library function; a user's mistake, or a file that cannot be used, ends Snakemake with one line and status 1."""
     try:
-        return function(*args, **kwargs)
+        with file_errors():
+            return function(*args, **kwargs)
     except UserError as error:
         sys.exit(f"ERROR {error}")
 
@@ -52,6 +54,10 @@ SHIPPED_CONFIG = ROOT / "config" / "config.yaml"
 WORKING_CONFIG = Path("config/config.yaml")
 # In a module that is given a `config`, Snakemake reads no `configfile:`.
 LEAVES_OUT_SHIPPED = workflow.modifier.skip_configfile
+# Snakemake reads these files too, but tells less of what is wrong in them.
+if not IS_MODULE:
+    for file in (*workflow.configfiles, *filter(Path.exists, [WORKING_CONFIG])):
+        or_exit(check_config_file, file)
 own = copy.deepcopy(workflow.config_settings.overwrite_config if IS_MODULE and not LEAVES_OUT_SHIPPED else config)
 
 
@@ -59,7 +65,6 @@ configfile: str(SHIPPED_CONFIG)
 
 
 if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SHIPPED_CONFIG):
-    or_exit(config_parse.check_encoding, WORKING_CONFIG)
 
     configfile: str(WORKING_CONFIG)
 
@@ -90,18 +95,22 @@ def input_path(path):
     """A path that may stand among the inputs of rules.
 
     Snakemake reads braces in a path as wildcards, angle brackets as variables, and knows no escape: such a path is reached
-    through a link without them. Files of one folder have their links in one folder, as a split model needs.
+    through a link without them. Files of one folder have their links in one folder, as the parts of a model must lie together.
     """
     if path is None or not re.search("[{}<>]", str(path)):
         return path
     place = Path(path).absolute()
-    link = (
-        files.LINKS / digest(str(place.parent))[:12] / re.sub("[{}<>]", lambda sign: f"%{ord(sign[0]):02X}", place.name)
-    )
+    name = re.sub("[%{}<>]", lambda sign: f"%{ord(sign[0]):02X}", place.name)
+    link = files.LINKS / digest(str(place.parent))[:12] / name
+    or_exit(make_link, link, place)
+    return str(link)
+
+
+def make_link(link, place):
+    """Make a link to a place, if it is not there."""
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(place)
-    return str(link)
 
 
 def literal(value):
@@ -223,7 +232,8 @@ def gguf(model):
 
 def gguf_parts(model):
     """The files of a configured model: one, or all parts of a split one."""
-    return [input_path(str(path)) for path in or_exit(gguf_files.parts, gguf(model))]
+    path = CONFIG.models[model].path or gguf(model)
+    return [input_path(str(part)) for part in or_exit(gguf_files.parts, path)]
 
 
 def model_record(block):

@@ -47,7 +47,9 @@ def only_tells():
 def show_results():
     """Print the estimates of the run as tables, but for `make run`, which shows them also where nothing was to be done."""
     from arena_cje.__main__ import show
+    from arena_cje.terminal import escape_what_it_lacks
 
+    escape_what_it_lacks()
     if not only_tells() and os.environ.get("ARENA_CJE_SHOW") != "no":
         show(path for path in results_to_show() if Path(path).exists())
 

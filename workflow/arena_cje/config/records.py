@@ -384,7 +384,7 @@ class AnalysisOptions(Record):
         "jackknife",
         description="intervals of `direct`: `bootstrap` resamples prompts and fits the calibration to each sample",
     )
-    n_bootstrap: int = Field(2000, ge=2, description="number of bootstrap samples")
+    n_bootstrap: int = Field(2000, ge=2, le=10**6, description="number of bootstrap samples")
 
 
 class Analysis(AnalysisOptions):

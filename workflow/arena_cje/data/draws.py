@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from sys import getfilesystemencoding
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -28,7 +29,7 @@ from arena_cje.data.rows import (
 )
 from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
 from arena_cje.estimation.records import Draws
 from arena_cje.files import user_path
 
@@ -128,6 +129,7 @@ def with_probes(draws: Sequence[Response], probes: Sequence[Response], where: st
     return labelled
 
 
+@file_errors()
 def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh draws") -> dict[str, Path]:
     """The files of a folder by policy: POLICY_responses.jsonl, or else POLICY.jsonl.
 
@@ -155,13 +157,17 @@ def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh dra
 
 def _files(folder: Path, what: str, deepest: int) -> list[Path]:
     """The JSONL files of a folder and of its sub folders down to a level, but for hidden ones."""
-    try:
+    with file_errors(folder):
         if not folder.is_dir():
             why = "is a file" if folder.exists() else f"no such folder in {Path.cwd()}"
             raise UserError(f"{folder}: {why}; expected a folder of {what}, a file for each policy")
         paths = sorted(path for level in range(deepest + 1) for path in folder.glob("*/" * level + "*.jsonl"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    for path in paths:
+        if HALF.search(path.name):
+            raise UserError(
+                f"{path}: the name of this file is no text in the encoding of this machine ({getfilesystemencoding()}); set "
+                "PYTHONUTF8=1, or rename the file"
+            )
     return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
@@ -239,6 +245,10 @@ def find_probes(probes: str | Path | Mapping[str, Source] | None, policies: Sequ
 def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], what: str) -> tuple[dict, str]:
     """Sources by policy, and the name of their place for errors."""
     if isinstance(files, Mapping):
+        if wrong := [name for name in files if not isinstance(name, str)]:
+            raise UserError(
+                f"{what.replace(' ', '_')} are of the policy {shown(wrong[0])}, expected a name that is text"
+            )
         return dict(files), what.replace(" ", "_")
     if not isinstance(files, str | PathLike):
         raise UserError(

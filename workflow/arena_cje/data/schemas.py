@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, file_errors
 from arena_cje.files import (
     Row,
     RowWithPlace,
@@ -221,11 +221,10 @@ class Table:
         import polars as pl
 
         try:
-            frame = pl.read_parquet(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
-        except pl.exceptions.ComputeError as error:
-            raise UserError(f"{path}: not a readable parquet file ({error})") from None
+            with file_errors(path):
+                frame = pl.read_parquet(path)
+        except pl.exceptions.PolarsError as error:
+            raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from None
         self.check((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True)))
         return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
 
@@ -278,7 +277,7 @@ _METADATA = {
     "prompt_id": Column("id", "prompt of the response, in older files", null=True),
     "draw_idx": Column("int", "which of the policy's responses to the prompt", null=True, low=0),
     **_JUDGE_FIELDS,
-    "response_token_count": Column("float", "tokens of the response", null=True, low=0),
+    "response_token_count": Column("float", "tokens of the response", null=True, low=0, high=1e12),
     "outside_support": Column("list[str]", "targets that cannot give the response", null=True),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)

@@ -29,6 +29,7 @@ from arena_cje.estimation.isotonic import Monotone
 from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
 from arena_cje.evaluation.evaluate import Evaluation, evaluate_all
 from arena_cje.files import json_text
+from arena_cje.results import arguments
 from arena_cje.results.record import SCHEMA_VERSION
 from arena_cje.results.result import Result, load, write
 
@@ -156,27 +157,36 @@ def analyze(
     Raises a `UserError` for data or options that cannot be analysed, and a `TypeError` for an unknown option.
     """
     _check_options(options)
+    if isinstance(thresholds, Thresholds):
+        thresholds = dataclasses.asdict(thresholds)
+    options = arguments.checked({"seed": seed, "n_folds": n_folds, "jackknife_folds": jackknife_folds, **options})
+    names = arguments.checked({"estimator": estimator, "variant": variant})
+    by_name = arguments.checked({"thresholds": thresholds, "cautions": cautions, "provenance": provenance})
     settings = Settings(
-        Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options),
-        oracle_coverage=oracle_coverage,
-        alpha=alpha,
-        scale=scale,
-        judge=judge,
-        judge_scale=judge_scale,
-        label_scale=label_scale,
-        base_policy=base_policy,
-        thresholds=thresholds if isinstance(thresholds, Thresholds) else with_overrides(thresholds or {}),
-        provenance=provenance or {},
+        Options(**options),
+        **arguments.checked(
+            {
+                "oracle_coverage": oracle_coverage,
+                "alpha": alpha,
+                "scale": scale,
+                "judge": judge,
+                "judge_scale": judge_scale,
+                "label_scale": label_scale,
+                "base_policy": base_policy,
+            }
+        ),
+        thresholds=with_overrides(by_name["thresholds"] or {}),
+        provenance=by_name["provenance"] or {},
     )
-    name = variant or estimator
+    name = names["variant"] or names["estimator"]
     results = analyze_all(
         logged,
         fresh_draws,
-        {name: estimator},
+        {name: names["estimator"]},
         settings,
         probes=probes,
         calibration_data=calibration_data,
-        cautions={name: cautions or {}},
+        cautions={name: by_name["cautions"] or {}},
     )
     return results[name]
 
@@ -218,6 +228,11 @@ def analyze_all(
         for policy, reasons in data.cautions.items():
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *reasons))
         for policy, reasons in (cautions or {}).get(name, {}).items():
+            if policy not in verdicts:
+                raise UserError(
+                    f"cautions of {policy!r}, which is not a policy of the data{did_you_mean(policy, verdicts)}; its policies: "
+                    f"{', '.join(verdicts)}"
+                )
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
         module = estimators.get(estimator)
         analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, settings.thresholds, settings.alpha)
