@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from arena_cje.data.rows import Response
 
 LOGGED_FIELDS = {"base_policy", "base_policy_logprob", "target_policy_logprobs"}
+NATIVE_FIELDS = {"judge_score", "judge_scores", "judge_distribution", "oracle_label", *LOGGED_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def usability(path: Path, fresh_draws: Path | None = None, base_policy: str | No
         if path.is_dir() and (path / "logged.jsonl").exists():
             draws = path / "fresh_draws"
             return _logged(path / "logged.jsonl", draws if draws.is_dir() else fresh_draws, base_policy)
-        if path.is_dir():
+        if path.is_dir() and any(map(_is_native, path.glob("*.jsonl"))):
             return _draws_folder(path)
         return _file(path, fresh_draws, base_policy)
     except UserError as error:
@@ -53,33 +54,30 @@ def usability(path: Path, fresh_draws: Path | None = None, base_policy: str | No
 
 def _file(path: Path, fresh_draws: Path | None, base_policy: str | None) -> Usability:
     name = convert.recognise(path)
-    if name is not None and not (name == "cje-eval" and _is_native(path)):
+    is_native = _is_native(path)
+    if name is not None and not (name == "cje-eval" and is_native):
         return Usability(False, (f"a file of the format {name}; convert it: arena-cje convert {name} {path} --to DIR",))
-    if name is None and path.suffix != ".jsonl":
+    if path.is_dir():
+        return _draws_folder(path)
+    rows = [row for _, row in read_rows_with_places(path)] if is_native else []
+    policies = {row.get("policy", row.get("target_policy")) for row in rows} - {None}
+    if not rows or len(policies) > 1:
+        columns = "prompt=COLUMN,response=COLUMN,policy=COLUMN,judge_score=COLUMN"
         return Usability(
-            False,
-            (
-                "a table; convert it: arena-cje convert table "
-                f"{path} --columns prompt=COLUMN,response=COLUMN,policy=COLUMN,judge_score=COLUMN --to DIR",
-            ),
+            False, (f"a plain table; convert it: arena-cje convert table {path} --columns {columns} --to DIR",)
         )
-    rows = [row for _, row in read_rows_with_places(path)]
-    if not any(LOGGED_FIELDS & row.keys() for row in rows) and any(
-        {"policy", "target_policy"} & row.keys() for row in rows
-    ):
-        return Usability(True, (_draws_text(path.name, read_responses(DRAWS, path)),))
+    if policies and not any(LOGGED_FIELDS & row.keys() for row in rows):
+        return Usability(True, (_draws_text(policies.pop(), read_responses(DRAWS, path)),))
     return _logged(path, fresh_draws, base_policy)
 
 
 def _is_native(path: Path) -> bool:
-    """Whether the rows of a file have the names of the CJE format."""
-    try:
-        rows = read_rows_with_places(path)
-    except UserError:
+    """Whether a file is JSONL whose rows have the names of the CJE format."""
+    if path.suffix != ".jsonl":
         return False
-    row = rows[0][1] if rows else {}
-    fields = row.keys() | (row.get("metadata") or {}).keys()
-    return "judge_score" in fields and not {"target_logps", "total_logprob"} & fields
+    rows = [row for _, row in read_rows_with_places(path)]
+    fields = {name for row in rows for name in (*row, *(row.get("metadata") or {}))}
+    return bool(NATIVE_FIELDS & fields) and not {"target_logps", "total_logprob"} & fields
 
 
 def _logged(path: Path, fresh_draws: Path | None, base_policy: str | None) -> Usability:
@@ -103,13 +101,14 @@ def _logged(path: Path, fresh_draws: Path | None, base_policy: str | None) -> Us
             group_by_prompt(draws, name, logged.prompt_id.tolist(), str(source))
             lines.append(_draws_text(name, draws))
             drawn.append(name)
-    usable, missing = [], []
+    lacking: dict[str, list[str]] = {}  # estimators by what they lack
     for name in estimators.NAMES:
         lacks = ["log probabilities"] * (estimators.needs_weights(name) and not weighted)
         lacks += ["fresh draws"] * (estimators.needs_draws(name) and not drawn)
-        (missing if lacks else usable).append(f"{name} ({' and '.join(lacks)})" if lacks else name)
+        lacking.setdefault(" and ".join(lacks), []).append(name)
+    usable = lacking.pop("", [])
     lines.append(f"estimators: {', '.join(usable) or 'none'}")
-    lines += [f"not without more data: {', '.join(missing)}"] if missing else []
+    lines += [f"with {what} also: {', '.join(names)}" for what, names in lacking.items()]
     if not n_labels(responses):
         lines.append("no oracle label: values are those of the judge, which nothing corrects")
     return Usability(bool(usable), tuple(lines))

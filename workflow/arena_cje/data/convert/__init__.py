@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Loss
 from arena_cje.data.convert._build import Choices, Conversion, build
-from arena_cje.data.convert._sources import documents, load
+from arena_cje.data.convert._sources import documents, load, members
 from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.files import write_json
@@ -80,8 +80,11 @@ def _chain(losses: Sequence[Loss], answers: Iterator[Any]) -> Iterator[Any]:
 
 
 def recognise(path: Path) -> str | None:
-    """The format that a file looks like; None where it looks like none. Raises a `UserError` for an unreadable file."""
-    return _recognised(load(path))
+    """The format that a file, or the first known one of a folder, looks like; None where it looks like none.
+
+    Raises a `UserError` for a file that cannot be read.
+    """
+    return next((name for file in members(path) if (name := _recognised(load(file))) is not None), None)
 
 
 def _recognised(document: Any) -> str | None:

@@ -88,7 +88,8 @@ def build(
         raise UserError(f"no response of any policy in it{f' ({why})' if why else ''}")
     base = _base(choices.base, originals)
     scorers = list(dict.fromkeys(scorer for one in responses.values() for scorer in one.votes))
-    judge, oracle = _scorers(scorers, choices, default_judge)
+    with_votes = [name for name in scorers if any(one.votes.get(name) for one in responses.values())]
+    judge, oracle = _scorers(with_votes or scorers, choices, default_judge)
     scales = {name: _scale(name, choices.scales, default_scales or {}) for name in scorers}
     rows: dict[str, list[Row]] = {name: [] for name in originals}
     for (name, _, _), response in responses.items():

@@ -58,9 +58,7 @@ def documents(files: list[str | Path], recognises: Callable[[Document], bool]) -
     read, others = [], []
     for file in files:
         name, path = _named(file)
-        if not path.exists():
-            raise UserError(f"{path}: no such file in {Path.cwd()}")
-        for member in _members(path):
+        for member in members(path):
             document = load(member, name)
             if path.is_dir() and not recognises(document):
                 others.append(member)
@@ -76,14 +74,14 @@ def _named(file: str | Path) -> tuple[str | None, Path]:
     return name, Path(rest)
 
 
-def _members(path: Path) -> list[Path]:
+def members(path: Path) -> list[Path]:
     """The file itself, or the data files below a folder."""
     if not path.is_dir():
         return [path]
-    members = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in SUFFIXES)
-    if not members:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in SUFFIXES)
+    if not files:
         raise UserError(f"{path}: no data file in this folder; expected files that end in {', '.join(SUFFIXES)}")
-    return members
+    return files
 
 
 def load(path: Path, policy: str | None = None) -> Document:
@@ -103,7 +101,10 @@ def load(path: Path, policy: str | None = None) -> Document:
 
 
 def _content(path: Path) -> bytes:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file in {Path.cwd()}") from None
     if not content.strip():
         raise UserError(f"{path}: is empty")
     if not content.startswith(b"\x1f\x8b"):
@@ -130,7 +131,7 @@ def _json_rows(path: Path, text: str) -> list[RowWithPlace]:
         return [(f"{path}:{k}", _object(f"{path}:{k}", line)) for k, line in lines]
     value = _parsed(str(path), text)
     if isinstance(value, dict):
-        return [(str(path), value)]
+        return [(f"{path}:1" if len(lines) == 1 else str(path), value)]
     for k, row in enumerate(value, start=1):
         if not isinstance(row, dict):
             raise UserError(f"{path} (row {k}): is {row!r:.60}, expected a JSON object")

@@ -43,14 +43,21 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
         columns = _columns(document, choices.columns)
         for where, row in document.rows:
             yield _answer(document, where, row, columns, draws)
-        others = [name for name in document.first if name not in columns.values()]
+        others = [name for name in _names(document) if name not in columns.values()]
         if others:
             yield Loss(f"columns that are no field: {', '.join(others)}", len(others))
 
 
+def _names(document: Document) -> list[str]:
+    """The names of all columns; those of a CSV file may repeat."""
+    if document.table is not None:
+        return document.table[0]
+    return list(dict.fromkeys(name for _, row in document.rows for name in row))
+
+
 def _columns(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
     """The column of each field that the table has; raises a `UserError` for a column that it lacks."""
-    names = document.table[0] if document.table is not None else list(document.first)
+    names = _names(document)
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise UserError(f"{document.path}: has more than one column {repeated!r}; rename one of them")
