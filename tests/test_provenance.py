@@ -83,6 +83,12 @@ STAGES = {
         | {f"data/{name}.py" for name in ("calibration", "coverage", "draws", "logged", "user_data", "write")}
         | RECORDS,
     ),
+    "convert_data": (
+        ("data.convert",),
+        READS_TABLES
+        | {f"data/convert/{name}.py" for name in ("__init__", "_answers", "_build", "_sources")}
+        | {"data/reading.py", "data/write.py", "provenance.py"},
+    ),
     "estimate": (("results.analyze",), ESTIMATE),
     "exhibits": (("report.sources",), EXHIBIT_SOURCES),
     "archive": (("report.archive",), {"errors.py", "files.py", "report/archive.py"}),
@@ -152,10 +158,13 @@ def shows(file: str) -> bool:
     return file.startswith("report/") or file in ("results/text.py", "results/notebook.py")
 
 
-def test_of_the_modules_that_are_loaded_by_name_cheap_stages_use_estimators_alone():
-    """The rule of an estimate names its estimator's module; no import statement does."""
+def test_of_the_modules_that_are_loaded_by_name_cheap_stages_use_estimators_and_formats_alone():
+    """The rule of an estimate names its estimator's module, that of a conversion its format's; no import statement does."""
     dynamic = {file for file in FILES if "import import_module" in (provenance.PACKAGE / file).read_text()}
-    assert dynamic & set().union(*(files(*modules) for modules, _ in STAGES.values())) == {"estimators/__init__.py"}
+    assert dynamic & set().union(*(files(*modules) for modules, _ in STAGES.values())) == {
+        "data/convert/__init__.py",
+        "estimators/__init__.py",
+    }
 
 
 def test_a_module_that_does_not_exist_is_refused():

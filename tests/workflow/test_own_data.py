@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import arena_cje
+import foreign_files
 from arena_cje import estimators
 from arena_cje.data import schemas
 from own_data import write_world
@@ -142,3 +143,28 @@ def test_the_arena_sample_from_another_directory(tmp_path):
     assert "1000 logged responses" in said
     everything = run.snakemake("--config", *own, "--", "results/coverage_0.6/direct.json")
     assert "480 oracle labels" in everything  # fewer than asked for: all are used
+
+
+def test_files_of_another_tool_are_converted_on_the_way(tmp_path):
+    """A folder of archives of one log each; the values are those by hand."""
+    (tmp_path / "logs").mkdir()
+    _, choices = foreign_files.inspect_eval(tmp_path / "logs")
+    run = Run(tmp_path, {"logged_data": {"format": "inspect-ai", "file": "logs", **choices}, "coverages": ["1.0"]})
+    run.snakemake("results/coverage_1.0/direct.json")
+    result = arena_cje.load(run.path("coverage_1.0/direct.json"))
+    assert result.document["base_policy"]["estimate"] == pytest.approx(0.25)
+    np.testing.assert_allclose(result.estimates, [0.5])
+    assert run.path("converted/conversion.json").exists()
+    assert "Nothing to be done" in run.snakemake("results/coverage_1.0/direct.json")
+
+
+def test_a_foreign_block_is_checked_before_any_job(tmp_path):
+    (file,), choices = foreign_files.promptfoo(tmp_path)
+    for block, sentence in (
+        ({"format": "promptfo", "file": file}, "`logged_data.format` is 'promptfo' (did you mean 'promptfoo'?)"),
+        ({"format": "promptfoo", "file": file, "bass": "x"}, "unknown key `logged_data.bass` (did you mean 'base'?)"),
+        ({"format": "promptfoo", "file": "none.json"}, "none.json: no such file in"),
+        ({"format": "promptfoo", "file": file, "oracle": "human"}, "--base NAME (`base` in the configuration)"),
+        ({"format": "promptfoo", "file": file, **choices, "judge": "scor"}, "judge 'scor' is not among the scorers"),
+    ):
+        assert sentence in Run(tmp_path, {"logged_data": block}).snakemake("-n", ok=False)

@@ -100,6 +100,14 @@ def input_path(path):
     return str(link)
 
 
+# Files of another tool are converted first; what follows reads the converted data.
+FOREIGN = CONFIG.logged_data if isinstance(CONFIG.logged_data, records.ForeignData) else None
+CONVERTED = "results/converted"
+if FOREIGN:
+    CONFIG = CONFIG.model_copy(
+        update={"logged_data": f"{CONVERTED}/logged.jsonl", "fresh_draws": f"{CONVERTED}/fresh_draws"}
+    )
+
 USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
 CONFIG = CONFIG.model_copy(update={name: input_path(getattr(CONFIG, name)) for name in USER_DATA})
 

@@ -1,12 +1,46 @@
 # A user's own data: the same data set files, from a logged data set in the CJE format instead of models.
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
+# logged_data={format: promptfoo, file: F}  -> results/converted/logged.jsonl, fresh_draws/{policy}.jsonl first
 # probes=DIR calibration_data=FILE          -> their labels in fresh_draws/{policy}.jsonl, calibration_data.jsonl
 from arena_cje.data import draws as data_draws
 from arena_cje.data import user_data
 
-IMPORTED = or_exit(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
+if FOREIGN:
+    from arena_cje.data import convert
+
+    CHOICES = convert.Choices(**FOREIGN.model_dump(exclude={"format", "file"}))
+    FOREIGN_TARGETS = or_exit(
+        convert.target_policies, FOREIGN.format, FOREIGN.file, CHOICES, Path(".arena-cje/converted")
+    )
+    IMPORTED = {policy: f"{CONVERTED}/fresh_draws/{policy}.jsonl" for policy in FOREIGN_TARGETS}
+    if not IMPORTED:
+        CONFIG = CONFIG.model_copy(update={"fresh_draws": None})
+    own_files = (CONFIG.calibration_data,)
+
+    rule convert_data:
+        """Convert files of another tool into logged data and fresh draws"""
+        input:
+            [input_path(str(path)) for path in convert.source_files(FOREIGN.file)],
+        output:
+            list(IMPORTED.values()),
+            logged=f"{CONVERTED}/logged.jsonl",
+            summary=f"{CONVERTED}/conversion.json",
+        log:
+            "logs/import/convert.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            foreign=canonical(FOREIGN.model_dump(mode="json")),
+            code=code_hash("arena_cje.data.convert", convert.get(FOREIGN.format).__name__),
+        script:
+            "../scripts/convert_data.py"
+
+else:
+    IMPORTED = or_exit(data_draws.draw_paths, Path(CONFIG.fresh_draws)) if CONFIG.fresh_draws else {}
+    own_files = (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values())
+
 PROBED = or_exit(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
-for path in (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values(), *PROBED.values()):
+for path in (*own_files, *PROBED.values()):
     if path is not None:
         or_exit(user_data.check_user_file, Path(path), results=Path("results"))
 

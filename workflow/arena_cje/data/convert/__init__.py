@@ -11,6 +11,7 @@ score by scorer ("*" for all), [0, 1] by default.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -18,17 +19,29 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Loss
 from arena_cje.data.convert._build import Choices, Conversion, build
-from arena_cje.data.convert._sources import documents, load, members
+from arena_cje.data.convert._sources import documents, load, members, named
 from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError, did_you_mean
-from arena_cje.files import write_json
+from arena_cje.files import read_json, write_json
+from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["NAMES", "Choices", "Conversion", "convert", "get", "recognise", "summary_text", "write"]
+__all__ = [
+    "NAMES",
+    "Choices",
+    "Conversion",
+    "convert",
+    "get",
+    "recognise",
+    "source_files",
+    "summary_text",
+    "target_policies",
+    "write",
+]
 
 NAMES = tuple(sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")))
 ANY_TABLE = "table"  # the format of which every table is
@@ -72,6 +85,20 @@ def convert(name: str, files: Sequence[str | Path], choices: Choices = NONE) -> 
     conversion.summary["format"] = name
     conversion.summary["files"] = [str(document.path) for document in read]
     return conversion
+
+
+def source_files(files: Sequence[str | Path]) -> list[Path]:
+    """The files to be read, those of a folder one by one."""
+    return [member for file in files for member in members(named(file)[1])]
+
+
+def target_policies(name: str, files: Sequence[str | Path], choices: Choices, cache_folder: Path) -> list[str]:
+    """The policies other than the base policy; files are read once for each of their states, as long as the cache is there."""
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(files)]
+    record = cache_folder / f"{digest([name, list(map(str, files)), states, asdict(choices)])}.json"
+    if not record.exists():
+        write_json(record, list(convert(name, files, choices).fresh))
+    return read_json(record)
 
 
 def _chain(losses: Sequence[Loss], answers: Iterator[Any]) -> Iterator[Any]:

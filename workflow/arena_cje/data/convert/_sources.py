@@ -57,7 +57,7 @@ def documents(files: list[str | Path], recognises: Callable[[Document], bool]) -
     """
     read, others = [], []
     for file in files:
-        name, path = _named(file)
+        name, path = named(file)
         for member in members(path):
             document = load(member, name)
             if path.is_dir() and not recognises(document):
@@ -67,7 +67,8 @@ def documents(files: list[str | Path], recognises: Callable[[Document], bool]) -
     return read, others
 
 
-def _named(file: str | Path) -> tuple[str | None, Path]:
+def named(file: str | Path) -> tuple[str | None, Path]:
+    """The policy that the user named and the path, of a path or NAME=PATH."""
     name, separator, rest = str(file).partition("=")
     if not separator or Path(file).exists():
         return None, Path(file)
