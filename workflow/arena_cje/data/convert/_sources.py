@@ -76,7 +76,9 @@ def named(file: str | Path) -> tuple[str | None, Path]:
 
 
 def members(path: Path) -> list[Path]:
-    """The file itself, or the data files below a folder."""
+    """The file itself, or the data files below a folder; raises a `UserError` where there are none."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file in {Path.cwd()}")
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in SUFFIXES)
@@ -102,10 +104,7 @@ def load(path: Path, policy: str | None = None) -> Document:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file in {Path.cwd()}") from None
+    content = path.read_bytes()
     if not content.strip():
         raise UserError(f"{path}: is empty")
     if not content.startswith(b"\x1f\x8b"):
