@@ -223,6 +223,32 @@ def test_a_promptfoo_rating_is_no_score_of_the_judge(tmp_path):
     assert logged[1]["judge_score"] == 0.1
 
 
+def test_policies_of_one_provider_are_told_apart_by_their_prompts(tmp_path):
+    rows = foreign_files.promptfoo_rows()
+    for row in rows:
+        row |= {"provider": "openai:gpt", "prompt": {"raw": "x", "label": ("terse", "Long " * 20)[row["promptIdx"]]}}
+    file = foreign_files.write_lines(tmp_path / "prompts.jsonl", rows)
+    conversion = convert.convert("promptfoo", [file], convert.Choices(base="openai:gpt terse", oracle="human"))
+    assert list(conversion.summary["policies"]) == ["openai_gpt_terse", "openai_gpt_prompt1"]
+
+
+def test_results_of_old_versions_have_passes_and_no_numbers(tmp_path):
+    rows = [
+        {
+            "prompt": {"raw": f"{label}: {body}", "display": f"{label}: {{{{body}}}}"},
+            "vars": {"body": body, "__expected": "x"},
+            "response": {"output": f"{label} {body}"},
+            "success": body == "a",
+        }
+        for label in ("Plain", "Pirate")
+        for body in ("a", "b")
+    ]
+    file = foreign_files.write_json(tmp_path / "old.json", {"results": rows, "stats": {}, "table": []})
+    conversion = convert.convert("promptfoo", [file], convert.Choices(base="Plain: {{body}}"))
+    assert [(row["prompt"], row["judge_score"]) for row in conversion.logged] == [("a", 1.0), ("b", 0.0)]
+    assert len(conversion.fresh["Pirate_body"]) == 2
+
+
 def test_a_failed_provider_leaves_a_row_without_a_score(tmp_path):
     rows = foreign_files.promptfoo_rows()
     rows[0] |= {"response": {}, "error": "429 Too Many Requests", "score": 0, "success": False, "gradingResult": None}
@@ -261,6 +287,24 @@ def test_the_mt_bench_score_of_an_unreadable_judgment_is_missing(tmp_path):
     row = {"question_id": 1, "model": "base", "judge": ["gpt-4", "single-v1"], "score": -1, "turn": 1}
     file = foreign_files.write_lines(tmp_path / "judged.jsonl", [row, row | {"question_id": 2, "score": 10}])
     assert [row["judge_score"] for row in convert.convert("mt-bench", [file]).logged] == [None, 1.0]
+
+
+def test_lm_eval_metrics_that_are_no_numbers_are_counted(tmp_path):
+    row = {
+        "doc_id": 0,
+        "doc": {},
+        "resps": [["a", "b"]],
+        "filtered_resps": ["a"],
+        "metrics": ["f1"],
+        "f1": ["x", ["y"]],
+    }
+    file = foreign_files.write_lines(tmp_path / "samples_ner_2026-01-16T15-23-47.285735.jsonl", [row])
+    with pytest.raises(UserError, match=r"no scores in it \(1 x metric f1, which is no number, 1 x further responses"):
+        convert.convert("lm-eval", [file])
+    scored = row | {"metrics": ["f1", "acc"], "acc": 1}
+    file = foreign_files.write_lines(tmp_path / "samples_ner_2026-01-16T15-23-47.285735.jsonl", [scored])
+    (logged,) = convert.convert("lm-eval", [file]).logged
+    assert (logged["base_policy"], logged["response"], logged["judge_score"]) == (tmp_path.name, "a", 1.0)
 
 
 def test_gzip_byte_order_mark_and_carriage_returns_are_read(tmp_path):

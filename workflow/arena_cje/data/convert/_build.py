@@ -84,10 +84,13 @@ def build(
             )
         _merge(responses, (name, answer.prompt_id, answer.draw_idx), answer)
     if not responses:
-        why = ", ".join(f"{count} x {reason}" for reason, count in losses.items())
-        raise UserError(f"no response of any policy in it{f' ({why})' if why else ''}")
+        raise UserError(f"no response of any policy in it{_losses_text(losses)}")
     base = _base(choices.base, originals)
     scorers = list(dict.fromkeys(scorer for one in responses.values() for scorer in one.votes))
+    if not scorers:
+        raise UserError(
+            f"no scores in it{_losses_text(losses)}; add the file with the scores, annotations or judgments of these responses"
+        )
     with_votes = [name for name in scorers if any(one.votes.get(name) for one in responses.values())]
     judge, oracle = _scorers(with_votes or scorers, choices, default_judge)
     scales = {name: _scale(name, choices.scales, default_scales or {}) for name in scorers}
@@ -98,6 +101,10 @@ def build(
     summary |= {"judge": judge, "oracle": oracle, "scales": {name: list(scale) for name, scale in scales.items()}}
     summary["repeated_votes"] = sum(len(v) - 1 for one in responses.values() for v in one.votes.values() if len(v) > 1)
     return Conversion(rows[base], {name: rows[name] for name in rows if name != base}, summary)
+
+
+def _losses_text(losses: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{count} x {reason}' for reason, count in losses.items())})" if losses else ""
 
 
 def _merge(responses: dict[tuple[str, str, int], _Response], key: tuple[str, str, int], answer: Answer) -> None:
@@ -139,8 +146,6 @@ def _base(name: str | None, originals: Mapping[str, str]) -> str:
 def _scorers(scorers: Sequence[str], choices: Choices, default: str | None) -> tuple[str, str | None]:
     """The scorer that is the judge, and the one that has the oracle labels, None without any."""
     names = ", ".join(scorers)
-    if not scorers:
-        raise UserError("no scores in it; add the file with the scores, annotations or judgments of these responses")
     for key, name in (("judge", choices.judge), ("oracle", choices.oracle)):
         if name is not None and safe_name(name) not in scorers:
             raise UserError(f"{key} {name!r} is not among the scorers{did_you_mean(name, scorers)}: {names}")

@@ -42,7 +42,9 @@ def recognises(document: Document) -> bool:
     if document.table is not None:
         return any(OUTPUT.fullmatch(name) for name in document.table[0])
     rows = _results(document)
-    return bool(rows) and "promptIdx" in rows[0][1] and bool({"success", "gradingResult", "score"} & rows[0][1].keys())
+    fields = rows[0][1].keys() if rows else set()
+    has_prompt = {"prompt", "promptIdx"} & fields and {"vars", "testCase"} & fields
+    return bool(has_prompt and {"success", "gradingResult", "score"} & fields)
 
 
 def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer | Loss]:
@@ -67,10 +69,10 @@ def _json_answers(document: Document) -> Iterator[Answer | Loss]:
     rows, draws = _results(document), DrawCounter()
     names = _policies(document, rows)
     for where, row in rows:
-        variables = (row.get("testCase") or {}).get("vars") or row.get("vars")
+        variables = _variables((row.get("testCase") or {}).get("vars") or row.get("vars"))
         prompt = row.get("prompt")
         raw = prompt.get("raw") if isinstance(prompt, dict) else prompt
-        policy, prompt_id = names[row.get("promptIdx")], text_id(variables or raw or "")
+        policy, prompt_id = names[_column(row)], text_id(variables or raw or "")
         response = (row.get("response") or {}).get("output")
         failed = row.get("error") is not None and response is None
         if failed:
@@ -90,11 +92,27 @@ def _policies(document: Document, rows: Sequence[RowWithPlace]) -> dict[Any, str
     """The name of each column of the results, by its index."""
     columns: dict[Any, tuple[str, str]] = {}
     for _, row in rows:
-        provider, prompt = row.get("provider") or {}, row.get("prompt") or {}
-        name = provider if isinstance(provider, str) else provider.get("label") or provider.get("id") or ""
-        label = prompt.get("label") if isinstance(prompt, dict) else ""
-        columns.setdefault(row.get("promptIdx"), (name, label or ""))
+        columns.setdefault(_column(row), _provider_and_label(row))
     return _column_names(document, columns)
+
+
+def _column(row: Row) -> Any:
+    """What tells the columns of the results apart: their number, which old versions did not write."""
+    return row.get("promptIdx", _provider_and_label(row))
+
+
+def _provider_and_label(row: Row) -> tuple[str, str]:
+    provider, prompt = row.get("provider") or {}, row.get("prompt") or {}
+    name = provider if isinstance(provider, str) else provider.get("label") or provider.get("id") or ""
+    label = prompt.get("label", prompt.get("display")) if isinstance(prompt, dict) else ""
+    return name, label or ""
+
+
+def _variables(variables: Any) -> Any:
+    """The variables of a test case; old versions have its assertions among them."""
+    if not isinstance(variables, dict):
+        return variables
+    return {name: value for name, value in variables.items() if not name.startswith("__")}
 
 
 def _column_names(document: Document, columns: Mapping[Any, tuple[str, str]]) -> dict[Any, str]:
@@ -103,12 +121,11 @@ def _column_names(document: Document, columns: Mapping[Any, tuple[str, str]]) ->
     providers = Counter(provider for provider, _ in columns.values())
     labels = Counter(columns.values())
     names = {}
-    for index, (provider, label) in columns.items():
-        name = document.name(provider)
-        if providers[provider] > 1:
-            short = len(label) <= LONGEST_LABEL and labels[provider, label] == 1
-            name = f"{name} {label if short and label else f'prompt{index}'}"
-        names[index] = name
+    for place, (index, (provider, label)) in enumerate(columns.items()):
+        own_label = label if len(label) <= LONGEST_LABEL and labels[provider, label] == 1 else ""
+        own_label = own_label or f"prompt{place}"
+        name = document.policy or provider or own_label
+        names[index] = f"{name} {own_label}" if provider and providers[provider] > 1 else name
     return names
 
 
@@ -126,7 +143,7 @@ def _scores(row: Row, where: str) -> dict[str, float | None]:
     grading = row.get("gradingResult") or {}
     parts = [part for part in grading.get("componentResults") or [] if isinstance(part, dict)]
     ratings = [part for part in parts if (part.get("assertion") or {}).get("type") == HUMAN]
-    score = number(row.get("score", grading.get("score")), where, JUDGE)
+    score = number(row.get("score", grading.get("score", row.get("success"))), where, JUDGE)
     if ratings:
         score = _weighted_mean([part for part in parts if part not in ratings], where)
     named = {name: value for name, value in (row.get("namedScores") or {}).items() if is_number(value)}
