@@ -39,7 +39,16 @@ ESTIMATE = (
     | {"estimators/__init__.py", "evaluation/bootstrap.py", "evaluation/evaluate.py"}
     | {
         f"diagnostics/{name}.py"
-        for name in ("calibration", "evidence", "overlap", "support", "thresholds", "transport", "verdict")
+        for name in (
+            "calibration",
+            "evidence",
+            "overlap",
+            "plausibility",
+            "support",
+            "thresholds",
+            "transport",
+            "verdict",
+        )
     }
     | RESULTS
     | {"results/analyze.py"}

@@ -95,10 +95,21 @@ def _field_names(responses: Sequence[Response]) -> list[str]:
 
 def _token_logprobs(response: Response, policies: Sequence[str]) -> list[float]:
     """Log probability of a response under each target in nats per token, per character where tokens were not counted."""
-    row = response.row
-    length = (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
-    logprobs = row.get("target_policy_logprobs") or {}
+    length = _length(response)
+    logprobs = response.row.get("target_policy_logprobs") or {}
     return [logprobs[name] / length if length and logprobs.get(name) is not None else math.nan for name in policies]
+
+
+def base_token_logprob(response: Response) -> float:
+    """The same under the base policy, NaN where it is unknown."""
+    length, logprob = _length(response), response.row.get("base_policy_logprob")
+    return logprob / length if length and logprob is not None else math.nan
+
+
+def _length(response: Response) -> int:
+    """Number of tokens of a response, of characters where tokens were not counted."""
+    row = response.row
+    return (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
 
 
 def _base_policy(responses: Sequence[Response], name: str | None) -> str:

@@ -41,6 +41,12 @@ class Thresholds:
     labels_caution: int = 30
     # Bootstrap intervals of plug-in direct estimates covered .86 with 50 labels and .94 with 250, the jackknife's .95-.97.
     bootstrap_caution: float = 200.0
+    # Nats per token. A vocabulary of 128,000 tokens has a mean of -11.8 under the uniform distribution; floating point
+    # numbers of single precision end at -103.
+    implausible_logprob: float = -100.0
+    zero_logprob_caution: float = 0.05  # field guides expect fewer than 5 % of log probabilities to be exactly zero
+    extreme_ratio: float = 100.0  # and its inverse, as in the field guides' analysis settings
+    very_extreme_ratio: float = 1000.0
     spearman_caution: float = 0.3  # below it a score explains under a tenth of the variance in rank
     # Fall of the calibrated reward over rising scores: a larger one comes from noise or from a covariate.
     fall_caution: float = 0.10

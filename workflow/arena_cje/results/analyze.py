@@ -17,7 +17,9 @@ import orjson
 from arena_cje import estimators
 from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
+from arena_cje.data.logged import base_token_logprob
 from arena_cje.data.reading import Reading
+from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
@@ -82,6 +84,7 @@ class _Data:
     logged: Logged
     draws: dict[str, Draws]
     calibration: Labelled | None  # labelled responses for the calibrator alone
+    plausibility: dict[str, plausibility.Plausibility]  # of log probabilities, by target policy
     metadata: dict[str, Any]
 
 
@@ -205,6 +208,10 @@ def analyze_all(
         evaluation = evaluations[estimator]
         evidence = gather(evaluation, data.logged, data.draws, settings.thresholds)
         verdicts = verdicts_of(evaluation, data.logged, evidence, settings.thresholds)
+        if estimators.needs_weights(estimator):
+            for policy, counts in data.plausibility.items():
+                reasons = plausibility.reasons(counts, settings.thresholds)
+                verdicts[policy] = Verdict((*verdicts[policy].reasons, *reasons))
         for policy, reasons in (cautions or {}).get(name, {}).items():
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
         module = estimators.get(estimator)
@@ -222,10 +229,13 @@ def _read(
 ) -> _Data:
     reading = settings.reading
     dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading)
-    rows, draws, draw_counts = _load_all_draws(dataset.logged, fresh_draws, probes, reading)
+    base_logprob = np.array([base_token_logprob(row) for row in dataset.responses if row.judge_score is not None])
+    plausible, logprob_counts = plausibility.reject(dataset.logged, base_logprob, settings.thresholds)
+    rows, draws, draw_counts = _load_all_draws(plausible, fresh_draws, probes, reading)
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
-    metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts}}
-    return _Data(rows, draws, dataset.calibration, metadata)
+    logprobs = {policy: dataclasses.asdict(counts) for policy, counts in logprob_counts.items()}
+    metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts, "logprobs": logprobs}}
+    return _Data(rows, draws, dataset.calibration, logprob_counts, metadata)
 
 
 def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> Result:
