@@ -217,12 +217,16 @@ EXHIBIT_INPUTS = {
     "last_validation": validation_at(CONFIG.coverages[-1]),
 }
 # Template, style and script of the dashboard: read as files, as the library that uses them is slow to import.
-PAGE = [WORKFLOW / "arena_cje" / "report" / f"dashboard.{kind}" for kind in ("html.j2", "css", "js")]
+REPORT = WORKFLOW / "arena_cje" / "report"
+PAGE = [REPORT / name for name in ("dashboard.html.j2", "tables.html.j2", "dashboard.css", "dashboard.js")]
+DATA_PAGE = [REPORT / name for name in ("data_report.html.j2", "tables.html.j2", "dashboard.css")]
 EXHIBIT_PARAMS = {
     "scores_of": CONFIG.analysis.judge,
     "non_propensity": scoring.non_propensity(CONFIG),
     "configuration": canonical({key: value for key, value in settings_shown().items() if key != "coverages"}),
     "page": list(map(sha256, PAGE)),
+    "data_page": list(map(sha256, DATA_PAGE)),
+    "thresholds": canonical(CONFIG.verdict),
 }
 
 
