@@ -31,6 +31,8 @@ READS_DATA = READS_ROWS | RECORDS | {f"data/{name}.py" for name in ("calibration
 CALIBRATES = RECORDS | {f"estimation/{name}.py" for name in ("calibration", "folds", "two_stage")}
 RESULTS = {f"results/{name}.py" for name in ("record", "result", "schema")}
 ASSEMBLY = READS_TABLES | {"grading/grades.py", "grading/unscored.py", "provenance.py", "stages/assemble.py"}
+ACCOUNT = READS_DATA - {"data/calibration.py", "data/dataset.py"}
+ACCOUNT |= {"diagnostics/plausibility.py", "diagnostics/thresholds.py", "results/account.py"}
 ESTIMATE = (
     READS_DATA
     | {"data/coverage.py"}
@@ -58,6 +60,7 @@ EXHIBIT_SOURCES = (
     READS_DATA
     | CALIBRATES
     | RESULTS
+    | ACCOUNT
     | {"estimation/contrasts.py", "results/validation.py"}
     | {
         f"report/{name}.py"
@@ -77,20 +80,22 @@ FIGURES = {"diagnostics/overlap.py", *(f"report/{name}.py" for name in ("data_fi
 EXHIBIT_MODULES = {
     "report.figures": FIGURES | {"report/figures.py"},
     "report.data_figures": FIGURES,
+    "report.data_report": {"report/data_report.py"},
     **dict.fromkeys(("report.comparisons", "report.dashboard", "report.exports", "results.validation"), set()),
 }
 STAGES = {
-    "assemble, fresh_draws": (
-        ("stages.assemble", "data.write"),
-        ASSEMBLY | {"data/reading.py", "data/write.py"},
+    "assemble": (
+        ("stages.assemble", "data.write", "results.account"),
+        ASSEMBLY | {"data/reading.py", "data/write.py"} | ACCOUNT,
     ),
+    "fresh_draws": (("stages.assemble", "data.write"), ASSEMBLY | {"data/reading.py", "data/write.py"}),
     "gather_logprobs": (("stages.assemble",), ASSEMBLY),
     "ensembles": (("grading.grades",), {"grading/grades.py", "provenance.py"}),
     "import_data": (
-        ("data.user_data", "data.write"),
+        ("data.user_data", "data.write", "results.account"),
         READS_ROWS
         | {f"data/{name}.py" for name in ("calibration", "coverage", "draws", "logged", "user_data", "write")}
-        | RECORDS,
+        | ACCOUNT,
     ),
     "convert_data": (
         ("data.convert",),

@@ -168,3 +168,15 @@ def test_a_foreign_block_is_checked_before_any_job(tmp_path):
         ({"format": "promptfoo", "file": file, **choices, "judge": "scor"}, "judge 'scor' is not among the scorers"),
     ):
         assert sentence in Run(tmp_path, {"logged_data": block}).snakemake("-n", ok=False)
+
+
+def test_the_data_are_accounted_for_before_any_estimate(tmp_path):
+    write_world(tmp_path)
+    run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.2"]})
+    run.snakemake("results/coverage_0.2/data_report.html")
+    account = json.loads(run.path("coverage_0.2/summary.json").read_text())["data"]
+    assert account["policies"]["base"]["rows"] == 300
+    assert account["policies"]["base"]["oracle_label"]["n"] == 60
+    page = run.path("coverage_0.2/data_report.html").read_text()
+    assert "Data at coverage 0.2" in page
+    assert not list(run.path("coverage_0.2").glob("*ips.json"))

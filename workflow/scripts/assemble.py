@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from arena_cje.data import schemas, write
-from arena_cje.diagnostics.thresholds import with_overrides
 from arena_cje.results.account import account
 from arena_cje.stages import assemble
 from arena_cje.stages.jobs import job, report
@@ -28,7 +27,6 @@ with job(snakemake) as log:
     }
     write.write_logged(snakemake.output.dataset, rows)
     if rows:
-        thresholds = with_overrides(json.loads(params.thresholds))
-        summary["data"] = account(snakemake.output.dataset, {}, thresholds, base_policy=base)
+        summary["data"] = account(snakemake.output.dataset, {}, json.loads(params.thresholds), base_policy=base)
     report(log, summary)
     schemas.write_json(snakemake.output.summary, summary)

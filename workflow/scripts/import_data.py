@@ -6,7 +6,6 @@ from pathlib import Path
 from arena_cje.data import schemas, write
 from arena_cje.data.reading import Reading
 from arena_cje.data.user_data import read_user_data
-from arena_cje.diagnostics.thresholds import with_overrides
 from arena_cje.results.account import account
 from arena_cje.stages.jobs import job, report
 
@@ -35,7 +34,7 @@ with job(snakemake) as log:
     if data.calibration is not None:
         write.write_calibration(folder / "calibration_data.jsonl", data.calibration, reading)
     write.write_logged(snakemake.output.dataset, data.logged, reading)
-    thresholds = with_overrides(json.loads(params.thresholds))
+    thresholds = json.loads(params.thresholds)
     summary["data"] = account(
         snakemake.output.dataset, draws, thresholds, base_policy=summary["base_policy"], reading=reading
     )

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 
 # Files of results/coverage_*/ that are no estimates, so that no variant may have these names.
-RESERVED_NAMES = ("summary", "validation", "comparisons", "calibration_data", "cje_dataset", "diagnostics_dashboard")
+RESERVED_NAMES = (
+    "summary",
+    "data_report",
+    "validation",
+    "comparisons",
+    "calibration_data",
+    "cje_dataset",
+    "diagnostics_dashboard",
+)
 
 # A row has the score of judge NAME as `judge_NAME`; with these names that would be another field of the CJE format.
 JUDGE_FIELDS = ("score", "scores", "distribution")

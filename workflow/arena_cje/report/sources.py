@@ -146,13 +146,12 @@ class Sources:
         """The account of the data set before its analysis."""
         import json
 
-        from arena_cje.diagnostics.thresholds import with_overrides
         from arena_cje.results.account import account
 
         return account(
             self._single_file("dataset"),
             {Path(path).stem: path for path in self._files["draws"]},
-            with_overrides(json.loads(self._params["thresholds"])),
+            json.loads(self._params["thresholds"]),
             base_policy=self.summary["base_policy"],
             reading=self._reading,
         )

@@ -12,12 +12,12 @@ from arena_cje.data.logged import base_token_logprob, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import source_name
 from arena_cje.diagnostics import plausibility
+from arena_cje.diagnostics.thresholds import with_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from arena_cje.data.rows import Response, Source
-    from arena_cje.diagnostics.thresholds import Thresholds
 
 BINS = 10  # of a histogram on [0, 1]
 QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
@@ -26,12 +26,16 @@ QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 def account(
     logged: Source,
     fresh_draws: Mapping[str, Source],
-    thresholds: Thresholds,
+    overrides: Mapping[str, float],
     *,
     base_policy: str | None = None,
     reading: Reading = Reading(),
 ) -> dict[str, Any]:
-    """The account of logged data and of the fresh draws of some policies, as it stands in summary.json."""
+    """The account of logged data and of the fresh draws of some policies, as it stands in summary.json.
+
+    overrides: thresholds of the verdict that differ from their default.
+    """
+    thresholds = with_overrides(overrides)
     responses, base, targets = read_logged(logged, base_policy, reading=reading)
     scored = [response for response in responses if response.judge_score is not None]
     counts: dict[str, plausibility.Plausibility] = {}
