@@ -193,7 +193,7 @@ def test_draws_are_aligned_with_the_logged_prompts(lines):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"prompt_id": "b", "judge_score": 0.5}], r"no fresh draw for 1 of the logged prompts, first 'a'"),
+        ([{"prompt_id": "b", "judge_score": 0.5}], r"no fresh draw for any of the 1 logged prompts, such as 'a'"),
         ([{"prompt_id": "a", "judge_score": 0.5, "draw_idx": 0}] * 2, r"draws\.jsonl:3: prompt_id 'a' with draw_idx 0"),
         ([{"prompt_id": "a", "judge_score": 0.5, "target_policy": "r"}], r"draws\.jsonl:2: target_policy is 'r'"),
         ([{"prompt_id": "a", "judge_score": 5}], r"draws\.jsonl:2: judge_score is 5"),
@@ -211,10 +211,11 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
     found = find_draws(tmp_path / "fresh", "base", ("q", "p"))
     assert list(found) == ["base", "q", "p"]
     assert found["q"].name == "q_responses.jsonl"
-    with pytest.raises(UserError, match="fresh draws of 'p', which is not a policy of the logged data"):
-        find_draws(tmp_path / "fresh", "base", ("q",))
-    with pytest.raises(UserError, match="no fresh draws of target policy 'r'"):
-        find_draws(tmp_path / "fresh", "base", ("q", "p", "r"))
+    assert list(find_draws(tmp_path / "fresh", "base", ("q", "p", "other"))) == ["base", "q", "p"]
+    assert list(find_draws(tmp_path / "fresh", "base", ("q",))) == ["base", "q", "p"]
+    lines(draw, name="fresh/premum.jsonl")
+    with pytest.raises(UserError, match="fresh draws of 'premum', which is not .* .did you mean 'premium'"):
+        find_draws(tmp_path / "fresh", "base", ("q", "premium"))
     with pytest.raises(UserError, match="no such folder"):
         find_draws(tmp_path / "gone", "base", ("q",))
 

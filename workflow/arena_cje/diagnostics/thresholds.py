@@ -41,6 +41,7 @@ class Thresholds:
     labels_caution: int = 30
     # Bootstrap intervals of plug-in direct estimates covered .86 with 50 labels and .94 with 250, the jackknife's .95-.97.
     bootstrap_caution: float = 200.0
+    left_out_caution: float = 0.05  # share of rows without an input; fewer move a value in [0, 1] by .05 at most
     # Nats per token. A vocabulary of 128,000 tokens has a mean of -11.8 under the uniform distribution; floating point
     # numbers of single precision end at -103.
     implausible_logprob: float = -100.0

@@ -201,6 +201,7 @@ def analyze_all(
     cautions: by that name; the rest as in `analyze`.
     """
     data = _read(logged, fresh_draws, settings, probes, calibration_data)
+    _check_labels(data, settings.options)
     estimator_names = list(dict.fromkeys(names.values()))
     evaluations = evaluate_all(estimator_names, data.logged, data.draws, settings.options, data.calibration)
     results = {}
@@ -218,6 +219,18 @@ def analyze_all(
         analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, settings.thresholds, settings.alpha)
         results[name] = _result(name, analysis, data, settings)
     return results
+
+
+def _check_labels(data: _Data, options: Options) -> None:
+    """Raise a `UserError` where labels are only on fresh draws, which do not fit the calibrator by themselves."""
+    if options.rewards == "judge" or data.calibration is not None or data.logged.labelled.any():
+        return
+    labelled = [policy for policy, draws in data.draws.items() if not np.isnan(draws.oracle_label).all()]
+    if labelled:
+        raise UserError(
+            f"no logged row has an oracle_label, but fresh draws of {', '.join(labelled)} have labels: give their file as "
+            "calibration_data, too, so that they fit the calibrator of all policies"
+        )
 
 
 def _read(
@@ -264,25 +277,40 @@ def _load_all_draws(
 ) -> tuple[Logged, dict[str, Draws], dict[str, Any]]:
     """The logged rows, the fresh draws of every target and their numbers of rows.
 
-    Without target log probabilities in the logged data, the targets are the policies of the fresh draws.
+    The targets are the policies with log probabilities in the logged data, followed by others with fresh draws. A target
+    without the one or the other has NaN there; without any fresh draws there are none.
     """
     sources = find_draws(fresh_draws, logged.base_policy, logged.policies) if fresh_draws is not None else {}
     sources.pop(logged.base_policy, None)  # they are the logged responses again
     probe_sources = find_probes(probes, tuple(sources))
-    if not logged.policies:
-        if not sources:
-            raise UserError(
-                "no target policy: the logged data has no target_policy_logprobs and there are no fresh draws; "
-                "add one of the two"
-            )
-        no_log_ratio = np.full((len(logged.prompt_id), len(sources)), np.nan)
-        logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=no_log_ratio, token_logprob=None)
+    if not logged.policies and not sources:
+        raise UserError(
+            "no target policy: the logged data has no target_policy_logprobs and there are no fresh draws; add one of the two"
+        )
+    logged = _with_policies(logged, [name for name in sources if name not in logged.policies])
     draws, counts = {}, {}
     for policy, source in sources.items():
         draws[policy], counts[policy] = load_draws(
             source, policy, logged.prompt_id, probes=probe_sources.get(policy), reading=reading
         )
+    if draws:
+        missing = np.full((len(logged.prompt_id), 1), np.nan)
+        draws |= {policy: Draws(policy, missing, missing) for policy in logged.policies if policy not in draws}
     return logged, draws, counts
+
+
+def _with_policies(logged: Logged, names: Sequence[str]) -> Logged:
+    """The logged rows with further target policies, which have no log probabilities."""
+    if not names:
+        return logged
+    unknown = np.full((len(logged.prompt_id), len(names)), np.nan)
+    by_token = None if logged.token_logprob is None else np.hstack([logged.token_logprob, unknown])
+    return dataclasses.replace(
+        logged,
+        policies=(*logged.policies, *names),
+        log_ratio=np.hstack([logged.log_ratio, unknown]),
+        token_logprob=by_token,
+    )
 
 
 def _mask_labels(logged: Logged, seed: int, coverage: float | None) -> tuple[Logged, dict[str, Any]]:
