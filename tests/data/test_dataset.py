@@ -549,7 +549,7 @@ def test_calibration_data_are_pairs_by_response_not_by_prompt(lines):
     rows = [labelled_row("x", policy=p, judge_score=k / 4) for k, p in enumerate(policies)]
     rows += [labelled_row("x", policy="q", draw_idx=1), labelled_row("x", target_policy="s"), labelled_row("y")]
     labelled, counts = load_calibration(lines(*rows), logged=lines(logged_row("a"), name="own.jsonl"))
-    assert labelled.prompt_id.tolist() == ["x"] * 5 + ["y"]
+    assert labelled.question.tolist() == ["x"] * 5 + ["y"]
     assert labelled.judged.score.tolist() == [0.0, 0.25, 0.5, 0.5, 0.5, 0.5]
     assert labelled.oracle_label.tolist() == [0.75] * 6
     assert counts == {"n_responses": 6, "n_rows": 6, "dropped": {}, "n_labels_dropped": 0}
@@ -570,7 +570,7 @@ def test_calibration_data_count_each_response_once(lines):
     ]
     own = lines(logged_row("a"), logged_row("b", oracle_label=None), name="own.jsonl")
     labelled, counts = load_calibration(lines(*rows), logged=own)
-    assert labelled.prompt_id.tolist() == ["x", "a", "a", "a", "b"]
+    assert labelled.question.tolist() == ["x", "a", "a", "a", "b"]
     assert counts["dropped"] == {
         "repeated": 1,
         "no oracle label": 1,
@@ -587,7 +587,7 @@ def test_the_logged_data_again_are_nothing_new(lines):
     for rows in (texts, numbered):
         own = lines(*rows, name="own.jsonl")
         labelled, counts = load_calibration(lines(*rows, labelled_row("z")), logged=own)
-        assert labelled.prompt_id.tolist() == ["z"]
+        assert labelled.question.tolist() == ["z"]
         assert counts["dropped"] == {"labelled in the logged data": 2}
         with pytest.raises(UserError, match=r"no row is left to calibrate with \(2 labelled in the logged data\)"):
             load_calibration(own, logged=own)

@@ -80,4 +80,4 @@ def test_an_export_and_a_figure(data, read):
     shown = sources.Sources({name: [str(data / path)] for name, path in paths.items()}, "1.0", {})
     shown.fitted = result
     logged, labelled = shown.fitted_logged, shown.fitted_calibration
-    assert read == BESIDE and (len(logged.prompt_id), len(labelled.prompt_id)) == (100, 40)
+    assert read == BESIDE and (len(logged.prompt_id), len(labelled.question)) == (100, 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,3 +100,47 @@ def test_null_scores_are_left_out_and_counted(tmp_path):
     result = arena_cje.analyze(data, draws, "direct")
     assert result.document["n_used"]["shift"] == N - 20
     assert result.document["metadata"]["data"]["fresh_draws"]["shift"]["dropped"] == {"no judge score": 20}
+
+
+def twice(rows: list[dict], **changed) -> list[dict]:
+    """Each question in two languages, with the same numbers."""
+    return [
+        row | {"prompt_id": f"{row['prompt_id']}-{language}"} | {k: row["prompt_id"] for k in changed}
+        for row in rows
+        for language in ("en", "de")
+    ]
+
+
+@pytest.mark.parametrize("estimator", ["calibrated-ips", "raw-ips", "direct", "dr-cpo"])
+def test_translations_of_a_question_are_one_cluster(tmp_path, estimator):
+    """Repeated data say no more than once: the cluster column gives the standard errors of the data themselves."""
+    rows = [json.loads(line) for line in logged(tmp_path).read_text().splitlines()]
+    fresh = [{"prompt_id": str(k), "judge_score": 0.9 if k % 2 == 0 else 0.1} for k in range(N)]
+    results = []
+    for kind, both in (
+        ("once", (rows, fresh)),
+        ("clustered", (twice(rows, cluster=True), twice(fresh))),
+        ("apart", (twice(rows), twice(fresh))),
+    ):
+        data = foreign_files.write_lines(tmp_path / kind / "logged.jsonl", both[0])
+        foreign_files.write_lines(tmp_path / kind / "draws" / "shift.jsonl", both[1])
+        results.append(arena_cje.analyze(data, tmp_path / kind / "draws", estimator))
+    once, clustered, apart = results
+    assert clustered.document["metadata"]["n_clusters"] == N
+    for policy in ("base", "shift"):
+        assert clustered.summary(policy)["estimate"] == pytest.approx(once.summary(policy)["estimate"])
+        assert clustered.summary(policy)["se"] == pytest.approx(once.summary(policy)["se"], rel=0.01)
+        assert apart.summary(policy)["se"] < 0.8 * clustered.summary(policy)["se"]
+    once_difference, difference = (one.document["differences_to_base"]["shift"]["se"] for one in (once, clustered))
+    assert difference == pytest.approx(once_difference, rel=0.01)
+    path = tmp_path / "result.json"
+    arena_cje.results.result.write(clustered, path, tmp_path / "r.csv", tmp_path / "result.influence.parquet")
+    loaded = arena_cje.load(path)
+    assert loaded.comparisons().equals(clustered.comparisons())
+
+
+def test_a_prompt_in_two_clusters_is_refused(tmp_path):
+    rows = [{"prompt_id": "a", "draw_idx": k, "judge_score": 0.5, "cluster": f"c{k}"} for k in range(2)]
+    file = foreign_files.write_lines(tmp_path / "logged.jsonl", rows)
+    with pytest.raises(arena_cje.errors.UserError, match=r":2: prompt_id 'a' is in cluster 'c1', but in 'c0' at .*:1"):
+        arena_cje.analyze(file, {"x": file}, "direct")

@@ -261,7 +261,13 @@ def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> 
     # Written as text and read again, so that the result equals the one that is loaded from its file.
     content = orjson.loads(json_text(_plain(document)))
     influence = [_influence(analysis.evaluation.estimates[policy]) for policy in data.logged.policies]
-    return Result(content, data.logged.prompt_id, np.column_stack(influence), _influence(analysis.evaluation.base))
+    return Result(
+        content,
+        data.logged.prompt_id,
+        np.column_stack(influence),
+        _influence(analysis.evaluation.base),
+        data.logged.cluster_id,
+    )
 
 
 def _influence(estimate: Estimate) -> np.ndarray:
@@ -365,6 +371,7 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
             "estimator": evaluation.estimator,
             "n_samples": len(logged.prompt_id),
             "n_prompts": len(np.unique(logged.prompt_id)),
+            **({} if logged.cluster_id is None else {"n_clusters": len(np.unique(logged.cluster_id))}),
             "diagnostics": {policy: _diagnostics(analysis, policy) for policy in analysis.estimates},
         },
     }
