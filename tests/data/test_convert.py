@@ -201,6 +201,15 @@ def test_precomputed_sampler_rows_have_their_value_by_weights(tmp_path):
     np.testing.assert_allclose(result.estimates, [0.5])
 
 
+def test_files_of_a_folder_are_policies_by_their_names(tmp_path):
+    rows = [{"prompt_id": "a", "response": "x", "judge_score": 0.5, "judge_strict": 0.25, "note": "n"}]
+    for policy in ("base", "clone"):
+        foreign_files.write_lines(tmp_path / "draws" / f"{policy}.jsonl", rows)
+    conversion = convert.convert("cje-eval", [tmp_path / "draws"])
+    assert conversion.fresh["clone"][0]["judge_strict"] == 0.25
+    assert conversion.summary["not_carried"] == {"values of note": 2}
+
+
 def test_what_cannot_be_carried_is_counted(tmp_path):
     conversion, _ = converted("MT-bench", tmp_path)
     n = foreign_files.N

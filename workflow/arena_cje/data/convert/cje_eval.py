@@ -1,9 +1,9 @@
 """Files of cje-eval and of PrecomputedSampler, with the names that its versions have for the same fields.
 
 Logged rows with log probabilities (`total_logprob` and `target_logps`, `base_policy_logprob` and
-`target_policy_logprobs`, `sequence_logp` of a stochastic log), responses of a policy in a file POLICY_responses.jsonl,
-and a JSON object with the rows of each policy. A field may stand under `metadata`. Scorers are `judge_score`,
-`oracle_label`, and `reward` where there is no judge score.
+`target_policy_logprobs`, `sequence_logp` of a stochastic log), responses of a policy in a file POLICY_responses.jsonl or
+POLICY.jsonl of several, and a JSON object with the rows of each policy. A field may stand under `metadata`. Scorers are
+`judge_score`, further judges (`judge_NAME`), `oracle_label`, and `reward` where there is no judge score.
 
 Dropped: fields that are none of these, such as log probabilities by token.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, id_of, number, text_id
+from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, id_of, is_number, number, text_id
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,11 +55,14 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
     """The responses of all files."""
     draws = DrawCounter()
     base = choices.base or "base"
+    known = {"metadata", "cluster", *(alias for names in NAMES.values() for alias in names)}
     for document in documents:
         dropped: dict[str, int] = {}
+        file_policy = _policy_of_file(document) if len(documents) > 1 else base
         for where, row in _rows(document):
-            yield _answer(document, where, row, base, draws)
-            for name in row.keys() - {"metadata", *(name for names in NAMES.values() for name in names)}:
+            is_logged = _field(row, "target_logprobs") is not None
+            yield _answer(document, where, row, base if is_logged else file_policy, draws)
+            for name in row.keys() - known - {f"judge_{scorer}" for scorer in _further(row)}:
                 dropped[name] = dropped.get(name, 0) + (row[name] is not None)
         yield from (Loss(f"values of {name}", count) for name, count in sorted(dropped.items()) if count)
 
@@ -76,14 +79,14 @@ def _rows(document: Document) -> list[RowWithPlace]:
     return document.rows
 
 
-def _answer(document: Document, where: str, row: Row, base: str, draws: DrawCounter) -> Answer:
+def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawCounter) -> Answer:
+    """The answer in a row; unnamed: its policy where the row names none."""
     target_logprobs, prompt = _field(row, "target_logprobs"), _field(row, "prompt")
     if target_logprobs is not None and not isinstance(target_logprobs, dict):
         raise UserError(
             f"{where}: log probabilities of targets are {target_logprobs!r:.60}, expected an object by policy"
         )
-    native = _field(row, "policy") or (base if target_logprobs is not None else _policy_of_file(document) or base)
-    policy = document.name(native)
+    policy = document.name(_field(row, "policy") or unnamed)
     given = _field(row, "prompt_id")
     if given is None and not isinstance(prompt, str):
         raise UserError(
@@ -101,18 +104,24 @@ def _answer(document: Document, where: str, row: Row, base: str, draws: DrawCoun
         _field(row, "response"),
         numbered if own_draw is None else own_draw,
         {name: number(_field(row, name), where, name) for name in ("judge_score", "oracle_label")}
-        | {name: value for name, value in reward.items() if value is not None},
+        | {name: value for name, value in reward.items() if value is not None}
+        | _further(row),
         number(_field(row, "base_logprob"), where, "log probability"),
         target_logprobs,
-        row.get("cluster"),
+        None if row.get("cluster") is None else id_of(row["cluster"]),
         {name: row["metadata"][name] for name in CARRIED_METADATA if name in (row.get("metadata") or {})},
     )
 
 
-def _policy_of_file(document: Document) -> str | None:
-    """The policy in the name of a file of responses, POLICY_responses.jsonl."""
-    stem = document.path.name.split(".jsonl")[0]
-    return stem.removesuffix("_responses") if stem.endswith("_responses") else None
+def _further(row: Row) -> dict[str, float]:
+    """Scores of further judges."""
+    names = [name for name in row if name.startswith("judge_") and name not in NAMES["judge_score"]]
+    return {name.removeprefix("judge_"): float(row[name]) for name in names if is_number(row[name])}
+
+
+def _policy_of_file(document: Document) -> str:
+    """The policy in the name of a file of responses, POLICY_responses.jsonl or POLICY.jsonl."""
+    return document.path.name.split(".jsonl")[0].removesuffix("_responses")
 
 
 def _field(row: Row, name: str) -> Any:
