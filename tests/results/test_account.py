@@ -63,8 +63,8 @@ def test_the_page_shows_them_and_takes_no_data_for_code(made):
 
 
 def test_a_histogram_shows_every_bin_that_is_not_empty():
-    assert data_report.histogram([0, 1, 1000]) == " ▁█"
-    assert data_report.histogram([0, 0]) == "  "
+    assert data_report.histogram([0, 1, 1000]) == "·▁█"
+    assert data_report.histogram([0, 0]) == "··"
 
 
 def test_the_account_is_json(made):

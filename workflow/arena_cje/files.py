@@ -7,6 +7,7 @@ JSON is an error: a missing value is None.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,15 @@ def json_text(value: Any) -> str:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as indented JSON with sorted keys."""
     write_bytes(path, json_text(value).encode())
+
+
+def contains(path: str | Path, text: bytes) -> bool:
+    """Whether a file contains some bytes; it is read as far as the first of them."""
+    with Path(path).open("rb") as handle:
+        if not os.fstat(handle.fileno()).st_size:
+            return False
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(text) >= 0
 
 
 def write_csv(path: str | Path, frame: pl.DataFrame) -> None:

@@ -6,15 +6,7 @@ from arena_cje.data import draws as data_draws
 from arena_cje.data import user_data
 
 if FOREIGN:
-    from arena_cje.data import convert
-
-    CHOICES = convert.Choices(**FOREIGN.model_dump(exclude={"format", "file"}))
-    FOREIGN_TARGETS = or_exit(
-        convert.target_policies, FOREIGN.format, FOREIGN.file, CHOICES, Path(".arena-cje/converted")
-    )
-    IMPORTED = {policy: f"{CONVERTED}/fresh_draws/{policy}.jsonl" for policy in FOREIGN_TARGETS}
-    if not IMPORTED:
-        CONFIG = CONFIG.model_copy(update={"fresh_draws": None})
+    IMPORTED = {policy: f"{CONVERTED}/fresh_draws/{policy}.jsonl" for policy in OVERVIEW["targets"]}
     own_files = (CONFIG.calibration_data,)
 
     rule convert_data:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE = "data_report.html.j2", "dashboard.css"
-BARS = " ▁▂▃▄▅▆▇█"  # from none to all
+BARS = "·▁▂▃▄▅▆▇█"  # from none to all
 
 
 def render(account: Mapping[str, Any], summary: Mapping[str, Any], coverage: str) -> str:

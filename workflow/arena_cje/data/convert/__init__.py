@@ -23,7 +23,7 @@ from arena_cje.data.convert._sources import documents, load, members, named
 from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.files import read_json, write_json
-from arena_cje.provenance import digest
+from arena_cje.provenance import digest, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,10 +36,10 @@ __all__ = [
     "Conversion",
     "convert",
     "get",
+    "overview",
     "recognise",
     "source_files",
     "summary_text",
-    "target_policies",
     "write",
 ]
 
@@ -83,7 +83,7 @@ def convert(name: str, files: Sequence[str | Path], choices: Choices = NONE) -> 
             raise
         raise UserError(f"{', '.join(str(document.path) for document in read)}: {error}") from None
     conversion.summary["format"] = name
-    conversion.summary["files"] = [str(document.path) for document in read]
+    conversion.summary["files"] = [{"name": document.path.name, "sha256": sha256(document.path)} for document in read]
     return conversion
 
 
@@ -92,12 +92,17 @@ def source_files(files: Sequence[str | Path]) -> list[Path]:
     return [member for file in files for member in members(named(file)[1])]
 
 
-def target_policies(name: str, files: Sequence[str | Path], choices: Choices, cache_folder: Path) -> list[str]:
-    """The policies other than the base policy; files are read once for each of their states, as long as the cache is there."""
+def overview(name: str, files: Sequence[str | Path], choices: Choices, cache_folder: Path) -> dict[str, Any]:
+    """The target policies, and whether there are log probabilities.
+
+    Files are read once for each of their states, as long as the cache is there.
+    """
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(files)]
     record = cache_folder / f"{digest([name, list(map(str, files)), states, asdict(choices)])}.json"
     if not record.exists():
-        write_json(record, list(convert(name, files, choices).fresh))
+        conversion = convert(name, files, choices)
+        has_logprobs = any("target_policy_logprobs" in row for row in conversion.logged)
+        write_json(record, {"targets": list(conversion.fresh), "has_logprobs": has_logprobs})
     return read_json(record)
 
 
