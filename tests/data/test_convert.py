@@ -380,3 +380,62 @@ def test_the_command_takes_columns_and_scales(tmp_path):
     arguments = ["convert", "table", file, "--to", str(tmp_path / "data"), "--base", "base-1", "--columns", columns]
     assert main([*arguments, "--scale", "judge_score=0,100"]) == 0
     assert main([*arguments, "--scale", "judge_score=0;100"]) == 1
+
+
+def test_an_archive_that_python_cannot_read_gets_the_command_that_converts_it(tmp_path):
+    foreign_files.inspect_eval(tmp_path)
+    path = tmp_path / "base-1.eval"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"PK\x01\x02")  # the first entry of the directory; its method of compression is at 10
+    content[start + 10] = 93
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"Zstandard.*inspect log convert base-1.eval --to json"):
+        convert.convert("inspect-ai", [path])
+
+
+def test_failed_samples_and_values_that_are_no_scores_are_counted(tmp_path):
+    log = foreign_files.inspect_log("base-1")
+    log["samples"] = log["samples"][:4]
+    log["samples"][0] |= {"error": {"message": "timeout"}}
+    log["samples"][1]["scores"]["people"]["value"] = "P"
+    log["samples"][2]["scores"]["people"]["value"] = "see the explanation"
+    log["samples"][3]["scores"]["people"]["value"] = float("nan")
+    file = foreign_files.write_json(tmp_path / "log.json", log)
+    conversion = convert.convert("inspect-ai", [file], convert.Choices(judge="people"))
+    assert [row["judge_score"] for row in conversion.logged] == [None, 0.5, None, None]
+    assert conversion.summary["not_carried"] == {
+        "failed sample (it has no score)": 1,
+        "value of people that is no score": 1,
+    }
+
+
+def test_alpaca_preferences_have_ties_and_may_be_missing(tmp_path):
+    rows = [
+        {"instruction": f"q{k}", "output_1": "r", "generator_1": "ref", "output_2": "o", "generator_2": "m"}
+        | {"annotator": "gpt", "preference": preference}
+        for k, preference in enumerate((0, 1.5, 2, None, 1.25))
+    ]
+    file = foreign_files.write_json(tmp_path / "annotations.json", rows)
+    conversion = convert.convert("alpaca-eval", [file])
+    assert [row["judge_score"] for row in conversion.logged] == [0.5, 0.5, 1.0, None, 0.25]
+    assert conversion.summary["not_carried"] == {"outputs of the reference": 5}
+
+
+def test_model_outputs_without_annotations_need_them(tmp_path):
+    rows = [{"instruction": "q", "output": "o", "generator": "m", "dataset": "x"}]
+    file = foreign_files.write_json(tmp_path / "model_outputs.json", rows)
+    with pytest.raises(UserError, match="no scores in it; add the file with the scores, annotations or judgments"):
+        convert.convert("alpaca-eval", [file])
+
+
+def test_one_scorer_may_be_judge_and_oracle(tmp_path):
+    rows = [answer(prompt=f"p{k}", judge_score=k % 2) for k in range(4)]
+    conversion = rows_of(tmp_path, rows, judge="judge_score", oracle="judge_score")
+    assert [row["oracle_label"] for row in conversion.logged] == [row["judge_score"] for row in conversion.logged]
+
+
+def test_two_conversions_of_the_same_files_have_the_same_bytes(tmp_path):
+    for name in ("first", "second"):
+        converted("MT-bench", tmp_path / name)
+    for file in ("logged.jsonl", "fresh_draws/better-2.jsonl", "conversion.json"):
+        assert (tmp_path / "first/data" / file).read_bytes() == (tmp_path / "second/data" / file).read_bytes()
