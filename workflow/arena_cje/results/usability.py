@@ -88,23 +88,23 @@ def _logged(path: Path, fresh_draws: Path | None, base_policy: str | None) -> Us
         f"logged data: {counts['n_rows']} of {counts['n_responses']} rows have a judge score, base policy {base}, "
         f"{n_labels(responses)} oracle labels"
     ]
-    weighted = []
+    with_ratios = []
     for k, name in enumerate(targets):
         n_ratios = int(np.sum(~np.isnan(logged.log_ratio[:, k])))
-        weighted += [name] if n_ratios else []
+        with_ratios += [name] if n_ratios else []
         lines.append(f"target {name}: log probabilities on {n_ratios} of {counts['n_rows']} rows")
     sources = find_draws(fresh_draws, base, targets) if fresh_draws is not None else {}
-    drawn = []
+    with_draws = []
     for name, source in sources.items():
         if name != base:
             draws = read_draws(source, name)
             group_by_prompt(draws, name, logged.prompt_id.tolist(), str(source))
             lines.append(_draws_text(name, draws))
-            drawn.append(name)
+            with_draws.append(name)
     lacking: dict[str, list[str]] = {}  # estimators by what they lack
     for name in estimators.NAMES:
-        lacks = ["log probabilities"] * (estimators.needs_weights(name) and not weighted)
-        lacks += ["fresh draws"] * (estimators.needs_draws(name) and not drawn)
+        lacks = ["log probabilities"] * (estimators.needs_weights(name) and not with_ratios)
+        lacks += ["fresh draws"] * (estimators.needs_draws(name) and not with_draws)
         lacking.setdefault(" and ".join(lacks), []).append(name)
     usable = lacking.pop("", [])
     lines.append(f"estimators: {', '.join(usable) or 'none'}")

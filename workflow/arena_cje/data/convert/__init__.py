@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Loss
 from arena_cje.data.convert._build import Choices, Conversion, build
-from arena_cje.data.convert._sources import documents, load, members, named
+from arena_cje.data.convert._sources import documents, load, members, split_name
 from arena_cje.data.write import write_draws, write_logged
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.files import read_json, write_json
@@ -62,34 +62,36 @@ def convert(name: str, files: Sequence[str | Path], choices: Choices = NONE) -> 
     Raises a `UserError` for a file that is of another format, or that lacks what a data set needs.
     """
     module = get(name)
-    read, others = documents(list(files), module.recognises)
-    for document in read:
+    sources, others = documents(list(files), module.recognises)
+    for document in sources:
         if not module.recognises(document):
             other = _recognised(document)
             hint = f"; it looks like {other}" if other not in (None, name) else ""
             raise UserError(f"{document.path}: is not a file of the format {name}{hint}")
-    if not read:
+    if not sources:
         raise UserError(f"{', '.join(map(str, files))}: no file of the format {name} in it")
     losses = [Loss("files of another kind", len(others))] if others else []
     try:
         conversion = build(
-            _chain(losses, module.answers(read, choices)),
+            _chain(losses, module.answers(sources, choices)),
             choices,
             default_judge=getattr(module, "JUDGE", None),
             default_scales=getattr(module, "SCALES", {}),
         )
     except UserError as error:
-        if any(str(document.path) in str(error) for document in read):
+        if any(str(document.path) in str(error) for document in sources):
             raise
-        raise UserError(f"{', '.join(str(document.path) for document in read)}: {error}") from None
+        raise UserError(f"{', '.join(str(document.path) for document in sources)}: {error}") from None
     conversion.summary["format"] = name
-    conversion.summary["files"] = [{"name": document.path.name, "sha256": sha256(document.path)} for document in read]
+    conversion.summary["files"] = [
+        {"name": document.path.name, "sha256": sha256(document.path)} for document in sources
+    ]
     return conversion
 
 
 def source_files(files: Sequence[str | Path]) -> list[Path]:
     """The files to be read, those of a folder one by one."""
-    return [member for file in files for member in members(named(file)[1])]
+    return [member for file in files for member in members(split_name(file)[1])]
 
 
 def overview(name: str, files: Sequence[str | Path], choices: Choices, cache_folder: Path) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def _policy_text(name: str, counts: Mapping[str, Any]) -> str:
     ):
         if counts[key]:
             parts.append(f"{counts[key]} {text}")
-    return f"{name}{f' (named {original})' if original != name else ''}: {', '.join(parts)}"
+    return f"{name}{f' (split_name {original})' if original != name else ''}: {', '.join(parts)}"
 
 
 def _scale_text(summary: Mapping[str, Any], key: str) -> str:

@@ -55,19 +55,19 @@ def documents(files: list[str | Path], recognises: Callable[[Document], bool]) -
 
     files: each a path, or NAME=PATH, which names the policy of the file.
     """
-    read, others = [], []
+    matching, others = [], []
     for file in files:
-        name, path = named(file)
+        name, path = split_name(file)
         for member in members(path):
             document = load(member, name)
             if path.is_dir() and not recognises(document):
                 others.append(member)
             else:
-                read.append(document)
-    return read, others
+                matching.append(document)
+    return matching, others
 
 
-def named(file: str | Path) -> tuple[str | None, Path]:
+def split_name(file: str | Path) -> tuple[str | None, Path]:
     """The policy that the user named and the path, of a path or NAME=PATH."""
     name, separator, rest = str(file).partition("=")
     if not separator or Path(file).exists():

@@ -36,7 +36,7 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
     for document, where, row in rows:
         if "preference" in row:
             yield Loss("outputs of the reference")
-            yield _annotated(document, where, row)
+            yield _annotation(document, where, row)
         elif row.get("generator") in references:
             yield Loss("outputs of the reference")
         else:
@@ -51,7 +51,7 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
             )
 
 
-def _annotated(document: Document, where: str, row: Row) -> Answer:
+def _annotation(document: Document, where: str, row: Row) -> Answer:
     policy, annotator = document.name(row.get("generator_2")), row.get("annotator")
     name = annotator if isinstance(annotator, str) and not annotator.isdigit() else "human"
     preference = number(row["preference"], where, "preference")

@@ -87,12 +87,12 @@ def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawC
             f"{where}: log probabilities of targets are {target_logprobs!r:.60}, expected an object by policy"
         )
     policy = document.name(_field(row, "policy") or unnamed)
-    given = _field(row, "prompt_id")
-    if given is None and not isinstance(prompt, str):
+    own_id = _field(row, "prompt_id")
+    if own_id is None and not isinstance(prompt, str):
         raise UserError(
             f"{where}: neither prompt_id nor prompt; one of them is needed to know which prompt was answered"
         )
-    prompt_id = id_of(given) if given is not None else text_id(prompt)
+    prompt_id = id_of(own_id) if own_id is not None else text_id(prompt)
     own_draw = _field(row, "draw_idx")
     numbered = draws.next(policy, prompt_id)
     reward = {"reward": number(_field(row, "reward"), where, "reward")} if _field(row, "judge_score") is None else {}

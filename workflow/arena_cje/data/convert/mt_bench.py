@@ -37,16 +37,16 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
         if "choices" in row and "reference_answer" in document.path.parts:
             yield Loss("reference answers")
         elif "choices" in row:
-            yield from _drawn(document, where, row, questions.get(id_of(row["question_id"]), {}))
+            yield from _first_turns(document, where, row, questions.get(id_of(row["question_id"]), {}))
         elif "g1_winner" in row:
             yield Loss("pairwise judgments")
         elif "judge" in row and row.get("turn", 1) != 1:
             yield Loss("judgments of later turns")
         elif "judge" in row:
-            yield _judged(document, where, row)
+            yield _judgment(document, where, row)
 
 
-def _drawn(document: Document, where: str, row: Row, question: Row) -> Iterator[Answer | Loss]:
+def _first_turns(document: Document, where: str, row: Row, question: Row) -> Iterator[Answer | Loss]:
     policy, later = document.name(row.get("model_id")), 0
     for choice in row["choices"]:
         turns = choice.get("turns") or [None]
@@ -64,7 +64,7 @@ def _drawn(document: Document, where: str, row: Row, question: Row) -> Iterator[
         yield Loss("answers to later turns", later)
 
 
-def _judged(document: Document, where: str, row: Row) -> Answer:
+def _judgment(document: Document, where: str, row: Row) -> Answer:
     if "score" not in row or "model" not in row:
         raise UserError(f"{where}: has a judge but no model and score, expected a judgment of a single answer")
     judge = row["judge"][0] if isinstance(row["judge"], list) else row["judge"]

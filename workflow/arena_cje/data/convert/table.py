@@ -70,30 +70,32 @@ def _columns(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
     own = {
         name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in columns.values()
     }
-    placed = own | dict(columns)
-    if "prompt_id" not in placed and "prompt" not in placed:
+    column_by_field = own | dict(columns)
+    if "prompt_id" not in column_by_field and "prompt" not in column_by_field:
         raise UserError(
             f"{document.path}: no column is the prompt; name it by --columns prompt=COLUMN or prompt_id=COLUMN "
             f"(`columns` in the configuration); its columns: {', '.join(names)}"
         )
-    if not {"judge_score", "score"} & placed.keys() and not any(name.startswith("judge_") for name in placed):
+    if not {"judge_score", "score"} & column_by_field.keys() and not any(
+        name.startswith("judge_") for name in column_by_field
+    ):
         raise UserError(
             f"{document.path}: no column is a score; name it by --columns judge_score=COLUMN (`columns` in the "
             f"configuration); its columns: {', '.join(names)}"
         )
-    if ("scorer" in placed) != ("score" in placed):
+    if ("scorer" in column_by_field) != ("score" in column_by_field):
         raise UserError(f"{document.path}: a long table has both a column `scorer` and a column `score`; name both")
-    return placed
+    return column_by_field
 
 
 def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str], draws: _Draws) -> Answer:
     cell = {field: row.get(column) for field, column in columns.items()}
     policy = document.name(cell.get("policy"))
     prompt = text_of(cell.get("prompt"))
-    given = cell.get("prompt_id")
-    if given in (None, "") and not prompt:
+    own_id = cell.get("prompt_id")
+    if own_id in (None, "") and not prompt:
         raise UserError(f"{where}: has neither an id nor a text of the prompt")
-    prompt_id = id_of(given) if given not in (None, "") else text_id(prompt)
+    prompt_id = id_of(own_id) if own_id not in (None, "") else text_id(prompt)
     response = text_of(cell.get("response"))
     draw = number(cell.get("draw_idx"), where, "draw_idx")
     scores = {
