@@ -351,6 +351,14 @@ def test_a_broken_file_is_one_sentence_with_its_place(name, tmp_path):
         convert.convert("table", [tmp_path / name])
 
 
+def test_a_row_of_another_shape_is_one_sentence(tmp_path):
+    row = {"question_id": 1, "model": "base", "judge": ["gpt-4", "single-v1"], "score": 5, "turn": 1}
+    rows = [row, {"question_id": 2, "model_id": "base", "choices": "none"}]
+    file = foreign_files.write_lines(tmp_path / "odd.jsonl", rows)
+    with pytest.raises(UserError, match="odd.jsonl:1 is not as rows of the format mt-bench are .AttributeError"):
+        convert.convert("mt-bench", [file])
+
+
 def test_a_file_of_another_format_is_named(tmp_path):
     file = foreign_files.write_json(tmp_path / "log.json", foreign_files.inspect_log("base-1"))
     with pytest.raises(UserError, match="is not a file of the format promptfoo; it looks like inspect-ai"):

@@ -17,7 +17,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Loss
+from arena_cje.data.convert._answers import Answer, Loss
 from arena_cje.data.convert._build import Choices, Conversion, build
 from arena_cje.data.convert._sources import documents, load, members, split_name
 from arena_cje.data.write import write_draws, write_logged
@@ -73,7 +73,7 @@ def convert(name: str, files: Sequence[str | Path], choices: Choices = NONE) -> 
     losses = [Loss("files of another kind", len(others))] if others else []
     try:
         conversion = build(
-            _chain(losses, module.answers(sources, choices)),
+            _answers(name, losses, module.answers(sources, choices)),
             choices,
             default_judge=getattr(module, "JUDGE", None),
             default_scales=getattr(module, "SCALES", {}),
@@ -108,9 +108,19 @@ def overview(name: str, files: Sequence[str | Path], choices: Choices, cache_fol
     return read_json(record)
 
 
-def _chain(losses: Sequence[Loss], answers: Iterator[Any]) -> Iterator[Any]:
+def _answers(name: str, losses: Sequence[Loss], answers: Iterator[Answer | Loss]) -> Iterator[Answer | Loss]:
+    """All losses and answers; raises a `UserError` for a row whose parts have other types than those of the format."""
     yield from losses
-    yield from answers
+    last = "the beginning"
+    try:
+        for answer in answers:
+            last = getattr(answer, "where", last)
+            yield answer
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the row after {last} is not as rows of the format {name} are ({type(error).__name__}: {error}); is the file "
+            "complete, and written by the tool itself?"
+        ) from error
 
 
 def recognise(path: Path) -> str | None:
