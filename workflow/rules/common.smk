@@ -166,8 +166,12 @@ def has_logprobs():
     """Whether a user's own data may have log probabilities; the workflow's own are a matter of the configuration."""
     if FOREIGN:
         return OVERVIEW["has_logprobs"]
-    own_file = CONFIG.logged_data is not None and Path(CONFIG.logged_data).is_file()
-    return not own_file or contains(CONFIG.logged_data, b"target_policy_logprobs")
+    path = None if CONFIG.logged_data is None else Path(CONFIG.logged_data)
+    if path is None or not path.is_file():
+        return True
+    with path.open("rb") as rows:
+        is_jsonl = rows.read(1) == b"{"  # what is wrong with a file of another kind is said when it is read
+    return not is_jsonl or contains(path, b"target_policy_logprobs")
 
 
 # The configured estimators and variants whose needs are met: a user's own data may have no fresh draws or log probabilities, a
