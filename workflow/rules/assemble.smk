@@ -25,7 +25,7 @@ rule assemble:
     params:
         made_from=canonical(stage_plan.dataset_provenance(CONFIG, GRADERS)),
         max_unscored=canonical(plan.limits(GRADERS)),
-        thresholds=canonical(CONFIG.verdict),
+        thresholds=data_thresholds(),
         code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write", "arena_cje.results.account"),
     script:
         "../scripts/assemble.py"

@@ -60,7 +60,7 @@ rule import_data:
         target_labels=CONFIG.oracle.target_labels,
         scale=CONFIG.analysis.scale,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
-        thresholds=canonical(CONFIG.verdict),
+        thresholds=data_thresholds(),
         code=code_hash("arena_cje.data.user_data", "arena_cje.data.write", "arena_cje.results.account"),
     script:
         "../scripts/import_data.py"

@@ -3,6 +3,7 @@
 import json
 
 from arena_cje.config import exhibits
+from arena_cje.diagnostics import thresholds
 from arena_cje.provenance import sha256
 
 # Snakemake gives the targets to the workflow only after it has read the rules. Those of an outer workflow are not known.
@@ -74,6 +75,11 @@ def lower_step(w):
 
 
 # Data
+
+
+def data_thresholds():
+    """Thresholds that the account of a data set uses, where they differ from their default."""
+    return canonical({name: value for name, value in CONFIG.verdict.items() if name in thresholds.OF_DATA})
 
 
 def draw_policies():
@@ -226,7 +232,7 @@ EXHIBIT_PARAMS = {
     "configuration": canonical({key: value for key, value in settings_shown().items() if key != "coverages"}),
     "page": list(map(sha256, PAGE)),
     "data_page": list(map(sha256, DATA_PAGE)),
-    "thresholds": canonical(CONFIG.verdict),
+    "thresholds": data_thresholds(),
 }
 
 

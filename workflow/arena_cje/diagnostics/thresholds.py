@@ -68,6 +68,10 @@ class Thresholds:
     weighted_labels: float = 20.0  # effective labels of a label term; with so many, support is not checked
 
 
+# Those that the account of a data set uses: others change no data set.
+OF_DATA = ("implausible_logprob", "zero_logprob_caution", "extreme_ratio", "very_extreme_ratio")
+
+
 def with_overrides(overrides: Mapping[str, float], *, where: str = "") -> Thresholds:
     """The default thresholds with some replaced by name; `where` begins the message about an unknown name."""
     names = [field.name for field in fields(Thresholds)]
