@@ -43,7 +43,7 @@ ALLOWED = {
     "money": {*SHARED, "calls", "config", "data", "grading", "hosted"},
     "stages": {*SHARED, "terminal", "calls", "config", "data", "grading", "hosted", "llama", "money"},
     "__init__": {"results"},
-    "__main__": {"__init__", "errors", "planning", "results", "stages", "terminal"},
+    "__main__": {"__init__", "data", "errors", "planning", "results", "stages", "terminal"},
 }
 # A result draws its own figures; the import is inside the function that draws.
 DRAWS_ITSELF = {("results/notebook.py", "report/figures.py")}

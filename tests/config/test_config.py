@@ -408,7 +408,8 @@ def test_every_key_is_in_the_shipped_file():
                 yield from keys(value, f"{prefix}{key}.")
 
     documented = {name for name, _, _ in documents._keys(documents.Config, "") if ".NAME." not in name}
-    assert documented <= set(keys(SHIPPED))
+    blocks = {name for name in documented if name.startswith("logged_data.")}  # of other tools' files, null by default
+    assert documented - blocks <= set(keys(SHIPPED))
 
 
 def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path):

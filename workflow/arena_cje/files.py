@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import mmap
 import os
 import re
 from contextlib import suppress
@@ -236,6 +237,15 @@ def inert_cell(cell: str) -> str:
 def text_of_cell(cell: str) -> str:
     """The text that `inert_cell` made a cell of."""
     return cell[1:] if cell.startswith("'") and inert_cell(cell[1:]) == cell else cell
+
+
+def contains(path: str | Path, text: bytes) -> bool:
+    """Whether a file contains some bytes; it is read as far as the first of them."""
+    with Path(path).open("rb") as handle:
+        if not os.fstat(handle.fileno()).st_size:
+            return False
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(text) >= 0
 
 
 def write_csv(path: str | Path, frame: pl.DataFrame) -> None:

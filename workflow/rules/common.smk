@@ -15,6 +15,7 @@ from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
 from arena_cje.data.prompt_sets.pool import describe
 from arena_cje.errors import UserError, file_errors, printable
+from arena_cje.files import contains
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
@@ -118,6 +119,17 @@ def literal(value):
     return lambda w: value
 
 
+# Files of another tool are converted first; what follows reads the converted data.
+FOREIGN = CONFIG.logged_data if isinstance(CONFIG.logged_data, records.ForeignData) else None
+CONVERTED = "results/converted"
+if FOREIGN:
+    from arena_cje.data import convert
+
+    CHOICES = convert.Choices(**FOREIGN.model_dump(exclude={"format", "file"}))
+    OVERVIEW = or_exit(convert.overview, FOREIGN.format, FOREIGN.file, CHOICES, Path(".arena-cje/converted"))
+    folder = f"{CONVERTED}/fresh_draws" if OVERVIEW["targets"] else None
+    CONFIG = CONFIG.model_copy(update={"logged_data": f"{CONVERTED}/logged.jsonl", "fresh_draws": folder})
+
 USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
 CONFIG = CONFIG.model_copy(update={name: input_path(getattr(CONFIG, name)) for name in USER_DATA})
 
@@ -182,14 +194,37 @@ SYSTEM_PROMPTS = {
 }
 
 
-# The configured estimators and variants whose needs are met: a user's own data may have no fresh draws, a base policy behind
-# an API may have no log probabilities.
+def has_logprobs():
+    """Whether a user's own data may have log probabilities; the workflow's own are a matter of the configuration."""
+    if FOREIGN:
+        return OVERVIEW["has_logprobs"]
+    path = None if CONFIG.logged_data is None else Path(CONFIG.logged_data)
+    if path is None or not path.is_file():
+        return True
+    with path.open("rb") as rows:
+        is_jsonl = rows.read(1) == b"{"  # what is wrong with a file of another kind is said when it is read
+    return not is_jsonl or contains(path, b"target_policy_logprobs")
+
+
+# The configured estimators and variants whose needs are met: a user's own data may have no fresh draws or log probabilities, a
+# base policy behind an API may have no log probabilities.
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
+if not has_logprobs():
+    by_weights = [name for name in ESTIMATORS if CONFIG.needs_weights(name)]
+    ESTIMATORS = [name for name in ESTIMATORS if name not in by_weights]
+    if not ESTIMATORS:
+        sys.exit(
+            f"ERROR config: none of `estimators` can run on {CONFIG.logged_data}, which has no log probabilities: "
+            f"{', '.join(CONFIG.estimators)}; list 'direct', which needs fresh draws alone (fresh_draws=DIR)"
+        )
+    if by_weights and workflow.is_main_process:
+        print(f"NOTE left out because the data have no log probabilities: {', '.join(by_weights)}", file=sys.stderr)
 
 
 def settings_shown():
     """Settings that results depend on, for those who look at them."""
-    return settings(CONFIG, folder=Path.cwd())
+    own = CONFIG.model_copy(update={"logged_data": FOREIGN, "fresh_draws": None}) if FOREIGN else CONFIG
+    return settings(own, folder=Path.cwd())
 
 
 def estimates_at(coverage, kind="json"):

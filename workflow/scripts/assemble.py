@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from arena_cje.data import schemas, write
+from arena_cje.results.account import account
 from arena_cje.stages import assemble
 from arena_cje.stages.jobs import job, report
 
@@ -24,6 +25,8 @@ with job(snakemake) as log:
         "coverage": snakemake.wildcards.coverage,
         "provenance": made_from | {"models": models, "served": served, "code": params.code},
     }
-    report(log, summary)
     write.write_logged(snakemake.output.dataset, rows)
+    if rows:
+        summary["data"] = account(snakemake.output.dataset, {}, json.loads(params.thresholds), base_policy=base)
+    report(log, summary)
     schemas.write_json(snakemake.output.summary, summary)

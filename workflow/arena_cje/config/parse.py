@@ -14,6 +14,7 @@ from arena_cje.config.records import (
     LOCAL,
     Analysis,
     Config,
+    ForeignData,
     Judge,
     Model,
     Oracle,
@@ -124,6 +125,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     """Keys of the block that contains the last element of a pydantic error location."""
     records = {
         "prompts": Prompts,
+        "logged_data": ForeignData,
         "models": Model,
         "policies": Policy,
         "providers": Provider,

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from arena_cje import estimators
 from arena_cje.calls import apis
@@ -423,6 +423,36 @@ class Variant(AnalysisOptions):
     )
 
 
+def _files_of(value: Any) -> Any:
+    """One file or several as a list; a mapping of policies to files as NAME=FILE."""
+    if isinstance(value, dict):
+        return [f"{name}={file}" for name, file in value.items()]
+    return [value] if isinstance(value, str) else value
+
+
+class ForeignData(Record):
+    """Files of another tool, which are converted into logged data and fresh draws."""
+
+    format: str = Field(description="format of the files, a module of `arena_cje.data.convert`, such as promptfoo")
+    file: Annotated[list[str], BeforeValidator(_files_of), Field(min_length=1)] = Field(
+        description="file or folder, a list of them, or a block with the file of each policy"
+    )
+    base: str | None = Field(None, description="base policy, where none is named base")
+    judge: str | None = Field(None, description="scorer that is the judge, where the files have several")
+    oracle: str | None = Field(None, description="scorer that has the oracle labels")
+    scales: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description='lowest and highest score by scorer, `"*"` for all others'
+    )
+    columns: dict[str, str] = Field(default_factory=dict, description="column of each field, for the format table")
+
+
+# The names of the tags are prefixes of pydantic's own parts of a place, which `parse` leaves out of its sentences.
+LoggedData = Annotated[
+    Annotated[str, Tag("function-path")] | Annotated[ForeignData, Tag("function-block")],
+    Discriminator(lambda value: "function-block" if isinstance(value, dict | ForeignData) else "function-path"),
+]
+
+
 class Config(Record):
     """The whole configuration."""
 
@@ -500,9 +530,10 @@ class Config(Record):
         gt=0,
         description="seconds between the lines of overall progress on the terminal of a run; null: none",
     )
-    logged_data: str | None = Field(
+    logged_data: LoggedData | None = Field(
         None,
-        description="your own logged data in the CJE format; the run then starts with the data set and needs no model",
+        description="your own logged data in the CJE format, or a block about files of another tool; the run then starts with "
+        "the data set and needs no model",
     )
     fresh_draws: str | None = Field(
         None, description="folder of your own fresh draws beside `logged_data`, with a file for each policy"
@@ -525,7 +556,7 @@ class Config(Record):
     @property
     def has_draws(self) -> bool:
         """Whether there are fresh draws of the targets: generated, or the user's own."""
-        return self.logged_data is None or self.fresh_draws is not None
+        return not isinstance(self.logged_data, str) or self.fresh_draws is not None
 
     @property
     def analyses(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arena_cje.data.fields import field_of
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, arrays, log_ratios, read_responses, row_counts
 from arena_cje.data.schemas import LOGGED
@@ -84,6 +85,7 @@ def logged_arrays(
         np.array([response.prompt_id for response in rows]),
         np.array([ratios[k] for k in scored]).reshape(shape),
         **arrays(rows, (len(rows),), len(reading.covariates)),
+        cluster_id=question_ids(rows),
         token_logprob=np.array([_token_logprobs(response, targets) for response in rows]).reshape(shape),
     )
     return logged, row_counts(responses, rows) | reading.summary()
@@ -96,10 +98,48 @@ def _field_names(responses: Sequence[Response]) -> list[str]:
 
 def _token_logprobs(response: Response, policies: Sequence[str]) -> list[float]:
     """Log probability of a response under each target in nats per token, per character where tokens were not counted."""
-    row = response.row
-    length = (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
-    logprobs = row.get("target_policy_logprobs") or {}
+    length = _length(response)
+    logprobs = response.row.get("target_policy_logprobs") or {}
     return [logprobs[name] / length if length and logprobs.get(name) is not None else math.nan for name in policies]
+
+
+def question_ids(responses: Sequence[Response]) -> np.ndarray | None:
+    """The cluster of each row, its prompt where it has none, (n,) str; None where no row has a cluster.
+
+    Raises a `UserError` for a prompt in two clusters.
+    """
+    clusters = [field_of(response.row, "cluster", response.where) for response in responses]
+    if all(cluster is None for cluster in clusters):
+        return None
+    first: dict[str, tuple[str, str]] = {}
+    questions = []
+    for response, cluster in zip(responses, clusters, strict=True):
+        question = response.prompt_id if cluster is None else str(cluster)
+        other, where = first.setdefault(response.prompt_id, (question, response.where))
+        if other != question:
+            raise UserError(
+                f"{response.where}: prompt_id {response.prompt_id!r} is in cluster {question!r}, but in {other!r} at {where}; "
+                "a prompt belongs to one cluster"
+            )
+        questions.append(question)
+    return np.array(questions)
+
+
+def base_token_logprob(response: Response) -> float:
+    """The same under the base policy, NaN where it is unknown."""
+    length, logprob = _length(response), response.row.get("base_policy_logprob")
+    return logprob / length if length and logprob is not None else math.nan
+
+
+def has_token_count(response: Response) -> bool:
+    """Whether the number of tokens of a response is known."""
+    return bool((response.row.get("metadata") or {}).get("response_token_count"))
+
+
+def _length(response: Response) -> int:
+    """Number of tokens of a response, of characters where tokens were not counted."""
+    row = response.row
+    return (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
 
 
 def _base_policy(responses: Sequence[Response], name: str | None) -> str:

@@ -362,6 +362,8 @@ SCORES = Table(
     rule=_logprob_rule,
 )
 
+_CLUSTER = Column("id", "prompts that are one question, such as its translations, share one", null=True)
+
 LOGGED = Table(
     "the logged data",
     {
@@ -373,6 +375,7 @@ LOGGED = Table(
         "base_policy_logprob": LOGPROB,
         "target_policy_logprobs": Column("object", "nats, by target policy", null=True),
         **_JUDGE_FIELDS,
+        "cluster": _CLUSTER,
         "metadata": Column("object", "covariates, outside_support", null=True),
     },
     extra=True,
@@ -387,6 +390,7 @@ _DRAW_FIELDS = {
     "prompt": Column("str", "text of the prompt", null=True),
     "response": Column("str", "the response", null=True),
     **_JUDGE_FIELDS,
+    "cluster": _CLUSTER,
     "metadata": Column("object", "covariates", null=True),
 }
 

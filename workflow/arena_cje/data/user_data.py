@@ -101,12 +101,12 @@ def read_user_data(
             fresh[name], draw_counts[name] = _base_draws(draws, list(compress(scored, labels.mask)))
         else:
             where = source_name(source)
-            group_by_prompt(draws, name, prompts, where)  # refuses a prompt without a draw
+            group_by_prompt(draws, name, prompts, where)  # refuses draws of other prompts
             probe_rows = read_probes(probe_sources[name], name, reading=reading) if name in probe_sources else []
             fresh[name], draw_counts[name] = _target_draws(draws, probe_rows, where, seed, target_labels)
     summary = row_counts(responses, scored) | {
         "base_policy": base,
-        "target_policies": list(policies or targets),
+        "target_policies": list(dict.fromkeys([*policies, *targets])),
         "coverage": coverage,
         "n_labels_wanted": labels.requested,
         "n_labels_found": labels.available,

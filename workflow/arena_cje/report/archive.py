@@ -41,6 +41,7 @@ MEANING = (
     ("throughput.tsv", "time, memory, items and tokens of each job that generated, scored or graded"),
     ("*plots/*", "figure"),
     ("*/diagnostics_dashboard.html", "the results to look into, in a browser, without a network"),
+    ("*/data_report.html", "the data before the analysis: counts, log probabilities, scores, labels and lengths"),
     ("*/summary.json", "what was analysed at this coverage, and what was dropped and why"),
     ("*/validation.csv", "each estimate beside the truth"),
     ("*/comparisons.*", "differences of all pairs of policies, and what the top rank rests on"),

@@ -53,7 +53,12 @@ def _with_portable_paths(value: Any, folder: Path) -> Any:
         return {name: _with_portable_paths(part, folder) for name, part in value.items()}
     if isinstance(value, list):
         return [_with_portable_paths(part, folder) for part in value]
-    if not isinstance(value, str) or not Path(value).is_absolute():
+    if not isinstance(value, str):
+        return value
+    name, separator, rest = value.partition("=")  # NAME=FILE names the policy of a file
+    if separator and Path(rest).is_absolute():
+        return f"{name}={_with_portable_paths(rest, folder)}"
+    if not Path(value).is_absolute():
         return value
     path = Path(value)
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name

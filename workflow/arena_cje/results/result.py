@@ -106,6 +106,8 @@ def _influence_frame(result: Result) -> pl.DataFrame:
 
     columns = {"prompt_id": result.prompt_id.tolist(), result.base_policy: result.base_influence}
     columns |= dict(zip(result.policies, result.influence.T, strict=True))
+    if result.cluster_id is not None:
+        columns["cluster_id"] = result.cluster_id.tolist()
     return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
@@ -119,6 +121,7 @@ def _with_influence(result: Result, path: Path) -> Result:
             np.array(frame["prompt_id"].to_list()),
             np.column_stack([frame[policy].to_numpy() for policy in result.policies]),
             frame[result.base_policy].to_numpy(),
+            np.array(frame["cluster_id"].to_list()) if "cluster_id" in frame.columns else None,
         )
     except pl.exceptions.PolarsError as error:
         problem = " ".join(str(error).split())
