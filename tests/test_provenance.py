@@ -107,7 +107,7 @@ STAGES = {
         ("data.convert",),
         READS_TABLES
         | {f"data/convert/{name}.py" for name in ("__init__", "_answers", "_build", "_sources")}
-        | {"data/reading.py", "data/write.py", "provenance.py"},
+        | {"data/reading.py", "data/support.py", "data/write.py", "provenance.py"},
     ),
     "estimate": (("results.analyze",), ESTIMATE),
     "exhibits": (("report.sources",), EXHIBIT_SOURCES),

@@ -52,6 +52,12 @@ def test_what_no_model_computes_is_left_out_and_counted(column):
     np.testing.assert_allclose(result.estimates, [0.25])
 
 
+def test_rows_without_counted_tokens_are_not_rejected():
+    values = [-1001.0 if k < 20 else -10.0 for k in range(100)]
+    data = frame(target=values).drop("metadata").with_columns(response=pl.lit("x"))
+    assert counts(arena_cje.analyze(data, estimator="ips"))["n_rejected"] == 0
+
+
 def test_the_limit_can_be_set():
     values = [-1001.0 if k < 20 else -10.0 for k in range(100)]
     result = arena_cje.analyze(frame(target=values), estimator="ips", thresholds={"implausible_logprob": -math.inf})

@@ -167,11 +167,12 @@ def _check_foreign_data(config: Config, foreign: ForeignData) -> None:
             "config: `fresh_draws` is given beside a `logged_data` that is converted; the responses of all policies come from "
             "the converted files, leave it out"
         )
-    if config.analysis.scale is not None:
-        raise UserError(
-            "config: `analysis.scale` is given beside a `logged_data` that is converted to [0, 1]; give the scales of its "
-            "scorers by `logged_data.scales`"
-        )
+    for name in ("scale", "judge_scale", "label_scale"):
+        if getattr(config.analysis, name) is not None:
+            raise UserError(
+                f"config: `analysis.{name}` is given beside a `logged_data` that is converted to [0, 1]; give the scales of its "
+                "scorers by `logged_data.scales`"
+            )
 
 
 def _check_an_estimator_can_run(config: Config) -> None:

@@ -98,8 +98,9 @@ def _field_names(responses: Sequence[Response]) -> list[str]:
 
 def _token_logprobs(response: Response, policies: Sequence[str]) -> list[float]:
     """Log probability of a response under each target in nats per token, per character where tokens were not counted."""
-    length = _length(response)
-    logprobs = response.row.get("target_policy_logprobs") or {}
+    row = response.row
+    length = (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
+    logprobs = row.get("target_policy_logprobs") or {}
     return [logprobs[name] / length if length and logprobs.get(name) is not None else math.nan for name in policies]
 
 
@@ -125,21 +126,11 @@ def question_ids(responses: Sequence[Response]) -> np.ndarray | None:
     return np.array(questions)
 
 
-def base_token_logprob(response: Response) -> float:
-    """The same under the base policy, NaN where it is unknown."""
-    length, logprob = _length(response), response.row.get("base_policy_logprob")
-    return logprob / length if length and logprob is not None else math.nan
-
-
-def has_token_count(response: Response) -> bool:
-    """Whether the number of tokens of a response is known."""
-    return bool((response.row.get("metadata") or {}).get("response_token_count"))
-
-
-def _length(response: Response) -> int:
-    """Number of tokens of a response, of characters where tokens were not counted."""
-    row = response.row
-    return (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
+def base_logprobs(responses: Sequence[Response]) -> tuple[np.ndarray, np.ndarray]:
+    """Log probability under the base policy in nats and number of tokens of each response, (n,) NaN where unknown."""
+    logprobs = [response.row.get("base_policy_logprob") for response in responses]
+    tokens = [(response.row.get("metadata") or {}).get("response_token_count") for response in responses]
+    return tuple(np.array([math.nan if v is None else float(v) for v in values]) for values in (logprobs, tokens))
 
 
 def _base_policy(responses: Sequence[Response], name: str | None) -> str:

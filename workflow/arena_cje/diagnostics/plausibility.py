@@ -1,7 +1,7 @@
 """Plausibility of log probabilities: what cannot have been computed is rejected, what is suspicious is counted.
 
-rejected      log p / tokens below `implausible_logprob`: a model that gave every token of a response so little
-              probability would not have been asked; such numbers stand for failed requests
+rejected      log p / tokens below `implausible_logprob`, where tokens were counted: no model gives every token of a
+              response so little probability; such numbers stand for failed requests
 zero          log p = 0 exactly: a response of probability one, or a failed request
 extreme       ratios p' / p above `extreme_ratio` or below its inverse, and beyond `very_extreme_ratio`
 equal         ratios of exactly one: all of them mean that target and base are the same policy
@@ -42,22 +42,19 @@ class Plausibility:
 
 
 def reject(
-    logged: Logged, base_token_logprob: np.ndarray, has_token_count: np.ndarray, thresholds: Thresholds
+    logged: Logged, base_logprob: np.ndarray, n_tokens: np.ndarray, thresholds: Thresholds
 ) -> tuple[Logged, dict[str, Plausibility]]:
     """The logged rows without implausible log ratios, and the counts by target policy.
 
-    base_token_logprob: (n,) nats per token under the base policy, NaN where unknown. has_token_count: (n,) bool; rows without
-    a count of tokens have no known rate, and are left as they are.
+    base_logprob: nats under the base policy; n_tokens: tokens of the responses; (n,) each, NaN where unknown. Rows whose
+    tokens were not counted are not rejected.
     """
-    if logged.token_logprob is None:
-        return logged, {}
-    ratio, token = logged.log_ratio, logged.token_logprob  # (n, p) each
+    ratio, base = logged.log_ratio, base_logprob[:, None]  # (n, p), (n, 1)
     outside = np.isneginf(ratio)
-    base = np.broadcast_to(base_token_logprob[:, None], ratio.shape)
     scored = ~np.isnan(ratio)
-    low = np.minimum(np.where(outside, 0.0, token), base)  # the number in place of minus infinity is no log probability
-    rejected = scored & has_token_count[:, None] & (low < thresholds.implausible_logprob)
-    zero = scored & ((token == 0) | (base == 0))
+    target = np.where(outside, 0.0, ratio + base)  # (n, p) nats
+    rejected = scored & (np.minimum(target, base) < thresholds.implausible_logprob * n_tokens[:, None])
+    zero = scored & ((~outside & (target == 0)) | (base == 0))
     ratio = np.where(rejected, np.nan, ratio)
     distance = np.abs(np.where(np.isfinite(ratio), ratio, np.nan))
     counts = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena_cje.data.draws import read_draws
-from arena_cje.data.logged import base_token_logprob, has_token_count, logged_arrays, read_logged
+from arena_cje.data.logged import base_logprobs, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import source_name
 from arena_cje.diagnostics import plausibility
@@ -41,9 +41,7 @@ def account(
     counts: dict[str, plausibility.Plausibility] = {}
     if scored:
         arrays, _ = logged_arrays(responses, base, targets, source_name(logged), reading)
-        under_base = np.array([base_token_logprob(response) for response in scored])
-        counted = np.array([has_token_count(response) for response in scored], dtype=bool)
-        _, counts = plausibility.reject(arrays, under_base, counted, thresholds)
+        _, counts = plausibility.reject(arrays, *base_logprobs(scored), thresholds)
     draws = {name: read_draws(source, name, reading=reading) for name, source in fresh_draws.items() if name != base}
     return {
         "base_policy": base,

@@ -17,7 +17,7 @@ import orjson
 from arena_cje import estimators
 from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
-from arena_cje.data.logged import base_token_logprob, has_token_count
+from arena_cje.data.logged import base_logprobs
 from arena_cje.data.reading import Reading, Scale
 from arena_cje.data.units import unusual_units
 from arena_cje.diagnostics import plausibility
@@ -269,13 +269,8 @@ def _read(
 ) -> _Data:
     reading = settings.reading
     dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading)
-    scored = [row for row in dataset.responses if row.judge_score is not None]
-    base_logprob, counted = (
-        np.array([(base_token_logprob(row), has_token_count(row)) for row in scored]).reshape(-1, 2).T
-    )
-    plausible, logprob_counts = plausibility.reject(
-        dataset.logged, base_logprob, counted.astype(bool), settings.thresholds
-    )
+    base = base_logprobs([row for row in dataset.responses if row.judge_score is not None])
+    plausible, logprob_counts = plausibility.reject(dataset.logged, *base, settings.thresholds)
     rows, draws, draw_counts = _load_all_draws(plausible, fresh_draws, probes, reading)
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
     logprobs = {policy: dataclasses.asdict(counts) for policy, counts in logprob_counts.items()}
