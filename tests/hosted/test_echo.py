@@ -225,7 +225,8 @@ def test_a_chat_sends_messages_and_openai_has_another_name_for_the_token_limit()
     assert "max_completion_tokens" in dataclasses.replace(chat, endpoint=openai).request("hello", 1).body
 
 
-def test_the_address_is_part_of_a_request_and_the_limits_are_not():
+def test_the_address_is_part_of_a_request_and_the_limits_are_not(monkeypatch):
+    monkeypatch.setenv("OTHER", "another key")
     request = WRITER.request("hello", 1)
     slower = dataclasses.replace(ENDPOINT, max_concurrency=1, api_key_env="OTHER", timeout=1.0)
     elsewhere = dataclasses.replace(ENDPOINT, base_url="http://127.0.0.1:2")
