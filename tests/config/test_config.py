@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from arena_cje.config import documents, targets
-from arena_cje.config.parse import find_file, parse
+from arena_cje.config.parse import check_encoding, find_file, parse
 from arena_cje.config.records import Analysis, Config
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Options
@@ -362,6 +362,41 @@ def test_the_documents_of_the_configuration_are_up_to_date():
     hint = "run python -m arena_cje.config.documents"
     assert documents.readme() == documents.README.read_text(), hint
     assert documents.schema() == documents.SCHEMA.read_text(), hint
+
+
+def test_a_scale_belongs_to_the_judge_that_it_was_given_for():
+    variants = {
+        "length": {"estimator": "direct", "calibration": "two_stage", "covariates": ["response_length"]},
+        "other": {"estimator": "direct", "judge": "b"},
+        "scaled": {"estimator": "direct", "judge": "b", "judge_scale": [1, 5]},
+    }
+    analysis = {"judge_scale": [0, 10], "label_scale": [0, 1]}
+    config = parse({"logged_data": "mine.jsonl", "analysis": analysis, "variants": variants})
+    scales = {name: config.estimator_of(name)[1]["judge_scale"] for name in ("direct", *variants)}
+    assert scales == {"direct": (0, 10), "length": (0, 10), "other": None, "scaled": (1, 5)}
+    assert all(config.estimator_of(name)[1]["label_scale"] == (0, 1) for name in variants)
+    for key in ("judge_scale", "label_scale"):
+        with pytest.raises(UserError, match=rf"`analysis\.{key}`: {key} is .* the lower first"):
+            parse({"logged_data": "mine.jsonl", "analysis": {key: [1, 0]}})
+        with pytest.raises(UserError, match=rf"`analysis\.{key}` is given without `logged_data`"):
+            parse({"analysis": {key: [0, 10]}})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("seed: 3 # Sé".encode("cp1252"), r"config\.yaml:1: is no UTF-8 text: byte 0xe9 at position 11"),
+        ("seed: 3".encode("utf-16"), r"config\.yaml: is in another encoding than UTF-8, in which Snakemake reads it"),
+    ],
+)
+def test_a_configuration_in_another_encoding_gets_a_sentence(content, sentence, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        check_encoding(path)
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_bytes("seed: 3 # Sé\r\n".encode(encoding))
+        check_encoding(path)
 
 
 def test_every_key_is_in_the_shipped_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,9 +90,9 @@ def on_other_scales(judge: float = 10.0, label: float = 1.0) -> list[dict]:
     ],
 )
 def test_scores_and_labels_have_scales_of_their_own(judge, label, scales):
-    found = arena_cje.analyze(on_other_scales(judge, label), estimator="snips", **scales)
-    assert values(found) == pytest.approx(TRUTH)
-    assert found.reading == Reading(**scales)
+    result = arena_cje.analyze(on_other_scales(judge, label), estimator="snips", **scales)
+    assert values(result) == pytest.approx(TRUTH)
+    assert result.reading == Reading(**scales)
 
 
 @pytest.mark.parametrize("scale", [(0, 10), (0, 100), (0, 5), (0, 3), (-10, 10), (-10, 1)])
@@ -119,18 +120,18 @@ def test_labels_of_pass_rates_may_fill_one_end():
 def test_an_outlier_does_not_hide_a_wrong_scale():
     rows = on_other_scales()
     rows[0]["oracle_label"] = 10.0
-    found = arena_cje.analyze(rows, estimator="snips", scale=(0, 10))
-    for verdict in found.verdicts.values():
+    result = arena_cje.analyze(rows, estimator="snips", scale=(0, 10))
+    for verdict in result.verdicts.values():
         reason = next(reason for reason in verdict.reasons if reason.code == "unusual_units")
         assert (reason.level, "oracle labels" in reason.sentence) == ("caution", True)
 
 
 def test_labels_on_half_of_their_scale_are_cautioned_about():
     """Labels 0, 1 and 2 may lack the highest, or be 0 and 1."""
-    found = arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
-    assert all("unusual_units" in {one.code for one in verdict.reasons} for verdict in found.verdicts.values())
-    found = arena_cje.analyze(on_other_scales(label=2), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
-    assert not any("unusual_units" in {one.code for one in verdict.reasons} for verdict in found.verdicts.values())
+    result = arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
+    assert all("unusual_units" in {one.code for one in verdict.reasons} for verdict in result.verdicts.values())
+    result = arena_cje.analyze(on_other_scales(label=2), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
+    assert not any("unusual_units" in {one.code for one in verdict.reasons} for verdict in result.verdicts.values())
 
 
 def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
@@ -138,10 +139,10 @@ def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
     poor = [{"prompt_id": row["prompt_id"], "judge_score": k % 2} for k, row in enumerate(rows)]
     draws = {"clone": draws_of(rows, "clone"), "shift": poor}
     draws["clone"] = [row | {"judge_score": 10 * row["judge_score"]} for row in draws["clone"]]
-    found = arena_cje.analyze(rows, draws, "direct", judge_scale=(0, 10))
+    result = arena_cje.analyze(rows, draws, "direct", judge_scale=(0, 10))
     cautioned = {
         policy
-        for policy, verdict in found.verdicts.items()
+        for policy, verdict in result.verdicts.items()
         if "unusual_units" in {reason.code for reason in verdict.reasons}
     }
     assert cautioned == {"shift"}
@@ -163,8 +164,8 @@ def test_two_scales_that_nobody_declared_name_their_keys():
 
 def test_a_further_judge_has_a_scale_of_its_own():
     rows = [row | {"judge_score": 77, "judge_b": 1 + 4 * row["judge_score"]} for row in world()]
-    found = arena_cje.analyze(rows, estimator="snips", judge="b", judge_scale=(1, 5))
-    assert values(found) == pytest.approx(TRUTH)
+    result = arena_cje.analyze(rows, estimator="snips", judge="b", judge_scale=(1, 5))
+    assert values(result) == pytest.approx(TRUTH)
 
 
 def test_an_import_keeps_the_scales(tmp_path):
@@ -211,10 +212,23 @@ def test_data_come_in_any_frame(kind, tmp_path):
     source = SOURCES[kind]
     logged = write(tmp_path / "mine.jsonl", world())
     paths = {policy: write(tmp_path / f"{policy}.jsonl", draws_of(world(), policy)) for policy in TRUTH}
-    found = arena_cje.analyze(source(logged), {p: source(path) for p, path in paths.items()}, "direct")
+    result = arena_cje.analyze(source(logged), {p: source(path) for p, path in paths.items()}, "direct")
     if kind != "numpy":
-        assert values(found) == pytest.approx(TRUTH)
+        assert values(result) == pytest.approx(TRUTH)
     assert values(arena_cje.analyze(source(logged), estimator="ips")) == pytest.approx(TRUTH)
+
+
+def test_decimals_of_a_database_are_numbers():
+    frame = pl.DataFrame(world()).with_columns(pl.col("judge_score", "oracle_label").cast(pl.Decimal(5, 2)))
+    rows = [row | {"judge_score": Decimal(str(row["judge_score"]))} for row in world()]
+    for source in (frame, ArrowTable(frame), rows, pd.DataFrame(rows)):
+        assert values(arena_cje.analyze(source, estimator="ips")) == pytest.approx(TRUTH)
+
+
+def test_a_plan_of_polars_that_fails_gets_a_sentence(tmp_path):
+    for plan in (pl.scan_ndjson(tmp_path / "none.jsonl"), pl.LazyFrame({"a": [1]}).select("b")):
+        with pytest.raises(UserError, match="the logged data are no table that polars reads"):
+            arena_cje.analyze(plan, estimator="ips")
 
 
 def test_missing_values_of_pandas_are_missing():
@@ -281,10 +295,10 @@ def test_minus_infinity_is_probability_zero(spelling, tmp_path):
         lines[k] = lines[k].replace(json.dumps(rows[k]["target_policy_logprobs"]["shift"]), spelling)
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(lines))
-    found, expected = (arena_cje.analyze(source, estimator="ips") for source in (path, marked))
-    assert values(found) == values(expected) == pytest.approx({"clone": 0.25, "shift": 0.25})
-    assert found.verdicts == expected.verdicts
-    assert found.verdicts["shift"].level == "refuse"
+    result, expected = (arena_cje.analyze(source, estimator="ips") for source in (path, marked))
+    assert values(result) == values(expected) == pytest.approx({"clone": 0.25, "shift": 0.25})
+    assert result.verdicts == expected.verdicts
+    assert result.verdicts["shift"].level == "refuse"
     data = read_user_data(path, None, 1.0, 1)
     schemas.LOGGED.write(tmp_path / "out.jsonl", data.logged)
     again = [row.get("metadata") for row in files.read_jsonl(tmp_path / "out.jsonl")]
@@ -320,8 +334,8 @@ def test_other_infinities_and_nan_are_refused_with_their_line(field, value, sent
 def test_minus_infinity_in_a_frame_is_probability_zero():
     rows = world()
     rows[0]["target_policy_logprobs"]["shift"] = -math.inf
-    found = [arena_cje.analyze(source, estimator="ips") for source in (pl.DataFrame(rows), rows, pd.DataFrame(rows))]
-    assert [values(result)["shift"] for result in found] == pytest.approx([0.5 - 2 / N] * 3)
+    result = [arena_cje.analyze(source, estimator="ips") for source in (pl.DataFrame(rows), rows, pd.DataFrame(rows))]
+    assert [values(result)["shift"] for result in result] == pytest.approx([0.5 - 2 / N] * 3)
 
 
 # Names of policies and of files
@@ -383,8 +397,8 @@ def test_a_file_is_found_by_any_spelling_of_its_policy(place, tmp_path):
     rows = world()
     for row in rows:
         row["target_policy_logprobs"] = {"clone": -20.0, policy: row["target_policy_logprobs"]["shift"]}
-    found = arena_cje.analyze(rows, tmp_path / "draws", "direct")
-    assert values(found) == pytest.approx({"clone": 0.25, policy: 0.5})
+    result = arena_cje.analyze(rows, tmp_path / "draws", "direct")
+    assert values(result) == pytest.approx({"clone": 0.25, policy: 0.5})
 
 
 def test_files_name_the_policies_where_the_data_do_not(tmp_path):
@@ -549,10 +563,10 @@ def test_a_masked_label_of_a_frame_stays_masked():
 def test_a_log_ratio_of_any_size_is_refused_for_its_weights(name, base, target):
     rows = world()
     rows[0] |= {"base_policy_logprob": base, "target_policy_logprobs": {"clone": base, "shift": target}}
-    found = arena_cje.analyze(rows, {policy: draws_of(rows, policy) for policy in TRUTH}, name)
-    assert "refused" not in str(found).splitlines()[4]  # clone
-    assert max(map(len, str(found).splitlines()[:7])) <= 116
-    codes = {reason.code for reason in found.verdicts["shift"].reasons if reason.level == "refuse"}
+    result = arena_cje.analyze(rows, {policy: draws_of(rows, policy) for policy in TRUTH}, name)
+    assert "refused" not in str(result).splitlines()[4]  # clone
+    assert max(map(len, str(result).splitlines()[:7])) <= 116
+    codes = {reason.code for reason in result.verdicts["shift"].reasons if reason.level == "refuse"}
     if estimators.needs_weights(name) and not estimators.needs_draws(name):
         assert {"low_ess", "near_zero_weights"} <= codes
 
@@ -594,8 +608,8 @@ def test_a_table_of_results_is_inert(tmp_path):
     rows = world()
     for row in rows:
         row["target_policy_logprobs"] = {"=1+1": row["target_policy_logprobs"]["shift"], "@x": -20.0}
-    found = arena_cje.analyze(rows, estimator="snips", variant="direct")
-    write_result(found, *(tmp_path / f"x.{kind}" for kind in ("json", "csv", "influence.parquet")))
+    result = arena_cje.analyze(rows, estimator="snips", variant="direct")
+    write_result(result, *(tmp_path / f"x.{kind}" for kind in ("json", "csv", "influence.parquet")))
     lines = (tmp_path / "x.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in lines[1:3]] == ["'=1+1", "'@x"]
     assert files.read_csv(tmp_path / "x.csv")["policy"].to_list()[:2] == ["=1+1", "@x"]

@@ -101,18 +101,32 @@ def labels_of(run: Run, policy: str) -> list[float]:
     return [row["oracle_label"] for row in rows if row.get("oracle_label") is not None]
 
 
-def test_data_on_another_scale_stay_on_it_until_they_are_analysed(tmp_path):
+def test_columns_stay_on_their_scales_until_they_are_analysed(tmp_path):
     write_world(tmp_path)
-    rows = schemas.read_jsonl(tmp_path / "mine.jsonl")
-    for row in rows:
-        row["judge_score"] *= 100
-        row["oracle_label"] = None if row["oracle_label"] is None else 100 * row["oracle_label"]
+    unit = schemas.read_jsonl(tmp_path / "mine.jsonl")
+    rows = [
+        row
+        | {
+            "judge_score": 100 * row["judge_score"],
+            "judge_b": 1 + 4 * row["judge_score"],
+            "oracle_label": None if row["oracle_label"] is None else 10 * row["oracle_label"],
+        }
+        for row in unit
+    ]
     write_lines(tmp_path / "mine.jsonl", rows)
-    run = Run(tmp_path, {"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}})
-    run.snakemake("results/coverage_0.1/cje_dataset.jsonl")
+    variants = {"other": {"estimator": "snips", "judge": "b", "judge_scale": [1, 5]}}
+    analysis = {"judge_scale": [0, 100], "label_scale": [0, 10]}
+    config = {"logged_data": "mine.jsonl", "analysis": analysis, "variants": variants, "estimators": ["snips", "other"]}
+    run = Run(tmp_path, config)
+    run.snakemake("estimates")
     kept = schemas.read_jsonl(run.path("coverage_0.1/cje_dataset.jsonl"))
     assert [row["judge_score"] for row in kept] == [row["judge_score"] for row in rows]
-    assert schemas.read_json(run.path("coverage_0.1/summary.json"))["label_scale"] == [0, 100]
+    summary = schemas.read_json(run.path("coverage_0.1/summary.json"))
+    assert {name: summary[name] for name in analysis} == analysis
+    called = arena_cje.analyze(unit, estimator="snips", oracle_coverage=0.1)
+    for name in config["estimators"]:
+        made = arena_cje.load(run.path(f"coverage_0.1/{name}.json"))
+        np.testing.assert_allclose(made.confidence_intervals, called.confidence_intervals, atol=1e-9)
 
 
 def test_a_variant_is_its_estimator_with_other_options(tmp_path):

@@ -228,26 +228,26 @@ FORMULA = re.compile(r"'*(\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def inert(cell: str) -> str:
+def inert_cell(cell: str) -> str:
     """The text of a cell as a spreadsheet shows it and never runs it: with an apostrophe before what would be a formula."""
     return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
 
 
-def as_written(cell: str) -> str:
-    """The text that `inert` made a cell of."""
-    return cell[1:] if cell.startswith("'") and inert(cell[1:]) == cell else cell
+def text_of_cell(cell: str) -> str:
+    """The text that `inert_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and inert_cell(cell[1:]) == cell else cell
 
 
 def write_csv(path: str | Path, frame: pl.DataFrame) -> None:
     """Write a frame as CSV, whose cells are inert in a spreadsheet; missing values are empty."""
-    replace(path, _of_cells(frame, inert).write_csv)
+    replace(path, _of_cells(frame, inert_cell).write_csv)
 
 
 def read_csv(path: str | Path) -> pl.DataFrame:
     """The frame of a file that `write_csv` wrote; types are those that its cells look like."""
     import polars as pl
 
-    return _of_cells(pl.read_csv(text_bytes(path), infer_schema_length=None), as_written)
+    return _of_cells(pl.read_csv(text_bytes(path), infer_schema_length=None), text_of_cell)
 
 
 def _of_cells(frame: pl.DataFrame, change: Callable[[str], str]) -> pl.DataFrame:

@@ -76,6 +76,11 @@ def write_file(path, content, time):
 
 
 ROOT = root_folder()
+if set(str(ROOT)) & set("{}<>"):
+    sys.exit(
+        f"ERROR {ROOT}: the workflow lies in a folder with {{, }}, < or > in its path, which Snakemake reads as wildcards of rules; "
+        "move or link the workflow to a folder without them (your own files may have any path)"
+    )
 WORKFLOW = ROOT.absolute() / "workflow"
 RESOURCES = ROOT / "resources"
 

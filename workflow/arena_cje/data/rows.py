@@ -19,7 +19,7 @@ from arena_cje.data.fields import Distribution, covariates_of, field_of, judge_o
 from arena_cje.data.reading import Reading
 from arena_cje.data.schemas import DRAWS, LOGGED, LOGPROB, OUTSIDE_SUPPORT, PROBES, Table, fields_hint
 from arena_cje.data.sources import placed_rows, source_name
-from arena_cje.data.support import marked
+from arena_cje.data.support import with_marks
 from arena_cje.data.units import check_units
 from arena_cje.errors import UserError, did_you_mean
 
@@ -68,7 +68,7 @@ def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) ->
 
     Raises a `UserError` for a row that breaks the format.
     """
-    placed = [(where, marked(row)) for where, row in placed_rows(source, table.name)]
+    placed = [(where, with_marks(row)) for where, row in placed_rows(source, table.name)]
     bounded = reading.bounded(table)
     rows = []
     for where, row in bounded.check(placed):

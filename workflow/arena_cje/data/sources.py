@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
@@ -76,17 +77,20 @@ def _rows_of_frame(source: Any, what: str) -> list[Row] | None:
     """The rows of a data frame; None for what is none."""
     import polars as pl
 
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
     pandas = sys.modules.get("pandas")  # there is no pandas frame before pandas is imported
     if pandas is not None and isinstance(source, pandas.DataFrame):
         return _without_absent(_pandas_rows(source))
-    if not isinstance(source, pl.DataFrame) and hasattr(source, "__arrow_c_stream__"):
-        try:
+    try:
+        if isinstance(source, pl.LazyFrame):
+            source = source.collect()
+        elif hasattr(source, "__arrow_c_stream__"):
             source = pl.DataFrame(source)
-        except Exception as error:  # an Arrow stream of anything may have any fault
-            raise UserError(f"{what} are no table that polars reads ({' '.join(str(error).split()):.200})") from None
-    return _without_absent(source.to_dicts()) if isinstance(source, pl.DataFrame) else None
+    except Exception as error:  # a plan, or an Arrow stream of anything, may have any fault
+        raise UserError(f"{what} are no table that polars reads ({' '.join(str(error).split()):.200})") from None
+    if not isinstance(source, pl.DataFrame):
+        return None
+    # Databases write numbers with a fixed number of digits, which Python would not take for numbers.
+    return _without_absent(source.with_columns(pl.selectors.decimal().cast(pl.Float64)).to_dicts())
 
 
 def _pandas_rows(frame: Any) -> list[Row]:
@@ -136,11 +140,13 @@ def _plain_row(row: Mapping[Any, Any], k: int) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """The value with numpy's scalars and arrays as numbers and lists."""
+    """The value with decimals, and numpy's scalars and arrays, as numbers and lists."""
     if isinstance(value, Mapping):
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, Decimal):
+        return float(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return _plain(value.tolist())
     return value

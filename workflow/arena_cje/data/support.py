@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TEXTS = ("-inf", "-infinity")
 
 
-def marked(row: Row) -> Row:
+def with_marks(row: Row) -> Row:
     """The row with each target log probability of minus infinity marked.
 
     The base policy's is a number, as it is an error of the data. A row of another form stays as it is, for its check.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.data.reading import Reading
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED
-from arena_cje.data.support import marked
+from arena_cje.data.support import with_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
     """Write logged rows as CJE JSONL; a target log probability of -inf is written as `OUTSIDE_SUPPORT`."""
-    reading.bounded(LOGGED).write(path, [marked(row) for row in rows])
+    reading.bounded(LOGGED).write(path, [with_marks(row) for row in rows])
 
 
 def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
