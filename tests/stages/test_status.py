@@ -248,3 +248,23 @@ def test_the_status_needs_no_snakemake():
     code = "import sys; import arena_cje.stages.status; sys.exit(any(m in sys.modules for m in ('snakemake', 'polars', 'scipy')))"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
     assert done.returncode == 0
+
+
+def test_the_journal_of_a_job_is_that_of_its_items_or_of_its_replies():
+    hosted = {"provider": "api", "model": "m", "template": "chatml.yaml"}
+    config = experiment(
+        providers={"api": {"base_url": "http://127.0.0.1:1", "completions": True}},
+        policies=POLICIES | {"base": hosted, "far": hosted},
+        judges={"api": {"provider": "api", "model": "m", "rubric": "rating.yaml"}},
+    )
+
+    def journal(output):
+        return run_record.planned_job(config, [output], ["log", "benchmark"], needed=True).journal
+
+    assert journal("results/responses/far/0001.jsonl") == "results/journal/calls/generate/far/0001.jsonl"
+    assert journal("results/logprobs/api-m-none/0000.parquet") == "results/journal/calls/score/api-m-none/0000.jsonl"
+    assert journal("results/judge/far/0000.jsonl") == "results/journal/judge/far/0000.jsonl"
+    assert journal("results/judges/api/far/0000.jsonl") == "results/journal/calls/judges/api/far/0000.jsonl"
+    # An output of an outer workflow, and one without a benchmark.
+    assert journal("results/responses/stranger/0000.jsonl") is None
+    assert run_record.planned_job(config, ["results/judge/far/0000.jsonl"], ["log"], needed=True).journal is None
