@@ -260,7 +260,9 @@ def test_any_model_file(tmp_path):
             open_model(tmp_path / "cut.gguf")
 
 
-@pytest.mark.parametrize("table", [one for one in vars(schemas).values() if isinstance(one, schemas.Table)], ids=str)
+@pytest.mark.parametrize(
+    "table", [one for one in vars(schemas).values() if isinstance(one, schemas.Table)], ids=lambda table: table.name
+)
 def test_any_file_of_a_table(tmp_path, place, table):
     paths = odd_files(
         tmp_path / "files", (place / "mine.jsonl").read_bytes(), ".parquet" if table.parquet else ".jsonl"
@@ -330,7 +332,9 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.parametrize(
-    "read", [check_config_file, load_rubric, template.load, partial(fetch.read_entry, "x")], ids=str
+    "read",
+    [check_config_file, load_rubric, template.load, partial(fetch.read_entry, "x")],
+    ids=["configuration", "rubric", "template", "recipes"],
 )
 def test_a_small_file_that_stands_for_gigabytes_is_refused_at_once(tmp_path, bomb, read):
     path = tmp_path / "bomb.yaml"
