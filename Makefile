@@ -33,7 +33,7 @@ setup: .venv/.ready
 # After Snakemake itself was killed it leaves a lock; it is taken away when no other Snakemake works in this folder.
 run: .venv/.ready
 	@$(BIN)/arena-cje unlock
-	@$(BIN)/snakemake --cores $(CORES) --no-hooks --quiet rules host -- $(TARGET)
+	@ARENA_CJE_SHOW=no $(BIN)/snakemake --cores $(CORES) --quiet rules host -- $(TARGET)
 	@$(BIN)/arena-cje show $(TARGET)
 
 test: .venv/.ready-test

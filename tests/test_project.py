@@ -91,7 +91,8 @@ def test_reading_the_workflow_imports_no_engine():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "config/README.md", "docs/engine.md", "docs/features.md", "docs/labeling.md"]
+    "document",
+    ["README.md", "config/README.md", "docs/data.md", "docs/engine.md", "docs/features.md", "docs/labeling.md"],
 )
 def test_files_that_documents_name_exist(document):
     text = (ROOT / document).read_text()

@@ -33,6 +33,8 @@ READS_DATA = READS_ROWS | RECORDS | {f"data/{name}.py" for name in ("calibration
 CALIBRATES = RECORDS | {f"estimation/{name}.py" for name in ("calibration", "folds", "two_stage")}
 RESULTS = {f"results/{name}.py" for name in ("record", "result", "schema")}
 ASSEMBLY = READS_TABLES | {"grading/grades.py", "grading/unscored.py", "provenance.py", "stages/assemble.py"}
+ACCOUNT = READS_DATA - {"data/calibration.py", "data/dataset.py"}
+ACCOUNT |= {"diagnostics/plausibility.py", "diagnostics/thresholds.py", "results/account.py"}
 ESTIMATE = (
     READS_DATA
     | {"data/coverage.py"}
@@ -41,16 +43,27 @@ ESTIMATE = (
     | {"estimators/__init__.py", *(f"evaluation/{name}.py" for name in ("bootstrap", "evaluate", "label_shares"))}
     | {
         f"diagnostics/{name}.py"
-        for name in ("agreement", "calibration", "evidence", "overlap", "support", "thresholds", "transport", "verdict")
+        for name in (
+            "agreement",
+            "calibration",
+            "evidence",
+            "overlap",
+            "plausibility",
+            "support",
+            "thresholds",
+            "transport",
+            "verdict",
+        )
     }
     | RESULTS
-    | {"results/analyze.py"}
+    | {"results/analyze.py", "results/arguments.py"}
 )
 # An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
 EXHIBIT_SOURCES = (
     READS_DATA
     | CALIBRATES
     | RESULTS
+    | ACCOUNT
     | {"estimation/contrasts.py", "results/validation.py"}
     | {
         f"report/{name}.py"
@@ -70,23 +83,34 @@ FIGURES = {"diagnostics/overlap.py", *(f"report/{name}.py" for name in ("data_fi
 EXHIBIT_MODULES = {
     "report.figures": FIGURES | {"report/figures.py"},
     "report.data_figures": FIGURES,
+    "report.data_report": {"report/data_report.py"},
     **dict.fromkeys(("report.comparisons", "report.dashboard", "report.exports", "results.validation"), set()),
 }
 # What reads and writes the key of labelling tasks, and what turns texts and labels into grades.
 KEYS = {"data/coverage.py", "errors.py", "files.py"} | {f"labeling/{name}.py" for name in ("cells", "records", "tasks")}
 PEOPLE = KEYS | {"grading/grades.py", "provenance.py", "stages/people.py"}
 STAGES = {
-    "assemble, fresh_draws": (
+    "assemble": (
+        ("stages.assemble", "data.write", "results.account"),
+        ASSEMBLY | {"data/reading.py", "data/support.py", "data/write.py"} | ACCOUNT,
+    ),
+    "fresh_draws": (
         ("stages.assemble", "data.write"),
         ASSEMBLY | {"data/reading.py", "data/support.py", "data/write.py"},
     ),
     "gather_logprobs": (("stages.assemble",), ASSEMBLY),
     "ensembles": (("grading.grades",), {"grading/grades.py", "provenance.py"}),
     "import_data": (
-        ("data.user_data", "data.write"),
+        ("data.user_data", "data.write", "results.account"),
         READS_ROWS
         | {f"data/{name}.py" for name in ("calibration", "coverage", "draws", "logged", "user_data", "write")}
-        | RECORDS,
+        | ACCOUNT,
+    ),
+    "convert_data": (
+        ("data.convert",),
+        READS_TABLES
+        | {f"data/convert/{name}.py" for name in ("__init__", "_answers", "_build", "_sources")}
+        | {"data/reading.py", "data/support.py", "data/write.py", "provenance.py"},
     ),
     "labeling_batch": (("labeling.page", "labeling.tasks", "stages.people"), PEOPLE | {"labeling/page.py"}),
     "labels": (
@@ -167,10 +191,13 @@ def shows(file: str) -> bool:
     return file.startswith("report/") or file in ("results/text.py", "results/notebook.py")
 
 
-def test_of_the_modules_that_are_loaded_by_name_cheap_stages_use_estimators_alone():
-    """The rule of an estimate names its estimator's module; no import statement does."""
+def test_of_the_modules_that_are_loaded_by_name_cheap_stages_use_estimators_and_formats_alone():
+    """The rule of an estimate names its estimator's module, that of a conversion its format's; no import statement does."""
     dynamic = {file for file in FILES if "import import_module" in (provenance.PACKAGE / file).read_text()}
-    assert dynamic & set().union(*(files(*modules) for modules, _ in STAGES.values())) == {"estimators/__init__.py"}
+    assert dynamic & set().union(*(files(*modules) for modules, _ in STAGES.values())) == {
+        "data/convert/__init__.py",
+        "estimators/__init__.py",
+    }
 
 
 def test_a_module_that_does_not_exist_is_refused():

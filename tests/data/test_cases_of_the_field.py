@@ -418,12 +418,6 @@ def test_a_file_of_two_policies_or_two_of_one_are_refused(tmp_path):
     assert draw_paths(tmp_path, ("a/b", "a_b")) == {"a/b": tmp_path / "a" / "b.jsonl", "a_b": tmp_path / "a_b.jsonl"}
 
 
-def test_a_missing_file_is_asked_for_by_a_name_that_a_file_may_have(tmp_path):
-    write(tmp_path / "clone.jsonl", draws_of(world(), "clone"))
-    with pytest.raises(UserError, match=r"expected org%2Fmodel_responses\.jsonl or org%2Fmodel\.jsonl"):
-        find_draws(tmp_path, "base", ("clone", "org/model"))
-
-
 # Texts
 
 

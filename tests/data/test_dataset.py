@@ -193,7 +193,7 @@ def test_draws_are_aligned_with_the_logged_prompts(lines):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"prompt_id": "b", "judge_score": 0.5}], r"no fresh draw for 1 of the logged prompts, first 'a'"),
+        ([{"prompt_id": "b", "judge_score": 0.5}], r"no fresh draw for any of the 1 logged prompts, such as 'a'"),
         ([{"prompt_id": "a", "judge_score": 0.5, "draw_idx": 0}] * 2, r"draws\.jsonl:3: prompt_id 'a' with draw_idx 0"),
         ([{"prompt_id": "a", "judge_score": 0.5, "target_policy": "r"}], r"draws\.jsonl:2: target_policy is 'r'"),
         ([{"prompt_id": "a", "judge_score": 5}], r"draws\.jsonl:2: judge_score is 5"),
@@ -211,10 +211,11 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
     found = find_draws(tmp_path / "fresh", "base", ("q", "p"))
     assert list(found) == ["base", "q", "p"]
     assert found["q"].name == "q_responses.jsonl"
-    with pytest.raises(UserError, match="fresh draws of 'p', which is not a policy of the logged data"):
-        find_draws(tmp_path / "fresh", "base", ("q",))
-    with pytest.raises(UserError, match="no fresh draws of target policy 'r'"):
-        find_draws(tmp_path / "fresh", "base", ("q", "p", "r"))
+    assert list(find_draws(tmp_path / "fresh", "base", ("q", "p", "other"))) == ["base", "q", "p"]
+    assert list(find_draws(tmp_path / "fresh", "base", ("q",))) == ["base", "q", "p"]
+    lines(draw, name="fresh/premum.jsonl")
+    with pytest.raises(UserError, match="fresh draws of 'premum', which is not .* .did you mean 'premium'"):
+        find_draws(tmp_path / "fresh", "base", ("q", "premium"))
     with pytest.raises(UserError, match="no such folder"):
         find_draws(tmp_path / "gone", "base", ("q",))
 
@@ -549,7 +550,7 @@ def test_calibration_data_are_pairs_by_response_not_by_prompt(lines):
     rows = [labelled_row("x", policy=p, judge_score=k / 4) for k, p in enumerate(policies)]
     rows += [labelled_row("x", policy="q", draw_idx=1), labelled_row("x", target_policy="s"), labelled_row("y")]
     labelled, counts = load_calibration(lines(*rows), logged=lines(logged_row("a"), name="own.jsonl"))
-    assert labelled.prompt_id.tolist() == ["x"] * 5 + ["y"]
+    assert labelled.question.tolist() == ["x"] * 5 + ["y"]
     assert labelled.judged.score.tolist() == [0.0, 0.25, 0.5, 0.5, 0.5, 0.5]
     assert labelled.oracle_label.tolist() == [0.75] * 6
     assert counts == {"n_responses": 6, "n_rows": 6, "dropped": {}, "n_labels_dropped": 0}
@@ -570,7 +571,7 @@ def test_calibration_data_count_each_response_once(lines):
     ]
     own = lines(logged_row("a"), logged_row("b", oracle_label=None), name="own.jsonl")
     labelled, counts = load_calibration(lines(*rows), logged=own)
-    assert labelled.prompt_id.tolist() == ["x", "a", "a", "a", "b"]
+    assert labelled.question.tolist() == ["x", "a", "a", "a", "b"]
     assert counts["dropped"] == {
         "repeated": 1,
         "no oracle label": 1,
@@ -587,7 +588,7 @@ def test_the_logged_data_again_are_nothing_new(lines):
     for rows in (texts, numbered):
         own = lines(*rows, name="own.jsonl")
         labelled, counts = load_calibration(lines(*rows, labelled_row("z")), logged=own)
-        assert labelled.prompt_id.tolist() == ["z"]
+        assert labelled.question.tolist() == ["z"]
         assert counts["dropped"] == {"labelled in the logged data": 2}
         with pytest.raises(UserError, match=r"no row is left to calibrate with \(2 labelled in the logged data\)"):
             load_calibration(own, logged=own)

@@ -59,10 +59,10 @@ def test_an_import(data, read):
     assert sum(row.get("oracle_label") is not None for row in found.fresh["near"]) == 20
 
 
-def test_a_prompt_without_a_draw_is_named_in_both(data, tmp_path):
+def test_draws_of_other_prompts_are_refused_in_both(data, tmp_path):
     for path in (data / "draws").iterdir():
-        (tmp_path / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    sentence = "'same' has no fresh draw for 1 of the logged prompts, first 'prompt-0'"
+        (tmp_path / path.name).write_text(path.read_text().replace('"prompt-', '"other-'))
+    sentence = "'same' has no fresh draw for any of the .* logged prompts, such as 'prompt-0'"
     with pytest.raises(UserError, match=sentence):
         read_user_data(data / "logged.jsonl", tmp_path, 0.5, 42)
     with pytest.raises(UserError, match=sentence):
@@ -80,4 +80,4 @@ def test_an_export_and_a_figure(data, read):
     shown = sources.Sources({name: [str(data / path)] for name, path in paths.items()}, "1.0", {})
     shown.fitted = result
     logged, labelled = shown.fitted_logged, shown.fitted_calibration
-    assert read == BESIDE and (len(logged.prompt_id), len(labelled.prompt_id)) == (100, 40)
+    assert read == BESIDE and (len(logged.prompt_id), len(labelled.question)) == (100, 40)

@@ -236,7 +236,7 @@ def test_points_of_either_source_find_room():
     assert known.judged.points.shape == (count + 2, 3)
     assert known.judged.score[-2:] == pytest.approx([0.2, 0.8])
     assert known.judged.mass.sum(axis=1) == pytest.approx(1)
-    assert known.prompt_id[-2:].tolist() == ["x", "y"] and known.oracle_label[-2:].tolist() == [0.1, 0.9]
+    assert known.question[-2:].tolist() == ["x", "y"] and known.oracle_label[-2:].tolist() == [0.1, 0.9]
     assert known.judged.score[:count] == pytest.approx(logged.judge_score[logged.labelled])
     plain = healthy(n=60)[0]
     wide = Labelled(np.array(["x"]), uncertain(1), np.array([0.5]))

@@ -111,7 +111,7 @@ def test_rows_of_a_prompt_share_its_weight():
 
 
 def names_of(logged, known):
-    return np.unique(np.concatenate([logged.prompt_id, known.prompt_id]))
+    return np.unique(np.concatenate([logged.prompt_id, known.question]))
 
 
 def test_a_draw_that_is_missing_leaves_the_pairing_as_it_is():
@@ -130,7 +130,7 @@ def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
     logged, draws, _ = healthy(n=80)
     judged, label = draws["better"].judged, np.full((80, 1), np.nan)
     strangers = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
-    acquainted = replace(strangers, prompt_id=logged.prompt_id[:30])
+    acquainted = replace(strangers, question=logged.prompt_id[:30])
     one, other = (
         replicates(known, "monotone", names_of(logged, known), logged.prompt_id, judged, label, n=400, seed=1)
         for known in (strangers, acquainted)
@@ -140,9 +140,9 @@ def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
     rng = np.random.default_rng(1)
     weight = rng.standard_exponential(110)  # names in sorted order: the strangers come first
     by_hand = isotonic(
-        strangers.judged.score, strangers.oracle_label, weight[np.argsort(np.argsort(strangers.prompt_id))]
+        strangers.judged.score, strangers.oracle_label, weight[np.argsort(np.argsort(strangers.question))]
     )
-    names = np.unique(np.concatenate([logged.prompt_id, strangers.prompt_id]))
+    names = np.unique(np.concatenate([logged.prompt_id, strangers.question]))
     at_row = weight[np.searchsorted(names, logged.prompt_id)]
     assert one[0] == pytest.approx(np.average(by_hand(judged.score[:, 0]), weights=at_row), abs=1e-12)
 

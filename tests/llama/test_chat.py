@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 import tiny_gguf
 from arena_cje.errors import UserError
-from arena_cje.llama import chat
+from arena_cje.llama import chat, chat_template
 from arena_cje.llama.chat import end_of_turn
 from arena_cje.llama.model import open_model
 from arena_cje.stages import local as stages_local
@@ -134,12 +136,43 @@ def test_a_model_without_a_template_is_refused(load):
         chat.render(load(None), None, "hello")
 
 
-@pytest.mark.parametrize(
-    "template", ["nothing", "{{ messages[5].content.x }}", "{% if %}", "{{ undefined_function() }}"]
-)
+@pytest.mark.parametrize("template", ["nothing", "{{ messages[5].content.x }}", "{{ undefined_function() }}"])
 def test_a_template_that_does_not_show_the_message_is_refused(load, template):
     with pytest.raises(UserError, match="does not render a user's message"):
         chat.render(load(template), "be nice", "hello")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% if %}", "line 1: Expected an expression"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ 1 // 0 if messages[0].role == 'system' else messages[0].content }}", "ZeroDivisionError"),
+        ("{% for i in range(10**9) %}x{% endfor %}", "OverflowError: Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ messages[0].content * 10**6 }}", "characters of a short conversation"),
+        ("{{ 10**(10**10) }}", "more than 1 s or 1 GiB"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more than 1 s or 1 GiB"),
+        ("{{ 'x' * 10**10 }}", "more than 1 s or 1 GiB"),
+        ("{{ '%9999999999d' % 1 }}", "fails"),
+    ],
+)
+def test_a_template_that_fails_or_explodes_is_refused_with_its_reason(tmp_path, monkeypatch, template, reason):
+    monkeypatch.setattr(chat_template, "SECONDS", 1)
+    path = tiny_gguf.write(tmp_path / "odd.gguf", template=template)
+    with (
+        open_model(path, n_ctx=256) as model,
+        pytest.raises(UserError, match="odd.gguf: its chat template fails") as error,
+    ):
+        chat.render(model, "be nice", "hello")
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", "<|im_", "<unk>", "\n", "<0x41>", "é"])
+def test_a_megabyte_of_control_tokens_takes_seconds(chatml, text):
+    began = time.monotonic()
+    assert len(chat.render(chatml, None, text * (2**20 // len(text)))) > chatml.n_ctx
+    assert time.monotonic() - began < 10
 
 
 def test_any_text_survives_tokenising(chatml):

@@ -160,7 +160,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
 def test_a_recipe_file_that_is_no_yaml_is_refused(tmp_path):
     broken = tmp_path / "MODELS.yaml"
     broken.write_text("a: [")
-    for path, sentence in ((broken, "cannot be read as YAML"), (tmp_path / "absent.yaml", "no such file")):
+    for path, sentence in ((broken, "is not valid YAML"), (tmp_path / "absent.yaml", "no such file")):
         with pytest.raises(UserError, match=sentence):
             fetch("m.gguf", path, tmp_path / "m.gguf")
 

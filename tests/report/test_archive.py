@@ -14,6 +14,7 @@ import yaml
 
 import arena_cje
 from arena_cje.config import parse as config_parse
+from arena_cje.errors import UserError
 from arena_cje.files import read_json, write_json
 from arena_cje.report import archive
 from arena_cje.report.settings import settings
@@ -151,7 +152,7 @@ def test_an_archive_without_benchmarks_has_no_table_of_them(tmp_path):
 def test_a_failed_archive_leaves_the_old_one(tmp_path):
     archive.write(tmp_path / "a.zip", {"README.txt": b"first"})
     before = (tmp_path / "a.zip").read_bytes()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="gone.json: no such file"):
         archive.write(tmp_path / "a.zip", {"gone.json": tmp_path / "gone.json"})
     assert (tmp_path / "a.zip").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]

@@ -601,13 +601,10 @@ def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
         ("gone", "dr-cpo", "no such folder"),
         ("gone", "snips", "no such folder"),
         (None, "dr-cpo", "'dr-cpo' needs fresh draws of every target policy"),
-        ("one", "stacked-dr", "no fresh draws of target policy"),
     ],
 )
 def test_draws_that_are_missing_are_missed(data, tmp_path, fresh, estimator, said):
     """No other estimator steps in, and nothing that was named is passed over: trap T28."""
-    (tmp_path / "one").mkdir()
-    written(tmp_path / "one" / "near.jsonl", lines_of(data / "fresh" / "near.jsonl"))
     with pytest.raises(UserError, match=said):
         arena_cje.analyze(data / "logged.jsonl", None if fresh is None else tmp_path / fresh, estimator)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from arena_cje.config.records import Config
+from arena_cje.data.prompt_sets.pool import Pool
 from arena_cje.grading import plan as grading_plan
 from arena_cje.hosted import writer
 from arena_cje.llama import generator, scorer
@@ -57,7 +60,9 @@ def test_how_an_api_is_called_determines_nothing(key):
 def test_a_data_set_records_what_is_not_in_its_files():
     config = parsed()
     graders = grading_plan.graders(config, lambda name, kind: str(ROOT / "resources" / kind / name))
-    found = plan.dataset_provenance(config, graders)
+    summary = {"source": "prompts/default.jsonl", "revision": None, "n_rows": 9, "n_eligible": 8}
+    found = plan.dataset_provenance(config, graders, Pool(Path("prompts.jsonl"), summary, identity="0"))
+    assert found["prompts"] == summary
     assert (
         found["policies"]["large"]["asked"]["model"] == "l" and found["policies"]["large"]["template"] == "chatml.yaml"
     )

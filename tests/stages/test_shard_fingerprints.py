@@ -8,8 +8,9 @@ import pytest
 
 from arena_cje.config.parse import parse
 from arena_cje.data import prompts
+from arena_cje.data.prompt_sets.pool import Pool
 from arena_cje.errors import UserError
-from arena_cje.stages.plan import shard_fingerprints
+from arena_cje.stages import plan
 
 
 def experiment(**keys):
@@ -33,35 +34,71 @@ def write(path, texts):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def fingerprints(config, source):
+    """The hashes, by way of the files that the workflow keeps."""
+    folder = source.parent / "kept"
+    return plan.shard_fingerprints(config, plan.prompt_pool(config, source, folder), folder / "shards.json")
+
+
 def test_a_shard_has_the_hash_of_its_prompts(source, tmp_path):
-    found = shard_fingerprints(experiment(), source, tmp_path / "cache.json")
-    rows = prompts.sample(source, n=10, seed=42)
-    assert found == {name: prompts.fingerprint(prompts.cut(rows, name, 4)) for name in ("0000", "0001", "0002")}
+    lines = plan.prompt_pool(experiment(), source, tmp_path).lines(10)
+    expected = {name: prompts.fingerprint(prompts.cut(lines, name, 4)) for name in ("0000", "0001", "0002")}
+    assert fingerprints(experiment(), source) == expected
+    assert len(set(expected.values())) == 3
 
 
-def test_hashes_are_kept_while_nothing_changes_that_they_are_made_from(source, tmp_path, monkeypatch):
-    cache = tmp_path / "cache.json"
-    first = shard_fingerprints(experiment(), source, cache)
-    read = []
-    monkeypatch.setattr(
-        prompts, "sample", lambda *given, sample=prompts.sample, **how: read.append(1) or sample(*given, **how)
-    )
-    assert shard_fingerprints(experiment(), source, cache) == first
-    assert not read
+def test_another_prompt_changes_the_hash_of_its_shard_alone(source, tmp_path):
+    before = fingerprints(experiment(), source)
+    last = plan.prompt_pool(experiment(), source, tmp_path).rows(12)[-1]["prompt_id"]
+    first = plan.prompt_pool(experiment(), source, tmp_path).rows(12)[0]["prompt_id"]
+    write(source, ["Another text." if f"q{k}" == last else f"Say {k}." for k in range(12)])
+    assert fingerprints(experiment(), source) == before  # it is not among the ten
+    write(source, ["Another text." if f"q{k}" == first else f"Say {k}." for k in range(12)])
+    after = fingerprints(experiment(), source)
+    assert [name for name in before if before[name] != after[name]] == ["0000"]
+
+
+def test_more_prompts_leave_the_shards_that_are_full(source):
+    before, after = fingerprints(experiment(n_prompts=8), source), fingerprints(experiment(n_prompts=12), source)
+    assert {name: after[name] for name in before} == before
+    assert list(after) == ["0000", "0001", "0002"]
+
+
+def test_hashes_are_kept_while_nothing_changes_that_they_are_made_from(source, monkeypatch):
+    first = fingerprints(experiment(), source)
+    reads = []
+    monkeypatch.setattr(Pool, "lines", lambda pool, n, lines=Pool.lines: reads.append(n) or lines(pool, n))
+    assert fingerprints(experiment(), source) == first
+    assert reads == []
     for keys in ({"n_prompts": 11}, {"seed": 1}, {"shard_size": 5}):
-        assert shard_fingerprints(experiment(**keys), source, cache) != first
-    write(source, ["Say it again.", *(f"Say {k}." for k in range(1, 12))])
-    assert shard_fingerprints(experiment(n_prompts=12), source, cache)
-    assert len(read) == 4
-    cache.write_text("{")  # the machine crashed
-    assert list(shard_fingerprints(experiment(), source, cache)) == list(first)
-    assert len(read) == 5
+        reads.clear()
+        assert fingerprints(experiment(**keys), source) != first
+        assert reads
+    (source.parent / "kept" / "shards.json").write_text("{")  # the machine crashed
+    assert fingerprints(experiment(), source) == first
 
 
-def test_references_are_checked_where_the_oracle_reads_them(source, tmp_path):
+def test_references_are_checked_where_the_oracle_reads_them(source):
     source.write_text(source.read_text().replace('"pattern"', '"patern"'))
     for _ in range(2):  # nothing is kept of prompts that are refused
         with pytest.raises(UserError, match="did you mean 'pattern'"):
-            shard_fingerprints(experiment(), source, tmp_path / "cache.json")
+            fingerprints(experiment(), source)
     oracle = {"provider": "llama_cpp", "model": "small", "rubric": "rating.yaml"}
-    assert shard_fingerprints(experiment(oracle=oracle), source, tmp_path / "cache.json")
+    assert fingerprints(experiment(oracle=oracle), source)
+
+
+def test_what_is_selected_is_recorded_with_the_results(source, tmp_path):
+    config = experiment(prompts={"source": str(source), "max_chars": 6}, n_prompts=9)
+    pool = plan.prompt_pool(config, source, tmp_path)
+    graders = plan_graders(config)
+    recorded = plan.dataset_provenance(config, graders, pool)["prompts"]
+    assert recorded["source"] == "prompts.jsonl"  # no folder of this machine
+    assert recorded["max_chars"] == 6
+    assert (recorded["n_rows"], recorded["n_eligible"], recorded["dropped"]) == (12, 10, {"too_long": 2})
+
+
+def plan_graders(config):
+    from arena_cje.grading import plan as grading_plan
+    from workflow_run import ROOT
+
+    return grading_plan.graders(config, lambda name, kind: str(ROOT / "resources" / kind / name))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
 
 import arena_cje
+import foreign_files
 from arena_cje import estimators
-from arena_cje.data import schemas
+from arena_cje.data import convert, schemas
 from own_data import write_world
 from workflow_run import Run
 
@@ -156,3 +159,56 @@ def test_the_arena_sample_from_another_directory(tmp_path):
     assert "1000 logged responses" in said
     everything = run.snakemake("--config", *own, "--", "results/coverage_0.6/direct.json")
     assert "480 oracle labels" in everything  # fewer than asked for: all are used
+
+
+def test_files_of_another_tool_are_converted_on_the_way(tmp_path):
+    """A folder of archives of one log each; the values are those by hand."""
+    (tmp_path / "logs").mkdir()
+    _, choices = foreign_files.inspect_eval(tmp_path / "logs")
+    run = Run(tmp_path, {"logged_data": {"format": "inspect-ai", "file": "logs", **choices}, "coverages": ["1.0"]})
+    run.snakemake("results/coverage_1.0/direct.json")
+    result = arena_cje.load(run.path("coverage_1.0/direct.json"))
+    assert result.document["base_policy"]["estimate"] == pytest.approx(0.25)
+    np.testing.assert_allclose(result.estimates, [0.5])
+    assert run.path("converted/conversion.json").exists()
+    run.snakemake("results/archive.zip")
+    with zipfile.ZipFile(run.path("archive.zip")) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("configuration.yaml"))
+        shown = yaml.safe_load(archive.read(name))["logged_data"]
+    assert (shown["format"], shown["file"], shown["base"]) == ("inspect-ai", ["logs"], "base-1")
+    assert "Nothing to be done" in run.snakemake("results/coverage_1.0/direct.json")
+
+
+def test_a_foreign_block_is_checked_before_any_job(tmp_path):
+    (file,), choices = foreign_files.promptfoo(tmp_path)
+    for block, sentence in (
+        ({"format": "promptfo", "file": file}, "`logged_data.format` is 'promptfo' (did you mean 'promptfoo'?)"),
+        ({"format": "promptfoo", "file": file, "bass": "x"}, "unknown key `logged_data.bass` (did you mean 'base'?)"),
+        ({"format": "promptfoo", "file": "none.json"}, "none.json: no such file in"),
+        ({"format": "promptfoo", "file": file, "oracle": "human"}, "--base NAME (`base` in the configuration)"),
+        ({"format": "promptfoo", "file": file, **choices, "judge": "scor"}, "judge 'scor' is not among the scorers"),
+    ):
+        assert sentence in Run(tmp_path, {"logged_data": block}).snakemake("-n", ok=False)
+
+
+def test_the_data_are_accounted_for_before_any_estimate(tmp_path):
+    write_world(tmp_path)
+    run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.2"]})
+    run.snakemake("results/coverage_0.2/data_report.html")
+    account = json.loads(run.path("coverage_0.2/summary.json").read_text())["data"]
+    assert account["policies"]["base"]["rows"] == 300
+    assert account["policies"]["base"]["oracle_label"]["n"] == 60
+    page = run.path("coverage_0.2/data_report.html").read_text()
+    assert "Data at coverage 0.2" in page
+    assert not list(run.path("coverage_0.2").glob("*ips.json"))
+
+
+def test_data_without_log_probabilities_leave_out_estimators_by_weights(tmp_path):
+    (file,), choices = foreign_files.table_csv(tmp_path)
+    convert.write(convert.convert("table", [file], convert.Choices(**choices)), tmp_path / "data")
+    own = {"logged_data": "data/logged.jsonl", "fresh_draws": "data/fresh_draws", "coverages": ["1.0"]}
+    run = Run(tmp_path, own)
+    assert "NOTE left out because the data have no log probabilities: calibrated-ips, " in run.snakemake("estimates")
+    assert {path.name for path in run.path("coverage_1.0").glob("*.csv")} == {"direct.csv"}
+    run = Run(tmp_path, own | {"estimators": ["snips"]})
+    assert "none of `estimators` can run on data/logged.jsonl" in run.snakemake("estimates", "-n", ok=False)

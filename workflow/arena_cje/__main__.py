@@ -1,7 +1,11 @@
-"""The command line beside Snakemake: it prints results, checks votes, and removes the lock of a run that was killed.
+"""The command line beside Snakemake: it prints results and the status of a run, converts and checks data, checks
+votes, and unlocks a folder.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
+arena-cje status .
+arena-cje convert promptfoo results.json --base gpt-4o-mini --to DIR
 arena-cje votes votes/*.csv
+arena-cje validate logged.jsonl --fresh-draws draws
 arena-cje unlock
 """
 
@@ -14,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import arena_cje
-from arena_cje.errors import UserError, printable
+from arena_cje.errors import UserError, file_errors, printable
+from arena_cje.terminal import escape_what_it_lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,12 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 1, after one sentence, for an error that the user can correct."""
     parser = argparse.ArgumentParser(
         prog="arena-cje",
-        description="Print results of Causal Judge Evaluation, check votes of people, or remove a lock.",
+        description="Print results of Causal Judge Evaluation or the status of a run, convert and check data, "
+        "check votes of people, remove a lock.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     show_command = commands.add_parser("show", help="print results files as tables")
     show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    status_command = commands.add_parser("status", help="tell what a run has done, what is left and what failed")
+    status_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
     votes_command = commands.add_parser(
         "votes", help="check files of votes and print how far raters agree; writes nothing"
     )
@@ -38,21 +46,42 @@ def main(arguments: list[str] | None = None) -> int:
         "--labeling", type=Path, default=Path("results/labeling"), help="folder of the batches (default: %(default)s)"
     )
     votes_command.add_argument(
-        "--columns", nargs="*", default=[], metavar="OURS=THEIRS", help="names of columns in files of no known kind"
+        "--columns", default="", metavar="FIELD=COLUMN,...", help="columns of a file of no known kind"
     )
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    _add_convert(commands)
+    validate_command = commands.add_parser(
+        "validate", help="whether data can be analysed, by which estimators, or why not"
+    )
+    validate_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files or folders")
+    validate_command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="fresh draws beside logged data")
+    validate_command.add_argument("--base", metavar="NAME", help="base policy, where the rows do not name it")
+    escape_what_it_lacks()
     options = parser.parse_args(arguments)
+    run = {
+        "show": lambda: show(options.files),
+        "status": lambda: _status(options.folder),
+        "unlock": lambda: _unlock(options.directory),
+        "votes": lambda: _votes(options.files, options.labeling, options.columns),
+        "convert": lambda: _convert(options),
+        "validate": lambda: _validate(options.files, options.fresh_draws, options.base),
+    }
     try:
-        if options.command == "votes":
-            return _votes(options.files, options.labeling, options.columns)
-        return show(options.files) if options.command == "show" else _unlock(options.directory)
+        with file_errors():
+            status = run[options.command]()
+            print(end="", flush=True)  # here and not at the end of Python, where a full disk is a traceback
+        return status
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        status = 1
     except BrokenPipeError:  # the reader of a pipe has ended, such as `| head`
+        status = 0
+    try:
+        print(end="", flush=True)
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return status
 
 
 def show(files: Iterable[str | Path]) -> int:
@@ -63,19 +92,83 @@ def show(files: Iterable[str | Path]) -> int:
     return 0
 
 
-def _votes(files: Iterable[Path], folder: Path, columns: Iterable[str]) -> int:
+def _votes(files: Iterable[Path], folder: Path, columns: str) -> int:
     """Print what files of votes say; raises a `UserError` where one cannot be used."""
     from arena_cje.labeling import labels, sentences
 
-    pairs = [pair.partition("=") for pair in columns]
-    for ours, equals, theirs in pairs:
-        if not (ours and equals and theirs):
-            raise UserError(f"--columns has {ours + equals!r}, expected pairs such as score=Rating")
-    for sentence in sentences.of_votes(
-        labels.from_files(files, folder, {ours: theirs for ours, _, theirs in pairs}).report
-    ):
+    names = dict(_pair(entry, "--columns", "FIELD=COLUMN") for entry in columns.split(",") if entry)
+    for sentence in sentences.of_votes(labels.from_files(files, folder, names).report):
         print(sentence)
     return 0
+
+
+def _status(folder: Path) -> int:
+    """Print the status of the last run in a folder; the exit status is 0."""
+    from arena_cje.stages import status
+
+    print(status.table(status.read_status(folder)))
+    return 0
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    from arena_cje.data import convert
+
+    command = commands.add_parser("convert", help="convert outputs of another tool into data that can be analysed")
+    command.add_argument("format", metavar="FORMAT", help=", ".join(convert.NAMES))
+    command.add_argument(
+        "files", nargs="+", metavar="FILE", help="files or folders; NAME=FILE names the policy of a file"
+    )
+    command.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder of the converted data")
+    command.add_argument("--base", metavar="NAME", help="base policy, which the others are compared with")
+    command.add_argument("--judge", metavar="SCORER", help="scorer that is the judge")
+    command.add_argument("--oracle", metavar="SCORER", help="scorer that has the oracle labels")
+    command.add_argument(
+        "--scale", action="append", default=[], metavar="[SCORER=]LOW,HIGH", help="lowest and highest score of a scorer"
+    )
+    command.add_argument("--columns", default="", metavar="FIELD=COLUMN,...", help="columns of a plain table")
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Convert files of another tool, and print what was carried and what was not."""
+    from arena_cje.data import convert
+
+    columns = dict(_pair(entry, "--columns", "FIELD=COLUMN") for entry in options.columns.split(",") if entry)
+    scales = dict(_scale(entry) for entry in options.scale)
+    choices = convert.Choices(options.base, options.judge, options.oracle, scales, columns)
+    conversion = convert.convert(options.format, options.files, choices)
+    convert.write(conversion, options.to)
+    print(f"{options.format} -> {options.to}\n{convert.summary_text(conversion.summary)}")
+    draws = f" fresh_draws={options.to / 'fresh_draws'}" if conversion.fresh else ""
+    print(f"next: snakemake --config logged_data={options.to / 'logged.jsonl'}{draws}")
+    return 0
+
+
+def _pair(entry: str, option: str, form: str) -> tuple[str, str]:
+    name, separator, value = entry.partition("=")
+    if not separator or not name or not value:
+        raise UserError(f"{option}: {entry!r} is not of the form {form}")
+    return name.strip(), value.strip()
+
+
+def _scale(entry: str) -> tuple[str, tuple[float, float]]:
+    """Scorer and scale of an option `[SCORER=]LOW,HIGH`; "*" is every scorer."""
+    name, value = _pair(entry if "=" in entry else f"*={entry}", "--scale", "SCORER=LOW,HIGH")
+    try:
+        low, high = map(float, value.split(","))
+    except ValueError:
+        raise UserError(f"--scale: {entry!r} is not of the form SCORER=LOW,HIGH") from None
+    return name, (low, high)
+
+
+def _validate(files: Iterable[Path], fresh_draws: Path | None, base: str | None) -> int:
+    """Print whether files can be analysed; the exit status is 1 if one of them cannot."""
+    from arena_cje.results.usability import usability
+
+    accounts = {file: usability(file, fresh_draws, base) for file in files}
+    for file, account in accounts.items():
+        print(f"{file}: {'usable' if account.usable else 'not usable as it is'}")
+        print("".join(f"  {line}\n" for line in account.lines), end="")
+    return 0 if all(account.usable for account in accounts.values()) else 1
 
 
 def _unlock(directory: Path) -> int:

@@ -11,19 +11,23 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import mmap
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import polars as pl
+
+NAME_IN_TEMPORARY = 40  # characters; a name has at most 255 bytes, and that of the temporary file is longer
 
 Row = dict[str, Any]
 RowWithPlace = tuple[str, Row]  # place of a row ("FILE:LINE"), and the row
@@ -74,16 +78,8 @@ def _as_utf8(path: Path, content: bytes) -> bytes:
 
 def _content(path: str | Path) -> bytes:
     """The bytes of a file; raises a `UserError` where it cannot be read."""
-    try:
+    with file_errors(path):
         return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, expected a file") from None
-    except PermissionError:
-        raise UserError(f"{path}: you have no permission to read it; change its mode (chmod u+r), or copy it") from None
-    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _decoded(path: Path, content: bytes, encoding: str, start: int) -> str:
@@ -195,7 +191,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
         name = _non_finite(row)
         if name is not None:
             raise UserError(f"{path} (row {k}): {name} is not a finite number; write None where the value is missing")
-        lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        lines.append(_json(row, orjson.OPT_APPEND_NEWLINE))
     write_bytes(path, b"".join(lines))
 
 
@@ -212,7 +208,14 @@ def json_text(value: Any) -> str:
     name = _non_finite(value)
     if name is not None:
         raise UserError(f"{name} is not a finite number, which JSON lacks; write None where the value is missing")
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
+    return _json(value, orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def _json(value: Any, option: int) -> bytes:
+    try:
+        return orjson.dumps(value, option=option)
+    except orjson.JSONEncodeError as error:
+        raise UserError(f"{shown(value)} cannot be written as JSON: {error}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -234,6 +237,15 @@ def inert_cell(cell: str) -> str:
 def text_of_cell(cell: str) -> str:
     """The text that `inert_cell` made a cell of."""
     return cell[1:] if cell.startswith("'") and inert_cell(cell[1:]) == cell else cell
+
+
+def contains(path: str | Path, text: bytes) -> bool:
+    """Whether a file contains some bytes; it is read as far as the first of them."""
+    with Path(path).open("rb") as handle:
+        if not os.fstat(handle.fileno()).st_size:
+            return False
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(text) >= 0
 
 
 def write_csv(path: str | Path, frame: pl.DataFrame) -> None:
@@ -281,14 +293,17 @@ def replace(path: str | Path, write: Callable[[Any], Any]) -> None:
     write: takes the open binary file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # tempfile.mkstemp would make the file readable for its owner only.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            write(handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # tempfile.mkstemp would make the file readable for its owner only.
+        temporary = path.with_name(f".{path.name[:NAME_IN_TEMPORARY]}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as handle:
+                write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # what went wrong before is what to tell
+                temporary.unlink(missing_ok=True)
+            raise

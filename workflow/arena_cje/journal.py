@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from arena_cje.errors import file_errors
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
@@ -97,8 +99,14 @@ class Journal:
         self._siblings_read = fresh
 
     def __enter__(self) -> Journal:
+        with file_errors(self.path):
+            self._open()
+        return self
+
+    def _open(self) -> None:
+        """Open the file and wait for its lock, and read what it has."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab+")
+        self._file = self.path.open("ab+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,10 +117,10 @@ class Journal:
         self.records = dict(read(self.path))
         if not _ends_with_newline(self.path):
             self._file.write(b"\n")
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with file_errors(self.path):  # closing a file tries again what could not be written
+            self._file.close()
 
     def _move_records(self) -> None:
         copy = self.path.with_name(f"{self.path.name}.before-{time.time_ns()}")
@@ -133,9 +141,10 @@ class Journal:
     def append(self, items: Iterable[FinishedItem]) -> None:
         """Append the records of finished items; they are on disk when this returns, after one sync for all of them."""
         records = {item.key: dict(item.record) for item in items}
-        self._file.write(b"".join(_line(key, record) for key, record in records.items()))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with file_errors(self.path):
+            self._file.write(b"".join(_line(key, record) for key, record in records.items()))
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.records |= records
 
 

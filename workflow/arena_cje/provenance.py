@@ -77,7 +77,7 @@ def _text_hash(file: str) -> str:
 def _imports(file: str) -> frozenset[str]:
     """Files of this package that a file imports, whether at once or inside a function."""
     files, annotations = set(), None  # the indentation of the last `if TYPE_CHECKING`, while its block lasts
-    for line in LINE.finditer((PACKAGE / file).read_text()):
+    for line in LINE.finditer((PACKAGE / file).read_text(encoding="utf-8")):
         indentation = len(line["indentation"])
         if annotations is not None and indentation > annotations:
             continue

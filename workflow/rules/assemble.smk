@@ -24,8 +24,9 @@ rule assemble:
     conda:
         "../../envs/stats.yaml"
     params:
-        made_from=literal(canonical(stage_plan.dataset_provenance(CONFIG, GRADERS))),
+        made_from=lambda w: canonical(stage_plan.dataset_provenance(CONFIG, GRADERS, prompt_pool())),
         max_unscored=canonical(plan.limits(GRADERS)),
-        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write"),
+        thresholds=data_thresholds(),
+        code=code_hash("arena_cje.stages.assemble", "arena_cje.data.write", "arena_cje.results.account"),
     script:
         "../scripts/assemble.py"

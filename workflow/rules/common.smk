@@ -13,19 +13,23 @@ from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
-from arena_cje.errors import UserError, printable
+from arena_cje.data.prompt_sets.pool import describe
+from arena_cje.errors import UserError, file_errors, printable
+from arena_cje.files import contains
 from arena_cje.money import prices
 from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
 from arena_cje.stages import plan as stage_plan
+from arena_cje.yaml_files import check_config_file
 
 
 def or_exit(function, *args, **kwargs):
-    """Call a library function; a user's mistake ends Snakemake with one line and status 1."""
+    """Call a library function; a user's mistake, or a file that cannot be used, ends Snakemake with one line and status 1."""
     try:
-        return function(*args, **kwargs)
+        with file_errors():
+            return function(*args, **kwargs)
     except UserError as error:
         sys.exit(f"ERROR {error}")
 
@@ -51,6 +55,10 @@ SHIPPED_CONFIG = ROOT / "config" / "config.yaml"
 WORKING_CONFIG = Path("config/config.yaml")
 # In a module that is given a `config`, Snakemake reads no `configfile:`.
 LEAVES_OUT_SHIPPED = workflow.modifier.skip_configfile
+# Snakemake reads these files too, but tells less of what is wrong in them.
+if not IS_MODULE:
+    for file in (*workflow.configfiles, *filter(Path.exists, [WORKING_CONFIG])):
+        or_exit(check_config_file, file)
 own = copy.deepcopy(workflow.config_settings.overwrite_config if IS_MODULE and not LEAVES_OUT_SHIPPED else config)
 
 
@@ -58,7 +66,6 @@ configfile: str(SHIPPED_CONFIG)
 
 
 if not IS_MODULE and WORKING_CONFIG.is_file() and not WORKING_CONFIG.samefile(SHIPPED_CONFIG):
-    or_exit(config_parse.check_encoding, WORKING_CONFIG)
 
     configfile: str(WORKING_CONFIG)
 
@@ -89,24 +96,39 @@ def input_path(path):
     """A path that may stand among the inputs of rules.
 
     Snakemake reads braces in a path as wildcards, angle brackets as variables, and knows no escape: such a path is reached
-    through a link without them. Files of one folder have their links in one folder, as a split model needs.
+    through a link without them. Files of one folder have their links in one folder, as the parts of a model must lie together.
     """
     if path is None or not re.search("[{}<>]", str(path)):
         return path
     place = Path(path).absolute()
-    link = (
-        files.LINKS / digest(str(place.parent))[:12] / re.sub("[{}<>]", lambda sign: f"%{ord(sign[0]):02X}", place.name)
-    )
+    name = re.sub("[%{}<>]", lambda sign: f"%{ord(sign[0]):02X}", place.name)
+    link = files.LINKS / digest(str(place.parent))[:12] / name
+    or_exit(make_link, link, place)
+    return str(link)
+
+
+def make_link(link, place):
+    """Make a link to a place, if it is not there."""
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(place)
-    return str(link)
 
 
 def literal(value):
     """A parameter with texts of the user, whose braces Snakemake would read as wildcards were it no function."""
     return lambda w: value
 
+
+# Files of another tool are converted first; what follows reads the converted data.
+FOREIGN = CONFIG.logged_data if isinstance(CONFIG.logged_data, records.ForeignData) else None
+CONVERTED = "results/converted"
+if FOREIGN:
+    from arena_cje.data import convert
+
+    CHOICES = convert.Choices(**FOREIGN.model_dump(exclude={"format", "file"}))
+    OVERVIEW = or_exit(convert.overview, FOREIGN.format, FOREIGN.file, CHOICES, Path(".arena-cje/converted"))
+    folder = f"{CONVERTED}/fresh_draws" if OVERVIEW["targets"] else None
+    CONFIG = CONFIG.model_copy(update={"logged_data": f"{CONVERTED}/logged.jsonl", "fresh_draws": folder})
 
 USER_DATA = ("logged_data", "fresh_draws", "probes", "calibration_data")
 CONFIG = CONFIG.model_copy(update={name: input_path(getattr(CONFIG, name)) for name in USER_DATA})
@@ -143,9 +165,20 @@ def resource_file(name, kind):
     return input_path(str(path))
 
 
+@functools.cache
+def prompt_pool():
+    """The prompts of the source in their order: read when the first job needs them, once for all starts of the workflow."""
+    source = or_exit(config_parse.find_prompts, CONFIG.prompts.source, workflow_resources=RESOURCES)
+    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje"))
+    if pool.newly_read:
+        print(f"NOTE {describe(pool.summary)}", file=sys.stderr)
+    return pool
+
+
 def text_sources():
     """Where the texts of requests come from, for those who estimate or try requests; the rest stands in the configuration."""
-    return {"source": SOURCE if CONFIG.logged_data is None else None, "resources": str(RESOURCES)}
+    pool = str(prompt_pool().path) if CONFIG.logged_data is None else None
+    return {"pool": pool, "resources": str(RESOURCES)}
 
 
 def any_of(names):
@@ -161,14 +194,37 @@ SYSTEM_PROMPTS = {
 }
 
 
-# The configured estimators and variants whose needs are met: a user's own data may have no fresh draws, a base policy behind
-# an API may have no log probabilities.
+def has_logprobs():
+    """Whether a user's own data may have log probabilities; the workflow's own are a matter of the configuration."""
+    if FOREIGN:
+        return OVERVIEW["has_logprobs"]
+    path = None if CONFIG.logged_data is None else Path(CONFIG.logged_data)
+    if path is None or not path.is_file():
+        return True
+    with path.open("rb") as rows:
+        is_jsonl = rows.read(1) == b"{"  # what is wrong with a file of another kind is said when it is read
+    return not is_jsonl or contains(path, b"target_policy_logprobs")
+
+
+# The configured estimators and variants whose needs are met: a user's own data may have no fresh draws or log probabilities, a
+# base policy behind an API may have no log probabilities.
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
+if not has_logprobs():
+    by_weights = [name for name in ESTIMATORS if CONFIG.needs_weights(name)]
+    ESTIMATORS = [name for name in ESTIMATORS if name not in by_weights]
+    if not ESTIMATORS:
+        sys.exit(
+            f"ERROR config: none of `estimators` can run on {CONFIG.logged_data}, which has no log probabilities: "
+            f"{', '.join(CONFIG.estimators)}; list 'direct', which needs fresh draws alone (fresh_draws=DIR)"
+        )
+    if by_weights and workflow.is_main_process:
+        print(f"NOTE left out because the data have no log probabilities: {', '.join(by_weights)}", file=sys.stderr)
 
 
 def settings_shown():
     """Settings that results depend on, for those who look at them."""
-    return settings(CONFIG, folder=Path.cwd())
+    own = CONFIG.model_copy(update={"logged_data": FOREIGN, "fresh_draws": None}) if FOREIGN else CONFIG
+    return settings(own, folder=Path.cwd())
 
 
 def estimates_at(coverage, kind="json"):
@@ -211,7 +267,8 @@ def gguf(model):
 
 def gguf_parts(model):
     """The files of a configured model: one, or all parts of a split one."""
-    return [input_path(str(path)) for path in or_exit(gguf_files.parts, gguf(model))]
+    path = CONFIG.models[model].path or gguf(model)
+    return [input_path(str(part)) for part in or_exit(gguf_files.parts, path)]
 
 
 def model_record(block):

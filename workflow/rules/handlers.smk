@@ -1,6 +1,12 @@
 # Before the first job and after the last. An outer workflow calls these itself, as `arena.onstart()`, `arena.onsuccess()`,
 # `arena.onerror()` where its module is named arena: Snakemake runs the handlers of the main workflow alone.
 
+import threading
+
+from arena_cje.stages import run_record, status
+
+RUN_ENDED = threading.Event()
+
 # What asks an API makes one of these.
 ANSWERS = re.compile(r"results/(?P<stage>responses|logprobs|judge|judges/[^/]+|oracle)/(?P<name>[^/]+)/")
 
@@ -39,10 +45,12 @@ def only_tells():
 
 
 def show_results():
-    """Print the estimates of the run as tables."""
+    """Print the estimates of the run as tables, but for `make run`, which shows them also where nothing was to be done."""
     from arena_cje.__main__ import show
+    from arena_cje.terminal import escape_what_it_lacks
 
-    if not only_tells():
+    escape_what_it_lacks()
+    if not only_tells() and os.environ.get("ARENA_CJE_SHOW") != "no":
         show(path for path in results_to_show() if Path(path).exists())
 
 
@@ -55,14 +63,48 @@ def tell_spending():
         print(f"\n{account.account(CONFIG, **text_sources()).last_line()}")
 
 
+def planned_jobs():
+    """The jobs of the run, for its record."""
+    needed = {*workflow.dag.needrun_jobs()}
+    for job in workflow.dag.jobs:
+        if job.output:
+            outputs, logs = list(map(str, job.output)), list(map(str, job.log))
+            yield run_record.planned_job(CONFIG, outputs, logs, needed=job in needed)
+
+
+def begin():
+    """Record the run, and start the line of progress on its terminal."""
+    if only_tells():
+        return
+    or_exit(run_record.write_start, planned_jobs())
+    if CONFIG.progress_seconds:
+        arguments = (
+            Path("."),
+            CONFIG.progress_seconds,
+            RUN_ENDED,
+            functools.partial(print, file=sys.stderr, flush=True),
+        )
+        threading.Thread(target=status.print_progress, args=arguments, daemon=True).start()
+
+
+def end(succeeded):
+    """Record the end of the run."""
+    RUN_ENDED.set()
+    if not only_tells():
+        or_exit(run_record.write_end, succeeded=succeeded)
+
+
 onstart:
     check_keys()
+    begin()
 
 
 onsuccess:
+    end(succeeded=True)
     show_results()
     tell_spending()
 
 
 onerror:
+    end(succeeded=False)
     tell_spending()

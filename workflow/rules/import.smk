@@ -1,18 +1,42 @@
 # A user's own data: the same data set files, from a logged data set in the CJE format instead of models.
 # --config logged_data=FILE fresh_draws=DIR -> results/coverage_{coverage}/cje_dataset.jsonl, summary.json, fresh_draws/{policy}.jsonl
+# logged_data={format: promptfoo, file: F}  -> results/converted/logged.jsonl, fresh_draws/{policy}.jsonl first
 # probes=DIR calibration_data=FILE          -> their labels in fresh_draws/{policy}.jsonl, calibration_data.jsonl
 from arena_cje.data import draws as data_draws
 from arena_cje.data import user_data
 
-for path in (CONFIG.logged_data, CONFIG.calibration_data):
+if FOREIGN:
+    IMPORTED = {policy: f"{CONVERTED}/fresh_draws/{policy}.jsonl" for policy in OVERVIEW["targets"]}
+    own_files = (CONFIG.calibration_data,)
+
+    rule convert_data:
+        """Convert files of another tool into logged data and fresh draws"""
+        input:
+            [input_path(str(path)) for path in convert.source_files(FOREIGN.file)],
+        output:
+            list(IMPORTED.values()),
+            logged=f"{CONVERTED}/logged.jsonl",
+            summary=f"{CONVERTED}/conversion.json",
+        log:
+            "logs/import/convert.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            foreign=literal(canonical(FOREIGN.model_dump(mode="json"))),
+            code=code_hash("arena_cje.data.convert", convert.get(FOREIGN.format).__name__),
+        script:
+            "../scripts/convert_data.py"
+
+else:
+    # Files by policy. The names of the policies are in the data: the name of a file may spell them otherwise.
+    POLICIES = or_exit(user_data.policy_names, CONFIG.logged_data, CONFIG.base_policy) if CONFIG.fresh_draws else ()
+    IMPORTED = or_exit(data_draws.draw_paths, CONFIG.fresh_draws, POLICIES) if CONFIG.fresh_draws else {}
+    own_files = (CONFIG.logged_data, CONFIG.calibration_data, *IMPORTED.values())
+
+PROBED = or_exit(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
+for path in (*own_files, *PROBED.values()):
     if path is not None:
         or_exit(user_data.check_user_file, path, results=Path("results"))
-# Files by policy. The names of the policies are in the data: the name of a file may spell them otherwise.
-POLICIES = or_exit(user_data.policy_names, CONFIG.logged_data, CONFIG.base_policy) if CONFIG.fresh_draws else ()
-IMPORTED = or_exit(data_draws.draw_paths, CONFIG.fresh_draws, POLICIES) if CONFIG.fresh_draws else {}
-PROBED = or_exit(data_draws.find_probes, CONFIG.probes, tuple(IMPORTED))
-for path in (*IMPORTED.values(), *PROBED.values()):
-    or_exit(user_data.check_user_file, path, results=Path("results"))
 
 
 rule import_data:
@@ -41,6 +65,7 @@ rule import_data:
         label_scale=CONFIG.analysis.label_scale,
         judge=CONFIG.analysis.judge,
         base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
-        code=code_hash("arena_cje.data.user_data", "arena_cje.data.write"),
+        thresholds=data_thresholds(),
+        code=code_hash("arena_cje.data.user_data", "arena_cje.data.write", "arena_cje.results.account"),
     script:
         "../scripts/import_data.py"

@@ -4,6 +4,7 @@ import json
 
 from arena_cje.config import exhibits
 from arena_cje.data.names import file_name
+from arena_cje.diagnostics import thresholds
 from arena_cje.provenance import sha256
 
 # Snakemake gives the targets to the workflow only after it has read the rules. Those of an outer workflow are not known.
@@ -75,6 +76,11 @@ def lower_step(w):
 
 
 # Data
+
+
+def data_thresholds():
+    """Thresholds that the account of a data set uses, where they differ from their default."""
+    return canonical({name: value for name, value in CONFIG.verdict.items() if name in thresholds.OF_DATA})
 
 
 def draw_policies():
@@ -218,12 +224,16 @@ EXHIBIT_INPUTS = {
     "last_validation": validation_at(CONFIG.coverages[-1]),
 }
 # Template, style and script of the dashboard: read as files, as the library that uses them is slow to import.
-PAGE = [WORKFLOW / "arena_cje" / "report" / f"dashboard.{kind}" for kind in ("html.j2", "css", "js")]
+REPORT = WORKFLOW / "arena_cje" / "report"
+PAGE = [REPORT / name for name in ("dashboard.html.j2", "tables.html.j2", "dashboard.css", "dashboard.js")]
+DATA_PAGE = [REPORT / name for name in ("data_report.html.j2", "tables.html.j2", "dashboard.css")]
 EXHIBIT_PARAMS = {
     "scores_of": CONFIG.analysis.judge,
     "non_propensity": scoring.non_propensity(CONFIG),
     "configuration": literal(canonical({key: value for key, value in settings_shown().items() if key != "coverages"})),
     "page": list(map(sha256, PAGE)),
+    "data_page": list(map(sha256, DATA_PAGE)),
+    "thresholds": data_thresholds(),
 }
 
 

@@ -1,13 +1,20 @@
-# Prompts in their seeded order, cut straight from the source: one file a shard, none in common. -> results/prompts/{shard}.jsonl
-SOURCE = resource_file(CONFIG.prompts.source, "prompts")
-FINGERPRINTS = or_exit(stage_plan.shard_fingerprints, CONFIG, Path(SOURCE), Path(".arena-cje/prompts.json"))
-SHARDS = list(FINGERPRINTS)
+# Prompts in their seeded order. The source is read once, before jobs are planned, as a shard is stale by its own prompts alone;
+# the shards are cut from the file that this makes. -> .arena-cje/prompts.jsonl -> results/prompts/{shard}.jsonl
+from arena_cje.data import prompts as data_prompts
+
+SHARDS = data_prompts.shards(CONFIG.n_prompts, CONFIG.shard_size)
+
+
+@functools.cache
+def fingerprints():
+    """Hashes of the prompts of all shards."""
+    return or_exit(stage_plan.shard_fingerprints, CONFIG, prompt_pool(), Path(".arena-cje/shards.json"))
 
 
 rule sample_prompts:
     """Cut shard {wildcards.shard} of the prompts"""
     input:
-        ancient(SOURCE),
+        ancient(lambda w: str(prompt_pool().path)),
     output:
         "results/prompts/{shard}.jsonl",
     log:
@@ -15,9 +22,8 @@ rule sample_prompts:
     conda:
         "../../envs/stats.yaml"
     params:
-        seed=CONFIG.seed,
-        size=CONFIG.shard_size,
-        n=lambda w: min(CONFIG.n_prompts, (int(w.shard) + 1) * CONFIG.shard_size),
-        rows=lambda w: FINGERPRINTS[w.shard],
+        start=lambda w: int(w.shard) * CONFIG.shard_size,
+        stop=lambda w: min(CONFIG.n_prompts, (int(w.shard) + 1) * CONFIG.shard_size),
+        rows=lambda w: fingerprints()[w.shard],
     script:
         "../scripts/sample_prompts.py"

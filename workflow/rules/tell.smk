@@ -1,6 +1,7 @@
 # Targets that print instead of making files: the cost of the calls to APIs, and which models answer. Each always runs.
 #   snakemake cost           estimate and what was spent, by stage and policy, in results/cost.json too; needs no key
 #   snakemake check_models   each model answers a request of one token, or says why not
+#   snakemake status         what the last run in this folder has done and has left, also while it runs; needs no key
 
 
 rule cost:
@@ -11,7 +12,8 @@ rule cost:
     conda:
         "../../envs/api.yaml"
     params:
-        **text_sources(),
+        pool=lambda w: text_sources()["pool"],
+        resources=str(RESOURCES),
     script:
         "../scripts/cost.py"
 
@@ -24,6 +26,18 @@ rule check_models:
     conda:
         "../../envs/api.yaml"
     params:
-        **text_sources(),
+        pool=lambda w: text_sources()["pool"],
+        resources=str(RESOURCES),
     script:
         "../scripts/check_models.py"
+
+
+rule status:
+    """Tell what is done, what is left and what failed"""
+    log:
+        "logs/status.log",
+    localrule: True
+    conda:
+        "../../envs/stats.yaml"
+    script:
+        "../scripts/status.py"

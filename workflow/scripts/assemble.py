@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from arena_cje.data import schemas, write
+from arena_cje.results.account import account
 from arena_cje.stages import assemble
 from arena_cje.stages.jobs import job, report
 
@@ -26,6 +27,8 @@ with job(snakemake) as log:
     }
     if files.people:
         summary["people"] = assemble.labels_by_people(schemas.read_json(files.people))
-    report(log, summary)
     write.write_logged(snakemake.output.dataset, rows)
+    if rows:
+        summary["data"] = account(snakemake.output.dataset, {}, json.loads(params.thresholds), base_policy=base)
+    report(log, summary)
     schemas.write_json(snakemake.output.summary, summary)

@@ -6,7 +6,7 @@ from arena_cje.stages.jobs import configuration, job
 
 with job(snakemake):
     config = configuration(snakemake)
-    findings = model_check.run(config, snakemake.params.source, snakemake.params.resources)
+    findings = model_check.run(config, snakemake.params.pool, snakemake.params.resources)
     print(f"\n{model_check.table(findings)}\n", flush=True)
     failed = sum(not finding.ok for finding in findings)
     if failed:

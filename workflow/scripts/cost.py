@@ -6,6 +6,6 @@ from arena_cje.stages.jobs import configuration, job
 
 with job(snakemake):
     config = configuration(snakemake)
-    account = money_account.account(config, snakemake.params.source, snakemake.params.resources)
+    account = money_account.account(config, snakemake.params.pool, snakemake.params.resources)
     files.write_json("results/cost.json", account.document())
     print(f"\n{account.table()}\n", flush=True)

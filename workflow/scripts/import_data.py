@@ -1,11 +1,13 @@
 """Read a user's own data, mask labels above the coverage, and write the data set that the analysis reads."""
 
+import json
 from pathlib import Path
 
 from arena_cje.data import schemas, write
 from arena_cje.data.names import file_name
 from arena_cje.data.reading import Reading
 from arena_cje.data.user_data import read_user_data
+from arena_cje.results.account import account
 from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
@@ -26,11 +28,16 @@ with job(snakemake) as log:
         "coverage": snakemake.wildcards.coverage,
         "provenance": {"seed": params.seed, "code": params.code},
     }
-    report(log, summary)
     folder = Path(snakemake.output.dataset).parent
+    draws = {policy: folder / "fresh_draws" / f"{file_name(policy)}.jsonl" for policy in data.fresh}
     for policy, rows in data.fresh.items():
-        write.write_draws(folder / "fresh_draws" / f"{file_name(policy)}.jsonl", rows, reading)
+        write.write_draws(draws[policy], rows, reading)
     if data.calibration is not None:
         write.write_calibration(folder / "calibration_data.jsonl", data.calibration, reading)
     write.write_logged(snakemake.output.dataset, data.logged, reading)
+    thresholds = json.loads(params.thresholds)
+    summary["data"] = account(
+        snakemake.output.dataset, draws, thresholds, base_policy=summary["base_policy"], reading=reading
+    )
+    report(log, summary)
     schemas.write_json(snakemake.output.summary, summary)

@@ -1,12 +1,13 @@
-"""Cut one shard of the prompts out of the source."""
+"""Cut one shard out of the prompts."""
 
 from pathlib import Path
 
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data import schemas
+from arena_cje.data.prompt_sets.pool import describe, read_index
 from arena_cje.stages.jobs import job
 
-with job(snakemake):
-    params = snakemake.params
-    rows = data_prompts.sample(Path(snakemake.input[0]), n=params.n, seed=params.seed)
-    schemas.PROMPTS.write(snakemake.output[0], data_prompts.cut(rows, snakemake.wildcards.shard, params.size))
+with job(snakemake) as log:
+    pool, params = Path(snakemake.input[0]), snakemake.params
+    log.info("%s", describe(read_index(pool.parent)["summary"]))
+    schemas.PROMPTS.write(snakemake.output[0], data_prompts.read(pool, params.start, params.stop))

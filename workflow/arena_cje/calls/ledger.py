@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arena_cje.calls.limits import locked_file
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
 
 if TYPE_CHECKING:
     from arena_cje.calls.endpoint import Endpoint
@@ -60,7 +60,7 @@ class Ledger:
             "usd": usd,
             "estimated": estimated,
         }
-        with locked_file(self.path, os.O_RDWR | os.O_APPEND) as file:
+        with file_errors(self.path), locked_file(self.path, os.O_RDWR | os.O_APPEND) as file:
             size = os.fstat(file).st_size
             ends_with_newline = size == 0 or os.pread(file, 1, size - 1) == b"\n"
             os.write(file, (b"" if ends_with_newline else b"\n") + orjson.dumps(line) + b"\n")

@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from arena_cje import estimators
-from arena_cje.config.records import HUMAN, LIKELIHOOD, LOCAL, REFERENCE
+from arena_cje.config.records import HUMAN, LIKELIHOOD, LOCAL, REFERENCE, ForeignData
 from arena_cje.config.scoring import missing_input
+from arena_cje.data import convert
 from arena_cje.data.reading import RESPONSE_LENGTH, Reading
 from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, did_you_mean
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
 
 
 # Files of results/coverage_*/ that are no estimates, so that no variant may have these names.
-RESERVED_NAMES = ("summary", "validation", "comparisons", "calibration_data", "cje_dataset", "diagnostics_dashboard")
+RESERVED_NAMES = (
+    "summary",
+    "data_report",
+    "validation",
+    "comparisons",
+    "calibration_data",
+    "cje_dataset",
+    "diagnostics_dashboard",
+)
 
 # A row has the score of judge NAME as `judge_NAME`; with these names that would be another field of the CJE format.
 JUDGE_FIELDS = ("score", "scores", "distribution")
@@ -126,6 +135,8 @@ def _check_analyses(config: Config) -> None:
 
 def _check_user_data(config: Config) -> None:
     """Keys about a user's own data need the files that they describe."""
+    if isinstance(config.logged_data, ForeignData):
+        _check_foreign_data(config, config.logged_data)
     for place, analysis in _analyses(config).items():
         for name in ("scale", "judge_scale", "label_scale"):
             scale = getattr(analysis, name)
@@ -143,6 +154,26 @@ def _check_user_data(config: Config) -> None:
             "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of your own fresh draws, "
             "give all three (`oracle.target_labels` labels the workflow's own draws)"
         )
+
+
+def _check_foreign_data(config: Config, foreign: ForeignData) -> None:
+    """A block about files of another tool has a known format, and no key beside it says the same."""
+    if foreign.format not in convert.NAMES:
+        hint = did_you_mean(foreign.format, convert.NAMES)
+        raise UserError(
+            f"config: `logged_data.format` is {foreign.format!r}{hint}; available: {', '.join(convert.NAMES)}"
+        )
+    if config.fresh_draws is not None:
+        raise UserError(
+            "config: `fresh_draws` is given beside a `logged_data` that is converted; the responses of all policies come from "
+            "the converted files, leave it out"
+        )
+    for name in ("scale", "judge_scale", "label_scale"):
+        if getattr(config.analysis, name) is not None:
+            raise UserError(
+                f"config: `analysis.{name}` is given beside a `logged_data` that is converted to [0, 1]; give the scales of its "
+                "scorers by `logged_data.scales`"
+            )
 
 
 def _check_an_estimator_can_run(config: Config) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,22 @@ from arena_cje.config.records import (
     LOCAL,
     Analysis,
     Config,
+    ForeignData,
     Judge,
     Labeling,
     Model,
     Oracle,
     Policy,
     Price,
+    PromptColumns,
     Prompts,
     Provider,
     Variant,
 )
-from arena_cje.errors import UserError, did_you_mean
-from arena_cje.files import text_bytes
+from arena_cje.data.prompt_sets import hub
+from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
 
-
-def check_encoding(path: Path) -> None:
-    """Raise a `UserError` for a configuration file in another encoding than UTF-8, the one that Snakemake reads."""
-    if text_bytes(path) != path.read_bytes().removeprefix(BOM_UTF8):
-        raise UserError(
-            f"{path}: is in another encoding than UTF-8, in which Snakemake reads it; save the file as UTF-8"
-        )
+LEAST_TOO_LARGE = 2**63
 
 
 def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = None) -> Config:
@@ -41,6 +37,7 @@ def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = No
 
     merged: the shipped configuration with the user's keys merged in. user_keys: the user's keys alone.
     """
+    _check_values(merged, ())
     raw = _replace_shipped_keys(merged, user_keys or {})
     raw["policies"] = _resolve_like(raw.get("policies") or {})
     try:
@@ -49,6 +46,34 @@ def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = No
         raise UserError(_first_error(error)) from None
     checks.check(config)
     return config
+
+
+def _check_values(value: Any, place: tuple[Any, ...]) -> None:
+    """Raise a `UserError` for a value that no file of this workflow could hold: they go into JSON as they are."""
+    problem = ""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                problem = f"has the key {shown(key)}, expected text; put it in quotes"
+            _check_values(part, (*place, key))
+    elif isinstance(value, list | tuple):
+        for k, part in enumerate(value):
+            _check_values(part, (*place, k))
+    elif isinstance(value, str):
+        problem = (
+            "has half of a character (a surrogate), which no file can hold; set PYTHONUTF8=1 if it comes from the command line"
+            if HALF.search(value)
+            else ""
+        )
+    elif isinstance(value, float):
+        is_no_bound = value == math.inf and (place[0] == "verdict" or place[-1] in ("clip", "var_cap"))
+        problem = "" if math.isfinite(value) or is_no_bound else f"is {value}, expected a finite number"
+    elif isinstance(value, int):
+        problem = "" if abs(value) < LEAST_TOO_LARGE else f"is {shown(value)}, a number too large for any use here"
+    elif value is not None:
+        problem = f"is {shown(value)} to YAML, expected text or a number; put text in quotes"
+    if problem:
+        raise UserError(f"config: `{'.'.join(map(str, place))}` {problem}" if place else f"config: {problem}")
 
 
 def _replace_shipped_keys(merged: Mapping[str, Any], user_keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,23 +98,26 @@ def _replace_shipped_keys(merged: Mapping[str, Any], user_keys: Mapping[str, Any
 def _resolve_like(policies: Any) -> dict[str, Any]:
     """The policies, each `like: other` replaced by the keys of the other policy beside the policy's own."""
     if not isinstance(policies, Mapping):
-        raise UserError(f"config: `policies` is {policies!r:.60}, expected a block of keys for each policy name")
+        raise UserError(f"config: `policies` is {shown(policies)}, expected a block of keys for each policy name")
 
     def resolve(name: str, chain: tuple[str, ...]) -> Any:
         block = policies[name]
         if not isinstance(block, Mapping) or "like" not in block:
             return block
         other = block["like"]
-        if other not in policies:
+        if not isinstance(other, str) or other not in policies:
             raise UserError(
-                f"config: policy {name!r} is like {other!r}, which is not under `policies`{did_you_mean(str(other), policies)}"
+                f"config: policy {name!r} is like {shown(other)}, which is not under `policies`"
+                f"{did_you_mean(str(other), policies)}"
             )
         if other in chain:
             raise UserError(
                 f"config: policies {' -> '.join((*chain, other))} are `like` each other in a cycle; write one of them in full"
             )
-        changes = {key: value for key, value in block.items() if key != "like"}
-        return {**resolve(other, (*chain, other)), **changes}
+        like = resolve(other, (*chain, other))
+        if not isinstance(like, Mapping):
+            return like  # refused as what it is
+        return {**like, **{key: value for key, value in block.items() if key != "like"}}
 
     return {name: resolve(name, (name,)) for name in policies}
 
@@ -98,6 +126,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     """Keys of the block that contains the last element of a pydantic error location."""
     records = {
         "prompts": Prompts,
+        "logged_data": ForeignData,
         "models": Model,
         "policies": Policy,
         "providers": Provider,
@@ -111,6 +140,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     }
     if len(location) == 1:
         return list(Config.model_fields)
+    if location[:2] == ("prompts", "columns"):
+        return list(PromptColumns.model_fields)
     known = list(records[location[0]].model_fields) if location[0] in records else []
     return [*known, "like"] if location[0] == "policies" else known
 
@@ -136,7 +167,19 @@ def _first_error(error: ValidationError) -> str:
         message = "expected a block of keys"
     if details["type"] == "value_error":
         return f"config: `{place}`: {message}"
-    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {value!r}"
+    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {shown(value)}"
+
+
+def find_prompts(name: str, *, workflow_resources: Path) -> Path | None:
+    """Path of the file or folder of a prompt source; None where it is the id of a data set of the hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return find_file(name, "prompts", workflow_resources=workflow_resources)
+    except UserError:
+        if hub.is_id(name):
+            return None
+        raise
 
 
 def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:
@@ -153,9 +196,10 @@ def find_file(name: str, kind: str, *, workflow_resources: Path) -> Path:
         workflow_resources / name,
         workflow_resources.parent / name,
     ]
-    for path in candidates:
-        if path.is_file():
-            return path
+    with file_errors(name):
+        for path in candidates:
+            if path.is_file():
+                return path
     names = sorted(path.name for path in shipped.glob("*") if path.name != "README.md")
     hint = did_you_mean(name, names) or f"; shipped: {', '.join(names)}"
     raise UserError(

@@ -11,12 +11,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from arena_cje import estimators
 from arena_cje.calls import apis
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.data.coverage import coverage_name
+from arena_cje.data.prompt_sets.language import LANGUAGES
 
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Options
@@ -67,14 +68,55 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class PromptColumns(Record):
+    """Names of the columns of a prompt set that has other names for them."""
+
+    prompt_id: str | None = Field(
+        None, description="column with the id; null: `prompt_id`, or a hash of the text in a set without ids"
+    )
+    prompt: str | None = Field(
+        None, description="column with the text, a list of texts or a list of messages (the first of the user counts)"
+    )
+    language: str | None = Field(None, description="column with the language; null: `language`")
+    flagged: str | list[str] | None = Field(
+        None, description="column, or columns, that flag a row: true, or with a `flagged` that is true anywhere in it"
+    )
+    reference: str | None = Field(None, description="column with the reference of the oracle; null: `reference`")
+
+
 class Prompts(Record):
-    """Where the prompts come from."""
+    """Where the prompts come from, and which of them are taken."""
 
     source: str = Field(
         "prompts/default.jsonl",
-        description="JSONL file with `prompt_id`, `prompt` and, for the reference oracle, `reference`: a path or a file "
-        "of `resources/`",
+        min_length=1,
+        description="a file (JSONL with `prompt_id`, `prompt` and, for the reference oracle, `reference`; Parquet, JSON, CSV), a "
+        "folder of `save_to_disk`, a file of `resources/`, or the id of a data set of the Hugging Face Hub",
     )
+    split: str = Field("train", min_length=1, description="split of a data set that has several")
+    revision: str | None = Field(
+        None, description="commit, tag or branch of a data set of the hub; null: the newest when it is first read"
+    )
+    columns: PromptColumns = PromptColumns()
+    language: Literal[tuple(LANGUAGES)] | None = Field(
+        None,
+        description="language of the prompts (`en`): by the set's own field, else by a detector; null: any",
+    )
+    min_chars: int | None = Field(None, ge=1, description="length of the shortest prompt in characters; null: any")
+    max_chars: int | None = Field(None, ge=1, description="length of the longest prompt in characters; null: any")
+    flagged: Literal["keep", "drop"] = Field(
+        "keep", description="prompts that the set's own columns flag as toxic or offending"
+    )
+    duplicates: Literal["drop", "drop_exact", "keep"] = Field(
+        "drop",
+        description="of equal prompts the first stays; `drop_exact`: also those that differ in case or white space",
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Prompts:
+        if self.min_chars and self.max_chars and self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars is {self.min_chars} and max_chars {self.max_chars}, so that no prompt is left")
+        return self
 
 
 class Model(Record):
@@ -400,7 +442,7 @@ class AnalysisOptions(Record):
         "jackknife",
         description="intervals of `direct`: `bootstrap` resamples prompts and fits the calibration to each sample",
     )
-    n_bootstrap: int = Field(2000, ge=2, description="number of bootstrap samples")
+    n_bootstrap: int = Field(2000, ge=2, le=10**6, description="number of bootstrap samples")
 
 
 class Analysis(AnalysisOptions):
@@ -437,6 +479,36 @@ class Variant(AnalysisOptions):
         description="estimator that runs under the variant's name; any key of `analysis` except `scale` and "
         "`label_scale` may be given beside it and holds for this variant only"
     )
+
+
+def _files_of(value: Any) -> Any:
+    """One file or several as a list; a mapping of policies to files as NAME=FILE."""
+    if isinstance(value, dict):
+        return [f"{name}={file}" for name, file in value.items()]
+    return [value] if isinstance(value, str) else value
+
+
+class ForeignData(Record):
+    """Files of another tool, which are converted into logged data and fresh draws."""
+
+    format: str = Field(description="format of the files, a module of `arena_cje.data.convert`, such as promptfoo")
+    file: Annotated[list[str], BeforeValidator(_files_of), Field(min_length=1)] = Field(
+        description="file or folder, a list of them, or a block with the file of each policy"
+    )
+    base: str | None = Field(None, description="base policy, where none is named base")
+    judge: str | None = Field(None, description="scorer that is the judge, where the files have several")
+    oracle: str | None = Field(None, description="scorer that has the oracle labels")
+    scales: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description='lowest and highest score by scorer, `"*"` for all others'
+    )
+    columns: dict[str, str] = Field(default_factory=dict, description="column of each field, for the format table")
+
+
+# The names of the tags are prefixes of pydantic's own parts of a place, which `parse` leaves out of its sentences.
+LoggedData = Annotated[
+    Annotated[str, Tag("function-path")] | Annotated[ForeignData, Tag("function-block")],
+    Discriminator(lambda value: "function-block" if isinstance(value, dict | ForeignData) else "function-path"),
+]
 
 
 class Config(Record):
@@ -512,9 +584,15 @@ class Config(Record):
         ge=1,
         description="model processes at the same time on one machine; null: one on a GPU, otherwise one for each physical core",
     )
-    logged_data: str | None = Field(
+    progress_seconds: float | None = Field(
+        30.0,
+        gt=0,
+        description="seconds between the lines of overall progress on the terminal of a run; null: none",
+    )
+    logged_data: LoggedData | None = Field(
         None,
-        description="your own logged data in the CJE format; the run then starts with the data set and needs no model",
+        description="your own logged data in the CJE format, or a block about files of another tool; the run then starts with "
+        "the data set and needs no model",
     )
     fresh_draws: str | None = Field(
         None, description="folder of your own fresh draws beside `logged_data`, with a file for each policy"
@@ -537,7 +615,7 @@ class Config(Record):
     @property
     def has_draws(self) -> bool:
         """Whether there are fresh draws of the targets: generated, or the user's own."""
-        return self.logged_data is None or self.fresh_draws is not None
+        return not isinstance(self.logged_data, str) or self.fresh_draws is not None
 
     @property
     def analyses(self) -> tuple[str, ...]:

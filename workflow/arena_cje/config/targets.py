@@ -25,7 +25,7 @@ ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
 BATCH_FILES = ("tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json")
 LABEL_FILES = ("labels.jsonl", "agreement.json", "judge_agreement.json", "most_apart.csv")
-PRINTING_TARGETS = ("cost", "check_models")  # targets that print a table; they have no output file
+PRINTING_TARGETS = ("cost", "check_models", "status")  # targets that print a table; they have no output file
 PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
 

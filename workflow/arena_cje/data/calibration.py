@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena_cje.data.fields import TOLERANCE
-from arena_cje.data.logged import read_logged
+from arena_cje.data.logged import question_ids, read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import NO_SCORE, Response, arrays, read_pairs, row_counts
 from arena_cje.data.schemas import CALIBRATION
@@ -22,7 +22,7 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.records import Judged, Labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from arena_cje.data.sources import Source
 
@@ -49,12 +49,17 @@ def load_calibration(
     return calibration_arrays(rows, reading), summary
 
 
-def calibration_arrays(rows: Sequence[Response], reading: Reading) -> Labelled:
-    """The rows of `read_calibration` as arrays."""
+def calibration_arrays(
+    rows: Sequence[Response], reading: Reading, questions: Mapping[str, str] | None = None
+) -> Labelled:
+    """The rows of `read_calibration` as arrays; questions: the cluster of logged prompts, where they have clusters."""
     fields = arrays(rows, (len(rows),), len(reading.covariates))
     label = fields.pop("oracle_label")
     judged = Judged.of(fields["judge_score"], fields["covariates"], fields["judge_points"], fields["judge_mass"])
-    return Labelled(np.array([response.prompt_id for response in rows]), judged, label)
+    own = question_ids(rows)
+    prompts = [response.prompt_id for response in rows]
+    known = questions or {}
+    return Labelled(own if own is not None else np.array([known.get(name, name) for name in prompts]), judged, label)
 
 
 def read_calibration(

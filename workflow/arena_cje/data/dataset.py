@@ -52,5 +52,8 @@ def load_dataset(
     arrays, counts = logged_arrays(responses, base, policies, source_name(logged), reading)
     if calibration_data is None:
         return Dataset(responses, arrays, None, counts)
+    questions = dict(zip(arrays.prompt_id.tolist(), arrays.question.tolist(), strict=True))
     labelled, summary = read_calibration(calibration_data, rows, base, reading=reading)
-    return Dataset(responses, arrays, calibration_arrays(labelled, reading), counts | {"calibration_data": summary})
+    return Dataset(
+        responses, arrays, calibration_arrays(labelled, reading, questions), counts | {"calibration_data": summary}
+    )

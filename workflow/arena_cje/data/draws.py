@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from sys import getfilesystemencoding
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from arena_cje.data.fields import TOLERANCE
-from arena_cje.data.names import file_name, policy_of, policy_spelled, spells
+from arena_cje.data.names import policy_of, policy_spelled, spells
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import (
     Response,
@@ -28,7 +29,7 @@ from arena_cje.data.rows import (
 )
 from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
 from arena_cje.estimation.records import Draws
 from arena_cje.files import user_path
 
@@ -51,7 +52,7 @@ def load_draws(
 
     prompt_ids: prompts of the n logged rows; row i of the arrays has the draws of prompt i, NaN where a draw has no score.
     probes: labels of some of the draws.
-    Raises a `UserError` for a prompt without any draw, and for a probe that does not match its draw.
+    Raises a `UserError` where no prompt has a draw, and for a probe that does not match its draw.
     """
     responses = read_draws(source, policy, reading=reading)
     probe_rows = read_probes(probes, policy, reading=reading) if probes is not None else []
@@ -63,6 +64,7 @@ def load_draws(
         grid += [*draws, *[None] * (width - len(draws))]
     logged_prompts = set(prompt_ids)
     summary = row_counts(responses, [response for response in responses if response.judge_score is not None])
+    summary["prompts_without_draws"] = len(set(prompt_ids) - {response.prompt_id for response in responses})
     summary["not_logged"] = sum(response.prompt_id not in logged_prompts for response in responses)
     summary |= {"n_probes": len(probe_rows)} if probes is not None else {}
     return Draws(policy, **arrays(grid, (len(prompt_ids), width), len(reading.covariates))), summary
@@ -73,19 +75,17 @@ def group_by_prompt(
 ) -> list[list[Response]]:
     """The fresh draws of a policy to each of the prompts.
 
-    where: name of the draws in errors. Raises a `UserError` for a prompt without any draw, since leaving it out would
-    change the population of prompts.
+    where: name of the draws in errors. Raises a `UserError` where no prompt has a draw.
     """
     by_prompt: dict[str, list[Response]] = {}
     for response in responses:
         by_prompt.setdefault(response.prompt_id, []).append(response)
-    missing = [str(name) for name in dict.fromkeys(prompt_ids) if name not in by_prompt]
-    if missing:
+    if by_prompt.keys().isdisjoint(prompt_ids):
         raise UserError(
-            f"{where}: {policy!r} has no fresh draw for {len(missing)} of the logged prompts, "
-            f"first {missing[0]!r}; draw and judge a response to each, or take these prompts out of the logged data"
+            f"{where}: {policy!r} has no fresh draw for any of the {len(set(prompt_ids))} logged prompts, such as "
+            f"{str(prompt_ids[0])!r}; prompts are matched by `prompt_id`"
         )
-    return [by_prompt[name] for name in prompt_ids]
+    return [by_prompt.get(name, []) for name in prompt_ids]
 
 
 def read_draws(source: Source, policy: str, *, reading: Reading = Reading()) -> list[Response]:
@@ -128,6 +128,7 @@ def with_probes(draws: Sequence[Response], probes: Sequence[Response], where: st
     return labelled
 
 
+@file_errors()
 def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh draws") -> dict[str, Path]:
     """The files of a folder by policy: POLICY_responses.jsonl, or else POLICY.jsonl.
 
@@ -155,13 +156,17 @@ def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh dra
 
 def _files(folder: Path, what: str, deepest: int) -> list[Path]:
     """The JSONL files of a folder and of its sub folders down to a level, but for hidden ones."""
-    try:
+    with file_errors(folder):
         if not folder.is_dir():
             why = "is a file" if folder.exists() else f"no such folder in {Path.cwd()}"
             raise UserError(f"{folder}: {why}; expected a folder of {what}, a file for each policy")
         paths = sorted(path for level in range(deepest + 1) for path in folder.glob("*/" * level + "*.jsonl"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    for path in paths:
+        if HALF.search(path.name):
+            raise UserError(
+                f"{path}: the name of this file is no text in the encoding of this machine ({getfilesystemencoding()}); set "
+                "PYTHONUTF8=1, or rename the file"
+            )
     return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
@@ -196,27 +201,23 @@ def _policy_of_first_row(path: Path) -> str | None:
 
 
 def find_draws(fresh_draws: str | Path | Mapping[str, Source], base: str, policies: Sequence[str]) -> dict[str, Source]:
-    """The source of each target's fresh draws, in declared order, after the base policy's where there are any.
+    """The source of each policy's fresh draws: the base policy's first where there are any, then the targets'.
 
-    fresh_draws: a folder, or sources by policy; policies: the targets of the logged data, or none where it has no log
-    probabilities, so that the draws name the targets.
-    Raises a `UserError` for a target without draws, and for draws of an unknown policy.
+    fresh_draws: a folder, or sources by policy; policies: the targets that have log probabilities in the logged data, in
+    declared order. A target may have draws, log probabilities, or both.
+    Raises a `UserError` for draws whose policy is likely a misspelt target.
     """
     sources, where = _sources(fresh_draws, (base, *policies), "fresh draws")
-    for name in sources:
-        if policies and name not in (base, *policies):
-            known = (base, *policies)
+    others = sorted(name for name in sources if name not in (base, *policies))
+    without_draws = [name for name in policies if name not in sources]
+    for name in others:
+        hint = did_you_mean(name, without_draws)
+        if hint:
             raise UserError(
-                f"{where}: fresh draws of {name!r}, which is not a policy of the logged data{did_you_mean(name, known)}; "
-                f"its policies: {', '.join(known)}"
+                f"{where}: fresh draws of {name!r}, which is not a policy of the logged data{hint}; rename one of the two, or "
+                f"give {name!r} another name if it is a policy of its own"
             )
-    for name in policies:
-        if name not in sources:
-            raise UserError(
-                f"{where}: no fresh draws of target policy {name!r}; expected {file_name(name)}{ENDING}.jsonl or "
-                f"{file_name(name)}.jsonl"
-            )
-    return {name: sources[name] for name in (base, *(policies or sorted(sources))) if name in sources}
+    return {name: sources[name] for name in (base, *policies, *others) if name in sources}
 
 
 def find_probes(probes: str | Path | Mapping[str, Source] | None, policies: Sequence[str]) -> dict[str, Source]:
@@ -239,6 +240,10 @@ def find_probes(probes: str | Path | Mapping[str, Source] | None, policies: Sequ
 def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], what: str) -> tuple[dict, str]:
     """Sources by policy, and the name of their place for errors."""
     if isinstance(files, Mapping):
+        if wrong := [name for name in files if not isinstance(name, str)]:
+            raise UserError(
+                f"{what.replace(' ', '_')} are of the policy {shown(wrong[0])}, expected a name that is text"
+            )
         return dict(files), what.replace(" ", "_")
     if not isinstance(files, str | PathLike):
         raise UserError(

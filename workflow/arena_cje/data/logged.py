@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arena_cje.data.fields import field_of
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, arrays, log_ratios, read_responses, row_counts
 from arena_cje.data.schemas import LOGGED
@@ -84,6 +85,7 @@ def logged_arrays(
         np.array([response.prompt_id for response in rows]),
         np.array([ratios[k] for k in scored]).reshape(shape),
         **arrays(rows, (len(rows),), len(reading.covariates)),
+        cluster_id=question_ids(rows),
         token_logprob=np.array([_token_logprobs(response, targets) for response in rows]).reshape(shape),
     )
     return logged, row_counts(responses, rows) | reading.summary()
@@ -100,6 +102,35 @@ def _token_logprobs(response: Response, policies: Sequence[str]) -> list[float]:
     length = (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
     logprobs = row.get("target_policy_logprobs") or {}
     return [logprobs[name] / length if length and logprobs.get(name) is not None else math.nan for name in policies]
+
+
+def question_ids(responses: Sequence[Response]) -> np.ndarray | None:
+    """The cluster of each row, its prompt where it has none, (n,) str; None where no row has a cluster.
+
+    Raises a `UserError` for a prompt in two clusters.
+    """
+    clusters = [field_of(response.row, "cluster", response.where) for response in responses]
+    if all(cluster is None for cluster in clusters):
+        return None
+    first: dict[str, tuple[str, str]] = {}
+    questions = []
+    for response, cluster in zip(responses, clusters, strict=True):
+        question = response.prompt_id if cluster is None else str(cluster)
+        other, where = first.setdefault(response.prompt_id, (question, response.where))
+        if other != question:
+            raise UserError(
+                f"{response.where}: prompt_id {response.prompt_id!r} is in cluster {question!r}, but in {other!r} at {where}; "
+                "a prompt belongs to one cluster"
+            )
+        questions.append(question)
+    return np.array(questions)
+
+
+def base_logprobs(responses: Sequence[Response]) -> tuple[np.ndarray, np.ndarray]:
+    """Log probability under the base policy in nats and number of tokens of each response, (n,) NaN where unknown."""
+    logprobs = [response.row.get("base_policy_logprob") for response in responses]
+    tokens = [(response.row.get("metadata") or {}).get("response_token_count") for response in responses]
+    return tuple(np.array([math.nan if v is None else float(v) for v in values]) for values in (logprobs, tokens))
 
 
 def _base_policy(responses: Sequence[Response], name: str | None) -> str:

@@ -1,21 +1,22 @@
-"""Prompts: read from a source, put in a seeded random order, cut into shards.
+"""Prompts in a seeded random order, cut into shards.
 
 Prompts are ordered by a hash of seed and prompt id: the first n are a simple random sample without replacement, and a
-larger n only adds prompts. Each shard is cut from the source by its own range; with a common file of all prompts in
-between, every shard would depend on every prompt.
+larger n only adds prompts.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data import schemas
-from arena_cje.errors import UserError
-from arena_cje.provenance import digest
+import orjson
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from arena_cje.files import Row
 
 
 def rank(prompt_id: str, seed: int) -> bytes:
@@ -23,28 +24,27 @@ def rank(prompt_id: str, seed: int) -> bytes:
     return blake2b(f"prompt/{seed}/{prompt_id}".encode(), digest_size=16).digest()
 
 
-def sample(source: Path, *, n: int, seed: int) -> list[dict[str, Any]]:
-    """The first n prompts of the source in the seeded order; raises a `UserError` where it has fewer."""
-    rows = schemas.PROMPTS.read(source)
-    if not rows:
-        raise UserError(f"{source}: no prompts in it; expected one JSON object a line with `prompt_id` and `prompt`")
-    if n > len(rows):
-        raise UserError(
-            f"config: n_prompts is {n}, but {source} has {len(rows)} prompts; lower it or name a larger source"
-        )
-    return sorted(rows, key=lambda row: rank(row["prompt_id"], seed))[:n]
-
-
 def shards(n: int, size: int) -> list[str]:
     """Names of the shards of n prompts, `size` in each: "0000", "0001", ..."""
     return [f"{index:04d}" for index in range(-(-n // size))]
 
 
-def cut(rows: list[dict[str, Any]], shard: str, size: int) -> list[dict[str, Any]]:
-    """The rows of one shard, by its name."""
-    return rows[int(shard) * size : (int(shard) + 1) * size]
+def cut(prompts: Sequence[Any], shard: str, size: int) -> Sequence[Any]:
+    """The prompts of one shard, by its name."""
+    return prompts[int(shard) * size : (int(shard) + 1) * size]
 
 
-def fingerprint(rows: list[dict[str, Any]]) -> str:
-    """Hash of the rows of a shard; a change of other rows of the source does not make the shard stale."""
-    return digest(rows)
+def fingerprint(lines: Iterable[bytes]) -> str:
+    """Hash of the lines of a shard; a change of other prompts of the source does not make the shard stale."""
+    return blake2b(b"".join(lines), digest_size=16).hexdigest()
+
+
+def read(pool: Path, start: int, stop: int) -> list[Row]:
+    """The prompts of a pool from one position to before another; no more of the file is read."""
+    return list(map(orjson.loads, lines(pool, start, stop)))
+
+
+def lines(pool: Path, start: int, stop: int) -> list[bytes]:
+    """The same as lines of JSON."""
+    with pool.open("rb") as file:
+        return list(islice(file, start, stop))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, file_errors
 from arena_cje.files import (
     Row,
     RowWithPlace,
@@ -43,6 +43,7 @@ __all__ = [
     "PROMPTS",
     "RESPONSES",
     "SCORES",
+    "UNSCORED",
     "Column",
     "Table",
     "read_json",
@@ -221,11 +222,10 @@ class Table:
         import polars as pl
 
         try:
-            frame = pl.read_parquet(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
-        except pl.exceptions.ComputeError as error:
-            raise UserError(f"{path}: not a readable parquet file ({error})") from None
+            with file_errors(path):
+                frame = pl.read_parquet(path)
+        except pl.exceptions.PolarsError as error:
+            raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from None
         self.check((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True)))
         return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
 
@@ -278,7 +278,7 @@ _METADATA = {
     "prompt_id": Column("id", "prompt of the response, in older files", null=True),
     "draw_idx": Column("int", "which of the policy's responses to the prompt", null=True, low=0),
     **_JUDGE_FIELDS,
-    "response_token_count": Column("float", "tokens of the response", null=True, low=0),
+    "response_token_count": Column("float", "tokens of the response", null=True, low=0, high=1e12),
     "outside_support": Column("list[str]", "targets that cannot give the response", null=True),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
@@ -373,6 +373,8 @@ SCORES = Table(
     rule=_logprob_rule,
 )
 
+_CLUSTER = Column("id", "prompts that are one question, such as its translations, share one", null=True)
+
 LOGGED = Table(
     "the logged data",
     {
@@ -384,6 +386,7 @@ LOGGED = Table(
         "base_policy_logprob": LOGPROB,
         "target_policy_logprobs": Column("object", "nats, by target policy", null=True),
         **_JUDGE_FIELDS,
+        "cluster": _CLUSTER,
         "metadata": Column("object", "covariates, outside_support", null=True),
     },
     extra=True,
@@ -398,6 +401,7 @@ _DRAW_FIELDS = {
     "prompt": Column("str", "text of the prompt", null=True),
     "response": Column("str", "the response", null=True),
     **_JUDGE_FIELDS,
+    "cluster": _CLUSTER,
     "metadata": Column("object", "covariates", null=True),
 }
 

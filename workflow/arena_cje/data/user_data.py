@@ -20,7 +20,7 @@ from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, with_top_level_id
 from arena_cje.data.sources import source_name
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
 from arena_cje.files import iterate_rows, user_path
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class UserData(NamedTuple):
     summary: dict[str, Any]
 
 
+@file_errors()
 def check_user_file(path: str | Path, *, results: Path) -> None:
     """Raise a `UserError` for a file that does not exist, or that lies among the results, which the run replaces."""
     path = user_path(path)
@@ -100,12 +101,12 @@ def read_user_data(
             fresh[name], draw_counts[name] = _base_draws(draws, list(compress(scored, labels.mask)))
         else:
             where = source_name(source)
-            group_by_prompt(draws, name, prompts, where)  # refuses a prompt without a draw
+            group_by_prompt(draws, name, prompts, where)  # refuses draws of other prompts
             probe_rows = read_probes(probe_sources[name], name, reading=reading) if name in probe_sources else []
             fresh[name], draw_counts[name] = _target_draws(draws, probe_rows, where, seed, target_labels)
     summary = row_counts(responses, scored) | {
         "base_policy": base,
-        "target_policies": list(policies or targets),
+        "target_policies": list(dict.fromkeys([*policies, *targets])),
         "coverage": coverage,
         "n_labels_wanted": labels.requested,
         "n_labels_found": labels.available,

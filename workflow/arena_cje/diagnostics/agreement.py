@@ -51,7 +51,7 @@ def agreement(fitted: Calibration, thresholds: Thresholds) -> Agreement:
         return Agreement(float("nan"), float("nan"), 0, labels_alike=False)
     if fitted.mode == "two_stage" and not fitted.full.fallback:
         predictor = fitted.held_out(fitted.slice.judged, fitted.slice_fold)
-    prompts = len(np.unique(fitted.slice.prompt_id))
+    prompts = len(np.unique(fitted.slice.question))
     if np.ptp(label) == 0 and np.ptp(fitted.score) > 0:
         return Agreement(float("nan"), -1.0, prompts, labels_alike=True)
     best = rank_correlation(np.sort(predictor), np.sort(label))

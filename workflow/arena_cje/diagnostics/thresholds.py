@@ -46,6 +46,13 @@ class Thresholds:
     judge_useful: float = 0.4
     judge_useless_level: float = 0.0025
     judge_useful_level: float = 0.04
+    left_out_caution: float = 0.05  # share of rows without an input; fewer move a value in [0, 1] by .05 at most
+    # Nats per token. A vocabulary of 128,000 tokens has a mean of -11.8 under the uniform distribution; floating point
+    # numbers of single precision end at -103.
+    implausible_logprob: float = -100.0
+    zero_logprob_caution: float = 0.05  # field guides expect fewer than 5 % of log probabilities to be exactly zero
+    extreme_ratio: float = 100.0  # and its inverse, as in the field guides' analysis settings
+    very_extreme_ratio: float = 1000.0
     spearman_caution: float = 0.3  # below it a score explains under a tenth of the variance in rank
     # Fall of the calibrated reward over rising scores: a larger one comes from noise or from a covariate.
     fall_caution: float = 0.10
@@ -64,6 +71,10 @@ class Thresholds:
         50.0  # labelled prompts of a policy's own draws; with so many, support and transport are not checked
     )
     weighted_labels: float = 20.0  # effective labels of a label term; with so many, support is not checked
+
+
+# Those that the account of a data set uses: others change no data set.
+OF_DATA = ("implausible_logprob", "zero_logprob_caution", "extreme_ratio", "very_extreme_ratio")
 
 
 def with_overrides(overrides: Mapping[str, float], *, where: str = "") -> Thresholds:

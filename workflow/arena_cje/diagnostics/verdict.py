@@ -59,11 +59,16 @@ def judge(
 
 def _missing_estimate_reasons(evaluation: Evaluation, policy: str, log_ratio: np.ndarray) -> tuple[Reason, ...]:
     """Why an estimate or its standard error is missing; empty when both are there."""
-    estimate, n = evaluation.estimates[policy], len(log_ratio)
+    estimate = evaluation.estimates[policy]
     if np.isfinite([estimate.value, estimate.se]).all():
         return ()
     if not estimate.n_used:
-        return (Reason("no_rows", f"none of the {n} rows has what the estimator needs", "refuse"),)
+        needs = estimators.get(evaluation.estimator).NEEDS
+        if "log_ratio" in needs and np.isnan(log_ratio).all():
+            text = f"no row has a log probability under {policy} and the base: add it to target_policy_logprobs"
+        else:
+            text = f"no row has what the estimator needs: add fresh draws of {policy} ({policy}.jsonl in fresh_draws)"
+        return (Reason("no_rows", text, "refuse"),)
     if np.isfinite(estimate.value):
         text = f"a standard error needs usable rows of two prompts, there are {estimate.n_used} of one prompt"
         return (Reason("too_few_rows", text, "refuse"),)
@@ -76,7 +81,7 @@ def _estimate_reasons(
 ) -> tuple[Reason, ...]:
     """Reasons of one policy that has an estimate."""
     needs, estimate = estimators.get(evaluation.estimator).NEEDS, evaluation.estimates[policy]
-    reasons = left_out_reasons(estimate.n_used, len(log_ratio), needs)
+    reasons = left_out_reasons(estimate.n_used, len(log_ratio), needs, thresholds)
     if "log_ratio" in needs:
         # With fresh draws a doubly robust estimate does not depend on the weights alone.
         weighted = overlap_reasons(evidence.overlap, thresholds)
@@ -159,12 +164,16 @@ def capped_at_caution(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     )
 
 
-def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...]) -> tuple[Reason, ...]:
-    """States how many rows the estimate does not use."""
+def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...], thresholds: Thresholds) -> tuple[Reason, ...]:
+    """States how many rows the estimate does not use; with many left out it is the value on other prompts than the rest."""
     if n_used == n:
         return ()
     lacking = " or ".join({"log_ratio": "a log ratio", "fresh_score": "a fresh draw"}[need] for need in needs)
-    return (Reason("rows_left_out", f"{n - n_used} of {n} rows are left out for want of {lacking}"),)
+    text = f"{n - n_used} of {n} rows are left out for want of {lacking}"
+    if (n - n_used) / n <= thresholds.left_out_caution:
+        return (Reason("rows_left_out", text),)
+    text = f"{text} (caution > {thresholds.left_out_caution:.0%}): the value is that of the other prompts"
+    return (Reason("rows_left_out", text, "caution"),)
 
 
 def overlap_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:

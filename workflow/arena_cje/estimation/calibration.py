@@ -117,11 +117,11 @@ class Calibration:
 def oracle_slice(logged: Logged, calibration_data: Labelled | None = None) -> Labelled:
     """All l labelled responses: the logged ones, followed by the calibration data."""
     labelled = logged.labelled
-    rows = Labelled(logged.prompt_id[labelled], logged.judged[labelled], logged.oracle_label[labelled])
+    rows = Labelled(logged.question[labelled], logged.judged[labelled], logged.oracle_label[labelled])
     if calibration_data is None:
         return rows
     return Labelled(
-        np.concatenate([rows.prompt_id, calibration_data.prompt_id]),
+        np.concatenate([rows.question, calibration_data.question]),
         _concatenate(rows.judged, calibration_data.judged),
         np.concatenate([rows.oracle_label, calibration_data.oracle_label]),
     )
@@ -133,11 +133,11 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
     Raises a `UserError` where fewer than `MIN_LABELLED_PROMPTS` prompts have a label.
     """
     labelled = oracle_slice(logged, calibration_data)
-    n, prompt_id = len(logged.prompt_id), logged.prompt_id
+    n, question = len(logged.prompt_id), logged.question
     if calibration_data is not None:
-        prompt_id = np.concatenate([prompt_id, calibration_data.prompt_id])
-    prompts = Prompts.of(prompt_id, options.seed)
-    in_slice = np.concatenate([logged.labelled, np.ones(len(prompt_id) - n, dtype=bool)])
+        question = np.concatenate([question, calibration_data.question])
+    prompts = Prompts.of(question, options.seed)
+    in_slice = np.concatenate([logged.labelled, np.ones(len(question) - n, dtype=bool)])
     if options.rewards == "judge":
         fold = prompts.deal(in_slice, options.n_folds)
         identities = (identity,) * options.n_folds
@@ -153,7 +153,7 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
         )
         raise UserError(
             f"calibration needs oracle labels on at least {MIN_LABELLED_PROMPTS} prompts, got {n_prompts} of "
-            f"{len(np.unique(logged.prompt_id))}; {advice}"
+            f"{len(np.unique(logged.question))}; {advice}"
         )
     fold = prompts.deal(in_slice, affordable(options.n_folds, n_prompts))
     jackknife_fold = prompts.deal(in_slice, affordable(options.jackknife_folds, n_prompts), salt=JACKKNIFE)

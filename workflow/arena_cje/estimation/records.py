@@ -64,7 +64,7 @@ class Logged:
 
     base_policy: str
     policies: tuple[str, ...]  # p target policies, in declared order
-    prompt_id: np.ndarray  # (n,) str; rows of one prompt form a cluster
+    prompt_id: np.ndarray  # (n,) str
     log_ratio: np.ndarray  # (n, p) nats, target minus base; -inf outside the target's support, NaN where not scored
     judge_score: np.ndarray  # (n,) in [0, 1]; the mean, where the judge gives a distribution
     oracle_label: np.ndarray  # (n,) in [0, 1], NaN where unlabelled
@@ -74,6 +74,12 @@ class Logged:
     token_logprob: np.ndarray | None = (
         None  # (n, p) nats per token under each target, for diagnostics; NaN where unknown
     )
+    cluster_id: np.ndarray | None = None  # (n,) str; prompts that are one question share one; None: each is one
+
+    @property
+    def question(self) -> np.ndarray:
+        """What rows depend on each other by, (n,) str: their cluster where the data have clusters, else their prompt."""
+        return self.prompt_id if self.cluster_id is None else self.cluster_id
 
     @property
     def labelled(self) -> np.ndarray:
@@ -112,7 +118,7 @@ class Draws:
 class Labelled:
     """l responses of any policy that have a judge score and an oracle label: the oracle slice, or calibration data."""
 
-    prompt_id: np.ndarray  # (l,) str
+    question: np.ndarray  # (l,) str, as in `Logged`
     judged: Judged  # leading shape (l,)
     oracle_label: np.ndarray  # (l,) in [0, 1]
 

@@ -40,7 +40,7 @@ def replicates(
     names: all prompts (G,) of the data, sorted; each has a weight, whether this policy has a row of it or not.
     prompt_id, judged, label: prompts (u,), judge scores (u, m) and labels (u, m) of the policy's draws.
     """
-    code, slice_code = np.searchsorted(names, prompt_id), np.searchsorted(names, oracle_slice.prompt_id)
+    code, slice_code = np.searchsorted(names, prompt_id), np.searchsorted(names, oracle_slice.question)
     labelled = ~np.isnan(label)
     all_labelled = labelled.any() and labelled[~np.isnan(judged.score)].all()
     corrected = labelled_prompts(label, code) >= MIN_OWN

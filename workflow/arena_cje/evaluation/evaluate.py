@@ -359,7 +359,7 @@ def _replicates(rows: _CalibratedRows, judged: Judged, label: np.ndarray, used: 
         calibration.slice,
         calibration.mode,
         calibration.prompts.names,
-        rows.logged.prompt_id[used],
+        rows.logged.question[used],
         judged,
         label,
         n=options.n_bootstrap,

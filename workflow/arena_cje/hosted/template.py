@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from arena_cje.errors import UserError
-from arena_cje.files import read_text
+from arena_cje.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,9 +56,7 @@ class Template(BaseModel):
 def load(path: str | Path) -> Template:
     """The template in a YAML file; raises a `UserError` where the file is none."""
     try:
-        return Template.model_validate(yaml.safe_load(read_text(path)))
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
+        return Template.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"])

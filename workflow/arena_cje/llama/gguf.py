@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,7 @@ def parts(path: str | Path) -> list[Path]:
     return [path.with_name(name) for name in names]
 
 
+@file_errors()
 def check_magic(path: str | Path) -> None:
     """Refuse a file that is missing, also as a part of a split model, or does not begin as GGUF files do."""
     first, *others = parts(path)
@@ -51,7 +52,7 @@ def check_magic(path: str | Path) -> None:
             f"{'is' if len(missing) == 1 else 'are'} not beside it; put all parts into one folder"
         )
     for part in (first, *others):
-        with open(part, "rb") as file:
+        with file_errors(part), open(part, "rb") as file:
             magic = file.read(len(MAGIC))
         if magic != MAGIC:
             raise UserError(f"model file {part} is not a GGUF file: it begins with {magic!r}, expected {MAGIC!r}")
@@ -71,6 +72,7 @@ def describe(path: str | Path, expected_sha256: str | None = None) -> dict[str, 
     }
 
 
+@file_errors()
 def size(path: str | Path) -> int:
     """Bytes of a model file, of all its parts together."""
     return sum(part.stat().st_size for part in parts(path))
@@ -89,6 +91,6 @@ def _sha256(files: Sequence[Path]) -> str:
     """Hash of the files' contents one after the other."""
     whole = hashlib.sha256()
     for path in files:
-        with open(path, "rb") as file:
+        with file_errors(path), open(path, "rb") as file:
             hashlib.file_digest(file, lambda: whole)
     return whole.hexdigest()

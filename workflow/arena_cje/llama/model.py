@@ -35,6 +35,7 @@ LEAST_ROWS = 2 if platform.machine().lower() in ("x86_64", "amd64") else 8
 # of 4 rows and another for the rest (ggml-cpu/repack.cpp). A file's type is that of most of its weights only, so that of
 # the quantised ones Q8_0 alone, whose files hold no other kind, is known to have neither.
 GROUP = 8  # rows
+LONG_TEXT = 1 << 16  # bytes, from which on it is worth a look whether a text can fit
 UNGROUPED = ("LLAMA_FTYPE_ALL_F32", "LLAMA_FTYPE_MOSTLY_F16", "LLAMA_FTYPE_MOSTLY_BF16", "LLAMA_FTYPE_MOSTLY_Q8_0")
 
 
@@ -63,7 +64,7 @@ class Model:
         # The end of a turn by the vocabulary alone; `chat.end_of_turn` asks the template first.
         self.default_end = eot_id if eot_id >= 0 else eos_id
         template = llama.llama_model_chat_template(pointer, None)
-        self.chat_template = None if template is None else template.decode("utf-8")
+        self.chat_template = None if template is None else template.decode("utf-8", errors="replace")
 
     def __enter__(self) -> Model:
         return self
@@ -91,8 +92,20 @@ class Model:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def tokenize(self, text: str, special: bool = False) -> tuple[int, ...]:
-        """Token ids of `text`, without BOS; only with `special` does a written-out control token become itself."""
+        """Token ids of `text`, without BOS; only with `special` does a written-out control token become itself.
+
+        A text that is longer than a context can hold is cut where that is certain: its time may grow with the square of its
+        length. It still has more tokens than fit.
+        """
         raw = text.encode("utf-8", errors="replace")  # lone surrogates have no UTF-8
+        if len(raw) > LONG_TEXT:
+            beginning = raw[: (self.n_ctx + 1) * self._longest_piece].decode("utf-8", errors="ignore").encode()
+            tokens = self._token_ids(beginning, special)
+            if len(tokens) > self.n_ctx:
+                return tokens
+        return self._token_ids(raw, special)
+
+    def _token_ids(self, raw: bytes, special: bool) -> tuple[int, ...]:
         ids = np.empty(len(raw) + 8, dtype=np.int32)  # no tokenizer makes more tokens than bytes and a space prefix
         pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         count = library().llama_tokenize(self._vocab, raw, len(raw), pointer, len(ids), False, special)
@@ -100,6 +113,11 @@ class Model:
             raise RuntimeError(f"llama_tokenize returned {count} for a text of {len(raw)} bytes")
         tokens = tuple(ids[:count].tolist())
         return tokens if special or self.control_ids.isdisjoint(tokens) else self._spelt_out(tokens)
+
+    @functools.cached_property
+    def _longest_piece(self) -> int:
+        """Bytes of the longest token, the most that one token of a text can stand for."""
+        return max(len(self._piece(token).encode()) for token in range(self.n_vocab))
 
     def _spelt_out(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
         """Control tokens as bytes: a SentencePiece vocabulary joins pieces of text up to them, whatever it is told."""
@@ -155,9 +173,13 @@ class Model:
         """The text of one token, control tokens written out; empty for -1."""
         if token < 0:
             return ""
-        buffer = ctypes.create_string_buffer(256)
-        count = library().llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
-        return buffer.raw[: max(count, 0)].decode("utf-8", errors="replace")
+        size = 256  # bytes, enough for nearly all tokens
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = library().llama_token_to_piece(self._vocab, token, buffer, size, 0, True)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", errors="replace")
+            size = -count
 
 
 def open_model(path: str | Path, n_ctx: int = 2048, n_gpu_layers: int = 0, n_threads: int = 1) -> Model:

@@ -92,12 +92,12 @@ class Account:
         return f"{sentence}. `snakemake cost` shows costs by stage and policy."
 
 
-def account(config: Config, source: str | None, resources: str, *, results: Path = LEDGER.parents[1]) -> Account:
+def account(config: Config, pool: str | None, resources: str, *, results: Path = LEDGER.parents[1]) -> Account:
     """The account of a configuration in the working directory.
 
-    source: file of the prompts. resources: the workflow's folder of files. results: folder of the run's results.
+    pool: file of the prompts in their order. resources: the workflow's folder of files. results: folder of the run's results.
     """
-    texts = estimate.load_texts(config, source and Path(source), Path(resources))
+    texts = estimate.load_texts(config, pool and Path(pool), Path(resources))
     prices = Prices(config.prices)
     spending = spending_by_key(read_ledger(results / LEDGER.relative_to("results")))
     current_plans = estimate.plan_calls(config, replace(texts, responses=read_responses(results, config)))

@@ -120,8 +120,8 @@ class Spending:
         return len(self.prompt_tokens)
 
 
-def load_texts(config: Config, source: Path | None, resources: Path) -> Texts:
-    """The texts of a configuration. source: file of the prompts; resources: the workflow's folder of files."""
+def load_texts(config: Config, pool: Path | None, resources: Path) -> Texts:
+    """The texts of a configuration. pool: file of the prompts in their order; resources: the workflow's folder of files."""
     if config.logged_data is not None:
         return Texts(())
     graders = [block for block in config.graders.values() if block.hosted]
@@ -130,7 +130,7 @@ def load_texts(config: Config, source: Path | None, resources: Path) -> Texts:
     system_prompts = {block.system_prompt for block in (*policies, *rubrics.values())} - {None}
     templates = {block.template for block in (*policies, *graders)} - {None}
     return Texts(
-        prompts=[row["prompt"] for row in data_prompts.sample(source, n=config.n_prompts, seed=config.seed)],
+        prompts=[row["prompt"] for row in data_prompts.read(pool, 0, config.n_prompts)],
         system_prompts={name: read_text(_path(name, "policies", resources)).strip() for name in system_prompts},
         templates={name: template.load(_path(name, "templates", resources)) for name in templates},
         rubrics=rubrics,

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.errors import file_errors
 from arena_cje.files import json_text, replace
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ MEANING = (
     ("throughput.tsv", "time, memory, items and tokens of each job that generated, scored or graded"),
     ("*plots/*", "figure"),
     ("*/diagnostics_dashboard.html", "the results to look into, in a browser, without a network"),
+    ("*/data_report.html", "the data before the analysis: counts, log probabilities, scores, labels and lengths"),
     ("*/summary.json", "what was analysed at this coverage, and what was dropped and why"),
     ("*/validation.csv", "each estimate beside the truth"),
     ("*/comparisons.*", "differences of all pairs of policies, and what the top rank rests on"),
@@ -144,12 +146,17 @@ def write(path: str | Path, content: Mapping[str, Content]) -> None:
         with zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for name in sorted(content):
                 source = content[name]
-                data = source.read_bytes() if isinstance(source, Path) else source
+                data = _bytes(source) if isinstance(source, Path) else source
                 archive.writestr(_entry(name), data)
                 sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
             archive.writestr(_entry("SHA256SUMS"), "".join(sums))
 
     replace(path, fill)
+
+
+def _bytes(path: Path) -> bytes:
+    with file_errors(path):
+        return path.read_bytes()
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Settings that change the course of a run and not its results.
 RUN_SETTINGS = {
-    **dict.fromkeys(("n_slots", "cache_tokens", "model_slots", "shard_size", "fresh"), True),
+    **dict.fromkeys(("n_slots", "cache_tokens", "model_slots", "shard_size", "progress_seconds", "fresh"), True),
     "policies": {"__all__": {"description", "api_key_env"}},
     "judge": {"api_key_env", "max_unscored"},
     "judges": {"__all__": {"api_key_env", "max_unscored"}},
@@ -53,7 +53,12 @@ def _with_portable_paths(value: Any, folder: Path) -> Any:
         return {name: _with_portable_paths(part, folder) for name, part in value.items()}
     if isinstance(value, list):
         return [_with_portable_paths(part, folder) for part in value]
-    if not isinstance(value, str) or not Path(value).is_absolute():
+    if not isinstance(value, str):
+        return value
+    name, separator, rest = value.partition("=")  # NAME=FILE names the policy of a file
+    if separator and Path(rest).is_absolute():
+        return f"{name}={_with_portable_paths(rest, folder)}"
+    if not Path(value).is_absolute():
         return value
     path = Path(value)
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name

@@ -142,6 +142,21 @@ class Sources:
         return draws(self._files["draws"], self.logged, self.summary, self._reading)
 
     @cached_property
+    def account(self) -> dict[str, Any]:
+        """The account of the data set before its analysis."""
+        import json
+
+        from arena_cje.results.account import account
+
+        return account(
+            self._single_file("dataset"),
+            {Path(path).stem: path for path in self._files["draws"]},
+            json.loads(self._params["thresholds"]),
+            base_policy=self.summary["base_policy"],
+            reading=self._reading,
+        )
+
+    @cached_property
     def fitted(self) -> Result:
         """The result of the first configured estimator that calibrates its rewards, of the first if none does."""
         return self._result("fitted")

@@ -17,8 +17,10 @@ import orjson
 from arena_cje import estimators
 from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
+from arena_cje.data.logged import base_logprobs
 from arena_cje.data.reading import Reading, Scale
 from arena_cje.data.units import unusual_units
+from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
@@ -29,6 +31,7 @@ from arena_cje.estimation.isotonic import Monotone
 from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
 from arena_cje.evaluation.evaluate import Evaluation, evaluate_all
 from arena_cje.files import json_text
+from arena_cje.results import arguments
 from arena_cje.results.record import SCHEMA_VERSION
 from arena_cje.results.result import Result, load, write
 
@@ -85,6 +88,7 @@ class _Data:
     logged: Logged
     draws: dict[str, Draws]
     calibration: Labelled | None  # labelled responses for the calibrator alone
+    plausibility: dict[str, plausibility.Plausibility]  # of log probabilities, by target policy
     metadata: dict[str, Any]
     cautions: dict[str, list[Reason]]  # about the data of a policy, the base policy among them
 
@@ -156,27 +160,36 @@ def analyze(
     Raises a `UserError` for data or options that cannot be analysed, and a `TypeError` for an unknown option.
     """
     _check_options(options)
+    if isinstance(thresholds, Thresholds):
+        thresholds = dataclasses.asdict(thresholds)
+    options = arguments.checked({"seed": seed, "n_folds": n_folds, "jackknife_folds": jackknife_folds, **options})
+    names = arguments.checked({"estimator": estimator, "variant": variant})
+    by_name = arguments.checked({"thresholds": thresholds, "cautions": cautions, "provenance": provenance})
     settings = Settings(
-        Options(seed=seed, n_folds=n_folds, jackknife_folds=jackknife_folds, **options),
-        oracle_coverage=oracle_coverage,
-        alpha=alpha,
-        scale=scale,
-        judge=judge,
-        judge_scale=judge_scale,
-        label_scale=label_scale,
-        base_policy=base_policy,
-        thresholds=thresholds if isinstance(thresholds, Thresholds) else with_overrides(thresholds or {}),
-        provenance=provenance or {},
+        Options(**options),
+        **arguments.checked(
+            {
+                "oracle_coverage": oracle_coverage,
+                "alpha": alpha,
+                "scale": scale,
+                "judge": judge,
+                "judge_scale": judge_scale,
+                "label_scale": label_scale,
+                "base_policy": base_policy,
+            }
+        ),
+        thresholds=with_overrides(by_name["thresholds"] or {}),
+        provenance=by_name["provenance"] or {},
     )
-    name = variant or estimator
+    name = names["variant"] or names["estimator"]
     results = analyze_all(
         logged,
         fresh_draws,
-        {name: estimator},
+        {name: names["estimator"]},
         settings,
         probes=probes,
         calibration_data=calibration_data,
-        cautions={name: cautions or {}},
+        cautions={name: by_name["cautions"] or {}},
     )
     return results[name]
 
@@ -208,6 +221,7 @@ def analyze_all(
     cautions: by that name; the rest as in `analyze`.
     """
     data = _read(logged, fresh_draws, settings, probes, calibration_data)
+    _check_labels(data, settings.options)
     estimator_names = list(dict.fromkeys(names.values()))
     evaluations = evaluate_all(estimator_names, data.logged, data.draws, settings.options, data.calibration)
     results = {}
@@ -217,12 +231,33 @@ def analyze_all(
         verdicts = verdicts_of(evaluation, data.logged, evidence, settings.thresholds)
         for policy, reasons in data.cautions.items():
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *reasons))
+        if estimators.needs_weights(estimator):
+            for policy, counts in data.plausibility.items():
+                reasons = plausibility.reasons(counts, settings.thresholds)
+                verdicts[policy] = Verdict((*verdicts[policy].reasons, *reasons))
         for policy, reasons in (cautions or {}).get(name, {}).items():
+            if policy not in verdicts:
+                raise UserError(
+                    f"cautions of {policy!r}, which is not a policy of the data{did_you_mean(policy, verdicts)}; its policies: "
+                    f"{', '.join(verdicts)}"
+                )
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
         module = estimators.get(estimator)
         analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, settings.thresholds, settings.alpha)
         results[name] = _result(name, analysis, data, settings)
     return results
+
+
+def _check_labels(data: _Data, options: Options) -> None:
+    """Raise a `UserError` where labels are only on fresh draws, which do not fit the calibrator by themselves."""
+    if options.rewards == "judge" or data.calibration is not None or data.logged.labelled.any():
+        return
+    labelled = [policy for policy, draws in data.draws.items() if not np.isnan(draws.oracle_label).all()]
+    if labelled:
+        raise UserError(
+            f"no logged row has an oracle_label, but fresh draws of {', '.join(labelled)} have labels: give their file as "
+            "calibration_data, too, so that they fit the calibrator of all policies"
+        )
 
 
 def _read(
@@ -234,10 +269,14 @@ def _read(
 ) -> _Data:
     reading = settings.reading
     dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading)
-    rows, draws, draw_counts = _load_all_draws(dataset.logged, fresh_draws, probes, reading)
+    base = base_logprobs([row for row in dataset.responses if row.judge_score is not None])
+    plausible, logprob_counts = plausibility.reject(dataset.logged, *base, settings.thresholds)
+    rows, draws, draw_counts = _load_all_draws(plausible, fresh_draws, probes, reading)
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
-    metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts}}
-    return _Data(rows, draws, dataset.calibration, metadata, _unit_cautions(rows, draws, reading))
+    logprobs = {policy: dataclasses.asdict(counts) for policy, counts in logprob_counts.items()}
+    metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts, "logprobs": logprobs}}
+    cautions = _unit_cautions(rows, draws, reading)
+    return _Data(rows, draws, dataset.calibration, logprob_counts, metadata, cautions)
 
 
 def _unit_cautions(logged: Logged, draws: Mapping[str, Draws], reading: Reading) -> dict[str, list[Reason]]:
@@ -269,7 +308,13 @@ def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> 
     # Written as text and read again, so that the result equals the one that is loaded from its file.
     content = orjson.loads(json_text(_plain(document)))
     influence = [_influence(analysis.evaluation.estimates[policy]) for policy in data.logged.policies]
-    return Result(content, data.logged.prompt_id, np.column_stack(influence), _influence(analysis.evaluation.base))
+    return Result(
+        content,
+        data.logged.prompt_id,
+        np.column_stack(influence),
+        _influence(analysis.evaluation.base),
+        data.logged.cluster_id,
+    )
 
 
 def _influence(estimate: Estimate) -> np.ndarray:
@@ -285,25 +330,40 @@ def _load_all_draws(
 ) -> tuple[Logged, dict[str, Draws], dict[str, Any]]:
     """The logged rows, the fresh draws of every target and their numbers of rows.
 
-    Without target log probabilities in the logged data, the targets are the policies of the fresh draws.
+    The targets are the policies with log probabilities in the logged data, followed by others with fresh draws. A target
+    without the one or the other has NaN there; without any fresh draws there are none.
     """
     sources = find_draws(fresh_draws, logged.base_policy, logged.policies) if fresh_draws is not None else {}
     sources.pop(logged.base_policy, None)  # they are the logged responses again
     probe_sources = find_probes(probes, tuple(sources))
-    if not logged.policies:
-        if not sources:
-            raise UserError(
-                "no target policy: the logged data has no target_policy_logprobs and there are no fresh draws; "
-                "add one of the two"
-            )
-        no_log_ratio = np.full((len(logged.prompt_id), len(sources)), np.nan)
-        logged = dataclasses.replace(logged, policies=tuple(sources), log_ratio=no_log_ratio, token_logprob=None)
+    if not logged.policies and not sources:
+        raise UserError(
+            "no target policy: the logged data has no target_policy_logprobs and there are no fresh draws; add one of the two"
+        )
+    logged = _with_policies(logged, [name for name in sources if name not in logged.policies])
     draws, counts = {}, {}
     for policy, source in sources.items():
         draws[policy], counts[policy] = load_draws(
             source, policy, logged.prompt_id, probes=probe_sources.get(policy), reading=reading
         )
+    if draws:
+        missing = np.full((len(logged.prompt_id), 1), np.nan)
+        draws |= {policy: Draws(policy, missing, missing) for policy in logged.policies if policy not in draws}
     return logged, draws, counts
+
+
+def _with_policies(logged: Logged, names: Sequence[str]) -> Logged:
+    """The logged rows with further target policies, which have no log probabilities."""
+    if not names:
+        return logged
+    unknown = np.full((len(logged.prompt_id), len(names)), np.nan)
+    by_token = None if logged.token_logprob is None else np.hstack([logged.token_logprob, unknown])
+    return dataclasses.replace(
+        logged,
+        policies=(*logged.policies, *names),
+        log_ratio=np.hstack([logged.log_ratio, unknown]),
+        token_logprob=by_token,
+    )
 
 
 def _mask_labels(logged: Logged, seed: int, coverage: float | None) -> tuple[Logged, dict[str, Any]]:
@@ -358,6 +418,7 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
             "estimator": evaluation.estimator,
             "n_samples": len(logged.prompt_id),
             "n_prompts": len(np.unique(logged.prompt_id)),
+            **({} if logged.cluster_id is None else {"n_clusters": len(np.unique(logged.cluster_id))}),
             "diagnostics": {policy: _diagnostics(analysis, policy) for policy in analysis.estimates},
         },
     }

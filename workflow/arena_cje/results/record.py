@@ -36,6 +36,7 @@ class ResultRecord:
     # (n, p), rows as in `prompt_id`, NaN where a row is not used; None where the file of influence values is missing
     influence: np.ndarray | None = None
     base_influence: np.ndarray | None = None  # (n,)
+    cluster_id: np.ndarray | None = None  # (n,) str; None where the data have no clusters of prompts
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -148,7 +149,7 @@ class ResultRecord:
 
     @cached_property
     def _cluster(self) -> np.ndarray:
-        return clusters(self.prompt_id)
+        return clusters(self.prompt_id if self.cluster_id is None else self.cluster_id)
 
     def comparisons(self) -> pl.DataFrame:
         """Paired differences of all pairs of policies, a row each, those to the base policy first.

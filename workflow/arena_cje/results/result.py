@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors, shown
 from arena_cje.files import read_json, replace, write_bytes, write_csv
 from arena_cje.results import schema as results_schema
 from arena_cje.results.record import SCHEMA_VERSION, ResultRecord
@@ -76,15 +77,28 @@ def load(path: str | Path) -> Result:
 
     Raises a `UserError` for a file of another kind or schema version.
     """
+    if not isinstance(path, str | PathLike) or isinstance(path, bytes):
+        raise UserError(f"load takes the path of a results file, got {shown(path)}")
     path = Path(path)
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{path}: not a results file of schema version {SCHEMA_VERSION}; expected results/coverage_*/ESTIMATOR.json"
         )
+    if problem := next(results_schema.problems(document), None):
+        raise UserError(f"{path}: not a results file of this version ({problem}); make it again")
     result = Result(document)
+    try:
+        _ = (
+            result.options,
+            result.reading,
+            str(result),
+        )  # they read what the schema says no more of than that it is an object
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not a results file of this version ({error}); make it again") from None
     influence_path = path.with_name(f"{path.stem}.influence.parquet")
-    return _with_influence(result, influence_path) if influence_path.exists() else result
+    with file_errors(influence_path):
+        return _with_influence(result, influence_path) if influence_path.exists() else result
 
 
 def _influence_frame(result: Result) -> pl.DataFrame:
@@ -92,16 +106,23 @@ def _influence_frame(result: Result) -> pl.DataFrame:
 
     columns = {"prompt_id": result.prompt_id.tolist(), result.base_policy: result.base_influence}
     columns |= dict(zip(result.policies, result.influence.T, strict=True))
+    if result.cluster_id is not None:
+        columns["cluster_id"] = result.cluster_id.tolist()
     return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def _with_influence(result: Result, path: Path) -> Result:
     import polars as pl
 
-    frame = pl.read_parquet(path)
-    return Result(
-        result.document,
-        np.array(frame["prompt_id"].to_list()),
-        np.column_stack([frame[policy].to_numpy() for policy in result.policies]),
-        frame[result.base_policy].to_numpy(),
-    )
+    try:
+        frame = pl.read_parquet(path)
+        return Result(
+            result.document,
+            np.array(frame["prompt_id"].to_list()),
+            np.column_stack([frame[policy].to_numpy() for policy in result.policies]),
+            frame[result.base_policy].to_numpy(),
+            np.array(frame["cluster_id"].to_list()) if "cluster_id" in frame.columns else None,
+        )
+    except pl.exceptions.PolarsError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: does not have the influence values of this result ({problem}); delete it") from None

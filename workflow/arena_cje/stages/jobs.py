@@ -3,8 +3,9 @@
     with job(snakemake) as log:
         ...
 
-Log lines go to the job's log file and, with the job's name before them, to the terminal. A `UserError` ends the job with one
-line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceback. No line holds a key of an API.
+Log lines go to the job's log file and, with the job's name before them, to the terminal. A `UserError`, or an error of the
+file system, ends the job with one line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceback. No line
+holds a key of an API.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ import psutil
 from arena_cje import files
 from arena_cje.calls.errors import redact
 from arena_cje.data import schemas
-from arena_cje.errors import UserError, printable
+from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.journal import Journal, Tally
 from arena_cje.stages.usage import peak_memory
+from arena_cje.terminal import escape_what_it_lacks
 
 if TYPE_CHECKING:
     from arena_cje.calls.endpoint import Endpoint
@@ -41,18 +43,22 @@ if TYPE_CHECKING:
 @contextmanager
 def job(snakemake: Any) -> Iterator[logging.Logger]:
     """Log to the job's file and the terminal while the body runs; turn a `UserError` into one line and status 1."""
+    escape_what_it_lacks()
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback at every line
     name = " ".join([snakemake.rule, *(str(value) for value in snakemake.wildcards)])
     keys = _keys(snakemake.config)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s", keys))
-    for path in snakemake.log[:1]:  # a benchmark may stand after it
-        root.addHandler(_handler(logging.FileHandler(path, mode="w"), "%(asctime)s %(levelname)s %(message)s", keys))
     sys.excepthook = lambda *error: sys.stderr.write(
         printable(redact("".join(traceback.format_exception(*error)), keys))
     )
     try:
-        yield logging.getLogger("arena_cje")
+        with file_errors():
+            for path in snakemake.log[:1]:  # a benchmark may stand after it
+                file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+                root.addHandler(_handler(file, "%(asctime)s %(levelname)s %(message)s", keys))
+            yield logging.getLogger("arena_cje")
     except UserError as error:
         root.error("%s", error)
         sys.exit(1)

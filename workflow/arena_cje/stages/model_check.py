@@ -304,7 +304,7 @@ def table(findings: Sequence[Finding]) -> str:
     return printable("\n".join(lines))
 
 
-def run(config: Config, source: str | None, resources: str) -> list[Finding]:
+def run(config: Config, pool: str | None, resources: str) -> list[Finding]:
     """Everything that the configuration wants, tried."""
-    texts = estimate.load_texts(config, source and Path(source), Path(resources))
+    texts = estimate.load_texts(config, pool and Path(pool), Path(resources))
     return [*local(config, Path(resources)), *check(wanted(config, texts))]

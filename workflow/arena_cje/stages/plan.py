@@ -5,20 +5,22 @@ What determines a grade stands in `grading.plan`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje import files
 from arena_cje.config.records import REFERENCE
 from arena_cje.data import prompts
+from arena_cje.data.prompt_sets.pool import Pool, Source, read_pool
+from arena_cje.data.prompt_sets.selection import Selection
 from arena_cje.errors import UserError
 from arena_cje.grading import reference
 from arena_cje.hosted import writer
 from arena_cje.llama import generator, scorer
-from arena_cje.provenance import code_hash, sha256
+from arena_cje.provenance import code_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from arena_cje.config.records import Config
     from arena_cje.grading.plan import GraderPlan
@@ -51,28 +53,47 @@ def scoring_parameters(config: Config, context: str) -> dict[str, Any]:
     return {"samplings": samplings, "drawn_from": drawn_from, "n_ctx": n_ctx, "version": scorer.VERSION}
 
 
-def shard_fingerprints(config: Config, source: Path, cache: Path) -> dict[str, str]:
-    """Hash of the prompts of each shard, by its name, after a check of the sample and of its references.
+def prompt_pool(config: Config, path: Path | None, folder: Path) -> Pool:
+    """The prompts of the configured source in their order, read once and kept in a folder.
+
+    path: of the source; None where it is a data set of the hub. Raises a `UserError` where there are fewer prompts than the
+    configuration takes.
+    """
+    block = config.prompts
+    selection = Selection(
+        columns=block.columns.model_dump(exclude_none=True),
+        language=block.language,
+        min_chars=block.min_chars,
+        max_chars=block.max_chars,
+        flagged=block.flagged,
+        duplicates=block.duplicates,
+    )
+    pool = read_pool(Source(block.source, path, block.split, block.revision, selection), config.seed, folder)
+    pool.check_size(config.n_prompts)
+    return pool
+
+
+def shard_fingerprints(config: Config, pool: Pool, cache: Path) -> dict[str, str]:
+    """Hash of the prompts of each shard, by its name, after a check of the references.
 
     cache: a file that keeps the hashes for the next start of the workflow, as they take longer than to plan the jobs of a
-    large source.
+    large experiment.
     """
-    names = prompts.shards(config.n_prompts, config.shard_size)
     made_from = {
-        "source": sha256(source),
+        "pool": pool.identity,
         "n_prompts": config.n_prompts,
-        "seed": config.seed,
         "shard_size": config.shard_size,
         "oracle": config.oracle.provider,
         "code": code_hash("arena_cje.data.prompts", "arena_cje.grading.reference"),
     }
-    kept = _read_cache(cache)
-    if kept.get("made_from") == made_from:
-        return kept["fingerprints"]
-    rows = prompts.sample(source, n=config.n_prompts, seed=config.seed)
+    known = _read_cache(cache)
+    if known.get("made_from") == made_from:
+        return known["fingerprints"]
     if config.oracle.provider == REFERENCE:
-        reference.check(rows)
-    fingerprints = {name: prompts.fingerprint(prompts.cut(rows, name, config.shard_size)) for name in names}
+        reference.check(pool.rows(config.n_prompts))
+    lines = pool.lines(config.n_prompts)
+    names = prompts.shards(config.n_prompts, config.shard_size)
+    fingerprints = {name: prompts.fingerprint(prompts.cut(lines, name, config.shard_size)) for name in names}
     files.write_json(cache, {"made_from": made_from, "fingerprints": fingerprints})
     return fingerprints
 
@@ -85,13 +106,14 @@ def _read_cache(path: Path) -> dict[str, Any]:
         return {}
 
 
-def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan]) -> dict[str, Any]:
+def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan], pool: Pool) -> dict[str, Any]:
     """Everything that determines a data set and is not in its files: results record it as their provenance."""
     judges = {stage.removeprefix("judges/"): plan for stage, plan in graders.items() if stage.startswith("judges/")}
     judge, oracle = graders["judge"], graders["oracle"]
     return {
         "seed": config.seed,
         "n_prompts": config.n_prompts,
+        "prompts": _recorded_prompts(config, pool),
         "base_policy": config.base_policy,
         "policies": {
             name: _recorded_generation(config, name)
@@ -110,6 +132,13 @@ def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan]) -> dic
             "oracle": oracle.version,
         },
     }
+
+
+def _recorded_prompts(config: Config, pool: Pool) -> dict[str, Any]:
+    """What was selected from which source, with the counts; a source outside the working directory by its last part."""
+    selected = config.prompts.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+    source = Path(config.prompts.source)
+    return selected | pool.summary | {"source": source.name if source.is_absolute() else str(source)}
 
 
 def _recorded_generation(config: Config, policy: str) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from operator import or_
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Annotated
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from arena_cje.errors import UserError
-from arena_cje.files import read_text
+from arena_cje.errors import UserError, shown
 from arena_cje.grading.rubrics.base import Rubric
+from arena_cje.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +37,7 @@ _RUBRIC: TypeAdapter[Rubric] = TypeAdapter(Annotated[reduce(or_, map(get, NAMES)
 def load_rubric(path: Path) -> Rubric:
     """The rubric in a YAML file."""
     try:
-        return _RUBRIC.validate_python(yaml.safe_load(read_text(path)))
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
+        return _RUBRIC.validate_python(read_yaml(path))
     except ValidationError as error:
         problem = _first_problem(error)
     raise UserError(f"{path}: not a rubric this version reads ({problem}); see resources/judges/")
@@ -52,5 +49,5 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in finding["loc"][1:])  # after the kind
     problem = finding["msg"].removeprefix("Value error, ")
     if finding["type"] not in ("missing", "value_error", "extra_forbidden"):
-        problem += f", got {finding['input']!r:.60}"
+        problem += f", got {shown(finding['input'])}"
     return f"{place}: {problem}" if place else problem

@@ -1,0 +1,71 @@
+"""The account of a data set has the counts by hand, and its page shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+import foreign_files
+from arena_cje.report import data_report
+from arena_cje.results.account import account
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Ten logged rows: one without a score, six labels, one zero and one impossible log probability, and a clone."""
+    rows = [
+        {
+            "prompt_id": k,
+            "response": "" if k == 3 else "two words",
+            "judge_score": None if k == 0 else k / 10,
+            "oracle_label": (0.0, 0.5, 1.0)[k % 3] if k < 6 else None,
+            "base_policy_logprob": -4.0,
+            "target_policy_logprobs": {"clone": -4.0, "other": {5: 0.0, 6: -99999.0, 7: 2 - 9.0}.get(k, -5.0)},
+            "metadata": {"response_token_count": 2},
+        }
+        for k in range(10)
+    ]
+    logged = foreign_files.write_lines(tmp_path / "logged.jsonl", rows)
+    draws = [{"prompt_id": k, "judge_score": 0.95, "response": "x <script>"} for k in range(10)]
+    return account(logged, {"other": foreign_files.write_lines(tmp_path / "other.jsonl", draws)}, {})
+
+
+def test_counts_are_those_by_hand(made):
+    base = made["policies"]["base"]
+    assert (base["rows"], base["prompts"], base["without_score"], base["empty"]) == (10, 10, 1, 1)
+    assert base["oracle_label"]["n"] == 6
+    assert (base["oracle_label"]["zero"], base["oracle_label"]["one"], base["oracle_label"]["mean"]) == (2, 2, 0.5)
+    assert base["judge_score"]["mean"] == pytest.approx(0.5)
+    assert sum(base["judge_score"]["bins"]) == 9
+    assert (base["words"]["median"], base["words"]["min"]) == (2, 0)
+    assert made["policies"]["other"]["judge_score"]["bins"] == [0] * 9 + [10]
+
+
+def test_log_probabilities_are_counted(made):
+    other = made["logprobs"]["other"]
+    assert (other["n_rows"], other["n_ratios"], other["n_rejected"], other["n_zero"]) == (9, 8, 1, 1)
+    assert made["same_as_base"] == ["clone"]
+    assert len(made["cautions"]["other"]) == 2
+    assert made["cautions"]["clone"] == []
+
+
+def test_the_page_shows_them_and_takes_no_data_for_code(made):
+    summary = {"n_responses": 12, "dropped": {"no <b>judge</b> score": 2}}
+    page = data_report.render(made, summary, "0.25")
+    text = re.sub(r"<[^>]*>", " ", page)
+    assert "clone has the log probabilities of the base policy on every row." in text
+    assert "other: 1 of 9 rows have a log probability below -100 nats per token" in text
+    assert "dropped: no &lt;b&gt;judge&lt;/b&gt; score" in page
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_a_histogram_shows_every_bin_that_is_not_empty():
+    assert data_report.histogram([0, 1, 1000]) == "·▁█"
+    assert data_report.histogram([0, 0]) == "··"
+
+
+def test_the_account_is_json(made):
+    assert json.loads(json.dumps(made, allow_nan=False)) == made

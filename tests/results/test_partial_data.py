@@ -1,0 +1,146 @@
+"""Data as people have them: what some policies or prompts lack is counted, and the rest is estimated."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+import arena_cje
+import foreign_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+N = 200
+
+
+def logged(folder: Path, **changed) -> Path:
+    """Every fourth label is 1; weight 2 under `shift` where it is and 2/3 elsewhere, so that its value is .5."""
+    rows = [
+        {
+            "prompt_id": str(k),
+            "judge_score": 0.9 if k % 4 == 0 else 0.1,
+            "oracle_label": float(k % 4 == 0),
+            "base_policy_logprob": -10.0,
+            "target_policy_logprobs": {"shift": -9.306852819440055 if k % 4 == 0 else -10.405465108108164},
+        }
+        | changed
+        for k in range(N)
+    ]
+    return folder / foreign_files.write_lines(folder / "logged.jsonl", rows)
+
+
+def write_draws(folder: Path, policy: str, prompts: range, **changed) -> Path:
+    """Every second draw is good."""
+    rows = [{"prompt_id": str(k), "judge_score": 0.9 if k % 2 == 0 else 0.1} | changed for k in prompts]
+    foreign_files.write_lines(folder / "draws" / f"{policy}.jsonl", rows)
+    return folder / "draws"
+
+
+def codes(result: arena_cje.Result, policy: str) -> dict[str, str]:
+    return {reason.code: reason.level for reason in result.verdicts[policy].reasons}
+
+
+def value(result: arena_cje.Result, policy: str) -> float | None:
+    return result.document["estimates"][result.policies.index(policy)]
+
+
+def test_a_policy_without_log_probabilities_stands_beside_one_with_them(tmp_path):
+    data = logged(tmp_path)
+    write_draws(tmp_path, "shift", range(N))
+    draws = write_draws(tmp_path, "hosted", range(N))
+    direct = arena_cje.analyze(data, draws, "direct")
+    assert direct.policies == ("shift", "hosted")
+    assert [value(direct, name) for name in direct.policies] == pytest.approx([0.5, 0.5])
+    weighted = arena_cje.analyze(data, draws, "snips")
+    assert value(weighted, "shift") == pytest.approx(0.5)
+    assert value(weighted, "hosted") is None
+    assert "log probability under hosted and the base: add it to target_policy_logprobs" in str(
+        weighted.refused["hosted"]
+    )
+
+
+def test_a_policy_without_draws_stands_beside_one_with_them(tmp_path):
+    data, draws = logged(tmp_path), write_draws(tmp_path, "hosted", range(N))
+    direct = arena_cje.analyze(data, draws, "direct")
+    assert value(direct, "hosted") == pytest.approx(0.5)
+    assert value(direct, "shift") is None
+    assert "add fresh draws of shift (shift.jsonl in fresh_draws)" in str(direct.refused["shift"])
+    assert value(arena_cje.analyze(data, draws, "snips"), "shift") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("n_drawn", "level"), [(196, "ok"), (120, "caution")])
+def test_draws_of_some_prompts_give_the_value_on_these(tmp_path, n_drawn, level):
+    data, draws = logged(tmp_path), write_draws(tmp_path, "shift", range(n_drawn))
+    result = arena_cje.analyze(data, draws, "direct")
+    assert value(result, "shift") == pytest.approx(0.5)
+    assert result.document["n_used"]["shift"] == n_drawn
+    assert codes(result, "shift")["rows_left_out"] == level
+    counts = result.document["metadata"]["data"]["fresh_draws"]["shift"]
+    assert counts["prompts_without_draws"] == N - n_drawn
+
+
+def test_labels_of_one_target_alone_name_what_helps(tmp_path):
+    data = logged(tmp_path, oracle_label=None)
+    draws = write_draws(tmp_path, "shift", range(N), oracle_label=1.0)
+    with pytest.raises(
+        arena_cje.errors.UserError, match="fresh draws of shift have labels: give .* as calibration_data"
+    ):
+        arena_cje.analyze(data, draws, "direct")
+    helped = arena_cje.analyze(data, draws, "direct", calibration_data=draws / "shift.jsonl")
+    assert value(helped, "shift") == pytest.approx(1.0)
+
+
+def test_null_scores_are_left_out_and_counted(tmp_path):
+    data, draws = logged(tmp_path), write_draws(tmp_path, "shift", range(N))
+    rows = [{"prompt_id": str(k), "judge_score": None if k < 20 else 0.9} for k in range(N)]
+    foreign_files.write_lines(draws / "shift.jsonl", rows)
+    result = arena_cje.analyze(data, draws, "direct")
+    assert result.document["n_used"]["shift"] == N - 20
+    assert result.document["metadata"]["data"]["fresh_draws"]["shift"]["dropped"] == {"no judge score": 20}
+
+
+def twice(rows: list[dict], **changed) -> list[dict]:
+    """Each question in two languages, with the same numbers."""
+    return [
+        row | {"prompt_id": f"{row['prompt_id']}-{language}"} | {k: row["prompt_id"] for k in changed}
+        for row in rows
+        for language in ("en", "de")
+    ]
+
+
+@pytest.mark.parametrize("estimator", ["calibrated-ips", "raw-ips", "direct", "dr-cpo"])
+def test_translations_of_a_question_are_one_cluster(tmp_path, estimator):
+    """Repeated data say no more than once: the cluster column gives the standard errors of the data themselves."""
+    rows = [json.loads(line) for line in logged(tmp_path).read_text().splitlines()]
+    fresh = [{"prompt_id": str(k), "judge_score": 0.9 if k % 2 == 0 else 0.1} for k in range(N)]
+    results = []
+    for kind, both in (
+        ("once", (rows, fresh)),
+        ("clustered", (twice(rows, cluster=True), twice(fresh))),
+        ("apart", (twice(rows), twice(fresh))),
+    ):
+        data = foreign_files.write_lines(tmp_path / kind / "logged.jsonl", both[0])
+        foreign_files.write_lines(tmp_path / kind / "draws" / "shift.jsonl", both[1])
+        results.append(arena_cje.analyze(data, tmp_path / kind / "draws", estimator))
+    once, clustered, apart = results
+    assert clustered.document["metadata"]["n_clusters"] == N
+    for policy in ("base", "shift"):
+        assert clustered.summary(policy)["estimate"] == pytest.approx(once.summary(policy)["estimate"])
+        assert clustered.summary(policy)["se"] == pytest.approx(once.summary(policy)["se"], rel=0.01)
+        assert apart.summary(policy)["se"] < 0.8 * clustered.summary(policy)["se"]
+    once_difference, difference = (one.document["differences_to_base"]["shift"]["se"] for one in (once, clustered))
+    assert difference == pytest.approx(once_difference, rel=0.01)
+    path = tmp_path / "result.json"
+    arena_cje.results.result.write(clustered, path, tmp_path / "r.csv", tmp_path / "result.influence.parquet")
+    loaded = arena_cje.load(path)
+    assert loaded.comparisons().equals(clustered.comparisons())
+
+
+def test_a_prompt_in_two_clusters_is_refused(tmp_path):
+    rows = [{"prompt_id": "a", "draw_idx": k, "judge_score": 0.5, "cluster": f"c{k}"} for k in range(2)]
+    file = foreign_files.write_lines(tmp_path / "logged.jsonl", rows)
+    with pytest.raises(arena_cje.errors.UserError, match=r":2: prompt_id 'a' is in cluster 'c1', but in 'c0' at .*:1"):
+        arena_cje.analyze(file, {"x": file}, "direct")

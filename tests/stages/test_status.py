@@ -1,0 +1,270 @@
+"""The status of a run, worked out by hand from files of a run that is made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from arena_cje import __main__ as command
+from arena_cje.config.parse import parse
+from arena_cje.stages import run_record, status
+from workflow_run import ROOT
+
+MODELS = {"models": {"small": {"path": "small.gguf"}}, "judge": {"model": "small"}}
+POLICIES = {"base": {"model": "small", "system_prompt": "helpful.txt"}, "other": {"like": "base"}}
+START = 1_700_000_000.0  # seconds since the epoch
+
+
+def experiment(**keys):
+    return parse({"n_prompts": 25, "shard_size": 10, "policies": POLICIES, "draws_per_prompt": 2} | MODELS | keys)
+
+
+class Made:
+    """A folder in which a run has got so far; times are seconds after its start."""
+
+    def __init__(self, folder):
+        self.folder, self.jobs = folder, []
+
+    def job(self, stage: str, name: str, shard: int, items: int, *, needed: bool = True, journal_bytes: int = 0):
+        """A job of the run without any file of it."""
+        place = f"{stage}/{name}/{shard:04d}"
+        suffix = "parquet" if stage == "score" else "jsonl"
+        job = run_record.PlannedJob(
+            (f"results/{place}.{suffix}",),
+            needed,
+            stage,
+            name,
+            f"{shard:04d}",
+            items,
+            f"logs/{place}.log",
+            f"logs/benchmarks/{place}.tsv",
+            f"results/journal/{place}.jsonl",
+            journal_bytes,
+        )
+        self.jobs.append(job)
+        return job
+
+    def join(self, output: str):
+        self.jobs.append(run_record.PlannedJob((output,), True, log=f"logs/{output}.log"))
+
+    def write(self, path: str, text: str, at: float) -> None:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        os.utime(file, (START + at, START + at))
+
+    def finish(self, job, rows, *, at: float, seconds: float, items: int) -> None:
+        """The output and the benchmark of a job."""
+        self.write(job.benchmark, f"s\th:m:s\titems\n{seconds}\t0:00:00\t{items}\n", at)
+        self.write(job.outputs[0], "".join(json.dumps(row) + "\n" for row in rows), at)
+
+    def log(self, job, lines, *, at: float, began: float = 0.0) -> None:
+        stamps = [began] + [at] * (len(lines) - 1)
+        text = "".join(f"{stamp_of(START + stamp)} {line}\n" for stamp, line in zip(stamps, lines, strict=True))
+        self.write(job.log, text, at)
+
+    def status(self, **keys):
+        """The status, as read from the files."""
+        record = {"started": START, "process": os.getpid(), "host": "elsewhere", "jobs": self.jobs} | keys
+        jobs = [vars(job) for job in record["jobs"]]
+        self.write(".arena-cje/run.json", json.dumps(record | {"jobs": jobs}), 0)
+        return status.read_status(self.folder)
+
+
+def stamp_of(seconds: float) -> str:
+    whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return f"{whole},{round(seconds % 1 * 1000):03d}"
+
+
+@pytest.fixture
+def made(tmp_path):
+    return Made(tmp_path)
+
+
+def ok(n):
+    return [{"status": "ok"}] * n
+
+
+def test_jobs_items_rates_and_reasons_add_up(made):
+    first, second, third, failed = (made.job("generate", "base", shard, 10) for shard in range(4))
+    judged = made.job("judge", "base", 0, 10)
+    made.join("results/done.json")
+    made.join("results/missing.json")
+    made.finish(first, ok(8) + [{"status": "too_long"}] * 2, at=20, seconds=20, items=10)
+    made.log(second, ["INFO 10 responses: 2 in the journal, 8 to do"], began=20, at=20)
+    made.write(second.journal, "a\nb\nc\nhalf", at=32)  # 3 of the 8, in 12 seconds
+    made.log(failed, ["INFO 10 responses: 0 in the journal, 10 to do", "ERROR the server said no"], began=10, at=18)
+    made.write(failed.journal, "a\nb\n", at=18)
+    made.write("results/done.json", "{}", at=30)
+    made.write("logs/results/missing.json.log", f"{stamp_of(START + 39)} ERROR no file\n", at=39)
+    made.finish(judged, [{"score": 0.5}] * 9 + [{"score": None, "reason": "not JSON"}], at=40, seconds=2, items=10)
+    found = made.status(ended=START + 40, succeeded=False)
+
+    base, judge = found.lines
+    assert (base.items, base.items_done, base.jobs, base.jobs_done) == (40, 10 + 5 + 2, 4, 1)
+    assert base.without_result == {"too_long": 2}
+    assert judge.without_result == {"not JSON": 1}
+    # The run is over, so that a job without its output has failed, whether it says why or not.
+    assert base.jobs_failed == 2
+    assert sorted(base.errors) == [f"it ended without a reason in {second.log} (killed?)", "the server said no"]
+    assert [state.state for state in found.other_jobs] == ["done", "failed"]
+    assert found.elapsed == pytest.approx(40)
+    assert found.items_per_second == pytest.approx((10 + 3 + 2 + 10) / 40)
+    # 20 + 12 + 8 seconds for 10 + 3 + 2 responses; 42 seconds of jobs in 40 seconds.
+    seconds_left, is_lower_bound = found.seconds_left
+    assert seconds_left == pytest.approx(23 * 40 / 15 / (42 / 40))
+    assert not is_lower_bound
+    assert third.outputs[0] not in status.table(found)
+
+    text = status.table(found)
+    assert "ended with failed jobs; the same command goes on" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["generate", "base", "17", "23", "2", "2"] in rows
+    assert ["all", "27", "23", "2"] in rows
+    assert "generate base: 2 without a result: too_long" in text
+    assert "generate base: 1 job failed: the server said no" in text
+    assert "judge base: 1 without a result: not JSON" in text
+    assert "27 of 50 items (54%), 0.62 a second, 58 s left, 1 of 2 other jobs done, 3 jobs failed" in text
+    assert "other jobs: 1 job failed: no file" in text
+
+
+def test_a_stage_that_has_not_begun_makes_the_time_a_lower_bound(made):
+    made.finish(made.job("generate", "base", 0, 100), ok(100), at=50, seconds=50, items=100)
+    made.job("generate", "other", 0, 7200 * 2)
+    made.job("judge", "base", 0, 10)
+    progress = made.status(ended=START + 50, succeeded=False).progress()
+    assert "2 a second, at least 2.0 h left" in progress
+
+
+def test_outputs_of_an_earlier_run_count_where_they_are_up_to_date(made):
+    kept = made.job("generate", "base", 0, 10, needed=False)
+    stale = made.job("generate", "base", 1, 10)
+    made.finish(kept, ok(10), at=-500, seconds=9, items=10)
+    made.finish(stale, ok(10), at=-500, seconds=9, items=10)
+    made.log(stale, ["INFO 10 responses: 0 in the journal, 10 to do"], began=-520, at=-500)
+    found = made.status()
+    assert (found.total.items_done, found.total.jobs_done) == (10, 1)
+    assert found.items_per_second == 0
+    assert found.seconds_left is None
+    assert "time left unknown before the first items are done" in found.progress()
+
+
+def test_what_the_journal_had_before_the_run_is_counted_once(made):
+    job = made.job("score", "small", 0, 10, journal_bytes=6)
+    made.log(job, ["INFO 20 scores: 4 in the journal, 16 to do"], at=1)  # two samplings of each response
+    made.write(job.journal, "x\ny\nz\n" + "new\n" * 6, at=4)
+    line = made.status().total
+    assert line.items_done == 5  # (4 + 6) of 20 entries
+    made.write(job.journal, "new\n", at=5)  # begun anew by `fresh`
+    assert made.status().total.items_done == 2  # (4 + 1) / 2 = 2.5
+
+
+def test_scores_without_a_log_probability_are_counted_by_response(made):
+    import polars as pl
+
+    job = made.job("score", "small", 0, 3)
+    made.finish(job, [], at=1, seconds=1, items=3)
+    statuses = ["ok", "ok", "too_long", "too_long", "outside_support", "ok"]
+    frame = pl.DataFrame({"prompt_id": ["a", "a", "b", "b", "c", "c"], "status": statuses})
+    frame.write_parquet(made.folder / job.outputs[0])
+    assert made.status().lines[0].without_result == {"too_long": 1}
+
+
+def test_the_state_of_a_run(made):
+    assert made.status().state == "unknown"  # another machine
+    here = {"host": run_record.socket.gethostname(), "started": time.time()}
+    assert made.status(**here).state == "running"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    here["started"] = time.time()
+    while psutil.Process(ended.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert made.status(**here, process=ended.pid).state == "killed"  # nobody has asked for its exit status yet
+    ended.wait()
+    assert made.status(**here, process=ended.pid).state == "killed"
+    # The number of the process belongs to another one now.
+    assert made.status(host=here["host"], started=time.time() - 1e6).state == "killed"
+    assert made.status(**here, ended=time.time(), succeeded=True).state == "finished"
+
+
+def test_the_items_of_jobs_follow_from_the_configuration():
+    config = experiment(
+        coverages=["0.1", "0.5"], oracle={"provider": "llama_cpp", "model": "small", "rubric": "rating.yaml"}
+    )
+
+    def items(output):
+        return run_record.planned_job(config, [output], ["log", "benchmark"], needed=True).items
+
+    assert items("results/responses/base/0000.jsonl") == 10
+    assert items("results/responses/other/0001.jsonl") == 20
+    assert items("results/responses/other/0002.jsonl") == 10  # of five prompts
+    assert items("results/judge/other/0000.jsonl") == 20
+    assert items("results/logprobs/small-helpful/0002.parquet") == 5
+    labels = [items(f"results/oracle/base/coverage_{c}/{k:04d}.jsonl") for c in ("0.1", "0.5", "1.0") for k in range(3)]
+    assert sum(labels) == 25  # each response once, at the lowest coverage that has it
+    assert sum(labels[:3]) == pytest.approx(2.5, abs=1)
+    assert run_record.planned_job(config, ["results/archive.zip"], ["log"], needed=True).stage is None
+
+
+def test_the_command_prints_the_table_and_a_folder_without_a_run_is_a_sentence(made, capsys):
+    assert command.main(["status", str(made.folder)]) == 1
+    assert "no run has been started in this folder" in capsys.readouterr().err
+    made.finish(made.job("generate", "base", 0, 1000), ok(1000), at=50, seconds=50, items=1000)
+    made.status(ended=START + 60, succeeded=True)
+    assert command.main(["status", str(made.folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "finished" in printed and "1 000 of 1 000 items (100%), 0 of 0 other jobs done" in printed
+
+
+def test_a_run_without_items_has_its_other_jobs_alone(made):
+    """The analysis of a user's own data."""
+    made.join("results/coverage_1.0/direct.json")
+    text = status.table(made.status())
+    assert "stage" not in text
+    assert "0 of 1 other jobs done" in text
+
+
+def test_lines_of_progress_end_with_the_run(made):
+    made.job("generate", "base", 0, 10)
+    made.status()
+    lines, stop = [], threading.Event()
+    thread = threading.Thread(target=status.print_progress, args=(made.folder, 0.01, stop, lines.append))
+    thread.start()
+    time.sleep(0.3)
+    stop.set()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+    assert lines[0].startswith("PROGRESS 0 of 10 items (0%), ")
+
+
+def test_the_status_needs_no_snakemake():
+    """It answers at once, also where the workflow could not start."""
+    code = "import sys; import arena_cje.stages.status; sys.exit(any(m in sys.modules for m in ('snakemake', 'polars', 'scipy')))"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
+    assert done.returncode == 0
+
+
+def test_the_journal_of_a_job_is_that_of_its_items_or_of_its_replies():
+    hosted = {"provider": "api", "model": "m", "template": "chatml.yaml"}
+    config = experiment(
+        providers={"api": {"base_url": "http://127.0.0.1:1", "completions": True}},
+        policies=POLICIES | {"base": hosted, "far": hosted},
+        judges={"api": {"provider": "api", "model": "m", "rubric": "rating.yaml"}},
+    )
+
+    def journal(output):
+        return run_record.planned_job(config, [output], ["log", "benchmark"], needed=True).journal
+
+    assert journal("results/responses/far/0001.jsonl") == "results/journal/calls/generate/far/0001.jsonl"
+    assert journal("results/logprobs/api-m-none/0000.parquet") == "results/journal/calls/score/api-m-none/0000.jsonl"
+    assert journal("results/judge/far/0000.jsonl") == "results/journal/judge/far/0000.jsonl"
+    assert journal("results/judges/api/far/0000.jsonl") == "results/journal/calls/judges/api/far/0000.jsonl"
+    # An output of an outer workflow, and one without a benchmark.
+    assert journal("results/responses/stranger/0000.jsonl") is None
+    assert run_record.planned_job(config, ["results/judge/far/0000.jsonl"], ["log"], needed=True).journal is None

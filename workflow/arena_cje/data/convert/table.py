@@ -1,0 +1,145 @@
+"""A plain table with one row a response: CSV, TSV, Parquet, JSON or JSONL.
+
+`columns` names the column of each field: prompt_id, prompt, policy, response, draw_idx, judge_score, oracle_label,
+judge_NAME (a further judge), base_policy_logprob, target_policy_logprobs.NAME, cluster; a field without an entry is in
+the column of its own name. Long tables have a row for each score: `scorer` is the column with the scorer's name, `score`
+that with its score. Rows of one prompt and policy with the same response are votes on it, others are draws.
+
+Dropped: other columns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from arena_cje.data.convert._answers import Answer, Loss, id_of, number, text_id, text_of
+from arena_cje.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from arena_cje.data.convert._build import Choices
+    from arena_cje.data.convert._sources import Document
+    from arena_cje.files import Row
+
+JUDGE = "judge_score"
+FIELDS = ("prompt_id", "prompt", "policy", "response", "draw_idx", "judge_score", "oracle_label", "scorer", "score")
+FIELDS += ("base_policy_logprob", "cluster")
+PREFIXES = ("judge_", "target_policy_logprobs.")  # of fields that carry a name
+
+
+def recognises(document: Document) -> bool:
+    """Any file with rows is a table."""
+    return bool(document.rows)
+
+
+def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer | Loss]:
+    """The responses of all rows."""
+    for field in choices.columns:
+        if field not in FIELDS and not field.startswith(PREFIXES):
+            raise UserError(f"columns has the field {field!r}{did_you_mean(field, FIELDS)}; known: {', '.join(FIELDS)}")
+    draws = _Draws()
+    for document in documents:
+        columns = _columns(document, choices.columns)
+        for where, row in document.rows:
+            yield _answer(document, where, row, columns, draws)
+        others = [name for name in _names(document) if name not in columns.values()]
+        if others:
+            yield Loss(f"columns that are no field: {', '.join(others)}", len(others))
+
+
+def _names(document: Document) -> list[str]:
+    """The names of all columns; those of a CSV file may repeat."""
+    if document.table is not None:
+        return document.table[0]
+    return list(dict.fromkeys(name for _, row in document.rows for name in row))
+
+
+def _columns(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
+    """The column of each field that the table has; raises a `UserError` for a column that it lacks."""
+    names = _names(document)
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{document.path}: has more than one column {repeated!r}; rename one of them")
+    for field, column in columns.items():
+        if column not in names:
+            raise UserError(
+                f"{document.path}: has no column {column!r} for {field}{did_you_mean(column, names)}; its columns: "
+                f"{', '.join(names)}"
+            )
+    own = {
+        name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in columns.values()
+    }
+    column_by_field = own | dict(columns)
+    if "prompt_id" not in column_by_field and "prompt" not in column_by_field:
+        raise UserError(
+            f"{document.path}: no column is the prompt; name it by --columns prompt=COLUMN or prompt_id=COLUMN "
+            f"(`columns` in the configuration); its columns: {', '.join(names)}"
+        )
+    if not {"judge_score", "score"} & column_by_field.keys() and not any(
+        name.startswith("judge_") for name in column_by_field
+    ):
+        raise UserError(
+            f"{document.path}: no column is a score; name it by --columns judge_score=COLUMN (`columns` in the "
+            f"configuration); its columns: {', '.join(names)}"
+        )
+    if ("scorer" in column_by_field) != ("score" in column_by_field):
+        raise UserError(f"{document.path}: a long table has both a column `scorer` and a column `score`; name both")
+    return column_by_field
+
+
+def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str], draws: _Draws) -> Answer:
+    cell = {field: row.get(column) for field, column in columns.items()}
+    policy = document.name(cell.get("policy"))
+    prompt = text_of(cell.get("prompt"))
+    own_id = cell.get("prompt_id")
+    if own_id in (None, "") and not prompt:
+        raise UserError(f"{where}: has neither an id nor a text of the prompt")
+    prompt_id = id_of(own_id) if own_id not in (None, "") else text_id(prompt)
+    response = text_of(cell.get("response"))
+    draw = number(cell.get("draw_idx"), where, "draw_idx")
+    scores = {
+        field.removeprefix("judge_") if field != JUDGE else field: number(value, where, columns[field])
+        for field, value in cell.items()
+        if field.startswith("judge_") or field == "oracle_label"
+    }
+    if "scorer" in cell:
+        scores[str(cell["scorer"])] = number(cell["score"], where, columns["score"])
+    prefix = "target_policy_logprobs."
+    targets = {
+        field.removeprefix(prefix): number(value, where, columns[field])
+        for field, value in cell.items()
+        if field.startswith(prefix)
+    }
+    return Answer(
+        where,
+        policy,
+        prompt_id,
+        prompt,
+        response,
+        int(draw) if draw is not None else draws.index(policy, prompt_id, response, where, is_vote="scorer" in cell),
+        scores,
+        number(cell.get("base_policy_logprob"), where, "base_policy_logprob"),
+        targets or None,
+        None if cell.get("cluster") in (None, "") else id_of(cell["cluster"]),
+    )
+
+
+class _Draws:
+    """Numbers the distinct responses of a policy to a prompt."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, str], list[Any]] = {}
+
+    def index(self, policy: str, prompt_id: str, response: str | None, where: str, *, is_vote: bool) -> int:
+        """The number of a response; raises a `UserError` where a row could be a draw or a vote."""
+        texts = self._texts.setdefault((policy, prompt_id), [])
+        if response in texts:
+            if response is None and not is_vote:
+                raise UserError(
+                    f"{where}: prompt {prompt_id!r} of policy {policy!r} appears again, without a response; name the column of "
+                    "the response, or number several responses by a column draw_idx"
+                )
+            return texts.index(response)
+        texts.append(response)
+        return len(texts) - 1

@@ -1,0 +1,74 @@
+"""Data sets of the Hugging Face Hub, through the package `datasets`.
+
+The address of the hub is that of `HF_ENDPOINT`, the access token that of `HF_TOKEN` or of `hf auth login`, and files stay in
+the cache of the hub.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from arena_cje.data.prompt_sets.reading import PromptSet, needed_module, of_dataset
+from arena_cje.errors import UserError
+
+COMMIT = re.compile("[0-9a-f]{40}")
+ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+FILE_SUFFIXES = {".arrow", ".csv", ".gz", ".json", ".jsonl", ".parquet", ".tsv", ".txt", ".zip", ".zst"}
+
+
+def is_id(source: str) -> bool:
+    """Whether a source that is no file is the id of a data set, such as `lmsys/chatbot_arena_conversations`."""
+    return ID.fullmatch(source) is not None and Path(source).suffix not in FILE_SUFFIXES
+
+
+def open_id(name: str, split: str, revision: str | None) -> PromptSet:
+    """A data set of the hub; raises a `UserError` where access to it is refused, or it cannot be loaded.
+
+    revision: a commit, tag or branch; None is the newest. The opened set has the commit that was read.
+    """
+    datasets = needed_module("datasets", name)
+    datasets.disable_progress_bars()
+    try:
+        builder = datasets.load_dataset_builder(name, revision=revision)
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split)
+    except Exception as error:  # the errors of datasets, the hub client and its HTTP client have no common class
+        raise UserError(_sentence(name, split, revision, error)) from None
+    # The hash of a builder is the commit of its repository, also where the files come from the cache of the hub.
+    commit = builder.hash if COMMIT.fullmatch(builder.hash or "") else revision
+    return of_dataset(name, dataset, commit)
+
+
+def _sentence(name: str, split: str, revision: str | None, error: Exception) -> str:
+    """What to do about an error of loading."""
+    texts, cause = [], error
+    while cause is not None and len(texts) < 10:
+        texts.append(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(texts)
+    page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/datasets/{name}"
+    if "gated" in text.lower():
+        return (
+            f"{name}: the data set is gated; accept its terms at {page}, then set HF_TOKEN to an access token of yours "
+            "(or name a local copy as prompts.source)"
+        )
+    if "401" in text or "403" in text:
+        return f"{name}: the hub refuses access; set HF_TOKEN to an access token that may read {page}"
+    if "Unknown split" in text:
+        return f"{name}: has no split {split!r} ({_first_line(error)}); set prompts.split to one of them"
+    if "RevisionNotFound" in text:
+        return f"{name}: has no revision {revision!r}; set prompts.revision to a commit, tag or branch of {page}"
+    if "RepositoryNotFound" in text or "doesn't exist on the Hub" in text:
+        return f"{name}: there is no such file, and no such data set on the hub ({page}); correct prompts.source"
+    if any(word in text for word in ("ConnectionError", "ConnectError", "Timeout", "Offline", "LocalEntryNotFound")):
+        return (
+            f"{name}: the hub cannot be reached ({_first_line(error)}); connect this machine, or name a local copy of the "
+            "data set as prompts.source"
+        )
+    return f"{name}: cannot be loaded from the hub ({_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
