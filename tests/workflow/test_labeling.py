@@ -220,3 +220,7 @@ def test_the_archive_holds_no_key(done):
     assert any("direct.json" in name for name in names)
     assert any("helpfulness.md" in name for name in names)
     assert not any("key" in name or "labeling" in name for name in names)
+
+
+def test_the_status_of_the_run_leaves_nothing_open(done):
+    assert re.search(r"(\d+) of \1 items \(100%\), (\d+) of \2 other jobs done", done.documented("arena-cje status ."))
