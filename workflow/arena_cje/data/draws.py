@@ -83,7 +83,7 @@ def group_by_prompt(
     if by_prompt.keys().isdisjoint(prompt_ids):
         raise UserError(
             f"{where}: {policy!r} has no fresh draw for any of the {len(set(prompt_ids))} logged prompts with a judge score"
-            f"{''.join(f', such as {shown(name)}' for name in prompt_ids[:1])}; prompts are matched by `prompt_id`"
+            f"{''.join(f', such as {shown(str(name))}' for name in prompt_ids[:1])}; prompts are matched by `prompt_id`"
         )
     return [by_prompt.get(name, []) for name in prompt_ids]
 
