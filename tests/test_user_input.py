@@ -50,7 +50,7 @@ def place(tmp_path_factory) -> Path:
     """A folder with data of a user, prompts, and a file that is no model."""
     folder = tmp_path_factory.mktemp("user")
     write_world(folder, 60)
-    rows = [{"prompt_id": str(k), "prompt": "x", "reference": {"pattern": "x"}} for k in range(4)]
+    rows = [{"prompt_id": str(k), "prompt": f"x {k}", "reference": {"pattern": "x"}} for k in range(4)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "tiny.gguf").touch()
     return folder
@@ -142,8 +142,18 @@ def read_configuration(own):
         read_models_and_prompts(config)
 
 
+def read_prompts(config, folder):
+    """The pool of prompts; None where they are those of a data set of the hub, which is not asked for here."""
+    path = parse.find_prompts(config.prompts.source, workflow_resources=RESOURCES)
+    if path is None:
+        return None
+    pool = stage_plan.prompt_pool(config, path, folder)
+    stage_plan.shard_fingerprints(config, pool, folder / "cache.json")
+    return pool
+
+
 def read_models_and_prompts(config):
-    stage_plan.shard_fingerprints(config, Path(find(config.prompts.source, "prompts")), Path("cache.json"))
+    pool = read_prompts(config, Path("pool"))
     graders = grading_plan.graders(config, find)
     for policy in config.policies.values():
         if policy.system_prompt:
@@ -155,7 +165,8 @@ def read_models_and_prompts(config):
         digest(stage_plan.generation_parameters(config, name))
     for name in config.contexts:
         digest(stage_plan.scoring_parameters(config, name))
-    digest(stage_plan.dataset_provenance(config, graders))
+    if pool is not None:
+        digest(stage_plan.dataset_provenance(config, graders, pool))
     digest([grader.parameters for grader in graders.values()])
     endpoints.check_keys([config.endpoint(block) for block in config.model_blocks.values() if block.hosted])
 
@@ -217,11 +228,11 @@ def test_any_file_in_a_folder_of_draws(tmp_path, place):
 def test_any_file_of_prompts(tmp_path, place):
     def read(path):
         config = parsed(WITH_MODELS | {"prompts": {"source": str(path)}, "oracle": {"provider": "reference"}})
-        stage_plan.shard_fingerprints(config, Path(find(str(path), "prompts")), tmp_path / "cache.json")
+        read_prompts(config, tmp_path / "pool")
 
     def estimate(path):
         config = parsed(WITH_MODELS | {"prompts": {"source": str(path)}})
-        account.account(config, str(path), str(RESOURCES)).table()
+        account.account(config, str(read_prompts(config, tmp_path / "pool").path), str(RESOURCES)).table()
 
     paths = odd_files(tmp_path / "files", (place / "prompts.jsonl").read_bytes(), ".jsonl")
     all_accepted(((use.__name__, kind), partial(use, path)) for kind, path in paths.items() for use in (read, estimate))

@@ -193,7 +193,10 @@ def test_draws_are_aligned_with_the_logged_prompts(lines):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"prompt_id": "b", "judge_score": 0.5}], r"no fresh draw for any of the 1 logged prompts, such as 'a'"),
+        (
+            [{"prompt_id": "b", "judge_score": 0.5}],
+            r"no fresh draw for any of the 1 logged prompts with a judge score, such as 'a'",
+        ),
         ([{"prompt_id": "a", "judge_score": 0.5, "draw_idx": 0}] * 2, r"draws\.jsonl:3: prompt_id 'a' with draw_idx 0"),
         ([{"prompt_id": "a", "judge_score": 0.5, "target_policy": "r"}], r"draws\.jsonl:2: target_policy is 'r'"),
         ([{"prompt_id": "a", "judge_score": 5}], r"draws\.jsonl:2: judge_score is 5"),

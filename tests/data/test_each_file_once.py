@@ -62,7 +62,7 @@ def test_an_import(data, read):
 def test_draws_of_other_prompts_are_refused_in_both(data, tmp_path):
     for path in (data / "draws").iterdir():
         (tmp_path / path.name).write_text(path.read_text().replace('"prompt-', '"other-'))
-    sentence = "'same' has no fresh draw for any of the .* logged prompts, such as 'prompt-0'"
+    sentence = "'same' has no fresh draw for any of the .* logged prompts with a judge score, such as 'prompt-0'"
     with pytest.raises(UserError, match=sentence):
         read_user_data(data / "logged.jsonl", tmp_path, 0.5, 42)
     with pytest.raises(UserError, match=sentence):

@@ -172,8 +172,9 @@ def _first_error(error: ValidationError) -> str:
 
 def find_prompts(name: str, *, workflow_resources: Path) -> Path | None:
     """Path of the file or folder of a prompt source; None where it is the id of a data set of the hub."""
-    if Path(name).is_dir():
-        return Path(name)
+    with file_errors(name):
+        if Path(name).is_dir():
+            return Path(name)
     try:
         return find_file(name, "prompts", workflow_resources=workflow_resources)
     except UserError:

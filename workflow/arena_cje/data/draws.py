@@ -82,8 +82,8 @@ def group_by_prompt(
         by_prompt.setdefault(response.prompt_id, []).append(response)
     if by_prompt.keys().isdisjoint(prompt_ids):
         raise UserError(
-            f"{where}: {policy!r} has no fresh draw for any of the {len(set(prompt_ids))} logged prompts, such as "
-            f"{str(prompt_ids[0])!r}; prompts are matched by `prompt_id`"
+            f"{where}: {policy!r} has no fresh draw for any of the {len(set(prompt_ids))} logged prompts with a judge score"
+            f"{''.join(f', such as {shown(str(name))}' for name in prompt_ids[:1])}; prompts are matched by `prompt_id`"
         )
     return [by_prompt.get(name, []) for name in prompt_ids]
 

@@ -13,7 +13,7 @@ from arena_cje.config.records import REFERENCE
 from arena_cje.data import prompts
 from arena_cje.data.prompt_sets.pool import Pool, Source, read_pool
 from arena_cje.data.prompt_sets.selection import Selection
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, file_errors
 from arena_cje.grading import reference
 from arena_cje.hosted import writer
 from arena_cje.llama import generator, scorer
@@ -68,7 +68,8 @@ def prompt_pool(config: Config, path: Path | None, folder: Path) -> Pool:
         flagged=block.flagged,
         duplicates=block.duplicates,
     )
-    pool = read_pool(Source(block.source, path, block.split, block.revision, selection), config.seed, folder)
+    with file_errors(path):
+        pool = read_pool(Source(block.source, path, block.split, block.revision, selection), config.seed, folder)
     pool.check_size(config.n_prompts)
     return pool
 
