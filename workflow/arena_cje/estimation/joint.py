@@ -1,0 +1,111 @@
+"""One estimate of all policies whose responses to the same prompts have labels, for levels and differences alike.
+
+    V_j = mean_{L_j} Y_j + sum_k A_jk (mean_N F_k - mean_{L_j} F_k)
+    A_j = (C_FF + r I)^-1 (c_j + r a_j e_j),   a_j = clip(c_jj / C_FF,jj, 0, 1),   r = 10 / m_j tr(C_FF)
+
+Y_j is the label of a response of policy j and F_k the calibrated score of the response of policy k to the same prompt, both
+means over the draws of a prompt; L_j are the prompts with a label of policy j, m_j in number, among all prompts N. C_FF and
+c_j are the covariances over L_j of the scores, and of the scores with Y_j. Where all policies have labels on the same
+prompts, the rows of A = C_YF C_FF^-1 give every contrast of the values the least variance at once, so that the difference
+of two values is the best estimate of the difference. Estimated from few prompts A is noisy: it is shrunk towards one
+weight for each policy on its own score, and below `MIN_TUNED` labelled prompts it is zero, which leaves the mean label.
+Weights only matter for the variance: V_j has no bias whatever the scores, if the labelled prompts are a random share.
+
+The labels' part of the variance is a jackknife over groups of prompts, which leaves out all labels of a prompt and fits
+calibrator and weights again; influence_i = sum_k A_jk (F_ik - mean F_k) is the part of the prompts. A weight that is fitted
+leaves residuals Y - A F without covariance with F, so that the two add up. Where every response has a label, V_j is the mean
+label.
+
+Angelopoulos, Duchi & Zrnic (2023), "PPI++"; Boyeau et al. (2024), "AutoEval done right", for several values; Miller (2024),
+"Adding error bars to evals", for pairs of answers to one question; Chen & Chen (2000), "A unified approach to regression
+analysis under double-sampling designs", JRSS B, for the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIN_TUNED = 20  # labelled prompts from which scores have a weight
+SHRINKAGE = 10.0  # of the weights: r is this share of the scores' total variance, divided by the labelled prompts
+
+
+@dataclass(frozen=True)
+class Column:
+    """Calibrated scores and labels of one policy's responses, by row: means over the draws of the row's prompt."""
+
+    score: np.ndarray  # (n,) of all responses, NaN where there is none
+    labelled_score: np.ndarray  # (n,) of the responses with a label, NaN where there is none
+    label: np.ndarray  # (n,) NaN where there is none
+    share: np.ndarray  # (n,) of the row's responses that have a label
+
+
+@dataclass(frozen=True)
+class JointValue:
+    """The value of one policy."""
+
+    value: float
+    influence: np.ndarray  # (n,) centred, on the scale of the mean over the rows with a score; zero elsewhere
+    residual: np.ndarray  # (n,) label minus weighted scores and its mean, NaN where there is no label
+    weights: np.ndarray  # (q,) of the scores of all policies
+
+
+def labelled_share(column: Column) -> np.ndarray:
+    """Shares (n,) of the labelled rows in the mean label, summing to one; zero without a label."""
+    return column.share / column.share.sum()
+
+
+def is_complete(column: Column) -> bool:
+    """Whether every response with a score has a label."""
+    return bool((column.share[~np.isnan(column.score)] >= 1).all())
+
+
+def joint_values(columns: Sequence[Column], prompts: Sequence[int]) -> list[JointValue]:
+    """The values of q policies from their columns; prompts: number of labelled prompts of each.
+
+    A policy with fewer than `MIN_TUNED` of them has the mean label, and so has one whose responses are all labelled.
+    """
+    centred = np.column_stack([_centred(column.score, np.nanmean(column.score)) for column in columns])  # (n, q)
+    return [_value(j, columns, centred, count) for j, count in enumerate(prompts)]
+
+
+def _value(j: int, columns: Sequence[Column], centred: np.ndarray, prompts: int) -> JointValue:
+    column, share = columns[j], labelled_share(columns[j])
+    labelled, scored = share > 0, ~np.isnan(column.score)
+    label, p = column.label[labelled], share[labelled]
+    mean_label = float(p @ label)
+    if is_complete(column):
+        influence = np.where(scored, column.label - column.label[scored].mean(), 0.0)
+        return JointValue(mean_label, influence, np.where(scored, influence, np.nan), np.zeros(len(columns)))
+    score = centred[labelled]  # (l, q)
+    score[:, j] = _centred(column.labelled_score[labelled], np.nanmean(column.score))
+    weights = score_weights(score, label, p, j, prompts) if prompts >= MIN_TUNED else np.zeros(len(columns))
+    value = mean_label - float(p @ score @ weights)
+    influence = np.where(scored, centred @ weights, 0.0)
+    influence[scored] -= influence[scored].mean()
+    residual = np.full(len(share), np.nan)
+    residual[labelled] = label - score @ weights - value
+    return JointValue(value, influence, residual, weights)
+
+
+def score_weights(score: np.ndarray, label: np.ndarray, share: np.ndarray, own: int, prompts: int) -> np.ndarray:
+    """The weights A_j (q,), from scores (l, q), labels (l,) and shares (l,) of the labelled rows; own: the column j."""
+    spread = score - share @ score
+    covariance = spread.T @ (share[:, None] * spread)  # (q, q)
+    with_label = spread.T @ (share * (label - share @ label))  # (q,)
+    ridge = SHRINKAGE / prompts * float(np.trace(covariance))
+    if not ridge > 0:
+        return np.zeros(len(with_label))
+    alone = np.clip(with_label[own] / covariance[own, own], 0.0, 1.0) if covariance[own, own] > 0 else 0.0
+    with_label[own] += ridge * alone
+    return np.linalg.solve(covariance + ridge * np.eye(len(with_label)), with_label)
+
+
+def _centred(score: np.ndarray, mean: float) -> np.ndarray:
+    """Scores minus their mean, zero where there is none."""
+    return np.where(np.isnan(score), 0.0, score - mean)

@@ -1,0 +1,177 @@
+"""The joint estimate of `arena_cje.estimation.joint` on a data set: calibrated scores, values, and values without each fold.
+
+The policies are the base and the targets that have labels on ten prompts of their own responses, as long as one target
+is among them. Their calibrated scores come from one calibrator, cross-fitted over prompts and fitted to the labels of all
+of them but those of a target whose labels differ clearly from what the base's calibrator says. A jackknife fold takes the
+labels of its prompts from all policies, and calibrator and weights are fitted again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arena_cje.estimation.calibration import calibrate, concatenated
+from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
+from arena_cje.estimation.joint import Column, is_complete, joint_values, labelled_share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.estimation.calibration import Calibration, Calibrator
+    from arena_cje.estimation.joint import JointValue
+    from arena_cje.estimation.records import Judged, Logged
+
+UNLIKE = 3.0  # standard errors of the mean residual beyond which a target's labels are not pooled
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Judged responses of one policy, those of a prompt repeated for each of its rows, and their labels."""
+
+    judged: Judged  # leading shape (n, m); scores are NaN where a response is missing or not used
+    label: np.ndarray  # (n, m), NaN where there is no label or no score
+
+    @classmethod
+    def of(cls, judged: Judged, label: np.ndarray, used: np.ndarray) -> Responses:
+        """Of the used rows (n,) bool; judged and labels have the leading shape (n, m)."""
+        points = np.where(used[:, None, None], judged.points, np.nan)
+        return cls(replace(judged, points=points), np.where(np.isnan(points).any(axis=-1), np.nan, label))
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Responses that have a score, (n, m) bool."""
+        return ~np.isnan(self.judged.points).any(axis=-1)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Values of the policies that have one, in full and without each fold of the oracle slice."""
+
+    values: Mapping[str, JointValue]
+    without: Mapping[str, np.ndarray]  # (K,) by policy
+    label: Mapping[str, np.ndarray]  # (n,) mean label of each row, NaN where there is none
+    share: Mapping[str, np.ndarray]  # (n,) share of each row's labels in the mean label, summing to one
+
+    def point(self, policy: str, used: np.ndarray, fold: int | None = None) -> tuple[float, np.ndarray]:
+        """Value and influence (u,) of a policy; without a fold, its value alone counts."""
+        if fold is not None:
+            return float(self.without[policy][fold]), np.zeros(int(used.sum()))
+        return self.values[policy].value, self.values[policy].influence[used]
+
+
+def joint(
+    logged: Logged, calibration: Calibration, cluster: np.ndarray, responses: Mapping[str, Responses]
+) -> Joint | None:
+    """The joint estimate; None where no target has labels on enough prompts.
+
+    cluster: prompt codes (n,) of the rows; responses: by policy, those of the base among them.
+    """
+    counts = {policy: labelled_prompts(one.label, cluster) for policy, one in responses.items()}
+    policies = [policy for policy, count in counts.items() if count >= MIN_OWN]
+    if not set(policies) - {logged.base_policy}:
+        return None
+    chosen = [responses[policy] for policy in policies]
+    prompts = [counts[policy] for policy in policies]
+    pool = _Pool.of(logged, calibration, cluster, {policy: responses[policy] for policy in policies})
+    columns = _columns(calibration, pool.cross_fitted(), chosen)
+    values = joint_values(columns, prompts)
+    without = np.empty((len(calibration.jackknife), len(policies)))
+    for group, row in enumerate(without):
+        rest = [_without(one, calibration.group == group) for one in chosen]
+        row[:] = [
+            full.value if is_complete(column) else value.value
+            for column, full, value in zip(
+                columns,
+                values,
+                joint_values(_columns(calibration, pool.cross_fitted(without=group), rest), prompts),
+                strict=True,
+            )
+        ]
+    return Joint(
+        dict(zip(policies, values, strict=True)),
+        dict(zip(policies, without.T, strict=True)),
+        {policy: column.label for policy, column in zip(policies, columns, strict=True)},
+        {policy: labelled_share(column) for policy, column in zip(policies, columns, strict=True)},
+    )
+
+
+def _without(responses: Responses, left_out: np.ndarray) -> Responses:
+    """The responses without the labels of some rows (n,) bool."""
+    return replace(responses, label=np.where(left_out[:, None], np.nan, responses.label))
+
+
+def _columns(
+    calibration: Calibration, cross_fitted: tuple[Calibrator, ...], responses: Sequence[Responses]
+) -> list[Column]:
+    """Row means of scores by these calibrators, and of labels."""
+    fitted = replace(calibration, cross_fitted=cross_fitted)
+    columns = []
+    for one in responses:
+        reward = fitted.held_out(one.judged, calibration.fold)  # (n, m)
+        scored, labelled = one.scored, ~np.isnan(one.label)
+        n_scored, n_labelled = scored.sum(axis=1), labelled.sum(axis=1)
+        columns.append(
+            Column(
+                _row_mean(reward, scored, n_scored),
+                _row_mean(reward, labelled, n_labelled),
+                _row_mean(one.label, labelled, n_labelled),
+                n_labelled / np.maximum(n_scored, 1),
+            )
+        )
+    return columns
+
+
+def _row_mean(values: np.ndarray, where: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Mean (n,) over the responses (n, m) that count, NaN where none does."""
+    total = np.where(where, values, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The labelled responses that the calibrator of the joint estimate is fitted to, l of them."""
+
+    judged: Judged
+    label: np.ndarray  # (l,)
+    fold: np.ndarray  # (l,) cross-fitting folds
+    group: np.ndarray  # (l,) jackknife folds
+    mode: str
+    n_folds: int
+
+    @classmethod
+    def of(
+        cls, logged: Logged, calibration: Calibration, cluster: np.ndarray, responses: Mapping[str, Responses]
+    ) -> _Pool:
+        """The oracle slice, and the labels of the targets that agree with it; each response counts once."""
+        judged, label = calibration.slice.judged, calibration.label
+        fold, group = calibration.slice_fold, calibration.slice_group
+        residual = label - calibration.held_out(judged, fold)
+        first_rows = np.unique(cluster, return_index=True)[1]  # responses are repeated for each row of their prompt
+        for policy, one in responses.items():
+            row, column = np.nonzero(~np.isnan(one.label[first_rows]))
+            row = first_rows[row]
+            own, own_label, own_fold = one.judged[row, column], one.label[row, column], calibration.fold[row]
+            own_residual = own_label - calibration.held_out(own, own_fold)
+            if policy != logged.base_policy and not _differ(own_residual, residual):
+                judged, label = concatenated(judged, own), np.concatenate([label, own_label])
+                fold = np.concatenate([fold, own_fold])
+                group = np.concatenate([group, calibration.group[row]])
+        return cls(judged, label, fold, group, calibration.mode, len(calibration.cross_fitted))
+
+    def cross_fitted(self, without: int | None = None) -> tuple[Calibrator, ...]:
+        """Calibrators fitted without each cross-fitting fold, and without a jackknife fold if one is given."""
+        rest = np.ones(len(self.label), dtype=bool) if without is None else self.group != without
+        folds = [rest & (self.fold != k) for k in range(self.n_folds)]
+        return tuple(calibrate(self.judged[rows], self.label[rows], self.mode) for rows in folds)
+
+
+def _differ(own: np.ndarray, base: np.ndarray) -> bool:
+    """Whether the mean of a target's residuals (k,) is clearly off zero; base: residuals (l,) of the oracle slice.
+
+    The calibrator has an error of its own, about that of the mean residual of the slice.
+    """
+    error = np.sqrt(own.var() / len(own) + base.var() / len(base))
+    return bool(abs(own.mean()) > UNLIKE * error)
