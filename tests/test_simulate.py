@@ -100,7 +100,7 @@ class TestLarge:
             for values in (record.judge_score, record.oracle_label):
                 assert values.min() >= 0 and values.max() <= 1
             judged = record.judged
-            assert judged.covariates.shape == (*shape, int(name == "covariate_bias"))
+            assert judged.covariates.shape == (*shape, int(bool(WORLDS[name].judge_style)))
             assert judged.points.shape == judged.mass.shape == (*shape, 3 if name == "judge_noise" else 1)
 
     def test_the_mean_label_at_a_score_is_the_same_for_every_policy(self, name):

@@ -87,7 +87,6 @@ class Calibration:
     prompts: Prompts  # of the logged rows, followed by the calibration data
     slice_fold: np.ndarray  # (l,) cross-fitting fold of the labelled responses
     fold: np.ndarray  # (n,) cross-fitting fold of every logged row
-    slice_group: np.ndarray  # (l,) jackknife fold of the labelled responses
     group: np.ndarray  # (n,) jackknife fold of every logged row
     mode: str  # monotone, two_stage, or none where rewards are the judge scores
     full: Calibrator
@@ -147,7 +146,6 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
             prompts=prompts,
             slice_fold=fold[in_slice],
             fold=fold[:n],
-            slice_group=np.zeros(len(labelled.oracle_label), dtype=int),
             group=np.zeros(n, dtype=int),
             mode="none",
             full=identity,
@@ -184,7 +182,6 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
         prompts=prompts,
         slice_fold=fold[in_slice],
         fold=fold[:n],
-        slice_group=jackknife_fold[in_slice],
         group=jackknife_fold[:n],
         mode=mode,
         full=calibrate(labelled.judged, labelled.oracle_label, mode),

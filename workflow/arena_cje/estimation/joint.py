@@ -11,10 +11,11 @@ of two values is the best estimate of the difference. Estimated from few prompts
 weight for each policy on its own score, and below `MIN_TUNED` labelled prompts it is zero, which leaves the mean label.
 Weights only matter for the variance: V_j has no bias whatever the scores, if the labelled prompts are a random share.
 
-The labels' part of the variance is a jackknife over groups of prompts, which leaves out all labels of a prompt and fits
-calibrator and weights again; influence_i = sum_k A_jk (F_ik - mean F_k) is the part of the prompts. A weight that is fitted
-leaves residuals Y - A F without covariance with F, so that the two add up. Where every response has a label, V_j is the mean
-label.
+The scores are cross-fitted, so that an error of the calibrator does not move V_j to first order, whichever labels it was
+fitted to. The labels' part of the variance is a jackknife over groups of prompts, which leaves out all labels of a prompt,
+those of all policies, and fits the weights again; the part of the prompts is influence_i = sum_k A_jk (F_ik - mean F_k).
+Residuals Y - A F of fitted weights have no covariance with F, so that the two add up. Where every response has a label, V_j is
+the mean label.
 
 Angelopoulos, Duchi & Zrnic (2023), "PPI++"; Boyeau et al. (2024), "AutoEval done right", for several values; Miller (2024),
 "Adding error bars to evals", for pairs of answers to one question; Chen & Chen (2000), "A unified approach to regression
@@ -23,7 +24,7 @@ analysis under double-sampling designs", JRSS B, for the weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,6 +66,18 @@ def is_complete(column: Column) -> bool:
     return bool((column.share[~np.isnan(column.score)] >= 1).all())
 
 
+def values_without(columns: Sequence[Column], prompts: Sequence[int], group: np.ndarray, groups: int) -> np.ndarray:
+    """The values of q policies without the labels of each group of prompts, (K, q); group: (n,) in 0 .. K-1.
+
+    Where every response of a policy has a label nothing is left out: its influence has all that is uncertain.
+    """
+    values = np.empty((groups, len(columns)))
+    for k in range(groups):
+        rest = [c if is_complete(c) else replace(c, share=np.where(group == k, 0.0, c.share)) for c in columns]
+        values[k] = [one.value for one in joint_values(rest, prompts)]
+    return values
+
+
 def joint_values(columns: Sequence[Column], prompts: Sequence[int]) -> list[JointValue]:
     """The values of q policies from their columns; prompts: number of labelled prompts of each.
 
@@ -75,29 +88,29 @@ def joint_values(columns: Sequence[Column], prompts: Sequence[int]) -> list[Join
 
 
 def _value(j: int, columns: Sequence[Column], centred: np.ndarray, prompts: int) -> JointValue:
-    column, share = columns[j], labelled_share(columns[j])
-    labelled, scored = share > 0, ~np.isnan(column.score)
-    label, p = column.label[labelled], share[labelled]
-    mean_label = float(p @ label)
+    column = columns[j]
+    labelled, scored = column.share > 0, ~np.isnan(column.score)
+    label, share = column.label[labelled], column.share[labelled]
+    mean_label = float(share @ label / share.sum())
     if is_complete(column):
         influence = np.where(scored, column.label - column.label[scored].mean(), 0.0)
         return JointValue(mean_label, influence, np.where(scored, influence, np.nan), np.zeros(len(columns)))
     score = centred[labelled]  # (l, q)
     score[:, j] = _centred(column.labelled_score[labelled], np.nanmean(column.score))
-    weights = score_weights(score, label, p, j, prompts) if prompts >= MIN_TUNED else np.zeros(len(columns))
-    value = mean_label - float(p @ score @ weights)
+    weights = score_weights(score, label, share, j, prompts) if prompts >= MIN_TUNED else np.zeros(len(columns))
+    value = mean_label - float(share @ score @ weights / share.sum())
     influence = np.where(scored, centred @ weights, 0.0)
     influence[scored] -= influence[scored].mean()
-    residual = np.full(len(share), np.nan)
+    residual = np.full(len(labelled), np.nan)
     residual[labelled] = label - score @ weights - value
     return JointValue(value, influence, residual, weights)
 
 
 def score_weights(score: np.ndarray, label: np.ndarray, share: np.ndarray, own: int, prompts: int) -> np.ndarray:
     """The weights A_j (q,), from scores (l, q), labels (l,) and shares (l,) of the labelled rows; own: the column j."""
-    spread = score - share @ score
-    covariance = spread.T @ (share[:, None] * spread)  # (q, q)
-    with_label = spread.T @ (share * (label - share @ label))  # (q,)
+    spread = score - share @ score / share.sum()
+    covariance = spread.T @ (share[:, None] * spread)  # (q, q), times the sum of the shares, as the next one
+    with_label = spread.T @ (share * (label - share @ label / share.sum()))  # (q,)
     ridge = SHRINKAGE / prompts * float(np.trace(covariance))
     if not ridge > 0:
         return np.zeros(len(with_label))

@@ -2,8 +2,7 @@
 
 The policies are the base and the targets that have labels on ten prompts of their own responses, as long as one target
 is among them. Their calibrated scores come from one calibrator, cross-fitted over prompts and fitted to the labels of all
-of them but those of a target whose labels differ clearly from what the base's calibrator says. A jackknife fold takes the
-labels of its prompts from all policies, and calibrator and weights are fitted again.
+of them but those of a target whose labels differ clearly from what the base's calibrator says.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 from arena_cje.estimation.calibration import calibrate, concatenated
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
-from arena_cje.estimation.joint import Column, is_complete, joint_values, labelled_share
+from arena_cje.estimation.joint import Column, joint_values, labelled_share, values_without
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,32 +74,15 @@ def joint(
         return None
     chosen = [responses[policy] for policy in policies]
     prompts = [counts[policy] for policy in policies]
-    pool = _Pool.of(logged, calibration, cluster, {policy: responses[policy] for policy in policies})
-    columns = _columns(calibration, pool.cross_fitted(), chosen)
+    columns = _columns(calibration, _pooled_calibrators(logged, calibration, cluster, policies, responses), chosen)
     values = joint_values(columns, prompts)
-    without = np.empty((len(calibration.jackknife), len(policies)))
-    for group, row in enumerate(without):
-        rest = [_without(one, calibration.group == group) for one in chosen]
-        row[:] = [
-            full.value if is_complete(column) else value.value
-            for column, full, value in zip(
-                columns,
-                values,
-                joint_values(_columns(calibration, pool.cross_fitted(without=group), rest), prompts),
-                strict=True,
-            )
-        ]
+    without = values_without(columns, prompts, calibration.group, len(calibration.jackknife))
     return Joint(
         dict(zip(policies, values, strict=True)),
         dict(zip(policies, without.T, strict=True)),
         {policy: column.label for policy, column in zip(policies, columns, strict=True)},
         {policy: labelled_share(column) for policy, column in zip(policies, columns, strict=True)},
     )
-
-
-def _without(responses: Responses, left_out: np.ndarray) -> Responses:
-    """The responses without the labels of some rows (n,) bool."""
-    return replace(responses, label=np.where(left_out[:, None], np.nan, responses.label))
 
 
 def _columns(
@@ -130,42 +112,31 @@ def _row_mean(values: np.ndarray, where: np.ndarray, count: np.ndarray) -> np.nd
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """The labelled responses that the calibrator of the joint estimate is fitted to, l of them."""
+def _pooled_calibrators(
+    logged: Logged,
+    calibration: Calibration,
+    cluster: np.ndarray,
+    policies: Sequence[str],
+    responses: Mapping[str, Responses],
+) -> tuple[Calibrator, ...]:
+    """Calibrators without each cross-fitting fold, fitted to the oracle slice and the labels of the targets that agree with it.
 
-    judged: Judged
-    label: np.ndarray  # (l,)
-    fold: np.ndarray  # (l,) cross-fitting folds
-    group: np.ndarray  # (l,) jackknife folds
-    mode: str
-    n_folds: int
-
-    @classmethod
-    def of(
-        cls, logged: Logged, calibration: Calibration, cluster: np.ndarray, responses: Mapping[str, Responses]
-    ) -> _Pool:
-        """The oracle slice, and the labels of the targets that agree with it; each response counts once."""
-        judged, label = calibration.slice.judged, calibration.label
-        fold, group = calibration.slice_fold, calibration.slice_group
-        residual = label - calibration.held_out(judged, fold)
-        first_rows = np.unique(cluster, return_index=True)[1]  # responses are repeated for each row of their prompt
-        for policy, one in responses.items():
-            row, column = np.nonzero(~np.isnan(one.label[first_rows]))
-            row = first_rows[row]
-            own, own_label, own_fold = one.judged[row, column], one.label[row, column], calibration.fold[row]
-            own_residual = own_label - calibration.held_out(own, own_fold)
-            if policy != logged.base_policy and not _differ(own_residual, residual):
-                judged, label = concatenated(judged, own), np.concatenate([label, own_label])
-                fold = np.concatenate([fold, own_fold])
-                group = np.concatenate([group, calibration.group[row]])
-        return cls(judged, label, fold, group, calibration.mode, len(calibration.cross_fitted))
-
-    def cross_fitted(self, without: int | None = None) -> tuple[Calibrator, ...]:
-        """Calibrators fitted without each cross-fitting fold, and without a jackknife fold if one is given."""
-        rest = np.ones(len(self.label), dtype=bool) if without is None else self.group != without
-        folds = [rest & (self.fold != k) for k in range(self.n_folds)]
-        return tuple(calibrate(self.judged[rows], self.label[rows], self.mode) for rows in folds)
+    Each response counts once.
+    """
+    judged, label, fold = calibration.slice.judged, calibration.label, calibration.slice_fold
+    residual = label - calibration.held_out(judged, fold)
+    first_rows = np.unique(cluster, return_index=True)[1]  # responses are repeated for each row of their prompt
+    for policy in policies:
+        one = responses[policy]
+        row, column = np.nonzero(~np.isnan(one.label[first_rows]))
+        row = first_rows[row]
+        own, own_label, own_fold = one.judged[row, column], one.label[row, column], calibration.fold[row]
+        own_residual = own_label - calibration.held_out(own, own_fold)
+        if policy != logged.base_policy and not _differ(own_residual, residual):
+            judged, label = concatenated(judged, own), np.concatenate([label, own_label])
+            fold = np.concatenate([fold, own_fold])
+    folds = [fold != k for k in range(len(calibration.cross_fitted))]
+    return tuple(calibrate(judged[rows], label[rows], calibration.mode) for rows in folds)
 
 
 def _differ(own: np.ndarray, base: np.ndarray) -> bool:
