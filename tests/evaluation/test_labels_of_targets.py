@@ -139,7 +139,7 @@ def test_a_share_of_labels_mends_a_calibrator_that_does_not_transport():
 
 
 def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
-    """Under the plain correction, two policies with the same scores and other labels: the plug-ins cancel, their residuals do not; trap T34."""
+    """Under the plain correction; with the same scores the plug-ins cancel, and residuals do not; trap T34."""
     logged, draws, _ = healthy()
     rng = np.random.default_rng(0)
     score = draws["better"].judge_score
