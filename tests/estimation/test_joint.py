@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from arena_cje.estimation.joint import MIN_TUNED, SHRINKAGE, Column, joint_values, values_without
+from arena_cje.estimation.joint import (
+    MIN_TUNED,
+    SHRINKAGE,
+    Column,
+    joint_values,
+    lenders_of,
+    score_weights,
+    values_without,
+)
 
 NAN = float("nan")
 
@@ -142,3 +150,52 @@ def test_the_best_weights_are_never_worse_than_weight_one_or_none():
     spread = {name: np.sqrt(np.mean(np.square(one), axis=0)) for name, one in errors.items()}
     assert (spread["joint"] < 1.03 * np.minimum(spread["labels"], spread["plain"])).all()
     assert (spread["joint"] < 0.9 * spread["labels"]).all()
+
+
+def wider(made: list[Column], rows: int = 300) -> list[Column]:
+    """The first policy with labels on more rows, whose residuals go on as those of the labelled ones."""
+    first = columns(m=rows, policies=3, seed=0)[0]
+    return [first, *made[1:]]
+
+
+def test_labels_of_another_policy_on_more_prompts_are_regressors():
+    """By hand: its residuals beside the scores, where the policy has labels; their mean over all its labels is zero."""
+    made = wider(columns(), rows=200)
+    prompts = [200, 60, 60]
+    first, second, _ = joint_values(made, prompts)
+    assert len(first.weights) == 3 and len(second.weights) == 4
+    centred = np.column_stack([c.score - c.score.mean() for c in made])
+    regressors = np.column_stack([centred, first.residual])[:60]
+    label = made[1].label[:60]
+    assert second.weights == pytest.approx(score_weights(regressors, label, np.ones(60), 1, 60))
+    assert second.value == pytest.approx(label.mean() - regressors.mean(axis=0) @ second.weights)
+    assert np.nanmean(first.residual) == pytest.approx(0, abs=1e-12)
+    assert second.weights[3] > 0.2  # an oracle that is generous to one is so to the other
+
+
+def test_few_more_labels_or_few_shared_prompts_lend_nothing():
+    made = columns()
+    assert [lenders_of(1, wider(made, rows=rows), [rows, 60, 60]) for rows in (80, 90)] == [[], [0]]
+    label = np.where(np.arange(300) >= 60 - MIN_TUNED + 1, 0.5, NAN)  # shares 19 prompts
+    apart = Column(made[0].score, np.where(np.isnan(label), NAN, made[0].score), label, (~np.isnan(label)) * 1.0)
+    assert lenders_of(1, [apart, *made[1:]], [259, 60, 60]) == []
+
+
+def test_borrowed_labels_make_values_more_precise():
+    errors = []
+    for seed in range(200):
+        made = columns(m=200, policies=2, seed=seed)
+        few = columns(m=40, policies=2, seed=seed)[1]
+        lent = joint_values([made[0], few], [200, 40])
+        alone = joint_values([columns(m=40, policies=2, seed=seed)[0], few], [40, 40])
+        errors.append([lent[1].value - 0.5, alone[1].value - 0.5])
+    spread = np.sqrt(np.mean(np.square(errors), axis=0))
+    assert spread[0] < 0.9 * spread[1]
+
+
+def test_a_lender_with_labels_on_all_prompts_is_uncertain_by_the_prompts():
+    """Its labels are known everywhere, so that they stand in the influence as scores do."""
+    made = wider(columns())
+    first, second, _ = joint_values(made, [300, 60, 60])
+    centred = np.column_stack([*(c.score - c.score.mean() for c in made), made[0].label - made[0].label.mean()])
+    assert second.influence == pytest.approx(centred @ second.weights, abs=1e-12)

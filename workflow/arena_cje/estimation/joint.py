@@ -11,6 +11,9 @@ of two values is the best estimate of the difference. Estimated from few prompts
 weight for each policy on its own score, and below `MIN_TUNED` labelled prompts it is zero, which leaves the mean label.
 Weights only matter for the variance: V_j has no bias whatever the scores, if the labelled prompts are a random share.
 
+Where policy k has labels on many more prompts than policy j, the residuals of its labels, Y_k - A_k F - V_k, which average
+zero over L_k, are regressors of Y_j beside the scores: if the prompts L_j got generous labels for k, they did so for j.
+
 The scores are cross-fitted, so that an error of the calibrator does not move V_j to first order, whichever labels it was
 fitted to. The labels' part of the variance is a jackknife over groups of prompts, which leaves out all labels of a prompt,
 those of all policies, and fits the weights again; the part of the prompts is influence_i = sum_k A_jk (F_ik - mean F_k).
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MIN_TUNED = 20  # labelled prompts from which scores have a weight
+LENT = 1.5  # times the labelled prompts of a policy, from which another policy's labels are worth a weight
 SHRINKAGE = 10.0  # of the weights: r is this share of the scores' total variance, divided by the labelled prompts
 
 
@@ -53,7 +57,7 @@ class JointValue:
     value: float
     influence: np.ndarray  # (n,) centred, on the scale of the mean over the rows with a score; zero elsewhere
     residual: np.ndarray  # (n,) label minus weighted scores and its mean, NaN where there is no label
-    weights: np.ndarray  # (q,) of the scores of all policies
+    weights: np.ndarray  # (q + r,) of the scores of all policies, and of the residuals of its r lenders
 
 
 def labelled_share(column: Column) -> np.ndarray:
@@ -71,10 +75,11 @@ def values_without(columns: Sequence[Column], prompts: Sequence[int], group: np.
 
     Where every response of a policy has a label nothing is left out: its influence has all that is uncertain.
     """
+    lenders = [lenders_of(j, columns, prompts) for j in range(len(columns))]
     values = np.empty((groups, len(columns)))
     for k in range(groups):
         rest = [c if is_complete(c) else replace(c, share=np.where(group == k, 0.0, c.share)) for c in columns]
-        values[k] = [one.value for one in joint_values(rest, prompts)]
+        values[k] = [one.value for one in _values(rest, prompts, lenders)]
     return values
 
 
@@ -83,23 +88,45 @@ def joint_values(columns: Sequence[Column], prompts: Sequence[int]) -> list[Join
 
     A policy with fewer than `MIN_TUNED` of them has the mean label, and so has one whose responses are all labelled.
     """
+    return _values(columns, prompts, [lenders_of(j, columns, prompts) for j in range(len(columns))])
+
+
+def lenders_of(j: int, columns: Sequence[Column], prompts: Sequence[int]) -> list[int]:
+    """The policies with labels on many more prompts than policy j, and on enough of those that j has labels on."""
+    labelled = columns[j].share > 0
+    return [
+        k
+        for k, other in enumerate(columns)
+        if prompts[k] >= LENT * prompts[j] and np.count_nonzero(labelled & (other.share > 0)) >= MIN_TUNED
+    ]
+
+
+def _values(columns: Sequence[Column], prompts: Sequence[int], lenders: Sequence[Sequence[int]]) -> list[JointValue]:
     centred = np.column_stack([_centred(column.score, np.nanmean(column.score)) for column in columns])  # (n, q)
-    return [_value(j, columns, centred, count) for j, count in enumerate(prompts)]
+    values: dict[int, JointValue] = {}
+    for j in sorted(range(len(columns)), key=lambda k: -prompts[k]):  # lenders have more labels, and come first
+        lent = [np.nan_to_num(values[k].residual) for k in lenders[j]]
+        # What is known of every prompt is uncertain by the prompts, what is known of labelled ones by the jackknife.
+        everywhere = [np.nan_to_num(values[k].influence) * is_complete(columns[k]) for k in lenders[j]]
+        known = np.column_stack([centred, *everywhere])
+        values[j] = _value(j, columns[j], np.column_stack([centred, *lent]), known, prompts[j])
+    return [values[j] for j in range(len(columns))]
 
 
-def _value(j: int, columns: Sequence[Column], centred: np.ndarray, prompts: int) -> JointValue:
-    column = columns[j]
+def _value(j: int, column: Column, regressors: np.ndarray, known: np.ndarray, prompts: int) -> JointValue:
+    """The value of policy j from regressors (n, q + r) of mean zero; known: the part of them that all prompts have."""
     labelled, scored = column.share > 0, ~np.isnan(column.score)
     label, share = column.label[labelled], column.share[labelled]
     mean_label = float(share @ label / share.sum())
     if is_complete(column):
         influence = np.where(scored, column.label - column.label[scored].mean(), 0.0)
-        return JointValue(mean_label, influence, np.where(scored, influence, np.nan), np.zeros(len(columns)))
-    score = centred[labelled]  # (l, q)
+        return JointValue(mean_label, influence, np.where(scored, influence, np.nan), np.zeros(regressors.shape[1]))
+    score = regressors[labelled]  # (l, q + r)
     score[:, j] = _centred(column.labelled_score[labelled], np.nanmean(column.score))
-    weights = score_weights(score, label, share, j, prompts) if prompts >= MIN_TUNED else np.zeros(len(columns))
+    tuned = prompts >= MIN_TUNED
+    weights = score_weights(score, label, share, j, prompts) if tuned else np.zeros(score.shape[1])
     value = mean_label - float(share @ score @ weights / share.sum())
-    influence = np.where(scored, centred @ weights, 0.0)
+    influence = np.where(scored, known @ weights, 0.0)
     influence[scored] -= influence[scored].mean()
     residual = np.full(len(labelled), np.nan)
     residual[labelled] = label - score @ weights - value
