@@ -74,11 +74,13 @@ def test_where_every_response_has_a_label_the_value_is_the_mean_label():
     assert joint_values(mixed, [300, 60, 60])[0].value == pytest.approx(mixed[0].label.mean(), abs=1e-12)
 
 
-def test_below_twenty_labelled_prompts_labels_stand_alone():
+def test_below_twenty_labelled_prompts_no_weight_is_fitted():
+    """Each policy has weight one on its own score: the mean residual of its labels corrects its mean score."""
     made = columns(m=MIN_TUNED - 1)
-    for one, column in zip(joint_values(made, [MIN_TUNED - 1] * 3), made, strict=True):
-        assert one.value == pytest.approx(np.nanmean(column.label), abs=1e-12)
-        assert not one.influence.any() and not one.weights.any()
+    for j, (one, column) in enumerate(zip(joint_values(made, [MIN_TUNED - 1] * 3), made, strict=True)):
+        assert one.value == pytest.approx(column.score.mean() + np.nanmean(column.label - column.score), abs=1e-12)
+        assert one.influence == pytest.approx(column.score - column.score.mean(), abs=1e-12)
+        assert (one.weights == np.eye(3)[j]).all()
 
 
 @pytest.mark.parametrize("score", ["constant", "reversed"])
@@ -130,7 +132,8 @@ def test_rows_without_a_score_say_nothing():
 
 def test_a_prompt_with_half_its_draws_labelled_counts_half():
     made = columns(policies=1, m=40)[0]
-    half = replace(made, share=np.where(np.arange(300) < 20, made.share / 2, made.share))
+    flat = np.full(300, 0.5)
+    half = Column(flat, flat, made.label, np.where(np.arange(300) < 20, made.share / 2, made.share))
     one = joint_values([half], [MIN_TUNED - 1])[0]
     assert one.value == pytest.approx((made.label[:20].mean() * 10 + made.label[20:40].mean() * 20) / 30)
 

@@ -113,6 +113,8 @@ class World:
         judge = (self.judge_intercept, self.judge_slope, self.judge_style, self.judge_spread)
         if self.levels is not None and judge != (0, 1, 0, 0):
             raise ValueError(f"levels fix the judge's scores; leave the other judge_* fields alone, got {judge}")
+        if not 0 <= self.strictness <= 1:
+            raise ValueError(f"strictness must lie in [0, 1], got {self.strictness}")
         if self.label_style and any(target.tail is not None for target in self.targets.values()):
             raise ValueError("the truth is known for label_style or for a target with a tail, not for both at once")
 

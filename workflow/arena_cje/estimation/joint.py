@@ -8,7 +8,9 @@ means over the draws of a prompt; L_j are the prompts with a label of policy j, 
 c_j are the covariances over L_j of the scores, and of the scores with Y_j. Where all policies have labels on the same
 prompts, the rows of A = C_YF C_FF^-1 give every contrast of the values the least variance at once, so that the difference
 of two values is the best estimate of the difference. Estimated from few prompts A is noisy: it is shrunk towards one
-weight for each policy on its own score, and below `MIN_TUNED` labelled prompts it is zero, which leaves the mean label.
+weight for each policy on its own score, and below `MIN_TUNED` labelled prompts it is one on the own score and is not fitted.
+Fewer labels than that cannot say whether another weight is better; with labels alone, errors of a target with 15 labels
+beside 250 of the base were 1.4 times as large in simulation.
 Weights only matter for the variance: V_j has no bias whatever the scores, if the labelled prompts are a random share.
 
 Where policy k has labels on many more prompts than policy j, the residuals of its labels, Y_k - A_k F - V_k, which average
@@ -35,7 +37,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIN_TUNED = 20  # labelled prompts from which scores have a weight
+MIN_TUNED = 20  # labelled prompts from which weights are fitted
 LENT = 1.5  # times the labelled prompts of a policy, from which another policy's labels are worth a weight
 SHRINKAGE = 10.0  # of the weights: r is this share of the scores' total variance, divided by the labelled prompts
 
@@ -86,7 +88,7 @@ def values_without(columns: Sequence[Column], prompts: Sequence[int], group: np.
 def joint_values(columns: Sequence[Column], prompts: Sequence[int]) -> list[JointValue]:
     """The values of q policies from their columns; prompts: number of labelled prompts of each.
 
-    A policy with fewer than `MIN_TUNED` of them has the mean label, and so has one whose responses are all labelled.
+    A policy whose responses are all labelled has the mean label.
     """
     return _values(columns, prompts, [lenders_of(j, columns, prompts) for j in range(len(columns))])
 
@@ -123,8 +125,9 @@ def _value(j: int, column: Column, regressors: np.ndarray, known: np.ndarray, pr
         return JointValue(mean_label, influence, np.where(scored, influence, np.nan), np.zeros(regressors.shape[1]))
     score = regressors[labelled]  # (l, q + r)
     score[:, j] = _centred(column.labelled_score[labelled], np.nanmean(column.score))
-    tuned = prompts >= MIN_TUNED
-    weights = score_weights(score, label, share, j, prompts) if tuned else np.zeros(score.shape[1])
+    weights = np.eye(score.shape[1])[j]
+    if prompts >= MIN_TUNED:
+        weights = score_weights(score, label, share, j, prompts)
     value = mean_label - float(share @ score @ weights / share.sum())
     influence = np.where(scored, known @ weights, 0.0)
     influence[scored] -= influence[scored].mean()
