@@ -95,17 +95,18 @@ def test_ten_labels_of_one_prompt_are_no_ten_prompts():
 
 @pytest.mark.parametrize("correction", ["joint", "plain"])
 @pytest.mark.parametrize("name", AUGMENTED)
-def test_own_labels_leave_targets_without_any_as_they_are(name, correction):
-    """The joint estimate has the base too; the plain one has the labelled target alone."""
+def test_own_labels_leave_the_differences_of_targets_without_any(name, correction):
+    """The joint estimate moves the base, and with it the targets without labels; the plain one moves nothing else."""
     logged, draws, _ = healthy()
     told = draws | {"better": with_labels(draws["better"], np.arange(200))}
     one, other = (evaluate(name, logged, d, Options(correction=correction)) for d in (draws, told))
     assert one.estimates["better"].value != other.estimates["better"].value
     for policy in ("clone", "worse"):
-        assert (one.estimates[policy].value, one.estimates[policy].se) == (
-            other.estimates[policy].value,
-            other.estimates[policy].se,
-        )
+        before, after = (found.estimates[policy] - found.base for found in (one, other))
+        assert (after.value, after.se) == pytest.approx((before.value, before.se), abs=1e-12)
+        assert after.floor.value == pytest.approx(before.floor.value, rel=0.01)
+        moved = other.estimates[policy].value - one.estimates[policy].value
+        assert moved == pytest.approx(other.base.value - one.base.value, abs=1e-12)
     assert (one.base.value == other.base.value) == (correction == "plain")
 
 

@@ -34,7 +34,7 @@ from arena_cje.estimation.records import (
 from arena_cje.estimation.robust import has_label_term, has_weighted_labels, label_residual
 from arena_cje.estimation.weights import hajek
 from arena_cje.evaluation import bootstrap
-from arena_cje.evaluation.joint import Joint, Responses, joint
+from arena_cje.evaluation.joint import Joint, Responses, joint, shifted
 from arena_cje.evaluation.label_shares import SliceLabels, has_own_labels
 
 if TYPE_CHECKING:
@@ -131,9 +131,8 @@ def evaluate_all(
     bases, estimates, shares, weights = {}, {name: {} for name in names}, {}, {name: {} for name in names}
     for name, module in modules.items():
         label_term = has_label_term(module, options)
-        joint_base = None if label_term else joints[name]
-        bases[name] = _estimate_base(rows, joint_base, label_term=label_term)
-        shares[name] = {logged.base_policy: _base_shares(rows, joint_base, label_term=label_term)}
+        bases[name] = _estimate_base(rows, label_term=label_term)
+        shares[name] = {logged.base_policy: _base_shares(rows, label_term=label_term)}
     for column, policy in enumerate(logged.policies):
         log_ratio = logged.log_ratio[:, column]
         for name, (estimate, weight, label_shares) in _estimate_policy(
@@ -146,7 +145,12 @@ def evaluate_all(
             if scored.any():
                 raw = _on_all_rows(hajek(log_ratio[scored]), scored)
                 weights[name][policy] = Weights(raw, raw if weight is None else weight)
-    for name in names:
+    for name, module in modules.items():
+        own = joints[name]
+        if own is not None and logged.base_policy in own.values and not has_label_term(module, options):
+            bases[name], estimates[name], shares[name] = _on_joint_level(
+                rows, own, bases[name], estimates[name], shares[name]
+            )
         least = floors(shares[name])
         bases[name] = replace(bases[name], floor=least[logged.base_policy], bounds=UNIT)
         estimates[name] = {
@@ -453,12 +457,11 @@ def _sample(
     )
 
 
-def _estimate_base(rows: _CalibratedRows, own: Joint | None, *, label_term: bool) -> Estimate:
+def _estimate_base(rows: _CalibratedRows, *, label_term: bool) -> Estimate:
     """Mean reward of the base policy's own responses: mean f(S), or mean Y when every row is labelled.
 
-    Where targets have labels of their own it is the base's value of the joint estimate, if that has one. For an estimator
-    with a label term it has that term with weights of one, so that the noise of the labels cancels in the difference to a
-    target.
+    For an estimator with a label term it has that term with weights of one, so that the noise of the labels cancels in
+    the difference to a target.
     """
     used = np.ones(len(rows.cluster), dtype=bool)
     label, judged = rows.logged.oracle_label, rows.logged.judged
@@ -468,11 +471,6 @@ def _estimate_base(rows: _CalibratedRows, own: Joint | None, *, label_term: bool
         return Estimate(
             float(label.mean()), label - label.mean(), rows.cluster, np.empty(0), used, replicates=replicates
         )
-
-    policy = rows.logged.base_policy
-    if own is not None and policy in own.values:
-        value, influence = own.point(policy, used)
-        return Estimate(value, influence, rows.cluster, own.without[policy], used)
 
     def term(held_out: np.ndarray) -> np.ndarray:
         return label_residual(label, held_out, np.ones(len(label))) if label_term else np.zeros(len(label))
@@ -484,16 +482,43 @@ def _estimate_base(rows: _CalibratedRows, own: Joint | None, *, label_term: bool
     return Estimate(value, influence, rows.cluster, jackknife, used, replicates=replicates)
 
 
-def _base_shares(rows: _CalibratedRows, own: Joint | None, *, label_term: bool) -> LabelShares:
+def _base_shares(rows: _CalibratedRows, *, label_term: bool) -> LabelShares:
     """Which labels the value of the base policy rests on."""
     labels = rows.slice_labels
     score, labelled = rows.logged.judge_score, rows.logged.labelled.astype(float)
     if rows.labels_are_rewards:
         return labels.under_weights(labelled)
-    if own is not None and rows.logged.base_policy in own.values:
-        return labels.of_joint(own, rows.logged.base_policy, is_base=True)
     mean_reward = labels.behind_calibrator(score, np.ones(len(score)))
     return labels.with_label_term(mean_reward, score, labelled) if label_term and labelled.any() else mean_reward
+
+
+def _on_joint_level(
+    rows: _CalibratedRows,
+    own: Joint,
+    base: Estimate,
+    estimates: Mapping[str, Estimate],
+    shares: Mapping[str, LabelShares],
+) -> tuple[Estimate, dict[str, Estimate], dict[str, LabelShares]]:
+    """The base policy's value of the joint estimate, all targets on its level, and what they rest on.
+
+    A target without labels of its own keeps its difference to the base, which its labels cannot tell: what the joint
+    estimate adds to the base's mean calibrated score is added to it too.
+    """
+    if rows.labels_are_rewards:  # the base's value is the mean label already
+        return base, dict(estimates), dict(shares)
+    name = rows.logged.base_policy
+    value, influence = own.point(name, base.used)
+    joint_base = Estimate(value, influence, rows.cluster, own.without[name], base.used)
+    shift, base_shares = joint_base - base, rows.slice_labels.of_joint(own, name, is_base=True)
+    moved = {
+        policy: one if policy in own.values or not np.isfinite(one.value) else shifted(one, shift)
+        for policy, one in estimates.items()
+    }
+    rests_on = {
+        policy: one if policy in own.values else replace(base_shares, cell=one.cell - shares[name].cell)
+        for policy, one in shares.items()
+    }
+    return joint_base, moved, rests_on | {name: base_shares}
 
 
 def _on_all_rows_or_zero(values: np.ndarray, used: np.ndarray) -> np.ndarray:

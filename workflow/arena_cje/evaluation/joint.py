@@ -2,7 +2,8 @@
 
 The policies are the base and the targets that have labels on ten prompts of their own responses, as long as one target
 is among them. Their calibrated scores come from one calibrator, cross-fitted over prompts and fitted to the labels of all
-of them but those of a target whose labels differ clearly from what the base's calibrator says.
+of them but those of a target whose labels differ clearly from what the base's calibrator says. The other targets keep their
+differences to the base, on the level of its joint value.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from arena_cje.estimation.calibration import Calibration, Calibrator
     from arena_cje.estimation.joint import JointValue
-    from arena_cje.estimation.records import Judged, Logged
+    from arena_cje.estimation.records import Estimate, Judged, Logged
 
 UNLIKE = 3.0  # standard errors of the mean residual beyond which a target's labels are not pooled
 
@@ -59,6 +60,16 @@ class Joint:
         if fold is not None:
             return float(self.without[policy][fold]), np.zeros(int(used.sum()))
         return self.values[policy].value, self.values[policy].influence[used]
+
+
+def shifted(estimate: Estimate, shift: Estimate) -> Estimate:
+    """The sum of an estimate and a shift that is itself a difference of estimates on the same rows."""
+    return replace(
+        estimate,
+        value=estimate.value + shift.value,
+        influence=estimate.influence + np.where(estimate.used, shift.influence, 0.0),
+        jackknife=estimate.jackknife + shift.jackknife,
+    )
 
 
 def joint(
