@@ -11,7 +11,8 @@ of two values is the best estimate of the difference. Estimated from few prompts
 weight for each policy on its own score, and below `MIN_TUNED` labelled prompts it is one on the own score and is not fitted.
 Fewer labels than that cannot say whether another weight is better; with labels alone, errors of a target with 15 labels
 beside 250 of the base were 1.4 times as large in simulation.
-Weights only matter for the variance: V_j has no bias whatever the scores, if the labelled prompts are a random share.
+Weights only matter for the variance: to first order V_j has no bias whatever they are, if the labelled prompts are a
+random share.
 
 Where policy k has labels on many more prompts than policy j, the residuals of its labels, Y_k - A_k F - V_k, which average
 zero over L_k, are regressors of Y_j beside the scores: if the prompts L_j got generous labels for k, they did so for j.
