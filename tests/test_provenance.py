@@ -39,8 +39,11 @@ ESTIMATE = (
     READS_DATA
     | {"data/coverage.py"}
     | CALIBRATES
-    | {f"estimation/{name}.py" for name in ("contrasts", "fresh", "label_floor", "robust")}
-    | {"estimators/__init__.py", *(f"evaluation/{name}.py" for name in ("bootstrap", "evaluate", "label_shares"))}
+    | {f"estimation/{name}.py" for name in ("contrasts", "fresh", "joint", "label_floor", "robust")}
+    | {
+        "estimators/__init__.py",
+        *(f"evaluation/{name}.py" for name in ("bootstrap", "evaluate", "joint", "label_shares")),
+    }
     | {
         f"diagnostics/{name}.py"
         for name in (

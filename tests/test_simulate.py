@@ -100,7 +100,7 @@ class TestLarge:
             for values in (record.judge_score, record.oracle_label):
                 assert values.min() >= 0 and values.max() <= 1
             judged = record.judged
-            assert judged.covariates.shape == (*shape, int(name == "covariate_bias"))
+            assert judged.covariates.shape == (*shape, int(bool(WORLDS[name].judge_style)))
             assert judged.points.shape == judged.mass.shape == (*shape, 3 if name == "judge_noise" else 1)
 
     def test_the_mean_label_at_a_score_is_the_same_for_every_policy(self, name):
@@ -354,3 +354,32 @@ def test_combinations_without_a_known_truth_are_refused():
         World({"far": Target(tail=2.0)}, label_style=0.1)
     with pytest.raises(ValueError, match="levels fix the judge's scores"):
         World(levels=ARENA_LEVELS, judge_slope=2.0)
+
+
+def test_strictness_joins_the_labels_of_a_prompt_and_leaves_the_truth():
+    """Residuals of labels given quality correlate between policies by h, and the mean label is the truth."""
+    world = World({"clone": Target()}, coverage=1.0, target_labels=1.0, strictness=0.6)
+    logged, draws, values = draw(world, 100_000, 0)
+    assert values == truth(replace(world, strictness=0.0))
+    score, label = draws["clone"].judge_score[:, 0], draws["clone"].oracle_label[:, 0]
+    latent = [
+        (ndtri(y) - world.intercept - world.slope * ndtri(s)) / world.noise
+        for y, s in ((label, score), (logged.oracle_label, logged.judge_score))
+    ]
+    assert np.corrcoef(latent)[0, 1] == pytest.approx(0.6, abs=0.01)
+    assert np.std(latent, axis=1) == pytest.approx([1, 1], abs=0.01)
+    assert label.mean() == pytest.approx(values["clone"], abs=0.003)
+    with pytest.raises(ValueError, match=r"strictness must lie in \[0, 1\]"):
+        World(strictness=1.5)
+
+
+def test_labels_of_a_paired_world_lie_on_the_same_prompts():
+    world = World(paired=True, coverage=40, target_labels=40, draws_per_prompt=2)
+    logged, draws, _ = draw(world, 200, 0)
+    for one in draws.values():
+        assert (~np.isnan(one.oracle_label[:, 0]) == logged.labelled).all() and np.isnan(one.oracle_label[:, 1]).all()
+    _, more, _ = draw(replace(world, target_labels=250), 200, 0)
+    for policy, one in more.items():
+        assert (~np.isnan(one.oracle_label)).sum(axis=0).tolist() == [200, 50]
+        first = draws[policy].oracle_label[logged.labelled]
+        assert (one.oracle_label[logged.labelled, 0] == first[:, 0]).all()

@@ -1,34 +1,56 @@
 """Labels are nested, evenly spread and chosen by a hash; a coverage has one spelling."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_cje.data.coverage import GOLDEN, coverage_name, first_labels, golden_position
+from arena_cje.data.coverage import GOLDEN, coverage_name, first_labels, has_label
 from arena_cje.errors import UserError
 
 COVERAGES = (0.001, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9, 0.999)
 
 
 def test_every_position_is_labelled_at_full_coverage():
-    assert all(golden_position(i, 1.0) for i in (*range(2000), 10**6, 10**12))
+    assert all(has_label(i, 1.0) for i in (*range(2000), 10**6, 10**12))
 
 
 @given(st.integers(0, 10**9), st.floats(1e-6, 1.0), st.floats(1e-6, 1.0))
 def test_a_larger_coverage_only_adds_labels(position, one, other):
     low, high = sorted((one, other))
-    assert golden_position(position, low) <= golden_position(position, high)
+    assert has_label(position, low) <= has_label(position, high)
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
 def test_the_count_stays_within_five_of_its_share_up_to_a_million(coverage):
     n = 1_000_000
-    turned = np.arange(n, dtype=np.uint64) * np.uint64(GOLDEN)  # wraps at one whole turn, as golden_position does
+    turned = np.arange(n, dtype=np.uint64) * np.uint64(GOLDEN)  # wraps at one whole turn, as has_label does
     labelled = turned < np.uint64(int(coverage * 2**64))
-    assert [golden_position(i, coverage) for i in range(500)] == labelled[:500].tolist()
+    assert [has_label(i, coverage) for i in range(500)] == labelled[:500].tolist()
     count = np.cumsum(labelled)
     assert np.abs(count - coverage * np.arange(1, n + 1)).max() < 5
+
+
+@pytest.mark.parametrize("draws", [1, 2, 3])
+def test_first_draws_are_labelled_before_second_ones(draws):
+    """And in the same order of prompts for every policy, so that labels of two policies lie on the same prompts."""
+    n = 3000
+    for coverage in (0.1, 0.25, 0.5, 1.0):
+        labels = np.array([[has_label(i, coverage, draw=d, draws=draws) for d in range(draws)] for i in range(n)])
+        assert abs(labels.sum() - coverage * n * draws) <= 5 * draws
+        assert (labels[:, 1:] <= labels[:, :-1]).all()
+        if coverage * draws <= 1:
+            assert not labels[:, 1:].any()
+        base = np.array([has_label(i, coverage) for i in range(n)])
+        assert labels[base, 0].all()  # each labelled prompt of the base is one of the target
+
+
+def test_more_coverage_keeps_the_labels_of_several_draws():
+    for low, high in itertools.pairwise(COVERAGES):
+        for i, d in itertools.product(range(200), range(3)):
+            assert has_label(i, low, draw=d, draws=3) <= has_label(i, high, draw=d, draws=3)
 
 
 def test_the_golden_fraction_is_the_golden_ratio():
@@ -53,6 +75,18 @@ def test_first_labels_go_by_prompt_and_seed_not_by_row_order():
     backwards = first_labels(names[::-1], 1, 0.3, labelled).mask
     assert (kept == backwards[::-1]).all()
     assert (kept != first_labels(names, 2, 0.3, labelled).mask).any()
+
+
+def test_the_first_label_of_each_prompt_comes_before_second_ones():
+    names = [f"p{k // 3}" for k in range(90)]
+    labelled = np.arange(90) % 3 > 0  # the first draw of a prompt has none: its second is its first label
+    kept = first_labels(names, 1, 20 / 90, labelled, prompts_first=True).mask.reshape(30, 3)
+    assert kept.sum(axis=0).tolist() == [0, 20, 0]
+    one_draw = first_labels(names[::3], 1, 20 / 30, np.ones(30, dtype=bool)).mask
+    assert (kept.any(axis=1) == one_draw).all()  # the prompts that another policy with one draw has labels on
+    more = first_labels(names, 1, 40 / 90, labelled, prompts_first=True).mask.reshape(30, 3)
+    assert more.sum(axis=0).tolist() == [0, 30, 10]
+    assert (more | ~kept).all()
 
 
 def test_no_labels_are_kept_at_coverage_zero():

@@ -19,6 +19,7 @@ NAN = float("nan")
 DRAWN = [name for name in estimators.NAMES if estimators.needs_draws(name)]
 AUGMENTED = [name for name in DRAWN if name != "tr-cpo"]  # its label term mends the same fault
 REPLICATES = 200
+PLAIN = Options(correction="plain")
 
 
 def with_labels(drawn: Draws, rows, offset: float = 0.0) -> Draws:
@@ -92,15 +93,21 @@ def test_ten_labels_of_one_prompt_are_no_ten_prompts():
     assert evaluate("direct", logged, told, Options()).estimates["better"].value == plain.value
 
 
+@pytest.mark.parametrize("correction", ["joint", "plain"])
 @pytest.mark.parametrize("name", AUGMENTED)
-def test_own_labels_count_for_their_policy_alone(name):
+def test_own_labels_leave_the_differences_of_targets_without_any(name, correction):
+    """The joint estimate moves the base, and with it the targets without labels; the plain one moves nothing else."""
     logged, draws, _ = healthy()
     told = draws | {"better": with_labels(draws["better"], np.arange(200))}
-    one, other = evaluate(name, logged, draws, Options()), evaluate(name, logged, told, Options())
+    one, other = (evaluate(name, logged, d, Options(correction=correction)) for d in (draws, told))
     assert one.estimates["better"].value != other.estimates["better"].value
     for policy in ("clone", "worse"):
-        assert one.estimates[policy].value == other.estimates[policy].value
-    assert one.base.value == other.base.value
+        before, after = (found.estimates[policy] - found.base for found in (one, other))
+        assert (after.value, after.se) == pytest.approx((before.value, before.se), abs=1e-12)
+        assert after.floor.value == pytest.approx(before.floor.value, rel=0.01)
+        moved = other.estimates[policy].value - one.estimates[policy].value
+        assert moved == pytest.approx(other.base.value - one.base.value, abs=1e-12)
+    assert (one.base.value == other.base.value) == (correction == "plain")
 
 
 @cache
@@ -133,7 +140,7 @@ def test_a_share_of_labels_mends_a_calibrator_that_does_not_transport():
 
 
 def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
-    """Two policies with the same scores and other labels: the plug-ins cancel, their residuals do not; trap T34."""
+    """Under the plain correction; with the same scores the plug-ins cancel, and residuals do not; trap T34."""
     logged, draws, _ = healthy()
     rng = np.random.default_rng(0)
     score = draws["better"].judge_score
@@ -143,9 +150,9 @@ def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
             rng.permutation(400)[:, None] < 100, np.clip(score + 0.2 * rng.standard_normal((400, 1)), 0, 1), NAN
         )
         told[policy] = Draws(policy, score, label)
-    found = evaluate("direct", logged, told, Options()).estimates
+    found = evaluate("direct", logged, told, PLAIN).estimates
     contrast = found["better"] - found["worse"]
-    fitted = evaluate("direct", logged, told, Options()).calibration
+    fitted = evaluate("direct", logged, told, PLAIN).calibration
     predicted = fitted.held_out(told["better"].judged, fitted.fold)
     noise = [np.nanvar(told[p].oracle_label - predicted, ddof=1) / 100 for p in ("better", "worse")]
     assert contrast.sampling_variance == pytest.approx(sum(noise), rel=0.15)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.config.records import Config, Price
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template
 from arena_cje.hosted import writer as hosted_writer
@@ -287,10 +287,10 @@ def test_the_oracle_is_counted_once_for_nested_coverages():
     texts = texts_of(config)
     rows = {plan.policy: plan.rows for plan in estimate.plan_calls(config, texts) if plan.stage == "oracle"}
 
-    def labelled(n, coverage):
-        return sum(golden_position(k, coverage) for k in range(n))
+    def labelled(coverage, draws):
+        return sum(has_label(k, coverage, draw=draw, draws=draws) for k in range(24) for draw in range(draws))
 
-    assert rows == {"base": labelled(24, 0.5), **dict.fromkeys(("terse", "chat", "here"), labelled(48, 0.25))}
+    assert rows == {"base": labelled(0.5, 1), **dict.fromkeys(("terse", "chat", "here"), labelled(0.25, 2))}
     truth = configuration(oracle={**GRADER, "truth": "all"})
     assert {plan.rows for plan in estimate.plan_calls(truth, texts) if plan.stage == "oracle"} == {24, 48}
     few = configuration(oracle=GRADER)  # neither truth nor labels of the targets, so no calls for the targets

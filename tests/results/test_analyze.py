@@ -337,6 +337,7 @@ def test_every_option_is_a_keyword_of_analyze(data):
         calibration="auto",
         covariates=("response_length",),
         weights="raw",
+        correction="none",
         label_term=True,
         clip=5.0,
         var_cap=0.5,

@@ -16,7 +16,7 @@ import pytest
 
 import arena_cje
 from arena_cje.data import schemas
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from workflow_run import CONFIG, Run, copy_workflow, write_prompts
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def test_labels_of_the_targets_stand_in_their_fresh_draws(finished, tmp_path):
     draws = schemas.read_jsonl(run.path("coverage_0.5/fresh_draws/other.jsonl"))
     truth = {row["prompt_id"]: row["score"] for row in schemas.read_jsonl(run.path("oracle/other/coverage_1.0.jsonl"))}
     labelled = [k for k, row in enumerate(draws) if row["oracle_label"] is not None]
-    assert labelled == [k for k in range(len(draws)) if golden_position(k, 0.25)]
+    assert labelled == [k for k in range(len(draws)) if has_label(k, 0.25)]
     assert [draws[k]["oracle_label"] for k in labelled] == [truth[draws[k]["prompt_id"]] for k in labelled]
     assert 3 <= len(labelled) < len(draws)
 

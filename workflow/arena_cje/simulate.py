@@ -28,11 +28,16 @@ where base responses have few labels. Each other world changes one property:
     spread     The judge's distribution has three scores, Phi(t + u A + l B + spread (-sqrt 3, 0, sqrt 3)), with masses
                1/6, 2/3, 1/6: the three-point Gauss-Hermite rule, of mean 0 and variance spread^2. S is their mean, which
                increases with A.
+    strictness The share of e that is the same for all responses to a prompt: e = sqrt(h) U + sqrt(1 - h) e', U ~ N(0, 1) for
+               each prompt. Labels of different policies then go together beyond what quality explains; V is the same.
+    paired     The labelled fresh draws are those of the first prompts in the order in which logged rows are labelled, their
+               first draws before any second ones.
     prompts    Prompt i has `rows_per_prompt[i]` logged rows, cyclically. They have the same P and fresh draws, and all
                or none of them have a label.
 
 The labelled logged rows are those of a simple random sample of the prompts, the labelled fresh draws of a target are a
-simple random sample of its draws. With the same seed, a higher share of either adds labels and changes nothing else.
+simple random sample of its draws, unless the world is paired. With the same seed, a higher share of either adds labels
+and changes nothing else.
 """
 
 from __future__ import annotations
@@ -94,6 +99,8 @@ class World:
     intercept: float = 0.3  # a
     slope: float = 0.8  # b
     noise: float = 0.5  # sigma
+    strictness: float = 0.0  # h: share of the prompt in the variance of the noise
+    paired: bool = False  # whether the labels of all policies lie on the same prompts
     label_style: float = 0.0  # d
     binary: bool = False  # labels are 0 or 1
     judge_intercept: float = 0.0  # t
@@ -106,6 +113,8 @@ class World:
         judge = (self.judge_intercept, self.judge_slope, self.judge_style, self.judge_spread)
         if self.levels is not None and judge != (0, 1, 0, 0):
             raise ValueError(f"levels fix the judge's scores; leave the other judge_* fields alone, got {judge}")
+        if not 0 <= self.strictness <= 1:
+            raise ValueError(f"strictness must lie in [0, 1], got {self.strictness}")
         if self.label_style and any(target.tail is not None for target in self.targets.values()):
             raise ValueError("the truth is known for label_style or for a target with a tail, not for both at once")
 
@@ -155,16 +164,22 @@ def draw(world: World, n: int, seed: int) -> tuple[Logged, dict[str, Draws], dic
     prompt = rng.standard_normal(code[-1] + 1)  # P
     response, style = rng.standard_normal(n), rng.standard_normal(n)  # Q and B of the base responses
     quality = _quality(world, prompt[code], response)
-    labelled = _random_subset(len(prompt), world.coverage, rng)[code]
+    order = rng.permutation(len(prompt))
+    labelled = _first_of(order, world.coverage)[code]
+    noise = _prompt_noise(world, len(prompt), seed)  # (G,)
     logged = Logged(
         base_policy="base",
         policies=tuple(world.targets),
         prompt_id=prompt_id,
         log_ratio=np.column_stack([_log_ratio(target, response, style) for target in world.targets.values()]),
-        oracle_label=np.where(labelled, _label(world, quality, style, rng), np.nan),
+        oracle_label=np.where(labelled, _label(world, quality, style, rng, noise[code]), np.nan),
         **_judge(world, quality, style),
     )
-    draws = {policy: _draws(world, policy, target, prompt, code, rng) for policy, target in world.targets.items()}
+    paired = order if world.paired else None
+    draws = {
+        policy: _draws(world, policy, target, prompt, noise, paired, code, rng)
+        for policy, target in world.targets.items()
+    }
     return logged, draws, truth(world)
 
 
@@ -198,11 +213,18 @@ def _level_cells(levels: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, n
     return score, ndtri(below[:-1]), ndtri(below - mass / mass.sum() / 2)
 
 
-def _random_subset(n: int, size: float, rng: np.random.Generator) -> np.ndarray:
-    """A simple random sample of n items, (n,) bool; size: a share up to 1, a number above."""
-    subset = np.zeros(n, bool)
-    subset[rng.permutation(n)[: round(size * n if size <= 1 else size)]] = True
+def _first_of(order: np.ndarray, size: float) -> np.ndarray:
+    """The first items in an order (n,) of all of them, (n,) bool; size: a share up to 1, a number above."""
+    subset = np.zeros(len(order), bool)
+    subset[order[: round(size * len(order) if size <= 1 else size)]] = True
     return subset
+
+
+def _prompt_noise(world: World, prompts: int, seed: int) -> np.ndarray:
+    """What the noise of all labels of a prompt has in common, (G,), of variance h."""
+    if not world.strictness:
+        return np.zeros(prompts)
+    return np.sqrt(world.strictness) * np.random.default_rng([seed, 1]).standard_normal(prompts)  # a separate stream
 
 
 def _log_ratio(target: Target, response: np.ndarray, style: np.ndarray) -> np.ndarray:
@@ -244,18 +266,34 @@ def _judge(world: World, quality: np.ndarray, style: np.ndarray) -> dict[str, np
 
 
 def _label(
-    world: World, quality: np.ndarray, style: np.ndarray, rng: np.random.Generator, drop: float = 0.0
+    world: World,
+    quality: np.ndarray,
+    style: np.ndarray,
+    rng: np.random.Generator,
+    prompt_noise: np.ndarray,
+    drop: float = 0.0,
 ) -> np.ndarray:
-    """Y (...) of responses with a quality and a style (...)."""
+    """Y (...) of responses with a quality, a style and a noise of their prompts (...)."""
     latent = world.intercept + world.slope * quality + world.label_style * style - drop
-    label = ndtr(latent + world.noise * rng.standard_normal(quality.shape))
+    own_noise = np.sqrt(1 - world.strictness) * rng.standard_normal(quality.shape)
+    label = ndtr(latent + world.noise * (prompt_noise + own_noise))
     return (rng.random(label.shape) < label).astype(float) if world.binary else label
 
 
 def _draws(
-    world: World, policy: str, target: Target, prompt: np.ndarray, code: np.ndarray, rng: np.random.Generator
+    world: World,
+    policy: str,
+    target: Target,
+    prompt: np.ndarray,
+    noise: np.ndarray,
+    order: np.ndarray | None,
+    code: np.ndarray,
+    rng: np.random.Generator,
 ) -> Draws:
-    """The fresh draws to each prompt, with P (G,), repeated for each of its rows, with prompt indices (n,)."""
+    """The fresh draws to each prompt, with P and noise (G,), repeated for each of its rows, with prompt indices (n,).
+
+    order: the prompts (G,) in the order in which they are labelled; None labels draws at random.
+    """
     shape = (len(prompt), world.draws_per_prompt)  # (G, m)
     quality = _quality(world, prompt[:, None], target.shift + rng.standard_normal(shape))
     has_style = world.judge_style or world.label_style
@@ -263,7 +301,12 @@ def _draws(
     label = np.full(shape, np.nan)
     if world.target_labels:
         label_rng = rng.spawn(1)[0]  # a separate stream, so that labels do not change the other random numbers
-        labelled = _random_subset(label.size, world.target_labels, label_rng).reshape(shape)
-        label = np.where(labelled, _label(world, quality, style, label_rng, target.drop), np.nan)
+        if order is None:
+            labelled = _first_of(label_rng.permutation(label.size), world.target_labels).reshape(shape)
+        else:
+            by_draw = np.concatenate([order * shape[1] + draw for draw in range(shape[1])])
+            labelled = _first_of(by_draw, world.target_labels).reshape(shape)
+        own_label = _label(world, quality, style, label_rng, noise[:, None], target.drop)
+        label = np.where(labelled, own_label, np.nan)
     fields = {name: values[code] for name, values in _judge(world, quality, style).items()}
     return Draws(policy, oracle_label=label[code], **fields)

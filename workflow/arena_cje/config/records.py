@@ -425,6 +425,12 @@ class AnalysisOptions(Record):
     weights: Literal["calibrated", "raw"] = Field(
         "calibrated", description="weights of doubly robust estimators: stabilised (`calibrated`) or `raw`"
     )
+    correction: Literal["joint", "plain", "none"] = Field(
+        "joint",
+        description="how labels of the targets' own draws correct `direct` and the doubly robust family: `joint`, one estimate "
+        "of all policies from the prompts they share; `plain`, the mean residual of each target alone; `none`, not at all, for "
+        "labels that are no random share of the draws: they are for the transport audit",
+    )
     label_term: bool = Field(
         False,
         description="whether doubly robust estimators add the weighted residuals of the labels, as `tr-cpo` always does",

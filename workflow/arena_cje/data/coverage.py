@@ -1,17 +1,21 @@
 """Which responses have an oracle label at a coverage.
 
-    position i is labelled  <=>  frac(i phi) < c,   phi = (sqrt(5) - 1) / 2
+    draw d of prompt i is labelled  <=>  frac(i phi) < c m - d,   phi = (sqrt(5) - 1) / 2
 
-The Kronecker sequence of the golden ratio spreads labels evenly: a larger coverage or a longer list only adds labels, and
-their number differs from c n by at most five up to a million positions. If the order of the prompts is random, the
-labelled ones are a simple random sample. The order of a user's own data is arbitrary; there the rows are ordered by a
-hash of seed and prompt id, and the first labels in that order are used.
+m is the number of a policy's draws of each prompt, and d counts from 0. A prompt's first draw is labelled before any second
+one, and in the same order of the prompts for every policy: the prompts with fewer labels of one policy are among those
+with more of another, so that labels of different policies lie on the same prompts. The Kronecker sequence of the golden
+ratio spreads labels evenly: a larger coverage or a longer list only adds labels, and their number differs from c n m by at
+most five up to a million prompts, for each draw. If the order of the prompts is random, the labelled ones are a simple
+random sample. The order of a user's own data is arbitrary; there the prompts are ordered by a hash of seed and prompt id,
+and the first labels in that order are used.
 Niederreiter (1992), "Random Number Generation and Quasi-Monte Carlo Methods", chapter 3.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -42,22 +46,35 @@ def entry(position: int) -> int:
     return position * GOLDEN % ONE
 
 
-def golden_position(position: int, coverage: float) -> bool:
-    """Whether a position (from 0) is labelled at a coverage in [0, 1]; if so, it is at every larger coverage too."""
-    return entry(position) < int(coverage * ONE)
+def has_label(prompt: int, coverage: float, *, draw: int = 0, draws: int = 1) -> bool:
+    """Whether a draw of the prompt at a position (from 0) is labelled at a coverage in [0, 1], and so at every larger one."""
+    return entry(prompt) < int((coverage * draws - draw) * ONE)
 
 
-def first_labels(prompt_ids: Sequence[str], seed: int, coverage: float, labelled: np.ndarray) -> LabelMask:
+def first_labels(
+    prompt_ids: Sequence[str], seed: int, coverage: float, labelled: np.ndarray, *, prompts_first: bool = False
+) -> LabelMask:
     """The first round(coverage * n) labelled rows in the order of a hash of seed and prompt id, or all if fewer exist.
 
-    prompt_ids: of the n rows; labelled: (n,) bool.
+    prompt_ids: of the n rows; labelled: (n,) bool. prompts_first: a prompt's first label comes before any second one.
     """
     requested = round(coverage * len(prompt_ids))
     rank = {name: blake2b(f"{seed}-{name}".encode(), digest_size=16).digest() for name in set(prompt_ids)}
-    order = sorted(range(len(prompt_ids)), key=lambda row: (rank[prompt_ids[row]], row))
+    place = _places(prompt_ids, labelled) if prompts_first else [0] * len(prompt_ids)
+    order = sorted(range(len(prompt_ids)), key=lambda row: (place[row], rank[prompt_ids[row]], row))
     mask = np.zeros(len(prompt_ids), dtype=bool)
     mask[[row for row in order if labelled[row]][:requested]] = True
     return LabelMask(mask, requested, int(np.count_nonzero(labelled)))
+
+
+def _places(prompt_ids: Sequence[str], labelled: np.ndarray) -> list[int]:
+    """How many labelled rows of its prompt stand before each row."""
+    seen: Counter[str] = Counter()
+    places = []
+    for name, counts in zip(prompt_ids, labelled, strict=True):
+        places.append(seen[name])
+        seen[name] += int(counts)
+    return places
 
 
 def _parse_share(coverage: str | float) -> float:

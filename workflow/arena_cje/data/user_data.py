@@ -145,7 +145,7 @@ def _target_draws(
     """A target's draws, with labels on a share of them (None is all) and on those with a probe, and their numbers."""
     mask = _has_label(draws)
     if share is not None:
-        mask = first_labels([draw.prompt_id for draw in draws], seed, share, mask).mask
+        mask = first_labels([draw.prompt_id for draw in draws], seed, share, mask, prompts_first=True).mask
     probe_keys = {(probe.prompt_id, probe.draw_idx) for probe in probes}
     mask = mask | np.array([(draw.prompt_id, draw.draw_idx) in probe_keys for draw in draws], dtype=bool)
     rows = [with_top_level_id(draw) for draw in with_probes(draws, probes, where)]

@@ -99,7 +99,8 @@ def base_support(evaluation: Evaluation, logged: Logged) -> Support:
 
 def _own_labels(evaluation: Evaluation, draws: Draws | None) -> int:
     """Labelled prompts of the policy's own draws, where the estimator uses them."""
-    if draws is None or not estimators.needs_draws(evaluation.estimator):
+    corrects = evaluation.options.correction != "none"
+    if draws is None or not corrects or not estimators.needs_draws(evaluation.estimator):
         return 0
     count = labelled_prompts(draws.scored_label, evaluation.base.cluster)
     return count if count >= MIN_OWN else 0

@@ -87,6 +87,7 @@ class Calibration:
     prompts: Prompts  # of the logged rows, followed by the calibration data
     slice_fold: np.ndarray  # (l,) cross-fitting fold of the labelled responses
     fold: np.ndarray  # (n,) cross-fitting fold of every logged row
+    group: np.ndarray  # (n,) jackknife fold of every logged row
     mode: str  # monotone, two_stage, or none where rewards are the judge scores
     full: Calibrator
     cross_fitted: tuple[Calibrator, ...]  # item k is fitted without cross-fitting fold k
@@ -122,7 +123,7 @@ def oracle_slice(logged: Logged, calibration_data: Labelled | None = None) -> La
         return rows
     return Labelled(
         np.concatenate([rows.question, calibration_data.question]),
-        _concatenate(rows.judged, calibration_data.judged),
+        concatenated(rows.judged, calibration_data.judged),
         np.concatenate([rows.oracle_label, calibration_data.oracle_label]),
     )
 
@@ -140,9 +141,17 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
     in_slice = np.concatenate([logged.labelled, np.ones(len(question) - n, dtype=bool)])
     if options.rewards == "judge":
         fold = prompts.deal(in_slice, options.n_folds)
-        identities = (identity,) * options.n_folds
         return Calibration(
-            labelled, prompts, fold[in_slice], fold[:n], "none", identity, identities, (), options.n_folds
+            slice=labelled,
+            prompts=prompts,
+            slice_fold=fold[in_slice],
+            fold=fold[:n],
+            group=np.zeros(n, dtype=int),
+            mode="none",
+            full=identity,
+            cross_fitted=(identity,) * options.n_folds,
+            jackknife=(),
+            n_folds_requested=options.n_folds,
         )
     n_prompts = len(np.unique(prompts.code[in_slice]))
     if n_prompts < MIN_LABELLED_PROMPTS:
@@ -173,6 +182,7 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
         prompts=prompts,
         slice_fold=fold[in_slice],
         fold=fold[:n],
+        group=jackknife_fold[:n],
         mode=mode,
         full=calibrate(labelled.judged, labelled.oracle_label, mode),
         cross_fitted=fit_without_each(fold[in_slice]),
@@ -182,7 +192,7 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
     )
 
 
-def _concatenate(first: Judged, second: Judged) -> Judged:
+def concatenated(first: Judged, second: Judged) -> Judged:
     """The responses of both; the one with fewer points a response is padded."""
     points = max(first.points.shape[-1], second.points.shape[-1])
     parts = _pad(first, points), _pad(second, points)

@@ -6,7 +6,8 @@
 f^(-k) is the calibrator fitted without the fold of prompt i. The labelled draws are a random share of all draws; m_i is
 the number of draws of prompt i, so that all prompts have the same weight in both parts. The correction c removes the bias
 of the calibrator on this policy's responses and adds the noise of the residuals. If every draw has a label, V is the mean
-label; if none has, c = 0.
+label; if none has, c = 0. Where several policies have labels on the same prompts, the joint estimate takes the place of
+V (`arena_cje.estimation.joint`).
 
 Robins, Rotnitzky & Zhao (1994), "Estimation of regression coefficients when some regressors are not always observed",
 JASA; Angelopoulos et al. (2023), "Prediction-powered inference", Science.
@@ -14,9 +15,21 @@ JASA; Angelopoulos et al. (2023), "Prediction-powered inference", Science.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+if TYPE_CHECKING:
+    from arena_cje.estimation.records import Sample
+
 MIN_OWN = 10  # labelled prompts of the target; with fewer the variance of the correction is too uncertain
+
+
+def corrected_mean(sample: Sample, reward: np.ndarray, held_out: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean reward of fresh draws with rewards (u, m), corrected by own labels, and its influence function (u,), centred."""
+    if sample.joint is not None:
+        return sample.joint
+    return fresh_mean(reward, held_out, sample.fresh_label, sample.cluster)
 
 
 def fresh_mean(

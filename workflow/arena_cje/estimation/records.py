@@ -135,6 +135,9 @@ class Options:
         by held-out error.
     covariates: names of the covariates of the two-stage calibrator, such as "response_length"; none for "monotone".
     weights: "calibrated" or "raw" importance weights, for the doubly robust estimators.
+    correction: what labels of the targets' own draws do to the fresh-draw mean of direct and of the doubly robust family:
+        "joint" corrects all policies in one estimate, "plain" adds the mean residual of each target alone, "none" uses
+        them for the transport audit only, which is for labels that are no random share of the draws.
     label_term: adds the term of labels under raw weights to the doubly robust estimators.
     clip: upper bound of the mean-one weights of raw-ips, above 0.
     var_cap: upper bound of the variance of calibrated mean-one weights, above 0.
@@ -152,6 +155,7 @@ class Options:
     calibration: Literal["monotone", "two_stage", "auto"] = "monotone"
     covariates: tuple[str, ...] = ()
     weights: Literal["calibrated", "raw"] = "calibrated"
+    correction: Literal["joint", "plain", "none"] = "joint"
     label_term: bool = False
     clip: float = 100.0
     var_cap: float = 1.0
@@ -191,6 +195,7 @@ CHOICES = {
     "rewards": ("calibrated", "judge"),
     "calibration": ("monotone", "two_stage", "auto"),
     "weights": ("calibrated", "raw"),
+    "correction": ("joint", "plain", "none"),
     "inference": ("jackknife", "bootstrap"),
 }
 
@@ -213,8 +218,11 @@ class Sample:
     index: np.ndarray  # (u,)
     fresh: np.ndarray  # (u, m) calibrated scores of fresh draws, NaN where one is missing; m = 0 without fresh draws
     fresh_held_out: np.ndarray  # (u, m)
-    fresh_label: np.ndarray  # (u, m) labels of the target's own draws
+    fresh_label: np.ndarray  # (u, m) labels of the target's own draws that correct the estimate
     weight_variance: float  # upper bound of the variance of stabilised weights
+    joint: tuple[float, np.ndarray] | None = (
+        None  # fresh-draw mean and influence (u,) by the joint estimate, if it has one
+    )
 
     @cached_property
     def raw(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arena_cje.estimation.fresh import fresh_mean
+from arena_cje.estimation.fresh import corrected_mean, fresh_mean
 from arena_cje.estimation.records import Options, Point, Sample
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ def robust(
     weight: mean-one weights (u,); at_logged, at_fresh: predictions at logged responses (u,) and fresh draws (u, m).
     """
     weighted_labels = has_weighted_labels(sample.label, label_term=label_term, raw_residual=weight is sample.raw)
-    fresh_label = np.full_like(sample.fresh_label, np.nan) if weighted_labels else sample.fresh_label
-    value, influence = fresh_mean(at_fresh, at_fresh, fresh_label, sample.cluster)
+    if weighted_labels:
+        value, influence = fresh_mean(at_fresh, at_fresh, np.full_like(at_fresh, np.nan), sample.cluster)
+    else:
+        value, influence = corrected_mean(sample, at_fresh, at_fresh)
     value += float(np.mean(weight * (sample.reward - at_logged)))
     residual = weight * (sample.held_out - at_logged)
     influence = influence + residual - residual.mean()

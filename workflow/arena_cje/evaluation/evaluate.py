@@ -34,6 +34,7 @@ from arena_cje.estimation.records import (
 from arena_cje.estimation.robust import has_label_term, has_weighted_labels, label_residual
 from arena_cje.estimation.weights import hajek
 from arena_cje.evaluation import bootstrap
+from arena_cje.evaluation.joint import Joint, Responses, joint, shifted
 from arena_cje.evaluation.label_shares import SliceLabels, has_own_labels
 
 if TYPE_CHECKING:
@@ -126,17 +127,16 @@ def evaluate_all(
     for name, module in modules.items():
         check_needs(name, module, logged, draws, options)
     rows = _calibrate_rows(logged, options, calibration_data)
-    bases = {name: _estimate_base(rows, label_term=has_label_term(module, options)) for name, module in modules.items()}
-    estimates: dict[str, dict[str, Estimate]] = {name: {} for name in names}
-    shares = {
-        name: {logged.base_policy: _base_shares(rows, label_term=has_label_term(module, options))}
-        for name, module in modules.items()
-    }
-    weights: dict[str, dict[str, Weights]] = {name: {} for name in names}
+    joints = _joint_estimates(rows, modules, draws)
+    bases, estimates, shares, weights = {}, {name: {} for name in names}, {}, {name: {} for name in names}
+    for name, module in modules.items():
+        label_term = has_label_term(module, options)
+        bases[name] = _estimate_base(rows, label_term=label_term)
+        shares[name] = {logged.base_policy: _base_shares(rows, label_term=label_term)}
     for column, policy in enumerate(logged.policies):
         log_ratio = logged.log_ratio[:, column]
         for name, (estimate, weight, label_shares) in _estimate_policy(
-            rows, modules, log_ratio, draws.get(policy)
+            rows, modules, joints, policy, log_ratio, draws.get(policy)
         ).items():
             estimates[name][policy] = estimate
             if label_shares is not None:
@@ -145,7 +145,12 @@ def evaluate_all(
             if scored.any():
                 raw = _on_all_rows(hajek(log_ratio[scored]), scored)
                 weights[name][policy] = Weights(raw, raw if weight is None else weight)
-    for name in names:
+    for name, module in modules.items():
+        own = joints[name]
+        if own is not None and logged.base_policy in own.values and not has_label_term(module, options):
+            bases[name], estimates[name], shares[name] = _on_joint_level(
+                rows, own, bases[name], estimates[name], shares[name]
+            )
         least = floors(shares[name])
         bases[name] = replace(bases[name], floor=least[logged.base_policy], bounds=UNIT)
         estimates[name] = {
@@ -227,17 +232,49 @@ def _calibrate_draws(rows: _CalibratedRows, draws: Draws | None) -> _CalibratedD
             f"fresh draws of {draws.policy!r} must be aligned with the {n} logged rows, got {len(draws.judge_score)}"
         )
     judged = draws.judged
+    corrects = rows.options.correction != "none"
     return _CalibratedDraws(
         judged,
-        draws.oracle_label,
+        draws.oracle_label if corrects else np.full_like(draws.oracle_label, np.nan),
         rewards(calibration.full, judged),
         calibration.held_out(judged, calibration.fold),
         rewards_by_calibrator(calibration.jackknife, judged),
     )
 
 
+def _joint_estimates(
+    rows: _CalibratedRows, modules: Mapping[str, ModuleType], draws: Mapping[str, Draws]
+) -> dict[str, Joint | None]:
+    """The joint estimate that each estimator takes its fresh-draw means from, None where it takes none."""
+    logged, options = rows.logged, rows.options
+    if options.correction != "joint" or options.inference == "bootstrap" or rows.calibration.mode == "none":
+        return dict.fromkeys(modules)
+    by_rows: dict[bytes, Joint | None] = {}  # estimators that use the same rows have the same one
+    joints = dict.fromkeys(modules)
+    for name, module in modules.items():
+        if not _uses_draws(module):
+            continue
+        used = [_usable(module, logged.log_ratio[:, k], draws[p].judged) for k, p in enumerate(logged.policies)]
+        key = np.array(used).tobytes()
+        if key not in by_rows:
+            base_used = np.ones(len(rows.cluster), dtype=bool)
+            responses = {
+                logged.base_policy: Responses.of(logged.judged[:, None], logged.oracle_label[:, None], base_used)
+            }
+            for policy, mask in zip(logged.policies, used, strict=True):
+                responses[policy] = Responses.of(draws[policy].judged, draws[policy].oracle_label, mask)
+            by_rows[key] = joint(logged, rows.calibration, rows.cluster, responses)
+        joints[name] = by_rows[key]
+    return joints
+
+
 def _estimate_policy(
-    rows: _CalibratedRows, modules: Mapping[str, ModuleType], log_ratio: np.ndarray, draws: Draws | None
+    rows: _CalibratedRows,
+    modules: Mapping[str, ModuleType],
+    joints: Mapping[str, Joint | None],
+    policy: str,
+    log_ratio: np.ndarray,
+    draws: Draws | None,
 ) -> dict[str, tuple[Estimate, np.ndarray | None, LabelShares | None]]:
     """By estimator, the estimate of one target policy, the weights (n,) that it used and what it rests on.
 
@@ -259,8 +296,10 @@ def _estimate_policy(
         used = usable[remaining[0]]
         group = {name: modules[name] for name in remaining if np.array_equal(usable[name], used)}
         remaining = [name for name in remaining if name not in group]
-        group_draws = fresh if any(map(_uses_draws, group.values())) else no_draws
-        results |= _estimate_group(rows, group, log_ratio, group_draws, used)
+        with_draws = [name for name, module in group.items() if _uses_draws(module)]
+        group_draws, own = (fresh, joints[with_draws[0]]) if with_draws else (no_draws, None)
+        own = own if own is not None and policy in own.values else None
+        results |= _estimate_group(rows, group, own, policy, log_ratio, group_draws, used)
     return {name: results[name] for name in modules}
 
 
@@ -286,33 +325,43 @@ def _is_estimable(module: ModuleType, log_ratio: np.ndarray) -> bool:
 def _estimate_group(
     rows: _CalibratedRows,
     modules: Mapping[str, ModuleType],
+    own: Joint | None,
+    policy: str,
     log_ratio: np.ndarray,
     fresh: _CalibratedDraws,
     used: np.ndarray,
 ) -> dict[str, tuple[Estimate, np.ndarray | None, LabelShares]]:
     """Estimates, weights (n,) and label shares by estimator, on one set of usable rows.
 
-    Values are computed in full, and without each jackknife fold.
+    own: the joint estimate that has the policy. Values are computed in full, and without each jackknife fold.
     """
-    sample = _sample(rows, log_ratio, fresh, used)
+    sample = _sample(rows, log_ratio, fresh, used, joint=None if own is None else own.point(policy, used))
     points = {name: module.estimate(sample, rows.options) for name, module in modules.items()}
     jackknife: dict[str, list[float]] = {name: [] for name, module in modules.items() if _needs_jackknife(rows, module)}
     for k in range(len(rows.jackknife)) if jackknife else ():
-        without_fold = _sample(rows, log_ratio, fresh, used, jackknife_fold=k)
+        point = None if own is None else own.point(policy, used, k)
+        without_fold = _sample(rows, log_ratio, fresh, used, joint=point, jackknife_fold=k)
         for name, values in jackknife.items():
             values.append(modules[name].estimate(without_fold, rows.options).value)
     return {
         name: (
             _estimate(rows, point, jackknife.get(name, []), used, fresh),
             _on_all_rows(point.weight, used),
-            _label_shares(rows, modules[name], sample, point, fresh, used),
+            _label_shares(rows, modules[name], own, policy, sample, point, fresh, used),
         )
         for name, point in points.items()
     }
 
 
 def _label_shares(
-    rows: _CalibratedRows, module: ModuleType, sample: Sample, point: Point, fresh: _CalibratedDraws, used: np.ndarray
+    rows: _CalibratedRows,
+    module: ModuleType,
+    own: Joint | None,
+    policy: str,
+    sample: Sample,
+    point: Point,
+    fresh: _CalibratedDraws,
+    used: np.ndarray,
 ) -> LabelShares:
     """Which labels the value of a target rests on."""
     labels, score, uses_draws = rows.slice_labels, rows.logged.judge_score, _uses_draws(module)
@@ -326,6 +375,8 @@ def _label_shares(
     mean_reward = labels.behind_calibrator(fresh_score, prompt_weights(fresh_score))
     if has_weighted_labels(sample.label, label_term=label_term, raw_residual=point.weight is sample.raw):
         return labels.with_label_term(mean_reward, score, label_weight)
+    if own is not None:
+        return labels.of_joint(own, policy, is_base=False)
     if has_own_labels(sample.fresh_label, sample.cluster):
         return labels.of_own_draws(sample.fresh_label, sample.fresh_held_out, used)
     return mean_reward
@@ -373,9 +424,13 @@ def _sample(
     fresh: _CalibratedDraws,
     used: np.ndarray,
     *,
+    joint: tuple[float, np.ndarray] | None,
     jackknife_fold: int | None = None,
 ) -> Sample:
-    """The sample of the used rows; with a jackknife fold, the calibrator without it gives every calibrated score."""
+    """The sample of the used rows; with a jackknife fold, the calibrator without it gives every calibrated score.
+
+    joint: fresh-draw mean and influence by the joint estimate, where it has the policy.
+    """
     index = slice(None) if used.all() else used
     if jackknife_fold is None:
         reward, score = rows.reward[index], rows.held_out[index]
@@ -398,6 +453,7 @@ def _sample(
         fresh_held_out=fresh_held_out,
         fresh_label=fresh.label[index],
         weight_variance=rows.options.weight_variance,
+        joint=joint,
     )
 
 
@@ -434,6 +490,35 @@ def _base_shares(rows: _CalibratedRows, *, label_term: bool) -> LabelShares:
         return labels.under_weights(labelled)
     mean_reward = labels.behind_calibrator(score, np.ones(len(score)))
     return labels.with_label_term(mean_reward, score, labelled) if label_term and labelled.any() else mean_reward
+
+
+def _on_joint_level(
+    rows: _CalibratedRows,
+    own: Joint,
+    base: Estimate,
+    estimates: Mapping[str, Estimate],
+    shares: Mapping[str, LabelShares],
+) -> tuple[Estimate, dict[str, Estimate], dict[str, LabelShares]]:
+    """The base policy's value of the joint estimate, all targets on its level, and what they rest on.
+
+    A target without labels of its own keeps its difference to the base, which its labels cannot tell: what the joint
+    estimate adds to the base's mean calibrated score is added to it too.
+    """
+    if rows.labels_are_rewards:  # the base's value is the mean label already
+        return base, dict(estimates), dict(shares)
+    name = rows.logged.base_policy
+    value, influence = own.point(name, base.used)
+    joint_base = Estimate(value, influence, rows.cluster, own.without[name], base.used)
+    shift, base_shares = joint_base - base, rows.slice_labels.of_joint(own, name, is_base=True)
+    moved = {
+        policy: one if policy in own.values or not np.isfinite(one.value) else shifted(one, shift)
+        for policy, one in estimates.items()
+    }
+    rests_on = {
+        policy: one if policy in own.values else replace(base_shares, cell=one.cell - shares[name].cell)
+        for policy, one in shares.items()
+    }
+    return joint_base, moved, rests_on | {name: base_shares}
 
 
 def _on_all_rows_or_zero(values: np.ndarray, used: np.ndarray) -> np.ndarray:

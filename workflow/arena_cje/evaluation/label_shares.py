@@ -20,6 +20,7 @@ from arena_cje.estimation.label_floor import Cells, LabelShares, event_size
 if TYPE_CHECKING:
     from arena_cje.estimation.calibration import Calibration
     from arena_cje.estimation.records import Logged
+    from arena_cje.evaluation.joint import Joint
 
 
 NO_LABELS = np.empty(0)
@@ -81,6 +82,15 @@ class SliceLabels:
         event = event_size(labels - (labels.mean() if is_mean else reward[labelled]), labels)
         by_prompt = np.bincount(self.cluster[used], weights=share, minlength=self.n_prompts)
         return LabelShares(np.zeros(len(self.cell_labels)), self.cell_labels, NO_LABELS, by_prompt, event)
+
+    def of_joint(self, own: Joint, policy: str, *, is_base: bool) -> LabelShares:
+        """Shares of a value of the joint estimate, which rests on the labels of the policy's own responses."""
+        by_prompt = np.bincount(self.cluster, weights=own.share[policy], minlength=self.n_prompts)
+        base, target = (by_prompt, NO_LABELS) if is_base else (NO_LABELS, by_prompt)
+        residual, label = own.values[policy].residual, own.label[policy]
+        labelled = ~np.isnan(label)
+        event = event_size(residual[labelled], label[labelled])
+        return LabelShares(np.zeros(len(self.cell_labels)), self.cell_labels, base, target, event)
 
 
 def has_own_labels(label: np.ndarray, cluster: np.ndarray) -> bool:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, mean_range
 from arena_cje.config.parse import find_file
 from arena_cje.data import prompts as data_prompts
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from arena_cje.files import read_text
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template
@@ -233,8 +233,13 @@ def _oracle_calls(config: Config, texts: Texts) -> Iterator[CallPlan]:
     """Labels of a hosted oracle. Coverages are nested, so the largest one has all labels."""
     for policy in policies_with_responses(config) if config.oracle.hosted else ():
         if coverages := config.label_coverages(policy):
-            prompts = _prompts_of_responses(config, policy, texts)
-            labelled = [prompt for k, prompt in enumerate(prompts) if golden_position(k, float(coverages[-1]))]
+            largest, draws = float(coverages[-1]), config.draws(policy)
+            labelled = [
+                prompt
+                for k, prompt in enumerate(texts.prompts)
+                for draw in range(draws)
+                if has_label(k, largest, draw=draw, draws=draws)
+            ]
             yield _grading_calls(config, "oracle", config.oracle, policy, labelled, texts)
 
 

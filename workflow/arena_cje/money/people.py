@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arena_cje.config.records import HUMAN
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from arena_cje.labeling.tasks import Terms
 
 if TYPE_CHECKING:
@@ -45,4 +45,4 @@ def batch_costs(config: Config, n_prompts: int) -> list[BatchCost]:
 
 def _n_texts(shares: Iterable[float], coverage: float, n_prompts: int) -> int:
     """Responses of all labelled policies to the prompts at a coverage."""
-    return sum(golden_position(place, min(share, coverage)) for share in shares for place in range(n_prompts))
+    return sum(has_label(place, min(share, coverage)) for share in shares for place in range(n_prompts))

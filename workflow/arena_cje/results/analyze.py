@@ -153,8 +153,8 @@ def analyze(
     thresholds: thresholds of the verdicts by name, where they differ from those of `Thresholds`.
     cautions: further reasons for the verdicts, by policy, each a (code, sentence, level).
     provenance: written into the result as it is.
-    seed, n_folds, jackknife_folds and **options: rewards, calibration, covariates, weights, label_term, clip, var_cap,
-        ess_floor, inference and n_bootstrap. Each is described, with its default, in the class `Options` of
+    seed, n_folds, jackknife_folds and **options: rewards, calibration, covariates, weights, correction, label_term, clip,
+        var_cap, ess_floor, inference and n_bootstrap. Each is described, with its default, in the class `Options` of
         `arena_cje.estimation.records`.
 
     Raises a `UserError` for data or options that cannot be analysed, and a `TypeError` for an unknown option.

@@ -71,7 +71,9 @@ class ResultRecord:
     @property
     def options(self) -> Options:
         """The options of the estimate."""
-        options = self.document["metadata"]["options"]
+        options = {"correction": "plain"} | self.document["metadata"][
+            "options"
+        ]  # files of earlier versions have no entry
         return Options(**options | {name: float(options[name]) for name in ("clip", "var_cap")})  # infinity is text
 
     @property

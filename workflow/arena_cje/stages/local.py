@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from arena_cje.grading.grades import Grade, Grader, Item
 from arena_cje.journal import FinishedItem, Journal, complete
 from arena_cje.llama import chat, generator, scorer
@@ -313,6 +313,13 @@ def _log_choice_mass(masses: Sequence[float]) -> None:
         log.info("the judge's answers had probability %.2g in the median, %.2g at least", median, least)
 
 
-def labelled(rows: Sequence[Row], *, coverage: str, start: int, draws: int) -> list[Row]:
-    """Rows of a shard that the oracle labels at a coverage; `start` is the position of its first prompt in the random order."""
-    return [row for index, row in enumerate(rows) if golden_position(start * draws + index, coverage)]
+def labelled(rows: Sequence[Row], *, coverage: float, start: int, draws: int) -> list[Row]:
+    """Rows of a shard that the oracle labels at a coverage; `start` is the position of its first prompt in the random order.
+
+    The rows of a prompt stand together, in the order of their draws.
+    """
+    return [
+        row
+        for index, row in enumerate(rows)
+        if has_label(start + index // draws, coverage, draw=index % draws, draws=draws)
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from arena_cje.grading.grades import NO_RESPONSE
 from arena_cje.labeling.records import Answer
 
@@ -51,7 +51,7 @@ def grades(
     firsts = [row for row in responses if row["draw_idx"] == 0]
     rows = []
     for place, response in enumerate(firsts):
-        if not golden_position(place, coverage):
+        if not has_label(place, coverage):
             continue
         item = item_of.get((response["prompt_id"], 0))
         label = label_of.get(item)

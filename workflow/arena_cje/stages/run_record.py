@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje import files
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,10 +94,14 @@ def _n_items(config: Config, stage: str, name: str, shard: int, coverage: str | 
     draws = config.draws(name) if stage != "score" else 1
     if coverage is None:
         return n_prompts * draws
-    first = shard * config.shard_size * draws
+    first = shard * config.shard_size
     lower = float(config.lower_coverage(name, coverage) or 0)
-    positions = range(first, first + n_prompts * draws)
-    return sum(golden_position(k, float(coverage)) and not golden_position(k, lower) for k in positions)
+    return sum(
+        has_label(prompt, float(coverage), draw=draw, draws=draws)
+        and not has_label(prompt, lower, draw=draw, draws=draws)
+        for prompt in range(first, first + n_prompts)
+        for draw in range(draws)
+    )
 
 
 def write_start(jobs: Iterable[PlannedJob], path: Path = RECORD) -> None:

@@ -1,0 +1,212 @@
+"""What labels of several policies on the same prompts are worth: errors, intervals and widths of levels and differences.
+
+Simulated worlds in which the labels of a prompt go together, 20 to 100 labelled prompts of 1000, and three ways to use them:
+
+    plain    the mean calibrated score of a target, corrected by its own labels alone (`correction: plain`)
+    labels   the labels alone: their means, and their paired differences, with t intervals
+    joint    the joint estimate of all policies (`correction: joint`)
+
+FULL=1 in the environment runs more draws of each world. With ARENA_SAMPLE_DIR, the widths on that sample stand beside them.
+The table is results/bench/labels.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arena_cje.estimation.inference import critical_value
+from arena_cje.estimation.records import Options
+from arena_cje.evaluation.evaluate import evaluate
+from arena_cje.simulate import ARENA_LEVELS, Target, World, draw
+from benchmarks._result import Result
+from benchmarks._timing import cores, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PATH = Path("results/bench/labels.csv")
+N = 1000
+LABELS = (20, 30, 50, 100)
+CHUNK = 20  # draws that a process takes at a time
+OPTIONS = {"plain": Options(correction="plain"), "joint": Options()}
+METHODS = ("plain", "labels", "joint")
+
+TARGETS = {"clone": Target(), "better": Target(0.3), "worse": Target(-0.3)}
+WORLDS = {
+    # The judge explains some two fifths of the variance of the labels, as in chats, and labels of a prompt correlate by .7.
+    "chat": World(TARGETS, prompt_share=0.7, strictness=0.7, judge_style=0.8),
+    "few scores": World(TARGETS, prompt_share=0.7, strictness=0.7, levels=ARENA_LEVELS),
+    "good judge": World(TARGETS, strictness=0.5),
+    "pass or fail": World(TARGETS, prompt_share=0.7, strictness=0.7, judge_style=0.8, binary=True),
+    "one unlike": World({"better": Target(0.3), "unhelpful": Target(-2.0, drop=0.8)}, strictness=0.5, judge_style=0.8),
+}
+
+Row = dict[str, Any]
+
+
+def run() -> Iterator[Result]:
+    """Run all worlds, write the table, and hold it against the goals."""
+    draws = 1000 if os.environ.get("FULL") == "1" else 300
+    rows = []
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
+        for world in WORLDS:
+            for labels in LABELS:
+                chunks = [range(start, min(start + CHUNK, draws)) for start in range(0, draws, CHUNK)]
+                found = [one for part in pool.map(partial(replicates, world, labels), chunks) for one in part]
+                rows += summarise(world, labels, found)
+                progress(f"{world}, {labels} labelled prompts")
+    _write(rows, PATH)
+    print(_table(rows))
+    yield from promises(rows)
+    if "ARENA_SAMPLE_DIR" in os.environ:
+        yield from on_sample(Path(os.environ["ARENA_SAMPLE_DIR"]))
+
+
+def replicates(world: str, labels: int, seeds: Sequence[int]) -> list[Row]:
+    """Levels and differences to the base of every method, a row each, on draws of a world."""
+    return [row for seed in seeds for row in _replicate(world, labels, seed)]
+
+
+def _replicate(name: str, labels: int, seed: int) -> Iterator[Row]:
+    world = replace(WORLDS[name], coverage=labels, target_labels=labels, paired=True)
+    logged, draws, truth = draw(world, N, seed)
+    logged, draws = replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
+    claims = {"labels": _of_labels({"base": logged.oracle_label} | {p: d.oracle_label[:, 0] for p, d in draws.items()})}
+    for method, options in OPTIONS.items():
+        found = evaluate("direct", logged, draws, options)
+        levels = {"base": found.base} | found.estimates
+        differences = {f"{policy} - base": one - found.base for policy, one in found.estimates.items()}
+        claims[method] = {name: (one.value, one.se, *one.interval()) for name, one in (levels | differences).items()}
+    truth |= {f"{policy} - base": truth[policy] - truth["base"] for policy in draws}
+    for method, values in claims.items():
+        for claim, (value, se, low, high) in values.items():
+            yield {
+                "method": method,
+                "claim": claim,
+                "error": value - truth[claim],
+                "se": se,
+                "covered": low <= truth[claim] <= high,
+                "width": high - low,
+            }
+
+
+def _of_labels(label: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float, float, float]]:
+    """Mean labels and their paired differences to the base with t intervals, from labels (n,), NaN where there is none."""
+    samples = {policy: one[~np.isnan(one)] for policy, one in label.items()}
+    for policy in list(samples)[1:]:
+        pair = label[policy] - label["base"]
+        samples[f"{policy} - base"] = pair[~np.isnan(pair)]
+    claims = {}
+    for claim, sample in samples.items():
+        value, se = float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(len(sample)))
+        half = critical_value(0.0, len(sample) - 1, 0.05) * se
+        claims[claim] = value, se, value - half, value + half
+    return claims
+
+
+def summarise(world: str, labels: int, found: Sequence[Row]) -> list[Row]:
+    """One row for each method and kind of claim; the lowest coverage is over its policies."""
+    rows = []
+    for method in METHODS:
+        for kind in ("level", "difference"):
+            own = [
+                one for one in found if one["method"] == method and (" - " in one["claim"]) == (kind == "difference")
+            ]
+            by_claim = {one["claim"]: [] for one in own}
+            for one in own:
+                by_claim[one["claim"]].append(one["covered"])
+            actual = float(np.sqrt(np.mean([one["error"] ** 2 for one in own])))
+            rows.append(
+                {
+                    "world": world,
+                    "labels": labels,
+                    "method": method,
+                    "kind": kind,
+                    "error": actual,
+                    "ratio": float(np.sqrt(np.mean([one["se"] ** 2 for one in own]))) / actual,
+                    "coverage": float(np.mean([one["covered"] for one in own])),
+                    "lowest_coverage": float(min(np.mean(covered) for covered in by_claim.values())),
+                    "width": float(np.mean([one["width"] for one in own])),
+                    "draws": len(next(iter(by_claim.values()))),
+                }
+            )
+    return rows
+
+
+def promises(rows: Sequence[Row]) -> Iterator[Result]:
+    """The goals of the joint estimate: coverage, reported over actual error, widths against the other two."""
+    joint = [row for row in rows if row["method"] == "joint"]
+    many = [row for row in joint if row["labels"] >= 30]
+    other = {(row["world"], row["labels"], row["method"], row["kind"]): row for row in rows}
+
+    def against(row: Row, method: str, what: str) -> float:
+        return row[what] / other[row["world"], row["labels"], method, row["kind"]][what]
+
+    for kind in ("level", "difference"):
+        own, own_many = ([row for row in part if row["kind"] == kind] for part in (joint, many))
+        worst = min(own, key=lambda row: row["coverage"])
+        yield Result(f"coverage of a {kind}, worst", worst["coverage"], ">= 0.93", _place(worst))
+        worst = max(own_many, key=lambda row: row["ratio"])
+        yield Result(f"reported / actual error of a {kind}, worst", worst["ratio"], "<= 1.15", _place(worst))
+    chat = [row for row in many if row["world"] == "chat"]
+    for kind, method, goal in (
+        ("difference", "plain", "<= 0.67"),
+        ("difference", "labels", "<= 1.03"),
+        ("level", "plain", "<= 1.03"),
+        ("level", "labels", "<= 0.84"),  # seven tenths of the labels
+    ):
+        worst = max((row for row in chat if row["kind"] == kind), key=lambda row: against(row, method, "width"))
+        name = f"width of a {kind} in chats / {method}"
+        yield Result(name, against(worst, method, "width"), goal, _place(worst))
+        error = max(against(row, method, "error") for row in joint if row["kind"] == kind)
+        yield Result(
+            f"error of a {kind} / {method}, worst of all", error, None, "over all worlds and numbers of labels"
+        )
+
+
+def _place(row: Row) -> str:
+    return f"{row['world']}, {row['labels']} labelled prompts, {row['draws']} draws"
+
+
+def on_sample(folder: Path) -> Iterator[Result]:
+    """Widths of the joint estimate over those of the plain one, on labelled responses to real prompts."""
+    import arena_cje
+
+    logged, fresh, probes = folder / "logged.jsonl", folder / "fresh_draws", folder / "probe_slice"
+    plain, joint = (
+        arena_cje.analyze(logged, fresh, "direct", probes=probes, correction=correction) for correction in OPTIONS
+    )
+    for policy in joint.policies:
+        one, other = (result.estimate(policy) for result in (joint, plain))
+        base_one, base_other = (result.estimate(result.base_policy) for result in (joint, plain))
+        for name, new, old in ((policy, one, other), (f"{policy} - base", one - base_one, other - base_other)):
+            detail = f"{new.value:.3f} +- {new.se:.4f}, plain {old.value:.3f} +- {old.se:.4f}"
+            yield Result(f"sample: width of {name} / plain", float(new.se / old.se), None, detail)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """All rows, one a line."""
+    columns = ("error", "ratio", "coverage", "lowest_coverage", "width")
+    head = f"{'world':14}{'labels':>7}  {'kind':12}{'method':8}" + "".join(f"{name:>17}" for name in columns)
+    lines = [head, "-" * len(head)]
+    for row in sorted(rows, key=lambda row: (row["world"], row["labels"], row["kind"])):
+        numbers = "".join(f"{row[name]:>17.4f}" for name in columns)
+        lines.append(f"{row['world']:14}{row['labels']:>7}  {row['kind']:12}{row['method']:8}{numbers}")
+    return "\n".join(lines)
+
+
+def _write(rows: Sequence[Row], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)

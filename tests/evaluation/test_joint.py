@@ -1,0 +1,205 @@
+"""The joint estimate on data sets: who is in it, pairs of labels, its variance, and that it says nothing without labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from arena_cje import estimators
+from arena_cje.diagnostics.evidence import gather
+from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.estimation.fresh import MIN_OWN
+from arena_cje.estimation.records import Draws, Options
+from arena_cje.evaluation.evaluate import evaluate, evaluate_all
+from arena_cje.simulate import Target, World, draw
+
+NAN = float("nan")
+PLAIN, NONE = Options(correction="plain"), Options(correction="none")
+AUGMENTED = [name for name in estimators.NAMES if estimators.needs_draws(name) and name != "tr-cpo"]
+STRICT = World(
+    {"better": Target(0.4, 0.3), "worse": Target(-0.4, 0.3)},
+    coverage=60,
+    target_labels=60,
+    strictness=0.6,
+    paired=True,
+)
+
+
+def numbers(evaluation) -> list[float]:
+    """All that is said of values and differences."""
+    said = []
+    for estimate in (evaluation.base, *evaluation.estimates.values()):
+        difference = estimate - evaluation.base
+        said += [estimate.value, estimate.se, *estimate.interval(), difference.value, difference.se]
+    return said
+
+
+@pytest.mark.parametrize("own", [0, MIN_OWN - 1])
+def test_without_labels_of_a_target_nothing_changes(own):
+    logged, draws, _ = draw(replace(STRICT, target_labels=own), 300, 0)
+    joint, plain = (evaluate_all(estimators.NAMES, logged, draws, options) for options in (Options(), PLAIN))
+    for name in estimators.NAMES:
+        assert numbers(joint[name]) == numbers(plain[name])
+
+
+def test_estimators_without_fresh_draws_and_with_a_label_term_have_no_part_in_it():
+    logged, draws, _ = draw(STRICT, 300, 0)
+    names = [name for name in estimators.NAMES if name not in AUGMENTED]
+    joint, plain = (evaluate_all(names, logged, draws, options) for options in (Options(), PLAIN))
+    for name in names:
+        assert numbers(joint[name]) == numbers(plain[name])
+
+
+def test_labels_on_every_response_are_mean_labels_and_paired_differences():
+    logged, draws, _ = draw(replace(STRICT, coverage=1.0, target_labels=1.0), 200, 0)
+    found = evaluate("direct", logged, draws, Options())
+    label = {policy: one.oracle_label[:, 0] for policy, one in draws.items()} | {"base": logged.oracle_label}
+    for policy, estimate in (found.estimates | {"base": found.base}).items():
+        assert estimate.value == pytest.approx(label[policy].mean(), abs=1e-12)
+        assert estimate.se == pytest.approx(label[policy].std(ddof=1) / np.sqrt(200))
+    for policy in draws:
+        difference = found.estimates[policy] - found.base
+        assert difference.se == pytest.approx((label[policy] - label["base"]).std(ddof=1) / np.sqrt(200))
+
+
+@pytest.mark.parametrize("name", AUGMENTED)
+def test_a_target_that_answers_like_the_base_differs_by_nothing(name):
+    """The same scores and labels on the same prompts: no doubt is left, though each level has some.
+
+    Doubly robust estimators add their weighted residual, which is small.
+    """
+    logged, _, _ = draw(replace(STRICT, targets={"clone": Target()}), 400, 0)
+    draws = {"clone": Draws("clone", logged.judge_score[:, None], logged.oracle_label[:, None])}
+    found = evaluate(name, logged, draws, Options())
+    difference = found.estimates["clone"] - found.base
+    assert difference.value == pytest.approx(0, abs=1e-12 if name == "direct" else 3e-3)
+    assert difference.oracle_variance < 1e-6 and found.base.oracle_variance > 1e-5
+
+
+def test_the_order_of_rows_and_policies_makes_no_difference():
+    logged, draws, _ = draw(STRICT, 300, 1)
+    order = np.random.default_rng(0).permutation(300)
+    moved = replace(
+        logged,
+        policies=logged.policies[::-1],
+        prompt_id=logged.prompt_id[order],
+        log_ratio=logged.log_ratio[order][:, ::-1],
+        judge_score=logged.judge_score[order],
+        oracle_label=logged.oracle_label[order],
+    )
+    shuffled = {p: Draws(p, d.judge_score[order], d.oracle_label[order]) for p, d in draws.items()}
+    one, other = evaluate("direct", logged, draws, Options()), evaluate("direct", moved, shuffled, Options())
+    for policy in draws:
+        assert other.estimates[policy].value == pytest.approx(one.estimates[policy].value, abs=1e-10)
+        ours, theirs = one.estimates[policy] - one.base, other.estimates[policy] - other.base
+        assert (theirs.value, theirs.se) == pytest.approx((ours.value, ours.se), abs=1e-10)
+
+
+def test_labels_of_one_prompt_leave_out_together():
+    """The jackknife of a difference sees pairs: what an oracle gives to all responses of a prompt is in neither."""
+    logged, draws, _ = draw(STRICT, 400, 0)
+    rng = np.random.default_rng(0)
+    # Labels in [.2, .8], and the same whim for all labels of a prompt.
+    whim = np.where(logged.labelled, rng.choice([-0.2, 0.2], 400), NAN)
+    logged = replace(logged, oracle_label=0.2 + 0.6 * logged.oracle_label)
+    draws = {p: replace(d, oracle_label=0.2 + 0.6 * d.oracle_label) for p, d in draws.items()}
+    strict = replace(logged, oracle_label=logged.oracle_label + whim)
+    moved = {p: replace(d, oracle_label=d.oracle_label + whim[:, None]) for p, d in draws.items()}
+    calm, moody = (evaluate("direct", *data, Options()) for data in ((logged, draws), (strict, moved)))
+    for policy in draws:
+        assert moody.estimates[policy].se > 1.3 * calm.estimates[policy].se
+        ratio = (moody.estimates[policy] - moody.base).se / (calm.estimates[policy] - calm.base).se
+        assert 0.75 < ratio < 1.25
+
+
+@pytest.mark.parametrize(
+    ("world", "n"),
+    [
+        (replace(STRICT, coverage=150), 400),  # targets have labels on some of the base's prompts
+        (replace(STRICT, paired=False), 400),  # on other prompts
+        (replace(STRICT, draws_per_prompt=3, target_labels=0.1), 300),
+        (replace(STRICT, rows_per_prompt=(1, 3), coverage=0.4, draws_per_prompt=2, target_labels=0.5), 400),
+        (replace(STRICT, coverage=1.0), 300),
+    ],
+    ids=["some", "others", "draws", "rows", "full"],
+)
+@pytest.mark.parametrize("name", ["direct", "dr-cpo"])
+def test_labels_on_some_of_the_prompts_and_several_draws(name, world, n):
+    """Values near the truth and differences at most as wide as before, whatever prompts have labels."""
+    z, widths = [], []
+    for seed in range(6):
+        logged, draws, values = draw(world, n, seed)
+        joint, plain = (evaluate(name, logged, draws, options) for options in (Options(), PLAIN))
+        for policy in draws:
+            one = joint.estimates[policy]
+            z.append((one.value - values[policy]) / one.se)
+            difference = one - joint.base
+            z.append((difference.value - values[policy] + values["base"]) / difference.se)
+            widths.append(difference.se / (plain.estimates[policy] - plain.base).se)
+    assert np.sqrt(np.mean(np.square(z))) < 1.5
+    assert np.mean(widths) < 1.1
+
+
+def test_paired_labels_narrow_differences():
+    widths = []
+    for seed in range(5):
+        logged, draws, _ = draw(STRICT, 500, seed)
+        joint, plain = (evaluate("direct", logged, draws, options) for options in (Options(), PLAIN))
+        widths += [(joint.estimates[p] - joint.base).se / (plain.estimates[p] - plain.base).se for p in draws]
+    assert np.mean(widths) < 0.75
+
+
+def test_a_draw_without_a_score_is_left_out():
+    logged, draws, values = draw(STRICT, 400, 2)
+    missing = np.random.default_rng(0).random((400, 1)) < 0.1
+    draws["better"] = replace(draws["better"], judge_score=np.where(missing, NAN, draws["better"].judge_score))
+    found = evaluate("direct", logged, draws, Options())
+    assert found.n_used == {"better": 400 - int(missing.sum()), "worse": 400}
+    assert not found.estimates["better"].influence[missing[:, 0]].any()
+    for policy in draws:
+        assert found.estimates[policy].value == pytest.approx(values[policy], abs=0.1)
+
+
+@pytest.mark.parametrize("name", AUGMENTED)
+def test_labels_that_are_no_random_share_are_for_the_audit_alone(name):
+    """The best responses have labels: with `none` the value is that without labels, and the audit is that of before."""
+    logged, draws, _ = draw(STRICT, 400, 0)
+    unlabelled = {p: replace(d, oracle_label=np.full_like(d.oracle_label, NAN)) for p, d in draws.items()}
+    chosen, bare = evaluate(name, logged, draws, NONE), evaluate(name, logged, unlabelled, NONE)
+    assert numbers(chosen) == numbers(bare)
+    thresholds = Thresholds()
+    audits = {
+        options.correction: gather(evaluate(name, logged, draws, options), logged, draws, thresholds)["better"]
+        for options in (NONE, PLAIN)
+    }
+    assert audits["none"].audit == audits["plain"].audit and audits["none"].audit.n_labels == 60
+    assert (audits["none"].own_labels, audits["plain"].own_labels) == (0, 60)
+
+
+def test_a_target_unlike_the_base_does_not_spoil_the_scores_of_the_others():
+    """Its labels are not pooled: the values of the others move by little when it is there or not."""
+    world = replace(STRICT, targets={"better": Target(0.4, 0.3), "unhelpful": Target(-3.0, 2.0, drop=0.5)})
+    logged, draws, values = draw(world, 600, 0)
+    alone = replace(logged, policies=("better",), log_ratio=logged.log_ratio[:, :1])
+    both, one = evaluate("direct", logged, draws, Options()), evaluate("direct", alone, draws, Options())
+    assert both.estimates["better"].value == pytest.approx(one.estimates["better"].value, abs=0.01)
+    for policy in draws:
+        estimate = both.estimates[policy]
+        assert abs(estimate.value - values[policy]) < 3 * estimate.se
+
+
+@pytest.mark.parametrize("labels", [20, 40])
+def test_intervals_of_levels_and_differences_cover(labels):
+    """120 draws: 105 of 120 covered has probability .001 at a coverage of .95; three values a draw go together."""
+    world, covered = replace(STRICT, coverage=labels, target_labels=labels), []
+    for seed in range(120):
+        logged, draws, values = draw(world, 300, seed)
+        found = evaluate("direct", logged, draws, Options())
+        one, difference = found.estimates["worse"], found.estimates["better"] - found.base
+        truths = values["worse"], values["better"] - values["base"]
+        covered.append(
+            [e.interval()[0] <= t <= e.interval()[1] for e, t in zip((one, difference), truths, strict=True)]
+        )
+    assert (np.sum(covered, axis=0) > 105).all()

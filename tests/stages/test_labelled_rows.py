@@ -1,0 +1,21 @@
+"""Which rows of a shard the oracle labels: the same as of the whole, and first draws first."""
+
+import pytest
+
+from arena_cje.stages.local import labelled
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("coverage", [0.1, 0.4, 1.0])
+def test_shards_have_the_labels_of_the_whole(coverage, draws):
+    rows = [{"prompt": i, "draw": d} for i in range(60) for d in range(draws)]
+    whole = labelled(rows, coverage=coverage, start=0, draws=draws)
+    shards = [
+        row
+        for start in range(0, 60, 20)
+        for row in labelled(rows[start * draws : (start + 20) * draws], coverage=coverage, start=start, draws=draws)
+    ]
+    assert shards == whole
+    assert len(whole) == pytest.approx(coverage * 60 * draws, abs=3 * draws)
+    base = labelled([{"prompt": i, "draw": 0} for i in range(60)], coverage=coverage, start=0, draws=1)
+    assert all(row in whole for row in base)
