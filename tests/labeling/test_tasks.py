@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from arena_cje.data.coverage import entry, golden_position
+from arena_cje.data.coverage import entry, has_label
 from arena_cje.errors import UserError
 from arena_cje.labeling import cells, tasks
 from labeling_study import POLICIES, SECRET, TERMS, answers, make
@@ -23,7 +23,7 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
 
 def test_a_batch_is_the_oracle_slice_of_every_policy():
     batch = make(limit=tasks.Limit(coverage=0.2))
-    expected = {(f"q{i}", policy) for i in range(200) for policy in POLICIES if golden_position(i, 0.2)}
+    expected = {(f"q{i}", policy) for i in range(200) for policy in POLICIES if has_label(i, 0.2)}
     assert {(row.prompt_id, row.policy) for row in batch.key} == expected
     n_prompts = len(expected) / len(POLICIES)
     assert {row.inclusion_probability for row in batch.key} == {n_prompts / 200}
@@ -32,7 +32,7 @@ def test_a_batch_is_the_oracle_slice_of_every_policy():
 def test_targets_are_labelled_on_a_share_of_the_same_prompts():
     batch = make(limit=tasks.Limit(coverage=0.2), shares={"base": 1.0, "other": 0.05})
     prompts = {policy: {row.prompt_id for row in batch.key if row.policy == policy} for policy in POLICIES}
-    assert prompts["other"] == {f"q{i}" for i in range(200) if golden_position(i, 0.05)} < prompts["base"]
+    assert prompts["other"] == {f"q{i}" for i in range(200) if has_label(i, 0.05)} < prompts["base"]
     assert prompts["clone"] == set()
     assert {row.inclusion_probability for row in batch.key if row.policy == "other"} == {0.05}
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import arena_cje
-from arena_cje.data.coverage import golden_position
+from arena_cje.data.coverage import has_label
 from workflow_run import ROOT, SNAKEMAKE, Run, parse_jobs
 
 PAGE = (ROOT / "docs" / "labeling.md").read_text()
@@ -28,7 +28,7 @@ RATERS = ("ann", "bob", "cy")
 
 
 def n_prompts(coverage: float) -> int:
-    return sum(golden_position(place, coverage) for place in range(N_PROMPTS))
+    return sum(has_label(place, coverage) for place in range(N_PROMPTS))
 
 
 def rows_of(path) -> list[dict[str, str]]:
