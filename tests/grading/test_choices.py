@@ -289,7 +289,14 @@ def test_a_rubric_that_cannot_be_right_is_refused_with_its_file(tmp_path, change
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "just text", "[1]", "kind: [", "template: x"])
+def test_a_file_that_is_no_yaml_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("kind: [")
+    with pytest.raises(UserError, match=r"mine\.yaml: is not valid YAML"):
+        load_rubric(path)
+
+
+@pytest.mark.parametrize("text", ["", "just text", "[1]", "template: x"])
 def test_a_file_that_is_no_rubric_is_refused(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)

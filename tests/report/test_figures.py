@@ -156,7 +156,7 @@ def refused_numbers(result: Result) -> list[float]:
         number
         for estimate in result.refused.values()
         for number in (estimate["estimate"], estimate["se"], *estimate["confidence_interval"])
-        if number
+        if number not in (None, 0, 1)  # an interval may end at the bounds, which other numbers are, too
     ]
 
 

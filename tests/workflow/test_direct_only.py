@@ -367,7 +367,8 @@ def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp
     changes = {"policies": policies, "estimators": ["direct"], "coverages": ["1.0"], "n_prompts": 8}
     run = Run(tmp_path, CONFIG | changes)
     said = run.snakemake("results/prompts.jsonl")  # with a job, which says nothing again
-    assert said.count("NOTE ") == 1
+    assert said.count("NOTE ") == 2  # and where the prompts come from
+    assert said.count("NOTE prompts.jsonl: 8 prompts") == 1
     assert "every policy takes part in `direct` only: base policy 'base'" in said
     jobs = run.jobs()
     assert {"generate base 0000", "estimate 1.0 direct", "exhibits 1.0"} <= jobs

@@ -169,7 +169,7 @@ def resource_file(name, kind):
 def prompt_pool():
     """The prompts of the source in their order: read when the first job needs them, once for all starts of the workflow."""
     source = or_exit(config_parse.find_prompts, CONFIG.prompts.source, workflow_resources=RESOURCES)
-    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje"))
+    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"))
     if pool.newly_read:
         print(f"NOTE {describe(pool.summary)}", file=sys.stderr)
     return pool

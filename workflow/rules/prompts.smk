@@ -1,5 +1,5 @@
 # Prompts in their seeded order. The source is read once, before jobs are planned, as a shard is stale by its own prompts alone;
-# the shards are cut from the file that this makes. -> .arena-cje/prompts.jsonl -> results/prompts/{shard}.jsonl
+# the shards are cut from the file that this makes. -> .arena-cje/prompts/prompts.jsonl -> results/prompts/{shard}.jsonl
 from arena_cje.data import prompts as data_prompts
 
 SHARDS = data_prompts.shards(CONFIG.n_prompts, CONFIG.shard_size)

@@ -196,7 +196,8 @@ def _is_coverage_folder(folder: str) -> bool:
 
 def check_writable(results: Path) -> None:
     """Raise a `UserError` where results cannot be written in the working directory."""
-    folder = results if results.exists() else results.absolute().parent
+    parent = results.absolute().parent
+    folder = results if os.access(parent, os.X_OK) and results.exists() else parent
     if not folder.is_dir():
         raise UserError(
             f"{results}: is a file, but results are written to a folder of this name; move it or choose another --directory"
