@@ -28,6 +28,7 @@ from arena_cje.estimation.records import Judged, Labelled, Logged, Options
 __all__ = ["Calibration", "Monotone", "calibrate", "fit", "isotonic", "oracle_slice", "rewards"]
 
 MIN_LABELLED_PROMPTS = 4  # two folds of two prompts, the least that can be cross-fitted
+SHARED = 10  # labelled prompts that share a jackknife fold with another, where a fold may have a single one
 JACKKNIFE = 1  # salt of the jackknife's folds, so that they differ from the cross-fitting folds
 
 Calibrator = Callable[[np.ndarray, np.ndarray], np.ndarray]  # scores (...,), covariates (..., c) -> rewards (...,)
@@ -128,9 +129,13 @@ def oracle_slice(logged: Logged, calibration_data: Labelled | None = None) -> La
     )
 
 
-def fit(logged: Logged, options: Options, calibration_data: Labelled | None = None) -> Calibration:
+def fit(
+    logged: Logged, options: Options, calibration_data: Labelled | None = None, *, single: bool = False
+) -> Calibration:
     """Fit the calibrator, and its versions without each fold, to the labelled logged rows and the calibration data.
 
+    single: whether jackknife folds may have a single labelled prompt from 20 on, so that 30 have 20 folds in place of 15.
+    With fewer labels, t intervals of more degrees of freedom are too short where labels are skewed.
     Raises a `UserError` where fewer than `MIN_LABELLED_PROMPTS` prompts have a label.
     """
     labelled = oracle_slice(logged, calibration_data)
@@ -165,7 +170,10 @@ def fit(logged: Logged, options: Options, calibration_data: Labelled | None = No
             f"{len(np.unique(logged.question))}; {advice}"
         )
     fold = prompts.deal(in_slice, affordable(options.n_folds, n_prompts))
-    jackknife_fold = prompts.deal(in_slice, affordable(options.jackknife_folds, n_prompts), salt=JACKKNIFE)
+    folds = affordable(options.jackknife_folds, n_prompts)
+    if single:
+        folds = max(folds, min(options.jackknife_folds, n_prompts - SHARED))
+    jackknife_fold = prompts.deal(in_slice, folds, salt=JACKKNIFE)
     mode, choice = options.calibration, {}
     if mode == "auto":
         from arena_cje.estimation import two_stage

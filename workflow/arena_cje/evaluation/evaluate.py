@@ -17,7 +17,7 @@ from arena_cje import estimators
 from arena_cje.errors import UserError
 from arena_cje.estimation import calibration as calibration_fit
 from arena_cje.estimation.calibration import Calibration, rewards, rewards_by_calibrator
-from arena_cje.estimation.fresh import prompt_weights
+from arena_cje.estimation.fresh import MIN_OWN, prompt_weights
 from arena_cje.estimation.label_floor import LabelShares, floors
 from arena_cje.estimation.records import (
     Draws,
@@ -126,7 +126,7 @@ def evaluate_all(
     check_logged(logged)
     for name, module in modules.items():
         check_needs(name, module, logged, draws, options)
-    rows = _calibrate_rows(logged, options, calibration_data)
+    rows = _calibrate_rows(logged, options, calibration_data, single=_is_joint(logged, draws, options))
     joints = _joint_estimates(rows, modules, draws)
     bases, estimates, shares, weights = {}, {name: {} for name in names}, {}, {name: {} for name in names}
     for name, module in modules.items():
@@ -204,8 +204,18 @@ def check_needs(name: str, module: ModuleType, logged: Logged, draws: Mapping[st
         raise UserError(f"estimator {name!r} has no bootstrap; use inference 'jackknife', or the estimator 'direct'")
 
 
-def _calibrate_rows(logged: Logged, options: Options, calibration_data: Labelled | None) -> _CalibratedRows:
-    calibration = calibration_fit.fit(logged, options, calibration_data)
+def _is_joint(logged: Logged, draws: Mapping[str, Draws], options: Options) -> bool:
+    """Whether targets have labels of their own for a joint estimate, whose mean labels need as many folds as there are."""
+    if options.correction != "joint" or options.inference == "bootstrap" or options.rewards == "judge":
+        return False
+    labelled = ((~np.isnan(one.scored_label)).any(axis=1) for one in draws.values())
+    return any(rows.any() and len(np.unique(logged.prompt_id[rows])) >= MIN_OWN for rows in labelled)
+
+
+def _calibrate_rows(
+    logged: Logged, options: Options, calibration_data: Labelled | None, *, single: bool
+) -> _CalibratedRows:
+    calibration = calibration_fit.fit(logged, options, calibration_data, single=single)
     n = len(logged.prompt_id)
     is_logged = np.arange(len(calibration.prompts.code)) < n  # calibration data follow the logged rows
     judged = logged.judged
@@ -247,7 +257,7 @@ def _joint_estimates(
 ) -> dict[str, Joint | None]:
     """The joint estimate that each estimator takes its fresh-draw means from, None where it takes none."""
     logged, options = rows.logged, rows.options
-    if options.correction != "joint" or options.inference == "bootstrap" or rows.calibration.mode == "none":
+    if not _is_joint(logged, draws, options):
         return dict.fromkeys(modules)
     by_rows: dict[bytes, Joint | None] = {}  # estimators that use the same rows have the same one
     joints = dict.fromkeys(modules)
