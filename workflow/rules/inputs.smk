@@ -193,10 +193,9 @@ def lower(coverage):
 
 
 def truth_labels():
-    """Labels of all policies' responses that are for validation alone."""
-    return expand(
-        "results/oracle/{policy}/coverage_{truth}.jsonl", policy=CONFIG.policies, truth=CONFIG.oracle.truth_coverage
-    )
+    """Labels of all policies' responses that validation compares with."""
+    name = "evaluation" if CONFIG.evaluation else f"coverage_{CONFIG.oracle.truth_coverage}"
+    return expand("results/oracle/{policy}/{name}.jsonl", policy=CONFIG.policies, name=name)
 
 
 # Inputs of the rules that make exhibits, by the names in `exhibits.READS`.

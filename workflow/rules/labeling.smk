@@ -1,6 +1,7 @@
 # People as the oracle: tasks go out, votes come back.
 # results/responses/{policy}/{shard}.jsonl -> results/labeling/{batch}/tasks.csv, label.html, … and key.csv
 # key.csv and files of votes (`oracle.votes`) -> results/labeling/labels.jsonl -> results/oracle/{policy}/coverage_{coverage}.jsonl
+#                                                                   for validation alone: results/oracle/{policy}/evaluation.jsonl
 # The secret of the ids, results/labeling/secret.key, is made once and is no output of a rule: a rerun would make all tasks unknown.
 import glob
 
@@ -63,6 +64,7 @@ rule labeling_batch:
             )
         ),
         shares=canonical(CONFIG.human_shares),
+        evaluation=canonical(CONFIG.evaluation),
         seed=CONFIG.seed,
         page=list(map(sha256, LABEL_PAGE)),
         code=code_hash("arena_cje.labeling.page", "arena_cje.labeling.tasks", "arena_cje.stages.people"),
@@ -128,3 +130,24 @@ rule oracle:
         code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
     script:
         "../scripts/oracle_human.py"
+
+
+if CONFIG.evaluation:
+
+    rule evaluation:
+        """Give {wildcards.policy} the labels of people that are for validation alone"""
+        input:
+            key=keys_of(BATCHES),
+            labels="results/labeling/labels.jsonl",
+            responses=lambda w: shards_of("responses", w.policy),
+        output:
+            "results/oracle/{policy}/evaluation.jsonl",
+        log:
+            "logs/oracle/{policy}/evaluation.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            span=canonical(CONFIG.evaluation),
+            code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
+        script:
+            "../scripts/oracle_human.py"

@@ -256,16 +256,29 @@ def _check_labeling(config: Config) -> None:
             "config: `oracle.provider` is 'human' and `labeling.batches` is empty; name a batch and its size, such as "
             "`batches: {first: {coverage: 0.1}}`"
         )
-    if oracle.truth:
-        raise UserError(
-            "config: `oracle.truth` asks for labels of all draws, and people label batches only; leave it out "
-            "(`oracle.target_labels` has them label a share of each target's draws)"
-        )
+    if config.evaluation is not None:
+        _check_evaluation(config, *config.evaluation)
     for name, batch in labeling.batches.items():
         if batch.usd is not None and labeling.usd_per_vote is None:
             raise UserError(
                 f"config: `labeling.batches.{name}.usd` needs the price of a vote; give `labeling.usd_per_vote`"
             )
+
+
+def _check_evaluation(config: Config, begin: float, end: float) -> None:
+    """People label prompts for validation beyond those for estimates."""
+    if end <= begin:
+        raise UserError(
+            f"config: `oracle.truth` is {end:g}, and labels of people up to {begin:g} of the prompts enter estimates (`coverages`, "
+            f"`oracle.target_labels`), so that none is left for validation; give a larger share, such as {min(1, 4 * begin):g}"
+            + (", and smaller `coverages`" if begin == 1 else "")
+        )
+    reached = [batch.coverage for batch in config.labeling.batches.values()]
+    if None not in reached and max(reached) <= begin:
+        raise UserError(
+            f"config: `oracle.truth` asks for labels beyond {begin:g} of the prompts, and the largest of `labeling.batches` ends "
+            f"at {max(reached):g}; add a batch with `coverage: {end:g}`"
+        )
 
 
 def _check_extra(config: Config) -> None:

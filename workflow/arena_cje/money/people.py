@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arena_cje.config.records import HUMAN
-from arena_cje.data.coverage import golden_position
-from arena_cje.labeling.tasks import Terms
+from arena_cje.data.coverage import entry, golden_position
+from arena_cje.labeling.tasks import Terms, is_labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from arena_cje.config.records import Config
 
 
@@ -36,13 +34,16 @@ def batch_costs(config: Config, n_prompts: int) -> list[BatchCost]:
             n_votes = batch.labels if batch.labels is not None else int(batch.usd / price + 1e-9)
             costs.append(BatchCost(name, n_votes, None if price is None else n_votes * price))
             continue
-        n_texts = _n_texts(config.human_shares.values(), batch.coverage, n_prompts)
-        n_texts -= _n_texts(config.human_shares.values(), min(before, batch.coverage), n_prompts)
+        n_texts = _n_texts(config, batch.coverage, n_prompts) - _n_texts(config, min(before, batch.coverage), n_prompts)
         costs.append(BatchCost(name, *terms.cost(n_texts)))
         before = max(before, batch.coverage)
     return costs
 
 
-def _n_texts(shares: Iterable[float], coverage: float, n_prompts: int) -> int:
+def _n_texts(config: Config, coverage: float, n_prompts: int) -> int:
     """Responses of all labelled policies to the prompts at a coverage."""
-    return sum(golden_position(place, min(share, coverage)) for share in shares for place in range(n_prompts))
+    places = [place for place in range(n_prompts) if golden_position(place, coverage)]
+    evaluation = config.evaluation
+    return sum(
+        is_labelled(entry(place), share, evaluation) for share in config.human_shares.values() for place in places
+    )

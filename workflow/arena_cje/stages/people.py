@@ -43,15 +43,24 @@ def answers(prompts: Sequence[Row], responses: Mapping[str, Iterable[Row]]) -> t
 
 
 def grades(
-    responses: Sequence[Row], policy: str, coverage: float, key: Iterable[KeyRow], labels: Iterable[Row]
+    responses: Sequence[Row],
+    policy: str,
+    coverage: float,
+    key: Iterable[KeyRow],
+    labels: Iterable[Row],
+    *,
+    above: float = 0.0,
 ) -> list[Row]:
-    """Rows of `schemas.GRADES` of a policy's responses at a coverage; null, with the reason, where there is no label yet."""
+    """Rows of `schemas.GRADES` of a policy's responses at a coverage; null, with the reason, where there is no label yet.
+
+    above: a lower coverage, whose responses are left out.
+    """
     item_of = {(row.prompt_id, row.draw_idx): row.item_id for row in key if row.policy == policy}
     label_of = {row["item_id"]: row["label"] for row in labels}
     firsts = [row for row in responses if row["draw_idx"] == 0]
     rows = []
     for place, response in enumerate(firsts):
-        if not golden_position(place, coverage):
+        if golden_position(place, above) or not golden_position(place, coverage):
             continue
         item = item_of.get((response["prompt_id"], 0))
         label = label_of.get(item)
