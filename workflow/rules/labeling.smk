@@ -77,6 +77,7 @@ rule labels:
     input:
         key=keys_of(BATCHES),
         votes=vote_files,
+        prompts=expand("results/prompts/{shard}.jsonl", shard=SHARDS) if CONFIG.evaluation else [],
     output:
         labels="results/labeling/labels.jsonl",
         report="results/labeling/agreement.json",
@@ -88,7 +89,8 @@ rule labels:
         reading=canonical(
             CONFIG.labeling.model_dump(include={"votes_per_item", "scale", "step", "aggregation", "columns"})
         ),
-        code=code_hash("arena_cje.labeling.labels", "arena_cje.labeling.votes"),
+        evaluation=canonical(CONFIG.evaluation),
+        code=code_hash("arena_cje.labeling.labels", "arena_cje.labeling.votes", "arena_cje.stages.people"),
     script:
         "../scripts/labels.py"
 

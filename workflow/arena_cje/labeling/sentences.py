@@ -37,7 +37,7 @@ def of_votes(report: Mapping[str, Any]) -> list[str]:
                 "variance of labels against that with one vote a text: "
                 + ", ".join(f"{variance:.0%} with {votes}" for votes, variance in one.items() if votes > 1)
             )
-    model = report["aggregation"]
+    model = report["aggregation"] or report["aggregation_of_validation"]
     lines.append(
         "labels are " + ("means of votes" if model["model"] == "mean" else "means of votes without the raters' biases")
         + ("" if model["p_value"] is None else f" (test for biases: p = {model['p_value']:.2g})")

@@ -80,6 +80,17 @@ def grades(
     return rows
 
 
+def items_of(key: Iterable[KeyRow], prompts: Sequence[Row], span: tuple[float, float]) -> set[str]:
+    """Items of the prompts between two coverages; prompts: all of them in the experiment's order."""
+    begin, end = span
+    within = {
+        row["prompt_id"]
+        for place, row in enumerate(prompts)
+        if golden_position(place, end) and not golden_position(place, begin)
+    }
+    return {row.item_id for row in key if row.prompt_id in within}
+
+
 def judge_scores(key: Iterable[KeyRow], judged: Mapping[str, Iterable[Row]]) -> dict[str, float]:
     """The judge's score of each text: the mean, where a text is the response of several policies.
 
