@@ -121,6 +121,10 @@ STAGES = {
         ("labeling.agreement", "labeling.tasks", "stages.people"),
         PEOPLE | {"labeling/agreement.py"},
     ),
+    "oracles": (
+        ("labeling.oracles", "labeling.tasks", "stages.people"),
+        PEOPLE | {"labeling/agreement.py", "labeling/oracles.py"},
+    ),
     "oracle_human": (("labeling.tasks", "stages.people"), PEOPLE),
     "estimate": (("results.analyze",), ESTIMATE),
     "exhibits": (("report.sources",), EXHIBIT_SOURCES),

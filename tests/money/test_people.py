@@ -54,8 +54,10 @@ def test_the_field_guide():
     assert (cost.n_votes, cost.usd) == (54, pytest.approx(4.32))
 
 
-def test_another_oracle_costs_no_votes():
-    assert batch_costs(config({"first": {"coverage": 0.5}}, oracle="reference"), 100) == []
+def test_people_beside_another_oracle_cost_the_same():
+    batches = {"first": {"coverage": 0.5}}
+    assert batch_costs(config(batches, oracle="reference"), 100) == batch_costs(config(batches), 100)
+    assert batch_costs(config({}, oracle="reference"), 100) == []
 
 
 def test_texts_for_validation_are_in_the_price():

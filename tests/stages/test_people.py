@@ -26,7 +26,7 @@ def batch() -> tasks.Batch:
 
 @pytest.fixture(scope="module")
 def votes(batch):
-    """Votes of raters with biases, each of whom leaves out a third of the texts, so that labels are those of the two-way model."""
+    """Votes of raters with biases, each of whom leaves out a third of the texts, so that biases enter the labels."""
     expected = {row.item_id: 0.3 + 0.4 * int(row.item_id[:8], 16) / 0xFFFFFFFF for row in batch.key}
     raters = list(BIAS)
     cast = [vote for vote in simulated(batch, expected, BIAS, noise=0.05) if vote.item_id in expected]

@@ -224,3 +224,91 @@ def test_the_archive_holds_no_key(done):
 
 def test_the_status_of_the_run_leaves_nothing_open(done):
     assert re.search(r"(\d+) of \1 items \(100%\), (\d+) of \2 other jobs done", done.documented("arena-cje status ."))
+
+
+@pytest.fixture(scope="module")
+def split(done) -> Study:
+    """The study where people label half of the prompts: the half of these that enters no estimate is for validation."""
+    done.vote_on_rest = lambda score: _vote_alike(done, "rest", score)
+    batches = {"rest": {"coverage": 0.5}}
+    (done.directory / "split.yaml").write_text(
+        yaml.safe_dump({"oracle": {"truth": 0.5}, "labeling": {"batches": batches}})
+    )
+    done.made = {name: done.path(name).read_bytes() for name in ("coverage_0.25/cje_dataset.jsonl", DRAWS)}
+    done.snakemake("--configfile", *STUDY, "split.yaml", "--", "results/labeling/rest/label.html")
+    done.vote("rest")
+    done.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
+    return done
+
+
+DRAWS = "coverage_0.25/fresh_draws/hot.jsonl"
+VALIDATED = ("results/coverage_0.25/validation.csv", "results/labeling/oracles.json")
+
+
+def _vote_alike(done: Study, batch: str, score: int) -> None:
+    """All raters give all texts of a batch one vote."""
+    for rater in RATERS:
+        path = done.directory / "votes" / f"{batch}_{rater}.csv"
+        rows = rows_of(path)
+        lines = ["item_id,batch,annotator_id,score", *(f"{row['item_id']},{batch},{rater},{score}" for row in rows)]
+        path.write_text("\n".join(lines) + "\n")
+
+
+def test_labels_for_validation_are_those_above_the_coverages(split):
+    for policy in ("base", "hot", "concise"):
+        rows = [json.loads(line) for line in split.path(f"oracle/{policy}/evaluation.jsonl").read_text().splitlines()]
+        assert len(rows) == n_prompts(0.5) - n_prompts(0.25)
+        assert all(row["score"] is not None for row in rows)
+    table = rows_of(split.path("coverage_0.25/validation.csv"))
+    assert [row["policy"] for row in table] == ["base", "hot", "cot", "concise"]
+    assert all(float(row["truth_se"]) > 0 for row in table)
+
+
+def test_no_label_for_validation_enters_an_estimate(split):
+    """Other votes on the prompts for validation change the truth and nothing that estimates are made of."""
+    before = {name: split.path(name).read_bytes() for name in split.made}
+    assert before == split.made
+    truths = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
+    values = _values(split)
+    split.vote_on_rest(1)
+    split.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
+    assert {name: split.path(name).read_bytes() for name in split.made} == before
+    assert _values(split) == values
+    after = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
+    assert all(float(truth) == pytest.approx(0, abs=1e-9) for truth in after)
+    assert truths != after
+
+
+def _values(study: Study) -> list[dict[str, str]]:
+    return rows_of(study.path("coverage_0.25/direct.csv"))
+
+
+def test_a_coverage_that_would_take_labels_for_validation_is_refused(split):
+    target = "results/coverage_0.5/direct.json"
+    output = split.snakemake("-n", "--configfile", *STUDY, "split.yaml", "--", target, ok=False)
+    assert "labels of people above coverage 0.25 are for validation (`oracle.truth`)" in output
+
+
+def test_models_stand_beside_people(split):
+    report = json.loads(split.path("labeling/oracles.json").read_text())
+    assert report["models"].keys() == {"judge"}
+    one = report["models"]["judge"]
+    labelled = {row["item_id"] for batch in ("pilot", "main", "rest") for row in split.key(batch)}
+    assert one["n_texts"] == len(labelled)
+    assert one["policies"]["base"]["n_texts"] == n_prompts(0.5)
+    assert one["policies"]["hot"]["beyond_the_base"]["n_prompts"] == n_prompts(0.1) + n_prompts(0.5) - n_prompts(0.25)
+    assert one["mean_difference"]["ci_lower"] < one["mean_difference"]["estimate"] < one["mean_difference"]["ci_upper"]
+    apart = rows_of(split.path("labeling/oracles.csv"))
+    assert apart[0]["model"] == "judge"
+    assert apart[0]["item_id"] in labelled
+
+
+def test_people_beside_a_model_oracle_enter_no_estimate(split):
+    """The oracle is another one, whose labels estimates are made of; those of people are held against them."""
+    (split.directory / "beside.yaml").write_text(yaml.safe_dump({"oracle": {"provider": "reference", "truth": "none"}}))
+    target = ["--configfile", *STUDY, "beside.yaml", "--", "results/labeling/oracles.json"]
+    jobs = {job.split()[0] for job in parse_jobs(split.snakemake("-n", *target))}
+    assert {"oracles", "oracle"} <= jobs
+    assert not {"generate", "judge"} & jobs
+    estimates = split.snakemake("-n", "--configfile", *STUDY, "beside.yaml", "--", "results/coverage_0.25/direct.json")
+    assert "labels" not in {job.split()[0] for job in parse_jobs(estimates)}

@@ -268,7 +268,7 @@ def configured_texts():
     if CONFIG.logged_data is not None:
         return []
     policies = [*SYSTEM_PROMPTS.values(), *map(template_of, CONFIG.policies.values())]
-    people = [LABELING_INSTRUCTIONS] if CONFIG.oracle.provider == records.HUMAN else []
+    people = [LABELING_INSTRUCTIONS] if BATCHES else []
     return sorted({*plan.text_files(GRADERS), *filter(None, policies), *people})
 
 

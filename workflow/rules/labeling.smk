@@ -5,7 +5,6 @@
 # The secret of the ids, results/labeling/secret.key, is made once and is no output of a rule: a rerun would make all tasks unknown.
 import glob
 
-BATCHES = list(CONFIG.labeling.batches)
 HUMAN_POLICIES = list(CONFIG.human_shares)
 LABELING_INSTRUCTIONS = resource_file(CONFIG.labeling.instructions, "labeling")
 LABEL_PAGE = [WORKFLOW / "arena_cje" / "labeling" / f"label.{kind}" for kind in ("html.j2", "css", "js")]
@@ -34,6 +33,23 @@ def vote_files(_):
             "beside it), and name the files of their votes under `oracle.votes`"
         )
     return list(map(input_path, dict.fromkeys(files)))
+
+
+def model_grades():
+    """Files of the grades of each model that labels or judges, by policy: the oracle's where it is none of people."""
+    graded = {
+        stage.removeprefix("judges/"): {policy: shards_of(stage, [policy]) for policy in HUMAN_POLICIES}
+        for stage in GRADERS
+        if stage != "oracle"
+    }
+    if CONFIG.oracle.provider != records.HUMAN:
+        largest = {policy: CONFIG.label_coverages(policy)[-1:] for policy in HUMAN_POLICIES}
+        graded["oracle"] = {
+            policy: [f"results/oracle/{policy}/coverage_{coverage}.jsonl"]
+            for policy, coverages in largest.items()
+            for coverage in coverages
+        }
+    return graded
 
 
 rule labeling_batch:
@@ -116,22 +132,47 @@ rule judge_agreement:
         "../scripts/judge_agreement.py"
 
 
-rule oracle:
-    """Give {wildcards.policy} the labels of people at coverage {wildcards.coverage}"""
+rule oracles:
+    """Hold every model that labels or judges against people"""
     input:
         key=keys_of(BATCHES),
         labels="results/labeling/labels.jsonl",
-        responses=lambda w: shards_of("responses", w.policy),
+        grades=[path for of_model in model_grades().values() for paths in of_model.values() for path in paths],
+        responses=shards_of("responses", HUMAN_POLICIES),
     output:
-        "results/oracle/{policy}/coverage_{coverage}.jsonl",
+        report="results/labeling/oracles.json",
+        apart="results/labeling/oracles.csv",
     log:
-        "logs/oracle/{policy}/coverage_{coverage}.log",
+        "logs/labeling/oracles.log",
     conda:
         "../../envs/stats.yaml"
     params:
-        code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
+        grades=canonical(model_grades()),
+        policies=canonical(HUMAN_POLICIES),
+        alpha=CONFIG.analysis.alpha,
+        code=code_hash("arena_cje.labeling.oracles", "arena_cje.labeling.tasks", "arena_cje.stages.people"),
     script:
-        "../scripts/oracle_human.py"
+        "../scripts/oracles.py"
+
+
+if CONFIG.oracle.provider == records.HUMAN:
+
+    rule oracle:
+        """Give {wildcards.policy} the labels of people at coverage {wildcards.coverage}"""
+        input:
+            key=keys_of(BATCHES),
+            labels="results/labeling/labels.jsonl",
+            responses=lambda w: shards_of("responses", w.policy),
+        output:
+            "results/oracle/{policy}/coverage_{coverage}.jsonl",
+        log:
+            "logs/oracle/{policy}/coverage_{coverage}.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
+        script:
+            "../scripts/oracle_human.py"
 
 
 if CONFIG.evaluation:

@@ -245,13 +245,9 @@ def _check_labeling(config: Config) -> None:
             f"config: `labeling.scale` is [{low:g}, {high:g}] with `step` {labeling.step:g}, expected a scale that rises in "
             "whole steps"
         )
-    if oracle.provider != HUMAN:
-        if oracle.votes:
-            raise UserError(
-                "config: `oracle.votes` is given without `oracle.provider: human`, which reads them; give both"
-            )
-        return
-    if not labeling.batches:
+    if oracle.votes and not labeling.batches:
+        raise UserError("config: `oracle.votes` is given without `labeling.batches`, which the votes are on; give both")
+    if oracle.provider == HUMAN and not labeling.batches:
         raise UserError(
             "config: `oracle.provider` is 'human' and `labeling.batches` is empty; name a batch and its size, such as "
             "`batches: {first: {coverage: 0.1}}`"
@@ -268,10 +264,10 @@ def _check_labeling(config: Config) -> None:
 def _check_evaluation(config: Config, begin: float, end: float) -> None:
     """People label prompts for validation beyond those for estimates."""
     if end <= begin:
+        larger = "smaller `coverages`" if begin == 1 else f"a larger share, such as {min(1, 4 * begin):g}"
         raise UserError(
-            f"config: `oracle.truth` is {end:g}, and labels of people up to {begin:g} of the prompts enter estimates (`coverages`, "
-            f"`oracle.target_labels`), so that none is left for validation; give a larger share, such as {min(1, 4 * begin):g}"
-            + (", and smaller `coverages`" if begin == 1 else "")
+            f"config: `oracle.truth` is {end:g}, and people's labels of up to {begin:g} of the prompts enter estimates "
+            f"(`coverages`, `oracle.target_labels`), so that none is left for validation; give {larger}"
         )
     reached = [batch.coverage for batch in config.labeling.batches.values()]
     if None not in reached and max(reached) <= begin:

@@ -24,7 +24,14 @@ SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
 BATCH_FILES = ("tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json")
-LABEL_FILES = ("labels.jsonl", "agreement.json", "judge_agreement.json", "most_apart.csv")
+LABEL_FILES = (
+    "labels.jsonl",
+    "agreement.json",
+    "judge_agreement.json",
+    "most_apart.csv",
+    "oracles.json",
+    "oracles.csv",
+)
 PRINTING_TARGETS = ("cost", "check_models", "status")  # targets that print a table; they have no output file
 PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
@@ -100,8 +107,8 @@ def _check_target(target: str, config: Config) -> None:
         coverage_name(coverage)
         if config.evaluation and float(coverage) > config.evaluation[0]:
             raise UserError(
-                f"{target}: labels of people above coverage {config.evaluation[0]:g} are for validation (`oracle.truth`) and enter "
-                "no estimate; ask for a smaller coverage, or name this one under `coverages`"
+                f"{target}: labels of people above coverage {config.evaluation[0]:g} are for validation (`oracle.truth`) and "
+                "enter no estimate; ask for a smaller coverage, or name this one under `coverages`"
             )
     # Any coverage and any shard may be a target, so the name is compared with the targets of one coverage and shard 0000.
     targets = _all_targets(config, coverage=coverage or "0.1")
@@ -134,7 +141,7 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
     tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
     labels = {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
     tables |= set() if config.oracle.provider in (REFERENCE, HUMAN) else labels
-    targets |= _labeling_targets(config) if config.oracle.provider == HUMAN else set()
+    targets |= _labeling_targets(config) if config.labeling.batches else set()
     tables |= {f"judges/{judge}/{policy}" for judge in config.judges for policy in config.policies}
     targets |= {f"results/{table}.jsonl" for table in labels}
     targets |= {f"results/{table}{shard}.jsonl" for table in tables for shard in ("", "/0000")}

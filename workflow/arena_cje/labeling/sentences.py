@@ -60,5 +60,23 @@ def of_judge(comparison: Mapping[str, Any]) -> str:
     )
 
 
+def of_oracles(model: str, compared: Mapping[str, Any]) -> list[str]:
+    """How a model goes with people, and whether it would compare policies as they do."""
+    lines = [
+        f"{model} and people on {compared['n_texts']} texts: Spearman {_number(compared['spearman'])}, {model} higher by "
+        + _interval(compared["mean_difference"])
+    ]
+    for policy, row in compared["policies"].items():
+        if (beyond := row.get("beyond_the_base")) and beyond["n_prompts"]:
+            lines.append(f"{model} on {policy}: higher by {_interval(beyond)} than on the base")
+    return lines
+
+
+def _interval(mean: Mapping[str, Any]) -> str:
+    if mean["se"] is None:
+        return _number(mean["estimate"])
+    return f"{mean['estimate']:.3f} [{mean['ci_lower']:.3f}, {mean['ci_upper']:.3f}]"
+
+
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"

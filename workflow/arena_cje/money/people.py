@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from arena_cje.config.records import HUMAN
 from arena_cje.data.coverage import entry, golden_position
 from arena_cje.labeling.tasks import Terms, is_labelled
 
@@ -23,9 +22,7 @@ class BatchCost:
 
 
 def batch_costs(config: Config, n_prompts: int) -> list[BatchCost]:
-    """The costs of the labelling batches; none where people are not the oracle."""
-    if config.oracle.provider != HUMAN:
-        return []
+    """The costs of the labelling batches; none where people label nothing."""
     labeling, costs, before = config.labeling, [], 0.0
     terms = Terms(labeling.votes_per_item, labeling.usd_per_vote, labeling.duplicates)
     for name, batch in labeling.batches.items():

@@ -96,15 +96,19 @@ def judge_scores(key: Iterable[KeyRow], judged: Mapping[str, Iterable[Row]]) -> 
 
     judged: grades by policy.
     """
-    score_of = {
-        (policy, row["prompt_id"], row["draw_idx"]): row["score"] for policy, rows in judged.items() for row in rows
-    }
-    scores: dict[str, list[float]] = defaultdict(list)
+    score_of, of_item = scores(judged), defaultdict(list)
     for row in key:
         score = score_of.get((row.policy, row.prompt_id, row.draw_idx))
         if score is not None:
-            scores[row.item_id].append(score)
-    return {item: sum(values) / len(values) for item, values in scores.items()}
+            of_item[row.item_id].append(score)
+    return {item: sum(values) / len(values) for item, values in of_item.items()}
+
+
+def scores(graded: Mapping[str, Iterable[Row]]) -> dict[tuple[str, str, int], float | None]:
+    """Scores by policy, prompt and draw; graded: grades by policy."""
+    return {
+        (policy, row["prompt_id"], row["draw_idx"]): row["score"] for policy, rows in graded.items() for row in rows
+    }
 
 
 def texts(key: Iterable[KeyRow], responses: Mapping[str, Iterable[Row]]) -> dict[str, Row]:
