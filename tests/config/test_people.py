@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -10,6 +12,7 @@ from arena_cje.errors import UserError
 from workflow_run import ROOT
 
 SHIPPED = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+PAGE = (ROOT / "docs" / "labeling.md").read_text()
 PEOPLE = {"oracle": {"provider": "human"}, "labeling": {"batches": {"first": {"coverage": 0.1}}}}
 
 
@@ -35,13 +38,13 @@ def test_what_lies_above_the_labels_of_estimates_evaluates():
     batches = {"first": {"coverage": 0.05}, "rest": {"coverage": 0.2}}
     changes = {"oracle": {"truth": 0.2, "target_labels": 0.01}, "labeling": {"batches": batches}}
     config = parse.parse(configuration(changes) | {"coverages": ["0.02", "0.05"]})
-    assert config.evaluation == (0.05, 0.2)
-    assert parse.parse(configuration({})).evaluation is None
-    targets.check(["results/oracle/base/evaluation.jsonl", "results/coverage_0.05/validation.csv"], config)
+    assert config.validation_span == (0.05, 0.2)
+    assert parse.parse(configuration({})).validation_span is None
+    targets.check(["results/oracle/base/validation.jsonl", "results/coverage_0.05/validation.csv"], config)
     with pytest.raises(UserError, match="labels of people above coverage 0.05 are for validation"):
         targets.check(["results/coverage_0.1/direct.json"], config)
     with pytest.raises(UserError, match="there is no such target"):
-        targets.check(["results/oracle/base/evaluation.jsonl"], parse.parse(configuration({})))
+        targets.check(["results/oracle/base/validation.jsonl"], parse.parse(configuration({})))
 
 
 def test_targets_without_labels_for_estimates_are_labelled_for_validation():
@@ -82,6 +85,15 @@ def test_files_of_batches_are_targets_and_others_are_not():
         targets.check(["results/labeling/firts/label.html"], config)
     with pytest.raises(UserError, match="there is no such target"):
         targets.check(["results/labeling/first/label.html"], parse.parse(SHIPPED))
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+def test_configurations_of_the_page_are_valid(block):
+    changes = yaml.safe_load(block)
+    coverages = {"coverages": changes.pop("coverages", SHIPPED["coverages"])}
+    config = parse.parse(configuration(changes) | coverages)
+    assert config.labeling.batches
+    assert config.validation_span == ((0.05, 0.2) if "truth" in changes.get("oracle", {}) else None)
 
 
 def test_the_shipped_study_is_valid():

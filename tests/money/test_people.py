@@ -65,7 +65,7 @@ def test_texts_for_validation_are_in_the_price():
         {"policies": POLICIES, "oracle": {"provider": "human", "truth": 0.3}, "coverages": ["0.1"],
          "labeling": {"batches": {"all": {"coverage": 0.3}}, "usd_per_vote": 0.08, "duplicates": 0.1}}
     )  # fmt: skip
-    options = {"policies": ("base", "other"), "shares": study.human_shares, "evaluation": study.evaluation}
+    options = {"policies": ("base", "other"), "shares": study.human_shares, "validation": study.validation_span}
     batch = make(limit=tasks.Limit(coverage=0.3), **options)
     assert [(cost.n_votes, cost.usd) for cost in batch_costs(study, 200)] == [(batch.n_votes, batch.usd)]
     assert {row.policy for row in batch.key} == {"base", "other"}

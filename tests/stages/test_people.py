@@ -21,7 +21,7 @@ BIAS = {"ann": 0.2, "bob": 0.0, "cy": -0.2}
 @pytest.fixture(scope="module")
 def batch() -> tasks.Batch:
     shares = {"base": 1.0, "other": 0.05}
-    return make(n=N, policies=("base", "other"), limit=tasks.Limit(coverage=0.4), shares=shares, evaluation=SPAN)
+    return make(n=N, policies=("base", "other"), limit=tasks.Limit(coverage=0.4), shares=shares, validation=SPAN)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) 
 STUDY = ["config/experiments/human-oracle.yaml", "config/experiments/human-oracle-smoke.yaml"]
 N_PROMPTS = yaml.safe_load((ROOT / STUDY[1]).read_text())["n_prompts"]
 RATERS = ("ann", "bob", "cy")
+DRAWS = "coverage_0.25/fresh_draws/hot.jsonl"
+VALIDATED = ("results/coverage_0.25/validation.csv", "results/labeling/oracles.json")
 
 
 def n_prompts(coverage: float) -> int:
@@ -76,6 +78,14 @@ class Study(Run):
                 item = of_copy.get(row["item_id"], row["item_id"])
                 lines.append(f"{row['item_id']},{batch},{rater},{opinion(item, number)},,,2026-01-01T10:00:00Z,20")
             (self.directory / "votes" / f"{batch}_{rater}.csv").write_text("\n".join(lines) + "\n")
+
+    def vote_alike(self, batch: str, score: int) -> None:
+        """All raters give all texts of a batch one vote."""
+        for rater in RATERS:
+            path = self.directory / "votes" / f"{batch}_{rater}.csv"
+            rows = rows_of(path)
+            lines = ["item_id,batch,annotator_id,score", *(f"{row['item_id']},{batch},{rater},{score}" for row in rows)]
+            path.write_text("\n".join(lines) + "\n")
 
     def key(self, batch: str) -> list[dict[str, str]]:
         return rows_of(self.path(f"labeling/{batch}/key.csv"))
@@ -229,7 +239,6 @@ def test_the_status_of_the_run_leaves_nothing_open(done):
 @pytest.fixture(scope="module")
 def split(done) -> Study:
     """The study where people label half of the prompts: the half of these that enters no estimate is for validation."""
-    done.vote_on_rest = lambda score: _vote_alike(done, "rest", score)
     batches = {"rest": {"coverage": 0.5}}
     (done.directory / "split.yaml").write_text(
         yaml.safe_dump({"oracle": {"truth": 0.5}, "labeling": {"batches": batches}})
@@ -241,22 +250,9 @@ def split(done) -> Study:
     return done
 
 
-DRAWS = "coverage_0.25/fresh_draws/hot.jsonl"
-VALIDATED = ("results/coverage_0.25/validation.csv", "results/labeling/oracles.json")
-
-
-def _vote_alike(done: Study, batch: str, score: int) -> None:
-    """All raters give all texts of a batch one vote."""
-    for rater in RATERS:
-        path = done.directory / "votes" / f"{batch}_{rater}.csv"
-        rows = rows_of(path)
-        lines = ["item_id,batch,annotator_id,score", *(f"{row['item_id']},{batch},{rater},{score}" for row in rows)]
-        path.write_text("\n".join(lines) + "\n")
-
-
 def test_labels_for_validation_are_those_above_the_coverages(split):
     for policy in ("base", "hot", "concise"):
-        rows = [json.loads(line) for line in split.path(f"oracle/{policy}/evaluation.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in split.path(f"oracle/{policy}/validation.jsonl").read_text().splitlines()]
         assert len(rows) == n_prompts(0.5) - n_prompts(0.25)
         assert all(row["score"] is not None for row in rows)
     table = rows_of(split.path("coverage_0.25/validation.csv"))
@@ -269,18 +265,14 @@ def test_no_label_for_validation_enters_an_estimate(split):
     before = {name: split.path(name).read_bytes() for name in split.made}
     assert before == split.made
     truths = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
-    values = _values(split)
-    split.vote_on_rest(1)
+    values = rows_of(split.path("coverage_0.25/direct.csv"))
+    split.vote_alike("rest", 1)
     split.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
     assert {name: split.path(name).read_bytes() for name in split.made} == before
-    assert _values(split) == values
+    assert rows_of(split.path("coverage_0.25/direct.csv")) == values
     after = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
     assert all(float(truth) == pytest.approx(0, abs=1e-9) for truth in after)
     assert truths != after
-
-
-def _values(study: Study) -> list[dict[str, str]]:
-    return rows_of(study.path("coverage_0.25/direct.csv"))
 
 
 def test_a_coverage_that_would_take_labels_for_validation_is_refused(split):
@@ -303,12 +295,26 @@ def test_models_stand_beside_people(split):
     assert apart[0]["item_id"] in labelled
 
 
-def test_people_beside_a_model_oracle_enter_no_estimate(split):
-    """The oracle is another one, whose labels estimates are made of; those of people are held against them."""
-    (split.directory / "beside.yaml").write_text(yaml.safe_dump({"oracle": {"provider": "reference", "truth": "none"}}))
-    target = ["--configfile", *STUDY, "beside.yaml", "--", "results/labeling/oracles.json"]
-    jobs = {job.split()[0] for job in parse_jobs(split.snakemake("-n", *target))}
-    assert {"oracles", "oracle"} <= jobs
-    assert not {"generate", "judge"} & jobs
-    estimates = split.snakemake("-n", "--configfile", *STUDY, "beside.yaml", "--", "results/coverage_0.25/direct.json")
-    assert "labels" not in {job.split()[0] for job in parse_jobs(estimates)}
+def test_people_beside_another_oracle_enter_no_estimate(split):
+    """Estimates are made of the other oracle's labels; those of people are held against them."""
+    votes = ["votes/pilot_*.csv", "votes/main_*.csv"]
+    oracle = {"provider": "reference", "truth": "none", "votes": votes}
+    (split.directory / "beside.yaml").write_text(yaml.safe_dump({"oracle": oracle}))
+    study = ["--configfile", *STUDY, "beside.yaml", "--"]
+    estimates = {
+        job.split()[0] for job in parse_jobs(split.snakemake("-n", *study, "results/coverage_0.25/direct.json"))
+    }
+    assert "oracle" in estimates
+    assert not {"labels", "generate", "judge"} & estimates
+    split.snakemake(*study, "results/labeling/oracles.json")
+    report = json.loads(split.path("labeling/oracles.json").read_text())
+    assert report["models"].keys() == {"judge", "oracle"}
+    one = report["models"]["oracle"]
+    assert one["policies"]["base"]["n_texts"] == n_prompts(0.25)
+    key = {row["item_id"]: row for batch in ("pilot", "main") for row in split.key(batch) if row["policy"] == "base"}
+    graded = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
+    label = {row["prompt_id"]: row["score"] for row in map(json.loads, graded)}
+    people = {item: sum(opinion(item, rater) - 1 for rater in range(3)) / 12 for item in key}
+    differences = [label[row["prompt_id"]] - people[item] for item, row in key.items()]
+    mean = one["policies"]["base"]["mean_difference"]["estimate"]
+    assert mean == pytest.approx(sum(differences) / len(differences))

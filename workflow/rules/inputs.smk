@@ -194,7 +194,7 @@ def lower(coverage):
 
 def truth_labels():
     """Labels of all policies' responses that validation compares with."""
-    name = "evaluation" if CONFIG.evaluation else f"coverage_{CONFIG.oracle.truth_coverage}"
+    name = "validation" if CONFIG.validation_span else f"coverage_{CONFIG.oracle.truth_coverage}"
     return expand("results/oracle/{policy}/{name}.jsonl", policy=CONFIG.policies, name=name)
 
 

@@ -1,7 +1,7 @@
 # People as the oracle: tasks go out, votes come back.
 # results/responses/{policy}/{shard}.jsonl -> results/labeling/{batch}/tasks.csv, label.html, … and key.csv
 # key.csv and files of votes (`oracle.votes`) -> results/labeling/labels.jsonl -> results/oracle/{policy}/coverage_{coverage}.jsonl
-#                                                                   for validation alone: results/oracle/{policy}/evaluation.jsonl
+#                                                                   for validation alone: results/oracle/{policy}/validation.jsonl
 # The secret of the ids, results/labeling/secret.key, is made once and is no output of a rule: a rerun would make all tasks unknown.
 import glob
 
@@ -80,7 +80,7 @@ rule labeling_batch:
             )
         ),
         shares=canonical(CONFIG.human_shares),
-        evaluation=canonical(CONFIG.evaluation),
+        validation=canonical(CONFIG.validation_span),
         seed=CONFIG.seed,
         page=list(map(sha256, LABEL_PAGE)),
         code=code_hash("arena_cje.labeling.page", "arena_cje.labeling.tasks", "arena_cje.stages.people"),
@@ -93,7 +93,7 @@ rule labels:
     input:
         key=keys_of(BATCHES),
         votes=vote_files,
-        prompts=expand("results/prompts/{shard}.jsonl", shard=SHARDS) if CONFIG.evaluation else [],
+        prompts=expand("results/prompts/{shard}.jsonl", shard=SHARDS) if CONFIG.validation_span else [],
     output:
         labels="results/labeling/labels.jsonl",
         report="results/labeling/agreement.json",
@@ -105,7 +105,7 @@ rule labels:
         reading=canonical(
             CONFIG.labeling.model_dump(include={"votes_per_item", "scale", "step", "aggregation", "columns"})
         ),
-        evaluation=canonical(CONFIG.evaluation),
+        validation=canonical(CONFIG.validation_span),
         code=code_hash("arena_cje.labeling.labels", "arena_cje.labeling.votes", "arena_cje.stages.people"),
     script:
         "../scripts/labels.py"
@@ -175,22 +175,22 @@ if CONFIG.oracle.provider == records.HUMAN:
             "../scripts/oracle_human.py"
 
 
-if CONFIG.evaluation:
+if CONFIG.validation_span:
 
-    rule evaluation:
+    rule validation_labels:
         """Give {wildcards.policy} the labels of people that are for validation alone"""
         input:
             key=keys_of(BATCHES),
             labels="results/labeling/labels.jsonl",
             responses=lambda w: shards_of("responses", w.policy),
         output:
-            "results/oracle/{policy}/evaluation.jsonl",
+            "results/oracle/{policy}/validation.jsonl",
         log:
-            "logs/oracle/{policy}/evaluation.log",
+            "logs/oracle/{policy}/validation.log",
         conda:
             "../../envs/stats.yaml"
         params:
-            span=canonical(CONFIG.evaluation),
+            span=canonical(CONFIG.validation_span),
             code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
         script:
             "../scripts/oracle_human.py"

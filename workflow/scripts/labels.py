@@ -15,7 +15,7 @@ with job(snakemake) as log:
     key = tasks.read_key(snakemake.input.key)
     ballot = votes.collect(placed, key, scale, votes=labeling.votes_per_item)
     prompts = [row for path in snakemake.input.prompts for row in schemas.PROMPTS.read(path)]
-    apart = people.items_of(key, prompts, config.evaluation) if config.evaluation else ()
+    apart = people.items_of(key, prompts, config.validation_span) if config.validation_span else ()
     labelled = labels.make(ballot, scale, labeling.aggregation, apart)
     for sentence in sentences.of_votes(labelled.report):
         log.info(sentence)

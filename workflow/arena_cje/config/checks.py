@@ -252,8 +252,8 @@ def _check_labeling(config: Config) -> None:
             "config: `oracle.provider` is 'human' and `labeling.batches` is empty; name a batch and its size, such as "
             "`batches: {first: {coverage: 0.1}}`"
         )
-    if config.evaluation is not None:
-        _check_evaluation(config, *config.evaluation)
+    if config.validation_span is not None:
+        _check_validation(config, *config.validation_span)
     for name, batch in labeling.batches.items():
         if batch.usd is not None and labeling.usd_per_vote is None:
             raise UserError(
@@ -261,7 +261,7 @@ def _check_labeling(config: Config) -> None:
             )
 
 
-def _check_evaluation(config: Config, begin: float, end: float) -> None:
+def _check_validation(config: Config, begin: float, end: float) -> None:
     """People label prompts for validation beyond those for estimates."""
     if end <= begin:
         larger = "smaller `coverages`" if begin == 1 else f"a larger share, such as {min(1, 4 * begin):g}"

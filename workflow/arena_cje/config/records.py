@@ -313,7 +313,8 @@ class Oracle(Grading):
     )
     votes: tuple[str, ...] = Field(
         (),
-        description="files of votes of provider `human`, or patterns of files (`votes/*.csv`), from any labelling tool",
+        description="files of people's votes on `labeling.batches`, or patterns of files (`votes/*.csv`), from any labelling tool; "
+        "they are labels with provider `human`, and otherwise what models are held against",
     )
     target_labels: Share | None = Field(
         None,
@@ -710,12 +711,12 @@ class Config(Record):
 
     @property
     def human_shares(self) -> dict[str, float]:
-        """Shares of the prompts that people may label, those of `evaluation` aside, by the policies that they label."""
+        """Shares of the prompts that people may label, those of `validation_span` aside, by the policies that they label."""
         share = self.oracle.target_labels or 0.0
-        return {self.base_policy: 1.0} | (dict.fromkeys(self.targets, share) if share or self.evaluation else {})
+        return {self.base_policy: 1.0} | (dict.fromkeys(self.targets, share) if share or self.validation_span else {})
 
     @property
-    def evaluation(self) -> tuple[float, float] | None:
+    def validation_span(self) -> tuple[float, float] | None:
         """Where labels of people for validation begin and end in the order of coverage; None where there are none.
 
         They begin above every label that enters an estimate.

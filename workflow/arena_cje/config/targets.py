@@ -105,10 +105,10 @@ def _check_target(target: str, config: Config) -> None:
     coverage = coverage_in(target)
     if coverage:
         coverage_name(coverage)
-        if config.evaluation and float(coverage) > config.evaluation[0]:
+        if config.validation_span and float(coverage) > config.validation_span[0]:
             raise UserError(
-                f"{target}: labels of people above coverage {config.evaluation[0]:g} are for validation (`oracle.truth`) and "
-                "enter no estimate; ask for a smaller coverage, or name this one under `coverages`"
+                f"{target}: labels of people above coverage {config.validation_span[0]:g} are for validation (`oracle.truth`) "
+                "and enter no estimate; ask for a smaller coverage, or name this one under `coverages`"
             )
     # Any coverage and any shard may be a target, so the name is compared with the targets of one coverage and shard 0000.
     targets = _all_targets(config, coverage=coverage or "0.1")
@@ -156,8 +156,10 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
 def _labeling_targets(config: Config) -> set[str]:
     """Files of the labelling by people."""
     of_batch = {f"results/labeling/{batch}/{file}" for batch in config.labeling.batches for file in BATCH_FILES}
-    of_evaluation = {f"results/oracle/{policy}/evaluation.jsonl" for policy in config.policies if config.evaluation}
-    return of_batch | of_evaluation | {f"results/labeling/{file}" for file in LABEL_FILES}
+    of_validation = {
+        f"results/oracle/{policy}/validation.jsonl" for policy in config.policies if config.validation_span
+    }
+    return of_batch | of_validation | {f"results/labeling/{file}" for file in LABEL_FILES}
 
 
 def _check_analysis(target: str, name: str, config: Config) -> None:

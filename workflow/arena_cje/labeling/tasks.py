@@ -2,7 +2,7 @@
 
 Prompts enter in the order of the oracle slice (`data.coverage`), so that a larger batch, or a later one, holds the texts of the
 smaller one and more: later batches show only what is new. A prompt enters with the base's response and those of its targets.
-Prompts of the evaluation, whose labels are for validation alone, follow with the responses of all policies.
+Prompts whose labels are for validation alone follow with the responses of all policies.
 An id is an HMAC of the text: it says nothing without the key, and equal texts of two policies are one item with one label.
 
     place of the k-th of n items of a policy = (k + u) / n,    u uniform in [0, 1)
@@ -134,12 +134,12 @@ def make(
     seed: int,
     secret: bytes,
     shares: Mapping[str, float],
-    evaluation: Span | None = None,
+    validation: Span | None = None,
     earlier: Sequence[KeyRow] = (),
 ) -> Batch:
     """The batch `name`, without what earlier batches have.
 
-    n_prompts: of the experiment; shares: of the prompts, by the policies that are labelled at all; evaluation: where prompts
+    n_prompts: of the experiment; shares: of the prompts, by the policies that are labelled at all; validation: where prompts
     with labels for validation begin and end.
     """
     done = {(row.prompt_id, row.policy, row.draw_idx) for row in earlier}
@@ -147,7 +147,7 @@ def make(
     chosen: list[tuple[Answer, str]] = []
     new: set[str] = set()
     last = -1  # entry of the last prompt
-    for at, of_prompt in _by_prompt(answers, shares, evaluation):
+    for at, of_prompt in _by_prompt(answers, shares, validation):
         if limit.coverage is not None and at >= int(limit.coverage * ONE):
             break
         pairs = [
@@ -177,7 +177,7 @@ def make(
             prompt_id=answer.prompt_id,
             policy=answer.policy,
             draw_idx=answer.draw_idx,
-            inclusion_probability=_labelled_share(reached, shares[answer.policy], evaluation),
+            inclusion_probability=_labelled_share(reached, shares[answer.policy], validation),
             text_id=text_id(answer.prompt, answer.response),
             repeated=shown[item].repeated if item in shown else item in repeated,
         )
@@ -187,26 +187,26 @@ def make(
     return Batch(name, tasks, key, len(new), n_votes, usd, reached)
 
 
-def is_labelled(at: int, share: float, evaluation: Span | None) -> bool:
+def is_labelled(at: int, share: float, validation: Span | None) -> bool:
     """Whether people label a policy's response to the prompt that enters at `at`; share: of the policy's labels for estimates."""
-    begin, end = evaluation or (0.0, 0.0)
+    begin, end = validation or (0.0, 0.0)
     return at < int(share * ONE) or int(begin * ONE) <= at < int(end * ONE)
 
 
-def _labelled_share(reached: float, share: float, evaluation: Span | None) -> float:
+def _labelled_share(reached: float, share: float, validation: Span | None) -> float:
     """Share of the prompts whose responses of a policy are labelled once batches have reached a share of all prompts."""
-    begin, end = evaluation or (0.0, 0.0)
+    begin, end = validation or (0.0, 0.0)
     return min(reached, share) + max(0.0, min(reached, end) - max(begin, share))
 
 
 def _by_prompt(
-    answers: Iterable[Answer], shares: Mapping[str, float], evaluation: Span | None
+    answers: Iterable[Answer], shares: Mapping[str, float], validation: Span | None
 ) -> list[tuple[int, list[Answer]]]:
     """Answers of each prompt with its entry, in the order in which prompts enter."""
     by_position: dict[int, list[Answer]] = defaultdict(list)
     for answer in answers:
         share = shares.get(answer.policy)
-        if answer.draw_idx == 0 and share is not None and is_labelled(entry(answer.position), share, evaluation):
+        if answer.draw_idx == 0 and share is not None and is_labelled(entry(answer.position), share, validation):
             by_position[answer.position].append(answer)
     return sorted(
         ((entry(position), of_prompt) for position, of_prompt in by_position.items()), key=lambda pair: pair[0]

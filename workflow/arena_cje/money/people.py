@@ -40,7 +40,7 @@ def batch_costs(config: Config, n_prompts: int) -> list[BatchCost]:
 def _n_texts(config: Config, coverage: float, n_prompts: int) -> int:
     """Responses of all labelled policies to the prompts at a coverage."""
     places = [place for place in range(n_prompts) if golden_position(place, coverage)]
-    evaluation = config.evaluation
+    validation = config.validation_span
     return sum(
-        is_labelled(entry(place), share, evaluation) for share in config.human_shares.values() for place in places
+        is_labelled(entry(place), share, validation) for share in config.human_shares.values() for place in places
     )
