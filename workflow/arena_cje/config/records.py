@@ -313,8 +313,8 @@ class Oracle(Grading):
     )
     votes: tuple[str, ...] = Field(
         (),
-        description="files of people's votes on `labeling.batches`, or patterns of files (`votes/*.csv`), from any labelling tool; "
-        "they are labels with provider `human`, and otherwise what models are held against",
+        description="files of people's votes on `labeling.batches`, or patterns of files (`votes/*.csv`), from any labelling "
+        "tool; they are labels with provider `human`, and otherwise what models are held against",
     )
     target_labels: Share | None = Field(
         None,
