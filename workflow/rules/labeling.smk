@@ -36,9 +36,9 @@ def vote_files(_):
 
 
 def model_grades():
-    """Files of the grades of each model that labels or judges, by policy: the oracle's where it is none of people."""
+    """Files of the grades of each model that labels or judges, by stage and policy."""
     graded = {
-        stage.removeprefix("judges/"): {policy: shards_of(stage, [policy]) for policy in HUMAN_POLICIES}
+        stage: {policy: shards_of(stage, [policy]) for policy in HUMAN_POLICIES}
         for stage in GRADERS
         if stage != "oracle"
     }
