@@ -37,9 +37,9 @@ def rows_of(path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
 
 
-def opinion(item: str, rater: int) -> int:
-    """The vote of a rater on an item: the raters agree on four items of five."""
-    common, own = sha256(item.encode()).digest()[0] % 5, sha256(f"{item} {rater}".encode()).digest()[0]
+def opinion(text: str, rater: int) -> int:
+    """The vote of a rater on a text, by its hash: ids of items are others in each study. Raters agree on most texts."""
+    common, own = sha256(text.encode()).digest()[0] % 5, sha256(f"{text} {rater}".encode()).digest()[0]
     return 1 + min(4, max(0, common + (own % 5 == 0) - (own % 5 == 1)))
 
 
@@ -71,12 +71,12 @@ class Study(Run):
     def vote(self, batch: str) -> None:
         """Label a batch as its page would: a file of votes for each rater."""
         (self.directory / "votes").mkdir(exist_ok=True)
-        of_copy = {row["copy_id"]: row["item_id"] for row in rows_of(self.path(f"labeling/{batch}/key.csv"))}
+        texts = {row[name]: row["text_id"] for row in self.key(batch) for name in ("item_id", "copy_id")}
         for number, rater in enumerate(RATERS):
             lines = ["item_id,batch,annotator_id,score,skipped,comment,submitted_at,duration_s"]
             for row in rows_of(self.path(f"labeling/{batch}/tasks.csv")):
-                item = of_copy.get(row["item_id"], row["item_id"])
-                lines.append(f"{row['item_id']},{batch},{rater},{opinion(item, number)},,,2026-01-01T10:00:00Z,20")
+                score = opinion(texts[row["item_id"]], number)
+                lines.append(f"{row['item_id']},{batch},{rater},{score},,,2026-01-01T10:00:00Z,20")
             (self.directory / "votes" / f"{batch}_{rater}.csv").write_text("\n".join(lines) + "\n")
 
     def vote_alike(self, batch: str, score: int) -> None:
@@ -176,11 +176,11 @@ def test_votes_are_checked_and_the_open_ones_counted(done):
 
 def test_labels_are_the_means_of_the_votes(done):
     rows = [json.loads(line) for line in done.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()]
-    item = {row["prompt_id"]: row["item_id"] for row in done.key("pilot") + done.key("main") if row["policy"] == "base"}
+    text = {row["prompt_id"]: row["text_id"] for row in done.key("pilot") + done.key("main") if row["policy"] == "base"}
     assert json.loads(done.path("labeling/agreement.json").read_text())["aggregation"]["model"] == "mean"
-    assert {row["prompt_id"] for row in rows} == item.keys()
+    assert {row["prompt_id"] for row in rows} == text.keys()
     for row in rows:
-        votes = [opinion(item[row["prompt_id"]], rater) for rater in range(3)]
+        votes = [opinion(text[row["prompt_id"]], rater) for rater in range(3)]
         assert row["score"] == pytest.approx((sum(votes) / 3 - 1) / 4)
 
 
@@ -314,7 +314,7 @@ def test_people_beside_another_oracle_enter_no_estimate(split):
     key = {row["item_id"]: row for batch in ("pilot", "main") for row in split.key(batch) if row["policy"] == "base"}
     graded = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
     label = {row["prompt_id"]: row["score"] for row in map(json.loads, graded)}
-    people = {item: sum(opinion(item, rater) - 1 for rater in range(3)) / 12 for item in key}
+    people = {item: sum(opinion(row["text_id"], rater) - 1 for rater in range(3)) / 12 for item, row in key.items()}
     differences = [label[row["prompt_id"]] - people[item] for item, row in key.items()]
     mean = one["policies"]["base"]["mean_difference"]["estimate"]
     assert mean == pytest.approx(sum(differences) / len(differences))
