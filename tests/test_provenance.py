@@ -117,12 +117,16 @@ STAGES = {
     ),
     "labeling_batch": (("labeling.page", "labeling.tasks", "stages.people"), PEOPLE | {"labeling/page.py"}),
     "labels": (
-        ("labeling.labels", "labeling.votes"),
-        KEYS | {f"labeling/{name}.py" for name in ("aggregation", "agreement", "labels", "votes")},
+        ("labeling.labels", "labeling.votes", "stages.people"),
+        PEOPLE | {f"labeling/{name}.py" for name in ("aggregation", "agreement", "labels", "votes")},
     ),
     "judge_agreement": (
         ("labeling.agreement", "labeling.tasks", "stages.people"),
         PEOPLE | {"labeling/agreement.py"},
+    ),
+    "oracles": (
+        ("labeling.oracles", "labeling.tasks", "stages.people"),
+        PEOPLE | {"labeling/agreement.py", "labeling/oracles.py"},
     ),
     "oracle_human": (("labeling.tasks", "stages.people"), PEOPLE),
     "estimate": (("results.analyze",), ESTIMATE),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -10,6 +12,7 @@ from arena_cje.errors import UserError
 from workflow_run import ROOT
 
 SHIPPED = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+PAGE = (ROOT / "docs" / "labeling.md").read_text()
 PEOPLE = {"oracle": {"provider": "human"}, "labeling": {"batches": {"first": {"coverage": 0.1}}}}
 
 
@@ -30,6 +33,29 @@ def test_people_label_the_base_and_a_share_of_the_targets():
     assert not shared.oracle.hosted
 
 
+def test_what_lies_above_the_labels_of_estimates_evaluates():
+    """A quarter of the labelled prompts calibrates, three quarters evaluate: the split of the field guide."""
+    batches = {"first": {"coverage": 0.05}, "rest": {"coverage": 0.2}}
+    changes = {"oracle": {"truth": 0.2, "target_labels": 0.01}, "labeling": {"batches": batches}}
+    config = parse.parse(configuration(changes) | {"coverages": ["0.02", "0.05"]})
+    assert config.validation_span == (0.05, 0.2)
+    assert parse.parse(configuration({})).validation_span is None
+    targets.check(["results/oracle/base/validation.jsonl", "results/coverage_0.05/validation.csv"], config)
+    with pytest.raises(UserError, match="labels of people above coverage 0.05 are for validation"):
+        targets.check(["results/coverage_0.1/direct.json"], config)
+    with pytest.raises(UserError, match="there is no such target"):
+        targets.check(["results/oracle/base/validation.jsonl"], parse.parse(configuration({})))
+
+
+def test_targets_without_labels_for_estimates_are_labelled_for_validation():
+    batches = {"all": {"coverage": 1.0}}
+    changes = configuration({"oracle": {"truth": "all"}, "labeling": {"batches": batches}})
+    config = parse.parse(changes | {"coverages": ["0.25"]})
+    assert config.human_shares == {"base": 1.0} | dict.fromkeys(config.targets, 0.0)
+    with pytest.raises(UserError, match="`oracle.truth` asks for labels beyond 0.25 of the prompts, .* ends at 0.25"):
+        parse.parse(changes | {"coverages": ["0.25"], "labeling": {"batches": {"a": {"coverage": 0.25}}}})
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -41,8 +67,8 @@ def test_people_label_the_base_and_a_share_of_the_targets():
         ({"labeling": {"scale": [0, 1], "step": 0.3}}, "expected a scale that rises in whole steps"),
         ({"labeling": {"vote_per_item": 3}}, r"unknown key `labeling.vote_per_item` \(did you mean 'votes_per_item'\?\)"),
         ({"labeling": {"duplicates": 0.9}}, "`labeling.duplicates`: input should be less than or equal to 0.5"),
-        ({"oracle": {"truth": "all"}}, "`oracle.truth` asks for labels of all draws, and people label batches only"),
-        ({"oracle": {"provider": "reference", "votes": ["a.csv"]}}, "`oracle.votes` is given without `oracle.provider: human`"),
+        ({"oracle": {"truth": 0.1}}, r"`oracle.truth` is 0.1, and people's labels of up to 1 .* give smaller `coverages`"),
+        ({"oracle": {"votes": ["a.csv"]}, "labeling": {"batches": {}}}, "`oracle.votes` is given without `labeling.batches`"),
         ({"judge": {"provider": "human"}}, "`judge.provider` is 'human', .*; only the oracle may be `human`"),
         ({"providers": {"human": {}}}, "`providers.human` has the name of a provider that is no API"),
     ],
@@ -59,6 +85,15 @@ def test_files_of_batches_are_targets_and_others_are_not():
         targets.check(["results/labeling/firts/label.html"], config)
     with pytest.raises(UserError, match="there is no such target"):
         targets.check(["results/labeling/first/label.html"], parse.parse(SHIPPED))
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+def test_configurations_of_the_page_are_valid(block):
+    changes = yaml.safe_load(block)
+    coverages = {"coverages": changes.pop("coverages", SHIPPED["coverages"])}
+    config = parse.parse(configuration(changes) | coverages)
+    assert config.labeling.batches
+    assert config.validation_span == ((0.05, 0.2) if "truth" in changes.get("oracle", {}) else None)
 
 
 def test_the_shipped_study_is_valid():

@@ -11,6 +11,7 @@ from arena_cje.estimation.records import Options
 from arena_cje.evaluation.evaluate import evaluate
 from arena_cje.labeling import aggregation, agreement
 from arena_cje.labeling.records import Scale, Vote
+from arena_cje.results.validation import truth
 from arena_cje.simulate import World, draw
 from labeling_study import SCALE
 
@@ -84,3 +85,23 @@ def test_intervals_cover_where_biases_of_raters_are_taken_out():
             low, high = estimate.interval()
             covered.append(low <= 0.25 + 0.5 * values[policy] <= high)
     assert np.mean(covered) >= 0.93
+
+
+def test_estimates_agree_with_labels_of_other_prompts():
+    """A quarter of 200 labelled prompts calibrates; the error of the estimate covers its distance to the truth of the others."""
+    world, agreed, beside = replace(WORLD, coverage=4 * N_ITEMS), [], []
+    for seed in range(N_RUNS):
+        logged, draws, values = draw(world, 400, seed)
+        rng = np.random.default_rng([11, seed])
+        label = labels_by_people(logged.oracle_label, 3, rng)
+        calibrates = np.zeros(len(label), bool)
+        calibrates[rng.permutation(np.flatnonzero(logged.labelled))[:N_ITEMS]] = True
+        apart = replace(logged, oracle_label=np.where(calibrates, label, np.nan))
+        estimate = evaluate("direct", apart, draws, Options(seed=seed)).base
+        value, se = truth(np.where(calibrates, np.nan, label)[:, None], logged.judge_score[:, None])
+        low, high = estimate.interval()
+        agreed.append(abs(estimate.value - value) <= np.hypot((high - low) / 2, 1.96 * se))
+        beside.append((value - values["base"], se))
+    assert np.mean(agreed) >= 0.93
+    error = np.array(beside)
+    assert abs(error[:, 0].mean()) < 3 * error[:, 0].std() / N_RUNS**0.5  # the truth has no bias

@@ -220,3 +220,26 @@ def test_draws_beyond_the_first_are_not_labelled():
         shares=dict.fromkeys(POLICIES, 1.0),
     )  # fmt: skip
     assert {row.draw_idx for row in batch.key} == {0}
+
+
+def test_prompts_for_validation_have_the_responses_of_all_policies():
+    """Labels of the targets enter estimates on a twentieth of the prompts, and evaluate between a tenth and two fifths."""
+    shares = {"base": 1.0, "clone": 0.05, "other": 0.0}
+    batch = make(limit=tasks.Limit(coverage=0.3), shares=shares, validation=(0.1, 0.4))
+    places = {policy: {int(row.prompt_id[1:]) for row in batch.key if row.policy == policy} for policy in POLICIES}
+    shown = {coverage: {i for i in range(200) if has_label(i, coverage)} for coverage in (0.05, 0.1, 0.3)}
+    validation = shown[0.3] - shown[0.1]
+    assert places == {"base": shown[0.3], "clone": shown[0.05] | validation, "other": validation}
+    probability = {row.policy: row.inclusion_probability for row in batch.key}
+    assert probability == {"base": 0.3, "clone": pytest.approx(0.25), "other": pytest.approx(0.2)}
+
+
+def test_a_batch_grows_into_the_prompts_for_validation():
+    """The batch before the split is the one without it: what was labelled stays of use when validation is asked for later."""
+    shares = {"base": 1.0, "other": 0.05}
+    before = make(shares=shares)
+    after = make(shares=shares, validation=(0.1, 0.4))
+    assert [task.item_id for task in after.tasks] == [task.item_id for task in before.tasks]
+    more = make("more", limit=tasks.Limit(coverage=0.2), shares=shares, validation=(0.1, 0.4), earlier=before.key)
+    assert not {task.item_id for task in more.tasks} & {task.item_id for task in before.tasks}
+    assert {row.policy for row in more.key} == {"base", "other"}

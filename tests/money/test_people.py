@@ -54,5 +54,18 @@ def test_the_field_guide():
     assert (cost.n_votes, cost.usd) == (54, pytest.approx(4.32))
 
 
-def test_another_oracle_costs_no_votes():
-    assert batch_costs(config({"first": {"coverage": 0.5}}, oracle="reference"), 100) == []
+def test_people_beside_another_oracle_cost_the_same():
+    batches = {"first": {"coverage": 0.5}}
+    assert batch_costs(config(batches, oracle="reference"), 100) == batch_costs(config(batches), 100)
+    assert batch_costs(config({}, oracle="reference"), 100) == []
+
+
+def test_texts_for_validation_are_in_the_price():
+    study = Config.model_validate(
+        {"policies": POLICIES, "oracle": {"provider": "human", "truth": 0.3}, "coverages": ["0.1"],
+         "labeling": {"batches": {"all": {"coverage": 0.3}}, "usd_per_vote": 0.08, "duplicates": 0.1}}
+    )  # fmt: skip
+    options = {"policies": ("base", "other"), "shares": study.human_shares, "validation": study.validation_span}
+    batch = make(limit=tasks.Limit(coverage=0.3), **options)
+    assert [(cost.n_votes, cost.usd) for cost in batch_costs(study, 200)] == [(batch.n_votes, batch.usd)]
+    assert {row.policy for row in batch.key} == {"base", "other"}

@@ -81,6 +81,40 @@ def test_grades_are_joined_by_prompt_and_draw():
     assert truth_of(judge, oracle) == expected
 
 
+def test_labels_of_some_prompts_are_moved_to_all_of_them():
+    """The label is the score plus noise: labels of the lower half of the scores tell of the upper half nothing but the trend."""
+    score = np.repeat(np.linspace(0, 1, 10), 20)[:, None]
+    label = np.where(np.arange(200)[:, None] % 4 < 3, score, NAN)
+    label[:60:2] = NAN  # fewer of the low scores
+    assert np.nanmean(label) > 0.55
+    assert truth(label, score) == (pytest.approx(0.5), pytest.approx(0, abs=1e-12))
+
+
+def test_the_standard_error_covers_where_few_prompts_have_a_label():
+    """The value over all prompts is in reach of the labels of a seventh of them, by the noise of these labels alone."""
+    rng = np.random.default_rng(8)
+    score = rng.uniform(size=(420, 1))
+    reached, errors = [], []
+    for _ in range(400):
+        label = np.full(score.shape, NAN)
+        labelled = rng.permutation(420)[:60]
+        label[labelled] = score[labelled] + rng.normal(0, 0.1, (60, 1))
+        value, se = truth(label, score)
+        reached.append(abs(value - score.mean()) <= 1.96 * se)
+        errors.append(se)
+    assert 0.91 <= np.mean(reached) <= 0.99
+    assert np.mean(errors) < score.std() / np.sqrt(60) / 2
+
+
+def test_judged_responses_without_a_label_count_by_their_scores():
+    judge = [{"prompt_id": k, "draw_idx": 0, "score": k / 40} for k in range(40)]
+    oracle = [{"prompt_id": k, "draw_idx": 0, "score": k / 40} for k in range(0, 40, 2)]
+    label = np.where(np.arange(40) % 2 == 0, np.arange(40) / 40, NAN)[:, None]
+    order = np.argsort(np.isnan(label[:, 0]), kind="stable")  # prompts with a label come first
+    assert truth_of(judge, oracle) == truth(label[order], (np.arange(40) / 40)[order, None])
+    assert truth_of(judge, oracle)[0] > np.nanmean(label) + 0.005
+
+
 @pytest.fixture(scope="module")
 def result():
     rng = np.random.default_rng(1)

@@ -25,6 +25,8 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) 
 STUDY = ["config/experiments/human-oracle.yaml", "config/experiments/human-oracle-smoke.yaml"]
 N_PROMPTS = yaml.safe_load((ROOT / STUDY[1]).read_text())["n_prompts"]
 RATERS = ("ann", "bob", "cy")
+DRAWS = "coverage_0.25/fresh_draws/hot.jsonl"
+VALIDATED = ("results/coverage_0.25/validation.csv", "results/labeling/oracles.json")
 
 
 def n_prompts(coverage: float) -> int:
@@ -35,9 +37,9 @@ def rows_of(path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
 
 
-def opinion(item: str, rater: int) -> int:
-    """The vote of a rater on an item: the raters agree on four items of five."""
-    common, own = sha256(item.encode()).digest()[0] % 5, sha256(f"{item} {rater}".encode()).digest()[0]
+def opinion(text: str, rater: int) -> int:
+    """The vote of a rater on a text, by its hash: ids of items are others in each study. Raters agree on most texts."""
+    common, own = sha256(text.encode()).digest()[0] % 5, sha256(f"{text} {rater}".encode()).digest()[0]
     return 1 + min(4, max(0, common + (own % 5 == 0) - (own % 5 == 1)))
 
 
@@ -69,13 +71,21 @@ class Study(Run):
     def vote(self, batch: str) -> None:
         """Label a batch as its page would: a file of votes for each rater."""
         (self.directory / "votes").mkdir(exist_ok=True)
-        of_copy = {row["copy_id"]: row["item_id"] for row in rows_of(self.path(f"labeling/{batch}/key.csv"))}
+        texts = {row[name]: row["text_id"] for row in self.key(batch) for name in ("item_id", "copy_id")}
         for number, rater in enumerate(RATERS):
             lines = ["item_id,batch,annotator_id,score,skipped,comment,submitted_at,duration_s"]
             for row in rows_of(self.path(f"labeling/{batch}/tasks.csv")):
-                item = of_copy.get(row["item_id"], row["item_id"])
-                lines.append(f"{row['item_id']},{batch},{rater},{opinion(item, number)},,,2026-01-01T10:00:00Z,20")
+                score = opinion(texts[row["item_id"]], number)
+                lines.append(f"{row['item_id']},{batch},{rater},{score},,,2026-01-01T10:00:00Z,20")
             (self.directory / "votes" / f"{batch}_{rater}.csv").write_text("\n".join(lines) + "\n")
+
+    def vote_alike(self, batch: str, score: int) -> None:
+        """All raters give all texts of a batch one vote."""
+        for rater in RATERS:
+            path = self.directory / "votes" / f"{batch}_{rater}.csv"
+            rows = rows_of(path)
+            lines = ["item_id,batch,annotator_id,score", *(f"{row['item_id']},{batch},{rater},{score}" for row in rows)]
+            path.write_text("\n".join(lines) + "\n")
 
     def key(self, batch: str) -> list[dict[str, str]]:
         return rows_of(self.path(f"labeling/{batch}/key.csv"))
@@ -166,11 +176,11 @@ def test_votes_are_checked_and_the_open_ones_counted(done):
 
 def test_labels_are_the_means_of_the_votes(done):
     rows = [json.loads(line) for line in done.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()]
-    item = {row["prompt_id"]: row["item_id"] for row in done.key("pilot") + done.key("main") if row["policy"] == "base"}
+    text = {row["prompt_id"]: row["text_id"] for row in done.key("pilot") + done.key("main") if row["policy"] == "base"}
     assert json.loads(done.path("labeling/agreement.json").read_text())["aggregation"]["model"] == "mean"
-    assert {row["prompt_id"] for row in rows} == item.keys()
+    assert {row["prompt_id"] for row in rows} == text.keys()
     for row in rows:
-        votes = [opinion(item[row["prompt_id"]], rater) for rater in range(3)]
+        votes = [opinion(text[row["prompt_id"]], rater) for rater in range(3)]
         assert row["score"] == pytest.approx((sum(votes) / 3 - 1) / 4)
 
 
@@ -224,3 +234,87 @@ def test_the_archive_holds_no_key(done):
 
 def test_the_status_of_the_run_leaves_nothing_open(done):
     assert re.search(r"(\d+) of \1 items \(100%\), (\d+) of \2 other jobs done", done.documented("arena-cje status ."))
+
+
+@pytest.fixture(scope="module")
+def split(done) -> Study:
+    """The study where people label half of the prompts: the half of these that enters no estimate is for validation."""
+    batches = {"rest": {"coverage": 0.5}}
+    (done.directory / "split.yaml").write_text(
+        yaml.safe_dump({"oracle": {"truth": 0.5}, "labeling": {"batches": batches}})
+    )
+    done.made = {name: done.path(name).read_bytes() for name in ("coverage_0.25/cje_dataset.jsonl", DRAWS)}
+    done.snakemake("--configfile", *STUDY, "split.yaml", "--", "results/labeling/rest/label.html")
+    done.vote("rest")
+    done.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
+    return done
+
+
+def test_labels_for_validation_are_those_above_the_coverages(split):
+    for policy in ("base", "hot", "concise"):
+        rows = [json.loads(line) for line in split.path(f"oracle/{policy}/validation.jsonl").read_text().splitlines()]
+        assert len(rows) == n_prompts(0.5) - n_prompts(0.25)
+        assert all(row["score"] is not None for row in rows)
+    table = rows_of(split.path("coverage_0.25/validation.csv"))
+    assert [row["policy"] for row in table] == ["base", "hot", "cot", "concise"]
+    assert all(float(row["truth_se"]) > 0 for row in table)
+
+
+def test_no_label_for_validation_enters_an_estimate(split):
+    """Other votes on the prompts for validation change the truth and nothing that estimates are made of."""
+    before = {name: split.path(name).read_bytes() for name in split.made}
+    assert before == split.made
+    truths = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
+    values = rows_of(split.path("coverage_0.25/direct.csv"))
+    split.vote_alike("rest", 1)
+    split.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
+    assert {name: split.path(name).read_bytes() for name in split.made} == before
+    assert rows_of(split.path("coverage_0.25/direct.csv")) == values
+    after = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
+    assert all(float(truth) == pytest.approx(0, abs=1e-9) for truth in after)
+    assert truths != after
+
+
+def test_a_coverage_that_would_take_labels_for_validation_is_refused(split):
+    target = "results/coverage_0.5/direct.json"
+    output = split.snakemake("-n", "--configfile", *STUDY, "split.yaml", "--", target, ok=False)
+    assert "labels of people above coverage 0.25 are for validation (`oracle.truth`)" in output
+
+
+def test_models_stand_beside_people(split):
+    report = json.loads(split.path("labeling/oracles.json").read_text())
+    assert report["models"].keys() == {"judge"}
+    one = report["models"]["judge"]
+    labelled = {row["item_id"] for batch in ("pilot", "main", "rest") for row in split.key(batch)}
+    assert one["n_texts"] == len(labelled)
+    assert one["policies"]["base"]["n_texts"] == n_prompts(0.5)
+    assert one["policies"]["hot"]["beyond_the_base"]["n_prompts"] == n_prompts(0.1) + n_prompts(0.5) - n_prompts(0.25)
+    assert one["mean_difference"]["ci_lower"] < one["mean_difference"]["estimate"] < one["mean_difference"]["ci_upper"]
+    apart = rows_of(split.path("labeling/oracles.csv"))
+    assert apart[0]["model"] == "judge"
+    assert apart[0]["item_id"] in labelled
+
+
+def test_people_beside_another_oracle_enter_no_estimate(split):
+    """Estimates are made of the other oracle's labels; those of people are held against them."""
+    votes = ["votes/pilot_*.csv", "votes/main_*.csv"]
+    oracle = {"provider": "reference", "truth": "none", "votes": votes}
+    (split.directory / "beside.yaml").write_text(yaml.safe_dump({"oracle": oracle}))
+    study = ["--configfile", *STUDY, "beside.yaml", "--"]
+    estimates = {
+        job.split()[0] for job in parse_jobs(split.snakemake("-n", *study, "results/coverage_0.25/direct.json"))
+    }
+    assert "oracle" in estimates
+    assert not {"labels", "generate", "judge"} & estimates
+    split.snakemake(*study, "results/labeling/oracles.json")
+    report = json.loads(split.path("labeling/oracles.json").read_text())
+    assert report["models"].keys() == {"judge", "oracle"}
+    one = report["models"]["oracle"]
+    assert one["policies"]["base"]["n_texts"] == n_prompts(0.25)
+    key = {row["item_id"]: row for batch in ("pilot", "main") for row in split.key(batch) if row["policy"] == "base"}
+    graded = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
+    label = {row["prompt_id"]: row["score"] for row in map(json.loads, graded)}
+    people = {item: sum(opinion(row["text_id"], rater) - 1 for rater in range(3)) / 12 for item, row in key.items()}
+    differences = [label[row["prompt_id"]] - people[item] for item, row in key.items()]
+    mean = one["policies"]["base"]["mean_difference"]["estimate"]
+    assert mean == pytest.approx(sum(differences) / len(differences))

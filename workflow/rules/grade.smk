@@ -91,10 +91,13 @@ if GRADERS["oracle"].rubric:
         script:
             "../scripts/grade.py"
 
-elif CONFIG.oracle.provider == records.HUMAN:
-
-    include: "labeling.smk"
-
-else:
+elif CONFIG.oracle.provider != records.HUMAN:
 
     include: "reference.smk"
+
+
+BATCHES = list(CONFIG.labeling.batches)
+
+if BATCHES:
+
+    include: "labeling.smk"

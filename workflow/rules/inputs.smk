@@ -193,10 +193,9 @@ def lower(coverage):
 
 
 def truth_labels():
-    """Labels of all policies' responses that are for validation alone."""
-    return expand(
-        "results/oracle/{policy}/coverage_{truth}.jsonl", policy=CONFIG.policies, truth=CONFIG.oracle.truth_coverage
-    )
+    """Labels of all policies' responses that validation compares with."""
+    name = "validation" if CONFIG.validation_span else f"coverage_{CONFIG.oracle.truth_coverage}"
+    return expand("results/oracle/{policy}/{name}.jsonl", policy=CONFIG.policies, name=name)
 
 
 # Inputs of the rules that make exhibits, by the names in `exhibits.READS`.
@@ -269,7 +268,7 @@ def configured_texts():
     if CONFIG.logged_data is not None:
         return []
     policies = [*SYSTEM_PROMPTS.values(), *map(template_of, CONFIG.policies.values())]
-    people = [LABELING_INSTRUCTIONS] if CONFIG.oracle.provider == records.HUMAN else []
+    people = [LABELING_INSTRUCTIONS] if BATCHES else []
     return sorted({*plan.text_files(GRADERS), *filter(None, policies), *people})
 
 

@@ -1,10 +1,10 @@
 # People as the oracle: tasks go out, votes come back.
 # results/responses/{policy}/{shard}.jsonl -> results/labeling/{batch}/tasks.csv, label.html, … and key.csv
 # key.csv and files of votes (`oracle.votes`) -> results/labeling/labels.jsonl -> results/oracle/{policy}/coverage_{coverage}.jsonl
+#                                                                   for validation alone: results/oracle/{policy}/validation.jsonl
 # The secret of the ids, results/labeling/secret.key, is made once and is no output of a rule: a rerun would make all tasks unknown.
 import glob
 
-BATCHES = list(CONFIG.labeling.batches)
 HUMAN_POLICIES = list(CONFIG.human_shares)
 LABELING_INSTRUCTIONS = resource_file(CONFIG.labeling.instructions, "labeling")
 LABEL_PAGE = [WORKFLOW / "arena_cje" / "labeling" / f"label.{kind}" for kind in ("html.j2", "css", "js")]
@@ -35,6 +35,23 @@ def vote_files(_):
     return list(map(input_path, dict.fromkeys(files)))
 
 
+def model_grades():
+    """Files of the grades of each model that labels or judges, by stage and policy."""
+    graded = {
+        stage: {policy: shards_of(stage, [policy]) for policy in HUMAN_POLICIES}
+        for stage in GRADERS
+        if stage != "oracle"
+    }
+    if CONFIG.oracle.provider != records.HUMAN:
+        largest = {policy: CONFIG.label_coverages(policy)[-1:] for policy in HUMAN_POLICIES}
+        graded["oracle"] = {
+            policy: [f"results/oracle/{policy}/coverage_{coverage}.jsonl"]
+            for policy, coverages in largest.items()
+            for coverage in coverages
+        }
+    return graded
+
+
 rule labeling_batch:
     """Make the tasks of labelling batch {wildcards.batch}"""
     input:
@@ -63,6 +80,7 @@ rule labeling_batch:
             )
         ),
         shares=canonical(CONFIG.human_shares),
+        validation=canonical(CONFIG.validation_span),
         seed=CONFIG.seed,
         page=list(map(sha256, LABEL_PAGE)),
         code=code_hash("arena_cje.labeling.page", "arena_cje.labeling.tasks", "arena_cje.stages.people"),
@@ -75,6 +93,7 @@ rule labels:
     input:
         key=keys_of(BATCHES),
         votes=vote_files,
+        prompts=expand("results/prompts/{shard}.jsonl", shard=SHARDS) if CONFIG.validation_span else [],
     output:
         labels="results/labeling/labels.jsonl",
         report="results/labeling/agreement.json",
@@ -86,7 +105,8 @@ rule labels:
         reading=canonical(
             CONFIG.labeling.model_dump(include={"votes_per_item", "scale", "step", "aggregation", "columns"})
         ),
-        code=code_hash("arena_cje.labeling.labels", "arena_cje.labeling.votes"),
+        validation=canonical(CONFIG.validation_span),
+        code=code_hash("arena_cje.labeling.labels", "arena_cje.labeling.votes", "arena_cje.stages.people"),
     script:
         "../scripts/labels.py"
 
@@ -112,19 +132,65 @@ rule judge_agreement:
         "../scripts/judge_agreement.py"
 
 
-rule oracle:
-    """Give {wildcards.policy} the labels of people at coverage {wildcards.coverage}"""
+rule oracles:
+    """Hold every model that labels or judges against people"""
     input:
         key=keys_of(BATCHES),
         labels="results/labeling/labels.jsonl",
-        responses=lambda w: shards_of("responses", w.policy),
+        grades=[path for of_model in model_grades().values() for paths in of_model.values() for path in paths],
+        responses=shards_of("responses", HUMAN_POLICIES),
     output:
-        "results/oracle/{policy}/coverage_{coverage}.jsonl",
+        report="results/labeling/oracles.json",
+        apart="results/labeling/oracles.csv",
     log:
-        "logs/oracle/{policy}/coverage_{coverage}.log",
+        "logs/labeling/oracles.log",
     conda:
         "../../envs/stats.yaml"
     params:
-        code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
+        grades=canonical(model_grades()),
+        policies=canonical(HUMAN_POLICIES),
+        alpha=CONFIG.analysis.alpha,
+        code=code_hash("arena_cje.labeling.oracles", "arena_cje.labeling.tasks", "arena_cje.stages.people"),
     script:
-        "../scripts/oracle_human.py"
+        "../scripts/oracles.py"
+
+
+if CONFIG.oracle.provider == records.HUMAN:
+
+    rule oracle:
+        """Give {wildcards.policy} the labels of people at coverage {wildcards.coverage}"""
+        input:
+            key=keys_of(BATCHES),
+            labels="results/labeling/labels.jsonl",
+            responses=lambda w: shards_of("responses", w.policy),
+        output:
+            "results/oracle/{policy}/coverage_{coverage}.jsonl",
+        log:
+            "logs/oracle/{policy}/coverage_{coverage}.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
+        script:
+            "../scripts/oracle_human.py"
+
+
+if CONFIG.validation_span:
+
+    rule validation_labels:
+        """Give {wildcards.policy} the labels of people that are for validation alone"""
+        input:
+            key=keys_of(BATCHES),
+            labels="results/labeling/labels.jsonl",
+            responses=lambda w: shards_of("responses", w.policy),
+        output:
+            "results/oracle/{policy}/validation.jsonl",
+        log:
+            "logs/oracle/{policy}/validation.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            span=canonical(CONFIG.validation_span),
+            code=code_hash("arena_cje.labeling.tasks", "arena_cje.stages.people"),
+        script:
+            "../scripts/oracle_human.py"

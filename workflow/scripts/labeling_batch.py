@@ -28,6 +28,7 @@ with job(snakemake) as log:
         seed=config.seed,
         secret=tasks.study_secret("results/labeling/secret.key"),
         shares=config.human_shares,
+        validation=config.validation_span,
         earlier=tasks.read_key(snakemake.input.earlier),
     )
     log.info(sentences.of_batch(batch))

@@ -245,27 +245,36 @@ def _check_labeling(config: Config) -> None:
             f"config: `labeling.scale` is [{low:g}, {high:g}] with `step` {labeling.step:g}, expected a scale that rises in "
             "whole steps"
         )
-    if oracle.provider != HUMAN:
-        if oracle.votes:
-            raise UserError(
-                "config: `oracle.votes` is given without `oracle.provider: human`, which reads them; give both"
-            )
-        return
-    if not labeling.batches:
+    if oracle.votes and not labeling.batches:
+        raise UserError("config: `oracle.votes` is given without `labeling.batches`, which the votes are on; give both")
+    if oracle.provider == HUMAN and not labeling.batches:
         raise UserError(
             "config: `oracle.provider` is 'human' and `labeling.batches` is empty; name a batch and its size, such as "
             "`batches: {first: {coverage: 0.1}}`"
         )
-    if oracle.truth:
-        raise UserError(
-            "config: `oracle.truth` asks for labels of all draws, and people label batches only; leave it out "
-            "(`oracle.target_labels` has them label a share of each target's draws)"
-        )
+    if config.validation_span is not None:
+        _check_validation(config, *config.validation_span)
     for name, batch in labeling.batches.items():
         if batch.usd is not None and labeling.usd_per_vote is None:
             raise UserError(
                 f"config: `labeling.batches.{name}.usd` needs the price of a vote; give `labeling.usd_per_vote`"
             )
+
+
+def _check_validation(config: Config, begin: float, end: float) -> None:
+    """People label prompts for validation beyond those for estimates."""
+    if end <= begin:
+        larger = "smaller `coverages`" if begin == 1 else f"a larger share, such as {min(1, 4 * begin):g}"
+        raise UserError(
+            f"config: `oracle.truth` is {end:g}, and people's labels of up to {begin:g} of the prompts enter estimates "
+            f"(`coverages`, `oracle.target_labels`), so that none is left for validation; give {larger}"
+        )
+    reached = [batch.coverage for batch in config.labeling.batches.values()]
+    if None not in reached and max(reached) <= begin:
+        raise UserError(
+            f"config: `oracle.truth` asks for labels beyond {begin:g} of the prompts, and the largest of `labeling.batches` ends "
+            f"at {max(reached):g}; add a batch with `coverage: {end:g}`"
+        )
 
 
 def _check_extra(config: Config) -> None:

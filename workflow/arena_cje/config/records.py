@@ -313,7 +313,8 @@ class Oracle(Grading):
     )
     votes: tuple[str, ...] = Field(
         (),
-        description="files of votes of provider `human`, or patterns of files (`votes/*.csv`), from any labelling tool",
+        description="files of people's votes on `labeling.batches`, or patterns of files (`votes/*.csv`), from any labelling "
+        "tool; they are labels with provider `human`, and otherwise what models are held against",
     )
     target_labels: Share | None = Field(
         None,
@@ -323,7 +324,8 @@ class Oracle(Grading):
     truth: Truth | None = Field(
         None,
         description="share of the fresh draws with a label for `validation.csv` (`none`, `all` or a number), which enters no "
-        "estimate; null: `all` where the oracle costs nothing, `none` behind an API and for people",
+        "estimate; null: `all` where the oracle costs nothing, `none` behind an API and for people. People: share of the "
+        "prompts, of which those above `coverages` and `target_labels` are for validation and the others for estimates",
     )
 
     @property
@@ -715,9 +717,20 @@ class Config(Record):
 
     @property
     def human_shares(self) -> dict[str, float]:
-        """Shares of the prompts that people may label, by the policies that they label."""
-        share = self.oracle.target_labels
-        return {self.base_policy: 1.0} | (dict.fromkeys(self.targets, share) if share else {})
+        """Shares of the prompts that people may label, those of `validation_span` aside, by the policies that they label."""
+        share = self.oracle.target_labels or 0.0
+        return {self.base_policy: 1.0} | (dict.fromkeys(self.targets, share) if share or self.validation_span else {})
+
+    @property
+    def validation_span(self) -> tuple[float, float] | None:
+        """Where labels of people for validation begin and end in the order of coverage; None where there are none.
+
+        They begin above every label that enters an estimate.
+        """
+        if self.oracle.provider != HUMAN or not self.oracle.truth_coverage:
+            return None
+        estimation = map(float, filter(None, [*self.coverages, self.oracle.target_coverage]))
+        return max(estimation), float(self.oracle.truth_coverage)
 
     def label_coverages(self, policy: str) -> list[str]:
         """Coverages of a policy's labels in ascending order: each adds the labels that the one before lacks."""

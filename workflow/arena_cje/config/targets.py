@@ -24,7 +24,14 @@ SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
 BATCH_FILES = ("tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json")
-LABEL_FILES = ("labels.jsonl", "agreement.json", "judge_agreement.json", "most_apart.csv")
+LABEL_FILES = (
+    "labels.jsonl",
+    "agreement.json",
+    "judge_agreement.json",
+    "most_apart.csv",
+    "oracles.json",
+    "oracles.csv",
+)
 PRINTING_TARGETS = ("cost", "check_models", "status")  # targets that print a table; they have no output file
 PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
@@ -98,6 +105,11 @@ def _check_target(target: str, config: Config) -> None:
     coverage = coverage_in(target)
     if coverage:
         coverage_name(coverage)
+        if config.validation_span and float(coverage) > config.validation_span[0]:
+            raise UserError(
+                f"{target}: labels of people above coverage {config.validation_span[0]:g} are for validation (`oracle.truth`) "
+                "and enter no estimate; ask for a smaller coverage, or name this one under `coverages`"
+            )
     # Any coverage and any shard may be a target, so the name is compared with the targets of one coverage and shard 0000.
     targets = _all_targets(config, coverage=coverage or "0.1")
     # The policies of a user's own data are those of the files, which are read later.
@@ -129,7 +141,7 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
     tables = {"prompts"} | {f"{stage}/{policy}" for stage in ("responses", "judge") for policy in config.policies}
     labels = {f"oracle/{policy}/coverage_{coverage}" for policy in config.policies}
     tables |= set() if config.oracle.provider in (REFERENCE, HUMAN) else labels
-    targets |= _labeling_targets(config) if config.oracle.provider == HUMAN else set()
+    targets |= _labeling_targets(config) if config.labeling.batches else set()
     tables |= {f"judges/{judge}/{policy}" for judge in config.judges for policy in config.policies}
     targets |= {f"results/{table}.jsonl" for table in labels}
     targets |= {f"results/{table}{shard}.jsonl" for table in tables for shard in ("", "/0000")}
@@ -144,7 +156,10 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
 def _labeling_targets(config: Config) -> set[str]:
     """Files of the labelling by people."""
     of_batch = {f"results/labeling/{batch}/{file}" for batch in config.labeling.batches for file in BATCH_FILES}
-    return of_batch | {f"results/labeling/{file}" for file in LABEL_FILES}
+    of_validation = {
+        f"results/oracle/{policy}/validation.jsonl" for policy in config.policies if config.validation_span
+    }
+    return of_batch | of_validation | {f"results/labeling/{file}" for file in LABEL_FILES}
 
 
 def _check_analysis(target: str, name: str, config: Config) -> None:

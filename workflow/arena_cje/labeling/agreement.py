@@ -226,27 +226,37 @@ def weighted_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
     return float(1 - np.mean((first - second) ** 2) / by_chance) if by_chance > 0 else None
 
 
+def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Rank correlation of two labels of the same items; None for fewer than three, or where one does not vary."""
+    from scipy.stats import spearmanr
+
+    varies = len(first) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0
+    return float(spearmanr(first, second).statistic) if varies else None
+
+
+def most_apart(labels: Mapping[str, float], scores: Mapping[str, float]) -> list[Row]:
+    """The items on which people and a judge differ most, the largest difference first."""
+    items = sorted(labels.keys() & scores.keys(), key=lambda item: (-abs(scores[item] - labels[item]), item))
+    return [
+        {"item_id": item, "label": labels[item], "judge": scores[item], "difference": scores[item] - labels[item]}
+        for item in items[:MOST_APART]
+    ]
+
+
 def with_judge(labels: Mapping[str, float], scores: Mapping[str, float], scale: Scale) -> dict[str, Any]:
     """A judge against people on the items that both have: rank correlation, kappa on the raters' scale, and where they part.
 
     labels, scores: in [0, 1], by item.
     """
-    from scipy.stats import spearmanr
-
     items = sorted(labels.keys() & scores.keys())
     label, score = (np.array([of[item] for item in items]) for of in (labels, scores))
-    varies = len(items) > 2 and np.ptp(label) > 0 and np.ptp(score) > 0
     points = scale.n_points - 1
-    apart = sorted(items, key=lambda item: (-abs(scores[item] - labels[item]), item))[:MOST_APART]
     return {
         "n_items": len(items),
-        "spearman": float(spearmanr(label, score).statistic) if varies else None,
+        "spearman": spearman(label, score),
         "kappa": weighted_kappa(np.rint(label * points), np.rint(score * points)) if items else None,
         "mean_difference": float((score - label).mean()) if items else None,
-        "most_apart": [
-            {"item_id": item, "label": labels[item], "judge": scores[item], "difference": scores[item] - labels[item]}
-            for item in apart
-        ],
+        "most_apart": most_apart(labels, scores),
     }
 
 

@@ -12,10 +12,13 @@ from arena_cje.labeling import aggregation, agreement, tasks, votes
 from arena_cje.labeling.records import Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from arena_cje.files import Row
+    from arena_cje.labeling.records import Vote
     from arena_cje.labeling.votes import Ballot
+
+Method = Literal["auto", "mean", "two_way"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,17 @@ def from_files(paths: Iterable[str | Path], folder: str | Path, columns: Mapping
     return make(votes.collect(placed, key, scale, votes=settings["votes_per_item"]), scale)
 
 
-def make(ballot: Ballot, scale: Scale, method: Literal["auto", "mean", "two_way"] = "auto") -> Labelled:
-    """A label for every text with a vote, and the report."""
+def make(
+    ballot: Ballot,
+    scale: Scale,
+    method: Method = "auto",
+    apart: Collection[str] = (),
+) -> Labelled:
+    """A label for every text with a vote, and the report.
+
+    apart: items for validation alone. Raters' biases are estimated for them and for the others separately, so that no vote on
+    them has a part in a label of an estimate. The report's `aggregation` is that of the others.
+    """
     known = {
         "n_known": ballot.n_items,
         "n_open": ballot.n_open,
@@ -54,18 +66,27 @@ def make(ballot: Ballot, scale: Scale, method: Literal["auto", "mean", "two_way"
     if not ballot.votes:
         return Labelled((), known | {"n_items": 0, "n_votes": 0, "n_raters": 0})
     ratings = agreement.ratings(ballot.votes, scale)
+    of_estimates, estimates = _aggregated([vote for vote in ballot.votes if vote.item_id not in apart], scale, method)
+    of_validation, validation = _aggregated([vote for vote in ballot.votes if vote.item_id in apart], scale, method)
+    rows = sorted(of_estimates + of_validation, key=lambda row: row["item_id"])
+    how = {"aggregation": estimates} | ({"aggregation_of_validation": validation} if apart else {})
+    return Labelled(tuple(rows), known | agreement.summary(ratings, ballot.votes, ballot.copies, scale) | how)
+
+
+def _aggregated(votes: Sequence[Vote], scale: Scale, method: Method) -> tuple[list[Row], dict[str, Any] | None]:
+    """Labels of the texts of some votes, and how they were made; None where there are no votes."""
+    if not votes:
+        return [], None
+    ratings = agreement.ratings(votes, scale)
     labels = aggregation.aggregate(ratings, method)
-    rows = (
+    rows = [
         {"item_id": item, "label": float(value), "n_votes": int(n)}
         for item, value, n in zip(ratings.items, labels.value, ratings.n_votes, strict=True)
-    )
-    how = {
+    ]
+    return rows, {
         "model": labels.model,
         "p_value": labels.p_value,
         "biases": None if labels.bias is None else dict(zip(ratings.raters, labels.bias.tolist(), strict=True)),
         "panel_error": labels.panel_error,
         "n_clipped": labels.n_clipped,
     }
-    return Labelled(
-        tuple(rows), known | agreement.summary(ratings, ballot.votes, ballot.copies, scale) | {"aggregation": how}
-    )

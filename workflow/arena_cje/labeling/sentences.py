@@ -37,7 +37,7 @@ def of_votes(report: Mapping[str, Any]) -> list[str]:
                 "variance of labels against that with one vote a text: "
                 + ", ".join(f"{variance:.0%} with {votes}" for votes, variance in one.items() if votes > 1)
             )
-    model = report["aggregation"]
+    model = report["aggregation"] or report["aggregation_of_validation"]
     lines.append(
         "labels are " + ("means of votes" if model["model"] == "mean" else "means of votes without the raters' biases")
         + ("" if model["p_value"] is None else f" (test for biases: p = {model['p_value']:.2g})")
@@ -58,6 +58,24 @@ def of_judge(comparison: Mapping[str, Any]) -> str:
         f"judge and people on {comparison['n_items']} texts: Spearman {_number(comparison['spearman'])}, weighted kappa "
         f"{_number(comparison['kappa'])}, judge higher by {_number(comparison['mean_difference'])}"
     )
+
+
+def of_oracles(model: str, compared: Mapping[str, Any]) -> list[str]:
+    """How a model goes with people, and whether it would compare policies as they do."""
+    lines = [
+        f"{model} and people on {compared['n_texts']} texts: Spearman {_number(compared['spearman'])}, {model} higher by "
+        + _interval(compared["mean_difference"])
+    ]
+    for policy, row in compared["policies"].items():
+        if (beyond := row.get("beyond_the_base")) and beyond["n_prompts"]:
+            lines.append(f"{model} on {policy}: higher by {_interval(beyond)} than on the base")
+    return lines
+
+
+def _interval(mean: Mapping[str, Any]) -> str:
+    if mean["se"] is None:
+        return _number(mean["estimate"])
+    return f"{mean['estimate']:.3f} [{mean['ci_lower']:.3f}, {mean['ci_upper']:.3f}]"
 
 
 def _number(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 Prompts enter in the order of the oracle slice (`data.coverage`), so that a larger batch, or a later one, holds the texts of the
 smaller one and more: later batches show only what is new. A prompt enters with the base's response and those of its targets.
+Prompts whose labels are for validation alone follow with the responses of all policies.
 An id is an HMAC of the text: it says nothing without the key, and equal texts of two policies are one item with one label.
 
     place of the k-th of n items of a policy = (k + u) / n,    u uniform in [0, 1)
@@ -32,6 +33,8 @@ from arena_cje.labeling.records import Answer, KeyRow, Task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+
+Span = tuple[float, float]  # from, to: shares of the prompts in the order in which they enter
 
 KEY_COLUMNS = tuple(field.name for field in fields(KeyRow))
 TASK_COLUMNS = ("item_id", "batch", "position", "prompt", "response", "score", "comment")
@@ -131,18 +134,20 @@ def make(
     seed: int,
     secret: bytes,
     shares: Mapping[str, float],
+    validation: Span | None = None,
     earlier: Sequence[KeyRow] = (),
 ) -> Batch:
     """The batch `name`, without what earlier batches have.
 
-    n_prompts: of the experiment; shares: of the prompts, by the policies that are labelled at all.
+    n_prompts: of the experiment; shares: of the prompts, by the policies that are labelled at all; validation: where prompts
+    with labels for validation begin and end.
     """
     done = {(row.prompt_id, row.policy, row.draw_idx) for row in earlier}
     shown = {row.item_id: row for row in reversed(earlier)}
     chosen: list[tuple[Answer, str]] = []
     new: set[str] = set()
     last = -1  # entry of the last prompt
-    for at, of_prompt in _by_prompt(answers, shares):
+    for at, of_prompt in _by_prompt(answers, shares, validation):
         if limit.coverage is not None and at >= int(limit.coverage * ONE):
             break
         pairs = [
@@ -172,7 +177,7 @@ def make(
             prompt_id=answer.prompt_id,
             policy=answer.policy,
             draw_idx=answer.draw_idx,
-            inclusion_probability=min(reached, shares[answer.policy]),
+            inclusion_probability=_labelled_share(reached, shares[answer.policy], validation),
             text_id=text_id(answer.prompt, answer.response),
             repeated=shown[item].repeated if item in shown else item in repeated,
         )
@@ -182,11 +187,26 @@ def make(
     return Batch(name, tasks, key, len(new), n_votes, usd, reached)
 
 
-def _by_prompt(answers: Iterable[Answer], shares: Mapping[str, float]) -> list[tuple[int, list[Answer]]]:
+def is_labelled(at: int, share: float, validation: Span | None) -> bool:
+    """Whether people label a policy's response to the prompt that enters at `at`; share: of the policy's labels for estimates."""
+    begin, end = validation or (0.0, 0.0)
+    return at < int(share * ONE) or int(begin * ONE) <= at < int(end * ONE)
+
+
+def _labelled_share(reached: float, share: float, validation: Span | None) -> float:
+    """Share of the prompts whose responses of a policy are labelled once batches have reached a share of all prompts."""
+    begin, end = validation or (0.0, 0.0)
+    return min(reached, share) + max(0.0, min(reached, end) - max(begin, share))
+
+
+def _by_prompt(
+    answers: Iterable[Answer], shares: Mapping[str, float], validation: Span | None
+) -> list[tuple[int, list[Answer]]]:
     """Answers of each prompt with its entry, in the order in which prompts enter."""
     by_position: dict[int, list[Answer]] = defaultdict(list)
     for answer in answers:
-        if answer.draw_idx == 0 and entry(answer.position) < int(shares.get(answer.policy, 0.0) * ONE):
+        share = shares.get(answer.policy)
+        if answer.draw_idx == 0 and share is not None and is_labelled(entry(answer.position), share, validation):
             by_position[answer.position].append(answer)
     return sorted(
         ((entry(position), of_prompt) for position, of_prompt in by_position.items()), key=lambda pair: pair[0]

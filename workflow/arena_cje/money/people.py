@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from arena_cje.config.records import HUMAN
-from arena_cje.data.coverage import has_label
-from arena_cje.labeling.tasks import Terms
+from arena_cje.data.coverage import entry, has_label
+from arena_cje.labeling.tasks import Terms, is_labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from arena_cje.config.records import Config
 
 
@@ -25,9 +22,7 @@ class BatchCost:
 
 
 def batch_costs(config: Config, n_prompts: int) -> list[BatchCost]:
-    """The costs of the labelling batches; none where people are not the oracle."""
-    if config.oracle.provider != HUMAN:
-        return []
+    """The costs of the labelling batches; none where people label nothing."""
     labeling, costs, before = config.labeling, [], 0.0
     terms = Terms(labeling.votes_per_item, labeling.usd_per_vote, labeling.duplicates)
     for name, batch in labeling.batches.items():
@@ -36,13 +31,16 @@ def batch_costs(config: Config, n_prompts: int) -> list[BatchCost]:
             n_votes = batch.labels if batch.labels is not None else int(batch.usd / price + 1e-9)
             costs.append(BatchCost(name, n_votes, None if price is None else n_votes * price))
             continue
-        n_texts = _n_texts(config.human_shares.values(), batch.coverage, n_prompts)
-        n_texts -= _n_texts(config.human_shares.values(), min(before, batch.coverage), n_prompts)
+        n_texts = _n_texts(config, batch.coverage, n_prompts) - _n_texts(config, min(before, batch.coverage), n_prompts)
         costs.append(BatchCost(name, *terms.cost(n_texts)))
         before = max(before, batch.coverage)
     return costs
 
 
-def _n_texts(shares: Iterable[float], coverage: float, n_prompts: int) -> int:
+def _n_texts(config: Config, coverage: float, n_prompts: int) -> int:
     """Responses of all labelled policies to the prompts at a coverage."""
-    return sum(has_label(place, min(share, coverage)) for share in shares for place in range(n_prompts))
+    places = [place for place in range(n_prompts) if has_label(place, coverage)]
+    validation = config.validation_span
+    return sum(
+        is_labelled(entry(place), share, validation) for share in config.human_shares.values() for place in places
+    )

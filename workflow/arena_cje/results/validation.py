@@ -6,6 +6,12 @@
 Estimate and truth have the same prompts and judge scores, so that the truth's own error is the noise of the labels given
 the score. f^(-k) is an isotonic fit of Y on S without the prompt's fold, since residuals of the rows of a fit are too
 small; with fewer than ten labels it is their mean. No truth enters an estimate.
+
+Where only n of N prompts have a label, which ones these are is no error of an estimate over all N, and V is moved to them:
+
+    V = mean_labelled mean_j Y_ij + mean_all mean_j f(S_ij) - mean_labelled mean_j f(S_ij)
+
+f is f^(-k) for labelled prompts and the mean of these fits for others. With all labels the last two terms cancel.
 """
 
 from __future__ import annotations
@@ -41,44 +47,52 @@ RARE = 0.01  # probability below which low coverage is reported
 def truth(labels: np.ndarray, scores: np.ndarray) -> Truth:
     """The true value of a policy and its standard error, from labels (n, m) and judge scores (n, m) of its responses.
 
-    labels, scores: in [0, 1], NaN where one is missing; prompts without any label are left out. Without labels both
-    results are NaN, with fewer than two prompts the standard error is.
+    labels, scores: in [0, 1], NaN where one is missing; prompts without any label have a part by their scores alone. Without
+    labels both results are NaN, with fewer than two prompts the standard error is.
     """
     labelled = ~np.isnan(labels)
     if not labelled.any():
         return float("nan"), float("nan")
     value = float(_prompt_means(labels).mean())
-    noise = _prompt_means(_residuals(labels, scores))  # prompts with a label and a score
+    predicted = _predictions(labels, scores)
+    noise = _prompt_means(labels - predicted)  # prompts with a label and a score
     if len(noise) < 2:
         return value, float("nan")
-    return value, float(noise.std(ddof=1) / np.sqrt(len(noise)))
+    at_labels = _prompt_means(np.where(labelled, predicted, np.nan))
+    moved = float(_prompt_means(predicted).mean() - at_labels.mean())
+    return value + moved, float(noise.std(ddof=1) / np.sqrt(len(noise)))
 
 
-def _residuals(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Labels minus their prediction from the score, (n, m), cross-fitted; the labels themselves where they are few."""
+def _predictions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Labels as the scores predict them, (n, m), cross-fitted by prompt; NaN without a score, all 0 where labels are few."""
     complete = ~np.isnan(labels) & ~np.isnan(scores)
     if complete.sum() < MIN_LABELS:
-        return labels
+        return np.zeros(labels.shape)
     score, label, prompt = scores[complete], labels[complete], np.nonzero(complete)[0]  # (l,) each
     folds = affordable(FOLDS, len(np.unique(prompt)))
     fold = deal(prompt, np.ones(len(prompt), bool), folds, SEED)
-    residual, predicted = np.full(labels.shape, np.nan), np.empty(len(label))
+    fold_of_prompt = np.full(len(labels), -1)
+    fold_of_prompt[prompt] = fold
+    without, scored = [], ~np.isnan(scores)
     for k in range(folds):
         test = fold == k
         train = test if test.all() else ~test
-        predicted[test] = isotonic(score[train], label[train])(score[test])
-    residual[complete] = label - predicted
-    return residual
+        prediction = np.full(labels.shape, np.nan)
+        prediction[scored] = isotonic(score[train], label[train])(scores[scored])
+        without.append(prediction)
+    own = np.stack(without)[np.maximum(fold_of_prompt, 0), np.arange(len(labels))]  # (n, m)
+    return np.where((fold_of_prompt < 0)[:, None], np.mean(without, axis=0), own)
 
 
 def truth_of(judge: Sequence[Row], oracle: Sequence[Row]) -> Truth:
     """`truth` from the rows of the judge's and the oracle's grades of one policy's responses."""
-    prompts = {name: i for i, name in enumerate(dict.fromkeys(row["prompt_id"] for row in oracle))}
-    width = 1 + max((row["draw_idx"] for row in oracle), default=0)
+    rows = [*oracle, *judge]
+    prompts = {name: i for i, name in enumerate(dict.fromkeys(row["prompt_id"] for row in rows))}
+    width = 1 + max((row["draw_idx"] for row in rows), default=0)
     labels, scores = np.full((2, len(prompts), width), np.nan)  # (n, m) each
     for grades, values in ((oracle, labels), (judge, scores)):
         for row in grades:
-            if row["score"] is not None and row["prompt_id"] in prompts and row["draw_idx"] < width:
+            if row["score"] is not None:
                 values[prompts[row["prompt_id"]], row["draw_idx"]] = row["score"]
     return truth(labels, scores)
 

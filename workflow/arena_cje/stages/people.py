@@ -43,15 +43,24 @@ def answers(prompts: Sequence[Row], responses: Mapping[str, Iterable[Row]]) -> t
 
 
 def grades(
-    responses: Sequence[Row], policy: str, coverage: float, key: Iterable[KeyRow], labels: Iterable[Row]
+    responses: Sequence[Row],
+    policy: str,
+    coverage: float,
+    key: Iterable[KeyRow],
+    labels: Iterable[Row],
+    *,
+    above: float = 0.0,
 ) -> list[Row]:
-    """Rows of `schemas.GRADES` of a policy's responses at a coverage; null, with the reason, where there is no label yet."""
+    """Rows of `schemas.GRADES` of a policy's responses at a coverage; null, with the reason, where there is no label yet.
+
+    above: a lower coverage, whose responses are left out.
+    """
     item_of = {(row.prompt_id, row.draw_idx): row.item_id for row in key if row.policy == policy}
     label_of = {row["item_id"]: row["label"] for row in labels}
     firsts = [row for row in responses if row["draw_idx"] == 0]
     rows = []
     for place, response in enumerate(firsts):
-        if not has_label(place, coverage):
+        if has_label(place, above) or not has_label(place, coverage):
             continue
         item = item_of.get((response["prompt_id"], 0))
         label = label_of.get(item)
@@ -71,20 +80,33 @@ def grades(
     return rows
 
 
+def items_of(key: Iterable[KeyRow], prompts: Sequence[Row], span: tuple[float, float]) -> set[str]:
+    """Items of the prompts between two coverages; prompts: all of them in the experiment's order."""
+    begin, end = span
+    within = {
+        row["prompt_id"] for place, row in enumerate(prompts) if has_label(place, end) and not has_label(place, begin)
+    }
+    return {row.item_id for row in key if row.prompt_id in within}
+
+
 def judge_scores(key: Iterable[KeyRow], judged: Mapping[str, Iterable[Row]]) -> dict[str, float]:
     """The judge's score of each text: the mean, where a text is the response of several policies.
 
     judged: grades by policy.
     """
-    score_of = {
-        (policy, row["prompt_id"], row["draw_idx"]): row["score"] for policy, rows in judged.items() for row in rows
-    }
-    scores: dict[str, list[float]] = defaultdict(list)
+    score_of, of_item = scores(judged), defaultdict(list)
     for row in key:
         score = score_of.get((row.policy, row.prompt_id, row.draw_idx))
         if score is not None:
-            scores[row.item_id].append(score)
-    return {item: sum(values) / len(values) for item, values in scores.items()}
+            of_item[row.item_id].append(score)
+    return {item: sum(values) / len(values) for item, values in of_item.items()}
+
+
+def scores(graded: Mapping[str, Iterable[Row]]) -> dict[tuple[str, str, int], float | None]:
+    """Scores by policy, prompt and draw; graded: grades by policy."""
+    return {
+        (policy, row["prompt_id"], row["draw_idx"]): row["score"] for policy, rows in graded.items() for row in rows
+    }
 
 
 def texts(key: Iterable[KeyRow], responses: Mapping[str, Iterable[Row]]) -> dict[str, Row]:

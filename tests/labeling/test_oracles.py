@@ -1,0 +1,97 @@
+"""Two oracles side by side: differences and their intervals are the closed forms, and show what a model gets wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from arena_cje.labeling import oracles
+from arena_cje.labeling.oracles import Pair, mean_by_prompt, side_by_side
+from labeling_study import make
+
+POLICIES = ("base", "other")
+
+
+def world(n: int, *, level: float = 0.0, own: float = 0.0, seed: int = 0) -> list[Pair]:
+    """Labels of two policies' responses to n prompts; the model is higher by `level`, and by `own` more on `other`."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        of_prompt = rng.normal(0, 0.05)  # what the model thinks of the prompt, whoever responds
+        for policy in POLICIES:
+            people = rng.uniform(0.2, 0.6)
+            model = people + level + own * (policy == "other") + of_prompt + rng.normal(0, 0.05)
+            rows.append(Pair(f"{policy}{i}", policy, f"q{i}", people, float(model)))
+    return rows
+
+
+def test_the_interval_is_students_where_prompts_have_one_text():
+    value = np.random.default_rng(1).normal(0.1, 0.2, 30)
+    row = mean_by_prompt([(f"q{i}", v) for i, v in enumerate(value)])
+    expected = stats.ttest_1samp(value, 0).confidence_interval()
+    assert (row["ci_lower"], row["ci_upper"]) == pytest.approx((expected.low, expected.high))
+    assert row["estimate"] == pytest.approx(value.mean())
+
+
+def test_equal_texts_of_a_prompt_say_what_one_says():
+    value = np.random.default_rng(2).normal(size=12)
+    once = [(f"q{i}", v) for i, v in enumerate(value)]
+    assert mean_by_prompt(once * 3) == pytest.approx(mean_by_prompt(once))
+
+
+def test_one_prompt_has_no_interval_and_none_no_mean():
+    one = mean_by_prompt([("q", 0.2), ("q", 0.4)])
+    assert one["estimate"] == pytest.approx(0.3)
+    assert one["se"] is one["ci_lower"] is one["ci_upper"] is None
+    assert mean_by_prompt([])["estimate"] is None
+
+
+def test_a_difference_of_level_is_no_difference_between_policies():
+    compared = side_by_side(world(200, level=0.2), POLICIES)
+    whole = compared["mean_difference"]
+    assert abs(whole["estimate"] - 0.2) < 3 * whole["se"] < 0.03
+    beyond = compared["policies"]["other"]["beyond_the_base"]
+    assert beyond["ci_lower"] <= 0 <= beyond["ci_upper"]
+    assert "beyond_the_base" not in compared["policies"]["base"]
+
+
+def test_a_model_that_favours_a_policy_is_seen():
+    beyond = side_by_side(world(200, level=0.2, own=0.1), POLICIES)["policies"]["other"]["beyond_the_base"]
+    assert beyond["ci_lower"] > 0.05
+    assert beyond["estimate"] == pytest.approx(0.1, abs=0.03)
+
+
+def test_intervals_cover():
+    """Of 300 intervals at .95, 273 or fewer cover with probability .001."""
+    hits = {"level": [], "beyond": []}
+    for seed in range(300):
+        compared = side_by_side(world(25, level=0.1, own=0.05, seed=seed), POLICIES)
+        whole, beyond = compared["mean_difference"], compared["policies"]["other"]["beyond_the_base"]
+        hits["level"].append(whole["ci_lower"] <= 0.125 <= whole["ci_upper"])
+        hits["beyond"].append(beyond["ci_lower"] <= 0.05 <= beyond["ci_upper"])
+    assert min(map(np.mean, hits.values())) > 0.91
+
+
+def test_rank_correlation_and_the_texts_that_part_most():
+    people, model = [0.1, 0.4, 0.5, 0.9], [0.2, 0.1, 0.6, 0.8]
+    rows = [Pair(f"i{k}", "base", f"q{k}", *both) for k, both in enumerate(zip(people, model, strict=True))]
+    compared = side_by_side(rows, POLICIES)
+    assert compared["spearman"] == pytest.approx(stats.spearmanr(people, model).statistic)
+    assert compared["most_apart"][0]["item_id"] == "i1"
+    assert compared["most_apart"][0]["difference"] == pytest.approx(-0.3)
+    assert compared["policies"]["other"]["n_texts"] == 0
+    assert compared["policies"]["other"]["spearman"] is None
+
+
+def test_responses_without_either_label_are_no_pairs_and_equal_texts_count_once():
+    batch = make()  # every fourth text of `clone` is the base's
+    labels = {row.item_id: 0.5 for row in batch.key[1:] if row.item_id != batch.key[0].item_id}
+    scores = {(row.policy, row.prompt_id, 0): 0.6 for row in batch.key} | {("other", batch.key[-1].prompt_id, 0): None}
+    pairs = oracles.pairs(batch.key, labels, scores)
+    assert {pair.item_id for pair in pairs} <= labels.keys()
+    assert ("other", batch.key[-1].prompt_id) not in {(pair.policy, pair.prompt_id) for pair in pairs}
+    compared = side_by_side(pairs, ("base", "clone", "other"))
+    assert compared["n_texts"] == len({pair.item_id for pair in pairs}) < len(pairs)
+    assert sum(row["n_texts"] for row in compared["policies"].values()) == len(pairs)
+    assert compared["mean_difference"]["estimate"] == pytest.approx(0.1)
