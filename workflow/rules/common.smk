@@ -277,5 +277,10 @@ def model_record(block):
 
 
 def memory(path):
-    """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers; known once the file exists."""
+    """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers.
+
+    Snakemake takes the error of a file that is yet to be fetched as a resource that is not known yet.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(path)
     return 500 + 2 * gguf_files.size(path) // 10**6

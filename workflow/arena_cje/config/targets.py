@@ -12,7 +12,7 @@ from arena_cje.config.exhibits import EXHIBITS
 from arena_cje.config.records import HUMAN, REFERENCE
 from arena_cje.config.scoring import missing_input, why_no_logprobs
 from arena_cje.data.coverage import coverage_name
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -211,9 +211,10 @@ def _is_coverage_folder(folder: str) -> bool:
 
 def check_writable(results: Path) -> None:
     """Raise a `UserError` where results cannot be written in the working directory."""
-    parent = results.absolute().parent
-    folder = results if os.access(parent, os.X_OK) and results.exists() else parent
-    if not folder.is_dir():
+    with file_errors(results):
+        folder = results if results.exists() else results.absolute().parent
+        is_folder = folder.is_dir()
+    if not is_folder:
         raise UserError(
             f"{results}: is a file, but results are written to a folder of this name; move it or choose another --directory"
         )
