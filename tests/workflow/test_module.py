@@ -244,3 +244,11 @@ def test_the_catalogs_test_folder_runs_without_a_model(tmp_path):
     run = Run(folder, yaml.safe_load((folder / "config" / "own_data.yaml").read_text()))
     run.snakemake("results/coverage_0.5/direct.json")
     assert arena_cje.load(run.path("coverage_0.5/direct.json")).verdicts["better"].level != "refuse"
+
+
+def test_a_model_that_is_yet_to_be_fetched_can_be_planned_with(tmp_path):
+    """What jobs with the model need is known once its file is there."""
+    folder = copy_workflow(tmp_path / "workflow")
+    assert not list(folder.glob("resources/models/*.gguf"))
+    plan = snakemake(folder, "--dry-run", "results/coverage_0.1/calibrated-ips.json")
+    assert "fetch_model" in plan and "generate" in plan

@@ -279,8 +279,7 @@ def model_record(block):
 def memory(path):
     """Megabytes that a process with this model asks for: its file, as much again for caches, and buffers.
 
-    Snakemake takes the error of a file that is yet to be fetched as a resource that is not known yet.
+    Snakemake reads the `FileNotFoundError` of a file that is yet to be fetched as a resource that is not known yet.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(path)
+    Path(path).stat()
     return 500 + 2 * gguf_files.size(path) // 10**6
