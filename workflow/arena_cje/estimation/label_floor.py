@@ -11,14 +11,14 @@ a_g is the share of the value that rests on group g of m_g exchangeable labels: 
 single label where labels enter one by one. Shares of a value sum to one, those of a difference are subtracted, so that
 what two policies have in common cancels, exactly for a policy that equals the base. The sums of h run over the positive
 shares or over the negative ones, whichever give more. u is the share in cells without a label.
-e is the size of a rare label, between 0 and 1:
+e, between 0 and 1, says how much of this may hide from the sample variance:
 
-    e = d^2 (1 + sum |r|^3) / (1 + sum r^2),   r = Y - f^(-k)(S)
+    e = d^2 min(1, (z^2 / sum r^2)^2),   r = Y - f^(-k)(S)
 
 d is the share of labels at the ends of the scale, 0 or 1, or the share of the commonest label where that is larger: 1 for
 pass-or-fail labels and where all are alike, near 0 for finely graded ones, whose sample variance shows what there is. The
-fraction is the size of the typical residual, by its second and third
-moments, with one more residual of size 1 than was seen.
+sum of squared residuals counts how many labels were seen to differ from what was expected: beyond z^2 = 3.84 of them, the
+sample variance can be relied on, and the floor falls quickly.
 
 Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA; Hanley & Lippman-Hand (1983),
 "If nothing goes wrong, is everything all right?", JAMA; Kish (1965), "Survey Sampling", for the effective number.
@@ -95,8 +95,8 @@ def event_size(residual: np.ndarray, label: np.ndarray) -> float:
         return 0.0
     at_ends = np.mean((label <= 0) | (label >= 1))
     commonest = np.unique(label, return_counts=True)[1].max() / len(label)
-    size = np.abs(residual)
-    return float(max(at_ends, commonest) ** 2 * (1 + np.sum(size**3)) / (1 + np.sum(size**2)))
+    seen = float(np.sum(residual**2))
+    return float(max(at_ends, commonest) ** 2 * min(1.0, (Z**2 / seen) ** 2 if seen else 1.0))
 
 
 @dataclass(frozen=True)
