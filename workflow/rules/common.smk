@@ -175,6 +175,12 @@ def prompt_pool():
     return pool
 
 
+@functools.cache
+def fingerprints():
+    """Hashes of the prompts of all shards."""
+    return or_exit(stage_plan.shard_fingerprints, CONFIG, prompt_pool(), Path(".arena-cje/shards.json"))
+
+
 def text_sources():
     """Where the texts of requests come from, for those who estimate or try requests; the rest stands in the configuration."""
     pool = str(prompt_pool().path) if CONFIG.logged_data is None else None

@@ -5,12 +5,6 @@ from arena_cje.data import prompts as data_prompts
 SHARDS = data_prompts.shards(CONFIG.n_prompts, CONFIG.shard_size)
 
 
-@functools.cache
-def fingerprints():
-    """Hashes of the prompts of all shards."""
-    return or_exit(stage_plan.shard_fingerprints, CONFIG, prompt_pool(), Path(".arena-cje/shards.json"))
-
-
 rule sample_prompts:
     """Cut shard {wildcards.shard} of the prompts"""
     input:
