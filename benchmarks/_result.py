@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import operator
 import os
 import textwrap
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -33,6 +34,15 @@ class Result:
             return None
         comparison, bound = self.goal.split()
         return COMPARISONS[comparison](self.value, float(bound))
+
+
+def save_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows with the same columns as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
 
 
 def save(results: Sequence[Result], path: Path) -> Path:

@@ -6,7 +6,6 @@ and not run again. The table of all cells is results/bench/coverage.csv.
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks._result import Result
+from benchmarks._result import Result, save_table
 from benchmarks._simulation import CASES, EDGE_CASES, EDGE_OWN_LABELS, Cell, Row, run_cell
 from benchmarks._timing import cores, progress
 
@@ -63,7 +62,7 @@ def run() -> Iterator[Result]:
         for k, cell in enumerate(chosen):
             rows += run_cell(cell, pool, FOLDER)
             progress(f"{k + 1} of {len(chosen)}: {cell.name}")
-    _write(rows, FOLDER.with_suffix(".csv"))
+    save_table(rows, FOLDER.with_suffix(".csv"))
     print(_table(rows))
     yield from promises(rows)
 
@@ -134,11 +133,3 @@ def _table(rows: Sequence[Row]) -> str:
             f"{covered:>9}{row['rmse']:>9.4f}{row['width']:>9.3f}{row['refused']:>9.3f}{row['wrong_published']:>9.3f}"
         )
     return "\n".join(lines)
-
-
-def _write(rows: Sequence[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)

@@ -12,7 +12,6 @@ The table is results/bench/labels.csv.
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +26,7 @@ from arena_cje.estimation.inference import critical_value
 from arena_cje.estimation.records import Options
 from arena_cje.evaluation.evaluate import evaluate
 from arena_cje.simulate import ARENA_LEVELS, Target, World, draw
-from benchmarks._result import Result
+from benchmarks._result import Result, save_table
 from benchmarks._timing import cores, progress
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def run() -> Iterator[Result]:
                 found = [one for part in pool.map(partial(replicates, world, labels), chunks) for one in part]
                 rows += summarise(world, labels, found)
                 progress(f"{world}, {labels} labelled prompts")
-    _write(rows, PATH)
+    save_table(rows, PATH)
     print(_table(rows))
     yield from promises(rows)
     if "ARENA_SAMPLE_DIR" in os.environ:
@@ -202,11 +201,3 @@ def _table(rows: Sequence[Row]) -> str:
         numbers = "".join(f"{row[name]:>17.4f}" for name in columns)
         lines.append(f"{row['world']:14}{row['labels']:>7}  {row['kind']:12}{row['method']:8}{numbers}")
     return "\n".join(lines)
-
-
-def _write(rows: Sequence[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
