@@ -60,8 +60,8 @@ def run() -> Iterator[Result]:
         for world in WORLDS:
             for labels in LABELS:
                 chunks = [range(start, min(start + CHUNK, draws)) for start in range(0, draws, CHUNK)]
-                found = [one for part in pool.map(partial(replicates, world, labels), chunks) for one in part]
-                rows += summarise(world, labels, found)
+                claims = [one for part in pool.map(partial(replicates, world, labels), chunks) for one in part]
+                rows += summarise(world, labels, claims)
                 progress(f"{world}, {labels} labelled prompts")
     save_table(rows, PATH)
     print(_table(rows))
@@ -81,9 +81,9 @@ def _replicate(name: str, labels: int, seed: int) -> Iterator[Row]:
     logged, draws = replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
     claims = {"labels": _of_labels({"base": logged.oracle_label} | {p: d.oracle_label[:, 0] for p, d in draws.items()})}
     for method, options in OPTIONS.items():
-        found = evaluate("direct", logged, draws, options)
-        levels = {"base": found.base} | found.estimates
-        differences = {f"{policy} - base": one - found.base for policy, one in found.estimates.items()}
+        evaluation = evaluate("direct", logged, draws, options)
+        levels = {"base": evaluation.base} | evaluation.estimates
+        differences = {f"{policy} - base": one - evaluation.base for policy, one in evaluation.estimates.items()}
         claims[method] = {name: (one.value, one.se, *one.interval()) for name, one in (levels | differences).items()}
     truth |= {f"{policy} - base": truth[policy] - truth["base"] for policy in draws}
     for method, values in claims.items():
@@ -112,13 +112,13 @@ def _of_labels(label: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float,
     return claims
 
 
-def summarise(world: str, labels: int, found: Sequence[Row]) -> list[Row]:
+def summarise(world: str, labels: int, claims: Sequence[Row]) -> list[Row]:
     """One row for each method and kind of claim; the lowest coverage is over its policies."""
     rows = []
     for method in METHODS:
         for kind in ("level", "difference"):
             own = [
-                one for one in found if one["method"] == method and (" - " in one["claim"]) == (kind == "difference")
+                one for one in claims if one["method"] == method and (" - " in one["claim"]) == (kind == "difference")
             ]
             by_claim = {one["claim"]: [] for one in own}
             for one in own:

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import arena_cje
-from arena_cje.errors import UserError, file_errors, printable
-from arena_cje.terminal import escape_what_it_lacks
+from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

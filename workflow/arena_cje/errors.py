@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import reprlib
+import sys
 import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -128,3 +129,10 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     """` (did you mean 'x'?)` for the known name that is closest; an empty string where none is close."""
     matches = difflib.get_close_matches(str(name), [*map(str, known)], n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def escape_what_it_lacks() -> None:
+    """Have characters that the encoding of the standard streams lacks shown as escapes, such as \\u540d."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook or a test may have put another object there
+            stream.reconfigure(errors="backslashreplace")

@@ -47,7 +47,7 @@ def only_tells():
 def show_results():
     """Print the estimates of the run as tables, but for `make run`, which shows them also where nothing was to be done."""
     from arena_cje.__main__ import show
-    from arena_cje.terminal import escape_what_it_lacks
+    from arena_cje.errors import escape_what_it_lacks
 
     escape_what_it_lacks()
     if not only_tells() and os.environ.get("ARENA_CJE_SHOW") != "no":

@@ -27,10 +27,9 @@ import psutil
 from arena_cje import files
 from arena_cje.calls.errors import redact
 from arena_cje.data import schemas
-from arena_cje.errors import UserError, file_errors, printable
+from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 from arena_cje.journal import Journal, Tally
 from arena_cje.stages.usage import peak_memory
-from arena_cje.terminal import escape_what_it_lacks
 
 if TYPE_CHECKING:
     from arena_cje.calls.endpoint import Endpoint
