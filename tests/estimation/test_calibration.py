@@ -14,6 +14,7 @@ from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.errors import UserError
 from arena_cje.estimation import two_stage
 from arena_cje.estimation.calibration import Calibration, calibrate, fit, isotonic, oracle_slice, rewards
+from arena_cje.estimation.isotonic import KNOTS
 from arena_cje.estimation.records import Judged, Labelled, Logged, Options
 from arena_cje.evaluation.evaluate import evaluate, evaluate_all
 from arena_cje.simulate import WORLDS, draw
@@ -186,25 +187,38 @@ def test_a_distribution_with_one_point_is_a_score():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_label_counts_at_every_score_by_its_mass(weighted):
+def test_the_map_under_distributions_is_the_monotone_one_of_least_squares(weighted):
+    """No other monotone map through the same knots brings the mean rewards nearer to the labels."""
     judged, rng = uncertain(), np.random.default_rng(1)
-    label = rng.random(120)
-    weight = rng.exponential(size=120) if weighted else None
-    found = calibrate(judged, label, "monotone", weight)
-    rows = [
-        (s, y, p * (1.0 if weight is None else weight[i]))
-        for i, y in enumerate(label)
-        for s, p in zip(judged.points[i], judged.mass[i], strict=True)
-    ]
-    by_hand = isotonic(*np.array(rows).T)
-    grid = np.linspace(0, 1, 201)
-    assert found(grid, None) == pytest.approx(by_hand(grid), abs=1e-12)
-    expected = [
-        sum(p * by_hand(s) for s, p in zip(*row, strict=True)) for row in zip(judged.points, judged.mass, strict=True)
-    ]
-    assert rewards(found, judged) == pytest.approx(expected, abs=1e-12)
+    label = np.clip(judged.score + 0.2 * rng.standard_normal(120), 0, 1)
+    weight = rng.exponential(size=120) if weighted else np.ones(120)
+    found = calibrate(judged, label, "monotone", weight if weighted else None)
+    reward = rewards(found, judged)
+    assert (np.diff(found.values) >= 0).all()
     # The mean label is kept: sum_i sum_s p_i(s) f(s) = sum_i Y_i.
-    assert np.average(rewards(found, judged), weights=weight) == pytest.approx(np.average(label, weights=weight))
+    assert np.average(reward, weights=weight) == pytest.approx(np.average(label, weights=weight), abs=1e-9)
+    error = weight @ (label - reward) ** 2
+    for _ in range(200):
+        other = replace(found, values=np.sort(found.values + 0.02 * rng.standard_normal(len(found.values))))
+        assert weight @ (label - rewards(other, judged)) ** 2 >= error
+
+
+def test_the_map_behind_mean_labels_comes_back():
+    """Labels that are the mean of a monotone map under the judge's distribution give that map, not a smoothed one."""
+    rng = np.random.default_rng(2)
+    points = np.broadcast_to(np.linspace(0, 1, 5), (200, 5))
+    judged = Judged(points, rng.dirichlet(np.ones(5), 200), np.empty((200, 0)))
+    truth = np.array([0.1, 0.1, 0.2, 0.8, 0.9])
+    found = calibrate(judged, judged.mass @ truth, "monotone")
+    assert found(points[0]) == pytest.approx(truth, abs=1e-6)
+
+
+def test_points_that_are_many_share_their_knots():
+    judged = uncertain(2000)
+    found = calibrate(judged, judged.score, "monotone")
+    assert len(found.knots) <= KNOTS
+    assert found.knots[[0, -1]] == pytest.approx([judged.points.min(), judged.points.max()])
+    assert rewards(found, judged) == pytest.approx(judged.score, abs=0.02)
 
 
 def test_the_reward_of_a_distribution_is_no_reward_of_its_mean():

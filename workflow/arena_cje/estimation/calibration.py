@@ -4,10 +4,10 @@
     two_stage    f = monotone in the rank of an index g(S, X) of score and covariates (`two_stage`)
     auto         two_stage where its held-out error is lower by more than a standard error, else monotone
 
-Where the judge gives a distribution p_i over scores, a label has the weight p_j(s) at every score s, and
-R_i = sum_s p_i(s) f(s). Over the rows of the fit, the mean prediction of either map is the mean label. A map transports
-to a policy if its labels depend on its responses through score and covariates alone, and if there are labels at its
-scores.
+Where the judge gives a distribution p_i over scores, R_i = sum_s p_i(s) f(s), and the monotone f is fitted to these
+rewards (`isotonic.mixture`); in two_stage a label has the weight p_j(s) at every score s. Over the rows of the fit, the
+mean prediction of either map is the mean label. A map transports to a policy if its labels depend on its responses
+through score and covariates alone, and if there are labels at its scores.
 
 Barlow et al. (1972), "Statistical Inference under Order Restrictions"; cross-fitting after Chernozhukov et al. (2018),
 "Double/debiased machine learning", The Econometrics Journal; delete-one-fold variance after Efron & Stein (1981).
@@ -22,7 +22,7 @@ import numpy as np
 
 from arena_cje.errors import UserError
 from arena_cje.estimation.folds import Prompts, affordable
-from arena_cje.estimation.isotonic import Monotone, isotonic
+from arena_cje.estimation.isotonic import Monotone, isotonic, mixture
 from arena_cje.estimation.records import Judged, Labelled, Logged, Options
 
 __all__ = ["Calibration", "Monotone", "calibrate", "fit", "isotonic", "oracle_slice", "rewards"]
@@ -69,14 +69,16 @@ def calibrate(judged: Judged, label: np.ndarray, mode: str, weight: np.ndarray |
     mode: "monotone" or "two_stage".
     """
     points = judged.points.shape[-1]
+    if mode == "monotone":
+        if points == 1:
+            return isotonic(judged.points[:, 0], label, weight)
+        return mixture(judged.points, judged.mass, label, weight)
+    from arena_cje.estimation import two_stage
+
     score, covariates = judged.points.reshape(-1), judged.covariates
     if points > 1:
         mass = judged.mass if weight is None else judged.mass * weight[:, None]
         label, covariates, weight = np.repeat(label, points), np.repeat(covariates, points, axis=0), mass.reshape(-1)
-    if mode == "monotone":
-        return isotonic(score, label, weight)
-    from arena_cje.estimation import two_stage
-
     return two_stage.fit(score, covariates, label, weight)
 
 

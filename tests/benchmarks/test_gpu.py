@@ -1,0 +1,52 @@
+"""The measurements on a GPU, tried on a processor, where the truth is known: no score depends on place or company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tiny_gguf
+from arena_cje.llama.distribution import Sampling
+from arena_cje.llama.model import open_model
+from arena_cje.llama.scorer import Item, score
+from benchmarks import gpu
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tiny_gguf.write(tmp_path_factory.mktemp("gpu") / "tiny.gguf", **tiny_gguf.KINDS["gpt2-bytes"])
+    with open_model(path, n_ctx=512) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def items(model):
+    rng = np.random.default_rng(0)
+    ids = [token for token in range(model.n_vocab) if token not in model.eog_ids]
+    return [
+        Item(i, tuple(rng.choice(ids, 20 + i).tolist()), tuple(rng.choice(ids, 1 + 3 * i).tolist())) for i in range(10)
+    ]
+
+
+def test_packed_scores_are_those_of_the_scorer(model, items):
+    with gpu.PackedContext(model, 4) as context:
+        packed = context.scores(items)
+    scored = {key: one.token_logprobs for key, (one,) in score(model, items, [Sampling()])}
+    assert packed.keys() == scored.keys()
+    for key, logprobs in scored.items():
+        assert packed[key].shape == logprobs.shape
+        assert np.abs(packed[key] - logprobs).max() < 1e-2  # 16-bit caches, cut otherwise
+
+
+def test_a_packed_score_does_not_depend_on_place_and_company(model, items):
+    with gpu.PackedContext(model, 4) as context:
+        first = context.scores(items)
+        assert gpu._apart(first, context.scores(items[::-1])) == 0
+        assert gpu._apart(first, context.scores(items[3:4])) == 0
+
+
+def test_without_a_gpu_it_says_what_builds_one(monkeypatch):
+    monkeypatch.setattr(gpu, "has_gpu", lambda: False)
+    (result,) = gpu.run()
+    assert result.value is None
+    assert "gpu.sh" in result.detail
