@@ -16,16 +16,16 @@ import sys
 import time
 import venv
 import warnings
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 REQUIREMENT = "cje-eval==0.3.*"
 VARIABLE = "CJE_EVAL_PYTHON"
-HOME = Path("results/bench/.peer")
 PATIENCE = 600  # seconds pip may take
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -38,18 +38,32 @@ class Absent(Exception):
     """There is no answer; the text says why."""
 
 
-def python() -> Path:
-    """The interpreter that has the package: the one that `CJE_EVAL_PYTHON` names, else one of an environment made here."""
-    named = os.environ.get(VARIABLE)
-    found = Path(named) if named else HOME / "bin/python"
+class Peer(NamedTuple):
+    """Packages in an environment of their own."""
+
+    requirements: tuple[str, ...]  # the first says which version has to be there
+    variable: str  # of the environment, that may name an interpreter
+    home: Path  # of the environment that is made where it names none
+
+
+REFERENCE = Peer((REQUIREMENT,), VARIABLE, Path("results/bench/.peer"))
+
+
+def python(peer: Peer = REFERENCE) -> Path:
+    """The interpreter that has the packages: the one that the variable names, else one of an environment made here."""
+    named = os.environ.get(peer.variable)
+    found = Path(named) if named else peer.home / "bin/python"
+    needed = " ".join(peer.requirements)
     if not named and not found.exists():
-        venv.create(HOME, with_pip=True)
+        venv.create(peer.home, with_pip=True)
     if not found.exists():
-        raise Absent(f"{VARIABLE} names {found}, which does not exist; name an interpreter that has {REQUIREMENT}")
-    if not _has_it(found):
+        raise Absent(f"{peer.variable} names {found}, which does not exist; name an interpreter that has {needed}")
+    if not _has_it(found, peer.requirements[0]):
         if named:
-            raise Absent(f"{found}, named by {VARIABLE}, has no {REQUIREMENT}; install it there, or unset {VARIABLE}")
-        _install(found)
+            raise Absent(
+                f"{found}, named by {peer.variable}, has no {needed}; install it there, or unset {peer.variable}"
+            )
+        _install(found, peer.requirements)
     return found
 
 
@@ -71,21 +85,23 @@ def ask(interpreter: Path, question: str, folder: Path, *, limit: float = PATIEN
     return json.loads(asked.stdout.splitlines()[-1])
 
 
-def _has_it(interpreter: Path) -> bool:
+def _has_it(interpreter: Path, requirement: str) -> bool:
     """Is the package there, in the version?"""
-    test = "from importlib.metadata import version; print(version('cje-eval'))"
+    package, version = requirement.split("==")
+    test = f"from importlib.metadata import version; print(version('{package}'))"
     found = subprocess.run([str(interpreter), "-c", test], capture_output=True, text=True, check=False)
-    return found.stdout.startswith("0.3.")
+    return fnmatch(found.stdout.strip(), version)
 
 
-def _install(interpreter: Path) -> None:
-    command = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT]
+def _install(interpreter: Path, requirements: Sequence[str]) -> None:
+    command = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+    named = " ".join(requirements)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        raise Absent(f"pip could not install {REQUIREMENT} within {PATIENCE} s; is there a network?") from None
+        raise Absent(f"pip could not install {named} within {PATIENCE} s; is there a network?") from None
     if done.returncode:
-        raise Absent(f"pip could not install {REQUIREMENT}: {_last_line(done.stderr)}")
+        raise Absent(f"pip could not install {named}: {_last_line(done.stderr)}")
 
 
 def _last_line(text: str) -> str:

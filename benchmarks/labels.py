@@ -1,10 +1,11 @@
 """What labels of several policies on the same prompts are worth: errors, intervals and widths of levels and differences.
 
-Simulated worlds in which the labels of a prompt go together, 20 to 100 labelled prompts of 1000, and three ways to use them:
+Simulated worlds in which the labels of a prompt go together, 20 to 200 labelled prompts of 1000, and ways to use them:
 
     plain    the mean calibrated score of a target, corrected by its own labels alone (`correction: plain`)
     labels   the labels alone: their means, and their paired differences, with t intervals
     joint    the joint estimate of all policies (`correction: joint`)
+    cje-eval, ppi_py    two public packages (`_label_peers`), on the first draws of each world, where they can be installed
 
 FULL=1 in the environment runs more draws of each world. With ARENA_SAMPLE_DIR, the widths on that sample stand beside them.
 The table is results/bench/labels.csv.
@@ -12,8 +13,11 @@ The table is results/bench/labels.csv.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import subprocess
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -23,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena_cje.estimation.inference import critical_value
-from arena_cje.estimation.records import Options
+from arena_cje.estimation.records import Draws, Logged, Options
 from arena_cje.evaluation.evaluate import evaluate
 from arena_cje.simulate import ARENA_LEVELS, Target, World, draw
+from benchmarks import _label_peers, _peer
 from benchmarks._result import Result, save_table
 from benchmarks._timing import cores, progress
 
@@ -34,10 +39,11 @@ if TYPE_CHECKING:
 
 PATH = Path("results/bench/labels.csv")
 N = 1000
-LABELS = (20, 30, 50, 100)
+LABELS = (20, 30, 50, 100, 200)
 CHUNK = 20  # draws that a process takes at a time
 OPTIONS = {"plain": Options(correction="plain"), "joint": Options()}
-METHODS = ("plain", "labels", "joint")
+COVERS = 0.93  # where a public package covers less, its width is no yardstick
+PEER_DRAWS = 40  # a draw takes the peers a third of a second
 
 TARGETS = {"clone": Target(), "better": Target(0.3), "worse": Target(-0.3)}
 WORLDS = {
@@ -51,17 +57,24 @@ WORLDS = {
 
 Row = dict[str, Any]
 
+PEERS = _peer.Peer(_label_peers.REQUIREMENTS, _label_peers.VARIABLE, _label_peers.HOME)
+
 
 def run() -> Iterator[Result]:
     """Run all worlds, write the table, and hold it against the goals."""
     draws = 1000 if os.environ.get("FULL") == "1" else 300
     rows = []
+    try:
+        interpreter = _peer.python(PEERS)
+    except _peer.Absent as absent:
+        interpreter = None
+        yield Result("cje-eval 0.9 and ppi_py", None, None, f"not measured: {absent}")
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
         for world in WORLDS:
             for labels in LABELS:
                 chunks = [range(start, min(start + CHUNK, draws)) for start in range(0, draws, CHUNK)]
                 claims = [one for part in pool.map(partial(replicates, world, labels), chunks) for one in part]
-                rows += summarise(world, labels, claims)
+                rows += summarise(world, labels, claims + by_peers(interpreter, world, labels))
                 progress(f"{world}, {labels} labelled prompts")
     save_table(rows, PATH)
     print(_table(rows))
@@ -75,17 +88,46 @@ def replicates(world: str, labels: int, seeds: Sequence[int]) -> list[Row]:
     return [row for seed in seeds for row in _replicate(world, labels, seed)]
 
 
-def _replicate(name: str, labels: int, seed: int) -> Iterator[Row]:
+def by_peers(interpreter: Path | None, world: str, labels: int) -> list[Row]:
+    """The same by the public packages, on the first draws; none without an interpreter that has them."""
+    if interpreter is None:
+        return []
+    data = [_drawn(world, labels, seed) for seed in range(PEER_DRAWS)]
+    policies = ["base", *data[0][1]]
+    score = np.array([[one.judge_score, *(d.judge_score[:, 0] for d in draws.values())] for one, draws, _ in data])
+    label = np.array([[one.oracle_label, *(d.oracle_label[:, 0] for d in draws.values())] for one, draws, _ in data])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "draws.npz"
+        _label_peers.save(path, policies, score, label)
+        command = [str(interpreter), _label_peers.__file__, str(path)]
+        environment = os.environ | _peer.ONE_THREAD | {"PYTHONPATH": ""}
+        answered = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
+    answers = json.loads(answered.stdout.splitlines()[-1])
+    pairs = zip(answers, data, strict=True)
+    return [row for claims, (*_, truth) in pairs for row in _rows(claims, truth)]
+
+
+def _drawn(name: str, labels: int, seed: int) -> tuple[Logged, dict[str, Draws], dict[str, float]]:
+    """A draw of a world with the labels of all policies on the same prompts, and what is true of it."""
     world = replace(WORLDS[name], coverage=labels, target_labels=labels, paired=True)
     logged, draws, truth = draw(world, N, seed)
     logged, draws = replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
+    return logged, draws, truth | {f"{policy} - base": truth[policy] - truth["base"] for policy in draws}
+
+
+def _replicate(name: str, labels: int, seed: int) -> Iterator[Row]:
+    logged, draws, truth = _drawn(name, labels, seed)
     claims = {"labels": _of_labels({"base": logged.oracle_label} | {p: d.oracle_label[:, 0] for p, d in draws.items()})}
     for method, options in OPTIONS.items():
         evaluation = evaluate("direct", logged, draws, options)
         levels = {"base": evaluation.base} | evaluation.estimates
         differences = {f"{policy} - base": one - evaluation.base for policy, one in evaluation.estimates.items()}
         claims[method] = {name: (one.value, one.se, *one.interval()) for name, one in (levels | differences).items()}
-    truth |= {f"{policy} - base": truth[policy] - truth["base"] for policy in draws}
+    yield from _rows(claims, truth)
+
+
+def _rows(claims: Mapping[str, Mapping[str, Sequence[float]]], truth: Mapping[str, float]) -> Iterator[Row]:
+    """A row a method and claim, from (value, standard error, interval) and the true values."""
     for method, values in claims.items():
         for claim, (value, se, low, high) in values.items():
             yield {
@@ -115,7 +157,7 @@ def _of_labels(label: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float,
 def summarise(world: str, labels: int, claims: Sequence[Row]) -> list[Row]:
     """One row for each method and kind of claim; the lowest coverage is over its policies."""
     rows = []
-    for method in METHODS:
+    for method in dict.fromkeys(one["method"] for one in claims):
         for kind in ("level", "difference"):
             own = [
                 one for one in claims if one["method"] == method and (" - " in one["claim"]) == (kind == "difference")
@@ -170,6 +212,27 @@ def promises(rows: Sequence[Row]) -> Iterator[Result]:
         yield Result(
             f"error of a {kind} / {method}, worst of all", error, None, "over all worlds and numbers of labels"
         )
+    yield from _against_peers(rows)
+
+
+def _against_peers(rows: Sequence[Row]) -> Iterator[Result]:
+    """The joint estimate's widths over those of each public package where that one covers, in chats from 30 labels on."""
+    joint = {(row["world"], row["labels"], row["kind"]): row for row in rows if row["method"] == "joint"}
+    for peer in _label_peers.METHODS:
+        for kind in ("level", "difference"):
+            own = [row for row in rows if row["method"] == peer and row["kind"] == kind]
+            if not own:
+                continue
+            least = min(own, key=lambda row: row["coverage"])
+            yield Result(f"coverage of a {kind} by {peer}, worst", least["coverage"], None, _place(least))
+            chats = [row for row in own if row["world"] == "chat" and row["labels"] >= 30 and row["coverage"] >= COVERS]
+            ratios = [(joint[row["world"], row["labels"], kind]["width"] / row["width"], row) for row in chats]
+            name = f"width of a {kind} in chats / {peer}"
+            if ratios:
+                worst, row = max(ratios, key=lambda one: one[0])
+                yield Result(name, worst, "<= 1.03", _place(row))
+            else:
+                yield Result(name, None, None, f"none of its cells covers in {COVERS:.0%} of the draws")
 
 
 def _place(row: Row) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from functools import cache
 
 import numpy as np
 import pytest
 
-from benchmarks import labels
+from benchmarks import _label_peers, labels
 
 FEW = 60
 
@@ -50,3 +52,37 @@ def test_promises_are_held_against_the_rows():
     ]
     assert results["width of a difference in chats / plain"].value == max(widths)
     assert len(labels._table(rows).splitlines()) == 2 + len(rows)
+
+
+def test_the_public_packages_see_the_draws_of_the_others(monkeypatch):
+    """Their answers, here the mean labels from a stand-in interpreter, become rows beside ours."""
+
+    class Answer:
+        def __init__(self, command, **_):
+            with np.load(command[2]) as file:
+                policies, label = file["policies"].tolist(), file["label"]
+            means = np.nanmean(label, axis=2)
+            claims = [{p: (m, 0.1, m - 0.2, m + 0.2) for p, m in zip(policies, row, strict=True)} for row in means]
+            self.stdout = json.dumps([{"cje-eval": one} for one in claims])
+
+    monkeypatch.setattr(labels.subprocess, "run", Answer)
+    monkeypatch.setattr(labels, "PEER_DRAWS", 3)
+    rows = labels.by_peers(sys.executable, "chat", 30)
+    assert {row["method"] for row in rows} == {"cje-eval"} and len(rows) == 3 * 4
+    own = [row for row in labels.replicates("chat", 30, range(3)) if row["method"] == "labels"]
+    errors = {claim: [row["error"] for row in own if row["claim"] == claim] for claim in ("base", "better")}
+    for claim, expected in errors.items():
+        assert [row["error"] for row in rows if row["claim"] == claim] == pytest.approx(expected)
+    assert labels.by_peers(None, "chat", 30) == []
+
+
+def test_widths_are_held_against_the_packages_that_cover():
+    ours = [row for row in chat(30).values() if row["method"] == "joint"]
+    theirs = [
+        row | {"method": peer, "width": 2 * row["width"], "coverage": covered}
+        for row in ours
+        for peer, covered in zip(_label_peers.METHODS, (0.95, 0.8), strict=True)
+    ]
+    results = {one.name: one for one in labels._against_peers(ours + theirs)}
+    assert results["width of a level in chats / cje-eval"].value == pytest.approx(0.5)
+    assert results["width of a level in chats / ppi_py"].value is None
