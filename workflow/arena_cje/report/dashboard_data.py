@@ -353,10 +353,12 @@ def comparisons(result: ResultRecord) -> Table:
     against = result.decision.get("against", result.base_policy)
     tested = [pair for pair in pairs if pair["p_value"] is not None]
     of_decision = sum(against in (pair["first"], pair["second"]) for pair in tested)
+    rest = len(tested) - of_decision
     note = (
-        f"Paired over prompts and labels by {result.name}. {len(tested)} of {len(pairs)} differences are tested: intervals and p are "
-        f"corrected for {comparison_count(of_decision)} with {against}, and for {comparison_count(len(tested) - of_decision)} of the "
-        "others. Raw p-values, and those by Holm and by Benjamini and Hochberg, are in comparisons.csv."
+        f"Paired over prompts and labels by {result.name}. {len(tested)} of {len(pairs)} differences are tested. "
+        f"Intervals and p are corrected for {comparison_count(of_decision)} with {against}"
+        + (f", and for {comparison_count(rest)} of the others" if rest else "")
+        + ". Raw p-values, and those by Holm and by Benjamini and Hochberg, are in comparisons.csv."
     )
     sentences = " ".join((note, pairwise.top(result, pairs).says))
     return Table("Paired differences of all policies", columns, tuple(rows), sentences)

@@ -224,12 +224,9 @@ def _needs(
     if needs.prompts is not None:
         numbers["prompts"] = rounded_up(needs.prompts * n)
         numbers["labels"] = {name: rounded_up(needs.prompts * count) for name, count in labels.items()}
-        most = max(numbers["labels"].values(), default=0)
-        share = f", labels on {most:,} of them," if most else ""
-        return (
-            f"; no number of labels on these {n:,} prompts is enough: {numbers['prompts']:,} prompts{share} {hope}",
-            numbers,
-        )
+        shares = " and ".join(f"{count:,} of them with labels of {name}" for name, count in numbers["labels"].items())
+        prompts = f"{numbers['prompts']:,} prompts{f', {shares},' if shares else ''}"
+        return f"; no number of labels on these {n:,} prompts is enough: {prompts} {hope}", numbers
     return (
         "; no number of labels or prompts is enough, since the cap on the weights moves the value by more: use `direct` with "
         "labels of the policy's own fresh draws"
@@ -270,7 +267,7 @@ def _judged(policy: str, own: Side, against: str, numbers: str, remedies: Sequen
     lacking = policy if own.rests_on != LABELS else against
     advice = next(
         (one["text"].rstrip(".") for one in remedies),
-        f"label some of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data) and use `direct`",
+        f"label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data) and use `direct`",
     )
     return (
         f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks "

@@ -1,8 +1,9 @@
 """A result as a table for the terminal.
 
-Its first line is the headline of the decision. It has one row for each policy, the base policy first, and at most 116 columns of characters; a second table has the
-importance weights, where the estimator uses them. A refused policy has no number. The reasons for refusals and cautions
-follow, a sentence each.
+The decision stands first. The table has one row for each policy, the base policy first, and at most 116 columns of
+characters; a second one has the differences that decide, a third the importance weights, where the estimator uses them. A
+refused policy has no number. What undecided differences take follows, then the reasons for refusals and cautions, a sentence
+each.
 """
 
 from __future__ import annotations
