@@ -56,14 +56,14 @@ def recommended_first(results: Sequence[ResultRecord]) -> list[ResultRecord]:
 
 
 def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
-    """Content of decision.json: the decision by the recommended estimator, and the headlines of all."""
+    """Content of decision.json: the decision by the recommended estimator, and the headlines of all, its own first."""
     recommendation = recommend(results)
-    by_name = {result.name: result.decision for result in recommended_first(results)}
+    ordered = recommended_first(results)
     return {
         "coverage": coverage,
         "recommended": asdict(recommendation),
-        "decision": by_name[recommendation.estimator],
-        "headlines": {name: decision["headline"] for name, decision in by_name.items()},
+        "decision": ordered[0].decision,
+        "headlines": [{"estimator": one.name, "headline": one.decision["headline"]} for one in ordered],
     }
 
 
