@@ -299,7 +299,7 @@ def test_the_terminal_says_what_the_file_says(files):
     assert document["decision"] == result.decision
     assert [one["estimator"] for one in document["headlines"]] == ["direct", "calibrated-ips"]
     words = " ".join(str(result).split())
-    assert words.startswith(f"Decision: {result.decision['headline']}")
+    assert words.startswith(result.decision["headline"])
     for entry in result.decision["policies"].values():
         assert entry["status"] != "not_yet_known" or entry["sentence"] in words
     assert result.decision["headline"] in result._repr_html_()
@@ -315,7 +315,7 @@ def test_the_terminal_has_the_corrected_intervals_and_the_caution_beside_the_num
 
 def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_path, capsys):
     document = {name: part for name, part in result.document.items() if name != "decision"}
-    assert "Decision" not in str(Result(document))
+    assert str(Result(document)).startswith("direct: 400 logged responses")
     write_json(tmp_path / "old.json", document)
     assert main(["decide", str(tmp_path / "old.json"), "--ship", "better"]) == 3
     assert "has no decision" in capsys.readouterr().err
