@@ -230,11 +230,10 @@ def test_a_remedy_of_the_results_file_is_the_advice():
         "base": side(np.zeros(50), np.ones(50, dtype=bool)),
         "new": replace(side(np.zeros(50), np.zeros(50, dtype=bool)), refusal="few labels"),
     }
-    remedies = {
-        "new": [{"reason": "x", "kind": "labels", "amount": 40, "usd": 2.0, "text": "Label 40 of its responses."}]
-    }
+    texts = {"weak_judge": "Take another judge.", "few_labels": "Label 40 of its responses."}
+    remedies = {"new": [{"reason": code, "text": text} for code, text in texts.items()]}
     found = decide(sides, DecisionRule(), 0.05, base="base", remedies=remedies)
-    assert found["policies"]["new"]["sentence"] == "new is refused: few labels; Label 40 of its responses."
+    assert found["policies"]["new"]["sentence"] == "new is refused: few labels. Label 40 of its responses."
 
 
 @pytest.mark.parametrize(("count", "expected"), [(7, 7), (42, 42), (99.2, 100), (431, 440), (9999, 10000)])
