@@ -228,7 +228,7 @@ def test_the_labels_that_are_named_scale_those_that_there_are():
 def test_a_remedy_of_the_results_file_is_the_advice():
     sides = {
         "base": side(np.zeros(50), np.ones(50, dtype=bool)),
-        "new": replace(side(np.zeros(50), np.zeros(50, dtype=bool)), refusal="few labels"),
+        "new": replace(side(np.zeros(50), np.zeros(50, dtype=bool)), refusal="few labels", codes=("few_labels",)),
     }
     texts = {"weak_judge": "Take another judge.", "few_labels": "Label 40 of its responses."}
     remedies = {"new": [{"reason": code, "text": text} for code, text in texts.items()]}
