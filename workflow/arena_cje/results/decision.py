@@ -17,7 +17,7 @@ import numpy as np
 
 from arena_cje.diagnostics.verdict import lacks_labels
 from arena_cje.errors import UserError, did_you_mean
-from arena_cje.estimation.contrasts import corrected_contrasts
+from arena_cje.estimation.contrasts import differences_to
 from arena_cje.estimation.decision import (
     AUDITED,
     CHANCE,
@@ -135,12 +135,7 @@ def decide(
         )
     refused = [policy for policy, side in sides.items() if side.refusal]
     estimates = {policy: side.estimate for policy, side in sides.items()}
-    first = {against: estimates[against]} | estimates
-    differences = {
-        one.first: one
-        for one in corrected_contrasts(first, base=against, refused=refused, alpha=alpha)
-        if one.second == against
-    }
+    differences = {one.first: one for one in differences_to(against, estimates, refused=refused, alpha=alpha)}
     entries = {
         policy: _entry(policy, one, sides, against, rule, alpha_each, (remedies or {}).get(policy, ()))
         for policy, one in differences.items()
