@@ -58,15 +58,14 @@ def statuses(result: Result) -> dict[str, str]:
 def test_labels_of_both_sides_decide(result):
     assert statuses(result) == {"same": "not_yet_known", "better": "better_by_margin", "worse": "worse"}
     assert result.decision["headline"] == (
-        "better is better than base by at least 0.02; worse is worse than base; same is not yet known to be better or worse "
-        "than base."
+        "Compared with base, better is better by at least 0.02; worse is worse; same is not yet known to be better or worse."
     )
 
 
 def test_a_wide_margin_shows_equivalence(labelled):
     found = analyzed(labelled, "direct", None, margin=0.2)
     assert statuses(found)["same"] == "equivalent"
-    assert "same is equivalent to base within 0.2" in found.decision["headline"]
+    assert "same is equivalent within 0.2" in found.decision["headline"]
 
 
 def test_a_difference_without_labels_of_its_side_decides_nothing(unlabelled):
