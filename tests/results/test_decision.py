@@ -319,6 +319,14 @@ def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_p
     assert "has no decision" in capsys.readouterr().err
 
 
+def test_a_decision_is_shown_in_its_words(files, capsys):
+    assert main(["show", str(files / "decision.json")]) == 0
+    said, document = " ".join(capsys.readouterr().out.split()), read_json(files / "decision.json")
+    sentences = [entry["sentence"] for entry in document["decision"]["policies"].values()]
+    for sentence in (document["decision"]["headline"], document["recommended"]["reason"], *sentences):
+        assert sentence in said
+
+
 @pytest.mark.parametrize(("policy", "code"), [("better", 0), ("worse", 1), ("same", 2)])
 @pytest.mark.parametrize("file", ["decision.json", "direct.json"])
 def test_the_exit_status_is_the_decision(file, policy, code, files, capsys):

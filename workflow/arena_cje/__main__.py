@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     show_command = commands.add_parser("show", help="print results files as tables")
-    show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    show_command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json or decision.json"
+    )
     decide_command = commands.add_parser(
         "decide",
         help="whether a policy may be shipped: exit status 0, 1 or 2",
@@ -115,10 +117,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(files: Iterable[str | Path]) -> int:
-    """Print results files as tables; the exit status is 0."""
+    """Print results files as tables, and decisions as sentences; the exit status is 0."""
+    from arena_cje.results import recommendation
+
     for file in files:
         print(f"\n{printable(str(file))}")
-        print(arena_cje.load(file))
+        decision = recommendation.read(file)
+        print(arena_cje.load(file) if decision is None else recommendation.text(decision))
     return 0
 
 
