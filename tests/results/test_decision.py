@@ -263,9 +263,15 @@ def test_labels_under_weights_recommend_the_label_term_where_nothing_else_decide
     assert "under importance weights" in found.reason
 
 
-def test_without_labels_of_the_targets_the_fresh_draws_are_first(unlabelled):
-    found = recommendation.recommend([analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct")])
+def test_without_labels_of_the_targets_the_fresh_draws_are_first(unlabelled, tmp_path):
+    """Also where weights speak for the base policy under another name, which is half of the targets here."""
+    results = [analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct")]
+    found = recommendation.recommend(results)
     assert found.estimator == "direct"
+    clone = World({"clone": Target(), "better": Target(0.3, 0.1)}, coverage=1.0)
+    folder = write_data(tmp_path, world=clone)
+    results = [analyzed(folder, name, 0.5) for name in ("calibrated-ips", "direct")]
+    assert recommendation.recommend(results).estimator == "direct"
     assert "no estimator has labels that speak for half of the targets" in found.reason
 
 
@@ -296,6 +302,7 @@ def test_the_terminal_says_what_the_file_says(files):
     assert document["recommended"]["estimator"] == "direct"
     assert document["decision"] == result.decision
     assert [one["estimator"] for one in document["headlines"]] == ["direct", "calibrated-ips"]
+    assert list(result.decision["policies"]) == list(result.policies)  # in declared order
     words = " ".join(str(result).split())
     assert words.startswith(result.decision["headline"])
     for entry in result.decision["policies"].values():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError, did_you_mean, printable
 from arena_cje.estimation.decision import SUPPORTS_SHIPPING, words
+from arena_cje.estimation.records import ROUNDING
 from arena_cje.files import read_json
 from arena_cje.results.result import load
 
@@ -123,7 +124,7 @@ def _on_labels(result: ResultRecord) -> int:
     """Number of targets whose published difference to the base policy rests on labels, the base policy again left out."""
     differences = result.document["differences_to_base"]
     return sum(
-        not differences[policy].get("reasons", True) and bool(differences[policy]["se"])
+        not differences[policy].get("reasons", True) and differences[policy]["se"] > ROUNDING
         for policy in _published(result)
     )
 
