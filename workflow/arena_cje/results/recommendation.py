@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError, did_you_mean, printable
-from arena_cje.estimation.decision import SUPPORTS_SHIPPING, words
+from arena_cje.estimation.decision import SUPPORTS_SHIPPING
 from arena_cje.estimation.records import ROUNDING
 from arena_cje.files import read_json
 from arena_cje.results.result import load
@@ -107,11 +107,8 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
         )
     status = entries[policy]["status"]
     code = 0 if status in SUPPORTS_SHIPPING else 2 if status == "not_yet_known" else 1
-    verdict = ("supported", "not supported", "not yet known to be right")[code]
-    return (
-        f"Shipping {policy} is {verdict}: {words(status, decision['margin'])}. {entries[policy]['sentence']} ({name})",
-        code,
-    )
+    verdict = ("supported", "not supported", "neither supported nor ruled out yet")[code]
+    return f"Shipping {policy} is {verdict} ({name}). {entries[policy]['sentence']}", code
 
 
 def _published(result: ResultRecord) -> list[str]:
