@@ -211,10 +211,10 @@ def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
 
 
 def test_the_share_of_target_labels(raw):
-    assert parse(raw).oracle.target_coverage is None
+    assert parse(raw).oracle.target_coverage("0.5") is None
     for share, name in ((0, None), (0.25, "0.25"), (1, "1.0")):
         raw["oracle"]["target_labels"] = share
-        assert parse(raw).oracle.target_coverage == name
+        assert parse(raw).oracle.target_coverage("0.5") == name
 
 
 def test_user_data_may_have_another_scale():

@@ -100,9 +100,9 @@ def calibration_file(coverage):
     return f"results/coverage_{coverage}/calibration_data.jsonl" if CONFIG.calibration_data else []
 
 
-def target_labels(policies):
+def target_labels(policies, coverage):
     """Labels of targets' own draws that enter estimates; none unless `oracle.target_labels` asks for a share."""
-    share = CONFIG.oracle.target_coverage
+    share = CONFIG.oracle.target_coverage(coverage)
     return expand("results/oracle/{policy}/coverage_{share}.jsonl", policy=policies, share=share) if share else []
 
 
@@ -129,7 +129,7 @@ def scored_as(policies):
 
 def takes_draws(name):
     """Does an estimator use fresh draws, or may labels of the targets' own stand among them for the audit?"""
-    audited = CONFIG.oracle.target_coverage if CONFIG.logged_data is None else CONFIG.fresh_draws
+    audited = CONFIG.oracle.target_labels if CONFIG.logged_data is None else CONFIG.fresh_draws
     return bool(audited) or CONFIG.needs_draws(name)
 
 
@@ -183,7 +183,7 @@ def results_to_show():
 
 def existing_draws(coverage):
     """Fresh draws that an estimator uses, that have labels, or that are a user's own: none are made for figures alone."""
-    others_use_them = CONFIG.logged_data is not None or CONFIG.oracle.target_coverage
+    others_use_them = CONFIG.logged_data is not None or CONFIG.oracle.target_labels
     return draw_files(coverage) if others_use_them or any(map(CONFIG.needs_draws, ESTIMATORS)) else []
 
 
