@@ -6,10 +6,7 @@ those of the workflow: `direct` at each coverage, then `results.looks`.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +18,6 @@ from arena_cje.simulate import Target, World, draw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from concurrent.futures import Executor
-    from pathlib import Path
 
 REPLICATES = 500
 CHUNK = 25
