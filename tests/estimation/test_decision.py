@@ -60,7 +60,7 @@ def test_false_statuses_over_targets_are_as_rare_as_alpha(truth, se):
 
 
 def test_one_interval_in_ten_at_level_alpha_each_would_be_wrong_more_often():
-    """The error that the correction is for: four uncorrected intervals find a difference of equal policies in one of six studies."""
+    """The error that the correction is for: four uncorrected ones find a difference of equal policies in one of six studies."""
     half = {count: norm.ppf(1 - level_of_each(0.05, count) / 2) for count in (1, 4)}
     d = np.random.default_rng(2).normal(size=(4000, 4))
     found = {count: np.mean((np.abs(d) > reach).any(axis=1)) for count, reach in half.items()}

@@ -109,15 +109,20 @@ def has_label_term_support(evidence: Evidence, thresholds: Thresholds) -> bool:
 
 
 def rests_on_judge(evaluation: Evaluation, evidence: Evidence, log_ratio: np.ndarray, thresholds: Thresholds) -> bool:
-    """Whether nothing but the judge tells the value of a target from that of the base policy.
+    """Whether nothing but the judge tells the value of a target from that of the base policy, not even a passed audit."""
+    return evidence.audit.status != "PASS" and lacks_labels(evaluation, evidence, log_ratio, thresholds)
 
-    Labels of its own that correct the estimate or confirm the calibration tell it too, and so do weighted labels of the
-    base: a label term, and rewards that are labels. A target whose log ratios are all zero gives the base's responses.
+
+def lacks_labels(evaluation: Evaluation, evidence: Evidence, log_ratio: np.ndarray, thresholds: Thresholds) -> bool:
+    """Whether the value of a target has no part that labels speak for, so that the judge alone tells it from the base's.
+
+    Labels of its own that correct the estimate tell it too, and so do weighted labels of the base: a label term, and rewards
+    that are labels. A target whose log ratios are all zero gives the base's responses.
     """
     module = estimators.get(evaluation.estimator)
     if evaluation.calibration.mode == "none":  # refused for that
         return False
-    if evidence.own_labels or evidence.audit.status == "PASS" or has_label_term_support(evidence, thresholds):
+    if evidence.own_labels or has_label_term_support(evidence, thresholds):
         return False
     if "log_ratio" not in module.NEEDS:
         return True

@@ -1,14 +1,17 @@
-"""Paired differences between policies, and p-values for many of them at once.
+"""Paired differences between policies, and what corrects for many of them at once.
 
     d = V_1 - V_2,   t = d / se(d),   influence, jackknife, bias and bootstrap draws subtracted row by row
+    corrected interval = interval at level 1 - alpha / K,   corrected p-value = min(1, K p)
 
 Policies share prompts, labels and calibrator, and what they share cancels. With bootstrap draws the p-value is
-2 (1 + #{draws on the rarer side of zero}) / (B + 1). Holm's correction bounds the probability of any false rejection,
-that of Benjamini and Hochberg the expected share of false rejections. A refused policy has no difference, and is not
-counted among the tests.
+2 (1 + #{draws on the rarer side of zero}) / (B + 1). There are two families of K differences: those to the reference, the base
+policy unless another is named, which decide (`arena_cje.estimation.decision`), and those of the other pairs, which rank. The
+intervals of a family hold at once (Dunn 1961); what is told apart is read from them alone. Holm's correction bounds the
+probability of any false rejection over all pairs, that of Benjamini and Hochberg the expected share of false rejections. A
+refused policy has no difference, and is not counted among the tests.
 
-Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics; Benjamini &
-Hochberg (1995), "Controlling the false discovery rate", JRSS B.
+Dunn (1961), "Multiple comparisons among means", JASA; Holm (1979), "A simple sequentially rejective multiple test procedure",
+Scandinavian Journal of Statistics; Benjamini & Hochberg (1995), "Controlling the false discovery rate", JRSS B.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtr, stdtr
+
+from arena_cje.estimation.decision import level_of_each
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,27 +44,54 @@ class Contrast:
     ci_upper: float = math.nan
     df: float = math.nan
     p_value: float = math.nan
+    corrected_lower: float = math.nan
+    corrected_upper: float = math.nan
+    p_corrected: float = math.nan
     p_holm: float = math.nan
     p_bh: float = math.nan
 
 
 def contrasts(
-    estimates: Mapping[str, Estimate], *, base: str, refused: Collection[str] = (), alpha: float = 0.05
+    estimates: Mapping[str, Estimate],
+    *,
+    base: str,
+    reference: str | None = None,
+    refused: Collection[str] = (),
+    alpha: float = 0.05,
+) -> list[Contrast]:
+    """`corrected_contrasts` with the p-values corrected by Holm, and by Benjamini and Hochberg, over all pairs."""
+    return _with_p_values(corrected_contrasts(estimates, base=base, reference=reference, refused=refused, alpha=alpha))
+
+
+def corrected_contrasts(
+    estimates: Mapping[str, Estimate],
+    *,
+    base: str,
+    reference: str | None = None,
+    refused: Collection[str] = (),
+    alpha: float = 0.05,
 ) -> list[Contrast]:
     """The contrast of every pair: first each target minus the base policy, then the pairs of targets in given order.
 
-    estimates: by policy, the base policy's among them; refused: policies whose contrasts are NaN.
+    estimates: by policy, the base policy's among them; reference: the policy whose differences are a family of their own,
+    None for the base; refused: policies whose contrasts are NaN.
     """
     targets = [policy for policy in estimates if policy != base]
     pairs = [(policy, base) for policy in targets] + list(combinations(targets, 2))
-    return _with_corrections(
-        [
-            Contrast(one, other)
-            if {one, other} & set(refused)
-            else contrast(one, other, estimates[one] - estimates[other], alpha)
-            for one, other in pairs
-        ]
-    )
+    reference = base if reference is None else reference
+    published = {pair: estimates[pair[0]] - estimates[pair[1]] for pair in pairs if not {*pair} & set(refused)}
+    raw = {pair: contrast(*pair, difference, alpha) for pair, difference in published.items()}
+    tested = [pair for pair, one in raw.items() if not math.isnan(one.p_value)]
+    decides = sum(reference in pair for pair in tested)
+    count = {pair: decides if reference in pair else len(tested) - decides for pair in tested}
+    corrected = {pair: with_correction(raw[pair], published[pair], alpha, count[pair]) for pair in tested}
+    return [corrected.get(pair, raw.get(pair, Contrast(*pair))) for pair in pairs]
+
+
+def with_correction(one: Contrast, difference: Estimate, alpha: float, count: int) -> Contrast:
+    """A contrast with interval and p-value corrected for a family of `count`; difference: what it is the contrast of."""
+    low, high = difference.interval(level_of_each(alpha, count))
+    return replace(one, corrected_lower=low, corrected_upper=high, p_corrected=min(1.0, count * one.p_value))
 
 
 def contrast(first: str, second: str, difference: Estimate, alpha: float = 0.05) -> Contrast:
@@ -85,8 +117,8 @@ def p_value(difference: Estimate) -> float:
     return float(2 * stdtr(difference.df, -abs(difference.value) / difference.se))
 
 
-def _with_corrections(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The contrasts with p-values corrected for the number of those that have one."""
+def _with_p_values(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The contrasts with p-values corrected over all of those that have one."""
     tests = [k for k, one in enumerate(contrasts) if not math.isnan(one.p_value)]
     if not tests:
         return list(contrasts)

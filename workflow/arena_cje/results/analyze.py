@@ -26,12 +26,14 @@ from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, did_you_mean
-from arena_cje.estimation.contrasts import Contrast, contrast
+from arena_cje.estimation.contrasts import corrected_contrasts
+from arena_cje.estimation.decision import DecisionRule
 from arena_cje.estimation.isotonic import Monotone
 from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
 from arena_cje.evaluation.evaluate import Evaluation, evaluate_all
 from arena_cje.files import json_text
 from arena_cje.results import arguments
+from arena_cje.results import decision as decisions
 from arena_cje.results.record import SCHEMA_VERSION
 from arena_cje.results.result import Result, load, write
 
@@ -61,6 +63,7 @@ class Settings:
     label_scale: Scale | None = None
     base_policy: str | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
+    decision: DecisionRule = field(default_factory=DecisionRule)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,6 +107,8 @@ class _Analysis:
     verdicts: dict[str, Verdict]
     thresholds: Thresholds
     alpha: float
+    rule: DecisionRule
+    sides: dict[str, decisions.Side]
 
     @property
     def estimates(self) -> dict[str, Estimate]:
@@ -130,6 +135,9 @@ def analyze(
     base_policy: str | None = None,
     variant: str | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
+    against: str | None = None,
+    margin: float = DecisionRule.margin,
+    assume_transport: bool = False,
     cautions: Cautions | None = None,
     provenance: Mapping[str, Any] | None = None,
     **options: Any,
@@ -151,6 +159,9 @@ def analyze(
     base_policy: name of the base policy, where the rows do not give it.
     variant: name of the result; None is the name of the estimator.
     thresholds: thresholds of the verdicts by name, where they differ from those of `Thresholds`.
+    against: policy that the decision compares the others with; None is the base policy.
+    margin: largest difference that does not matter to the decision, in units of [0, 1].
+    assume_transport: whether differences that rest on the judge alone may decide.
     cautions: further reasons for the verdicts, by policy, each a (code, sentence, level).
     provenance: written into the result as it is.
     seed, n_folds, jackknife_folds and **options: rewards, calibration, covariates, weights, correction, label_term, clip,
@@ -164,6 +175,7 @@ def analyze(
         thresholds = dataclasses.asdict(thresholds)
     options = arguments.checked({"seed": seed, "n_folds": n_folds, "jackknife_folds": jackknife_folds, **options})
     names = arguments.checked({"estimator": estimator, "variant": variant})
+    rule = arguments.checked({"against": against, "margin": margin, "assume_transport": assume_transport})
     by_name = arguments.checked({"thresholds": thresholds, "cautions": cautions, "provenance": provenance})
     settings = Settings(
         Options(**options),
@@ -179,6 +191,7 @@ def analyze(
             }
         ),
         thresholds=with_overrides(by_name["thresholds"] or {}),
+        decision=DecisionRule(**rule),
         provenance=by_name["provenance"] or {},
     )
     name = names["variant"] or names["estimator"]
@@ -242,8 +255,21 @@ def analyze_all(
                     f"{', '.join(verdicts)}"
                 )
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
-        module = estimators.get(estimator)
-        analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, settings.thresholds, settings.alpha)
+        module, rule = estimators.get(estimator), settings.decision
+        sides = decisions.sides(
+            evaluation, data.logged, data.draws, evidence, verdicts, settings.thresholds, rule.margin
+        )
+        analysis = _Analysis(
+            module,
+            data.logged,
+            evaluation,
+            evidence,
+            verdicts,
+            settings.thresholds,
+            settings.alpha,
+            rule,
+            sides,
+        )
         results[name] = _result(name, analysis, data, settings)
     return results
 
@@ -305,6 +331,13 @@ def _result(name: str, analysis: _Analysis, data: _Data, settings: Settings) -> 
         "options": dataclasses.asdict(settings.options),
         "thresholds": dataclasses.asdict(settings.thresholds),
     }
+    document["decision"] = decisions.decide(
+        analysis.sides,
+        analysis.rule,
+        analysis.alpha,
+        base=analysis.logged.base_policy,
+        remedies=document.get("remedies"),
+    )
     # Written as text and read again, so that the result equals the one that is loaded from its file.
     content = orjson.loads(json_text(_plain(document)))
     influence = [_influence(analysis.evaluation.estimates[policy]) for policy in data.logged.policies]
@@ -426,20 +459,24 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
 
 def _differences(analysis: _Analysis, refused: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The paired difference of each target to the base policy; null where either is refused."""
-    base = analysis.logged.base_policy
-    differences = {}
-    for policy in analysis.logged.policies:
-        one = Contrast(policy, base)
-        if not {policy, base} & set(refused):
-            one = contrast(policy, base, analysis.estimates[policy] - analysis.evaluation.base, analysis.alpha)
-        differences[policy] = {
+    base, rule = analysis.logged.base_policy, analysis.rule
+    pairs = corrected_contrasts(
+        analysis.estimates, base=base, reference=rule.against, refused=refused, alpha=analysis.alpha
+    )
+    return {
+        one.first: {
             "difference": one.difference,
             "se": one.se,
             "confidence_interval": [one.ci_lower, one.ci_upper],
             "df": one.df,
             "p_value": one.p_value,
+            "corrected_interval": [one.corrected_lower, one.corrected_upper],
+            "p_corrected": one.p_corrected,
+            "reasons": [dataclasses.asdict(reason) for reason in decisions.reasons(one, analysis.sides)],
         }
-    return differences
+        for one in pairs
+        if one.second == base
+    }
 
 
 def _best_policy(numbers: Mapping[str, Any], refused: Sequence[str]) -> dict[str, Any]:
@@ -490,6 +527,7 @@ def _calibration(evaluation: Evaluation, thresholds: Thresholds) -> dict[str, An
 def _diagnostics(analysis: _Analysis, policy: str) -> dict[str, Any]:
     """Diagnostics of one policy; `ess` and `max_weight` are those of the estimator's weights, null if it has none."""
     entries: dict[str, Any] = {"level": analysis.verdicts[policy].level, "n_used": analysis.estimates[policy].n_used}
+    entries["rests_on"] = analysis.sides[policy].rests_on
     evidence = analysis.evidence[policy]
     if evidence.overlap is not None:
         weighted = "log_ratio" in analysis.module.NEEDS

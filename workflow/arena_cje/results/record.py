@@ -106,6 +106,11 @@ class ResultRecord:
             for policy in self.all_policies
         }
 
+    @property
+    def decision(self) -> dict[str, Any]:
+        """What is decided about each policy, and the headline; empty in files of earlier versions."""
+        return self.document.get("decision", {})
+
     def summary(self, policy: str) -> dict[str, float]:
         """Estimate, se, ci_lower, ci_upper and df of a policy, refused or not; NaN where unknown."""
         entries = self.document["refused"].get(policy) or self._published_entries(policy)
@@ -169,7 +174,8 @@ class ResultRecord:
 
         estimates = {policy: self.estimate(policy) for policy in self.all_policies}
         alpha = self.document["metadata"]["alpha"]
-        pairs = contrasts(estimates, base=self.base_policy, refused=self.refused, alpha=alpha)
+        reference = self.decision.get("against")
+        pairs = contrasts(estimates, base=self.base_policy, reference=reference, refused=self.refused, alpha=alpha)
         return pl.DataFrame([asdict(one) for one in pairs]).with_columns(pl.col(pl.Float64).fill_nan(None))
 
     @property

@@ -1,0 +1,311 @@
+"""The decision of a result: for each policy whether it is better than the policy it is compared with, and what is missing.
+
+`arena_cje.estimation.decision` has the rule. A difference decides where labels speak for both of its policies: the base's
+own labels, labels of a target's own responses that correct its value, labels under importance weights. One that rests on the
+judge alone has an interval that knows the sampling of scores and nothing of transport; it is published at caution
+(`judge_only_difference`) and decides nothing, unless the transport audit holds within the margin or the user declares
+`assume_transport`. The words are made here once: results file, terminal, dashboard and command line show them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arena_cje.diagnostics.verdict import lacks_labels
+from arena_cje.errors import UserError, did_you_mean
+from arena_cje.estimation.contrasts import corrected_contrasts
+from arena_cje.estimation.decision import CHANCE, STATUSES, Parts, need, status
+from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
+from arena_cje.estimation.inference import clustered_variance
+from arena_cje.estimation.records import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from arena_cje.diagnostics.evidence import Evidence
+    from arena_cje.diagnostics.thresholds import Thresholds
+    from arena_cje.estimation.contrasts import Contrast
+    from arena_cje.estimation.decision import DecisionRule, Need
+    from arena_cje.estimation.records import Draws, Estimate, Logged, Verdict
+    from arena_cje.evaluation.evaluate import Evaluation
+
+LABELS, AUDITED, JUDGE = "labels", "audited_judge", "judge"  # what the value of a policy rests on
+CODE = "judge_only_difference"
+MIN_UNLABELLED = 20  # prompts without a label, for the variance that labels do not lower
+
+
+@dataclass(frozen=True)
+class Side:
+    """One policy as a side of differences."""
+
+    estimate: Estimate
+    labelled: np.ndarray  # (n,) bool, rows with a label of this policy's
+    rests_on: str  # labels; audited_judge: an audit holds within the margin; judge
+    refusal: str = ""  # why the policy is refused; empty where it is published
+
+    @property
+    def n_labelled(self) -> int:
+        """Number of labelled prompts."""
+        return len(np.unique(self.estimate.cluster[self.labelled]))
+
+    @property
+    def n_prompts(self) -> int:
+        """Number of prompts."""
+        return len(np.unique(self.estimate.cluster))
+
+
+def sides(
+    evaluation: Evaluation,
+    logged: Logged,
+    draws: Mapping[str, Draws],
+    evidence: Mapping[str, Evidence],
+    verdicts: Mapping[str, Verdict],
+    thresholds: Thresholds,
+    margin: float,
+) -> dict[str, Side]:
+    """Every policy as a side of differences, the base policy first."""
+    base, cluster = evaluation.base, evaluation.base.cluster
+    has_labels = labelled_prompts(logged.oracle_label[:, None], cluster) >= MIN_OWN
+    refusals = {policy: "; ".join(verdict.grounds) for policy, verdict in verdicts.items() if not verdict.ok}
+    of_base = Side(base, logged.labelled, LABELS if has_labels else JUDGE, refusals.get(logged.base_policy, ""))
+    found = {logged.base_policy: of_base}
+    for column, policy in enumerate(logged.policies):
+        own, audit = np.zeros(len(cluster), dtype=bool), evidence[policy].audit
+        rests_on = LABELS
+        if audit is not None and lacks_labels(evaluation, evidence[policy], logged.log_ratio[:, column], thresholds):
+            low, high = audit.interval
+            rests_on = AUDITED if audit.status == "PASS" and -margin < low and high < margin else JUDGE
+        elif evidence[policy].own_labels:
+            own = (~np.isnan(draws[policy].scored_label)).any(axis=1)
+        found[policy] = Side(evaluation.estimates[policy], own, rests_on, refusals.get(policy, ""))
+    return found
+
+
+def judge_only(rests_on: Sequence[str]) -> bool:
+    """Whether the difference of policies that rest on these is the judge's."""
+    return any(one != LABELS for one in rests_on)
+
+
+def reasons(one: Contrast, by_policy: Mapping[str, Side]) -> tuple[Reason, ...]:
+    """Why a published difference calls for caution; empty where labels speak for both policies, or it is refused."""
+    lacking = [policy for policy in (one.first, one.second) if by_policy[policy].rests_on != LABELS]
+    if math.isnan(one.difference) or not lacking:
+        return ()
+    text = f"the difference rests on the judge: no label speaks for {' or '.join(lacking)}"
+    return (Reason(CODE, text, "caution"),)
+
+
+def may_decide(rests_on: Sequence[str], assume_transport: bool) -> bool:
+    """Whether the difference of policies that rest on these may decide."""
+    return assume_transport or JUDGE not in rests_on
+
+
+def decide(
+    sides: Mapping[str, Side],
+    rule: DecisionRule,
+    alpha: float,
+    *,
+    base: str,
+    alpha_each: float | None = None,
+    remedies: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> dict[str, Any]:
+    """The entry `decision` of a results file.
+
+    sides: by policy, the base policy first; alpha: of all intervals together; alpha_each: of each interval, where it is not
+    that of `level_of_each` (a planned look); remedies: by policy, what would lift its refusal or caution, the cheapest first.
+    Raises a `UserError` where the rule compares with a policy that is not in the data.
+    """
+    against = base if rule.against is None else rule.against
+    if against not in sides:
+        raise UserError(
+            f"decision: against is {against!r}, which is not a policy of the data{did_you_mean(against, sides)}; its policies: "
+            f"{', '.join(sides)}"
+        )
+    refused = [policy for policy, side in sides.items() if side.refusal]
+    estimates = {policy: side.estimate for policy, side in sides.items()}
+    first = {against: estimates[against]} | estimates
+    differences = {
+        one.first: one
+        for one in corrected_contrasts(first, base=against, refused=refused, alpha=alpha)
+        if one.second == against
+    }
+    entries = {
+        policy: _entry(policy, one, sides, against, rule, alpha_each, (remedies or {}).get(policy, ()))
+        for policy, one in differences.items()
+    }
+    return {
+        "against": against,
+        "margin": rule.margin,
+        "assume_transport": rule.assume_transport,
+        "alpha": alpha,
+        "n_differences": sum(one["difference"] is not None for one in entries.values()),
+        "headline": headline(entries, against, rule.margin),
+        "policies": entries,
+    }
+
+
+def _entry(
+    policy: str,
+    one: Contrast,
+    sides: Mapping[str, Side],
+    against: str,
+    rule: DecisionRule,
+    alpha_each: float | None,
+    remedies: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What is decided about one policy, in numbers and in a sentence."""
+    own, other = sides[policy], sides[against]
+    rests_on = (own.rests_on, other.rests_on)
+    entry = {
+        "difference": one.difference,
+        "se": one.se,
+        "corrected_interval": [one.corrected_lower, one.corrected_upper],
+        "judge_only": judge_only(rests_on),
+        "needs": None,
+    }
+    if math.isnan(one.difference):
+        nobody = {"difference": None, "se": None, "corrected_interval": [None, None], "judge_only": False}
+        return entry | nobody | {"status": "refused", "sentence": _refusal(policy, own, other, against, remedies)}
+    difference = own.estimate - other.estimate
+    if alpha_each is not None:
+        entry["corrected_interval"] = list(difference.interval(alpha_each))
+    low, high = entry["corrected_interval"]
+    found = status(low, high, rule.margin) if may_decide(rests_on, rule.assume_transport) else "not_yet_known"
+    numbers = f"{_signed(one.difference)}, interval {_signed(low)} to {_signed(high)}"
+    if found != "not_yet_known":
+        words = _decided(found, low, high, against, rule.margin)
+        return entry | {"status": found, "sentence": f"{policy} is {words} ({numbers})."}
+    if not may_decide(rests_on, rule.assume_transport):
+        return entry | {"status": found, "sentence": _judged(policy, own, against, numbers, remedies)}
+    parts = variance_parts(difference, own.labelled | other.labelled)
+    critical = (high - low) / 2 / one.se
+    needs = need(one.difference, parts, critical, rule.margin) if one.se > 0 and critical > 0 else None
+    text, numbers_needed = _needs(policy, own, against, other, needs, rule.margin)
+    sentence = f"{policy} against {against} is not yet known ({numbers})"
+    return entry | {"status": found, "needs": numbers_needed, "sentence": f"{sentence}{text}."}
+
+
+def variance_parts(difference: Estimate, labelled: np.ndarray) -> Parts:
+    """The variance of a difference by what lowers it; labelled: rows (n,) that have a label.
+
+    A prompt without labels has in its influence only what prompts leave open. Their variance is that of the estimate with
+    labels without end; the rest falls with labels. Where nearly all prompts have labels, all of it falls with prompts alone.
+    """
+    total, rest = difference.spread**2, difference.used & ~labelled
+    cluster = difference.cluster
+    count = len(np.unique(cluster[rest]))
+    if count < MIN_UNLABELLED:
+        return Parts(0.0, total, difference.bias)
+    share = count / difference.n_clusters
+    n = len(cluster)
+    # Of the mean over the unlabelled prompts; over all prompts it is smaller by their share.
+    prompts = min(clustered_variance(difference.influence[rest], cluster[rest], n) / share, total)
+    return Parts(total - prompts, prompts, difference.bias)
+
+
+def _needs(
+    policy: str, own: Side, against: str, other: Side, needs: Need | None, margin: float
+) -> tuple[str, dict[str, Any] | None]:
+    """What an undecided difference takes, in words and numbers of labels and prompts."""
+    if needs is None:
+        return "", None
+    numbers: dict[str, Any] = {"outcome": needs.outcome, "labels": None, "prompts": None, "chance": CHANCE}
+    outcome = f"{needs.outcome} within {margin:g}" if needs.outcome == "equivalent" else needs.outcome
+    hope = f"would show in four of five cases that it is {outcome}, if the difference is what it seems"
+    n, labels = own.n_prompts, {policy: own.n_labelled, against: other.n_labelled}
+    labels = {name: count for name, count in labels.items() if count}
+    if needs.labels is not None and labels and needs.labels * min(labels.values()) <= n:
+        numbers["labels"] = {name: min(rounded_up(needs.labels * count), n) for name, count in labels.items()}
+        return f"; {_labels_text(numbers['labels'], labels)} {hope}", numbers
+    if needs.prompts is not None:
+        numbers["prompts"] = rounded_up(needs.prompts * n)
+        return (
+            f"; no number of labels on these {n} prompts is enough: about {numbers['prompts']:,} prompts, the same share of "
+            f"them labelled, {hope}"
+        ), numbers
+    return (
+        "; no number of labels or prompts is enough, since the cap on the weights moves the value by more: use `direct` with "
+        "labels of the policy's own fresh draws"
+    ), numbers
+
+
+def _labels_text(needed: Mapping[str, int], labels: Mapping[str, int]) -> str:
+    """The numbers of labelled prompts that are needed, beside those that there are."""
+    counts = list(labels.values())
+    if len(counts) == 2 and counts[0] == counts[1]:
+        policy = next(iter(labels))
+        return f"labels of both on about {needed[policy]:,} prompts in place of {labels[policy]:,}"
+    return "labels of " + " and of ".join(
+        f"{policy} on about {needed[policy]:,} prompts in place of {count:,}" for policy, count in labels.items()
+    )
+
+
+def rounded_up(count: float) -> int:
+    """A number with two digits that count, not below it."""
+    unit = 10 ** max(len(str(math.ceil(count))) - 2, 0)
+    return math.ceil(count / unit) * unit
+
+
+def _decided(found: str, low: float, high: float, against: str, margin: float) -> str:
+    """What is known, to be read after "is"."""
+    if found == "equivalent":
+        side = ", better by less than that" if low > 0 else ", worse by less than that" if high < 0 else ""
+        return f"equivalent to {against} within {margin:g}{side}"
+    return {
+        "better_by_margin": f"better than {against} by at least {margin:g}",
+        "better": f"better than {against}, but not known to be by {margin:g}",
+        "worse": f"worse than {against}",
+    }[found]
+
+
+def _judged(policy: str, own: Side, against: str, numbers: str, remedies: Sequence[Mapping[str, Any]]) -> str:
+    """Why a difference that rests on the judge decides nothing, and what it takes."""
+    lacking = policy if own.rests_on != LABELS else against
+    advice = next(
+        (one["text"].rstrip(".") for one in remedies),
+        f"label some of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data) and use `direct`",
+    )
+    return (
+        f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks "
+        f"for {lacking}; {advice}, or declare `assume_transport`."
+    )
+
+
+def _refusal(policy: str, own: Side, other: Side, against: str, remedies: Sequence[Mapping[str, Any]]) -> str:
+    """Why there is no difference, and what would lift the refusal."""
+    if not own.refusal and other.refusal:
+        return f"{policy} has nothing to be compared with: {against} is refused ({other.refusal})."
+    advice = next((f"; {one['text'].rstrip('.')}" for one in remedies), "")
+    return f"{policy} is refused: {own.refusal or 'its difference has no standard error'}{advice}."
+
+
+def headline(entries: Mapping[str, Mapping[str, Any]], against: str, margin: float) -> str:
+    """One sentence about all policies, which says no more than their statuses."""
+    words = {
+        "better_by_margin": f"better than {against} by at least {margin:g}",
+        "better": f"better than {against}, but not known to be by {margin:g}",
+        "equivalent": f"equivalent to {against} within {margin:g}",
+        "worse": f"worse than {against}",
+        "not_yet_known": f"not yet known to be better or worse than {against}",
+        "refused": "refused",
+    }
+    parts = []
+    for one in STATUSES:
+        names = [policy for policy, entry in entries.items() if entry["status"] == one]
+        if names:
+            parts.append(f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {words[one]}")
+    return f"{'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _signed(value: float) -> str:
+    """A difference with its sign; without one where it rounds to zero."""
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text
