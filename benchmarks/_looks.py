@@ -7,24 +7,25 @@ those of the workflow: `direct` at each coverage, then `results.looks`.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arena_cje.estimation.records import ROUNDING, Options
 from arena_cje.evaluation.evaluate import evaluate
+from arena_cje.provenance import code_hash
 from arena_cje.results import looks
 from arena_cje.simulate import Target, World, draw
+from benchmarks._simulation import REPLICATES, Row, finished, in_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Executor
+    from pathlib import Path
 
-REPLICATES = 500
-CHUNK = 25
 ALPHA = 0.05
 COVERAGES = ("0.1", "0.2", "0.4", "0.7", "1.0")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def replicate(cell: LookCell, seed: int) -> Row:
     plain = [{p: {"interval": d.interval(level)} for p, d in look.differences.items()} for look in observed]
     by_target = looks.readings(cell.plan, observed, ALPHA)
     repeated = [{p: asdict(of_looks[k]) for p, of_looks in by_target.items()} for k in range(len(observed))]
-    stopped = looks.document(cell.plan, observed, ALPHA)
+    stopped = looks.document(cell.plan, observed, alpha=ALPHA)
     last = stopped["looks"][-1]["targets"]
     return {
         "miss_at_some_look": any(_misses(shown, truth) for shown in repeated),
@@ -84,6 +85,24 @@ def replicate(cell: LookCell, seed: int) -> Row:
         "last_width": _width(repeated[-1]),
         "fixed_width": _width(plain[-1]),
     }
+
+
+def replicates(cell: LookCell, seeds: range) -> list[Row]:
+    """Rows of several studies."""
+    return [replicate(cell, seed) for seed in seeds]
+
+
+def summarise(cell: LookCell, rows: Sequence[Row]) -> list[Row]:
+    """One row: the share of studies for each thing that is true or false, the mean for each number."""
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return [{"cell": cell.name, "n": cell.n, "replicates": len(rows)} | means]
+
+
+def run_cell(cell: LookCell, pool: Executor, folder: Path, *, n: int = REPLICATES) -> Row:
+    """The row of a cell: read again where it was finished before with this code, else computed."""
+    path = folder / f"looks_{cell.name.replace(', ', '_').replace(' ', '-')}.json"
+    code = code_hash("arena_cje.results.looks", "arena_cje.evaluation.evaluate", "arena_cje.simulate")
+    return finished(path, n, lambda: summarise(cell, in_chunks(partial(replicates, cell), pool, n)), code)[0]
 
 
 def _misses(readings: Mapping[str, Row], truth: Mapping[str, float]) -> bool:

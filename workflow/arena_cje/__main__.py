@@ -84,9 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(files: Iterable[str | Path]) -> int:
-    """Print results files as tables; the exit status is 0."""
-    for file in files:
+    """Print results files as tables; the exit status is 0. A file of planned looks has the result of the last look with it."""
+    from arena_cje.results import looks
+
+    for file in map(Path, files):
         print(f"\n{printable(str(file))}")
+        if account := looks.read(file):
+            print(looks.table(account))
+            file = looks.last_result(file, account)
+            print(f"\n{printable(str(file))}")
         print(arena_cje.load(file))
     return 0
 

@@ -178,6 +178,32 @@ def results_to_show():
     return targets.estimate_files(workflow.dag_settings.targets) or list(map(first_result, CONFIG.coverages))
 
 
+# Planned looks
+
+
+def look_plan():
+    """The plan of the looks, as `looks.Plan` has it."""
+    return {**CONFIG.looks.model_dump(), "coverages": CONFIG.look_coverages, "margin": CONFIG.decision.margin}
+
+
+def looks_up_to(coverage):
+    """Coverages of the looks up to one."""
+    return [other for other in CONFIG.look_coverages if float(other) <= float(coverage)]
+
+
+def looked_at(name, coverage, kind="json"):
+    """Results that the looks up to a coverage read."""
+    return [f"results/coverage_{other}/{name}.{kind}" for other in looks_up_to(coverage)]
+
+
+def last_look(w):
+    """The first look after which no other is needed; each buys the labels of its own coverage and no more."""
+    for coverage in CONFIG.look_coverages:
+        path = checkpoints.look.get(estimator=w.estimator, coverage=coverage).output[0]
+        if json.loads(Path(path).read_text())["stop"]:
+            return path
+
+
 # Exhibits
 
 

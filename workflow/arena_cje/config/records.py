@@ -488,6 +488,26 @@ class Analysis(AnalysisOptions):
         return Options(seed=seed, **{name: value for name, value in self if name in names})
 
 
+class Decision(Record):
+    """What is asked of the differences between policies."""
+
+    against: str | None = Field(
+        None, description="policy that the others are compared with, a target of the data; null: the base policy"
+    )
+    margin: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="largest difference that does not matter, where values lie in [0, 1]: policies that differ by less are "
+        "equivalent",
+    )
+    assume_transport: bool = Field(
+        False,
+        description="whether a difference that rests on the judge alone may decide: it declares that the calibration holds for "
+        "policies without labels of their own",
+    )
+
+
 class Variant(AnalysisOptions):
     """An estimator with other options of the analysis, under a name of its own."""
 
@@ -606,6 +626,7 @@ class Config(Record):
         description="estimators and variants that run by default; targets may name others",
     )
     analysis: Analysis = Analysis()
+    decision: Decision = Decision()
     variants: dict[Name, Variant] = Field(
         {},
         description="variants of the analysis by name: targets `results/coverage_*/NAME.json`; `estimators` may list them",

@@ -4,10 +4,11 @@
     a target is decided by the first look whose interval decides it (`arena_cje.estimation.decision`)
     looks end: all targets are decided, all intervals are narrow enough, or the next labels cost too much
 
-T is the number of targets, refused ones among them, so that it is known before the first look. The intervals of all looks
-and targets hold at once at level 1 - alpha, so that the decision of an earlier look stays. A look with few labels decides
-nothing and spends nothing, nor does a refused target: what is not spent is there for the looks to come. A width depends on
-standard errors, not on values, so that looks which end by width have plain intervals.
+T is the number of compared policies, refused ones among them, so that it is known before the first look. The intervals of
+all looks and targets hold at once at level 1 - alpha, so that the decision of an earlier look stays. A look with few labels
+decides nothing and spends nothing, nor does a refused target or one that only the judge speaks for: what is not spent is
+there for the looks to come. A width depends on standard errors, not on values, so that looks which end by width have plain
+intervals.
 
 The information of the last look that can be paid is projected from each look's own variance, of which one part falls with
 the number of labels and the other, the sampling of prompts, is the same at every look.
@@ -22,17 +23,21 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from arena_cje.errors import printable
 from arena_cje.estimation import spending
-from arena_cje.estimation.decision import level_of_each, status
+from arena_cje.estimation.decision import DecisionRule, level_of_each, status
+from arena_cje.files import read_json
+from arena_cje.results.decision import may_decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from arena_cje.estimation.records import Estimate
     from arena_cje.results.record import ResultRecord
 
 LEAST_LEVEL = 1e-12  # intervals at a nominal level below it say nothing
-OPEN = ("not_yet_known", "refused", "too_few_labels")  # statuses that are no decision
+OPEN = ("not_yet_known", "refused", "too_few_labels", "judge_only")  # statuses that are no decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +46,17 @@ class Plan:
 
     coverages: tuple[str, ...]  # in ascending order
     until: Literal["decision", "width"] = "decision"
-    margin: float = 0.02
+    margin: float = DecisionRule.margin  # of the decisions
     width: float | None = None
     spending: spending.Spending = "obrien_fleming"
     min_labels: int = 30
     max_labels: int | None = None
     max_usd: float | None = None
+
+    @classmethod
+    def of(cls, entries: Mapping[str, Any]) -> Plan:
+        """From its entries in JSON."""
+        return cls(**{**entries, "coverages": tuple(entries["coverages"])})
 
 
 @dataclass(frozen=True)
@@ -57,19 +67,31 @@ class Look:
     base_labels: int
     labels: int  # of base and targets
     usd: float | None  # what they cost; None where it is unknown
-    differences: Mapping[str, Estimate | None]  # of each target to the base; None where a policy is refused
+    differences: Mapping[str, Estimate | None]  # to the policy that all are compared with; None where one is refused
+    undecidable: frozenset[str] = frozenset()  # policies whose differences rest on the judge alone
 
     @classmethod
     def of(cls, coverage: str, result: ResultRecord, target_labels: int, usd_per_label: float | None) -> Look:
         """From a result; target_labels: number of labels of the targets' own draws."""
-        base, base_labels = result.base_policy, result.document["metadata"]["n_oracle"]
+        decision, diagnostics = result.document["decision"], result.document["metadata"]["diagnostics"]
+        against, base_labels = decision["against"], result.document["metadata"]["n_oracle"]
         labels = base_labels + target_labels
-        usd = None if usd_per_label is None else labels * usd_per_label
+        policies = list(decision["policies"])
         differences = {
-            policy: None if {policy, base} & set(result.refused) else result.estimate(policy) - result.estimate(base)
-            for policy in result.policies
+            policy: None
+            if {policy, against} & set(result.refused)
+            else result.estimate(policy) - result.estimate(against)
+            for policy in policies
         }
-        return cls(coverage, base_labels, labels, usd, differences)
+        rests_on = {policy: (diagnostics[policy]["rests_on"], diagnostics[against]["rests_on"]) for policy in policies}
+        return cls(
+            coverage,
+            base_labels,
+            labels,
+            None if usd_per_label is None else labels * usd_per_label,
+            differences,
+            frozenset(p for p in policies if not may_decide(rests_on[p], decision["assume_transport"])),
+        )
 
     def limit(self, plan: Plan, coverage: str) -> str | None:
         """The limit of a plan that the labels of another coverage would pass, by what this look's labels are and cost."""
@@ -100,10 +122,12 @@ class Reading:
     interval: tuple[float, float] | None = None
 
 
-def document(plan: Plan, looks: Sequence[Look], alpha: float) -> dict[str, Any]:
+def document(
+    plan: Plan, looks: Sequence[Look], *, alpha: float, estimator: str = "", against: str = ""
+) -> dict[str, Any]:
     """The account of the looks so far, up to the one that ends them; `stop` is None where the next one is needed.
 
-    alpha: error probability of all decisions together.
+    alpha: error probability of all decisions together; estimator, against: names for the reader.
     """
     by_target = readings(plan, looks, alpha)
     accounts: list[dict[str, Any]] = []
@@ -114,12 +138,14 @@ def document(plan: Plan, looks: Sequence[Look], alpha: float) -> dict[str, Any]:
         accounts.append(account | {"targets": {policy: asdict(reading) for policy, reading in shown.items()}})
         if stop := _stop(plan, look, shown.values()):
             break
-    return {"plan": asdict(plan), "alpha": alpha, "looks": accounts, "stop": stop}
+    names = {"estimator": estimator, "against": against, "alpha": alpha}
+    return names | {"plan": asdict(plan), "looks": accounts, "stop": stop}
 
 
 def readings(plan: Plan, looks: Sequence[Look], alpha: float) -> dict[str, list[Reading]]:
     """What each look shows of each target, whether the looks before it have ended or not."""
     targets = list(looks[0].differences)
+    # A width is no statement about a policy, so that it may rest on the judge.
     if plan.until == "width":
         return {policy: _plain_readings(plan, looks, policy, alpha) for policy in targets}
     each = level_of_each(alpha, len(targets))
@@ -165,7 +191,9 @@ def _repeated_readings(plan: Plan, looks: Sequence[Look], policy: str, alpha: fl
             readings.append(Reading("refused"))
             continue
         reading = Reading("too_few_labels", None, difference.value, difference.se)
-        if look.base_labels >= plan.min_labels and difference.se > 0:
+        if policy in look.undecidable:
+            reading = replace(reading, status="judge_only")
+        elif look.base_labels >= plan.min_labels and difference.se > 0:
             fractions.append(max([_fraction(plan, look, difference), *fractions]))
             information.append(1 / difference.se**2)
             z = float(spending.boundaries(fractions, information, alpha, plan.spending)[-1])
@@ -202,3 +230,89 @@ def _at_boundary(
         level=level,
         interval=interval,
     )
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The account of the looks in a file; None for a file of another kind."""
+    account = read_json(path)
+    is_account = isinstance(account, dict) and {"plan", "looks", "stop"} <= account.keys()
+    return account if is_account else None
+
+
+def last_result(path: Path, account: Mapping[str, Any]) -> Path:
+    """The results file of the last look of an account; path: its file results/coverage_auto/ESTIMATOR.json."""
+    return path.parents[1] / f"coverage_{account['looks'][-1]['coverage']}" / f"{account['estimator']}.json"
+
+
+# Texts
+
+
+WORDS = {
+    "better_by_margin": "better by at least {margin:g}",
+    "better": "better",
+    "equivalent": "equivalent within {margin:g}",
+    "worse": "worse",
+    "narrow": "narrow enough",
+    "not_yet_known": "not yet known",
+    "refused": "refused",
+    "too_few_labels": "too few labels",
+    "judge_only": "rests on the judge",
+}
+ENDS = {
+    "decided": "every policy is decided",
+    "narrow": "every interval is narrow enough",
+    "last_look": "this was the last planned look",
+    "max_labels": "the labels of the next look would pass `looks.max_labels`",
+    "max_usd": "the labels of the next look would pass `looks.max_usd`",
+}
+
+
+def sentence(account: Mapping[str, Any]) -> str:
+    """The looks so far in one sentence."""
+    plan, look, stop = account["plan"], account["looks"][-1], account["stop"]
+    place = list(plan["coverages"]).index(look["coverage"]) + 1
+    end = f"the looks end here, as {ENDS[stop['reason']]}" if stop else "the next look is needed"
+    found = "; ".join(f"{policy} {_words(account, reading)}" for policy, reading in look["targets"].items())
+    return (
+        f"Planned looks: at look {place} of {len(plan['coverages'])} (coverage {look['coverage']}, {look['labels']} labels"
+        f"{_dollars(look['usd'])}) {end}. Against {account['against']}: {found}."
+    )
+
+
+def table(account: Mapping[str, Any]) -> str:
+    """All looks for the terminal: what each has spent, its boundary, and what its intervals say."""
+    plan = account["plan"]
+    if plan["until"] == "width":
+        rule = f"until every interval is at most {plan['width']:g} wide; intervals at level {1 - account['alpha']:g}"
+    else:
+        rule = (
+            f"until every policy is decided with margin {plan['margin']:g}; {plan['spending']} spending of {account['alpha']:g} "
+            f"over {len(plan['coverages'])} looks, shared by {len(account['looks'][0]['targets'])} differences"
+        )
+    rows = [("coverage", "labels", "USD", "policy", "information", "spent", "boundary", "difference", "interval", "")]
+    for look in account["looks"]:
+        cells = [look["coverage"], str(look["labels"]), _cell(look["usd"], ".2f")]
+        for policy, one in look["targets"].items():
+            low, high = one["interval"] or (None, None)
+            interval = f"[{_cell(low, '+.3f')}, {_cell(high, '+.3f')}]" if one["interval"] else ""
+            numbers = [_cell(one["fraction"], ".2f"), _cell(one["spent"], ".2g"), _cell(one["boundary"], ".2f")]
+            rows.append((*cells, policy, *numbers, _cell(one["difference"], "+.3f"), interval, _words(account, one)))
+            cells = ["", "", ""]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return printable("\n".join([f"Planned looks of {account['estimator']}, {rule}", "", *lines, "", sentence(account)]))
+
+
+def _words(account: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
+    """The status of a reading in words, with the look that decided where that is an earlier one."""
+    words = WORDS[reading["status"]].format(margin=account["plan"]["margin"])
+    at = reading["decided_at"]
+    return f"{words} (at {at})" if at and at != account["looks"][-1]["coverage"] else words
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _dollars(usd: float | None) -> str:
+    return f", {usd:,.2f} US dollars" if usd else ""
