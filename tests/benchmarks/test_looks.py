@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from arena_cje.simulate import draw
 from benchmarks._looks import CELLS, EQUAL, observe, replicates, summarise
 
