@@ -1,7 +1,8 @@
-"""The command line beside Snakemake: it prints results and the status of a run, converts and checks data, checks
+"""The command line beside Snakemake: it prints results and the status of a run, decides, converts and checks data, checks
 votes, and unlocks a folder.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
+arena-cje decide results/coverage_0.1/decision.json --ship cool
 arena-cje status .
 arena-cje convert promptfoo results.json --base gpt-4o-mini --to DIR
 arena-cje votes votes/*.csv
@@ -23,18 +24,40 @@ from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, print
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+NO_ANSWER = 3  # exit status of `decide` where it cannot answer: 1 and 2 are answers
+DECIDE_HELP = """\
+Tells whether a decision supports shipping a policy in place of the one that it was compared with. Exit status:
+  0  supported: the policy is better, or equivalent within the margin
+  1  not supported: the policy is worse, or its value is refused
+  2  not yet known: the labels do not decide; what it takes is printed
+  3  no answer: wrong arguments, an unknown policy, or a file that cannot be used
+"""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 1, after one sentence, for an error that the user can correct."""
+    """Run one command and return its exit status: 1, after one sentence, for an error that the user can correct.
+
+    `decide` has statuses of its own, in its help.
+    """
     parser = argparse.ArgumentParser(
         prog="arena-cje",
-        description="Print results of Causal Judge Evaluation or the status of a run, convert and check data, "
+        description="Print results of Causal Judge Evaluation or the status of a run, decide, convert and check data, "
         "check votes of people, remove a lock.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     show_command = commands.add_parser("show", help="print results files as tables")
     show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    decide_command = commands.add_parser(
+        "decide",
+        help="whether a policy may be shipped: exit status 0, 1 or 2",
+        description=DECIDE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    decide_command.add_argument(
+        "file", type=Path, metavar="FILE", help="results/coverage_*/decision.json, or a results file of one estimator"
+    )
+    decide_command.add_argument("--ship", required=True, metavar="POLICY", help="policy that would be shipped")
     status_command = commands.add_parser("status", help="tell what a run has done, what is left and what failed")
     status_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
     votes_command = commands.add_parser(
@@ -57,9 +80,17 @@ def main(arguments: list[str] | None = None) -> int:
     validate_command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="fresh draws beside logged data")
     validate_command.add_argument("--base", metavar="NAME", help="base policy, where the rows do not name it")
     escape_what_it_lacks()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    decides = words[:1] == ["decide"]
+    try:
+        options = parser.parse_args(words)
+    except SystemExit as end:  # argparse ends with 2 for wrong arguments, which `decide` has another meaning for
+        if decides and end.code:
+            raise SystemExit(NO_ANSWER) from None
+        raise
     run = {
         "show": lambda: show(options.files),
+        "decide": lambda: _decide(options.file, options.ship),
         "status": lambda: _status(options.folder),
         "unlock": lambda: _unlock(options.directory),
         "votes": lambda: _votes(options.files, options.labeling, options.columns),
@@ -73,9 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        status = 1
+        status = NO_ANSWER if decides else 1
     except BrokenPipeError:  # the reader of a pipe has ended, such as `| head`
-        status = 0
+        status = NO_ANSWER if decides else 0
     try:
         print(end="", flush=True)
     except OSError:
@@ -95,6 +126,15 @@ def show(files: Iterable[str | Path]) -> int:
             print(f"\n{printable(str(file))}")
         print(arena_cje.load(file))
     return 0
+
+
+def _decide(file: Path, policy: str) -> int:
+    """Print what is decided about a policy; the exit status is that of `DECIDE_HELP`."""
+    from arena_cje.results import recommendation
+
+    sentence, status = recommendation.answer(file, policy)
+    print(sentence)
+    return status
 
 
 def _votes(files: Iterable[Path], folder: Path, columns: str) -> int:

@@ -27,6 +27,7 @@ rule estimate:
     params:
         options=lambda w: estimation(w.estimator)["options"],
         thresholds=lambda w: estimation(w.estimator)["thresholds"],
+        decision=lambda w: estimation(w.estimator)["decision"],
         cautions=lambda w: estimation(w.estimator)["cautions"],
         code=lambda w: estimation(w.estimator)["code"],
         # A function of the outputs, so that it makes nothing stale: Snakemake does not compare it.

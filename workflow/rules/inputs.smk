@@ -149,6 +149,7 @@ def estimation(name):
     return {
         "options": canonical({"seed": CONFIG.seed, **CONFIG.estimator_of(name)[1]}),
         "thresholds": canonical(CONFIG.verdict),
+        "decision": canonical(CONFIG.decision.model_dump()),
         "cautions": canonical(scoring.cautions(CONFIG) if CONFIG.logged_data is None else {}),
         "code": code_hash("arena_cje.results.analyze", *map(estimators.module_name, alike)),
     }
@@ -173,9 +174,17 @@ def first_result(coverage, calibrated=False):
     return f"results/coverage_{coverage}/{(fits if calibrated and fits else ESTIMATORS)[0]}.json"
 
 
+def result_to_show(coverage):
+    """The result of the recommended estimator, of the first one where there is no decision yet."""
+    decision = Path(f"results/coverage_{coverage}/decision.json")
+    if not decision.exists():
+        return first_result(coverage)
+    return str(decision.with_name(f"{files.read_json(decision)['recommended']['estimator']}.json"))
+
+
 def results_to_show():
-    """The estimates that the command line names; for the whole experiment the first estimator's at every coverage."""
-    return targets.estimate_files(workflow.dag_settings.targets) or list(map(first_result, CONFIG.coverages))
+    """The estimates that the command line names; for the whole experiment the recommended estimator's at every coverage."""
+    return targets.estimate_files(workflow.dag_settings.targets) or list(map(result_to_show, CONFIG.coverages))
 
 
 # Planned looks
@@ -238,7 +247,7 @@ EXHIBIT_INPUTS = {
     "summary": "results/coverage_{coverage}/summary.json",
     "draws": lambda w: existing_draws(w.coverage),
     "calibration": lambda w: calibration_file(w.coverage),
-    "lower": lambda w: list(map(first_result, lower(w.coverage))),
+    "lower": lambda w: estimates_at(lower(w.coverage)),
     "logprobs": (
         f"results/logprobs/{BASE}.parquet"
         if CONFIG.logged_data is None and BASE in CONFIG.policies_with_logprobs

@@ -23,6 +23,7 @@ with job(snakemake) as log:
         json.loads(params.options),
         base_policy=summary["base_policy"],
         thresholds=analyze.with_overrides(json.loads(params.thresholds)),
+        decision=analyze.DecisionRule(**json.loads(params.decision)),
         provenance=provenance | details,
     )
     cautions = json.loads(params.cautions)  # reasons that concern importance weights

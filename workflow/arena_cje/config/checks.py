@@ -24,6 +24,7 @@ RESERVED_NAMES = (
     "summary",
     "data_report",
     "validation",
+    "decision",
     "comparisons",
     "calibration_data",
     "cje_dataset",

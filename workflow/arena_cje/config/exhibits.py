@@ -64,6 +64,7 @@ READS = {
     "results": ("results",),
     "paired_results": ("results", "influence"),
     "paired_first": ("first", "first_influence"),
+    "paired_recommended": ("results", "influence"),
     "base_policy": ("first",),
     "labelled_truths": ("judge", "oracle"),
     "truth": ("validation",),
@@ -76,9 +77,9 @@ READS = {
     "fitted": ("fitted",),
     "fitted_logged": ("fitted", "dataset", "summary", "calibration"),
     "fitted_calibration": ("fitted", "dataset", "summary", "calibration"),
-    "responses": ("first", "dataset"),
-    "fresh_responses": ("first", "draws"),
-    "lower_results": ("lower",),
+    "responses": ("results", "dataset"),
+    "fresh_responses": ("results", "draws"),
+    "lower_results": ("results", "lower"),
     "throughput": (),  # benchmarks and the ledger do not make an exhibit stale
     "spending": (),
     "configuration": ("configuration", "page"),
@@ -108,6 +109,12 @@ EXHIBITS = (
         "arena_cje.results.validation.table",
         {"results": "results", "truths": "labelled_truths"},
         {"table": "beside the truth"},
+    ),
+    Exhibit(
+        "decision",
+        f"{RESULTS}/decision.json",
+        "arena_cje.results.recommendation.document",
+        {"results": "results", "coverage": "coverage"},
     ),
     Exhibit(
         "comparisons",
@@ -180,7 +187,7 @@ EXHIBITS = (
         logged="fitted_logged",
         calibration_data="fitted_calibration",
     ),
-    _figure("comparison_heatmap", "differences", "figures.comparison_heatmap", result="paired_first"),
+    _figure("comparison_heatmap", "differences", "figures.comparison_heatmap", result="paired_recommended"),
     _figure("judge_distributions", "judge scores", "data_figures.judge_distributions", logged="logged", draws="draws"),
     Exhibit(
         "plot_sweep",

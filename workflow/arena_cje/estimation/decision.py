@@ -29,13 +29,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from scipy.special import ndtr
 
 from arena_cje.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 STATUSES = ("better_by_margin", "better", "equivalent", "worse", "not_yet_known", "refused")
 SUPPORTS_SHIPPING = ("better_by_margin", "better", "equivalent")
+LABELS, AUDITED, JUDGE = "labels", "audited_judge", "judge"  # what the value of a policy rests on
 CHANCE = 0.8  # of a decision, at the numbers of labels and prompts that are named
 
 
@@ -73,6 +78,24 @@ def status(low: float, high: float, margin: float) -> str:
     if low > 0:
         return "better"
     return "worse" if high < 0 else "not_yet_known"
+
+
+def words(one: str, margin: float) -> str:
+    """A status in a few words."""
+    return {
+        "better_by_margin": f"better by at least {margin:g}",
+        "equivalent": f"equivalent within {margin:g}",
+    }.get(one, one.replace("_", " "))
+
+
+def judge_only(rests_on: Sequence[str]) -> bool:
+    """Whether the difference of policies that rest on these is the judge's."""
+    return any(one != LABELS for one in rests_on)
+
+
+def may_decide(rests_on: Sequence[str], assume_transport: bool) -> bool:
+    """Whether the difference of policies that rest on these may decide."""
+    return assume_transport or JUDGE not in rests_on
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Pairwise comparisons of policies, and the evidence for the top rank.
 
-    pair         V_1 - V_2 from paired influence functions, with Holm's correction over all pairs of one estimator
-    separated    Holm-corrected p <= alpha
-    ranks of a   from 1 + #{separated and better} to n - #{separated and worse}, n the policies that are published
+    pair         V_1 - V_2 from paired influence functions, with an interval that is corrected for its family of pairs
+    apart        the corrected interval leaves zero out, and labels speak for both policies
+    ranks of a   from 1 + #{apart and better} to n - #{apart and worse}, n the policies that are published
 
-A policy is best only if every other published policy is separated from the highest value. A refused policy is in no
-comparison and has no rank; it is named beside the ranking, since its value may be higher. The correction is per estimator,
-since estimators are different analyses of the same data.
+`arena_cje.estimation.contrasts` has the families. The differences to the policy that the decision compares with are one of
+them, so that nothing is apart here that the decision does not know, nor the other way round. A policy is best only if every
+other published policy is apart from the highest value. A refused policy is in no comparison and has no rank; it is named
+beside the ranking, since its value may be higher. The correction is per estimator, since estimators are different analyses of
+the same data; the recommended one is the first.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from arena_cje.results.recommendation import recommend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NUMBERS = ("difference", "se", "ci_lower", "ci_upper", "df", "p_value", "p_holm", "p_bh")
+CORRECTED = ("corrected_lower", "corrected_upper", "p_corrected")
+NUMBERS = ("difference", "se", "ci_lower", "ci_upper", "df", "p_value", *CORRECTED, "p_holm", "p_bh")
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,10 @@ class Place:
 
     policy: str
     rank: int  # by value; equal values share a rank
-    best_rank: int  # one below the policies that are better after Holm's correction
-    worst_rank: int  # one above the policies that are worse after it
+    best_rank: int  # one below the policies that are apart and better
+    worst_rank: int  # one above the policies that are apart and worse
     apart_from_next: bool | None  # from the published policy next below; None for the last
-    p_holm_next: float | None
+    p_corrected_next: float | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Top:
 
     policy: str | None
     second: str | None
-    apart_from_second: bool | None  # after Holm's correction; None where there is no second
+    apart_from_second: bool | None  # None where there is no second
     not_apart_from: tuple[str, ...]  # published policies that may be as good
     refused: tuple[str, ...]  # policies that are not ranked
     refused_but_higher: tuple[str, ...]  # those whose unpublished number is higher
@@ -66,9 +71,8 @@ def pairs(result: ResultRecord) -> list[Row]:
 
 def ranking(result: ResultRecord, comparisons: Sequence[Row]) -> list[Place]:
     """The published policies from the highest value down, the base policy among them; comparisons: `pairs` of the result."""
-    value = _published(result)
-    p_holm = _p_holm(comparisons)
-    separated = {pair for pair, p in p_holm.items() if p is not None and p <= result.document["metadata"]["alpha"]}
+    value, by_pair = _published(result), _by_pair(comparisons)
+    separated = {pair for pair, row in by_pair.items() if row["apart"]}
     order = sorted(value, key=lambda policy: -value[policy])  # stable: ties in declared order
     places = []
     for k, policy in enumerate(order):
@@ -82,7 +86,7 @@ def ranking(result: ResultRecord, comparisons: Sequence[Row]) -> list[Place]:
                 best_rank=1 + sum(value[other] > value[policy] for other in others),
                 worst_rank=len(order) - sum(value[other] < value[policy] for other in others),
                 apart_from_next=None if pair is None else pair in separated,
-                p_holm_next=None if pair is None else p_holm[pair],
+                p_corrected_next=None if pair is None else by_pair[pair]["p_corrected"],
             )
         )
     return places
@@ -93,31 +97,33 @@ def top(result: ResultRecord, comparisons: Sequence[Row]) -> Top:
 
     comparisons: `pairs` of the result.
     """
-    places, alpha = ranking(result, comparisons), result.document["metadata"]["alpha"]
+    places, by_pair = ranking(result, comparisons), _by_pair(comparisons)
     best, second = ([place.policy for place in places] + [None, None])[:2]
-    p_holm = _p_holm(comparisons)
-    p_to_best = {place.policy: p_holm[frozenset((best, place.policy))] for place in places[1:]}
-    rivals = tuple(policy for policy, p in p_to_best.items() if p is None or p > alpha)
+    rivals = tuple(place.policy for place in places[1:] if not by_pair[frozenset((best, place.policy))]["apart"])
     refused = tuple(result.refused)
     higher = tuple(result.document["best_policy"]["refused_but_higher"])
-    sentence = " ".join((_top_sentence(best, len(places), rivals, alpha), *_refusal_sentences(refused, higher)))
+    sentence = " ".join((_top_sentence(best, len(places), rivals), *_refusal_sentences(refused, higher)))
     return Top(best, second, second not in rivals if second else None, rivals, refused, higher, sentence)
 
 
 def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
-    """Content of comparisons.json: pairs, ranking and best policy by estimator; the first estimator's best is logged."""
+    """Content of comparisons.json: decision, pairs, ranking and best policy by estimator, the recommended one first.
+
+    The headline of its decision is logged. results: the recommended one first.
+    """
     estimators = {}
     for result in results:
         comparisons = pairs(result)
         estimators[result.name] = {
             "alpha": result.document["metadata"]["alpha"],
             "base_policy": result.base_policy,
-            "comparisons": [_with_interval(row) for row in comparisons],
+            "decision": result.decision,
+            "comparisons": [_with_intervals(row) for row in comparisons],
             "ranking": [asdict(place) for place in ranking(result, comparisons)],
             "best": asdict(top(result, comparisons)),
         }
-    log.info("%s: %s", results[0].name, estimators[results[0].name]["best"]["says"])
-    return {"coverage": coverage, "estimators": estimators}
+    log.info("%s: %s", results[0].name, results[0].decision["headline"])
+    return {"coverage": coverage, "recommended": asdict(recommend(results)), "estimators": estimators}
 
 
 def table(results: Sequence[ResultRecord]) -> pl.DataFrame:
@@ -130,7 +136,8 @@ def table(results: Sequence[ResultRecord]) -> pl.DataFrame:
         for result in results
         for row in pairs(result)
     ]
-    return pl.DataFrame(rows, schema=schema | {"refused": pl.String})
+    flags = dict.fromkeys(("judge_only", "apart"), pl.Boolean)
+    return pl.DataFrame(rows, schema=schema | flags | {"refused": pl.String})
 
 
 def _published(result: ResultRecord) -> dict[str, float]:
@@ -140,26 +147,30 @@ def _published(result: ResultRecord) -> dict[str, float]:
     return {policy: value for policy, value in values.items() if not np.isnan(value)}
 
 
-def _p_holm(comparisons: Sequence[Row]) -> dict[frozenset[str], float | None]:
-    """Holm-corrected p-values by pair of policies."""
-    return {frozenset((row["first"], row["second"])): row["p_holm"] for row in comparisons}
+def _by_pair(comparisons: Sequence[Row]) -> dict[frozenset[str], Row]:
+    """The rows of the comparisons by their pair of policies."""
+    return {frozenset((row["first"], row["second"])): row for row in comparisons}
 
 
-def _with_interval(row: Mapping[str, Any]) -> Row:
-    """A pair with its interval as one field, as in the results files."""
-    fields = {name: value for name, value in row.items() if name not in ("ci_lower", "ci_upper")}
-    return fields | {"confidence_interval": [row["ci_lower"], row["ci_upper"]]}
+def _with_intervals(row: Mapping[str, Any]) -> Row:
+    """A pair with each interval as one field, as in the results files."""
+    ends = {
+        "confidence_interval": ("ci_lower", "ci_upper"),
+        "corrected_interval": ("corrected_lower", "corrected_upper"),
+    }
+    fields = {name: value for name, value in row.items() if name not in {*ends["confidence_interval"], *CORRECTED[:2]}}
+    return fields | {name: [row[low], row[high]] for name, (low, high) in ends.items()}
 
 
-def _top_sentence(best: str | None, published: int, rivals: Sequence[str], alpha: float) -> str:
+def _top_sentence(best: str | None, published: int, rivals: Sequence[str]) -> str:
     """A sentence about the highest value; rivals: policies that are not separated from it."""
     if best is None:
         return "No policy is published."
     if published == 1:
         return f"{best} is the only policy that is published, so that there is nothing to rank it against."
     if rivals:
-        return f"{best} has the highest value, but it is not told apart from {', '.join(rivals)} (Holm, {alpha:g})."
-    return f"{best} has the highest value, apart from every other published policy (Holm, {alpha:g})."
+        return f"No policy is known to be best: the highest value, that of {best}, is not told apart from {', '.join(rivals)}."
+    return f"{best} has the highest value, and is told apart from every other published policy."
 
 
 def _refusal_sentences(refused: Sequence[str], higher: Sequence[str]) -> list[str]:

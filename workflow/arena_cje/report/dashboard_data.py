@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
+from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.report import comparisons as pairwise
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response
     from arena_cje.files import Row
+    from arena_cje.results.recommendation import Recommendation
     from arena_cje.results.record import ResultRecord
 
 MISSING = "–"
@@ -114,33 +116,39 @@ def cards(result: ResultRecord) -> list[Card]:
     return policy_cards
 
 
-def best(result: ResultRecord) -> list[str]:
-    """Sentences about the highest published value and the evidence for its rank."""
-    highest = result.best
-    if highest is None:
-        return ["No policy has a published value: all are refused, for the reasons below."]
-    sentences = [f"The highest published value is that of {highest}: {value(result, highest).text}."]
-    if result.verdicts[highest].level == "caution":
-        sentences.append(f"The value of {highest} itself calls for caution, see its reasons below.")
-    try:
-        pairs = pairwise.pairs(result)
-    except UserError:
-        return [*sentences, "What its rank rests on is not known here: the influence values are not at hand."]
-    top = pairwise.top(result, pairs)
-    lead = [] if top.second is None else _lead(highest, top.second, pairs)
-    return [*sentences, *lead, top.says]
+DECISION_LEVELS = {"not_yet_known": "caution", "refused": "refuse", "worse": "refuse"}  # the others are ok
 
 
-def _lead(highest: str, second: str, pairs: Sequence[Row]) -> list[str]:
-    """A sentence about the difference of the two highest values; none if it has no test."""
-    pair = next(pair for pair in pairs if {pair["first"], pair["second"]} == {highest, second})
-    if pair["difference"] is None or pair["p_holm"] is None:
-        return []
-    sign = 1 if pair["first"] == highest else -1
-    low, high = sorted((sign * pair["ci_lower"], sign * pair["ci_upper"]))
-    n_tests = sum(row["p_value"] is not None for row in pairs)
-    lead = f"Its lead over {second}, the next one, is {sign * pair['difference']:+.3f} {interval(low, high, '+.3f')}"
-    return [f"{lead}, p {p_value(pair['p_holm'], '= ')} corrected by Holm for {comparison_count(n_tests)}."]
+def lead(result: ResultRecord, recommendation: Recommendation) -> list[str]:
+    """The headline of the decision, and why this estimator is the one to look at."""
+    headline = result.decision.get("headline", "The results file is of an earlier version and has no decision.")
+    return [headline, recommendation.reason]
+
+
+def decision(result: ResultRecord) -> Table:
+    """What is decided about each policy, with the difference and what is missing."""
+    record = result.decision
+    if not record:
+        return Table("Decision", ("policy",), ())
+    rows = []
+    for policy, entry in record["policies"].items():
+        low, high = entry["corrected_interval"]
+        status = Cell(words(entry["status"], record["margin"]), level=DECISION_LEVELS.get(entry["status"], "ok"))
+        limits = Cell(interval(low, high, "+.3f") if low is not None else MISSING, numeric=True)
+        rows.append((text(policy), status, number(entry["difference"], "+.3f"), limits, Cell(entry["sentence"])))
+    columns = ("policy", "decision", f"minus {record['against']}", "corrected interval", "in words")
+    transport = "Transport is assumed, so that differences which rest on the judge alone decide, too."
+    note = (
+        f"{percent(result)} intervals of paired differences, corrected for {comparison_count(record['n_differences'])}: all of "
+        f"them hold at once. Margin: {record['margin']:g}, a difference that does not matter. "
+        f"{transport if record['assume_transport'] else ''}"
+    )
+    return Table(f"Decision against {record['against']} by {result.name}", columns, tuple(rows), note.strip())
+
+
+def percent(result: ResultRecord) -> str:
+    """Confidence level of the intervals."""
+    return f"{100 * (1 - result.document['metadata']['alpha']):g} %"
 
 
 def comparison_count(count: int) -> str:
@@ -324,33 +332,44 @@ def _transport(audit: Mapping[str, Any] | None) -> str:
 
 def comparisons(result: ResultRecord) -> Table:
     """Differences of all pairs of policies; a pair with a refused policy has no numbers."""
-    columns = ("pair", "difference", "interval", "standard error", "p", "p (Holm)", "p (BH)", "")
+    columns = ("pair", "difference", "corrected interval", "standard error", "p (corrected)", "remark")
     try:
-        pairs = result.comparisons().to_dicts()
+        pairs = pairwise.pairs(result)
     except UserError as error:
         return Table("Paired differences", columns, (), f"Not at hand: {error}.")
     rows = []
     for pair in pairs:
-        refused = [policy for policy in (pair["first"], pair["second"]) if policy in result.refused]
-        problem = "" if pair["difference"] is not None else "cannot be computed"
-        corrected = [Cell(p_value(pair[name]), numeric=True) for name in ("p_value", "p_holm", "p_bh")]
-        limits = interval(pair["ci_lower"], pair["ci_upper"], "+.3f") if pair["ci_lower"] is not None else MISSING
+        low, high = pair["corrected_lower"], pair["corrected_upper"]
         rows.append(
             (
                 Cell(f"{pair['first']} minus {pair['second']}"),
                 number(pair["difference"], "+.3f"),
-                Cell(limits, numeric=True),
+                Cell(interval(low, high, "+.3f") if low is not None else MISSING, numeric=True),
                 number(pair["se"]),
-                *corrected,
-                Cell(f"refused: {', '.join(refused)}" if refused else problem),
+                Cell(p_value(pair["p_corrected"]), numeric=True),
+                Cell(_remark(pair)),
             )
         )
-    n_tests = sum(pair["p_value"] is not None for pair in pairs)
+    against = result.decision.get("against", result.base_policy)
+    tested = [pair for pair in pairs if pair["p_value"] is not None]
+    of_decision = sum(against in (pair["first"], pair["second"]) for pair in tested)
+    rest = len(tested) - of_decision
     note = (
-        f"Paired over prompts and labels by {result.name}. {n_tests} of {len(pairs)} differences are tested; p (Holm) bounds "
-        "the chance of any false difference among them, p (BH) the share of false ones among those found."
+        f"Paired over prompts and labels by {result.name}. {len(tested)} of {len(pairs)} differences are tested. "
+        f"Intervals and p are corrected for {comparison_count(of_decision)} with {against}"
+        + (f", and for {comparison_count(rest)} of the others" if rest else "")
+        + ". Raw p-values, and those by Holm and by Benjamini and Hochberg, are in comparisons.csv."
     )
-    return Table("Paired differences of all policies", columns, tuple(rows), note)
+    sentences = " ".join((note, pairwise.top(result, pairs).says))
+    return Table("Paired differences of all policies", columns, tuple(rows), sentences)
+
+
+def _remark(pair: Row) -> str:
+    """What there is to say about a pair."""
+    if pair["difference"] is None:
+        return f"refused: {', '.join(pair['refused'])}" if pair["refused"] else "cannot be computed"
+    caution = "caution: rests on the judge alone" if pair["judge_only"] else ""
+    return ", ".join(filter(None, ("told apart" if pair["apart"] else "not told apart", caution)))
 
 
 # Data

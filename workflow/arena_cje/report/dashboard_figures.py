@@ -119,7 +119,7 @@ def forest(result: ResultRecord, truths: Mapping[str, float]) -> Figure:
         layers.append(mark.encode(alt.X("truth:Q"), y, tooltip=_tooltip(policy="policy", truth="truth")))
     spec = _spec(alt.layer(*layers, data=alt.NamedData(name="levels")).properties(height=STEP * len(names)))
     note = f"Point and line: estimate and {percent} interval. " + ("Diamond: the truth. " if with_truth else "")
-    note += "A refused policy has a place and no level." if result.refused else ""
+    note += "Refused policies are listed without an estimate." if result.refused else ""
     return Figure("forest", f"Values by {result.name}", _forest_finding(result), note, spec, {"levels": rows})
 
 
@@ -127,10 +127,6 @@ def _forest_finding(result: ResultRecord) -> str:
     """Sentences about the published values."""
     published = [name for name in result.all_policies if name not in result.refused]
     sentence = f"{len(published)} of {1 + len(result.policies)} policies have a published value."
-    if result.best is not None:
-        summary = result.summary(result.best)
-        sentence += f" The highest is {result.best} at {summary['estimate']:.3f}"
-        sentence += f", interval {summary['ci_lower']:.3f} to {summary['ci_upper']:.3f}."
     return sentence + (f" Refused: {', '.join(result.refused)}." if result.refused else "")
 
 
@@ -360,26 +356,28 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
 
 
 def differences(result: ResultRecord) -> Figure:
-    """Difference of each target policy to the base policy."""
+    """Difference of each policy to the one that the decision compares with, with corrected intervals."""
     import altair as alt
 
+    decision = result.decision
+    entries, against = decision.get("policies", {}), decision.get("against", result.base_policy)
     rows = []
-    for policy in result.policies:
-        difference = result.document["differences_to_base"][policy]
-        low, high = difference["confidence_interval"]
-        refused = bool({policy, result.base_policy} & set(result.refused))
-        numbers = {"value": difference["difference"], "low": low, "high": high}
+    for policy, entry in entries.items():
+        low, high = entry["corrected_interval"]
+        numbers = {"value": entry["difference"], "low": low, "high": high}
         numbers = {name: _short(value) for name, value in numbers.items()}
-        rows.append({"policy": policy, "refused": refused} | numbers)
-    title = f"value minus {result.base_policy}"
-    layers = _interval_layers([*rows, {"value": 0.0}], _y(result.policies), _level_tooltip(), title)
+        judge_only = entry["judge_only"]
+        rows.append({"policy": policy, "refused": entry["difference"] is None, "judge_only": judge_only} | numbers)
+    title, y = f"value minus {against}", _y(list(entries))
+    layers = _interval_layers([*rows, {"value": 0.0}], y, _level_tooltip(), title)
+    hollow = alt.Chart().transform_filter("datum.judge_only")
+    hollow = hollow.mark_point(color="var(--accent)", fill="var(--paper)", size=64, opacity=1)
+    layers.append(hollow.encode(alt.X("value:Q"), y, tooltip=_level_tooltip()))
     zero = alt.Chart().mark_rule(color="var(--ink)").encode(x=alt.XDatum(0))
     chart = alt.layer(zero, *layers, data=alt.NamedData(name="levels"))
-    spec = _spec(chart.properties(height=STEP * max(len(result.policies), 1)))
-    significant = [row["policy"] for row in rows if row["low"] is not None and not row["low"] <= 0 <= row["high"]]
-    label = f"Differences to {result.base_policy} by {result.name}. "
-    label += (
-        f"Intervals that leave zero out: {', '.join(significant)}." if significant else "No interval leaves zero out."
-    )
-    note = f"Points and {_percent(result)} intervals of paired differences, uncorrected; corrected p-values are in the table."
-    return Figure("differences", f"Minus {result.base_policy}", label, note, spec, {"levels": rows})
+    spec = _spec(chart.properties(height=STEP * max(len(entries), 1)))
+    label = f"Differences to {against} by {result.name}. {decision.get('headline', '')}".strip()
+    count = decision.get("n_differences", 0)
+    note = f"Points and {_percent(result)} intervals of paired differences, corrected for the number of differences, {count}."
+    note += " Hollow: the difference rests on the judge alone." if any(row["judge_only"] for row in rows) else ""
+    return Figure("differences", f"Minus {against}", label, note, spec, {"levels": rows})

@@ -3,8 +3,9 @@
     precomputed_sampler.jsonl       logged rows: total_logprob (nats), target_logps by policy, judge score, label, reward
     stochastic_log.jsonl            logged rows with their log probability by token: sequence_logp, pi0 = exp(sequence_logp)
     token_level_cje_results.json    one estimator: {policy: v_hat, se, ci_low, ci_high, oracle_truth, absolute_error},
-                                    Holm-corrected p-values, violated guard rails
-    leaderboard.csv                 ranks of the published policies, the ranks that the data leave open, refused ones last
+                                    corrected p-values, violated guard rails
+    leaderboard.csv                 ranks of the published policies, the ranks that the data leave open, refused ones last; what
+                                    the decision says of each; the recommended estimator first
     results.csv, results.parquet    one row a coverage, estimator and policy
 
 An unpublished number is in no column of published ones: a refused policy has null there, and in the tidy table its
@@ -167,7 +168,7 @@ def _uids(logged: Sequence[Row]) -> list[str]:
 def token_level(result: ResultRecord, coverage: str, truths: Truths | None = None) -> dict[str, Any]:
     """Content of token_level_cje_results.json, from one estimator's result."""
     pairs = comparisons.pairs(result)
-    names = ("first", "second", "difference", "p_value", "p_holm", "refused")
+    names = ("first", "second", "difference", "p_value", "p_corrected", "p_holm", "refused")
     base, metadata, truth_rows = result.base_policy, result.document["metadata"], truths or {}
     return {
         "results": {policy: _policy_numbers(result, policy, truth_rows.get(policy, {})) for policy in result.policies},
@@ -210,13 +211,21 @@ def violations(result: ResultRecord) -> list[str]:
 
 
 def leaderboard(results: Iterable[ResultRecord]) -> pl.DataFrame:
-    """Content of leaderboard.csv: published policies of each estimator by value, then the refused ones without numbers."""
+    """Content of leaderboard.csv: published policies of each estimator by value, then the refused ones without numbers.
+
+    results: the recommended one first.
+    """
     import polars as pl
 
     schema = {"estimator": pl.String, "rank": pl.Int64, "policy": pl.String, "role": pl.String}
     schema |= dict.fromkeys(NUMBERS, pl.Float64)
-    schema |= {"best_rank": pl.Int64, "worst_rank": pl.Int64, "apart_from_next": pl.Boolean, "p_holm_next": pl.Float64}
-    schema |= {"status": pl.String, "reasons": pl.String}
+    schema |= {
+        "best_rank": pl.Int64,
+        "worst_rank": pl.Int64,
+        "apart_from_next": pl.Boolean,
+        "p_corrected_next": pl.Float64,
+    }
+    schema |= {"decision": pl.String, "status": pl.String, "reasons": pl.String}
     rows = [row for result in results for row in _leaderboard_rows(result)]
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
 
@@ -234,6 +243,7 @@ def _leaderboard_rows(result: ResultRecord) -> list[Row]:
         | {
             "estimator": result.name,
             "role": "base" if row["policy"] == result.base_policy else "target",
+            "decision": result.decision["policies"].get(row["policy"], {}).get("status"),
             "status": result.verdicts[row["policy"]].level,
             "reasons": "; ".join(result.verdicts[row["policy"]].grounds),
         }

@@ -56,7 +56,6 @@ ROW_WIDTH, CELL_WIDTH = 32, 20  # characters in a line of a policy name, for a r
 LEAST_SPAN = 0.2  # smallest range of an axis of values, so that small differences do not look large
 LEAST_REACH = 0.05  # smallest range of the colours of differences, likewise
 WORSE, EVEN, BETTER = "#B35806", "#F7F7F7", "#2166AC"
-STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
 def policy_estimates(results: Sequence[ResultRecord], truth: Mapping[str, float] | None = None) -> p9.ggplot:
@@ -170,7 +169,7 @@ def comparison_heatmap(result: ResultRecord) -> p9.ggplot:
     reach = max([LEAST_REACH, *computed["difference"].abs()])
     dark = computed["difference"].abs() > 0.8 * reach
     computed = computed.assign(
-        text=[_difference_text(value, p) for value, p in zip(computed["difference"], computed["p_holm"], strict=True)]
+        text=[_difference_text(*cell) for cell in zip(computed["difference"], computed["apart"], strict=True)]
     )
     words = table[table["kind"].isin(["refused", "unknown"])]
     labels = [name(policy, CELL_WIDTH) for policy in policies]
@@ -201,11 +200,14 @@ def comparison_heatmap(result: ResultRecord) -> p9.ggplot:
         + p9.labs(x="minus this policy", y="this policy")
         + titles(
             "Differences between policies",
-            "Row minus column: blue and + where the row's policy is better. Stars: Holm-corrected p of no difference, "
-            "*** < 0.001, ** < 0.01, * < 0.05, ns: none of these."
+            "Row minus column: blue and + where the row's policy is better. A star: the corrected interval leaves zero out, and "
+            "labels speak for both policies; ns: not told apart."
             + (" Struck out: a refused policy has no level to compare." if len(refused) else ""),
             width,
-            notes=[f"Paired differences of {result.name} on the same prompts, corrected over all pairs."],
+            notes=[
+                f"Paired differences of {result.name} on the same prompts, corrected over those to "
+                f"{result.decision.get('against', result.base_policy)}, and over the others."
+            ],
         )
         + look(width, 2.4 + side * count)
         + p9.theme(
@@ -217,11 +219,10 @@ def comparison_heatmap(result: ResultRecord) -> p9.ggplot:
     )
 
 
-def _difference_text(value: float, p: float) -> str:
-    """Text of a cell: the difference and its stars."""
-    stars = next((text for limit, text in STARS if p < limit), "ns")
+def _difference_text(value: float, apart: bool) -> str:
+    """Text of a cell: the difference, and whether it tells the two policies apart."""
     text = f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
-    return f"{text}\n{stars}".replace("-", "−")
+    return f"{text}\n{'*' if apart else 'ns'}".replace("-", "−")
 
 
 def sweep(results: Mapping[str, Sequence[ResultRecord]], truth: Mapping[str, float] | None = None) -> p9.ggplot:

@@ -55,8 +55,15 @@ class Sources:
 
     @property
     def paired_results(self) -> list[Result]:
-        """The same results with influence values, for differences."""
-        return self.results
+        """The same results with influence values, for differences; the recommended one first."""
+        from arena_cje.results.recommendation import recommended_first
+
+        return recommended_first(self.results)
+
+    @property
+    def paired_recommended(self) -> Result:
+        """The result of the recommended estimator with influence values."""
+        return self.paired_results[0]
 
     @cached_property
     def first(self) -> Result:
@@ -186,8 +193,8 @@ class Sources:
         """The rows of the logged responses."""
         from arena_cje.data.logged import read_logged
 
-        first = self.first
-        return read_logged(self._single_file("dataset"), first.base_policy, first.policies, reading=first.reading)[0]
+        shown = self.paired_recommended
+        return read_logged(self._single_file("dataset"), shown.base_policy, shown.policies, reading=shown.reading)[0]
 
     @cached_property
     def fresh_responses(self) -> dict[str, list[Response]]:
@@ -197,15 +204,16 @@ class Sources:
 
         files = {policy_of(Path(path).stem): path for path in self._files["draws"]}
         return {
-            policy: read_draws(path, policy, reading=self.first.reading)
+            policy: read_draws(path, policy, reading=self.paired_recommended.reading)
             for policy, path in files.items()
-            if policy in self.first.policies
+            if policy in self.paired_recommended.policies
         }
 
     @property
     def lower_results(self) -> list[tuple[str, Result]]:
-        """Results of the first estimator at lower coverages."""
-        return [(coverage_of(path), _load(path)) for path in self._files["lower"]]
+        """Results of the recommended estimator at lower coverages."""
+        name = f"{self.paired_recommended.name}.json"
+        return [(coverage_of(path), _load(path)) for path in self._files["lower"] if Path(path).name == name]
 
     @property
     def throughput(self) -> list[Row]:

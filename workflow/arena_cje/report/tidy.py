@@ -201,24 +201,24 @@ def sparse_ranges(score: np.ndarray, labelled: np.ndarray) -> pd.DataFrame:
 
 
 def differences(result: ResultRecord) -> pd.DataFrame:
-    """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, p_holm."""
+    """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, apart."""
     import pandas as pd
 
     names = result.all_policies
     pairs = {}
     for pair in result.comparisons().iter_rows(named=True):
-        first, second, value, p = pair["first"], pair["second"], pair["difference"], pair["p_holm"]
-        pairs[first, second] = (value, p)
-        pairs[second, first] = (None if value is None else -value, p)
+        first, second, value, apart = pair["first"], pair["second"], pair["difference"], pair["apart"]
+        pairs[first, second] = (value, apart)
+        pairs[second, first] = (None if value is None else -value, apart)
     rows = []
     for row in names:
         for column in names:
-            value, p = pairs.get((row, column), (None, None))
+            value, apart = pairs.get((row, column), (None, None))
             kind = "known" if value is not None else "unknown"
             kind = "refused" if {row, column} & set(result.refused) else kind
-            rows.append((row, column, "same" if row == column and kind != "refused" else kind, value, p))
-    table = pd.DataFrame(rows, columns=["row", "column", "kind", "difference", "p_holm"])
-    return table.astype({"difference": float, "p_holm": float})
+            rows.append((row, column, "same" if row == column and kind != "refused" else kind, value, bool(apart)))
+    table = pd.DataFrame(rows, columns=["row", "column", "kind", "difference", "apart"])
+    return table.astype({"difference": float})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,18 @@ import numpy as np
 from arena_cje.diagnostics.verdict import lacks_labels
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.contrasts import corrected_contrasts
-from arena_cje.estimation.decision import CHANCE, STATUSES, Parts, need, status
+from arena_cje.estimation.decision import (
+    AUDITED,
+    CHANCE,
+    JUDGE,
+    LABELS,
+    STATUSES,
+    Parts,
+    judge_only,
+    may_decide,
+    need,
+    status,
+)
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
 from arena_cje.estimation.inference import clustered_variance
 from arena_cje.estimation.records import Reason
@@ -33,7 +44,6 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Draws, Estimate, Logged, Verdict
     from arena_cje.evaluation.evaluate import Evaluation
 
-LABELS, AUDITED, JUDGE = "labels", "audited_judge", "judge"  # what the value of a policy rests on
 CODE = "judge_only_difference"
 MIN_UNLABELLED = 20  # prompts without a label, for the variance that labels do not lower
 
@@ -85,11 +95,6 @@ def sides(
     return found
 
 
-def judge_only(rests_on: Sequence[str]) -> bool:
-    """Whether the difference of policies that rest on these is the judge's."""
-    return any(one != LABELS for one in rests_on)
-
-
 def reasons(one: Contrast, by_policy: Mapping[str, Side]) -> tuple[Reason, ...]:
     """Why a published difference calls for caution; empty where labels speak for both policies, or it is refused."""
     lacking = [policy for policy in (one.first, one.second) if by_policy[policy].rests_on != LABELS]
@@ -97,11 +102,6 @@ def reasons(one: Contrast, by_policy: Mapping[str, Side]) -> tuple[Reason, ...]:
         return ()
     text = f"the difference rests on the judge: no label speaks for {' or '.join(lacking)}"
     return (Reason(CODE, text, "caution"),)
-
-
-def may_decide(rests_on: Sequence[str], assume_transport: bool) -> bool:
-    """Whether the difference of policies that rest on these may decide."""
-    return assume_transport or JUDGE not in rests_on
 
 
 def decide(
@@ -223,10 +223,10 @@ def _needs(
         return f"; {_labels_text(numbers['labels'], labels)} {hope}", numbers
     if needs.prompts is not None:
         numbers["prompts"] = rounded_up(needs.prompts * n)
-        return (
-            f"; no number of labels on these {n} prompts is enough: about {numbers['prompts']:,} prompts, the same share of "
-            f"them labelled, {hope}"
-        ), numbers
+        numbers["labels"] = {name: rounded_up(needs.prompts * count) for name, count in labels.items()}
+        shares = " and ".join(f"{count:,} of them with labels of {name}" for name, count in numbers["labels"].items())
+        prompts = f"{numbers['prompts']:,} prompts{f', {shares},' if shares else ''}"
+        return f"; no number of labels on these {n:,} prompts is enough: {prompts} {hope}", numbers
     return (
         "; no number of labels or prompts is enough, since the cap on the weights moves the value by more: use `direct` with "
         "labels of the policy's own fresh draws"
@@ -267,7 +267,7 @@ def _judged(policy: str, own: Side, against: str, numbers: str, remedies: Sequen
     lacking = policy if own.rests_on != LABELS else against
     advice = next(
         (one["text"].rstrip(".") for one in remedies),
-        f"label some of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data) and use `direct`",
+        f"label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data) and use `direct`",
     )
     return (
         f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks "

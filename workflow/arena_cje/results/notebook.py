@@ -237,7 +237,19 @@ def html_table(result: ResultRecord) -> str:
     )
     reasons = "".join(_html_reasons(result, policy) for policy in result.all_policies)
     table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return printable(f"{table}<ul>{reasons}</ul>")
+    return printable(f"{_html_decision(result)}{table}<ul>{reasons}</ul>")
+
+
+def _html_decision(result: ResultRecord) -> str:
+    """The headline of the decision, and a sentence about each policy; empty in files of earlier versions."""
+    if not result.decision:
+        return ""
+    sentences = "".join(
+        f"<li>{html.escape(entry['sentence'])}</li>"
+        for entry in result.decision["policies"].values()
+        if entry["status"] != "refused"
+    )
+    return f"<p><b>{html.escape(result.decision['headline'])}</b></p><ul>{sentences}</ul>"
 
 
 def _html_row(result: ResultRecord, policy: str) -> str:

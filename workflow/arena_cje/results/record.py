@@ -15,12 +15,15 @@ import numpy as np
 
 from arena_cje.data.reading import Reading
 from arena_cje.errors import UserError
+from arena_cje.estimation.decision import JUDGE, judge_only, may_decide
 from arena_cje.estimation.folds import clusters
 from arena_cje.estimation.records import Estimate, Floor, Options, Reason, Verdict
 from arena_cje.files import json_text
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from arena_cje.estimation.contrasts import Contrast
 
 
 SCHEMA_VERSION = 2
@@ -161,8 +164,9 @@ class ResultRecord:
     def comparisons(self) -> pl.DataFrame:
         """Paired differences of all pairs of policies, a row each, those to the base policy first.
 
-        The columns are those of `Contrast`: difference, interval, raw and corrected p-values. They are null where either
-        policy is refused.
+        The columns are those of `Contrast`: difference, raw and corrected interval and p-values; and whether the difference
+        rests on the judge alone (`judge_only`), and whether it tells the policies apart (`apart`), which the corrected interval
+        does. They are null where either policy is refused.
         """
         return self._comparisons
 
@@ -176,7 +180,23 @@ class ResultRecord:
         alpha = self.document["metadata"]["alpha"]
         reference = self.decision.get("against")
         pairs = contrasts(estimates, base=self.base_policy, reference=reference, refused=self.refused, alpha=alpha)
-        return pl.DataFrame([asdict(one) for one in pairs]).with_columns(pl.col(pl.Float64).fill_nan(None))
+        rows = [asdict(one) | self._evidence(one) for one in pairs]
+        return pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+    def _evidence(self, pair: Contrast) -> dict[str, bool | None]:
+        """Whether the difference of a pair rests on the judge, and whether it tells the two apart; None where it is refused.
+
+        A difference that rests on the judge tells nothing apart unless it may decide (`arena_cje.results.decision`).
+        """
+        if math.isnan(pair.difference):
+            return {"judge_only": None, "apart": None}
+        diagnostics = self.document["metadata"]["diagnostics"]
+        rests_on = [diagnostics[policy].get("rests_on", JUDGE) for policy in (pair.first, pair.second)]
+        decides = may_decide(rests_on, self.decision.get("assume_transport", False))
+        return {
+            "judge_only": judge_only(rests_on),
+            "apart": decides and (pair.corrected_lower > 0 or pair.corrected_upper < 0),
+        }
 
     @property
     def best(self) -> str | None:

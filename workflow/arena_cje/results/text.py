@@ -1,8 +1,9 @@
 """A result as a table for the terminal.
 
-It has one row for each policy, the base policy first, and at most 116 columns of characters; a second table has the
-importance weights, where the estimator uses them. A refused policy has no number. The reasons for refusals and cautions
-follow, a sentence each.
+The decision stands first. The table has one row for each policy, the base policy first, and at most 116 columns of
+characters; a second one has the differences that decide, a third the importance weights, where the estimator uses them. A
+refused policy has no number. What undecided differences take follows, then the reasons for refusals and cautions, a sentence
+each.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
+from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.results.notebook import decimal, weight_table
 
@@ -37,32 +39,61 @@ MEANING = (
 
 
 def console_table(result: ResultRecord) -> str:
-    """The table of a result, after a line with the numbers of rows and labels, before the reasons of the verdicts."""
+    """The table of a result, after the decision and the numbers of rows and labels, before the reasons of the verdicts."""
     rows = [_policy_row(result, policy) for policy in result.all_policies]
     width = min(NAME_WIDTH, max(len("policy"), *(len(name) for name, *_ in rows)))
     level = f"{100 * (1 - result.document['metadata']['alpha']):g} % interval"
     titles = ["policy", *(level if title == "interval" else title for title, _ in COLUMNS)]
-    lines = [_headline(result), "", _line(titles, width), "-" * (width + sum(2 + size for _, size in COLUMNS))]
+    lines = [
+        *_decision_lines(result),
+        _data_line(result),
+        "",
+        _line(titles, width),
+        "-" * (width + sum(2 + size for _, size in COLUMNS)),
+    ]
     for row in rows:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
     lines += _difference_lines(result, width) + _weight_lines(result)
-    return printable("\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reason_lines(result)]))
+    return printable(
+        "\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_open_lines(result), *_reason_lines(result)])
+    )
+
+
+def _decision_lines(result: ResultRecord) -> list[str]:
+    """The headline of the decision; no lines in files of earlier versions, which have none."""
+    return _wrapped(f"Decision: {result.decision['headline']}") if result.decision else []
 
 
 def _difference_lines(result: ResultRecord, width: int) -> list[str]:
-    """The difference of each target to the base policy; no lines where none is published."""
-    rows = []
-    for policy, entry in result.document["differences_to_base"].items():
-        if entry["difference"] is None:
-            continue
-        low, high = entry["confidence_interval"]
+    """The difference of each policy to the one that the decision compares with; no lines where none is published."""
+    entries = result.decision.get("policies", {})
+    published = {policy: entry for policy, entry in entries.items() if entry["difference"] is not None}
+    if not published:
+        return []
+    decision, rows = result.decision, []
+    for policy, entry in published.items():
+        low, high = entry["corrected_interval"]
         interval = f"[{decimal(low, '+.3f')}, {decimal(high, '+.3f')}]"
         name = textwrap.shorten(policy, width, placeholder="...")
-        rows.append(
-            f"{name:<{width}}  {decimal(entry['difference'], '+.3f'):>8}  {decimal(entry['se']):>6}  {interval:>16}"
-        )
-    return ["", f"minus {result.base_policy}", *rows] if rows else []
+        remark = words(entry["status"], decision["margin"])
+        remark += ", caution: rests on the judge alone" if entry["judge_only"] else ""
+        numbers = f"{decimal(entry['difference'], '+.3f'):>8}  {decimal(entry['se']):>6}  {interval:>16}"
+        rows.append(f"{name:<{width}}  {numbers}  {remark}")
+    level, count = f"{100 * (1 - decision['alpha']):g} %", decision["n_differences"]
+    corrected = f", corrected for {count} differences" if count > 1 else ""
+    return ["", f"minus {decision['against']} ({level} intervals{corrected}; margin {decision['margin']:g})", *rows]
+
+
+def _open_lines(result: ResultRecord) -> list[str]:
+    """What the undecided differences take, a sentence each."""
+    entries = result.decision.get("policies", {}).values()
+    sentences = [entry["sentence"] for entry in entries if entry["status"] == "not_yet_known"]
+    return ["", *(line for sentence in sentences for line in _wrapped(sentence))] if sentences else []
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _weight_lines(result: ResultRecord) -> list[str]:
@@ -73,7 +104,7 @@ def _weight_lines(result: ResultRecord) -> list[str]:
     return ["", "Importance weights, as they are before any cap", *weight_table(result).splitlines()]
 
 
-def _headline(result: ResultRecord) -> str:
+def _data_line(result: ResultRecord) -> str:
     metadata = result.document["metadata"]
     labels, rows = metadata["n_oracle"], metadata["n_samples"]
     requested = metadata["n_labels_wanted"]
@@ -119,5 +150,5 @@ def _reason_lines(result: ResultRecord) -> list[str]:
     lines = []
     for (level, sentence), policies in policies_by_reason.items():
         line = f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}"
-        lines += textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        lines += _wrapped(line)
     return ["", *lines] if lines else []
