@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import pytest
 
 from arena_cje.estimation import spending
 from arena_cje.estimation.records import Estimate
-from arena_cje.results import looks
+from arena_cje.files import write_json
+from arena_cje.results import looks, recommendation
 
 COVERAGES = ("0.1", "0.2", "0.5", "1.0")
 PLAN = looks.Plan(coverages=COVERAGES)
@@ -71,14 +73,14 @@ def test_several_policies_share_the_error():
 def test_a_refused_or_barely_labelled_look_spends_nothing():
     plan = replace(PLAN, min_labels=50)
     few, refused, whole = looks.readings(plan, [look("0.1", 0.9), look("0.2", None), look("1.0", 0.0)], 0.05)["one"]
-    assert (few.status, few.spent) == ("too_few_labels", None)
+    assert (few.status, few.note, few.spent) == ("not_yet_known", "too few labels", None)
     assert (refused.status, refused.spent) == ("refused", None)
     assert whole.level == pytest.approx(0.05)  # as if it were the only look
 
 
 def test_what_rests_on_the_judge_decides_nothing():
     found = [replace(look(coverage, 0.9, se=0.01), undecidable=frozenset(["one"])) for coverage in COVERAGES]
-    assert statuses(PLAN, found) == ["judge_only"] * 4
+    assert statuses(PLAN, found) == ["not_yet_known"] * 4
     assert looks.document(PLAN, found, alpha=0.05)["stop"] == {"coverage": "1.0", "reason": "last_look"}
 
 
@@ -117,8 +119,22 @@ def test_the_texts_name_what_is_decided_and_why_the_looks_end():
     account = looks.document(PLAN, found, alpha=0.05, estimator="direct", against="base")
     assert looks.sentence(account) == (
         "Planned looks: at look 2 of 4 (coverage 0.2, 240 labels, 40.00 US dollars) the looks end here, as every policy is "
-        "decided. Against base: one better by at least 0.02 (at 0.1); two better by at least 0.02."
+        "decided. Against base: one better by at least 0.02 (at coverage 0.1); two better by at least 0.02."
     )
     table = looks.table(account)
     assert "Planned looks of direct, until every policy is decided with margin 0.02" in table
     assert "not yet known" in table
+
+
+def test_a_decision_over_all_looks_answers_who_ships(tmp_path):
+    found = [look("0.2", 0.9, se=0.01, two=0.0, three=-0.9), look("0.5", 0.0, two=0.0, three=0.0)]
+    path = tmp_path / "direct.json"
+    account = looks.document(PLAN, found, alpha=0.05, estimator="direct", against="base")
+    write_json(path, account)
+    assert looks.read(path)["decision"] == json.loads(json.dumps(account))["decision"]
+    answers = {policy: recommendation.answer(path, policy) for policy in ("one", "two", "three")}
+    assert [code for _, code in answers.values()] == [0, 2, 1]
+    assert answers["one"][0] == (
+        "Shipping one is supported: better by at least 0.02. Over all planned looks up to coverage 0.5: better by at least "
+        "0.02 (at coverage 0.2). (direct)"
+    )

@@ -115,16 +115,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(files: Iterable[str | Path]) -> int:
-    """Print results files as tables; the exit status is 0. A file of planned looks has the result of the last look with it."""
+    """Print results files and accounts of planned looks as tables; the exit status is 0."""
     from arena_cje.results import looks
 
     for file in map(Path, files):
         print(f"\n{printable(str(file))}")
-        if account := looks.read(file):
-            print(looks.table(account))
-            file = looks.last_result(file, account)
-            print(f"\n{printable(str(file))}")
-        print(arena_cje.load(file))
+        account = looks.read(file)
+        print(looks.table(account) if account else arena_cje.load(file))
     return 0
 
 

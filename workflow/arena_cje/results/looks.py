@@ -20,14 +20,15 @@ Jennison & Turnbull (1989), "Interim analyses: the repeated confidence interval 
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from arena_cje.errors import printable
 from arena_cje.estimation import spending
-from arena_cje.estimation.decision import DecisionRule, level_of_each, status
+from arena_cje.estimation.decision import DecisionRule, level_of_each, may_decide, status, words
 from arena_cje.files import read_json
-from arena_cje.results.decision import may_decide
+from arena_cje.results.decision import headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Estimate
     from arena_cje.results.record import ResultRecord
 
+WIDTH = 110  # of sentences on a terminal
 LEAST_LEVEL = 1e-12  # intervals at a nominal level below it say nothing
-OPEN = ("not_yet_known", "refused", "too_few_labels", "judge_only")  # statuses that are no decision
+OPEN = ("not_yet_known", "refused")  # statuses that are no decision
+FEW, JUDGED = "too few labels", "rests on the judge alone"  # why a look says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,8 @@ class Look:
 class Reading:
     """What a look shows of one target; None where there is no difference, or no interval yet."""
 
-    status: str
+    status: str  # of a decision; `narrow` for an interval that is narrow enough
+    note: str = ""  # why nothing is decided, beside what the interval says
     decided_at: str | None = None  # coverage of the look that decided
     difference: float | None = None
     se: float | None = None
@@ -138,8 +142,26 @@ def document(
         accounts.append(account | {"targets": {policy: asdict(reading) for policy, reading in shown.items()}})
         if stop := _stop(plan, look, shown.values()):
             break
-    names = {"estimator": estimator, "against": against, "alpha": alpha}
-    return names | {"plan": asdict(plan), "looks": accounts, "stop": stop}
+    account = {"estimator": estimator, "against": against, "alpha": alpha, "plan": asdict(plan)}
+    account |= {"looks": accounts, "stop": stop}
+    return account if plan.until == "width" else account | _decision(account)
+
+
+def _decision(account: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of decision.json, as `arena-cje decide` reads them, by the last look."""
+    against, margin, last = account["against"], account["plan"]["margin"], account["looks"][-1]
+    entries = {
+        policy: reading
+        | {"sentence": f"Over all planned looks up to coverage {last['coverage']}: {_words(account, policy)}."}
+        for policy, reading in last["targets"].items()
+    }
+    decision = {
+        "against": against,
+        "margin": margin,
+        "headline": headline(entries, against, margin),
+        "policies": entries,
+    }
+    return {"recommended": {"estimator": account["estimator"]}, "decision": decision}
 
 
 def readings(plan: Plan, looks: Sequence[Look], alpha: float) -> dict[str, list[Reading]]:
@@ -175,7 +197,7 @@ def _plain_readings(plan: Plan, looks: Sequence[Look], policy: str, alpha: float
         low, high = difference.interval(alpha)
         narrow = look.base_labels >= plan.min_labels and high - low <= (plan.width or 0.0)
         found = "narrow" if narrow else "not_yet_known"
-        readings.append(Reading(found, None, difference.value, difference.se, level=alpha, interval=(low, high)))
+        readings.append(Reading(found, "", None, difference.value, difference.se, level=alpha, interval=(low, high)))
     return readings
 
 
@@ -190,9 +212,9 @@ def _repeated_readings(plan: Plan, looks: Sequence[Look], policy: str, alpha: fl
         if difference is None:
             readings.append(Reading("refused"))
             continue
-        reading = Reading("too_few_labels", None, difference.value, difference.se)
+        reading = Reading("not_yet_known", FEW, None, difference.value, difference.se)
         if policy in look.undecidable:
-            reading = replace(reading, status="judge_only")
+            reading = replace(reading, note=JUDGED)
         elif look.base_labels >= plan.min_labels and difference.se > 0:
             fractions.append(max([_fraction(plan, look, difference), *fractions]))
             information.append(1 / difference.se**2)
@@ -200,7 +222,7 @@ def _repeated_readings(plan: Plan, looks: Sequence[Look], policy: str, alpha: fl
             reading = _at_boundary(plan, reading, difference, z, fractions[-1], alpha)
         elif look.base_labels >= plan.min_labels and difference.se == 0:  # a target that is the base again
             interval = (difference.value, difference.value)
-            reading = replace(reading, status=status(*interval, plan.margin), interval=interval)
+            reading = replace(reading, status=status(*interval, plan.margin), note="", interval=interval)
         if decision is None and reading.status not in OPEN:
             decision = {"status": reading.status, "decided_at": look.coverage}
         readings.append(replace(reading, **decision) if decision else reading)
@@ -224,6 +246,7 @@ def _at_boundary(
     return replace(
         reading,
         status=status(*interval, plan.margin) if interval else "not_yet_known",
+        note="",
         fraction=fraction,
         spent=spending.spent(fraction, alpha, plan.spending),
         boundary=z if math.isfinite(z) else None,
@@ -239,25 +262,9 @@ def read(path: Path) -> dict[str, Any] | None:
     return account if is_account else None
 
 
-def last_result(path: Path, account: Mapping[str, Any]) -> Path:
-    """The results file of the last look of an account; path: its file results/coverage_auto/ESTIMATOR.json."""
-    return path.parents[1] / f"coverage_{account['looks'][-1]['coverage']}" / f"{account['estimator']}.json"
-
-
 # Texts
 
 
-WORDS = {
-    "better_by_margin": "better by at least {margin:g}",
-    "better": "better",
-    "equivalent": "equivalent within {margin:g}",
-    "worse": "worse",
-    "narrow": "narrow enough",
-    "not_yet_known": "not yet known",
-    "refused": "refused",
-    "too_few_labels": "too few labels",
-    "judge_only": "rests on the judge",
-}
 ENDS = {
     "decided": "every policy is decided",
     "narrow": "every interval is narrow enough",
@@ -272,7 +279,7 @@ def sentence(account: Mapping[str, Any]) -> str:
     plan, look, stop = account["plan"], account["looks"][-1], account["stop"]
     place = list(plan["coverages"]).index(look["coverage"]) + 1
     end = f"the looks end here, as {ENDS[stop['reason']]}" if stop else "the next look is needed"
-    found = "; ".join(f"{policy} {_words(account, reading)}" for policy, reading in look["targets"].items())
+    found = "; ".join(f"{policy} {_words(account, policy)}" for policy in look["targets"])
     return (
         f"Planned looks: at look {place} of {len(plan['coverages'])} (coverage {look['coverage']}, {look['labels']} labels"
         f"{_dollars(look['usd'])}) {end}. Against {account['against']}: {found}."
@@ -296,18 +303,27 @@ def table(account: Mapping[str, Any]) -> str:
             low, high = one["interval"] or (None, None)
             interval = f"[{_cell(low, '+.3f')}, {_cell(high, '+.3f')}]" if one["interval"] else ""
             numbers = [_cell(one["fraction"], ".2f"), _cell(one["spent"], ".2g"), _cell(one["boundary"], ".2f")]
-            rows.append((*cells, policy, *numbers, _cell(one["difference"], "+.3f"), interval, _words(account, one)))
+            found = one["note"] or words(one["status"], plan["margin"])
+            rows.append((*cells, policy, *numbers, _cell(one["difference"], "+.3f"), interval, found))
             cells = ["", "", ""]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return printable("\n".join([f"Planned looks of {account['estimator']}, {rule}", "", *lines, "", sentence(account)]))
+    values = (
+        f"Values are in results/coverage_{account['looks'][-1]['coverage']}/{account['estimator']}.json, whose own decision "
+        "does not allow for the looks before it."
+    )
+    head = f"Planned looks of {account['estimator']}, {rule}"
+    return printable("\n".join([head, "", *lines, "", *textwrap.wrap(sentence(account), WIDTH), values]))
 
 
-def _words(account: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
-    """The status of a reading in words, with the look that decided where that is an earlier one."""
-    words = WORDS[reading["status"]].format(margin=account["plan"]["margin"])
+def _words(account: Mapping[str, Any], policy: str) -> str:
+    """What the last look shows of a policy in a few words, with the look that decided where that is an earlier one."""
+    look = account["looks"][-1]
+    reading = look["targets"][policy]
     at = reading["decided_at"]
-    return f"{words} (at {at})" if at and at != account["looks"][-1]["coverage"] else words
+    earlier = f"at coverage {at}" if at and at != look["coverage"] else ""
+    remark = "; ".join(filter(None, (reading["note"], earlier)))
+    return words(reading["status"], account["plan"]["margin"]) + (f" ({remark})" if remark else "")
 
 
 def _cell(value: float | None, form: str) -> str:
