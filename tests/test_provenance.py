@@ -93,6 +93,13 @@ EXHIBIT_MODULES = {
 KEYS = {"data/coverage.py", "errors.py", "files.py"} | {f"labeling/{name}.py" for name in ("cells", "records", "tasks")}
 PEOPLE = KEYS | {"grading/grades.py", "provenance.py", "stages/people.py"}
 STAGES = {
+    "look": (
+        ("results.looks",),
+        CALIBRATES
+        | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "spending")}
+        | {f"diagnostics/{name}.py" for name in ("agreement", "calibration", "verdict")}
+        | {"estimators/__init__.py", "files.py", "results/decision.py", "results/looks.py"},
+    ),
     "assemble": (
         ("stages.assemble", "data.write", "results.account"),
         ASSEMBLY | {"data/reading.py", "data/support.py", "data/write.py"} | ACCOUNT,

@@ -200,6 +200,13 @@ def looks_up_to(coverage):
     return [other for other in CONFIG.look_coverages if float(other) <= float(coverage)]
 
 
+def look_shown(coverage):
+    """The look at a coverage that the dashboard shows, where looks are configured; by `direct` where it runs."""
+    name = "direct" if "direct" in ESTIMATORS else ESTIMATORS[0]
+    shown = CONFIG.looks != records.Looks() and coverage in CONFIG.look_coverages
+    return f"results/coverage_auto/{name}/look_{coverage}.json" if shown else []
+
+
 def looked_at(name, coverage, kind="json"):
     """Results that the looks up to a coverage read."""
     return [f"results/coverage_{other}/{name}.{kind}" for other in looks_up_to(coverage)]
@@ -247,6 +254,7 @@ EXHIBIT_INPUTS = {
     "summary": "results/coverage_{coverage}/summary.json",
     "draws": lambda w: existing_draws(w.coverage),
     "calibration": lambda w: calibration_file(w.coverage),
+    "look": lambda w: look_shown(w.coverage),
     "lower": lambda w: estimates_at(lower(w.coverage)),
     "logprobs": (
         f"results/logprobs/{BASE}.parquet"

@@ -15,6 +15,7 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.report import comparisons as pairwise
+from arena_cje.results import looks as planned_looks
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response
@@ -123,6 +124,14 @@ def lead(result: ResultRecord, recommendation: Recommendation) -> list[str]:
     """The headline of the decision, and why this estimator is the one to look at."""
     headline = result.decision.get("headline", "The results file is of an earlier version and has no decision.")
     return [headline, recommendation.reason]
+
+
+def looks(account: Mapping[str, Any] | None) -> list[str]:
+    """What the planned looks up to this coverage say; nothing where none are planned."""
+    if account is None:
+        return []
+    remark = f"These intervals hold over all looks of {account['estimator']}; those below are of this coverage alone."
+    return [f"{planned_looks.sentence(account)} {remark}" if "decision" in account else planned_looks.sentence(account)]
 
 
 def decision(result: ResultRecord) -> Table:
