@@ -299,8 +299,8 @@ def _check_looks(config: Config) -> None:
     )
     if n_labels > limit:
         raise UserError(
-            f"config: `looks.max_labels` is {limit}, and the first look, at coverage {first}, takes {n_labels} labels of base and "
-            "targets; raise the limit, or begin at a smaller coverage (`looks.coverages`)"
+            f"config: `looks.max_labels` is {limit}, and the first look, at coverage {first}, takes {n_labels} labels of base "
+            "and targets; raise the limit, or begin at a smaller coverage (`looks.coverages`)"
         )
 
 
