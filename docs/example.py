@@ -12,8 +12,8 @@ path = Path(sys.argv[1] if len(sys.argv) > 1 else "results/coverage_0.1/calibrat
 result = arena_cje.load(path)
 print(result)  # the table; in a notebook `result` alone shows it
 
-best = result.best  # None where every policy is refused
-print(f"\nhighest published value: {best or 'none'}; refused: {', '.join(result.refused) or 'none'}")
+for policy, entry in result.decision["policies"].items():  # against the base policy, by simultaneous intervals
+    print(f"{policy}: {entry['status']}. {entry['sentence']}")
 
 for policy, weights in result.diagnose_weights().items():
     print(f"{policy}: {weights.status}, ESS {weights.ess_share:.0%}; {'; '.join(weights.reasons) or 'nothing to say'}")

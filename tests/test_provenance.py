@@ -39,7 +39,7 @@ ESTIMATE = (
     READS_DATA
     | {"data/coverage.py"}
     | CALIBRATES
-    | {f"estimation/{name}.py" for name in ("contrasts", "fresh", "joint", "label_floor", "robust")}
+    | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "joint", "label_floor", "robust")}
     | {
         "estimators/__init__.py",
         *(f"evaluation/{name}.py" for name in ("bootstrap", "evaluate", "joint", "label_shares")),
@@ -59,7 +59,7 @@ ESTIMATE = (
         )
     }
     | RESULTS
-    | {"results/analyze.py", "results/arguments.py"}
+    | {"results/analyze.py", "results/arguments.py", "results/decision.py"}
 )
 # An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
 EXHIBIT_SOURCES = (
@@ -67,7 +67,7 @@ EXHIBIT_SOURCES = (
     | CALIBRATES
     | RESULTS
     | ACCOUNT
-    | {"estimation/contrasts.py", "results/validation.py"}
+    | {"estimation/contrasts.py", "estimation/decision.py", "results/recommendation.py", "results/validation.py"}
     | {
         f"report/{name}.py"
         for name in (
@@ -87,7 +87,10 @@ EXHIBIT_MODULES = {
     "report.figures": FIGURES | {"report/figures.py"},
     "report.data_figures": FIGURES,
     "report.data_report": {"report/data_report.py"},
-    **dict.fromkeys(("report.comparisons", "report.dashboard", "report.exports", "results.validation"), set()),
+    **dict.fromkeys(
+        ("report.comparisons", "report.dashboard", "report.exports", "results.recommendation", "results.validation"),
+        set(),
+    ),
 }
 # What reads and writes the key of labelling tasks, and what turns texts and labels into grades.
 KEYS = {"data/coverage.py", "errors.py", "files.py"} | {f"labeling/{name}.py" for name in ("cells", "records", "tasks")}

@@ -1,4 +1,4 @@
-"""Differences are those of the paired estimates, corrected over all pairs; a rank claims no more than they carry."""
+"""Differences are those of the paired estimates, corrected by families; a rank claims no more than the decision knows."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=("calibrated-ips", "direct"))
 def result(request, data):
-    """`far` is refused; `same` is the base policy again."""
-    return analyzed(data, request.param)
+    """`far` is refused; `same` is the base policy again; transport is assumed, so that differences decide."""
+    return analyzed(data, request.param, assume_transport=True)
 
 
 def test_every_pair_is_there_once_the_base_first(result):
@@ -78,48 +78,79 @@ def test_the_ranking_is_by_value_and_leaves_the_refused_out(result):
 def test_ranks_leave_open_what_differences_leave_open(result):
     """From both ends: a rank range holds every policy that is not separated, and no policy that is."""
     pairs = comparisons.pairs(result)
-    p_holm = {frozenset((row["first"], row["second"])): row["p_holm"] for row in pairs}
+    apart = {frozenset((row["first"], row["second"])): row["apart"] for row in pairs}
     places = comparisons.ranking(result, pairs)
     for k, place in enumerate(places):
-        above = sum(p_holm[frozenset((place.policy, other.policy))] <= 0.05 for other in places[:k])
-        below = sum(p_holm[frozenset((place.policy, other.policy))] <= 0.05 for other in places[k + 1 :])
+        above = sum(apart[frozenset((place.policy, other.policy))] for other in places[:k])
+        below = sum(apart[frozenset((place.policy, other.policy))] for other in places[k + 1 :])
         assert (place.best_rank, place.worst_rank) == (1 + above, len(places) - below)
         assert place.best_rank <= place.rank <= place.worst_rank
     assert places[-1].apart_from_next is None
 
 
 def test_a_policy_equal_to_the_base_shares_its_rank(data):
-    places = {place.policy: place for place in _ranking(analyzed(data, "snips"))}
+    places = {place.policy: place for place in _ranking(analyzed(data, "snips", assume_transport=True))}
     assert places["same"].rank == places["base"].rank == 3
     assert places["same"].best_rank == 3 and places["base"].worst_rank == 4
 
 
 def test_a_certain_lead_is_stated(data):
-    top = _top(analyzed(data))
+    top = _top(analyzed(data, assume_transport=True))
     assert (top.policy, top.second, top.apart_from_second, top.not_apart_from) == ("better", "near", True, ())
-    assert "apart from every other published policy" in top.says
+    assert "is told apart from every other published policy" in top.says
     assert "Refused, and so not ranked: far." in top.says
 
 
 def test_an_uncertain_lead_names_the_rivals(tmp_path):
     world = World(targets={"a": Target(0, 0.4), "b": Target(0, 0.5), "worse": Target(-0.9, 0.1)}, coverage=1.0)
-    top = _top(analyzed(write_data(tmp_path, world=world), coverage=0.2))
+    top = _top(analyzed(write_data(tmp_path, world=world), coverage=0.2, assume_transport=True))
     others = {"a", "b", "base"} - {top.policy}
     assert set(top.not_apart_from) == others
     assert top.apart_from_second is False
     assert all(name in top.says for name in others) and "worse" not in top.says
-    assert "(Holm, 0.05)" in top.says
+    assert top.says.startswith("No policy is known to be best")
+
+
+def test_what_rests_on_the_judge_tells_nobody_apart(data):
+    """The same numbers as above, without a label of the targets' own and without the declaration: no rank rests on them."""
+    result = analyzed(data, "direct")
+    pairs = comparisons.pairs(result)
+    assert all(row["judge_only"] and not row["apart"] for row in pairs if not row["refused"])
+    assert {place.best_rank for place in comparisons.ranking(result, pairs)} == {1}
+    assert {place.worst_rank for place in comparisons.ranking(result, pairs)} == {4}
+    assert set(_top(result).not_apart_from) == {"near", "base", "same"}
+
+
+def test_a_pair_is_apart_where_the_decision_says_so(result):
+    """One family of intervals: the comparisons with the base know exactly what the decision knows."""
+    decided = result.decision["policies"]
+    for row in comparisons.pairs(result):
+        if row["second"] == "base" and not row["refused"]:
+            entry = decided[row["first"]]
+            assert [row["corrected_lower"], row["corrected_upper"]] == pytest.approx(
+                entry["corrected_interval"], abs=1e-12
+            )
+            assert row["apart"] == (entry["corrected_interval"][0] > 0 or entry["corrected_interval"][1] < 0)
+
+
+def test_intervals_are_corrected_for_their_family(result):
+    """By hand: three differences to the base, three of the others, each interval at its level by Student's t."""
+    for row in comparisons.pairs(result):
+        if row["difference"]:
+            reach = stats.t.ppf(1 - 0.05 / 3 / 2, row["df"]) * row["se"]
+            assert row["corrected_upper"] - row["difference"] == pytest.approx(reach)
+            assert row["p_corrected"] == pytest.approx(min(1, 3 * row["p_value"]))
 
 
 def test_apart_from_the_second_is_not_apart_from_all(data):
     """The next in value may have the surer estimate: every other policy is looked at."""
-    result = analyzed(data)
+    result = analyzed(data, assume_transport=True)
     pairs = comparisons.pairs(result)
     unsure = next(row for row in pairs if (row["first"], row["second"]) == ("better", "base"))
-    unsure["p_holm"] = 0.2
+    unsure["apart"] = False
     top = comparisons.top(result, pairs)
     assert top.second == "near" and top.apart_from_second is True
-    assert top.not_apart_from == ("base",) and "not told apart from base" in top.says
+    assert top.not_apart_from == ("base",) and "is not told apart from base" in top.says
 
 
 def test_refused_policies_that_computed_higher_are_named_without_a_number(data):
@@ -174,7 +205,7 @@ def test_the_workflow_compares(tmp_path):
     own = {"logged_data": "logged.jsonl", "fresh_draws": "draws", "estimators": ["direct", "snips"]}
     run = Run(tmp_path, own)
     said = run.snakemake("results/coverage_0.5/comparisons.json", "results/coverage_0.5/comparisons.csv")
-    assert "direct: better has the highest value" in said
+    assert "direct: same, better and near are not yet known to be better or worse than base; far is refused." in said
     document = files.read_json(run.path("coverage_0.5/comparisons.json"))
     assert document["coverage"] == "0.5" and list(document["estimators"]) == ["direct", "snips"]
     table = pl.read_csv(run.path("coverage_0.5/comparisons.csv"))

@@ -138,25 +138,25 @@ def numbers(value, path=""):
         yield from numbers(part, f"{path}.{key}")
 
 
-def test_the_page_names_the_best_policy_and_what_that_rests_on(result):
-    sentences = dashboard_data.best(result)
-    assert result.best in sentences[0]
-    assert f"{result.summary(result.best)['estimate']:.3f}" in sentences[0]
-    pair = next(
-        row
-        for row in result.comparisons().to_dicts()
-        if result.best in (row["first"], row["second"]) and row["p_holm"] is not None
-        if second(result) in (row["first"], row["second"])
-    )
-    lead = next(sentence for sentence in sentences if sentence.startswith("Its lead over"))
-    assert f"is {abs(pair['difference']):+.3f} [" in lead
-    assert sentences[-1] == comparisons.top(result, comparisons.pairs(result)).says
-    assert "unhelpful" in sentences[-1]
+def test_the_page_begins_with_the_decision(page, result):
+    """The headline word for word, why this estimator, then each policy with its decision, interval and sentence."""
+    headline = result.decision["headline"]
+    text = Read(page).text
+    assert headline.startswith("better, <b>worse</b> and __proto__ are not yet known")
+    assert "highest" not in headline
+    at = text.index(headline)
+    assert any("is recommended" in part for part in text[at : at + 3])
+    table = dashboard_data.decision(result)
+    assert at < text.index(table.caption)
+    for row, (policy, entry) in zip(table.rows, result.decision["policies"].items(), strict=True):
+        assert (row[0].text, row[4].text) == (policy, entry["sentence"])
+        assert row[1].text == entry["status"].replace("_", " ")
 
 
-def second(result: Result) -> str:
-    published = {p: result.summary(p)["estimate"] for p in ("base", *result.policies) if p not in result.refused}
-    return sorted(published, key=published.get)[-2]
+def test_a_result_of_an_earlier_version_has_a_page_without_a_decision(result):
+    document = {name: part for name, part in result.document.items() if name != "decision"}
+    page = dashboard.render([Result(document, result.prompt_id, result.influence, result.base_influence)])
+    assert "The results file is of an earlier version and has no decision." in Read(page).text
 
 
 def test_comparisons_are_those_of_the_result(result):
@@ -165,11 +165,23 @@ def test_comparisons_are_those_of_the_result(result):
     assert [row[0].text for row in table.rows] == [f"{p['first']} minus {p['second']}" for p in pairs]
     for row, pair in zip(table.rows, pairs, strict=True):
         if "unhelpful" in (pair["first"], pair["second"]):
-            assert {cell.text for cell in row[1:7]} == {dashboard_data.MISSING}
-            assert row[7].text == "refused: unhelpful"
+            assert {cell.text for cell in row[1:5]} == {dashboard_data.MISSING}
+            assert row[5].text == "refused: unhelpful"
         else:
             assert row[1].text == f"{pair['difference']:+.3f}"
-            assert row[5].text == dashboard_data.p_value(pair["p_holm"])
+            assert row[2].text == f"[{pair['corrected_lower']:+.3f}, {pair['corrected_upper']:+.3f}]"
+            assert row[4].text == dashboard_data.p_value(pair["p_corrected"])
+            assert row[5].text == "not told apart, caution: rests on the judge alone"
+    assert comparisons.top(result, comparisons.pairs(result)).says in table.note
+
+
+def test_the_chart_of_differences_has_the_intervals_of_its_table(page, result):
+    """Corrected beside corrected, as in the decision; hollow where the judge alone speaks."""
+    rows = {row["policy"]: row for row in figure(page, "differences")["rows"]["levels"]}
+    for policy, entry in result.decision["policies"].items():
+        ends = [rows[policy][name] for name in ("low", "high")]
+        assert ends == pytest.approx(entry["corrected_interval"], abs=1e-5)
+        assert rows[policy]["judge_only"] == entry["judge_only"]
 
 
 def test_without_influence_values_the_page_says_so(small, result):
@@ -358,6 +370,7 @@ EXPRESSIONS = {
     "!datum.labelled",
     "datum.k === chosen",
     "lowest",
+    "datum.judge_only",
     "highest",
 }
 
@@ -429,7 +442,8 @@ def test_the_workflow_makes_the_page_and_only_when_something_changed(tmp_path):
     page = run.path("coverage_0.2/diagnostics_dashboard.html").read_text()
     assert {f["name"] for f in payload(page)["figures"]} >= {"weights", "scatter", "sweep"}
     assert run.path("coverage_0.1/calibrated-ips.json").exists()
-    assert not run.path("coverage_0.1/direct.json").exists()
+    assert "direct is recommended" in page
+    assert run.path("coverage_0.1/direct.json").exists()  # of what is recommended there are all coverages
     assert "Nothing to be done" in run.snakemake(target)
     run.config["n_slots"] = 4
     assert "Nothing to be done" in run.snakemake(target)

@@ -239,7 +239,7 @@ def test_the_leaderboard_ranks_the_published_and_ends_with_the_refused(data, res
     assert first["rank"].to_list() == [1, 2, 3, 3, None]
     assert first["estimate"].to_list()[:4] == sorted(first["estimate"].to_list()[:4], reverse=True)
     last = first.row(-1, named=True)
-    named = ("estimator", "policy", "role", "status", "reasons")
+    named = ("estimator", "policy", "role", "decision", "status", "reasons")
     assert {name for name, value in last.items() if value is not None} == set(named)
     assert "effective" in last["reasons"]
     assert no_refused_number(table.write_csv(), result) and no_refused_number(table.write_csv(), other)

@@ -53,7 +53,10 @@ def write_data(folder: Path, n: int = 400, world: World = WORLD, seed: int = 7) 
                     "judge_score": float(score),
                     "draw_idx": 0,
                 }
-                for name, score in zip(logged.prompt_id, drawn.judge_score[:, 0], strict=True)
+                | ({} if np.isnan(label) else {"oracle_label": float(label)})
+                for name, score, label in zip(
+                    logged.prompt_id, drawn.judge_score[:, 0], drawn.oracle_label[:, 0], strict=True
+                )
             ],
         )
     return folder

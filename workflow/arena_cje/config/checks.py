@@ -60,6 +60,7 @@ SECRETS = re.compile(r"api[_-]?key|secret|authorization|password|headers|^(auth_
 def check(config: Config) -> None:
     """Raise a `UserError` for the first error in a configuration."""
     _check_variants(config)
+    _check_decision(config)
     for name in config.estimators:
         if name not in config.variants:
             _check_estimator(name, config)
@@ -116,6 +117,16 @@ def _check_variants(config: Config) -> None:
                 f"config: `variants.{name}.estimator` is {variant.estimator!r}, which is no estimator{hint}; "
                 f"available: {', '.join(estimators.NAMES)}"
             )
+
+
+def _check_decision(config: Config) -> None:
+    """The policies of a user's own data are those of the files, which are read later."""
+    against = config.decision.against
+    if config.logged_data is None and against is not None and against not in config.policies:
+        raise UserError(
+            f"config: `decision.against` is {against!r}, which is not under `policies`{did_you_mean(against, config.policies)}"
+            f"{_defined(config.policies)}"
+        )
 
 
 def _analyses(config: Config) -> dict[str, Analysis]:

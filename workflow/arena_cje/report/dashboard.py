@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
 from arena_cje.report.dashboard_items import analysed_rows, items, script_json, valid_unicode, weights_of
-from arena_cje.results.recommendation import recommend, recommended_first
+from arena_cje.results.recommendation import recommend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,14 +48,13 @@ def render(
     configuration: Mapping[str, Any] | None = None,
     coverage: str | None = None,
 ) -> str:
-    """The page as HTML. results: those of one coverage; the page is about the recommended one.
+    """The page as HTML. results: those of one coverage, the recommended one first; the page is about the first one.
 
     logged: the rows from which they were computed; draws: fresh draws by policy; summary: summary of the data set; others:
     coverages and results at other coverages; look: account of the planned looks up to this coverage; validation: rows of
     validation.csv; benchmarks: rows of `read_benchmarks`; spending: calls to APIs from the ledger; configuration: settings of the
     experiment. The page names what is missing.
     """
-    results = recommended_first(results)
     first, draws, summary = results[0], draws or {}, summary or {}
     coverage = coverage or str(first.document["metadata"]["oracle_coverage"])
     truths = {row["policy"]: row["truth"] for row in validation if row.get("truth") is not None}

@@ -267,7 +267,7 @@ def _judged(policy: str, own: Side, against: str, numbers: str, remedies: Sequen
     lacking = policy if own.rests_on != LABELS else against
     advice = next(
         (one["text"].rstrip(".") for one in remedies),
-        f"label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data) and use `direct`",
+        f"label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data), use `direct`",
     )
     return (
         f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks "

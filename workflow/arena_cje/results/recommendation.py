@@ -27,18 +27,9 @@ if TYPE_CHECKING:
 # `direct` needs no overlap, and labels of the targets' own responses correct it. The label term of tr-cpo carries labels under
 # weights. The other estimators with fresh draws are close to `direct` below full coverage; of those by weights alone the one
 # with calibrated weights is the least at the mercy of single rows.
-PREFERENCE = (
-    "direct",
-    "tr-cpo",
-    "stacked-dr",
-    "dr-cpo",
-    "tmle",
-    "mrdr",
-    "calibrated-ips",
-    "snips",
-    "raw-ips",
-    "ips",
-)
+WITH_DRAWS = ("direct", "tr-cpo", "stacked-dr", "dr-cpo", "tmle", "mrdr")
+BY_WEIGHTS = ("calibrated-ips", "snips", "raw-ips", "ips")
+PREFERENCE = (*WITH_DRAWS, *BY_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -65,14 +56,14 @@ def recommended_first(results: Sequence[ResultRecord]) -> list[ResultRecord]:
 
 
 def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
-    """Content of decision.json: the decision by the recommended estimator, and the headlines of all."""
+    """Content of decision.json: the decision by the recommended estimator, and the headlines of all, its own first."""
     recommendation = recommend(results)
-    by_name = {result.name: result.decision for result in recommended_first(results)}
+    ordered = recommended_first(results)
     return {
         "coverage": coverage,
         "recommended": asdict(recommendation),
-        "decision": by_name[recommendation.estimator],
-        "headlines": {name: decision["headline"] for name, decision in by_name.items()},
+        "decision": ordered[0].decision,
+        "headlines": [{"estimator": one.name, "headline": one.decision["headline"]} for one in ordered],
     }
 
 
@@ -139,12 +130,6 @@ def _reason(chosen: ResultRecord, *, decisive: bool) -> str:
         why = f"labels under importance weights speak for {counted}"
     else:
         publishes = "no estimator publishes a target" if not count else f"it publishes {count} of {targets} targets"
-        what = "fresh draws" if _uses_draws(chosen) else "log probabilities"
+        what = "log probabilities" if chosen.document["metadata"]["estimator"] in BY_WEIGHTS else "fresh draws"
         why = f"{publishes}, from {what}; no estimator has labels that speak for half of the targets"
     return f"{chosen.name} is recommended: {why}."
-
-
-def _uses_draws(result: ResultRecord) -> bool:
-    from arena_cje import estimators
-
-    return estimators.needs_draws(result.document["metadata"]["estimator"])

@@ -73,8 +73,16 @@ def _refusal_problems(document: dict[str, Any], targets: list[str], base: str) -
     for policy, numbers in published.items():
         if policy in refused and numbers != [None, None, [None, None]]:
             yield f"policy {policy!r} is refused, but {numbers} is among the published numbers, expected null"
-    for policy, entry in document["differences_to_base"].items():
-        if {policy, base} & refused and entry["difference"] is not None:
-            yield f"differences_to_base.{policy} is {entry['difference']}, but {sorted({policy, base} & refused)} is refused"
+    differences = {
+        f"differences_to_base.{policy}": ({policy, base}, entry)
+        for policy, entry in document["differences_to_base"].items()
+    }
+    decision = document.get("decision", {})
+    for policy, entry in decision.get("policies", {}).items():
+        differences[f"decision.policies.{policy}"] = ({policy, decision["against"]}, entry)
+    for place, (pair, entry) in differences.items():
+        numbers = [entry["difference"], *entry.get("corrected_interval", [])]
+        if pair & refused and any(number is not None for number in numbers):
+            yield f"{place} is {numbers}, but {sorted(pair & refused)} is refused"
     if document["best_policy"]["policy"] in refused:
         yield f"best_policy is {document['best_policy']['policy']!r}, which is refused"
