@@ -117,7 +117,7 @@ def test_looks_by_width_have_plain_intervals():
 def test_the_texts_name_what_is_decided_and_why_the_looks_end():
     found = [look("0.1", 0.9, se=0.01, usd=0.5, two=0.0), look("0.2", 0.9, se=0.01, usd=0.5, two=0.9)]
     account = looks.document(PLAN, found, alpha=0.05, estimator="direct", against="base")
-    assert looks.sentence(account) == (
+    assert account["sentence"] == (
         "Planned looks: at look 2 of 4 (coverage 0.2, 240 labels, 40.00 US dollars) the looks end here, as every policy is "
         "decided. Against base: one better by at least 0.02 (at coverage 0.1); two better by at least 0.02."
     )

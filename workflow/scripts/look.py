@@ -38,5 +38,5 @@ with job(snakemake) as log:
         estimator=first.name,
         against=first.document["decision"]["against"],
     )
-    log.info(looks.sentence(account))
+    log.info(account["sentence"])
     files.write_json(snakemake.output[0], account)

@@ -15,7 +15,6 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.report import comparisons as pairwise
-from arena_cje.results import looks as planned_looks
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response
@@ -131,7 +130,7 @@ def looks(account: Mapping[str, Any] | None) -> list[str]:
     if account is None:
         return []
     remark = f"These intervals hold over all looks of {account['estimator']}; those below are of this coverage alone."
-    return [f"{planned_looks.sentence(account)} {remark}" if "decision" in account else planned_looks.sentence(account)]
+    return [f"{account['sentence']} {remark}" if "decision" in account else account["sentence"]]
 
 
 def decision(result: ResultRecord) -> Table:

@@ -218,10 +218,10 @@ class Sources:
     @property
     def look(self) -> dict[str, Any] | None:
         """The account of the planned looks up to this coverage; None where none are planned."""
-        from arena_cje.results import looks
+        from arena_cje.files import read_json
 
         path = self._single_file("look")
-        return looks.read(Path(path)) if path else None
+        return read_json(path) if path else None
 
     @property
     def throughput(self) -> list[Row]:

@@ -144,6 +144,7 @@ def document(
             break
     account = {"estimator": estimator, "against": against, "alpha": alpha, "plan": asdict(plan)}
     account |= {"looks": accounts, "stop": stop}
+    account |= {"sentence": sentence(account)}
     return account if plan.until == "width" else account | _decision(account)
 
 
@@ -313,7 +314,7 @@ def table(account: Mapping[str, Any]) -> str:
         "does not allow for the looks before it."
     )
     head = f"Planned looks of {account['estimator']}, {rule}"
-    return printable("\n".join([head, "", *lines, "", *textwrap.wrap(sentence(account), WIDTH), values]))
+    return printable("\n".join([head, "", *lines, "", *textwrap.wrap(account["sentence"], WIDTH), values]))
 
 
 def _words(account: Mapping[str, Any], policy: str) -> str:
