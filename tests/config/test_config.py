@@ -230,6 +230,21 @@ def test_labels_of_the_targets_may_follow_the_coverage(raw):
     assert config.human_shares[target] == 1.0
 
 
+def test_planned_looks_are_targets(raw):
+    config = parse(raw | {"looks": {"coverages": ["0.2", "0.05"]}})
+    paths = ["results/coverage_auto/direct.json", "results/coverage_auto/snips/look_0.05.json"]
+    targets.check(paths, config)
+    assert targets.asks_for_looks(paths) and not targets.asks_for_looks(["results/coverage_0.1/direct.json"])
+    assert targets.estimate_files([*paths, "results/coverage_0.2/direct.json"]) == [
+        "results/coverage_0.2/direct.json",
+        "results/coverage_auto/direct.json",
+    ]
+    with pytest.raises(UserError, match="unknown estimator 'dirct' .did you mean 'direct'"):
+        targets.check(["results/coverage_auto/dirct.json"], config)
+    with pytest.raises(UserError, match="there is no such target"):
+        targets.check(["results/coverage_auto/direct/look_0.1.json"], config)
+
+
 @pytest.mark.parametrize(
     ("looks", "sentence"),
     [

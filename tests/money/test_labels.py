@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arena_cje.config.records import Config
+from arena_cje.errors import UserError
+from arena_cje.money import prices
 from arena_cje.money.labels import usd_per_label
 
 if TYPE_CHECKING:
@@ -54,6 +56,15 @@ def test_people_get_the_price_of_their_votes(tmp_path):
     labeling = {"votes_per_item": 3, "usd_per_vote": 0.1, "duplicates": 0.05}
     assert usd_per_label(config({"provider": "human"}, labeling=labeling), tmp_path) == pytest.approx(0.315)
     assert usd_per_label(config({"provider": "human"}), tmp_path) is None
+
+
+def test_a_limit_of_the_looks_needs_a_price():
+    limit = {"looks": {"max_usd": 40}}
+    with pytest.raises(UserError, match=r"`oracle`.*price of model 'dear' is unknown, so `looks.max_usd` 40 cannot be"):
+        prices.check_budget(config(HOSTED, **limit))
+    prices.check_budget(config(HOSTED, prices={"dear": {"input": 1, "output": 1}}, **limit))
+    with pytest.raises(UserError, match="`looks.max_usd` needs the price of a vote"):
+        prices.check_budget(config({"provider": "human"}, **limit))
 
 
 def test_other_labels_cost_nothing(tmp_path):

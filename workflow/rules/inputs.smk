@@ -340,7 +340,8 @@ def asks_for_one(*groups):
 def estimates_alone():
     """Whether each estimate is a job of its own: also for a user's data, which may lack what one estimator needs."""
     groups = [result_files(names) for names in RUN_TOGETHER.values()]
-    return CONFIG.logged_data is not None or targets.one_missing(groups, CONFIG.coverages) or asks_for_one(*groups)
+    one_missing = targets.one_missing(groups, CONFIG.coverages)
+    return CONFIG.logged_data is not None or one_missing or asks_for_one(*groups) or targets.asks_for_looks(ARGUMENTS)
 
 
 def exhibits_alone(group):

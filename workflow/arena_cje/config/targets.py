@@ -73,6 +73,11 @@ def asks_for_one(
     )
 
 
+def asks_for_looks(arguments: Sequence[str]) -> bool:
+    """Whether a command line names planned looks, which are of one estimator."""
+    return any(target.startswith(f"{LOOKS}/") for target in file_targets(arguments))
+
+
 def complete(
     arguments: Sequence[str],
     group: Iterable[str],
