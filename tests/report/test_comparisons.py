@@ -203,11 +203,18 @@ def test_no_refused_number_is_in_what_is_written(data, tmp_path):
 def test_the_workflow_compares(tmp_path):
     write_data(tmp_path, n=200)
     own = {"logged_data": "logged.jsonl", "fresh_draws": "draws", "estimators": ["direct", "snips"]}
+    own["decision"] = {"margin": 0.03}
     run = Run(tmp_path, own)
-    said = run.snakemake("results/coverage_0.5/comparisons.json", "results/coverage_0.5/comparisons.csv")
+    said = run.snakemake(
+        *(f"results/coverage_0.5/{name}" for name in ("decision.json", "comparisons.json", "comparisons.csv"))
+    )
     assert "direct: same, better and near are not yet known to be better or worse than base; far is refused." in said
     document = files.read_json(run.path("coverage_0.5/comparisons.json"))
     assert document["coverage"] == "0.5" and list(document["estimators"]) == ["direct", "snips"]
+    decision = files.read_json(run.path("coverage_0.5/decision.json"))
+    assert decision["recommended"] == document["recommended"]
+    assert decision["decision"] == document["estimators"]["direct"]["decision"]
+    assert decision["decision"]["margin"] == 0.03
     table = pl.read_csv(run.path("coverage_0.5/comparisons.csv"))
     assert len(table) == 2 * 10
     assert table.filter(pl.col("refused").is_null())["difference"].is_not_null().all()

@@ -152,6 +152,7 @@ def test_the_page_begins_with_the_decision(page, result):
     for row, (policy, entry) in zip(table.rows, result.decision["policies"].items(), strict=True):
         assert (row[0].text, row[4].text) == (policy, entry["sentence"])
         assert row[1].text == entry["status"].replace("_", " ")
+        assert ("judge alone" in row[2].text) == entry["judge_only"]
 
 
 def test_the_page_says_what_planned_looks_say(result):

@@ -343,26 +343,21 @@ def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
     for pair in plain.results[0].comparisons().iter_rows(named=True):
         there, back = (table.loc[key] for key in ((pair["first"], pair["second"]), (pair["second"], pair["first"])))
         if pair["difference"] is None:
-            assert there["kind"] == back["kind"] == "refused" and np.isnan([there["difference"], there["p_holm"]]).all()
+            assert there["kind"] == back["kind"] == "refused" and np.isnan(there["difference"]) and not there["apart"]
         else:
             assert there["difference"] == -back["difference"] == pair["difference"]
-            assert there["p_holm"] == back["p_holm"] == pair["p_holm"]
+            assert there["apart"] == back["apart"] == pair["apart"]
     assert len(table) == 16
     assert table.loc[("unhelpful", "unhelpful"), "kind"] == "refused"
     assert table.loc[("clone", "clone"), "kind"] == "same"
 
 
 @pytest.mark.parametrize(
-    ("value", "p", "shown"),
-    [
-        (0.1234, 0.0009, "+0.123\n***"),
-        (-0.05, 0.009, "−0.050\n**"),
-        (-0.0001, 0.2, "0.000\nns"),
-        (0.02, 0.04, "+0.020\n*"),
-    ],
+    ("value", "apart", "shown"),
+    [(0.1234, True, "+0.123\n*"), (-0.05, True, "−0.050\n*"), (-0.0001, False, "0.000\nns")],
 )
-def test_a_cell_has_the_difference_and_its_stars(value, p, shown):
-    assert figures._difference_text(value, p) == shown
+def test_a_cell_has_the_difference_and_whether_it_tells_apart(value, apart, shown):
+    assert figures._difference_text(value, apart) == shown
 
 
 def test_few_scores_are_bars_at_the_scores_themselves(cases):

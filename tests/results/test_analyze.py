@@ -389,10 +389,13 @@ def test_the_table_stays_readable_with_many_and_long_names(tmp_path):
     targets = {f"a-policy-with-quite-a-long-name-and-a-number-{k}": Target(0.1 * k) for k in range(12)}
     logged, _, _ = simulate.draw(World(targets=targets, coverage=0.5), 120, 1)
     write_logged(tmp_path / "x.jsonl", rows_of(logged))
-    lines = repr(arena_cje.analyze(tmp_path / "x.jsonl", estimator="snips")).splitlines()
+    result = arena_cje.analyze(tmp_path / "x.jsonl", estimator="snips")
+    lines = repr(result).splitlines()
     assert max(map(len, lines)) <= 116
-    assert all(f"number-{k}" in "\n".join(lines[:32]) for k in range(12))
-    assert lines[4].startswith("base (logged)")
+    assert all(f"number-{k}" in "\n".join(lines[:40]) for k in range(12))
+    heading = next(k for k, line in enumerate(lines) if line.startswith("snips: "))
+    assert " ".join(" ".join(lines[:heading]).split()) == result.decision["headline"]
+    assert lines[heading + 4].startswith("base (logged)")
 
 
 def lines_of(path):

@@ -228,13 +228,12 @@ def test_the_labels_that_are_named_scale_those_that_there_are():
 def test_a_remedy_of_the_results_file_is_the_advice():
     sides = {
         "base": side(np.zeros(50), np.ones(50, dtype=bool)),
-        "new": replace(side(np.zeros(50), np.zeros(50, dtype=bool)), refusal="few labels"),
+        "new": replace(side(np.zeros(50), np.zeros(50, dtype=bool)), refusal="few labels", codes=("few_labels",)),
     }
-    remedies = {
-        "new": [{"reason": "x", "kind": "labels", "amount": 40, "usd": 2.0, "text": "Label 40 of its responses."}]
-    }
+    texts = {"weak_judge": "Take another judge.", "few_labels": "Label 40 of its responses."}
+    remedies = {"new": [{"reason": code, "text": text} for code, text in texts.items()]}
     found = decide(sides, DecisionRule(), 0.05, base="base", remedies=remedies)
-    assert found["policies"]["new"]["sentence"] == "new is refused: few labels; Label 40 of its responses."
+    assert found["policies"]["new"]["sentence"] == "new is refused: few labels. Label 40 of its responses."
 
 
 @pytest.mark.parametrize(("count", "expected"), [(7, 7), (42, 42), (99.2, 100), (431, 440), (9999, 10000)])
@@ -299,7 +298,7 @@ def test_the_terminal_says_what_the_file_says(files):
     assert document["decision"] == result.decision
     assert [one["estimator"] for one in document["headlines"]] == ["direct", "calibrated-ips"]
     words = " ".join(str(result).split())
-    assert words.startswith(f"Decision: {result.decision['headline']}")
+    assert words.startswith(result.decision["headline"])
     for entry in result.decision["policies"].values():
         assert entry["status"] != "not_yet_known" or entry["sentence"] in words
     assert result.decision["headline"] in result._repr_html_()
@@ -315,7 +314,7 @@ def test_the_terminal_has_the_corrected_intervals_and_the_caution_beside_the_num
 
 def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_path, capsys):
     document = {name: part for name, part in result.document.items() if name != "decision"}
-    assert "Decision" not in str(Result(document))
+    assert str(Result(document)).startswith("direct: 400 logged responses")
     write_json(tmp_path / "old.json", document)
     assert main(["decide", str(tmp_path / "old.json"), "--ship", "better"]) == 3
     assert "has no decision" in capsys.readouterr().err

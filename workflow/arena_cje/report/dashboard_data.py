@@ -143,7 +143,8 @@ def decision(result: ResultRecord) -> Table:
         low, high = entry["corrected_interval"]
         status = Cell(words(entry["status"], record["margin"]), level=DECISION_LEVELS.get(entry["status"], "ok"))
         limits = Cell(interval(low, high, "+.3f") if low is not None else MISSING, numeric=True)
-        rows.append((text(policy), status, number(entry["difference"], "+.3f"), limits, Cell(entry["sentence"])))
+        difference = number(entry["difference"], "+.3f").text + (" (judge alone)" if entry["judge_only"] else "")
+        rows.append((text(policy), status, Cell(difference, numeric=True), limits, Cell(entry["sentence"])))
     columns = ("policy", "decision", f"minus {record['against']}", "corrected interval", "in words")
     transport = "Transport is assumed, so that differences which rest on the judge alone decide, too."
     note = (

@@ -56,6 +56,7 @@ class Side:
     labelled: np.ndarray  # (n,) bool, rows with a label of this policy's
     rests_on: str  # labels; audited_judge: an audit holds within the margin; judge
     refusal: str = ""  # why the policy is refused; empty where it is published
+    codes: tuple[str, ...] = ()  # of the reasons that refuse it
 
     @property
     def n_labelled(self) -> int:
@@ -80,8 +81,15 @@ def sides(
     """Every policy as a side of differences, the base policy first."""
     base, cluster = evaluation.base, evaluation.base.cluster
     has_labels = labelled_prompts(logged.oracle_label[:, None], cluster) >= MIN_OWN
-    refusals = {policy: "; ".join(verdict.grounds) for policy, verdict in verdicts.items() if not verdict.ok}
-    of_base = Side(base, logged.labelled, LABELS if has_labels else JUDGE, refusals.get(logged.base_policy, ""))
+    refusals = {
+        policy: {
+            "refusal": "; ".join(verdict.grounds),
+            "codes": tuple(reason.code for reason in verdict.reasons if reason.level == "refuse"),
+        }
+        for policy, verdict in verdicts.items()
+        if not verdict.ok
+    }
+    of_base = Side(base, logged.labelled, LABELS if has_labels else JUDGE, **refusals.get(logged.base_policy, {}))
     found = {logged.base_policy: of_base}
     for column, policy in enumerate(logged.policies):
         own, audit = np.zeros(len(cluster), dtype=bool), evidence[policy].audit
@@ -91,7 +99,7 @@ def sides(
             rests_on = AUDITED if audit.status == "PASS" and -margin < low and high < margin else JUDGE
         elif evidence[policy].own_labels:
             own = (~np.isnan(draws[policy].scored_label)).any(axis=1)
-        found[policy] = Side(evaluation.estimates[policy], own, rests_on, refusals.get(policy, ""))
+        found[policy] = Side(evaluation.estimates[policy], own, rests_on, **refusals.get(policy, {}))
     return found
 
 
@@ -116,7 +124,7 @@ def decide(
     """The entry `decision` of a results file.
 
     sides: by policy, the base policy first; alpha: of all intervals together; alpha_each: of each interval, where it is not
-    that of `level_of_each` (a planned look); remedies: by policy, what would lift its refusal or caution, the cheapest first.
+    that of `level_of_each` (a planned look); remedies: by policy, what would lift the reasons of its verdict.
     Raises a `UserError` where the rule compares with a policy that is not in the data.
     """
     against = base if rule.against is None else rule.against
@@ -180,7 +188,7 @@ def _entry(
         words = _decided(found, low, high, against, rule.margin)
         return entry | {"status": found, "sentence": f"{policy} is {words} ({numbers})."}
     if not may_decide(rests_on, rule.assume_transport):
-        return entry | {"status": found, "sentence": _judged(policy, own, against, numbers, remedies)}
+        return entry | {"status": found, "sentence": _judged(policy, own, against, numbers)}
     parts = variance_parts(difference, own.labelled | other.labelled)
     critical = (high - low) / 2 / one.se
     needs = need(one.difference, parts, critical, rule.margin) if one.se > 0 and critical > 0 else None
@@ -262,16 +270,13 @@ def _decided(found: str, low: float, high: float, against: str, margin: float) -
     }[found]
 
 
-def _judged(policy: str, own: Side, against: str, numbers: str, remedies: Sequence[Mapping[str, Any]]) -> str:
+def _judged(policy: str, own: Side, against: str, numbers: str) -> str:
     """Why a difference that rests on the judge decides nothing, and what it takes."""
     lacking = policy if own.rests_on != LABELS else against
-    advice = next(
-        (one["text"].rstrip(".") for one in remedies),
-        f"label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data), use `direct`",
-    )
     return (
-        f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks "
-        f"for {lacking}; {advice}, or declare `assume_transport`."
+        f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks for "
+        f"{lacking}; label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data), "
+        "use `direct`, or declare `assume_transport`."
     )
 
 
@@ -279,8 +284,8 @@ def _refusal(policy: str, own: Side, other: Side, against: str, remedies: Sequen
     """Why there is no difference, and what would lift the refusal."""
     if not own.refusal and other.refusal:
         return f"{policy} has nothing to be compared with: {against} is refused ({other.refusal})."
-    advice = next((f"; {one['text'].rstrip('.')}" for one in remedies), "")
-    return f"{policy} is refused: {own.refusal or 'its difference has no standard error'}{advice}."
+    advice = next((f" {one['text']}" for one in remedies if one["reason"] in own.codes), "")
+    return f"{policy} is refused: {own.refusal or 'its difference has no standard error'}.{advice}"
 
 
 def headline(entries: Mapping[str, Mapping[str, Any]], against: str, margin: float) -> str:

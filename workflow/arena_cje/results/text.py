@@ -62,7 +62,7 @@ def console_table(result: ResultRecord) -> str:
 
 def _decision_lines(result: ResultRecord) -> list[str]:
     """The headline of the decision; no lines in files of earlier versions, which have none."""
-    return _wrapped(f"Decision: {result.decision['headline']}") if result.decision else []
+    return _wrapped(result.decision["headline"]) if result.decision else []
 
 
 def _difference_lines(result: ResultRecord, width: int) -> list[str]:
