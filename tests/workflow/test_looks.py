@@ -9,6 +9,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from arena_cje.simulate import Target, World
+from small_results import write_data
 from workflow_run import CONFIG, Run, write_prompts
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def new_run(folder: Path, tiny_model: Path, **looks) -> Run:
     folder.mkdir()
     (folder / "tiny.gguf").symlink_to(tiny_model)
     write_prompts(folder / "prompts.jsonl", 120)
-    config = copy.deepcopy(CONFIG) | {"n_prompts": 120, "shard_size": 60}
+    config = copy.deepcopy(CONFIG) | {"n_prompts": 120, "shard_size": 120}
     del config["policies"]["other"], config["policies"]["cool"]
     config["oracle"] = {"target_labels": "coverage", "truth": "none"}
     config["coverages"] = ["0.1"]
@@ -68,3 +70,27 @@ def test_labels_are_bought_look_after_look_no_more_than_needed_and_none_twice(tm
         after = run.journal_keys(f"oracle/{policy}")
         assert after[: len(keys)] == keys
         assert len(after) == len(set(after)) == 120  # every label once, over three looks, two runs and a kill
+
+
+def test_the_labels_of_your_own_data_are_looked_at_until_all_is_decided(tmp_path):
+    world = World(
+        {"same": Target(), "better": Target(0.9)}, coverage=1.0, target_labels=1.0, paired=True, strictness=0.5
+    )
+    write_data(tmp_path, 200, world)
+    config = {
+        "logged_data": "logged.jsonl",
+        "fresh_draws": "draws",
+        "oracle": {"target_labels": "coverage"},
+        "looks": {"coverages": COVERAGES, "spending": "pocock"},
+        "decision": {"margin": 0.1},
+    }
+    run = Run(tmp_path, config)
+    output = run.snakemake(TARGET)
+    found = account(run)
+    assert [look["labels"] for look in found["looks"]] == [150, 300]  # of the base and two targets, on the same prompts
+    statuses = {policy: entry["status"] for policy, entry in found["decision"]["policies"].items()}
+    assert statuses == {"same": "equivalent", "better": "better_by_margin"}
+    assert found["decision"]["policies"]["better"]["decided_at"] == "0.25"
+    assert found["stop"] == {"coverage": "0.5", "reason": "decided"}
+    assert not run.path("coverage_1.0").exists()
+    assert found["sentence"] in " ".join(output.split())
