@@ -28,7 +28,7 @@ from arena_cje.evaluation.evaluate import evaluate_all
 from arena_cje.simulate import WORLDS, draw, pass_rate_world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -198,18 +198,28 @@ def _summary(cell: Cell, policy: str, estimator: str, rows: Sequence[Row]) -> Ro
 
 def run_cell(cell: Cell, pool: Executor, folder: Path, *, n: int = REPLICATES) -> list[Row]:
     """The summary of a cell: read again where it was finished before with this code, else computed."""
-    path = folder / cell.file_name
-    held = json.loads(path.read_text()) if path.exists() else {}
-    if held.get("replicates") == n and held.get("code") == code():
-        return held["rows"]
+    return finished(
+        folder / cell.file_name, n, lambda: summarise(cell, in_chunks(partial(replicates, cell), pool, n)), code()
+    )
+
+
+def in_chunks(replicates: Callable[[range], list[Row]], pool: Executor, n: int) -> list[Row]:
+    """Rows of n draws, some at a time in each process."""
     chunks = [range(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
-    rows = [row for part in pool.map(partial(replicates, cell), chunks) for row in part]
-    summary = summarise(cell, rows)
-    folder.mkdir(parents=True, exist_ok=True)
+    return [row for part in pool.map(replicates, chunks) for row in part]
+
+
+def finished(path: Path, n: int, compute: Callable[[], list[Row]], code: str) -> list[Row]:
+    """Rows of a file where n draws were finished with this code, else computed and written there."""
+    held = json.loads(path.read_text()) if path.exists() else {}
+    if held.get("replicates") == n and held.get("code") == code:
+        return held["rows"]
+    rows = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"replicates": n, "code": code(), "rows": summary}, indent=1) + "\n")
+    part.write_text(json.dumps({"replicates": n, "code": code, "rows": rows}, indent=1) + "\n")
     os.replace(part, path)
-    return summary
+    return rows
 
 
 def code() -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks import _looks
 from benchmarks._result import Result, save_table
 from benchmarks._simulation import CASES, EDGE_CASES, EDGE_OWN_LABELS, Cell, Row, run_cell
 from benchmarks._timing import cores, progress
@@ -62,9 +63,12 @@ def run() -> Iterator[Result]:
         for k, cell in enumerate(chosen):
             rows += run_cell(cell, pool, FOLDER)
             progress(f"{k + 1} of {len(chosen)}: {cell.name}")
+        looks = [_looks.run_cell(cell, pool, FOLDER) for cell in _looks.CELLS]
     save_table(rows, FOLDER.with_suffix(".csv"))
+    save_table(looks, FOLDER.with_name("looks.csv"))
     print(_table(rows))
     yield from promises(rows)
+    yield from map(look_promise, looks)
 
 
 def promises(rows: Sequence[Row]) -> Iterator[Result]:
@@ -95,6 +99,21 @@ def promises(rows: Sequence[Row]) -> Iterator[Result]:
     worst = max((row["wrong_published"] for row in unseen), default=None)
     yield Result(
         "wrong levels that no data shows, worst cell", worst, None, f"{len(unseen)} rows, all transport_unverified"
+    )
+
+
+def look_promise(row: Row) -> Result:
+    """How many studies are wrong at some planned look, against the level that all looks share."""
+    allowed = 0.05 + 2 * np.sqrt(0.05 * 0.95 / row["replicates"])
+    by_width = row["cell"] == "until width"
+    wrong = row["miss_at_the_end" if by_width else "miss_at_some_look"]
+    ratio = row["last_width"] / row["fixed_width"]
+    return Result(
+        f"planned looks, {row['cell']}: wrong at {'the last' if by_width else 'some'} look",
+        wrong,
+        f"<= {allowed:.3f}",
+        f"plain intervals at some look {row['miss_at_some_plain_look']:.3f}; last interval {ratio:.2f} x as wide as without "
+        f"looks; {row['labels']:.0f} labels on average, {row['decided']:.0%} ended by a decision or the width",
     )
 
 

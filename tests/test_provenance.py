@@ -96,6 +96,13 @@ EXHIBIT_MODULES = {
 KEYS = {"data/coverage.py", "errors.py", "files.py"} | {f"labeling/{name}.py" for name in ("cells", "records", "tasks")}
 PEOPLE = KEYS | {"grading/grades.py", "provenance.py", "stages/people.py"}
 STAGES = {
+    "look": (
+        ("results.looks",),
+        CALIBRATES
+        | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "spending")}
+        | {f"diagnostics/{name}.py" for name in ("agreement", "calibration", "verdict")}
+        | {"estimators/__init__.py", "files.py", "results/decision.py", "results/looks.py"},
+    ),
     "assemble": (
         ("stages.assemble", "data.write", "results.account"),
         ASSEMBLY | {"data/reading.py", "data/support.py", "data/write.py"} | ACCOUNT,
@@ -193,7 +200,7 @@ def test_what_a_stage_receives_is_made_by_its_own_code_or_that_of_the_estimates(
         if file not in reached:
             reached.add(file)
             waiting += [other for other in GRAPH[file] if shows(file) or not shows(other)]
-    after_estimates = stage in ("exhibits", "archive")
+    after_estimates = stage in ("exhibits", "archive", "look")
     assert reached <= own | (ESTIMATE if after_estimates else set())
 
 

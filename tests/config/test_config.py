@@ -211,10 +211,53 @@ def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
 
 
 def test_the_share_of_target_labels(raw):
-    assert parse(raw).oracle.target_coverage is None
+    assert parse(raw).oracle.target_coverage("0.5") is None
     for share, name in ((0, None), (0.25, "0.25"), (1, "1.0")):
         raw["oracle"]["target_labels"] = share
-        assert parse(raw).oracle.target_coverage == name
+        assert parse(raw).oracle.target_coverage("0.5") == name
+
+
+def test_labels_of_the_targets_may_follow_the_coverage(raw):
+    raw["oracle"]["target_labels"] = "coverage"
+    raw["coverages"] = ["0.5", "0.1"]
+    raw["looks"] = {"coverages": ["0.2", "0.05"]}
+    config = parse(raw)
+    assert config.oracle.target_coverage("0.2") == "0.2"
+    target = config.targets[0]
+    assert config.label_coverages(target)[:4] == ["0.05", "0.1", "0.2", "0.5"] == config.label_coverages("base")[:4]
+    assert config.lower_coverage(target, "0.2") == "0.1"
+    assert config.look_coverages == ["0.05", "0.2"]
+    assert config.human_shares[target] == 1.0
+
+
+def test_planned_looks_are_targets(raw):
+    config = parse(raw | {"looks": {"coverages": ["0.2", "0.05"]}})
+    paths = ["results/coverage_auto/direct.json", "results/coverage_auto/snips/look_0.05.json"]
+    targets.check(paths, config)
+    assert targets.asks_for_looks(paths) and not targets.asks_for_looks(["results/coverage_0.1/direct.json"])
+    assert targets.estimate_files([*paths, "results/coverage_0.2/direct.json"]) == [
+        "results/coverage_0.2/direct.json",
+        "results/coverage_auto/direct.json",
+    ]
+    with pytest.raises(UserError, match="unknown estimator 'dirct' .did you mean 'direct'"):
+        targets.check(["results/coverage_auto/dirct.json"], config)
+    with pytest.raises(UserError, match="there is no such target"):
+        targets.check(["results/coverage_auto/direct/look_0.1.json"], config)
+
+
+@pytest.mark.parametrize(
+    ("looks", "sentence"),
+    [
+        ({"until": "width"}, "give `width` with `until: width`"),
+        ({"width": 0.1}, "give `width` with `until: width`"),
+        ({"coverages": ["0.1", "0.1"]}, "`looks.coverages` lists '0.1' more than once"),
+        ({"coverages": ["0.5"], "max_labels": 10}, "the first look, at coverage 0.5, takes"),
+        ({"spent": 1}, "spending"),
+    ],
+)
+def test_planned_looks_that_cannot_be(raw, looks, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse(raw | {"looks": looks})
 
 
 def test_user_data_may_have_another_scale():

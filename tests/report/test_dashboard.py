@@ -16,6 +16,7 @@ from arena_cje.data.logged import load_logged
 from arena_cje.errors import UserError
 from arena_cje.estimation.weights import hajek
 from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items, tidy
+from arena_cje.results import looks
 from arena_cje.results.result import Result
 from dashboard_study import HOSTILE, Study, large_page, payload, study
 from workflow_run import Run
@@ -152,6 +153,22 @@ def test_the_page_begins_with_the_decision(page, result):
         assert (row[0].text, row[4].text) == (policy, entry["sentence"])
         assert row[1].text == entry["status"].replace("_", " ")
         assert ("judge alone" in row[2].text) == entry["judge_only"]
+
+
+def test_the_page_says_what_planned_looks_say(result):
+    """Beside the decision of the coverage alone, in one paragraph."""
+    plan = looks.Plan(coverages=("0.25", "0.5"))
+    found = looks.Look.of("0.25", result, target_labels=0, usd_per_label=0.5)
+    account = looks.document(plan, [found], alpha=0.05, estimator=result.name, against=result.base_policy)
+    text = Read(dashboard.render([result], look=account)).text
+    lines = [
+        part for part in text if part.startswith("Planned looks: at look 1 of 2 (coverage 0.25, 60 labels, 30.00 US")
+    ]
+    assert len(lines) == 1
+    assert account["sentence"] in lines[0]
+    assert "<b>worse</b> not yet known" in lines[0]
+    assert "unhelpful refused" in lines[0]
+    assert not any("Planned looks" in part for part in Read(dashboard.render([result])).text)
 
 
 def test_a_result_of_an_earlier_version_has_a_page_without_a_decision(result):

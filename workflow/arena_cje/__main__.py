@@ -117,13 +117,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(files: Iterable[str | Path]) -> int:
-    """Print results files as tables, and decisions as sentences; the exit status is 0."""
-    from arena_cje.results import recommendation
+    """Print results files and accounts of planned looks as tables, decisions as sentences; the exit status is 0."""
+    from arena_cje.results import looks, recommendation
 
-    for file in files:
+    for file in map(Path, files):
         print(f"\n{printable(str(file))}")
-        decision = recommendation.read(file)
-        print(arena_cje.load(file) if decision is None else recommendation.text(decision))
+        if (decision := recommendation.read(file)) is not None:
+            print(recommendation.text(decision))
+        elif account := looks.read(file):
+            print(looks.table(account))
+        else:
+            print(arena_cje.load(file))
     return 0
 
 

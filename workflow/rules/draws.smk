@@ -7,7 +7,7 @@ rule fresh_draws_of_one:
         responses="results/responses/{policy}.jsonl",
         judge="results/judge/{policy}.jsonl",
         judges=expand("results/judges/{judge}/{{policy}}.jsonl", judge=CONFIG.judges),
-        oracle=lambda w: target_labels([w.policy]),
+        oracle=lambda w: target_labels([w.policy], w.coverage),
     output:
         draws="results/coverage_{coverage}/fresh_draws/{policy}.jsonl",
         summary="results/coverage_{coverage}/fresh_draws/{policy}.json",
@@ -28,7 +28,7 @@ rule fresh_draws:
         responses=expand("results/responses/{policy}.jsonl", policy=CONFIG.targets),
         judge=expand("results/judge/{policy}.jsonl", policy=CONFIG.targets),
         judges=expand("results/judges/{judge}/{policy}.jsonl", judge=CONFIG.judges, policy=CONFIG.targets),
-        oracle=target_labels(CONFIG.targets),
+        oracle=lambda w: target_labels(CONFIG.targets, w.coverage),
     output:
         draws=expand("results/coverage_{{coverage}}/fresh_draws/{policy}.jsonl", policy=CONFIG.targets),
         summary=expand("results/coverage_{{coverage}}/fresh_draws/{policy}.json", policy=CONFIG.targets),

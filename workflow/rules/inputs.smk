@@ -100,9 +100,9 @@ def calibration_file(coverage):
     return f"results/coverage_{coverage}/calibration_data.jsonl" if CONFIG.calibration_data else []
 
 
-def target_labels(policies):
+def target_labels(policies, coverage):
     """Labels of targets' own draws that enter estimates; none unless `oracle.target_labels` asks for a share."""
-    share = CONFIG.oracle.target_coverage
+    share = CONFIG.oracle.target_coverage(coverage)
     return expand("results/oracle/{policy}/coverage_{share}.jsonl", policy=policies, share=share) if share else []
 
 
@@ -129,7 +129,7 @@ def scored_as(policies):
 
 def takes_draws(name):
     """Does an estimator use fresh draws, or may labels of the targets' own stand among them for the audit?"""
-    audited = CONFIG.oracle.target_coverage if CONFIG.logged_data is None else CONFIG.fresh_draws
+    audited = CONFIG.oracle.target_labels if CONFIG.logged_data is None else CONFIG.fresh_draws
     return bool(audited) or CONFIG.needs_draws(name)
 
 
@@ -187,12 +187,45 @@ def results_to_show():
     return targets.estimate_files(workflow.dag_settings.targets) or list(map(result_to_show, CONFIG.coverages))
 
 
+# Planned looks
+
+
+def look_plan():
+    """The plan of the looks, as `looks.Plan` has it."""
+    return {**CONFIG.looks.model_dump(), "coverages": CONFIG.look_coverages, "margin": CONFIG.decision.margin}
+
+
+def looks_up_to(coverage):
+    """Coverages of the looks up to one."""
+    return [other for other in CONFIG.look_coverages if float(other) <= float(coverage)]
+
+
+def look_shown(coverage):
+    """The look at a coverage that the dashboard shows, where looks are configured; by `direct` where it runs."""
+    name = "direct" if "direct" in ESTIMATORS else ESTIMATORS[0]
+    shown = CONFIG.looks != records.Looks() and coverage in CONFIG.look_coverages
+    return f"results/coverage_auto/{name}/look_{coverage}.json" if shown else []
+
+
+def looked_at(name, coverage, kind="json"):
+    """Results that the looks up to a coverage read."""
+    return [f"results/coverage_{other}/{name}.{kind}" for other in looks_up_to(coverage)]
+
+
+def last_look(w):
+    """The first look after which no other is needed; each buys the labels of its own coverage and no more."""
+    for coverage in CONFIG.look_coverages:
+        path = checkpoints.look.get(estimator=w.estimator, coverage=coverage).output[0]
+        if json.loads(Path(path).read_text())["stop"]:
+            return path
+
+
 # Exhibits
 
 
 def existing_draws(coverage):
     """Fresh draws that an estimator uses, that have labels, or that are a user's own: none are made for figures alone."""
-    others_use_them = CONFIG.logged_data is not None or CONFIG.oracle.target_coverage
+    others_use_them = CONFIG.logged_data is not None or CONFIG.oracle.target_labels
     return draw_files(coverage) if others_use_them or any(map(CONFIG.needs_draws, ESTIMATORS)) else []
 
 
@@ -221,6 +254,7 @@ EXHIBIT_INPUTS = {
     "summary": "results/coverage_{coverage}/summary.json",
     "draws": lambda w: existing_draws(w.coverage),
     "calibration": lambda w: calibration_file(w.coverage),
+    "look": lambda w: look_shown(w.coverage),
     "lower": lambda w: estimates_at(lower(w.coverage)),
     "logprobs": (
         f"results/logprobs/{BASE}.parquet"
@@ -306,7 +340,8 @@ def asks_for_one(*groups):
 def estimates_alone():
     """Whether each estimate is a job of its own: also for a user's data, which may lack what one estimator needs."""
     groups = [result_files(names) for names in RUN_TOGETHER.values()]
-    return CONFIG.logged_data is not None or targets.one_missing(groups, CONFIG.coverages) or asks_for_one(*groups)
+    one_missing = targets.one_missing(groups, CONFIG.coverages)
+    return CONFIG.logged_data is not None or one_missing or asks_for_one(*groups) or targets.asks_for_looks(ARGUMENTS)
 
 
 def exhibits_alone(group):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from arena_cje.config.records import SAME
 from arena_cje.data import schemas, write
 from arena_cje.data.names import file_name
 from arena_cje.data.reading import Reading
@@ -12,13 +13,14 @@ from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
     params, files = snakemake.params, snakemake.input
+    coverage = float(snakemake.wildcards.coverage)
     reading = Reading((), params.scale, params.judge, params.judge_scale, params.label_scale)
     data = read_user_data(
         Path(files.logged),
         Path(params.fresh_draws) if params.fresh_draws else None,
-        coverage=float(snakemake.wildcards.coverage),
+        coverage=coverage,
         seed=params.seed,
-        target_labels=params.target_labels,
+        target_labels=coverage if params.target_labels == SAME else params.target_labels,
         base_policy=params.base_policy,
         probes=params.probes,
         calibration_data=files.calibration or None,

@@ -103,9 +103,9 @@ def _usd_of_line(line: bytes, path: Path) -> float:
         return 0.0
 
 
-def unknown_price_message(provider: str, model: str, budget_usd: float) -> str:
-    """The sentence for a budget that cannot be enforced because the price of a model is unknown."""
+def unknown_price_message(provider: str, model: str, limit: float, key: str = "budget_usd") -> str:
+    """The sentence for a limit in US dollars that cannot be enforced because the price of a model is unknown."""
     return (
-        f"provider {provider!r}: the price of model {model!r} is unknown, so `budget_usd` {budget_usd:g} cannot be enforced; add "
-        f"it under `prices` (`{model}: {{input: ..., output: ...}}`, US dollars for a million tokens) or leave `budget_usd` out"
+        f"provider {provider!r}: the price of model {model!r} is unknown, so `{key}` {limit:g} cannot be enforced; add "
+        f"it under `prices` (`{model}: {{input: ..., output: ...}}`, US dollars for a million tokens) or leave `{key}` out"
     )

@@ -9,6 +9,7 @@ from arena_cje import estimators
 from arena_cje.config.records import HUMAN, LIKELIHOOD, LOCAL, REFERENCE, ForeignData
 from arena_cje.config.scoring import missing_input
 from arena_cje.data import convert
+from arena_cje.data.coverage import has_label
 from arena_cje.data.reading import RESPONSE_LENGTH, Reading
 from arena_cje.diagnostics import thresholds
 from arena_cje.errors import UserError, did_you_mean
@@ -65,6 +66,7 @@ def check(config: Config) -> None:
             _check_estimator(name, config)
     _check_no_repeats("estimators", config.estimators)
     _check_no_repeats("coverages", config.coverages)
+    _check_no_repeats("looks.coverages", config.looks.coverages or [])
     thresholds.with_overrides(config.verdict, where="config: `verdict`: ")
     _check_analyses(config)
     _check_user_data(config)
@@ -73,6 +75,7 @@ def check(config: Config) -> None:
         _check_base_policy(config)
         _check_providers(config)
         _check_labeling(config)
+        _check_looks(config)
         _check_extra(config)
         _check_ensembles(config)
         _check_judges(config)
@@ -286,6 +289,29 @@ def _check_validation(config: Config, begin: float, end: float) -> None:
         raise UserError(
             f"config: `oracle.truth` asks for labels beyond {begin:g} of the prompts, and the largest of `labeling.batches` ends "
             f"at {max(reached):g}; add a batch with `coverage: {end:g}`"
+        )
+
+
+def _check_looks(config: Config) -> None:
+    """The labels of the first planned look are within the limit of all looks."""
+    limit, first = config.looks.max_labels, config.look_coverages[0]
+    if limit is None:
+        return
+    shares = {
+        policy: first if policy == config.base_policy else config.oracle.target_coverage(first)
+        for policy in config.policies
+    }
+    n_labels = sum(
+        has_label(prompt, float(share), draw=draw, draws=config.draws(policy))
+        for policy, share in shares.items()
+        if share
+        for prompt in range(config.n_prompts)
+        for draw in range(config.draws(policy))
+    )
+    if n_labels > limit:
+        raise UserError(
+            f"config: `looks.max_labels` is {limit}, and the first look, at coverage {first}, takes {n_labels} labels of base "
+            "and targets; raise the limit, or begin at a smaller coverage (`looks.coverages`)"
         )
 
 

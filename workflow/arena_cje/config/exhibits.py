@@ -80,6 +80,7 @@ READS = {
     "responses": ("results", "dataset"),
     "fresh_responses": ("results", "draws"),
     "lower_results": ("results", "lower"),
+    "look": ("look",),
     "throughput": (),  # benchmarks and the ledger do not make an exhibit stale
     "spending": (),
     "configuration": ("configuration", "page"),
@@ -164,6 +165,7 @@ EXHIBITS = (
             "draws": "fresh_responses",
             "summary": "summary",
             "others": "lower_results",
+            "look": "look",
             "validation": "validation",
             "benchmarks": "throughput",
             "spending": "spending",

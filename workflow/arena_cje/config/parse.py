@@ -17,6 +17,7 @@ from arena_cje.config.records import (
     ForeignData,
     Judge,
     Labeling,
+    Looks,
     Model,
     Oracle,
     Policy,
@@ -135,6 +136,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         "judges": Judge,
         "oracle": Oracle,
         "labeling": Labeling,
+        "looks": Looks,
         "analysis": Analysis,
         "variants": Variant,
     }

@@ -42,6 +42,12 @@ def _none_or_all(value: Any) -> Any:
 
 
 Truth = Annotated[float, BeforeValidator(_none_or_all), Field(ge=0, le=1)]
+SAME = "coverage"  # the share of the targets' labels that is the share of the base's
+# The names of the tags are prefixes of pydantic's own parts of a place, which `parse` leaves out of its sentences.
+TargetLabels = Annotated[
+    Annotated[Share, Tag("function-share")] | Annotated[Literal["coverage"], Tag("function-same")],
+    Discriminator(lambda value: "function-same" if value == SAME else "function-share"),
+]
 
 
 def _variable_name(value: Any) -> Any:
@@ -316,10 +322,11 @@ class Oracle(Grading):
         description="files of people's votes on `labeling.batches`, or patterns of files (`votes/*.csv`), from any labelling "
         "tool; they are labels with provider `human`, and otherwise what models are held against",
     )
-    target_labels: Share | None = Field(
+    target_labels: TargetLabels | None = Field(
         None,
-        description="share of each target's fresh draws whose labels enter estimates; null: none of the workflow's own draws, "
-        "and all labels of your own data",
+        description="share of each target's fresh draws whose labels enter estimates; `coverage`: the share that is analysed, "
+        "so that targets and base have their labels on the same prompts; null: none of the workflow's own draws, and all "
+        "labels of your own data",
     )
     truth: Truth | None = Field(
         None,
@@ -334,9 +341,10 @@ class Oracle(Grading):
         share = (0.0 if self.hosted or self.provider == HUMAN else 1.0) if self.truth is None else self.truth
         return coverage_name(share) if share else None
 
-    @property
-    def target_coverage(self) -> str | None:
-        """Share of the targets' draws with a label for estimation, as in file names; None where there is none."""
+    def target_coverage(self, coverage: str) -> str | None:
+        """Share of the targets' draws with a label for estimation at a coverage, as in file names; None where there is none."""
+        if self.target_labels == SAME:
+            return coverage
         return coverage_name(self.target_labels) if self.target_labels else None
 
 
@@ -532,11 +540,46 @@ class ForeignData(Record):
     columns: dict[str, str] = Field(default_factory=dict, description="column of each field, for the format table")
 
 
-# The names of the tags are prefixes of pydantic's own parts of a place, which `parse` leaves out of its sentences.
 LoggedData = Annotated[
     Annotated[str, Tag("function-path")] | Annotated[ForeignData, Tag("function-block")],
     Discriminator(lambda value: "function-block" if isinstance(value, dict | ForeignData) else "function-path"),
 ]
+
+
+class Looks(Record):
+    """Planned looks at growing labels, until enough is known: `results/coverage_auto/{estimator}.json`."""
+
+    coverages: list[Coverage] | None = Field(
+        None, min_length=1, description="coverages to look at, in ascending order; null: `coverages`"
+    )
+    until: Literal["decision", "width"] = Field(
+        "decision",
+        description="what ends the looks: every target is decided, by intervals that hold over all looks; or every "
+        "difference to the base has an interval of at most `width`",
+    )
+    width: float | None = Field(
+        None, gt=0, lt=2, description="largest width of the interval of a difference to the base, for `until: width`"
+    )
+    spending: Literal["obrien_fleming", "pocock"] = Field(
+        "obrien_fleming",
+        description="how the error probability is spread over the looks: `obrien_fleming` keeps nearly all for the last, "
+        "`pocock` makes early decisions likelier and the last interval wider",
+    )
+    min_labels: int = Field(
+        30, ge=2, description="labels of the base policy below which a look decides nothing and spends nothing"
+    )
+    max_labels: int | None = Field(
+        None, ge=1, description="largest number of labels, of base and targets together; null: no limit"
+    )
+    max_usd: float | None = Field(
+        None, gt=0, description="largest price of these labels in US dollars, by what a label has cost; null: no limit"
+    )
+
+    @model_validator(mode="after")
+    def _width_of_its_own(self) -> Looks:
+        if (self.until == "width") != (self.width is not None):
+            raise ValueError("give `width` with `until: width`, and only then")
+        return self
 
 
 class Config(Record):
@@ -576,6 +619,7 @@ class Config(Record):
         min_length=1,
         description="shares of prompts with an oracle label, each analysed by itself; targets may name other shares",
     )
+    looks: Looks = Looks()
     estimators: list[str] = Field(
         list(estimators.NAMES),
         min_length=1,
@@ -739,7 +783,7 @@ class Config(Record):
     @property
     def human_shares(self) -> dict[str, float]:
         """Shares of the prompts that people may label, those of `validation_span` aside, by the policies that they label."""
-        share = self.oracle.target_labels or 0.0
+        share = 1.0 if self.oracle.target_labels == SAME else self.oracle.target_labels or 0.0
         return {self.base_policy: 1.0} | (dict.fromkeys(self.targets, share) if share or self.validation_span else {})
 
     @property
@@ -750,12 +794,23 @@ class Config(Record):
         """
         if self.oracle.provider != HUMAN or not self.oracle.truth_coverage:
             return None
-        estimation = map(float, filter(None, [*self.coverages, self.oracle.target_coverage]))
-        return max(estimation), float(self.oracle.truth_coverage)
+        targets = map(self.oracle.target_coverage, self.label_shares)
+        return max(map(float, filter(None, [*self.label_shares, *targets]))), float(self.oracle.truth_coverage)
+
+    @property
+    def look_coverages(self) -> list[str]:
+        """Coverages of the planned looks, in ascending order."""
+        return sorted({*(self.looks.coverages or self.coverages)}, key=float)
+
+    @property
+    def label_shares(self) -> list[str]:
+        """Configured coverages, those of planned looks among them, in ascending order."""
+        return sorted({*self.coverages, *self.look_coverages}, key=float)
 
     def label_coverages(self, policy: str) -> list[str]:
         """Coverages of a policy's labels in ascending order: each adds the labels that the one before lacks."""
-        estimation = self.coverages if policy == self.base_policy else [self.oracle.target_coverage]
+        shares = self.label_shares
+        estimation = shares if policy == self.base_policy else map(self.oracle.target_coverage, shares)
         return sorted({*estimation, self.oracle.truth_coverage} - {None}, key=float)
 
     def lower_coverage(self, policy: str, coverage: str) -> str | None:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from arena_cje.config.records import Config
 
-COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
+COVERAGE = re.compile(r"(?:^|/)coverage_(?!auto(?:/|$))(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
+LOOKS = "results/coverage_auto"  # folder of the planned looks
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
 BATCH_FILES = ("tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json")
 LABEL_FILES = (
@@ -72,6 +73,11 @@ def asks_for_one(
     )
 
 
+def asks_for_looks(arguments: Sequence[str]) -> bool:
+    """Whether a command line names planned looks, which are of one estimator."""
+    return any(target.startswith(f"{LOOKS}/") for target in file_targets(arguments))
+
+
 def complete(
     arguments: Sequence[str],
     group: Iterable[str],
@@ -117,7 +123,7 @@ def _check_target(target: str, config: Config) -> None:
     if SHARD.sub("0000", target) in targets or is_user_draws or Path(target).is_file():
         return
     folder, file = os.path.split(target)
-    if _is_coverage_folder(folder) and file.endswith(ESTIMATE_SUFFIXES):
+    if folder == LOOKS or (_is_coverage_folder(folder) and file.endswith(ESTIMATE_SUFFIXES)):
         _check_analysis(target, file.split(".")[0], config)
     _check_policy(target, config)
     raise UserError(
@@ -132,6 +138,9 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
         f"{folder}/{name}{suffix}" for name in config.analyses if config.can_run(name) for suffix in ESTIMATE_SUFFIXES
     }
     targets |= {f"{folder}/cje_dataset.jsonl", f"{folder}/summary.json", ARCHIVE}
+    runnable = list(filter(config.can_run, config.analyses))
+    targets |= {f"{LOOKS}/{name}.json" for name in runnable}
+    targets |= {f"{LOOKS}/{name}/look_{share}.json" for name in runnable for share in config.look_coverages}
     exhibits = {exhibit.name: exhibit.path.replace("{coverage}", coverage) for exhibit in EXHIBITS}
     if config.logged_data is not None or not config.oracle.truth_coverage:
         del exhibits["validate"]
@@ -206,7 +215,7 @@ def is_estimate(target: str) -> bool:
 def _is_coverage_folder(folder: str) -> bool:
     """Whether a folder is results/coverage_{coverage}, and not the folder of that name under results/export."""
     parent, name = os.path.split(folder)
-    return name.startswith("coverage_") and os.path.basename(parent) != "export"
+    return name.startswith("coverage_") and os.path.basename(parent) != "export" and folder != LOOKS
 
 
 def check_writable(results: Path) -> None:
@@ -225,5 +234,5 @@ def check_writable(results: Path) -> None:
 
 
 def estimate_files(targets: Iterable[str] | None) -> list[str]:
-    """Results files of estimators among the targets, sorted: the end of a run shows them."""
-    return [target for target in sorted(targets or ()) if is_estimate(target)]
+    """Results files of estimators, and files of planned looks, among the targets, sorted: the end of a run shows them."""
+    return [target for target in sorted(targets or ()) if is_estimate(target) or os.path.dirname(target) == LOOKS]

@@ -156,7 +156,7 @@ def plan_calls(config: Config, texts: Texts) -> list[CallPlan]:
 def policies_with_responses(config: Config) -> list[str]:
     """Policies whose responses are generated: the base policy, and the targets where a later stage uses their draws."""
     oracle = config.oracle
-    uses_draws = any(map(config.needs_draws, config.estimators)) or oracle.target_coverage or oracle.truth_coverage
+    uses_draws = any(map(config.needs_draws, config.estimators)) or oracle.target_labels or oracle.truth_coverage
     return [name for name in config.policies if uses_draws or name == config.base_policy]
 
 

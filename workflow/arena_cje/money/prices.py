@@ -15,12 +15,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.ledger import unknown_price_message
+from arena_cje.config.records import HUMAN
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from arena_cje.config.records import Config, Price
+    from arena_cje.config.records import Config, ModelBlock, Price
 
 # Suffix of a model's name that does not make it another model: the date of a version, or `latest`.
 VERSION_SUFFIX = re.compile(r"(?:[-@]?(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest))?")
@@ -48,16 +49,23 @@ class Prices:
 
 
 def check_budget(config: Config) -> None:
-    """Raise a `UserError` where there is a budget and the price of a configured model is unknown."""
-    if config.budget_usd is None:
+    """Raise a `UserError` where there is a limit in US dollars and a price that counts towards it is unknown."""
+    if config.budget_usd is not None:
+        for place, block in config.model_blocks.items():
+            _check_price(config, place, block, config.budget_usd, "budget_usd")
+    if config.looks.max_usd is None or config.logged_data is not None:
         return
-    prices = Prices(config.prices)
-    for place, block in config.model_blocks.items():
-        if block.hosted:
-            endpoint = config.endpoint(block)
-            if prices.usd(endpoint.api, block.model, 1, 1, base_url=endpoint.base_url) is None:
-                message = unknown_price_message(endpoint.provider, block.model, config.budget_usd)
-                raise UserError(f"config: `{place}`: {message}")
+    _check_price(config, "oracle", config.oracle, config.looks.max_usd, "looks.max_usd")
+    if config.oracle.provider == HUMAN and config.labeling.usd_per_vote is None:
+        raise UserError("config: `looks.max_usd` needs the price of a vote; give `labeling.usd_per_vote`")
+
+
+def _check_price(config: Config, place: str, block: ModelBlock, limit: float, key: str) -> None:
+    """Raise a `UserError` where the price of a block's hosted model is unknown; limit: in US dollars, by a key."""
+    if block.hosted:
+        endpoint = config.endpoint(block)
+        if Prices(config.prices).usd(endpoint.api, block.model, 1, 1, base_url=endpoint.base_url) is None:
+            raise UserError(f"config: `{place}`: {unknown_price_message(endpoint.provider, block.model, limit, key)}")
 
 
 @cache  # it is called for each reply of a run

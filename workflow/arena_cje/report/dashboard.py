@@ -41,6 +41,7 @@ def render(
     draws: Mapping[str, Sequence[Response]] | None = None,
     summary: Mapping[str, Any] | None = None,
     others: Sequence[tuple[str, ResultRecord]] = (),
+    look: Mapping[str, Any] | None = None,
     validation: Sequence[Row] = (),
     benchmarks: Sequence[Row] = (),
     spending: Sequence[Row] = (),
@@ -50,8 +51,9 @@ def render(
     """The page as HTML. results: those of one coverage, the recommended one first; the page is about the first one.
 
     logged: the rows from which they were computed; draws: fresh draws by policy; summary: summary of the data set; others:
-    coverages and results at other coverages; validation: rows of validation.csv; benchmarks: rows of `read_benchmarks`;
-    spending: calls to APIs from the ledger; configuration: settings of the experiment. The page names what is missing.
+    coverages and results at other coverages; look: account of the planned looks up to this coverage; validation: rows of
+    validation.csv; benchmarks: rows of `read_benchmarks`; spending: calls to APIs from the ledger; configuration: settings of the
+    experiment. The page names what is missing.
     """
     first, draws, summary = results[0], draws or {}, summary or {}
     coverage = coverage or str(first.document["metadata"]["oracle_coverage"])
@@ -73,7 +75,7 @@ def render(
         payload=payload,
         figures=page_figures,
         first=first,
-        lead=data.lead(first, recommend(results)),
+        lead=data.lead(first, recommend(results)) + data.looks(look),
         cards=data.cards(first),
         tables=_tables(results, draws, summary, by_coverage, validation, benchmarks, spending, configuration or {}),
         n_coverages=len(by_coverage),

@@ -125,6 +125,14 @@ def lead(result: ResultRecord, recommendation: Recommendation) -> list[str]:
     return [headline, recommendation.reason]
 
 
+def looks(account: Mapping[str, Any] | None) -> list[str]:
+    """What the planned looks up to this coverage say; nothing where none are planned."""
+    if account is None:
+        return []
+    remark = f"These intervals hold over all looks of {account['estimator']}; those below are of this coverage alone."
+    return [f"{account['sentence']} {remark}" if "decision" in account else account["sentence"]]
+
+
 def decision(result: ResultRecord) -> Table:
     """What is decided about each policy, with the difference and what is missing."""
     record = result.decision

@@ -216,6 +216,14 @@ class Sources:
         return [(coverage_of(path), _load(path)) for path in self._files["lower"] if Path(path).name == name]
 
     @property
+    def look(self) -> dict[str, Any] | None:
+        """The account of the planned looks up to this coverage; None where none are planned."""
+        from arena_cje.files import read_json
+
+        path = self._single_file("look")
+        return read_json(path) if path else None
+
+    @property
     def throughput(self) -> list[Row]:
         """Benchmarks of the jobs."""
         from arena_cje.report.dashboard import read_benchmarks

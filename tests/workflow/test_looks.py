@@ -1,0 +1,96 @@
+"""Planned looks in a run: labels are bought look after look, no more than are needed, and none twice."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from arena_cje.simulate import Target, World
+from small_results import write_data
+from workflow_run import CONFIG, Run, write_prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TARGET = "results/coverage_auto/direct.json"
+COVERAGES = ["0.25", "0.5", "1.0"]
+
+
+def new_run(folder: Path, tiny_model: Path, **looks) -> Run:
+    """A folder with a small study whose targets have their labels on the prompts of the base."""
+    folder.mkdir()
+    (folder / "tiny.gguf").symlink_to(tiny_model)
+    write_prompts(folder / "prompts.jsonl", 120)
+    config = copy.deepcopy(CONFIG) | {"n_prompts": 120, "shard_size": 120}
+    del config["policies"]["other"], config["policies"]["cool"]
+    config["oracle"] = {"target_labels": "coverage", "truth": "none"}
+    config["coverages"] = ["0.1"]
+    config["looks"] = {"coverages": COVERAGES, "min_labels": 20} | looks
+    return Run(folder, config)
+
+
+def account(run: Run) -> dict:
+    return json.loads((run.directory / TARGET).read_text())
+
+
+def labelled(run: Run) -> set[str]:
+    """Coverages at which there are labels."""
+    return {path.stem.removeprefix("coverage_") for path in run.path("oracle").glob("*/*.jsonl")}
+
+
+def test_labels_are_bought_look_after_look_no_more_than_needed_and_none_twice(tmp_path, tiny_model):
+    run = new_run(tmp_path / "run", tiny_model, max_labels=130)
+    output = run.snakemake(TARGET)
+    assert account(run)["stop"] == {"coverage": "0.5", "reason": "max_labels"}
+    assert [look["labels"] for look in account(run)["looks"]] == [62, 120]
+    assert labelled(run) == {"0.25", "0.5"}  # nothing was bought for the look that was too dear
+    assert "Planned looks of direct, until every policy is decided with margin 0.02" in output  # the table at the end
+    assert run.jobs(TARGET) == set()
+
+    run.config["looks"]["max_labels"] = None
+    before = {policy: run.journal_keys(f"oracle/{policy}") for policy in ("base", "clone")}
+    process = run.start(TARGET)
+    last = run.path("oracle/base/coverage_1.0.jsonl")
+    while not last.exists():
+        assert process.poll() is None, "the run ended before the last look"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    assert account(run)["stop"]["reason"] == "max_labels"
+
+    run.snakemake("--unlock")
+    run.snakemake(TARGET)
+    assert account(run)["stop"] == {"coverage": "1.0", "reason": "last_look"}
+    assert [look["labels"] for look in account(run)["looks"]] == [62, 120, 240]
+    for policy, keys in before.items():
+        after = run.journal_keys(f"oracle/{policy}")
+        assert after[: len(keys)] == keys
+        assert len(after) == len(set(after)) == 120  # every label once, over three looks, two runs and a kill
+
+
+def test_the_labels_of_your_own_data_are_looked_at_until_all_is_decided(tmp_path):
+    world = World(
+        {"same": Target(), "better": Target(0.9)}, coverage=1.0, target_labels=1.0, paired=True, strictness=0.5
+    )
+    write_data(tmp_path, 200, world)
+    config = {
+        "logged_data": "logged.jsonl",
+        "fresh_draws": "draws",
+        "oracle": {"target_labels": "coverage"},
+        "looks": {"coverages": COVERAGES, "spending": "pocock"},
+        "decision": {"margin": 0.1},
+    }
+    run = Run(tmp_path, config)
+    output = run.snakemake(TARGET)
+    found = account(run)
+    assert [look["labels"] for look in found["looks"]] == [150, 300]  # of the base and two targets, on the same prompts
+    statuses = {policy: entry["status"] for policy, entry in found["decision"]["policies"].items()}
+    assert statuses == {"same": "equivalent", "better": "better_by_margin"}
+    assert found["decision"]["policies"]["better"]["decided_at"] == "0.25"
+    assert found["stop"] == {"coverage": "0.5", "reason": "decided"}
+    assert not run.path("coverage_1.0").exists()
+    assert found["sentence"] in " ".join(output.split())
