@@ -216,6 +216,9 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
         "--price-label", type=float, metavar="USD", help="price of one oracle label (default: what the run has paid)"
     )
     command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="fresh draws beside logged data")
+    command.add_argument(
+        "--probes", type=Path, metavar="DIR", help="labels of some of these draws, in files of their own"
+    )
     command.add_argument("--base", metavar="NAME", help="base policy, where the rows do not name it")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file, too")
 
@@ -227,13 +230,13 @@ def _plan(options: argparse.Namespace) -> int:
     from arena_cje.planning.study import Goal
 
     goal = Goal(options.difference, options.half_width, options.power)
-    known = sources.read(options.pilot, options.fresh_draws, options.base)
+    known = sources.read(options.pilot, options.fresh_draws, options.probes, base=options.base)
     prices = plan.Prices(options.price_judge, options.price_label).over(known.prices)
     content = plan.document(known.pilot, goal, prices, budget=options.budget, audits=known.audits)
-    for line in text.lines(content):
-        print(printable(line))
     if options.json is not None:
         files.write_json(options.json, content)
+    for line in text.lines(content):
+        print(printable(line))
     return 0
 
 

@@ -23,6 +23,7 @@ COVERAGE = re.compile(r"(?:^|/)coverage_(.+?)(?:\.jsonl$|/|$)")
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
+PLAN = "results/planning/plan.json"
 BATCH_FILES = ("tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json")
 LABEL_FILES = (
     "labels.jsonl",
@@ -131,7 +132,7 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
     targets = {
         f"{folder}/{name}{suffix}" for name in config.analyses if config.can_run(name) for suffix in ESTIMATE_SUFFIXES
     }
-    targets |= {f"{folder}/cje_dataset.jsonl", f"{folder}/summary.json", ARCHIVE}
+    targets |= {f"{folder}/cje_dataset.jsonl", f"{folder}/summary.json", PLAN, ARCHIVE}
     exhibits = {exhibit.name: exhibit.path.replace("{coverage}", coverage) for exhibit in EXHIBITS}
     if config.logged_data is not None or not config.oracle.truth_coverage:
         del exhibits["validate"]

@@ -35,15 +35,15 @@ class Known:
     prices: Prices = field(default_factory=Prices)
 
 
-def read(path: Path, fresh_draws: Path | None = None, base: str | None = None) -> Known:
-    """What a file or folder says; fresh_draws, base: for data.
+def read(path: Path, fresh_draws: Path | None = None, probes: Path | None = None, *, base: str | None = None) -> Known:
+    """What a file or folder says; fresh_draws, probes, base: for data.
 
     Raises a `UserError` for a file of another kind.
     """
     if path.is_dir() and fresh_draws is None and (place := _in_run(path)) is not None:
         path = place
     if path.suffix != ".json" or fresh_draws is not None:
-        return of_data(path, fresh_draws, analyze.Settings(Options(), base_policy=base))
+        return of_data(path, fresh_draws, analyze.Settings(Options(), base_policy=base), probes=probes)
     content = read_json(path)
     if isinstance(content, dict) and "pilot" in content:
         return _of_plan(path, content)
@@ -52,24 +52,19 @@ def read(path: Path, fresh_draws: Path | None = None, base: str | None = None) -
 
 def of_data(
     logged: Source,
-    fresh_draws: Source | Mapping[str, Source] | None,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
     settings: analyze.Settings,
-    calibration_data: Source | None = None,
+    **more: Any,
 ) -> Known:
-    """What data say."""
-    rows, draws, calibration = analyze.arrays(logged, fresh_draws, settings, calibration_data=calibration_data)
+    """What data say; more: `probes` and `calibration_data`, as in `analyze`."""
+    rows, draws, calibration = analyze.arrays(logged, fresh_draws, settings, **more)
     pilot = pilot_of_data(rows, draws, calibration, settings.options, alpha=settings.alpha)
     if not draws:
         return Known(pilot, {})
     options = dataclasses.replace(settings.options, inference="jackknife", rewards="calibrated")
-    result = analyze.analyze_all(
-        logged,
-        fresh_draws,
-        {ESTIMATOR: ESTIMATOR},
-        dataclasses.replace(settings, options=options),
-        calibration_data=calibration_data,
-    )[ESTIMATOR]
-    return Known(pilot, audits_of(result, settings.thresholds))
+    settings = dataclasses.replace(settings, options=options)
+    results = analyze.analyze_all(logged, fresh_draws, {ESTIMATOR: ESTIMATOR}, settings, **more)
+    return Known(pilot, audits_of(results[ESTIMATOR], settings.thresholds))
 
 
 def _in_run(folder: Path) -> Path | None:

@@ -37,8 +37,10 @@ def _of_pilot(plan: Mapping[str, Any], targets: list[str]) -> Iterator[str]:
             f"  {row['policy']:{width}}  ± {_range(row['half_width'], row['half_width_range'])}"
             f"   detects {_range(row['detectable'], row['detectable_range'])}"
         )
-    for policy, reason in pilot["omitted"].items():
-        yield f"No plan for {policy}: {reason}."
+    for reason, policies in _grouped(pilot["omitted"]).items():
+        yield f"No plan for {', '.join(policies)}: {reason}."
+    if not targets:
+        yield f"A pilot takes labels on responses of the targets, best to 50 or more prompts that {pilot['base']} has labels on, too."
 
 
 def _of_goal(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -72,18 +74,29 @@ def _of_budget(plan: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_audits(audits: Mapping[str, Document]) -> Iterator[str]:
-    for policy, audit in audits.items():
-        if audit["status"] == "PASS":
-            continue
-        has = f"Transport audit of {policy}: {audit['status']} with {audit['labels']} labels"
-        facts = f"residuals of {audit['residual_sd']:.3f}, {audit['base_labels']} labels of the base"
-        if audit["labels_to_pass"] is None:
-            yield f"{has}; PASS within ± {audit['margin']:g} needs more labels of the base first ({facts})."
-        else:
-            yield (
-                f"{has}; if the calibration holds, PASS within ± {audit['margin']:g} is reachable with "
-                f"{audit['labels_to_pass']} labels in 8 of 10 cases ({facts})."
-            )
+    sentences = {policy: _audit(audit) for policy, audit in audits.items() if audit["status"] != "PASS"}
+    for sentence, policies in _grouped(sentences).items():
+        yield f"Transport audit of {', '.join(policies)}: {sentence}"
+
+
+def _audit(audit: Document) -> str:
+    """What an audit says, and what it takes to pass."""
+    state = f"{audit['status'].replace('_', ' ').lower()}, with {audit['labels']} labels"
+    facts = f"residuals of {audit['residual_sd']:.3f}, {audit['base_labels']} labels of the base"
+    if audit["labels_to_pass"] is None:
+        return f"{state}; PASS within ± {audit['margin']:g} takes more labels of the base first ({facts})."
+    return (
+        f"{state}; where the calibration holds, PASS within ± {audit['margin']:g} is reachable with {audit['labels_to_pass']} "
+        f"labels, in 8 of 10 cases ({facts})."
+    )
+
+
+def _grouped(sentences: Mapping[str, str]) -> dict[str, list[str]]:
+    """The policies of each sentence."""
+    policies: dict[str, list[str]] = {}
+    for policy, sentence in sentences.items():
+        policies.setdefault(sentence, []).append(policy)
+    return policies
 
 
 def _study(row: Mapping[str, Any]) -> str:
