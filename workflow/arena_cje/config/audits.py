@@ -33,9 +33,9 @@ def notes(config: Config) -> list[str]:
     needed = labels_to_pass(thresholds, **facts)
     total = config.n_prompts * draws
     if needed is None:
-        remedy = f"it takes more labels of the base, too: {facts['base_labels']} at coverage {largest:g} are too few for any number"
+        remedy = f"no number is enough with {facts['base_labels']} labels of the base, those of coverage {largest:g}"
     elif needed > total:
-        remedy = f"it takes {needed} labels, more than the {total} responses of a target; raise n_prompts"
+        remedy = f"it takes {needed} labels, more than the {total} responses of a target: raise n_prompts"
     else:
         remedy = f"it takes {needed} labels (oracle.target_labels: {needed / total:.2g}) for 8 of 10 cases"
     use = (
@@ -43,10 +43,10 @@ def notes(config: Config) -> list[str]:
         if labels >= thresholds.own_labels
         else f"from {thresholds.own_labels:g} labels on, `direct` and the doubly robust family need no audit"
     )
+    margin = f"within {thresholds.transport_margin:g} at residuals of {RESIDUAL_SD:g}, as on chats"
     return [
-        f"oracle.target_labels {share:g} buys {labels} labels of each target. With residuals of {RESIDUAL_SD:g}, as on chats, the "
-        f"transport audit would pass a calibration that holds within {thresholds.transport_margin:g} in {_of_hundred(chance)} of 100 "
-        f"cases; {remedy}. {use}; estimators by weights stay at `caution` without it"
+        f"oracle.target_labels {share:g} buys {labels} labels of each target: a calibration that holds would pass the transport "
+        f"audit ({margin}) in {_of_hundred(chance)} of 100 cases; {remedy}. {use}; estimators by weights stay at `caution`"
     ]
 
 

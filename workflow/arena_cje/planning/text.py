@@ -40,7 +40,7 @@ def _of_pilot(plan: Mapping[str, Any], targets: list[str]) -> Iterator[str]:
     for reason, policies in _grouped(pilot["omitted"]).items():
         yield f"No plan for {', '.join(policies)}: {reason}."
     if not targets:
-        yield f"A pilot takes labels on responses of the targets, best to 50 or more prompts that {pilot['base']} has labels on, too."
+        yield "A pilot has labels on responses of the targets, best to 50 or more prompts that the base has labels on, too."
 
 
 def _of_goal(plan: Mapping[str, Any]) -> Iterator[str]:
