@@ -25,7 +25,7 @@ import numpy as np
 from arena_cje.estimation.contrasts import p_value
 from arena_cje.estimation.records import Options
 from arena_cje.evaluation.evaluate import evaluate
-from arena_cje.planning.pilot import pilot_of_data
+from arena_cje.planning.pilots import pilot_of_data
 from arena_cje.planning.sample_size import Costs
 from arena_cje.planning.study import Goal, Size, best_for_budget, cheapest, cost, precision
 from arena_cje.simulate import draw, truth

@@ -11,7 +11,7 @@ from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Options
 from arena_cje.files import read_json
-from arena_cje.planning.pilot import ESTIMATOR, pilot_of_data, pilot_of_result
+from arena_cje.planning.pilots import ESTIMATOR, pilot_of_data, pilot_of_result
 from arena_cje.planning.plan import Prices, audits_of
 from arena_cje.planning.study import Pilot
 from arena_cje.results import analyze

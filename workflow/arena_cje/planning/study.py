@@ -194,13 +194,13 @@ def fewest_labels(pilot: Pilot, goal: Goal, n: int) -> int | None:
 
 def _smallest(reached: Callable[[np.ndarray], np.ndarray], least: np.ndarray) -> np.ndarray:
     """The smallest whole numbers of at least `least` (k,) that reach something, by bisection; 0 where none does."""
-    low, high = least - 1, np.maximum(least, MAX_PROMPTS)
+    low, high = least - 1, np.maximum(least, MAX_PROMPTS)  # low is too few, high enough if any number is
     possible = reached(high)
     while (high - low > 1).any():
-        middle = (low + high + 1) // 2
-        is_enough = reached(np.maximum(middle, least))
-        low, high = np.where(is_enough, low, middle), np.where(is_enough, middle, high)
-        low = np.minimum(low, high - 1)
+        middle = np.maximum((low + high) // 2, least)
+        is_enough = reached(middle)
+        high = np.where(is_enough, middle, high)
+        low = np.where(is_enough, low, np.minimum(middle, high - 1))
     return np.where(possible, high, 0)
 
 
