@@ -52,8 +52,11 @@ def write_data(folder: Path, n: int = 400, world: World = WORLD, seed: int = 7) 
                     "response": f"{policy} says {name}",
                     "judge_score": float(score),
                     "draw_idx": 0,
+                    "oracle_label": None if np.isnan(own) else float(own),
                 }
-                for name, score in zip(logged.prompt_id, drawn.judge_score[:, 0], strict=True)
+                for name, score, own in zip(
+                    logged.prompt_id, drawn.judge_score[:, 0], drawn.oracle_label[:, 0], strict=True
+                )
             ],
         )
     return folder

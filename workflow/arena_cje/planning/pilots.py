@@ -50,9 +50,9 @@ def pilot_of_data(
         else:
             omitted[policy] = FEW_LABELS.format(count=count, least=MIN_TUNED) if count else NO_LABELS
     names, code = np.unique(logged.question, return_inverse=True)
-    if not labelled or not logged.labelled.any():
-        reason = "the base policy has no labels" if labelled else ""
-        omitted |= dict.fromkeys(labelled, reason)
+    if not labelled or (count := _prompts(logged, logged.labelled)) < MIN_TUNED:
+        reason = f"the base has labels on {count} prompts, and a plan takes {MIN_TUNED}" if labelled else ""
+        omitted = {policy: omitted.get(policy, reason) for policy in logged.policies}
         return Pilot(logged.base_policy, ESTIMATOR, len(names), {}, {}, omitted, alpha)
     order = np.random.default_rng(options.seed).permutation(len(names))  # of the prompts
     counts = {policy: _prompts(logged, rows) for policy, rows in labelled.items()}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.errors import UserError
+from arena_cje.estimation.calibration import MIN_LABELLED_PROMPTS
 from arena_cje.estimation.records import Options
 from arena_cje.files import read_json
 from arena_cje.planning.pilots import ESTIMATOR, pilot_of_data, pilot_of_result
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from arena_cje.data.sources import Source
     from arena_cje.results.record import ResultRecord
 
+COVERAGE = re.compile(r"coverage_(1\.0|0\.\d+)")  # folders of results
 PLAN = Path("planning/plan.json")  # below the folder of results
 
 
@@ -59,7 +64,7 @@ def of_data(
     """What data say; more: `probes` and `calibration_data`, as in `analyze`."""
     rows, draws, calibration = analyze.arrays(logged, fresh_draws, settings, **more)
     pilot = pilot_of_data(rows, draws, calibration, settings.options, alpha=settings.alpha)
-    if not draws:
+    if not draws or len(np.unique(rows.question[rows.labelled])) < MIN_LABELLED_PROMPTS:
         return Known(pilot, {})
     options = dataclasses.replace(settings.options, inference="jackknife", rewards="calibrated")
     settings = dataclasses.replace(settings, options=options)
@@ -72,9 +77,9 @@ def _in_run(folder: Path) -> Path | None:
     for results in (folder, folder / "results"):
         if (results / PLAN).is_file():
             return results / PLAN
-        files = sorted(results.glob(f"coverage_*/{ESTIMATOR}.json"), key=lambda file: float(file.parent.name[9:]) % 1)
+        files = [file for file in results.glob(f"coverage_*/{ESTIMATOR}.json") if COVERAGE.fullmatch(file.parent.name)]
         if files:
-            return files[-1]
+            return max(files, key=lambda file: float(file.parent.name.removeprefix("coverage_")) % 1)
         if any(results.glob("coverage_*/*.json")):
             raise UserError(
                 f"{results}: has neither {PLAN} nor results of {ESTIMATOR!r}; make one of them, such as "
