@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import planning
 
-FEW = 12
+FEW = 6
 
 
 @cache
