@@ -6,6 +6,7 @@ from pathlib import Path
 from arena_cje import files
 from arena_cje.data import schemas
 from arena_cje.data.names import policy_of
+from arena_cje.errors import UserError
 from arena_cje.money import account
 from arena_cje.planning import plan, sources
 from arena_cje.planning.study import Goal
@@ -26,6 +27,10 @@ with job(snakemake) as log:
         plan.prices_of(account.read_ledger(), known.pilot.prompts)
     )
     goal = Goal(wanted["difference"], wanted["half_width"], wanted["power"])
-    content = plan.document(known.pilot, goal, prices, budget=wanted["budget_usd"], audits=known.audits)
+    try:
+        content = plan.document(known.pilot, goal, prices, budget=wanted["budget_usd"], audits=known.audits)
+    except UserError as error:  # of the budget: the rest of the plan does not depend on it
+        log.warning("no plan for the budget: %s", error)
+        content = plan.document(known.pilot, goal, prices, audits=known.audits)
     files.write_json(snakemake.output[0], content)
     log.info("%d differences are planned, %d are not", len(known.pilot.differences), len(known.pilot.omitted))

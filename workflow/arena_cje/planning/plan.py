@@ -75,7 +75,7 @@ def document(
     budget: float | None = None,
     audits: Mapping[str, Document] | None = None,
 ) -> Document:
-    """The plan as JSON values; `sentences` say it in words.
+    """The plan as JSON values.
 
     audits: as `audits_of` gives them. Raises a `UserError` for a budget without prices, or one that is too small.
     """
