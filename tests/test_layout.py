@@ -30,7 +30,7 @@ ALLOWED = {
     "diagnostics": {"errors", "estimation", "estimators", "evaluation"},
     "results": {*SHARED, "data", "diagnostics", "estimation", "estimators", "evaluation"},
     "report": {*SHARED, "config", "data", "diagnostics", "estimation", "estimators", "evaluation", "results"},
-    "planning": {"errors", "estimation", "estimators", "evaluation"},
+    "planning": {*SHARED, "data", "diagnostics", "estimation", "estimators", "evaluation", "results"},
     "simulate": {"errors", "estimation"},
     # Tables, models and calls, which know nothing of the configuration; then what the configuration determines.
     "data": {*SHARED, "estimation"},
@@ -43,7 +43,7 @@ ALLOWED = {
     "money": {*SHARED, "calls", "config", "data", "grading", "hosted", "labeling"},
     "stages": {*SHARED, "calls", "config", "data", "grading", "hosted", "labeling", "llama", "money"},
     "__init__": {"results"},
-    "__main__": {"__init__", "data", "errors", "labeling", "planning", "results", "stages"},
+    "__main__": {"__init__", "data", "errors", "files", "labeling", "planning", "results", "stages"},
 }
 # A result draws its own figures; the import is inside the function that draws.
 DRAWS_ITSELF = {("results/notebook.py", "report/figures.py")}

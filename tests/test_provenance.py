@@ -86,6 +86,7 @@ FIGURES = {"diagnostics/overlap.py", *(f"report/{name}.py" for name in ("data_fi
 EXHIBIT_MODULES = {
     "report.figures": FIGURES | {"report/figures.py"},
     "report.data_figures": FIGURES,
+    "report.plan_figure": {"report/plan_figure.py", "report/theme.py"},
     "report.data_report": {"report/data_report.py"},
     **dict.fromkeys(
         ("report.comparisons", "report.dashboard", "report.exports", "results.recommendation", "results.validation"),
@@ -140,6 +141,12 @@ STAGES = {
     ),
     "oracle_human": (("labeling.tasks", "stages.people"), PEOPLE),
     "estimate": (("results.analyze",), ESTIMATE),
+    "plan": (
+        ("planning.sources",),
+        ESTIMATE
+        | {"diagnostics/audit_size.py"}
+        | {f"planning/{name}.py" for name in ("pilots", "plan", "sample_size", "sources", "study")},
+    ),
     "exhibits": (("report.sources",), EXHIBIT_SOURCES),
     "archive": (("report.archive",), {"errors.py", "files.py", "report/archive.py"}),
 }

@@ -544,10 +544,16 @@ def test_figures_and_their_report_from_data_brought_along(tmp_path):
         {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1"], "estimators": names},
     )
     made = [f"results/coverage_0.1/plots/{figure}.png" for figure in figure_names()]
-    run.snakemake(*made, "results/plots/sweep.png")
-    for path in (*made, "results/plots/sweep.png"):
+    over_all = ["results/plots/sweep.png", "results/planning/plan.png"]
+    run.snakemake(*made, *over_all)
+    for path in (*made, *over_all):
         assert image.imread(tmp_path / path).size > 0
     run.snakemake("--report", "report.html", *made, "results/plots/sweep.png")
+    plan = json.loads(run.path("planning/plan.json").read_text())
+    assert all(
+        reason.startswith("none of its own responses has a label") for reason in plan["pilot"]["omitted"].values()
+    )
+    assert plan["audits"].keys() == plan["pilot"]["omitted"].keys() != set()
     page = (tmp_path / "report.html").read_text()
     assert all(f"{figure}.png" in page for figure in (*figure_names(), "sweep"))
     assert "at oracle coverage 0.1" in page and "coverage {coverage}" not in page

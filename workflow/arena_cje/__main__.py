@@ -1,5 +1,5 @@
-"""The command line beside Snakemake: it prints results and the status of a run, decides, converts and checks data, checks
-votes, and unlocks a folder.
+"""The command line beside Snakemake: it prints results and the status of a run, decides, plans studies, converts and checks
+data, checks votes, and unlocks a folder.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
 arena-cje decide results/coverage_0.1/decision.json --ship cool
@@ -7,6 +7,7 @@ arena-cje status .
 arena-cje convert promptfoo results.json --base gpt-4o-mini --to DIR
 arena-cje votes votes/*.csv
 arena-cje validate logged.jsonl --fresh-draws draws
+arena-cje plan results --difference 0.02
 arena-cje unlock
 """
 
@@ -41,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="arena-cje",
-        description="Print results of Causal Judge Evaluation or the status of a run, decide, convert and check data, "
-        "check votes of people, remove a lock.",
+        description="Print results of Causal Judge Evaluation or the status of a run, decide, plan a study, convert and check "
+        "data, check votes of people, remove a lock.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -81,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     validate_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files or folders")
     validate_command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="fresh draws beside logged data")
     validate_command.add_argument("--base", metavar="NAME", help="base policy, where the rows do not name it")
+    _add_plan(commands)
     escape_what_it_lacks()
     words = sys.argv[1:] if arguments is None else arguments
     decides = words[:1] == ["decide"]
@@ -97,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         "unlock": lambda: _unlock(options.directory),
         "votes": lambda: _votes(options.files, options.labeling, options.columns),
         "convert": lambda: _convert(options),
+        "plan": lambda: _plan(options),
         "validate": lambda: _validate(options.files, options.fresh_draws, options.base),
     }
     try:
@@ -217,6 +220,73 @@ def _validate(files: Iterable[Path], fresh_draws: Path | None, base: str | None)
         print(f"{file}: {'usable' if account.usable else 'not usable as it is'}")
         print("".join(f"  {line}\n" for line in account.lines), end="")
     return 0 if all(account.usable for account in accounts.values()) else 1
+
+
+PLAN_EXAMPLES = """examples:
+  arena-cje plan results --difference 0.02                     labels that a run's pilot asks for, for several numbers of prompts
+  arena-cje plan results --difference 0.02 --price-judge 0.004 --price-label 0.05        the cheapest study that detects it
+  arena-cje plan results/coverage_0.25/direct.json --half-width 0.03
+  arena-cje plan logged.jsonl --fresh-draws draws --budget 50 --price-judge 0.004 --price-label 0.05
+
+A pilot is a study with oracle labels on responses of the base policy and of the targets, best on the same prompts: 50 or more
+of them. Plans are for differences of the targets to the base."""
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "plan",
+        help="how many prompts and labels a study needs, by a pilot",
+        description="Say from a pilot how many prompts and labels a study needs to detect a difference between policies, what is "
+        "the best for a budget, and how many labels a transport audit needs.",
+        epilog=PLAN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "pilot",
+        type=Path,
+        metavar="PILOT",
+        help="folder of a run's results, results/planning/plan.json, a results file, or logged data in the CJE format",
+    )
+    command.add_argument(
+        "--difference", type=float, metavar="D", help="smallest difference to the base that is to be detected"
+    )
+    command.add_argument(
+        "--half-width", type=float, metavar="H", help="half-width that intervals of differences are to have"
+    )
+    command.add_argument("--power", type=float, default=0.8, help="probability of detecting it (default: %(default)s)")
+    command.add_argument("--budget", type=float, metavar="USD", help="the most precise study for this much money")
+    command.add_argument(
+        "--price-judge",
+        type=float,
+        metavar="USD",
+        help="price of one prompt: responses of all policies and their judge scores (default: what the run has paid)",
+    )
+    command.add_argument(
+        "--price-label", type=float, metavar="USD", help="price of one oracle label (default: what the run has paid)"
+    )
+    command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="fresh draws beside logged data")
+    command.add_argument(
+        "--probes", type=Path, metavar="DIR", help="labels of some of these draws, in files of their own"
+    )
+    command.add_argument("--base", metavar="NAME", help="base policy, where the rows do not name it")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file, too")
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """Print the plan of a study; the exit status is 0."""
+    from arena_cje import files
+    from arena_cje.planning import plan, sources, text
+    from arena_cje.planning.study import Goal
+
+    goal = Goal(options.difference, options.half_width, options.power)
+    known = sources.read(options.pilot, options.fresh_draws, options.probes, base=options.base)
+    prices = plan.Prices(options.price_judge, options.price_label).over(known.prices)
+    content = plan.document(known.pilot, goal, prices, budget=options.budget, audits=known.audits)
+    if options.json is not None:
+        files.write_json(options.json, content)
+    for line in text.lines(content):
+        print(printable(line))
+    return 0
 
 
 def _unlock(directory: Path) -> int:

@@ -12,7 +12,7 @@ from snakemake.utils import update_config
 from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
-from arena_cje.config import records, scoring, targets
+from arena_cje.config import audits, records, scoring, targets
 from arena_cje.data.prompt_sets.pool import describe
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.files import contains
@@ -82,7 +82,7 @@ BASE, CONTEXTS = CONFIG.base_policy, CONFIG.contexts
 # Names of the targets that tell and make nothing, as the command line has them.
 PRINTING_TARGETS = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 if workflow.is_main_process:
-    for note in scoring.notes(CONFIG):
+    for note in [*scoring.notes(CONFIG), *audits.notes(CONFIG)]:
         print(printable(f"NOTE {note}"), file=sys.stderr)
     if not PRINTING_TARGETS & {*sys.argv[1:]}:
         or_exit(prices.check_budget, CONFIG)
@@ -244,6 +244,11 @@ def validation_at(coverage):
     return expand("results/coverage_{coverage}/validation.csv", coverage=coverage) if known else []
 
 
+PLAN = targets.PLAN
+# A plan asks what the judge saves, and labels on all responses do not tell.
+PILOT_COVERAGE = max(CONFIG.coverages, key=lambda coverage: float(coverage) % 1)
+
+
 def all_estimates():
     """Targets of the whole experiment that are numbers."""
     coverages = CONFIG.coverages
@@ -252,7 +257,7 @@ def all_estimates():
 
 def all_results():
     """Targets of the whole experiment, but for the archive of them."""
-    return [*all_estimates(), *expand([exhibit.path for exhibit in EXHIBITS], coverage=CONFIG.coverages)]
+    return [*all_estimates(), PLAN, *expand([exhibit.path for exhibit in EXHIBITS], coverage=CONFIG.coverages)]
 
 
 MODELS_YAML = RESOURCES / "models" / "MODELS.yaml"

@@ -220,6 +220,18 @@ def last_look(w):
             return path
 
 
+# Plans
+
+
+def planning_settings():
+    """What the next study is to reach, and its prices as far as the configuration has them."""
+    votes = CONFIG.labeling
+    is_human = CONFIG.logged_data is None and CONFIG.oracle.provider == records.HUMAN
+    price = votes.usd_per_vote * votes.votes_per_item if is_human and votes.usd_per_vote else None
+    wanted = CONFIG.planning.model_dump()
+    return wanted | {"price_label": wanted["price_label"] or price}
+
+
 # Exhibits
 
 
@@ -263,6 +275,7 @@ EXHIBIT_INPUTS = {
     ),
     "all_results": estimates_at(CONFIG.coverages),
     "all_validations": validation_at(CONFIG.coverages),
+    "plan": PLAN,
     "last_validation": validation_at(CONFIG.coverages[-1]),
 }
 # Template, style and script of the dashboard: read as files, as the library that uses them is slow to import.

@@ -91,6 +91,7 @@ READS = {
     "all_results": ("all_results",),
     "all_validations": ("all_validations",),
     "last_truth": ("last_validation",),
+    "plan": ("plan",),
 }
 
 RESULTS, EXPORTS = "results/coverage_{coverage}", "results/export/coverage_{coverage}"
@@ -197,6 +198,13 @@ EXHIBITS = (
         "arena_cje.report.figures.sweep",
         {"results": "results_by_coverage", "truth": "last_truth"},
         {"figure": "policy values by coverage"},
+    ),
+    Exhibit(
+        "plot_plan",
+        "results/planning/plan.png",
+        "arena_cje.report.plan_figure.plan",
+        {"plan": "plan"},
+        {"figure": "size of the next study"},
     ),
     Exhibit(
         "results_table",

@@ -400,6 +400,32 @@ class Labeling(Record):
     )
 
 
+class Planning(Record):
+    """What the study after this one is to reach: `results/planning/plan.json`."""
+
+    difference: float | None = Field(
+        0.05, gt=0, le=1, description="difference of a target to the base that is to be detected; null: none"
+    )
+    half_width: float | None = Field(
+        None, gt=0, le=1, description="half-width that intervals of differences are to have; null: any"
+    )
+    power: float = Field(0.8, ge=0.5, lt=1, description="probability of detecting the difference")
+    budget_usd: float | None = Field(
+        None, gt=0, description="money for the study in US dollars, whose best use the plan says; null: no such plan"
+    )
+    price_judge: float | None = Field(
+        None,
+        gt=0,
+        description="price in US dollars of a prompt: responses of all policies and judge scores; null: what this run has paid",
+    )
+    price_label: float | None = Field(
+        None,
+        gt=0,
+        description="price of an oracle label in US dollars; null: what this run has paid, or `labeling.usd_per_vote` times "
+        "`votes_per_item`",
+    )
+
+
 class AnalysisOptions(Record):
     """Options of the analysis that a variant may change."""
 
@@ -631,6 +657,7 @@ class Config(Record):
         {},
         description="variants of the analysis by name: targets `results/coverage_*/NAME.json`; `estimators` may list them",
     )
+    planning: Planning = Planning()
     verdict: dict[str, float] = Field({}, description="thresholds of the verdicts in place of the defaults (see below)")
     n_slots: int = Field(
         32,

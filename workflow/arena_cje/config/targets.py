@@ -24,6 +24,7 @@ SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 LOOKS = "results/coverage_auto"  # folder of the planned looks
 ARCHIVE, ESTIMATES = "results/archive.zip", "estimates"
+PLAN = "results/planning/plan.json"
 BATCH_FILES = ("tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json")
 LABEL_FILES = (
     "labels.jsonl",
@@ -137,7 +138,7 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
     targets = {
         f"{folder}/{name}{suffix}" for name in config.analyses if config.can_run(name) for suffix in ESTIMATE_SUFFIXES
     }
-    targets |= {f"{folder}/cje_dataset.jsonl", f"{folder}/summary.json", ARCHIVE}
+    targets |= {f"{folder}/cje_dataset.jsonl", f"{folder}/summary.json", PLAN, ARCHIVE}
     runnable = list(filter(config.can_run, config.analyses))
     targets |= {f"{LOOKS}/{name}.json" for name in runnable}
     targets |= {f"{LOOKS}/{name}/look_{share}.json" for name in runnable for share in config.look_coverages}

@@ -285,6 +285,13 @@ class Sources:
             by_coverage.setdefault(coverage, []).append(result)
         return dict(sorted(by_coverage.items(), key=lambda item: float(item[0])))
 
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """The plan of the next study."""
+        from arena_cje.files import read_json
+
+        return read_json(self._single_file("plan"))
+
     @property
     def all_validations(self) -> dict[str, pl.DataFrame]:
         """validation.csv by coverage."""

@@ -565,3 +565,16 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return None if math.isnan(value) else str(value)
+
+
+def arrays(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    settings: Settings,
+    *,
+    probes: str | Path | Mapping[str, Source] | None = None,
+    calibration_data: Source | None = None,
+) -> tuple[Logged, dict[str, Draws], Labelled | None]:
+    """The logged rows, the fresh draws and the calibration data, as `analyze_all` reads them."""
+    data = _read(logged, fresh_draws, settings, probes, calibration_data)
+    return data.logged, data.draws, data.calibration

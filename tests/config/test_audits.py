@@ -1,0 +1,51 @@
+"""Before a run: whether the labels that it buys of the targets can pass the transport audit."""
+
+from __future__ import annotations
+
+import pytest
+
+from arena_cje.config import audits, parse
+
+MODEL = {"provider": "openai", "model": "m"}
+
+
+def config(target_labels: float | None, *, n_prompts: int = 500, **oracle):
+    return parse.parse(
+        {
+            "n_prompts": n_prompts,
+            "draws_per_prompt": 10,
+            "providers": {"openai": {"api": "openai", "api_key_env": "KEY"}},
+            "policies": {"base": MODEL, "one": MODEL | {"temperature": 0.5}, "two": MODEL | {"temperature": 0.7}},
+            "judge": MODEL | {"rubric": "rating.yaml"},
+            "oracle": {"rubric": "expert.yaml", **MODEL, "target_labels": target_labels, **oracle},
+            "coverages": ["0.1", "0.8"],
+            "estimators": ["direct"],
+        }
+    )
+
+
+def test_fifty_labels_of_a_target_cannot_pass():
+    (note,) = audits.notes(config(0.01))
+    assert "buys 50 labels of each target" in note
+    assert "it takes 205 labels (oracle.target_labels: 0.041) for 8 of 10 cases" in note
+    assert "`direct` and the doubly robust family use the labels themselves" in note
+
+
+def test_fewer_labels_than_correct_an_estimate_say_from_when_they_would():
+    (note,) = audits.notes(config(0.004))
+    assert "from 50 labels on" in note
+
+
+def test_a_base_with_too_few_labels_stands_in_the_way_of_any_number():
+    (note,) = audits.notes(config(0.1, n_prompts=100))
+    assert "no number is enough with 81 labels of the base, those of coverage 0.8" in note
+
+
+@pytest.mark.parametrize("target_labels", [None, 0.06])
+def test_nothing_is_said_where_no_labels_are_bought_or_enough_of_them(target_labels):
+    assert audits.notes(config(target_labels)) == []
+
+
+def test_a_wider_margin_is_passed_with_fewer():
+    wide = config(0.01).model_copy(update={"verdict": {"transport_margin": 0.2}})
+    assert audits.notes(wide) == []

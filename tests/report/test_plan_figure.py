@@ -1,0 +1,74 @@
+"""The figure of a plan draws what the plan says, for any names and numbers of targets."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from matplotlib import image, pyplot
+from matplotlib.text import Text
+
+from arena_cje.planning.plan import Prices, document
+from arena_cje.planning.sample_size import Variance
+from arena_cje.planning.study import Difference, Goal, Pilot
+from arena_cje.report import theme
+from arena_cje.report.plan_figure import MOST_PANELS, plan
+
+HOSTILE = "<script>alert('x')</script>_{{7*7}}_$\\frac{1}{0}$_%s_\n"
+
+
+def pilot(names: list[str], **labels: int) -> Pilot:
+    parts = {name: Difference(Variance(0.05, 0.03 + 0.001 * k), 200, 60) for k, name in enumerate(names)}
+    return Pilot("base", "direct", 400, dict.fromkeys(("base", *names), 60) | labels, parts)
+
+
+def content(*names: str, difference: float | None = 0.05, **labels: int):
+    return document(pilot(list(names), **labels), Goal(difference=difference), Prices(0.01, 0.1), budget=60.0)
+
+
+def texts(figure) -> str:
+    drawn = figure.draw()
+    found = "\n".join(text.get_text() for text in drawn.findobj(Text))
+    pyplot.close(drawn)
+    return found
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", HOSTILE, "three", "four")])
+def test_it_renders_for_all_names(names):
+    picture = image.imread(io.BytesIO(theme.png(plan(content(*names)))))
+    assert min(picture.shape[:2]) > 400
+
+
+def test_curves_are_those_of_the_plan():
+    made = content("one", "two")
+    table = plan(made).data
+    for row in made["curves"]:
+        part = table[(table["policy"] == row["policy"]) & (table["n"] == row["n"])]
+        assert part["m"].tolist() == row["m"] and part["detectable"].tolist() == row["detectable"]
+    assert len(table) == sum(len(row["m"]) for row in made["curves"])
+
+
+def test_it_says_the_cheapest_study_in_words():
+    made = content("one")
+    found = texts(plan(made)).replace("\n", " ")
+    assert f"{made['cheapest']['n']} prompts and {made['cheapest']['total_labels']} labels" in found
+    assert "best for the budget" in found and "the difference of 0.05 that is asked for" in found
+    assert "asked for" not in texts(plan(content("one", difference=None)))
+
+
+def test_labels_in_other_proportions_are_named():
+    assert "labelled prompts of base, others in proportion" in texts(plan(content("one", base=120)))
+
+
+def test_more_targets_than_panels_are_counted():
+    names = [f"t{k}" for k in range(MOST_PANELS + 2)]
+    figure = plan(content(*names))
+    assert set(figure.data["policy"]) == set(names[:MOST_PANELS])
+    assert "2 more targets are in plan.json" in texts(figure).replace("\n", " ")
+
+
+def test_no_plan_is_a_message():
+    empty = Pilot("base", "direct", 400, {}, {}, {"one": "none of its own responses has a label"})
+    assert "one: none of its own responses has a label" in texts(plan(document(empty, Goal(), Prices()))).replace(
+        "\n", " "
+    )

@@ -1,0 +1,54 @@
+"""What labels of the targets' own responses can show, before they are bought."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arena_cje.config.records import REFERENCE
+from arena_cje.data.coverage import has_label
+from arena_cje.diagnostics.audit_size import RESIDUAL_SD, chance_to_pass, labels_to_pass
+from arena_cje.diagnostics.thresholds import with_overrides
+
+if TYPE_CHECKING:
+    from arena_cje.config.records import Config
+
+FAIR_CHANCE = 0.5  # to pass where the calibration holds: with less, the audit is as good as lost before it begins
+
+
+def notes(config: Config) -> list[str]:
+    """A sentence where the labels that a run buys of each target can hardly pass the transport audit."""
+    if config.logged_data is not None or config.oracle.provider == REFERENCE or not config.oracle.target_coverage:
+        return []
+    thresholds, share, draws = (
+        with_overrides(config.verdict),
+        float(config.oracle.target_coverage),
+        config.draws_per_prompt,
+    )
+    labels = sum(has_label(k, share, draw=d, draws=draws) for k in range(config.n_prompts) for d in range(draws))
+    largest = float(max(config.coverages, key=float))
+    facts = {"family": len(config.targets), "base_labels": sum(has_label(k, largest) for k in range(config.n_prompts))}
+    chance = chance_to_pass(labels, thresholds, **facts)
+    if not labels or chance >= FAIR_CHANCE:
+        return []
+    needed = labels_to_pass(thresholds, **facts)
+    total = config.n_prompts * draws
+    if needed is None:
+        remedy = f"no number is enough with {facts['base_labels']} labels of the base, those of coverage {largest:g}"
+    elif needed > total:
+        remedy = f"it takes {needed} labels, more than the {total} responses of a target: raise n_prompts"
+    else:
+        remedy = f"it takes {needed} labels (oracle.target_labels: {needed / total:.2g}) for 8 of 10 cases"
+    use = (
+        "`direct` and the doubly robust family use the labels themselves"
+        if labels >= thresholds.own_labels
+        else f"from {thresholds.own_labels:g} labels on, `direct` and the doubly robust family need no audit"
+    )
+    margin = f"within {thresholds.transport_margin:g} at residuals of {RESIDUAL_SD:g}, as on chats"
+    return [
+        f"oracle.target_labels {share:g} buys {labels} labels of each target: a calibration that holds would pass the transport "
+        f"audit ({margin}) in {_of_hundred(chance)} of 100 cases; {remedy}. {use}; estimators by weights stay at `caution`"
+    ]
+
+
+def _of_hundred(chance: float) -> str:
+    return f"{100 * chance:.0f}" if chance >= 0.01 or not chance else "less than 1"
