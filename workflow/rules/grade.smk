@@ -58,6 +58,25 @@ rule ensemble:
         "../scripts/ensemble.py"
 
 
+if CONFIG.oracle.is_by_score:
+
+    rule label_design:
+        """Plan where labels are bought, by the judge's scores of all policies"""
+        input:
+            expand("results/{judge}/{policy}.jsonl", judge=CONFIG.analysed_judge, policy=CONFIG.policies),
+        output:
+            "results/oracle/design.jsonl",
+        log:
+            "logs/oracle/design.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            base=BASE,
+            code=code_hash("arena_cje.stages.label_design"),
+        script:
+            "../scripts/label_design.py"
+
+
 if GRADERS["oracle"].rubric:
 
     rule oracle:
@@ -66,6 +85,7 @@ if GRADERS["oracle"].rubric:
             prompts="results/prompts/{shard}.jsonl",
             responses="results/responses/{policy}/{shard}.jsonl",
             lower=lower_step,
+            design=label_design,
             rubric=grading_inputs("rubric"),
             system_prompt=grading_inputs("system_prompt"),
             template=grading_inputs("template"),
