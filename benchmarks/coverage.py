@@ -124,13 +124,12 @@ def of_designs(rows: Sequence[Row]) -> Iterator[Result]:
         yield Result(f"labels by score: {what} / at random, worst", row[what] / other[what], goal, place)
     far = [pair for pair in pairs if pair[0]["policy"] == "unhelpful" and "paired" not in pair[0]["case"]]
     row, other = min(far, key=lambda pair: pair[0]["effective"] / pair[1]["effective"])
-    detail = f"{row['case']}: {row['effective']:.0f} for {other['effective']:.0f} of {row['labels']}, refused {row['refused']:.0%} for {other['refused']:.0%}"
-    yield Result(
-        "labels by score: effective labels of a far policy / at random, least",
-        row["effective"] / other["effective"],
-        ">= 1.5",
-        detail,
+    detail = (
+        f"{row['case']}: {row['effective']:.0f} for {other['effective']:.0f} of {row['labels']} labels, "
+        f"refused {row['refused']:.0%} for {other['refused']:.0%}"
     )
+    gain = row["effective"] / other["effective"]
+    yield Result("labels by score: effective labels of a far policy / at random, least", gain, ">= 1.5", detail)
 
 
 def below(row: Row, level: float) -> bool:
