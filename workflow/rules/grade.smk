@@ -2,6 +2,7 @@
 # results/responses/{policy}/{shard}.jsonl -> results/judge/{policy}/{shard}.jsonl          -> results/judge/{policy}.jsonl
 #                                          -> results/judges/{judge}/{policy}/{shard}.jsonl -> results/judges/{judge}/{policy}.jsonl
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
+# Where labels are bought by score, results/judge/{policy}.jsonl of all policies -> results/oracle/design.jsonl, which the oracle reads.
 # A grader is a model of the job itself, one behind an API, an ensemble of other judges, the reference oracle, or people (grading/plan.py).
 from arena_cje.grading import plan, reference
 
