@@ -158,13 +158,13 @@ def _count(name: str, broken: Sequence[Row], of: Sequence[Row], *, goal: str | N
 def _table(rows: Sequence[Row]) -> str:
     """All rows, one a line."""
     numbers = "".join(f"{title:>10}" for title in ("cover", "rmse", "width", "effective", "refused", "wrong"))
-    head = f"{'case':34}{'n':>6}{'labels':>8}  {'policy':11}{'estimator':16}{'kind':9}{numbers}"
+    head = f"{'case':34}{'n':>6}{'labels':>8}  {'policy':17}{'estimator':16}{'kind':9}{numbers}"
     lines = [head, "-" * len(head)]
     for row in rows:
         effective = "-" if row["effective"] is None else f"{row['effective']:.1f}"
         covered = "-" if row["coverage"] is None else f"{row['coverage']:.3f}"
         lines.append(
-            f"{row['case']:34}{row['n']:>6}{row['labels']:>8}  {row['policy']:11}{row['estimator']:16}{row['kind']:9}"
+            f"{row['case']:34}{row['n']:>6}{row['labels']:>8}  {row['policy']:17}{row['estimator']:16}{row['kind']:9}"
             f"{covered:>10}{row['rmse']:>10.4f}{row['width']:>10.3f}{effective:>10}{row['refused']:>10.3f}{row['wrong_published']:>10.3f}"
         )
     return "\n".join(lines)

@@ -19,8 +19,9 @@ together. Probabilities of inclusion are pi_i to a good approximation.
 
 Neyman (1934), "On the two different aspects of the representative method", JRSS; Zrnic & Candes (2024), "Active statistical
 inference" (arXiv 2403.03208), for weights 1 / pi; Fisch et al. (2024), "Stratified prediction-powered inference" (arXiv
-2406.04291), for cells of scores; arXiv 2511.08991 for the mixture with the uniform design; Ohlsson (1998), "Sequential
-Poisson sampling", Journal of Official Statistics, for the permanent random numbers.
+2406.04291), for cells of scores; Li, Zrnic & Candes (2025), "Robust sampling for active statistical inference" (arXiv
+2511.08991), for the mixture with the uniform design; Ohlsson (1998), "Sequential Poisson sampling", Journal of Official
+Statistics, for the permanent random numbers.
 """
 
 from __future__ import annotations
