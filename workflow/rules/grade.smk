@@ -73,7 +73,7 @@ if CONFIG.oracle.is_by_score:
             "../../envs/stats.yaml"
         params:
             base=BASE,
-            code=code_hash("arena_cje.stages.label_design"),
+            code=code_hash("arena_cje.data.label_design"),
         script:
             "../scripts/label_design.py"
 

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from arena_cje.data import schemas
+from arena_cje.data import label_design, schemas
 from arena_cje.grading import hosted, local, plan, unscored
 from arena_cje.hosted import template
-from arena_cje.stages import assemble, label_design
+from arena_cje.stages import assemble
 from arena_cje.stages import local as stages
 from arena_cje.stages.jobs import calls, configuration, job, journal, open_model, same_tokenizer, text
 

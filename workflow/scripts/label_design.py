@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from arena_cje.data import schemas
-from arena_cje.stages import label_design
+from arena_cje.data import label_design, schemas
 from arena_cje.stages.jobs import job
 
 with job(snakemake):

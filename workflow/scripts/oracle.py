@@ -1,8 +1,7 @@
 """Label a share of the responses of one policy by the reference oracle."""
 
-from arena_cje.data import schemas
+from arena_cje.data import label_design, schemas
 from arena_cje.grading.reference import Oracle
-from arena_cje.stages import label_design
 from arena_cje.stages import local as stages_local
 from arena_cje.stages.jobs import job, journal
 
