@@ -68,12 +68,12 @@ class Case:
     fault: str | None = None  # what is wrong with its claims: overlap, support, label, covariate, judge
     all_claims: bool = False  # also the base policy, and the differences to it
     paired: bool = False  # whether the targets' labels are on the same prompts as the base's, as many of them
-    by_score: bool = False  # whether labels are where the targets' scores lie
+    design: str = ""  # how labels are bought, "at random" or "by score"; none leaves it to the world
 
     @property
     def name(self) -> str:
         own = f" +{self.target_labels} labels" if self.target_labels else ""
-        design = (" paired" if self.paired else "") + (" by score" if self.by_score else "")
+        design = (" paired" if self.paired else "") + (f" {self.design}" if self.design else "")
         return self.world + (" two-stage" if self.options else "") + own + design
 
     def kind(self, estimator: str, policy: str) -> str:
@@ -115,10 +115,10 @@ CASES = (
 EDGE_CASES = tuple(Case(name, all_claims=True) for name in EDGES)
 EDGE_OWN_LABELS = Case("pass rate 0.98", target_labels=60, all_claims=True)
 DESIGNS = tuple(
-    Case(world, fault="overlap", all_claims=True, paired=paired, by_score=by_score)
+    Case(world, fault="overlap", all_claims=True, paired=paired, design=design)
     for world in (*FAR, "healthy", "few_scores", "binary")
     for paired in (False, True)
-    for by_score in (False, True)
+    for design in ("at random", "by score")
 )
 
 
@@ -185,12 +185,12 @@ def replicate(cell: Cell, seed: int, names: Sequence[str] = estimators.NAMES) ->
 def _draw(cell: Cell, seed: int) -> tuple[Logged, dict[str, Draws], dict[str, float]]:
     """Data and true values of a draw of the cell's world, with the labels of its case."""
     case, world = cell.case, ALL_WORLDS[cell.case.world]
-    if not (case.paired or case.by_score):
+    if not case.design:
         return draw(replace(world, coverage=cell.share, target_labels=case.target_labels), cell.n, seed)
     logged, draws, values = draw(replace(world, coverage=1.0, target_labels=float(case.paired)), cell.n, seed)
     labels, number = cell.n_labels, np.random.default_rng([seed, 2]).random(cell.n)
     density = np.ones(cell.n)
-    if case.by_score:
+    if case.design == "by score":
         density = label_design.densities(logged.judge_score, [one.judge_score for one in draws.values()])
     without = ~label_design.chosen(density, number, labels)
     probability = label_design.probabilities(density, labels)

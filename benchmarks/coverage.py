@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks._result import Result, save_table
-from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, EDGE_OWN_LABELS, Cell, Row, run_cell
+from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, EDGE_OWN_LABELS, FAR, Cell, Row, run_cell
 from benchmarks._timing import cores, progress
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FEW = ("healthy", "few_scores", "binary")  # cases that also run with 25 labels 
 
 EDGE_SIZES = ((200, 25), (200, 40), (1000, 100), (5000, 250))  # rows and labels
 JUDGE_LABELS = (30, 50, 100, 200)
-DESIGN_SIZES = ((1000, 0.10), (1000, 0.05), (250, 0.25))  # rows and share; the first unless all do
+DESIGN_SIZES = ((1000, 0.10), (1000, 0.05), (250, 0.25))  # rows and share; the first, of far policies, unless all do
 FEW_EDGES = ("pass rate 0.02", "pass rate 0.95, sharp judge", "pass rate 0.98")  # that run unless all do
 
 PLENTY, SOME, ENOUGH = 50, 25, 30  # labels from which the three promises hold
@@ -51,7 +51,7 @@ def cells() -> list[Cell]:
     edges = [Cell(case, n, m / n) for case in EDGE_CASES if case.name in FEW_EDGES for n, m in EDGE_SIZES[:2]]
     common = [Cell(case, n, share) for n, share in ((250, 0.25), (1000, 0.05)) for case in CASES]
     more = [Cell(case, n, share) for n, share in ((250, 0.10), (1000, 0.25)) for case in CASES if case.name in FEW]
-    designs = [Cell(case, *DESIGN_SIZES[0]) for case in DESIGNS]
+    designs = [Cell(case, *DESIGN_SIZES[0]) for case in DESIGNS if case.world in FAR]
     return distinct([*more, *common, *by_judge, own, *edges, *designs])
 
 
@@ -108,7 +108,7 @@ def of_designs(rows: Sequence[Row]) -> Iterator[Result]:
     """Labels where the targets' scores lie (`by score`) against as many labels at random: coverage, errors, effective labels."""
     uniform = {(row["case"], row["n"], row["labels"], row["policy"]): row for row in rows}
     pairs = [
-        (row, uniform[row["case"].removesuffix(" by score"), row["n"], row["labels"], row["policy"]])
+        (row, uniform[row["case"].replace(" by score", " at random"), row["n"], row["labels"], row["policy"]])
         for row in rows
         if row["case"].endswith(" by score")
     ]

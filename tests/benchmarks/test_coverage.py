@@ -11,7 +11,7 @@ import pytest
 from arena_cje import estimators
 from benchmarks import _simulation as simulation
 from benchmarks import coverage
-from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, Case, Cell, replicates, run_cell, summarise
+from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, FAR, Case, Cell, replicates, run_cell, summarise
 
 FEW = 80  # replicates: a Monte Carlo error of .024
 
@@ -138,6 +138,11 @@ def test_the_whole_grid_is_run_when_it_is_asked_for(monkeypatch):
     monkeypatch.delenv("FULL")
     cases = {cell.case for cell in coverage.cells()}
     assert set(CASES) <= cases and {case.name for case in cases - set(CASES)} >= set(coverage.FEW_EDGES)
+    designs = [case for case in cases if case.design]
+    assert {case.world for case in designs} == set(FAR) and {case.design for case in designs} == {
+        "at random",
+        "by score",
+    }
     assert len({cell.file_name for cell in coverage.cells()}) == len(coverage.cells())
 
 
@@ -150,4 +155,4 @@ def test_labels_by_score_publish_a_far_policy_that_as_many_labels_at_random_refu
     assert found["labels by score: effective labels of a far policy / at random, least"].value > 1.5
     assert found["labels by score: width / at random, worst"].value < 1.2
     refused = {row["case"]: row["refused"] for row in rows if row["policy"] == "unhelpful"}
-    assert refused["far"] > 0.8 and refused["far by score"] < 0.2
+    assert refused["far at random"] > 0.8 and refused["far by score"] < 0.2
