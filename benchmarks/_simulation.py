@@ -23,14 +23,17 @@ from arena_cje import estimators
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.verdict import judge
+from arena_cje.estimation import label_design
 from arena_cje.estimation.records import ROUNDING, Options
 from arena_cje.evaluation.evaluate import evaluate_all
-from arena_cje.simulate import WORLDS, draw, pass_rate_world
+from arena_cje.simulate import ARENA_LEVELS, WORLDS, Target, World, draw, pass_rate_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
+
+    from arena_cje.estimation.records import Draws, Logged
 
 REPLICATES = 500
 CHUNK = 25  # replicates that a process takes at a time
@@ -47,6 +50,14 @@ EDGES = {
 }
 
 
+# Labels at random and where the scores of `unhelpful` lie, at which the base has few responses.
+FAR = {
+    "far": World({"better": Target(0.4), "unhelpful": Target(-2.5)}),
+    "far, few scores": World({"better": Target(0.4), "unhelpful": Target(-2.5)}, levels=ARENA_LEVELS),
+}
+ALL_WORLDS = WORLDS | EDGES | FAR
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """A world and what the analysis is given of it."""
@@ -56,11 +67,14 @@ class Case:
     target_labels: int = 0
     fault: str | None = None  # what is wrong with its claims: overlap, support, label, covariate, judge
     all_claims: bool = False  # also the base policy, and the differences to it
+    paired: bool = False  # whether the targets' labels are on the same prompts as the base's, as many of them
+    design: str = ""  # how labels are bought, "at random" or "by score"; none leaves it to the world
 
     @property
     def name(self) -> str:
         own = f" +{self.target_labels} labels" if self.target_labels else ""
-        return self.world + (" two-stage" if self.options else "") + own
+        design = (" paired" if self.paired else "") + (f" {self.design}" if self.design else "")
+        return self.world + (" two-stage" if self.options else "") + own + design
 
     def kind(self, estimator: str, policy: str) -> str:
         """Which of the four kinds a claim is."""
@@ -100,6 +114,12 @@ CASES = (
 )
 EDGE_CASES = tuple(Case(name, all_claims=True) for name in EDGES)
 EDGE_OWN_LABELS = Case("pass rate 0.98", target_labels=60, all_claims=True)
+DESIGNS = tuple(
+    Case(world, fault="overlap", all_claims=True, paired=paired, design=design)
+    for world in (*FAR, "healthy", "few_scores", "binary")
+    for paired in (False, True)
+    for design in ("at random", "by score")
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +136,7 @@ class Cell:
 
     @property
     def n_labels(self) -> int:
-        return round(self.share * len(np.unique(draw((WORLDS | EDGES)[self.case.world], self.n, 0)[0].prompt_id)))
+        return round(self.share * len(np.unique(draw(ALL_WORLDS[self.case.world], self.n, 0)[0].prompt_id)))
 
     @property
     def file_name(self) -> str:
@@ -129,13 +149,13 @@ Row = dict[str, Any]
 def replicate(cell: Cell, seed: int, names: Sequence[str] = estimators.NAMES) -> list[Row]:
     """Every estimator on one draw of the world, one row an estimator and target."""
     case, thresholds = cell.case, Thresholds()
-    world = replace((WORLDS | EDGES)[case.world], coverage=cell.share, target_labels=case.target_labels)
-    logged, draws, values = draw(world, cell.n, seed)
+    logged, draws, values = _draw(cell, seed)
     if not case.options:
         logged, draws = replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
     rows = []
     for name, evaluation in evaluate_all(names, logged, draws, Options(seed=seed, **case.options)).items():
-        verdicts = judge(evaluation, logged, gather(evaluation, logged, draws, thresholds), thresholds)
+        evidence = gather(evaluation, logged, draws, thresholds)
+        verdicts = judge(evaluation, logged, evidence, thresholds)
         base, level = evaluation.base, {policy: verdict.level for policy, verdict in verdicts.items()}
         claims = {(policy,): (estimate, values[policy]) for policy, estimate in evaluation.estimates.items()}
         if case.all_claims:
@@ -153,10 +173,49 @@ def replicate(cell: Cell, seed: int, names: Sequence[str] = estimators.NAMES) ->
                     "covered": bool(low - ROUNDING <= truth <= high + ROUNDING),
                     "far_off": bool(truth < low - estimate.se or truth > high + estimate.se),
                     "level": "refuse" if refused else level[policies[0]],
+                    "effective": evidence[policies[0]].support.effective_labels
+                    if evidence[policies[0]].support
+                    else None,
                     "refused_for": [r.code for r in verdicts[policies[0]].reasons if r.level == "refuse"],
                 }
             )
     return rows
+
+
+def _draw(cell: Cell, seed: int) -> tuple[Logged, dict[str, Draws], dict[str, float]]:
+    """Data and true values of a draw of the cell's world, with the labels of its case."""
+    case, world = cell.case, ALL_WORLDS[cell.case.world]
+    if not case.design:
+        return draw(replace(world, coverage=cell.share, target_labels=case.target_labels), cell.n, seed)
+    logged, draws, values = draw(replace(world, coverage=1.0, target_labels=float(case.paired)), cell.n, seed)
+    labels, number = cell.n_labels, np.random.default_rng([seed, 2]).random(cell.n)
+    density = np.ones(cell.n)
+    if case.design == "by score":
+        density = label_design.densities(logged.judge_score, [one.judge_score for one in draws.values()])
+    without = ~label_design.chosen(density, number, labels)
+    probability = label_design.probabilities(density, labels)
+    logged, draws = (
+        [
+            replace(
+                one,
+                oracle_label=_without(one.oracle_label, without),
+                label_probability=_like(probability, one.oracle_label),
+            )
+            for one in part
+        ]
+        for part in ([logged], draws.values())
+    )
+    return logged[0], {one.policy: one for one in draws}, values
+
+
+def _without(label: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Labels (n, ...) but for those of the rows (n,) bool, NaN there."""
+    return np.where(_like(rows, label), np.nan, label)
+
+
+def _like(values: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Values (n,) of the rows for labels (n, ...)."""
+    return np.broadcast_to(values if label.ndim == 1 else values[:, None], label.shape)
 
 
 def replicates(cell: Cell, seeds: range) -> list[Row]:
@@ -192,6 +251,7 @@ def _summary(cell: Cell, policy: str, estimator: str, rows: Sequence[Row]) -> Ro
         "width": float(np.mean([row["width"] for row in rows])),
         "no_width": sum(row["width"] < ROUNDING for row in published) / count,
         "refused": 1 - len(published) / count,
+        "effective": float(np.mean([row["effective"] for row in rows])) if rows[0]["effective"] is not None else None,
         "wrong_published": sum(row["far_off"] for row in published) / count,
     }
 
@@ -230,6 +290,7 @@ def code() -> str:
         "diagnostics.evidence",
         "diagnostics.thresholds",
         "diagnostics.verdict",
+        "estimation.label_design",
         "evaluation.evaluate",
         "simulate",
     )

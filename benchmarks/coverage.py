@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import _looks
 from benchmarks._result import Result, save_table
-from benchmarks._simulation import CASES, EDGE_CASES, EDGE_OWN_LABELS, Cell, Row, run_cell
+from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, EDGE_OWN_LABELS, FAR, Cell, Row, run_cell
 from benchmarks._timing import cores, progress
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ FEW = ("healthy", "few_scores", "binary")  # cases that also run with 25 labels 
 
 EDGE_SIZES = ((200, 25), (200, 40), (1000, 100), (5000, 250))  # rows and labels
 JUDGE_LABELS = (30, 50, 100, 200)
+DESIGN_SIZES = ((1000, 0.10), (1000, 0.05), (250, 0.25))  # rows and share; the first, of far policies, unless all do
 FEW_EDGES = ("pass rate 0.02", "pass rate 0.95, sharp judge", "pass rate 0.98")  # that run unless all do
 
 PLENTY, SOME, ENOUGH = 50, 25, 30  # labels from which the three promises hold
@@ -44,11 +45,15 @@ def cells() -> list[Cell]:
     own = Cell(EDGE_OWN_LABELS, 200, 40 / 200)
     if os.environ.get("FULL") == "1":
         grid = [Cell(case, n, share) for n in SIZES for share in SHARES for case in CASES]
-        return distinct([*grid, *by_judge, own, *(Cell(case, n, m / n) for case in EDGE_CASES for n, m in EDGE_SIZES)])
+        edges = [Cell(case, n, m / n) for case in EDGE_CASES for n, m in EDGE_SIZES]
+        return distinct(
+            [*grid, *by_judge, own, *edges, *(Cell(case, *size) for case in DESIGNS for size in DESIGN_SIZES)]
+        )
     edges = [Cell(case, n, m / n) for case in EDGE_CASES if case.name in FEW_EDGES for n, m in EDGE_SIZES[:2]]
     common = [Cell(case, n, share) for n, share in ((250, 0.25), (1000, 0.05)) for case in CASES]
     more = [Cell(case, n, share) for n, share in ((250, 0.10), (1000, 0.25)) for case in CASES if case.name in FEW]
-    return distinct([*more, *common, *by_judge, own, *edges])
+    designs = [Cell(case, *DESIGN_SIZES[0]) for case in DESIGNS if case.world in FAR]
+    return distinct([*more, *common, *by_judge, own, *edges, *designs])
 
 
 def distinct(chosen: Sequence[Cell]) -> list[Cell]:
@@ -95,6 +100,7 @@ def promises(rows: Sequence[Row]) -> Iterator[Result]:
     edge = [row for row in honest if row["case"].startswith("pass rate")]
     yield _count("pass rates near 0 or 1: coverage below .93", [r for r in edge if below(r, 0.93)], edge)
     yield _count("pass rates near 0 or 1: intervals without width", [r for r in edge if has_no_width(r)], edge)
+    yield from of_designs([row for row in rows if row["estimator"] == "direct"])
     unseen = [row for row in rows if row["kind"] == "unseen"]
     worst = max((row["wrong_published"] for row in unseen), default=None)
     yield Result(
@@ -115,6 +121,32 @@ def look_promise(row: Row) -> Result:
         f"plain intervals at some look {row['miss_at_some_plain_look']:.3f}; last interval {ratio:.2f} x as wide as without "
         f"looks; {row['labels']:.0f} labels on average, {row['decided']:.0%} ended by a decision or the width",
     )
+def of_designs(rows: Sequence[Row]) -> Iterator[Result]:
+    """Labels where the targets' scores lie (`by score`) against as many labels at random: coverage, errors, effective labels."""
+    uniform = {(row["case"], row["n"], row["labels"], row["policy"]): row for row in rows}
+    pairs = [
+        (row, uniform[row["case"].replace(" by score", " at random"), row["n"], row["labels"], row["policy"]])
+        for row in rows
+        if row["case"].endswith(" by score")
+    ]
+    if not pairs:
+        return
+    yield _count(
+        "labels by score: coverage below .93", [row for row, _ in pairs if row["published"] and below(row, 0.93)], pairs
+    )
+    for what in ("width", "rmse"):
+        row, other = max(pairs, key=lambda pair: pair[0][what] / pair[1][what])
+        place = f"{row['case']}, {row['policy']}, {row['labels']} labels"
+        goal = "<= 1.1" if what == "width" else None
+        yield Result(f"labels by score: {what} / at random, worst", row[what] / other[what], goal, place)
+    far = [pair for pair in pairs if pair[0]["policy"] == "unhelpful" and "paired" not in pair[0]["case"]]
+    row, other = min(far, key=lambda pair: pair[0]["effective"] / pair[1]["effective"])
+    detail = (
+        f"{row['case']}: {row['effective']:.0f} for {other['effective']:.0f} of {row['labels']} labels, "
+        f"refused {row['refused']:.0%} for {other['refused']:.0%}"
+    )
+    gain = row["effective"] / other["effective"]
+    yield Result("labels by score: effective labels of a far policy / at random, least", gain, ">= 1.5", detail)
 
 
 def below(row: Row, level: float) -> bool:
@@ -142,13 +174,14 @@ def _count(name: str, broken: Sequence[Row], of: Sequence[Row], *, goal: str | N
 
 def _table(rows: Sequence[Row]) -> str:
     """All rows, one a line."""
-    numbers = "".join(f"{title:>9}" for title in ("cover", "rmse", "width", "refused", "wrong"))
-    head = f"{'case':34}{'n':>6}{'labels':>8}  {'policy':11}{'estimator':16}{'kind':9}{numbers}"
+    numbers = "".join(f"{title:>10}" for title in ("cover", "rmse", "width", "effective", "refused", "wrong"))
+    head = f"{'case':34}{'n':>6}{'labels':>8}  {'policy':17}{'estimator':16}{'kind':9}{numbers}"
     lines = [head, "-" * len(head)]
     for row in rows:
+        effective = "-" if row["effective"] is None else f"{row['effective']:.1f}"
         covered = "-" if row["coverage"] is None else f"{row['coverage']:.3f}"
         lines.append(
-            f"{row['case']:34}{row['n']:>6}{row['labels']:>8}  {row['policy']:11}{row['estimator']:16}{row['kind']:9}"
-            f"{covered:>9}{row['rmse']:>9.4f}{row['width']:>9.3f}{row['refused']:>9.3f}{row['wrong_published']:>9.3f}"
+            f"{row['case']:34}{row['n']:>6}{row['labels']:>8}  {row['policy']:17}{row['estimator']:16}{row['kind']:9}"
+            f"{covered:>10}{row['rmse']:>10.4f}{row['width']:>10.3f}{effective:>10}{row['refused']:>10.3f}{row['wrong_published']:>10.3f}"
         )
     return "\n".join(lines)

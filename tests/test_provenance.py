@@ -113,6 +113,13 @@ STAGES = {
         ASSEMBLY | {"data/reading.py", "data/support.py", "data/write.py"},
     ),
     "gather_logprobs": (("stages.assemble",), ASSEMBLY),
+    "label_design": (
+        ("data.label_design",),
+        READS_TABLES
+        | RECORDS
+        | {"data/coverage.py", "data/label_design.py"}
+        | {f"estimation/{name}.py" for name in ("fresh", "label_design", "label_floor")},
+    ),
     "ensembles": (("grading.grades",), {"grading/grades.py", "provenance.py"}),
     "import_data": (
         ("data.user_data", "data.write", "results.account"),

@@ -11,7 +11,7 @@ import pytest
 from arena_cje import estimators
 from benchmarks import _simulation as simulation
 from benchmarks import coverage
-from benchmarks._simulation import CASES, EDGE_CASES, Case, Cell, replicates, run_cell, summarise
+from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, FAR, Case, Cell, replicates, run_cell, summarise
 
 FEW = 80  # replicates: a Monte Carlo error of .024
 
@@ -138,4 +138,21 @@ def test_the_whole_grid_is_run_when_it_is_asked_for(monkeypatch):
     monkeypatch.delenv("FULL")
     cases = {cell.case for cell in coverage.cells()}
     assert set(CASES) <= cases and {case.name for case in cases - set(CASES)} >= set(coverage.FEW_EDGES)
+    designs = [case for case in cases if case.design]
+    assert {case.world for case in designs} == set(FAR) and {case.design for case in designs} == {
+        "at random",
+        "by score",
+    }
     assert len({cell.file_name for cell in coverage.cells()}) == len(coverage.cells())
+
+
+def test_labels_by_score_publish_a_far_policy_that_as_many_labels_at_random_refuse():
+    rows = []
+    for one in (one for one in DESIGNS if one.world == "far" and not one.paired):
+        cell = Cell(one, 1000, 0.1)
+        rows += summarise(cell, [row for seed in range(20) for row in simulation.replicate(cell, seed, ["direct"])])
+    found = {result.name: result for result in coverage.of_designs(rows)}
+    assert found["labels by score: effective labels of a far policy / at random, least"].value > 1.5
+    assert found["labels by score: width / at random, worst"].value < 1.2
+    refused = {row["case"]: row["refused"] for row in rows if row["policy"] == "unhelpful"}
+    assert refused["far at random"] > 0.8 and refused["far by score"] < 0.2

@@ -476,3 +476,22 @@ def test_a_configuration_without_an_estimator_that_can_run_is_refused(raw):
     assert "none of `estimators` can run: direct" in error_of(
         raw | {"logged_data": "a.jsonl", "estimators": ["direct"]}
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logged_data": "mine.jsonl"}, "'by_score' beside `logged_data`.*`label_probability` in the rows"),
+        ({"oracle": {"truth": 0.5}}, "`oracle.truth` is 0.5, but with `oracle.design: by_score`.*give 'none' or 'all'"),
+        (
+            {"oracle": {"provider": "human"}, "labeling": {"batches": {"first": {"coverage": 0.1}}}},
+            "people .* label batches of random prompts; use 'uniform'",
+        ),
+    ],
+)
+def test_labels_by_score_are_those_that_the_workflow_buys_from_a_model(raw, changes, message):
+    raw["oracle"]["design"] = "by_score"
+    assert parse(raw).oracle.is_by_score
+    changes = {name: raw[name] | value if name == "oracle" else value for name, value in changes.items()}
+    with pytest.raises(UserError, match=message):
+        parse(raw | changes)

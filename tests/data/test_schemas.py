@@ -22,7 +22,8 @@ from arena_cje.data.schemas import (
 from arena_cje.errors import UserError
 
 GRADE = {"prompt_id": "a", "draw_idx": 0, "score": 0.5, "reason": None, "reply": "5"}
-GRADE |= {"distribution": [[0.5, 1.0]], "choice_mass": 0.9, "model": "m-1", "system_fingerprint": "f", "item": "h"}
+GRADE |= {"distribution": [[0.5, 1.0]], "choice_mass": 0.9, "model": "m-1", "system_fingerprint": "f"}
+GRADE |= {"label_probability": 0.2, "item": "h"}
 SCORED = {
     "prompt_id": "a",
     "logprob": -3.5,

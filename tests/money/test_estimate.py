@@ -302,6 +302,10 @@ def test_responses_of_targets_are_not_generated_where_nothing_uses_them():
     assert {
         plan.policy for plan in estimate.plan_calls(config, texts_of(config)) if plan.stage in ("generate", "judge")
     } == {"base"}
+    by_score = configuration(estimators=["ips"], oracle={**GRADER, "design": "by_score"})  # asks where their scores lie
+    plans = estimate.plan_calls(by_score, texts_of(by_score))
+    assert {plan.policy for plan in plans if plan.stage == "judge"} == set(by_score.policies)
+    assert {plan.policy for plan in plans if plan.stage == "oracle"} == {"base"}
 
 
 def test_further_judges_and_ensembles():

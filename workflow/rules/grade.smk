@@ -2,6 +2,7 @@
 # results/responses/{policy}/{shard}.jsonl -> results/judge/{policy}/{shard}.jsonl          -> results/judge/{policy}.jsonl
 #                                          -> results/judges/{judge}/{policy}/{shard}.jsonl -> results/judges/{judge}/{policy}.jsonl
 #                                          -> results/oracle/{policy}/coverage_{coverage}/{shard}.jsonl -> …/coverage_{coverage}.jsonl
+# Where labels are bought by score, results/judge/{policy}.jsonl of all policies -> results/oracle/design.jsonl, which the oracle reads.
 # A grader is a model of the job itself, one behind an API, an ensemble of other judges, the reference oracle, or people (grading/plan.py).
 from arena_cje.grading import plan, reference
 
@@ -58,6 +59,25 @@ rule ensemble:
         "../scripts/ensemble.py"
 
 
+if CONFIG.oracle.is_by_score:
+
+    rule label_design:
+        """Plan where labels are bought, by the judge's scores of all policies"""
+        input:
+            expand("results/{judge}/{policy}.jsonl", judge=CONFIG.analysed_judge, policy=CONFIG.policies),
+        output:
+            "results/oracle/design.jsonl",
+        log:
+            "logs/oracle/design.log",
+        conda:
+            "../../envs/stats.yaml"
+        params:
+            base=BASE,
+            code=code_hash("arena_cje.data.label_design"),
+        script:
+            "../scripts/label_design.py"
+
+
 if GRADERS["oracle"].rubric:
 
     rule oracle:
@@ -66,6 +86,7 @@ if GRADERS["oracle"].rubric:
             prompts="results/prompts/{shard}.jsonl",
             responses="results/responses/{policy}/{shard}.jsonl",
             lower=lower_step,
+            design=label_design,
             rubric=grading_inputs("rubric"),
             system_prompt=grading_inputs("system_prompt"),
             template=grading_inputs("template"),

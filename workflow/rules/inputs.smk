@@ -75,6 +75,11 @@ def lower_step(w):
     return f"results/oracle/{w.policy}/coverage_{lower}/{w.shard}.jsonl" if lower else []
 
 
+def label_design(w):
+    """Where labels are bought, unless they are bought at random or on all responses."""
+    return "results/oracle/design.jsonl" if CONFIG.oracle.is_by_score and float(w.coverage) < 1 else []
+
+
 # Data
 
 

@@ -7,6 +7,7 @@ rule oracle:
     input:
         prompts=expand("results/prompts/{shard}.jsonl", shard=SHARDS),
         responses=expand("results/responses/{{policy}}/{shard}.jsonl", shard=SHARDS),
+        design=label_design,
     output:
         "results/oracle/{policy}/coverage_{coverage}.jsonl",
     log:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from arena_cje.data import schemas
+from arena_cje.data import label_design, schemas
 from arena_cje.grading import hosted, local, plan, unscored
 from arena_cje.hosted import template
 from arena_cje.stages import assemble
@@ -17,7 +17,11 @@ with job(snakemake):
     rows, known = schemas.RESPONSES.read(files.responses), None
     if grader.stage == "oracle":
         params = snakemake.params
-        rows = stages.labelled(rows, coverage=float(w.coverage), start=params.start, draws=params.draws)
+        if files.design:
+            bought = label_design.labelled(files.design, coverage=float(w.coverage), draws=params.draws)
+            rows = label_design.chosen(rows, bought)
+        else:
+            rows = stages.labelled(rows, coverage=float(w.coverage), start=params.start, draws=params.draws)
         known = {row["item"]: row for row in schemas.GRADES.read(files.lower)} if files.lower else None
     options = {"known": known, "distributions": grader.keeps_distributions}
     if block.hosted:
@@ -41,4 +45,6 @@ with job(snakemake):
             grades = stages.grades(judge, items, journal=done, **options)
     place = f"results/journal/{folder}/{w.shard}.jsonl"
     unscored.check_unscored_early(grades, block.max_unscored, grader.key, place)
+    if files.get("design"):
+        grades = label_design.with_probabilities(grades, bought)
     schemas.GRADES.write(snakemake.output[0], grades)

@@ -70,6 +70,7 @@ def check(config: Config) -> None:
     thresholds.with_overrides(config.verdict, where="config: `verdict`: ")
     _check_analyses(config)
     _check_user_data(config)
+    _check_label_design(config)
     if config.logged_data is None:
         _check_draws_have_data(config)
         _check_base_policy(config)
@@ -248,6 +249,28 @@ def _check_providers(config: Config) -> None:
                 f"config: `{place}.{unused[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
                 f"leave it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
             )
+
+
+def _check_label_design(config: Config) -> None:
+    """Labels by score are those that the workflow buys from an oracle other than people."""
+    oracle = config.oracle
+    if not oracle.is_by_score:
+        return
+    if config.logged_data is not None:
+        raise UserError(
+            "config: `oracle.design` is 'by_score' beside `logged_data`, whose labels are there already; leave it out, and give "
+            "known probabilities of labels as `label_probability` in the rows"
+        )
+    if oracle.provider == HUMAN:
+        raise UserError(
+            "config: `oracle.design` is 'by_score', but people (`oracle.provider: human`) label batches of random prompts; use "
+            "'uniform'"
+        )
+    if oracle.truth_coverage not in (None, "1.0"):
+        raise UserError(
+            f"config: `oracle.truth` is {oracle.truth_coverage}, but with `oracle.design: by_score` a share of the labels is no "
+            "random one, which the truth would need; give 'none' or 'all'"
+        )
 
 
 def _check_labeling(config: Config) -> None:

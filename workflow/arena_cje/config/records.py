@@ -328,12 +328,23 @@ class Oracle(Grading):
         "so that targets and base have their labels on the same prompts; null: none of the workflow's own draws, and all "
         "labels of your own data",
     )
+    design: Literal["uniform", "by_score"] = Field(
+        "uniform",
+        description="where labels are bought: on a random share of the prompts, or more of them where the judge's scores of the "
+        "targets' responses lie (`by_score`), with known probabilities, which estimates undo; it has the targets' responses "
+        "judged before the first label is bought",
+    )
     truth: Truth | None = Field(
         None,
         description="share of the fresh draws with a label for `validation.csv` (`none`, `all` or a number), which enters no "
         "estimate; null: `all` where the oracle costs nothing, `none` behind an API and for people. People: share of the "
         "prompts, of which those above `coverages` and `target_labels` are for validation and the others for estimates",
     )
+
+    @property
+    def is_by_score(self) -> bool:
+        """Whether labels are bought where the targets' judge scores lie."""
+        return self.design == "by_score"
 
     @property
     def truth_coverage(self) -> str | None:
@@ -839,6 +850,11 @@ class Config(Record):
         shares = self.label_shares
         estimation = shares if policy == self.base_policy else map(self.oracle.target_coverage, shares)
         return sorted({*estimation, self.oracle.truth_coverage} - {None}, key=float)
+
+    @property
+    def analysed_judge(self) -> str:
+        """The stage of the judge that estimates use: `judge`, or `judges/NAME`."""
+        return f"judges/{self.analysis.judge}" if self.analysis.judge else "judge"
 
     def lower_coverage(self, policy: str, coverage: str) -> str | None:
         """The next lower coverage of a policy's labels; None where there is none."""

@@ -19,7 +19,7 @@ from arena_cje.data.rows import NO_SCORE, Response, arrays, read_pairs, row_coun
 from arena_cje.data.schemas import CALIBRATION
 from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError
-from arena_cje.estimation.records import Judged, Labelled
+from arena_cje.estimation.records import Judged, Labelled, design_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +59,8 @@ def calibration_arrays(
     own = question_ids(rows)
     prompts = [response.prompt_id for response in rows]
     known = questions or {}
-    return Labelled(own if own is not None else np.array([known.get(name, name) for name in prompts]), judged, label)
+    question = own if own is not None else np.array([known.get(name, name) for name in prompts])
+    return Labelled(question, judged, label, design_weight(fields["label_probability"], ~np.isnan(label)))
 
 
 def read_calibration(

@@ -21,6 +21,7 @@ from arena_cje.data.reading import Reading
 from arena_cje.data.rows import (
     Response,
     arrays,
+    check_label_probabilities,
     check_unique,
     read_pairs,
     read_responses,
@@ -124,7 +125,13 @@ def with_probes(draws: Sequence[Response], probes: Sequence[Response], where: st
                 "a probe labels a draw that is there, by its prompt_id and draw_idx (0 when absent)"
             )
         _check_same_draw(probe, draws[k])
-        labelled[k] = replace(draws[k], row=with_label_of(draws[k].row, probe.row), oracle_label=probe.oracle_label)
+        labelled[k] = replace(
+            draws[k],
+            row=with_label_of(draws[k].row, probe.row),
+            oracle_label=probe.oracle_label,
+            label_probability=probe.label_probability,
+        )
+    check_label_probabilities(labelled)
     return labelled
 
 

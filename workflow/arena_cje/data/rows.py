@@ -45,6 +45,7 @@ class Response:
     distribution: Distribution | None = None  # of the judge, on [0, 1]
     covariates: tuple[float, ...] = ()  # empty where the row has no judge score
     has_draw_idx: bool = False  # whether draw_idx is a field of the row
+    label_probability: float | None = None  # with which the label was bought
 
 
 def read_responses(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
@@ -77,7 +78,11 @@ def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) ->
         score, distribution = judge_of(row, where, bounded, reading)
         label = reading.unit_label(field_of(row, "oracle_label", where))
         numbered = draw_idx is not None
-        rows.append(Response(where, row, prompt_id, draw_idx or 0, score, label, distribution, (), numbered))
+        probability = field_of(row, "label_probability", where)
+        rows.append(
+            Response(where, row, prompt_id, draw_idx or 0, score, label, distribution, (), numbered, probability)
+        )
+    check_label_probabilities(rows)
     _check_units(rows, source_name(source), reading, of_policy=table in (DRAWS, PROBES))
     return with_covariates(rows, reading.covariates)
 
@@ -108,6 +113,18 @@ def _with_covariates(response: Response, names: Sequence[str]) -> Response:
     return replace(response, covariates=covariates)
 
 
+def check_label_probabilities(responses: Sequence[Response]) -> None:
+    """Raise a `UserError` where some labelled rows have a label_probability and others do not."""
+    labelled = [response for response in responses if response.oracle_label is not None]
+    without = [response for response in labelled if response.label_probability is None]
+    if 0 < len(without) < len(labelled):
+        other = next(response for response in labelled if response.label_probability is not None)
+        raise UserError(
+            f"{without[0].where}: label_probability is missing or null on this labelled row (and on {len(without)} of "
+            f"{len(labelled)} in all), but not on others ({other.where}); give it on every labelled row, or on none"
+        )
+
+
 def check_unique(response: Response, places: dict[tuple[str, int], str]) -> None:
     """Raise a `UserError` where `places` has the response's (prompt_id, draw_idx) already; else add it, with its place."""
     key = (response.prompt_id, response.draw_idx)
@@ -122,7 +139,7 @@ def check_unique(response: Response, places: dict[tuple[str, int], str]) -> None
 def arrays(
     responses: Sequence[Response | None], shape: tuple[int, ...], n_covariates: int = 0
 ) -> dict[str, np.ndarray | None]:
-    """Scores, labels, covariates and distributions of responses as arrays of a shape: fields of `Logged` and `Draws`.
+    """Scores, labels and their probabilities, covariates and distributions of responses: fields of `Logged` and `Draws`.
 
     NaN marks a response that is missing (None) or has no score, and a missing label. A response with fewer points than
     another has further points of mass zero, at its score.
@@ -131,7 +148,11 @@ def arrays(
     score = np.array([np.nan if r is None else r.judge_score for r in scored], dtype=float)
     label = np.array([np.nan if r is None or r.oracle_label is None else r.oracle_label for r in scored], dtype=float)
     fields: dict[str, np.ndarray | None] = {"judge_score": score.reshape(shape), "oracle_label": label.reshape(shape)}
-    fields |= {"covariates": None, "judge_points": None, "judge_mass": None}
+    fields |= {"covariates": None, "judge_points": None, "judge_mass": None, "label_probability": None}
+    probability = [r and r.oracle_label is not None and r.label_probability for r in scored]
+    if any(probability):
+        known = np.array([value or np.nan for value in probability], dtype=float)
+        fields["label_probability"] = known.reshape(shape)
     if n_covariates:
         missing = (np.nan,) * n_covariates
         covariates = np.array([missing if r is None else r.covariates for r in scored], dtype=float)
@@ -216,10 +237,11 @@ def with_top_level_id(response: Response) -> Row:
 
 
 def with_label_of(row: Row, other: Row) -> Row:
-    """The row with the oracle label of another row at the top level, and none under metadata."""
-    metadata = {name: value for name, value in (row.get("metadata") or {}).items() if name != "oracle_label"}
-    label = other["oracle_label"] if "oracle_label" in other else other["metadata"]["oracle_label"]
-    return row | {"oracle_label": label} | ({"metadata": metadata} if row.get("metadata") else {})
+    """The row with the oracle label of another row, and its probability, at the top level and not under metadata."""
+    names = ("oracle_label", "label_probability")
+    metadata = {name: value for name, value in (row.get("metadata") or {}).items() if name not in names}
+    found = {name: place[name] for place in (other.get("metadata") or {}, other) for name in names if name in place}
+    return row | found | ({"metadata": metadata} if row.get("metadata") else {})
 
 
 def mask_labels(rows: Sequence[Row], mask: Sequence[bool]) -> list[Row]:

@@ -35,6 +35,7 @@ __all__ = [
     "DRAWS",
     "GRADES",
     "LABELS",
+    "LABEL_DESIGN",
     "LOGGED",
     "LOGPROB",
     "LOGPROBS",
@@ -265,6 +266,10 @@ def _logprob_rule(row: Row) -> str | None:
 _ID = Column("id", "prompt of the response")
 _DRAW = Column("int", "which of the policy's responses to the prompt, from 0", low=0)
 _SCALE_HINT = "; give the ranges of your data by `judge_scale` for judge scores and `label_scale` for oracle labels"
+_PROBABILITY_HINT = "; it is the known probability, above 0 and up to 1, with which the row's label was bought"
+LABEL_PROBABILITY = Column(
+    "float", "probability with which the row's label was bought", null=True, low=1e-6, high=1.0, hint=_PROBABILITY_HINT
+)
 _JUDGE_FIELDS = {
     "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
     "judge_distribution": Column(
@@ -272,6 +277,7 @@ _JUDGE_FIELDS = {
     ),
     "judge_scores": Column("list[float]", "the distribution as scores of equal mass, in place of it", null=True),
     "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
+    "label_probability": LABEL_PROBABILITY,
 }
 # What a row of any data set may have under `metadata` with a meaning of its own; all else there may be a covariate.
 _METADATA = {
@@ -332,10 +338,20 @@ GRADES = Table(
         "choice_mass": Column("float", "probability of all the judge's answers together", null=True, low=0.0, high=1.0),
         "model": Column("str", "version of the grader behind an API", null=True),
         "system_fingerprint": Column("str", "fingerprint of the API's server, where it sends one", null=True),
+        "label_probability": LABEL_PROBABILITY,
         "item": Column("str", "hash of all that determined the grade"),
     },
     key=("prompt_id", "draw_idx"),
     rule=_grade_rule,
+)
+
+LABEL_DESIGN = Table(
+    "the design of the labels",
+    {
+        "prompt_id": _ID,
+        "density": Column("float", "probability of a label of the prompt's responses, relative to their mean", low=0.0),
+    },
+    key=("prompt_id",),
 )
 
 LABELS = Table(

@@ -63,7 +63,7 @@ def gather(
         score, mass = target_scores(evaluation, logged, draws, policy)
         evidence[policy] = Evidence(
             policy_overlap,
-            support.effective_labels(evaluation.calibration.score, score, mass),
+            support.effective_labels(evaluation.calibration.score, score, mass, evaluation.calibration.slice.weight),
             support.affinity(logged.judge_score, score, mass),
             support.boundary_card(evaluation.calibration.full, evaluation.calibration.slice, score, mass, thresholds),
             transport.audit(
@@ -94,7 +94,8 @@ def base_support(evaluation: Evaluation, logged: Logged) -> Support:
     """Support of the base policy by the labels: the logged responses are its draws, and each prompt counts once."""
     cluster = evaluation.base.cluster
     weight = 1 / np.bincount(cluster)[cluster]  # (n,)
-    return support.effective_labels(evaluation.calibration.score, logged.judge_score, weight)
+    labels = evaluation.calibration.slice
+    return support.effective_labels(labels.judged.score, logged.judge_score, weight, labels.weight)
 
 
 def _own_labels(evaluation: Evaluation, draws: Draws | None) -> int:
@@ -108,6 +109,7 @@ def _own_labels(evaluation: Evaluation, draws: Draws | None) -> int:
 
 def _weighted_labels(weights: Weights, logged: Logged, used: np.ndarray) -> tuple[int, float]:
     """Labelled rows that the estimate uses, and their effective share under raw weights."""
-    weight = weights.raw[logged.labelled & used]
+    weight = weights.raw if logged.label_weight is None else weights.raw * logged.label_weight
+    weight = weight[logged.labelled & used]
     weight = weight[~np.isnan(weight)]
     return len(weight), overlap.ess_share(weight) if weight.any() else 0.0

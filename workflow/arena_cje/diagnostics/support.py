@@ -6,7 +6,7 @@
 p_b is the target's share of scores in cell b, m_b the number of labels there, j runs over the m labels. A label
 is weighted by the share of the target's scores that it represents: when 3 of 250 labels represent three quarters of the
 target, few are effective, even though no score lies outside the labelled range. This is Kish's effective sample size of
-the labels.
+the labels. Where they were bought with known probabilities, m_b is the effective number of the labels of a cell.
 
 It measures support alone. Whether the same score has the same mean label needs labels of the target's own responses.
 """
@@ -48,15 +48,23 @@ class BoundaryCard:
     partial_id_width: float  # how far the value could move if labels beyond the range were 0 or 1
 
 
-def effective_labels(label_score: np.ndarray, target_score: np.ndarray, target_weight: np.ndarray) -> Support:
-    """Support of a target with scores and weights (t,) by labels at scores (m,); NaN scores are left out."""
+def effective_labels(
+    label_score: np.ndarray,
+    target_score: np.ndarray,
+    target_weight: np.ndarray,
+    label_weight: np.ndarray | None = None,
+) -> Support:
+    """Support of a target with scores and weights (t,) by labels at scores (m,); NaN scores are left out.
+
+    label_weight: weights of the labels (m,) by their probabilities, None where these are equal.
+    """
     scored = ~np.isnan(target_score) & ~np.isnan(target_weight)
     target_score, target_weight = target_score[scored], target_weight[scored]
     labels = len(label_score)
     if not labels or not target_weight.sum() > 0:
         return Support(float("nan"), float("nan"), float("nan"))
     cells = Cells.of(np.concatenate([label_score, target_score]))
-    count = cells.mass(label_score, np.ones(labels))  # (b,)
+    count = cells.effective_numbers(label_score, np.ones(labels), label_weight)  # (b,)
     mass = cells.mass(target_score, target_weight) / target_weight.sum()  # (b,)
     unsupported = min(1.0, float(mass[count == 0].sum()))
     supported_mass = mass[count > 0]

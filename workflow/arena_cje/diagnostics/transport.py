@@ -21,7 +21,7 @@ import numpy as np
 from arena_cje.estimation.calibration import Calibration, rewards
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, own_share
 from arena_cje.estimation.label_floor import event_size, least_error
-from arena_cje.estimation.records import Draws, Estimate, Floor, Logged
+from arena_cje.estimation.records import Draws, Estimate, Floor, Logged, effective_number
 
 if TYPE_CHECKING:
     from arena_cje.diagnostics.thresholds import Thresholds
@@ -46,7 +46,7 @@ def shift(calibration: Calibration, draws: Draws, cluster: np.ndarray) -> Estima
     label, judged = draws.scored_label, draws.judged
     labelled = ~np.isnan(label)  # (n, m)
     used = labelled.any(axis=1)
-    share = own_share(draws.judge_score, label)[used]  # (u, m)
+    share = own_share(draws.judge_score, label, draws.label_weight)[used]  # (u, m)
 
     def residual(reward: np.ndarray) -> np.ndarray:
         """Label minus reward (u, m), zero where there is no label."""
@@ -69,6 +69,8 @@ def label_shift(evaluation: Evaluation, logged: Logged, policy: str) -> Estimate
     weight = evaluation.weights[policy].raw / evaluation.weights[policy].raw[used].mean()
     labelled = used & logged.labelled
     scale = weight[labelled] * used.sum() / labelled.sum()
+    if logged.label_weight is not None:
+        scale = scale * logged.label_weight[labelled] / logged.label_weight[labelled].mean()
 
     def weighted_residual(reward: np.ndarray) -> np.ndarray:
         """Weighted label minus reward of the labelled rows."""
@@ -107,15 +109,16 @@ def audit(
         for level in (thresholds.transport_alpha, thresholds.transport_suspicion)
     )
     _, first_rows = np.unique(cluster, return_index=True)  # a prompt's draws are repeated for each of its rows
-    prompts = (~np.isnan(draws.scored_label[first_rows])).sum(axis=1).astype(float)
-    effective = float(prompts.sum() ** 2 / np.sum(prompts**2))
+    labels = ~np.isnan(draws.scored_label[first_rows])
+    prompts = (labels if draws.label_weight is None else draws.label_weight[first_rows]).sum(axis=1).astype(float)
+    effective = effective_number(prompts)
     if low > margin or high < -margin or (abs(residual.value) > margin and inner_low * inner_high > 0):
         status = "FAIL"
     elif -margin < low and high < margin and effective >= thresholds.transport_prompts:
         status = "PASS"
     else:
         status = "INCONCLUSIVE"
-    return Audit(status, residual.value, (low, high), int(prompts.sum()), effective, margin, against)
+    return Audit(status, residual.value, (low, high), int(labels.sum()), effective, margin, against)
 
 
 def _widening(residual: Estimate, calibration: Calibration, prompts: int) -> float:

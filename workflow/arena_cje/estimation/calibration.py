@@ -4,10 +4,11 @@
     two_stage    f = monotone in the rank of an index g(S, X) of score and covariates (`two_stage`)
     auto         two_stage where its held-out error is lower by more than a standard error, else monotone
 
-Where the judge gives a distribution p_i over scores, R_i = sum_s p_i(s) f(s), and the monotone f is fitted to these
-rewards (`isotonic.mixture`); in two_stage a label has the weight p_j(s) at every score s. Over the rows of the fit, the
-mean prediction of either map is the mean label. A map transports to a policy if its labels depend on its responses
-through score and covariates alone, and if there are labels at its scores.
+A label that was bought with a known probability pi_j has the weight 1 / pi_j, so that the fit is that of a random share of
+the responses. Where the judge gives a distribution p_i over scores, R_i = sum_s p_i(s) f(s), and the monotone f is fitted
+to these rewards (`isotonic.mixture`); in two_stage a label has the weight p_j(s) at every score s. Over the rows of the
+fit, the mean prediction of either map is the mean label. A map transports to a policy if its labels depend on its
+responses through score and covariates alone, and if there are labels at its scores.
 
 Barlow et al. (1972), "Statistical Inference under Order Restrictions"; cross-fitting after Chernozhukov et al. (2018),
 "Double/debiased machine learning", The Econometrics Journal; delete-one-fold variance after Efron & Stein (1981).
@@ -120,15 +121,26 @@ class Calibration:
 
 def oracle_slice(logged: Logged, calibration_data: Labelled | None = None) -> Labelled:
     """All l labelled responses: the logged ones, followed by the calibration data."""
-    labelled = logged.labelled
-    rows = Labelled(logged.question[labelled], logged.judged[labelled], logged.oracle_label[labelled])
+    labelled, weight = logged.labelled, logged.label_weight
+    weight = None if weight is None else weight[labelled]
+    rows = Labelled(logged.question[labelled], logged.judged[labelled], logged.oracle_label[labelled], weight)
     if calibration_data is None:
         return rows
     return Labelled(
         np.concatenate([rows.question, calibration_data.question]),
         concatenated(rows.judged, calibration_data.judged),
         np.concatenate([rows.oracle_label, calibration_data.oracle_label]),
+        joined_weights(
+            [rows.weight, calibration_data.weight], [len(rows.oracle_label), len(calibration_data.oracle_label)]
+        ),
     )
+
+
+def joined_weights(weights: Sequence[np.ndarray | None], sizes: Sequence[int]) -> np.ndarray | None:
+    """Weights of the labels of several sources, one after the other; those of each have mean one. None: all are equal."""
+    if all(weight is None for weight in weights):
+        return None
+    return np.concatenate([np.ones(n) if one is None else one for one, n in zip(weights, sizes, strict=True)])
 
 
 def fit(
@@ -181,11 +193,17 @@ def fit(
         from arena_cje.estimation import two_stage
 
         judged = labelled.judged
-        mode, choice = two_stage.choose(judged.score, judged.covariates, labelled.oracle_label, fold[in_slice])
+        mode, choice = two_stage.choose(
+            judged.score, judged.covariates, labelled.oracle_label, fold[in_slice], labelled.weight
+        )
+
+    def calibrator_of(rows: np.ndarray | slice) -> Calibrator:
+        weight = None if labelled.weight is None else labelled.weight[rows]
+        return calibrate(labelled.judged[rows], labelled.oracle_label[rows], mode, weight)
 
     def fit_without_each(folds: np.ndarray) -> tuple[Calibrator, ...]:
         others = [folds != k for k in range(folds.max() + 1)]
-        return tuple(calibrate(labelled.judged[rows], labelled.oracle_label[rows], mode) for rows in others)
+        return tuple(map(calibrator_of, others))
 
     return Calibration(
         slice=labelled,
@@ -194,7 +212,7 @@ def fit(
         fold=fold[:n],
         group=jackknife_fold[:n],
         mode=mode,
-        full=calibrate(labelled.judged, labelled.oracle_label, mode),
+        full=calibrator_of(slice(None)),
         cross_fitted=fit_without_each(fold[in_slice]),
         jackknife=fit_without_each(jackknife_fold[in_slice]),
         n_folds_requested=options.n_folds,

@@ -3,7 +3,8 @@
     g_i = mean_j f(S'_ij),   V = mean_i g_i + c,   c = sum_{labelled} (Y_ij - f^(-k)(S'_ij)) / m_i / N
     influence_i = g_i - mean g + sum_{j labelled} (Y_ij - f^(-k)(S'_ij) - c) / m_i n / N,   N = sum_{labelled} 1 / m_i
 
-f^(-k) is the calibrator fitted without the fold of prompt i. The labelled draws are a random share of all draws; m_i is
+f^(-k) is the calibrator fitted without the fold of prompt i. The labelled draws are a random share of all draws, or each was
+labelled with a known probability pi_ij, and 1 / (m_i pi_ij) takes the place of 1 / m_i in the sums over labels; m_i is
 the number of draws of prompt i, so that all prompts have the same weight in both parts. The correction c removes the bias
 of the calibrator on this policy's responses and adds the noise of the residuals. If every draw has a label, V is the mean
 label; if none has, c = 0. Where several policies have labels on the same prompts, the joint estimate takes the place of
@@ -29,16 +30,20 @@ def corrected_mean(sample: Sample, reward: np.ndarray, held_out: np.ndarray) -> 
     """Mean reward of fresh draws with rewards (u, m), corrected by own labels, and its influence function (u,), centred."""
     if sample.joint is not None:
         return sample.joint
-    return fresh_mean(reward, held_out, sample.fresh_label, sample.cluster)
+    return fresh_mean(reward, held_out, sample.fresh_label, sample.cluster, sample.fresh_label_weight)
 
 
 def fresh_mean(
-    reward: np.ndarray, held_out: np.ndarray, label: np.ndarray, cluster: np.ndarray
+    reward: np.ndarray,
+    held_out: np.ndarray,
+    label: np.ndarray,
+    cluster: np.ndarray,
+    label_weight: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """Mean reward of fresh draws and its influence function (u,), centred.
 
     reward, held_out, label: rewards, held-out rewards and labels of the draws (u, m), NaN where missing.
-    cluster: prompt codes (u,).
+    cluster: prompt codes (u,). label_weight: weights of the labels (u, m) by their probabilities.
     """
     labelled = ~np.isnan(label)
     if labelled.any() and labelled[~np.isnan(reward)].all():
@@ -48,18 +53,23 @@ def fresh_mean(
     value, influence = float(prompt_mean(reward).mean()), mean_reward - mean_reward.mean()
     if labelled_prompts(label, cluster) < MIN_OWN:
         return value, influence
-    share = own_share(reward, label)  # (u, m)
+    share = own_share(reward, label, label_weight)  # (u, m)
     residual = np.where(share > 0, label - held_out, 0.0)
     correction = float(np.sum(share * residual))
     correction_influence = (share * (residual - correction)).sum(axis=1) * len(label)  # (u,)
     return value + correction, influence + correction_influence
 
 
-def own_share(reward: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Weights of the labelled draws in the correction, (u, m): proportional to 1/m_i, summing to one, 0 without a label."""
+def own_share(reward: np.ndarray, label: np.ndarray, label_weight: np.ndarray | None = None) -> np.ndarray:
+    """Weights of the labelled draws in the correction, (u, m): proportional to 1/m_i, summing to one, 0 without a label.
+
+    label_weight: weights of the labels (u, m) by their probabilities, None where these are equal.
+    """
     missing = np.isnan(label) | np.isnan(reward)
     n_draws = (~np.isnan(reward)).sum(axis=1, keepdims=True)
     share = np.where(missing, 0.0, 1 / np.maximum(n_draws, 1))
+    if label_weight is not None:
+        share = share * label_weight
     return share / share.sum()
 
 

@@ -14,6 +14,9 @@ beside 250 of the base were 1.4 times as large in simulation.
 Weights only matter for the variance: to first order V_j has no bias whatever they are, if the labelled prompts are a
 random share.
 
+Labels that were bought with known probabilities have these inverted as weights, in means and covariances over L_j; m_j is
+then their effective number.
+
 Where policy k has labels on many more prompts than policy j, the residuals of its labels, Y_k - A_k F - V_k, which average
 zero over L_k, are regressors of Y_j beside the scores: if the prompts L_j got generous labels for k, they did so for j.
 
@@ -51,6 +54,12 @@ class Column:
     labelled_score: np.ndarray  # (n,) of the responses with a label, NaN where there is none
     label: np.ndarray  # (n,) NaN where there is none
     share: np.ndarray  # (n,) of the row's responses that have a label
+    weight: np.ndarray | None = None  # (n,) of the row's labels by their probabilities; None: all are equal
+
+    @property
+    def mass(self) -> np.ndarray:
+        """What each row counts for among the labelled rows, (n,)."""
+        return self.share if self.weight is None else self.share * self.weight
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class JointValue:
 
 def labelled_share(column: Column) -> np.ndarray:
     """Shares (n,) of the labelled rows in the mean label, summing to one; zero without a label."""
-    return column.share / column.share.sum()
+    return column.mass / column.mass.sum()
 
 
 def is_complete(column: Column) -> bool:
@@ -119,7 +128,7 @@ def _values(columns: Sequence[Column], prompts: Sequence[int], lenders: Sequence
 def _value(j: int, column: Column, regressors: np.ndarray, known: np.ndarray, prompts: int) -> JointValue:
     """The value of policy j from regressors (n, q + r) of mean zero; known: the part of them that all prompts have."""
     labelled, scored = column.share > 0, ~np.isnan(column.score)
-    label, share = column.label[labelled], column.share[labelled]
+    label, share = column.label[labelled], column.mass[labelled]
     mean_label = float(share @ label / share.sum())
     if is_complete(column):
         influence = np.where(scored, column.label - column.label[scored].mean(), 0.0)

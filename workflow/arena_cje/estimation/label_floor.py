@@ -118,3 +118,15 @@ class Cells:
         valid = ~np.isnan(score) & ~np.isnan(weight)
         cell = np.searchsorted(self.edges, score[valid], side="right")
         return np.bincount(cell, weights=weight[valid], minlength=len(self.edges) + 1)
+
+    def effective_numbers(
+        self, score: np.ndarray, label: np.ndarray, label_weight: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Kish's effective number of labels in each cell, (b,), of labels at scores (l,) that count for `label` (l,) each.
+
+        label_weight: weights of the labels (l,) by their probabilities; None: all are equal, and numbers are sums.
+        """
+        if label_weight is None:
+            return self.mass(score, label)
+        square = self.mass(score, label * label_weight**2)
+        return np.where(square > 0, self.mass(score, label * label_weight) ** 2 / np.where(square > 0, square, 1), 0.0)

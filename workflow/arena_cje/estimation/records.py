@@ -75,6 +75,7 @@ class Logged:
         None  # (n, p) nats per token under each target, for diagnostics; NaN where unknown
     )
     cluster_id: np.ndarray | None = None  # (n,) str; prompts that are one question share one; None: each is one
+    label_probability: np.ndarray | None = None  # (n,) with which the label was bought; None where it is not known
 
     @property
     def question(self) -> np.ndarray:
@@ -85,6 +86,11 @@ class Logged:
     def labelled(self) -> np.ndarray:
         """Rows of the oracle slice, (n,) bool."""
         return ~np.isnan(self.oracle_label)
+
+    @property
+    def label_weight(self) -> np.ndarray | None:
+        """Weights (n,) of the labels, see `design_weight`."""
+        return design_weight(self.label_probability, self.labelled)
 
     @property
     def judged(self) -> Judged:
@@ -102,6 +108,12 @@ class Draws:
     covariates: np.ndarray | None = None  # (n, m, c) of the draws
     judge_points: np.ndarray | None = None  # (n, m, r)
     judge_mass: np.ndarray | None = None  # (n, m, r)
+    label_probability: np.ndarray | None = None  # (n, m) with which the label was bought; None where it is not known
+
+    @property
+    def label_weight(self) -> np.ndarray | None:
+        """Weights (n, m) of the labels, see `design_weight`."""
+        return design_weight(self.label_probability, ~np.isnan(self.scored_label))
 
     @property
     def judged(self) -> Judged:
@@ -121,6 +133,27 @@ class Labelled:
     question: np.ndarray  # (l,) str, as in `Logged`
     judged: Judged  # leading shape (l,)
     oracle_label: np.ndarray  # (l,) in [0, 1]
+    weight: np.ndarray | None = None  # (l,) of the labels, see `design_weight`
+
+
+def design_weight(probability: np.ndarray | None, labelled: np.ndarray) -> np.ndarray | None:
+    """Weights (...) of labels that were bought with known probabilities (...): 1 / probability, of mean one over the labels.
+
+    Zero where there is no label. None, which is one for each label, where the probabilities of all labels are equal.
+    """
+    if probability is None or not labelled.any():
+        return None
+    bought = probability[labelled]
+    if (bought == bought[0]).all():
+        return None
+    weight = np.zeros(labelled.shape)
+    weight[labelled] = 1 / bought
+    return weight / weight[labelled].mean()
+
+
+def effective_number(weight: np.ndarray) -> float:
+    """Kish's effective number of labels with weights (l,): their number, where all weights are equal."""
+    return float(weight.sum() ** 2 / np.sum(weight**2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +253,8 @@ class Sample:
     fresh_held_out: np.ndarray  # (u, m)
     fresh_label: np.ndarray  # (u, m) labels of the target's own draws that correct the estimate
     weight_variance: float  # upper bound of the variance of stabilised weights
+    label_weight: np.ndarray | None = None  # (u,) of the oracle labels, by their probabilities; None: all are equal
+    fresh_label_weight: np.ndarray | None = None  # (u, m) of the labels of the target's own draws
     joint: tuple[float, np.ndarray] | None = (
         None  # fresh-draw mean and influence (u,) by the joint estimate, if it has one
     )

@@ -6,10 +6,11 @@ q_i is the prediction of an outcome model at the logged response, g_i the mean o
 that prompt; the model is fitted without the fold of the prompt. Influence functions use held-out rewards. Below full
 coverage R and q are both calibrated scores, so the residual has only the difference of outcome model and calibrator.
 
-The label term compares labels with held-out rewards under raw weights; p = m/n is the known share of labelled rows. With
-it V is consistent where the weights are right, even if the calibrator does not transport to the target. With a label on
-every row the residual under raw weights is the label term itself. Labels of the target's own draws are not used beside a
-label term: both correct the same bias, and together they would correct it twice.
+The label term compares labels with held-out rewards under raw weights; p = m/n is the known share of labelled rows. Labels
+that were bought with known probabilities pi_i have 1 / (pi_i mean(L / pi)) in place of 1 / p. With the term V is consistent
+where the weights are right, even if the calibrator does not transport to the target. With a label on every row the residual
+under raw weights is the label term itself. Labels of the target's own draws are not used beside a label term: both correct
+the same bias, and together they would correct it twice.
 
 Jiang & Li (2016), "Doubly robust off-policy value evaluation for reinforcement learning", ICML; Kallus & Mao (2025),
 "On the role of surrogates in the efficient estimation of treatment effects with limited outcome data", JRSS B.
@@ -69,15 +70,21 @@ def robust(
     residual = weight * (sample.held_out - at_logged)
     influence = influence + residual - residual.mean()
     if label_term:
-        term = label_residual(sample.label, sample.held_out, sample.raw)
+        term = label_residual(sample.label, sample.held_out, sample.raw, sample.label_weight)
         value += float(term.mean())
         influence = influence + term - term.mean()
     return Point(value, influence, weight)
 
 
-def label_residual(label: np.ndarray, held_out: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The label term (L / p) W (Y - R) of each row, (u,), with held-out R; zero where a row has no label."""
+def label_residual(
+    label: np.ndarray, held_out: np.ndarray, weight: np.ndarray, label_weight: np.ndarray | None = None
+) -> np.ndarray:
+    """The label term (L / p) W (Y - R) of each row, (u,), with held-out R; zero where a row has no label.
+
+    label_weight: weights of the labels (u,) by their probabilities, zero without a label; None where these are equal.
+    """
     labelled = ~np.isnan(label)
     if not labelled.any():
         return np.zeros(len(labelled))
-    return np.where(labelled, weight * (label - held_out), 0.0) / labelled.mean()
+    residual = np.where(labelled, weight * (label - held_out), 0.0)
+    return residual / labelled.mean() if label_weight is None else residual * label_weight / label_weight.mean()

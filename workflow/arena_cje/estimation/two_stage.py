@@ -106,7 +106,11 @@ def fit(score: np.ndarray, covariates: np.ndarray, label: np.ndarray, weight: np
 
 
 def choose(
-    score: np.ndarray, covariates: np.ndarray, label: np.ndarray, fold: np.ndarray
+    score: np.ndarray,
+    covariates: np.ndarray,
+    label: np.ndarray,
+    fold: np.ndarray,
+    weight: np.ndarray | None = None,
 ) -> tuple[str, dict[str, float]]:
     """`two_stage` where its held-out error over the folds (l,) is lower by more than a standard error, or `monotone`.
 
@@ -116,11 +120,12 @@ def choose(
     for k in np.unique(fold):
         held = fold == k
         seen = held if held.all() else ~held
-        monotone = isotonic(score[seen], label[seen])
-        two_stage = fit(score[seen], covariates[seen], label[seen])
+        seen_weight = None if weight is None else weight[seen]
+        monotone = isotonic(score[seen], label[seen], seen_weight)
+        two_stage = fit(score[seen], covariates[seen], label[seen], seen_weight)
         residual[0, held] = label[held] - monotone(score[held])
         residual[1, held] = label[held] - two_stage(score[held], covariates[held])
-    squared = residual**2
+    squared = residual**2 if weight is None else residual**2 * weight / weight.mean()
     rmse = np.sqrt(squared.mean(axis=1))
     se = float(squared[0].std(ddof=1) / np.sqrt(len(label)) / (2 * rmse[0])) if rmse[0] > 0 else 0.0
     choice = "two_stage" if rmse[1] < rmse[0] - se else "monotone"

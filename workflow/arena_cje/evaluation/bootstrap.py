@@ -30,6 +30,7 @@ def replicates(
     prompt_id: np.ndarray,
     judged: Judged,
     label: np.ndarray,
+    own_weight: np.ndarray | None = None,
     *,
     n: int,
     seed: int,
@@ -39,12 +40,13 @@ def replicates(
     oracle_slice, mode: the labelled responses and the kind of the calibrator.
     names: all prompts (G,) of the data, sorted; each has a weight, whether this policy has a row of it or not.
     prompt_id, judged, label: prompts (u,), judge scores (u, m) and labels (u, m) of the policy's draws.
+    own_weight: weights (u, m) of these labels by their probabilities.
     """
     code, slice_code = np.searchsorted(names, prompt_id), np.searchsorted(names, oracle_slice.question)
     labelled = ~np.isnan(label)
     all_labelled = labelled.any() and labelled[~np.isnan(judged.score)].all()
     corrected = labelled_prompts(label, code) >= MIN_OWN
-    share = own_share(judged.score, label) if corrected else np.zeros_like(label)
+    share = own_share(judged.score, label, own_weight) if corrected else np.zeros_like(label)
     rng = np.random.default_rng(seed)
     values = np.empty(n)
     for b in range(n):
@@ -53,6 +55,8 @@ def replicates(
         if all_labelled:
             values[b] = row_weight @ prompt_mean(label) / row_weight.sum()
             continue
+        if oracle_slice.weight is not None:
+            label_weight = label_weight * oracle_slice.weight
         calibrator = calibrate(oracle_slice.judged, oracle_slice.oracle_label, mode, label_weight)
         reward = rewards(calibrator, judged)  # (u, m)
         values[b] = row_weight @ prompt_mean(reward) / row_weight.sum()

@@ -96,6 +96,7 @@ class _CalibratedDraws:
     reward: np.ndarray  # (n, m)
     held_out: np.ndarray  # (n, m)
     jackknife: np.ndarray  # (K, n, m) calibrated scores without each jackknife fold
+    label_weight: np.ndarray | None = None  # (n, m) of the labels by their probabilities
 
 
 def evaluate(
@@ -249,6 +250,7 @@ def _calibrate_draws(rows: _CalibratedRows, draws: Draws | None) -> _CalibratedD
         rewards(calibration.full, judged),
         calibration.held_out(judged, calibration.fold),
         rewards_by_calibrator(calibration.jackknife, judged),
+        draws.label_weight,
     )
 
 
@@ -269,13 +271,21 @@ def _joint_estimates(
         if key not in by_rows:
             base_used = np.ones(len(rows.cluster), dtype=bool)
             responses = {
-                logged.base_policy: Responses.of(logged.judged[:, None], logged.oracle_label[:, None], base_used)
+                logged.base_policy: Responses.of(
+                    logged.judged[:, None], logged.oracle_label[:, None], base_used, _column(logged.label_weight)
+                )
             }
             for policy, mask in zip(logged.policies, used, strict=True):
-                responses[policy] = Responses.of(draws[policy].judged, draws[policy].oracle_label, mask)
+                own = draws[policy]
+                responses[policy] = Responses.of(own.judged, own.oracle_label, mask, own.label_weight)
             by_rows[key] = joint(logged, rows.calibration, rows.cluster, responses)
         joints[name] = by_rows[key]
     return joints
+
+
+def _column(values: np.ndarray | None) -> np.ndarray | None:
+    """Values (n,) as those of one draw of each row, (n, 1)."""
+    return None if values is None else values[:, None]
 
 
 def _estimate_policy(
@@ -376,7 +386,10 @@ def _label_shares(
     """Which labels the value of a target rests on."""
     labels, score, uses_draws = rows.slice_labels, rows.logged.judge_score, _uses_draws(module)
     label_term = has_label_term(module, rows.options)
-    label_weight = _on_all_rows_or_zero(np.where(np.isnan(sample.label), 0.0, sample.raw), used)
+    label_weight = np.where(np.isnan(sample.label), 0.0, sample.raw)
+    if sample.label_weight is not None and not rows.labels_are_rewards:
+        label_weight = label_weight * sample.label_weight
+    label_weight = _on_all_rows_or_zero(label_weight, used)
     if not uses_draws:
         if rows.labels_are_rewards:
             return labels.under_weights(label_weight)
@@ -388,7 +401,7 @@ def _label_shares(
     if own is not None:
         return labels.of_joint(own, policy, is_base=False)
     if has_own_labels(sample.fresh_label, sample.cluster):
-        return labels.of_own_draws(sample.fresh_label, sample.fresh_held_out, used)
+        return labels.of_own_draws(sample.fresh_label, sample.fresh_held_out, used, sample.fresh_label_weight)
     return mean_reward
 
 
@@ -407,11 +420,14 @@ def _estimate(
     if not used.all():
         influence = np.zeros(len(used))
         influence[used] = point.influence * len(used) / used.sum()
-    replicates = _replicates(rows, fresh.judged[used], fresh.label[used], used)
+    label_weight = None if fresh.label_weight is None else fresh.label_weight[used]
+    replicates = _replicates(rows, fresh.judged[used], fresh.label[used], used, label_weight)
     return Estimate(point.value, influence, rows.cluster, np.array(jackknife), used, point.bias, replicates)
 
 
-def _replicates(rows: _CalibratedRows, judged: Judged, label: np.ndarray, used: np.ndarray) -> np.ndarray:
+def _replicates(
+    rows: _CalibratedRows, judged: Judged, label: np.ndarray, used: np.ndarray, label_weight: np.ndarray | None = None
+) -> np.ndarray:
     """Bootstrap values (B,) from responses (u, m) to the prompts of the used rows; B = 0 without a bootstrap."""
     options, calibration = rows.options, rows.calibration
     if options.inference != "bootstrap" or calibration.mode == "none":
@@ -423,6 +439,7 @@ def _replicates(rows: _CalibratedRows, judged: Judged, label: np.ndarray, used: 
         rows.logged.question[used],
         judged,
         label,
+        label_weight,
         n=options.n_bootstrap,
         seed=options.seed,
     )
@@ -451,6 +468,7 @@ def _sample(
     label, held_out = rows.logged.oracle_label[index], score
     if rows.labels_are_rewards:
         reward = held_out = label
+    label_weight = rows.logged.label_weight
     return Sample(
         log_ratio=log_ratio[index],
         cluster=rows.cluster[index],
@@ -463,6 +481,8 @@ def _sample(
         fresh_held_out=fresh_held_out,
         fresh_label=fresh.label[index],
         weight_variance=rows.options.weight_variance,
+        label_weight=None if label_weight is None else label_weight[index],
+        fresh_label_weight=None if fresh.label_weight is None else fresh.label_weight[index],
         joint=joint,
     )
 
@@ -483,7 +503,9 @@ def _estimate_base(rows: _CalibratedRows, *, label_term: bool) -> Estimate:
         )
 
     def term(held_out: np.ndarray) -> np.ndarray:
-        return label_residual(label, held_out, np.ones(len(label))) if label_term else np.zeros(len(label))
+        if not label_term:
+            return np.zeros(len(label))
+        return label_residual(label, held_out, np.ones(len(label)), rows.logged.label_weight)
 
     residual = term(rows.held_out)
     influence = rows.held_out + residual - np.mean(rows.held_out + residual)
@@ -499,7 +521,10 @@ def _base_shares(rows: _CalibratedRows, *, label_term: bool) -> LabelShares:
     if rows.labels_are_rewards:
         return labels.under_weights(labelled)
     mean_reward = labels.behind_calibrator(score, np.ones(len(score)))
-    return labels.with_label_term(mean_reward, score, labelled) if label_term and labelled.any() else mean_reward
+    if not (label_term and labelled.any()):
+        return mean_reward
+    weight = rows.logged.label_weight
+    return labels.with_label_term(mean_reward, score, labelled if weight is None else weight)
 
 
 def _on_joint_level(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arena_cje.estimation.calibration import calibrate, concatenated
+from arena_cje.estimation.calibration import calibrate, concatenated, joined_weights
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
 from arena_cje.estimation.joint import Column, joint_values, labelled_share, values_without
+from arena_cje.estimation.records import effective_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,12 +34,13 @@ class Responses:
 
     judged: Judged  # leading shape (n, m); scores are NaN where a response is missing or not used
     label: np.ndarray  # (n, m), NaN where there is no label or no score
+    weight: np.ndarray | None = None  # (n, m) of the labels by their probabilities; None: all are equal
 
     @classmethod
-    def of(cls, judged: Judged, label: np.ndarray, used: np.ndarray) -> Responses:
-        """Of the used rows (n,) bool; judged and labels have the leading shape (n, m)."""
+    def of(cls, judged: Judged, label: np.ndarray, used: np.ndarray, weight: np.ndarray | None) -> Responses:
+        """Of the used rows (n,) bool; judged, labels and weights have the leading shape (n, m)."""
         points = np.where(used[:, None, None], judged.points, np.nan)
-        return cls(replace(judged, points=points), np.where(np.isnan(points).any(axis=-1), np.nan, label))
+        return cls(replace(judged, points=points), np.where(np.isnan(points).any(axis=-1), np.nan, label), weight)
 
     @property
     def scored(self) -> np.ndarray:
@@ -84,7 +86,7 @@ def joint(
     if not set(policies) - {logged.base_policy}:
         return None
     chosen = [responses[policy] for policy in policies]
-    prompts = [counts[policy] for policy in policies]
+    prompts = [_effective(counts[policy], responses[policy]) for policy in policies]
     columns = _columns(calibration, _pooled_calibrators(logged, calibration, cluster, policies, responses), chosen)
     values = joint_values(columns, prompts)
     without = values_without(columns, prompts, calibration.group, len(calibration.jackknife))
@@ -96,6 +98,14 @@ def joint(
     )
 
 
+def _effective(prompts: int, one: Responses) -> int:
+    """The number of labelled prompts, less what unequal weights of their labels take off."""
+    if one.weight is None:
+        return prompts
+    weight = one.weight[~np.isnan(one.label)]
+    return int(prompts * effective_number(weight) / len(weight))
+
+
 def _columns(
     calibration: Calibration, cross_fitted: tuple[Calibrator, ...], responses: Sequence[Responses]
 ) -> list[Column]:
@@ -105,22 +115,25 @@ def _columns(
     for one in responses:
         reward = fitted.held_out(one.judged, calibration.fold)  # (n, m)
         scored, labelled = one.scored, ~np.isnan(one.label)
-        n_scored, n_labelled = scored.sum(axis=1), labelled.sum(axis=1)
+        label_weight = labelled if one.weight is None else np.where(labelled, one.weight, 0.0)
+        n_labelled = labelled.sum(axis=1)
         columns.append(
             Column(
-                _row_mean(reward, scored, n_scored),
-                _row_mean(reward, labelled, n_labelled),
-                _row_mean(one.label, labelled, n_labelled),
-                n_labelled / np.maximum(n_scored, 1),
+                _row_mean(reward, scored),
+                _row_mean(reward, label_weight),
+                _row_mean(one.label, label_weight),
+                n_labelled / np.maximum(scored.sum(axis=1), 1),
+                None if one.weight is None else label_weight.sum(axis=1) / np.maximum(n_labelled, 1),
             )
         )
     return columns
 
 
-def _row_mean(values: np.ndarray, where: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Mean (n,) over the responses (n, m) that count, NaN where none does."""
-    total = np.where(where, values, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def _row_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mean (n,) over responses (n, m) with weights (n, m), NaN where all are zero."""
+    total = weight.sum(axis=1)
+    mean = np.where(weight > 0, weight * values, 0.0).sum(axis=1) / np.where(total > 0, total, 1)
+    return np.where(total > 0, mean, np.nan)
 
 
 def _pooled_calibrators(
@@ -136,6 +149,7 @@ def _pooled_calibrators(
     """
     judged, label, fold = calibration.slice.judged, calibration.label, calibration.slice_fold
     residual = label - calibration.held_out(judged, fold)
+    weights, sizes = [calibration.slice.weight], [len(label)]
     first_rows = np.unique(cluster, return_index=True)[1]  # responses are repeated for each row of their prompt
     for policy in policies:
         one = responses[policy]
@@ -143,17 +157,33 @@ def _pooled_calibrators(
         row = first_rows[row]
         own, own_label, own_fold = one.judged[row, column], one.label[row, column], calibration.fold[row]
         own_residual = own_label - calibration.held_out(own, own_fold)
-        if policy != logged.base_policy and not _differ(own_residual, residual):
+        own_weight = None if one.weight is None else one.weight[row, column]
+        if policy != logged.base_policy and not _differ(own_residual, own_weight, residual, calibration.slice.weight):
             judged, label = concatenated(judged, own), np.concatenate([label, own_label])
             fold = np.concatenate([fold, own_fold])
+            weights.append(own_weight)
+            sizes.append(len(own_label))
+    weight = joined_weights(weights, sizes)
     folds = [fold != k for k in range(len(calibration.cross_fitted))]
-    return tuple(calibrate(judged[rows], label[rows], calibration.mode) for rows in folds)
+    return tuple(
+        calibrate(judged[rows], label[rows], calibration.mode, None if weight is None else weight[rows])
+        for rows in folds
+    )
 
 
-def _differ(own: np.ndarray, base: np.ndarray) -> bool:
+def _differ(own: np.ndarray, own_weight: np.ndarray | None, base: np.ndarray, base_weight: np.ndarray | None) -> bool:
     """Whether the mean of a target's residuals (k,) is clearly off zero; base: residuals (l,) of the oracle slice.
 
     The calibrator has an error of its own, about that of the mean residual of the slice.
     """
-    error = np.sqrt(own.var() / len(own) + base.var() / len(base))
-    return bool(abs(own.mean()) > UNLIKE * error)
+    mean, variance = _weighted_mean(own, own_weight)
+    error = np.sqrt(variance + _weighted_mean(base, base_weight)[1])
+    return bool(abs(mean) > UNLIKE * error)
+
+
+def _weighted_mean(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+    """The mean of values (k,) with weights (k,), None for equal ones, and its variance."""
+    if weight is None:
+        return values.mean(), values.var() / len(values)
+    mean = np.average(values, weights=weight)
+    return mean, np.average((values - mean) ** 2, weights=weight) / effective_number(weight)

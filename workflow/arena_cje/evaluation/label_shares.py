@@ -50,7 +50,8 @@ class SliceLabels:
             event = event_size(
                 calibration.label - calibration.held_out(judged, calibration.slice_fold), calibration.label
             )
-        return cls(cells, cells.mass(judged.score, 1 / per_prompt[code]), event, prompts.code[:n], len(prompts.names))
+        labels = cells.effective_numbers(judged.score, 1 / per_prompt[code], calibration.slice.weight)
+        return cls(cells, labels, event, prompts.code[:n], len(prompts.names))
 
     def behind_calibrator(self, score: np.ndarray, weight: np.ndarray) -> LabelShares:
         """Shares of a value that is the mean calibrated score of responses with scores and weights (...)."""
@@ -70,12 +71,15 @@ class SliceLabels:
         cell = mean_reward.cell - self.cells.mass(score, weight / weight.sum())
         return replace(self.under_weights(weight), cell=cell)
 
-    def of_own_draws(self, label: np.ndarray, reward: np.ndarray, used: np.ndarray) -> LabelShares:
+    def of_own_draws(
+        self, label: np.ndarray, reward: np.ndarray, used: np.ndarray, label_weight: np.ndarray | None
+    ) -> LabelShares:
         """Shares of a value that labels of the policy's own draws correct.
 
         label, reward: labels and held-out rewards (u, m) of its draws for the used rows, NaN where missing.
+        label_weight: weights of the labels (u, m) by their probabilities.
         """
-        share = own_share(reward, label).sum(axis=1)  # (u,)
+        share = own_share(reward, label, label_weight).sum(axis=1)  # (u,)
         labelled = ~np.isnan(label) & ~np.isnan(reward)
         labels = label[labelled]
         is_mean = bool(labelled[~np.isnan(reward)].all())  # with all draws labelled, the value is the mean label

@@ -104,7 +104,9 @@ class GraderPlan:
             return {"provider": HUMAN} | self.config.labeling.model_dump(mode="json", include=set(how))
         if self.members:
             return {"ensemble": self.block.ensemble, "uncertainty": self.block.uncertainty}
-        block = self.block.model_dump(exclude={"api_key_env", "max_unscored", "truth", "target_labels", "votes"})
+        block = self.block.model_dump(
+            exclude={"api_key_env", "max_unscored", "truth", "target_labels", "design", "votes"}
+        )
         return block | (self.config.endpoint(self.block).identity if self.block.hosted else {})
 
     @property

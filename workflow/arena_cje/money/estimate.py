@@ -156,7 +156,8 @@ def plan_calls(config: Config, texts: Texts) -> list[CallPlan]:
 def policies_with_responses(config: Config) -> list[str]:
     """Policies whose responses are generated: the base policy, and the targets where a later stage uses their draws."""
     oracle = config.oracle
-    uses_draws = any(map(config.needs_draws, config.estimators)) or oracle.target_labels or oracle.truth_coverage
+    has_labels = oracle.target_labels or oracle.truth_coverage or oracle.is_by_score
+    uses_draws = any(map(config.needs_draws, config.estimators)) or has_labels
     return [name for name in config.policies if uses_draws or name == config.base_policy]
 
 

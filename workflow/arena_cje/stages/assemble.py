@@ -150,10 +150,17 @@ def _row(response: Row, grade: Row, label: Row | None, further: Mapping[str, Row
         "judge_score": grade["score"],
         "judge_distribution": grade.get("distribution"),
         "oracle_label": None if label is None else label["score"],
+        **_probability(label),
         "metadata": counted
         | {"finish_reason": response["finish_reason"]}
         | {name: one["score"] for name, one in (further or {}).items()},
     }
+
+
+def _probability(label: Row | None) -> Row:
+    """The probability with which a label was bought, where it was not bought at random."""
+    known = label is not None and label.get("label_probability") is not None
+    return {"label_probability": label["label_probability"]} if known else {}
 
 
 PEOPLE = ("n_items", "n_votes", "n_raters", "n_open", "k", "icc_1_1", "icc_1_k", "noise_share")

@@ -124,7 +124,9 @@ def dataset_provenance(config: Config, graders: Mapping[str, GraderPlan], pool: 
         },
         "judge": judge.provenance,
         "judges": {name: plan.provenance for name, plan in judges.items()},
-        "oracle": oracle.provenance | {"target_labels": config.oracle.target_labels or 0.0},
+        "oracle": oracle.provenance
+        | {"target_labels": config.oracle.target_labels or 0.0}
+        | ({"design": config.oracle.design} if config.oracle.is_by_score else {}),
         "versions": {
             "score": {
                 name: writer.VERSION if block.hosted else scorer.VERSION for name, block in config.contexts.items()
