@@ -23,6 +23,7 @@ from arena_cje.data.units import unusual_units
 from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
+from arena_cje.diagnostics.remedies import Remedy, UnitPrices, remedies
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, did_you_mean
@@ -62,6 +63,7 @@ class Settings:
     base_policy: str | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    prices: UnitPrices = field(default_factory=UnitPrices)
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -102,6 +104,7 @@ class _Analysis:
     evaluation: Evaluation
     evidence: dict[str, Evidence]  # the base policy first, here and below
     verdicts: dict[str, Verdict]
+    remedies: dict[str, tuple[Remedy, ...]]
     thresholds: Thresholds
     alpha: float
 
@@ -242,8 +245,9 @@ def analyze_all(
                     f"{', '.join(verdicts)}"
                 )
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
-        module = estimators.get(estimator)
-        analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, settings.thresholds, settings.alpha)
+        module, t = estimators.get(estimator), settings.thresholds
+        lifts = remedies(evaluation, data.logged, data.draws, evidence, verdicts, t, settings.prices)
+        analysis = _Analysis(module, data.logged, evaluation, evidence, verdicts, lifts, t, settings.alpha)
         results[name] = _result(name, analysis, data, settings)
     return results
 
@@ -407,6 +411,10 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
         "verdicts": {
             policy: {"level": verdict.level, "reasons": [dataclasses.asdict(reason) for reason in verdict.reasons]}
             for policy, verdict in analysis.verdicts.items()
+        },
+        "remedies": {
+            policy: [dataclasses.asdict(remedy) for remedy in of_policy]
+            for policy, of_policy in analysis.remedies.items()
         },
         "differences_to_base": _differences(analysis, refused),
         "best_policy": _best_policy(numbers, refused),

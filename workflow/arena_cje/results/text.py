@@ -2,7 +2,7 @@
 
 It has one row for each policy, the base policy first, and at most 116 columns of characters; a second table has the
 importance weights, where the estimator uses them. A refused policy has no number. The reasons for refusals and cautions
-follow, a sentence each.
+follow, a sentence each, and what would lift them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def console_table(result: ResultRecord) -> str:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
     lines += _difference_lines(result, width) + _weight_lines(result)
-    return printable("\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_reason_lines(result)]))
+    lines += ["", *textwrap.wrap(MEANING, WIDTH), *_reason_lines(result), *_remedy_lines(result)]
+    return printable("\n".join(lines))
 
 
 def _difference_lines(result: ResultRecord, width: int) -> list[str]:
@@ -118,6 +119,23 @@ def _reason_lines(result: ResultRecord) -> list[str]:
                     policies_by_reason.setdefault((level, reason.sentence), []).append(policy)
     lines = []
     for (level, sentence), policies in policies_by_reason.items():
-        line = f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}"
-        lines += textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        lines += _wrapped(f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}")
     return ["", *lines] if lines else []
+
+
+def _remedy_lines(result: ResultRecord) -> list[str]:
+    """What would lift the verdicts that are not ok, a sentence each with all the policies that it concerns."""
+    policies_by_remedy: dict[str, list[str]] = {}
+    for policy in result.all_policies:
+        for sentence in result.remedies(policy):
+            policies_by_remedy.setdefault(sentence, []).append(policy)
+    lines = [
+        line
+        for sentence, policies in policies_by_remedy.items()
+        for line in _wrapped(f"remedy: {', '.join(policies)}: {sentence}")
+    ]
+    return ["", *lines] if lines else []
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
