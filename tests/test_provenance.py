@@ -50,6 +50,7 @@ ESTIMATE = (
             "agreement",
             "calibration",
             "evidence",
+            "judge_worth",
             "label_needs",
             "overlap",
             "plausibility",
