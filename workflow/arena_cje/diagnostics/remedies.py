@@ -467,7 +467,7 @@ def _rows(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]
 
 
 def _prompts(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    return [Measure("prompts", "Add a second prompt with all that the estimator needs", 1, responses=2)]
+    return [Measure("prompts", "Add 1 prompt or more with all that the estimator needs", 1, responses=2)]
 
 
 def _transport(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
