@@ -24,6 +24,7 @@ with job(snakemake) as log:
         base_policy=summary["base_policy"],
         thresholds=analyze.with_overrides(json.loads(params.thresholds)),
         provenance=provenance | details,
+        prices=analyze.UnitPrices(**json.loads(params.prices)),
     )
     cautions = json.loads(params.cautions)  # reasons that concern importance weights
     results = analyze.analyze_all(

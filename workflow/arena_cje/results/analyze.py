@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from arena_cje.data.sources import Source
 
-__all__ = ["Result", "Settings", "Thresholds", "analyze", "analyze_all", "load", "write"]
+__all__ = ["Result", "Settings", "Thresholds", "UnitPrices", "analyze", "analyze_all", "load", "write"]
 
 Cautions = Mapping[str, Sequence[tuple[str, str, str]]]  # by policy: code, sentence and level of each reason
 
