@@ -49,12 +49,12 @@ AT_HAND = Circumstances(
     has_draws=True,
     rows_without_input=40,
     n_rows=400,
-    uses_own=True,
+    own_correct="this",
     own=OwnLabels(0, 0.2, None),
     n_labels=25,
     n_unlabelled=375,
 )
-BY_WEIGHTS = replace(AT_HAND, estimator="calibrated-ips", uses_own=False)
+BY_WEIGHTS = replace(AT_HAND, estimator="calibrated-ips", own_correct="direct")
 # Reasons that no label, response or option lifts, and what lifts them.
 NOTHING_SHORT_OF = {
     "weak_judge": "another judge or rubric",
@@ -138,6 +138,13 @@ def test_a_reason_of_a_caller_is_named_as_one_that_comes_with_the_data():
 def test_a_remedy_counts_what_is_missing(code, level, at_hand, kind, amount):
     remedy = one(code, level, at_hand)
     assert (remedy.kind, remedy.amount) == (kind, amount)
+
+
+def test_labels_that_are_for_the_audit_alone_correct_with_the_option_that_lets_them():
+    audit_alone = replace(AT_HAND, own_correct="joint")
+    assert "at random and take correction: joint" in one("unsupported_labels", "refuse", audit_alone).text
+    labelled = replace(audit_alone, own=OwnLabels(60, 0.2, None))
+    assert one("transport_failed", "refuse", labelled).text.startswith("Take correction: joint")
 
 
 def test_a_price_is_said_where_it_is_known_and_only_there():

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 RESPONSE = 1 / 16  # labels that a judged response costs; the ratio in the published study of the method
 Z = 1.96  # of the half-width that is announced
+THIS, DIRECT, JOINT = "this", "direct", "joint"  # estimates that own labels may correct
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ class Circumstances:
     has_draws: bool  # fresh draws of the policy with judge scores
     rows_without_input: int  # rows that the estimate leaves out
     n_rows: int
-    uses_own: bool  # whether labels of its own responses correct this estimate
+    own_correct: (
+        str  # what labels of its own responses correct: this estimate, or one by `direct` or `correction: joint`
+    )
     own: OwnLabels
     n_labels: int  # of the oracle slice
     n_unlabelled: int  # base responses without a label
@@ -237,7 +240,7 @@ def circumstances(
         has_draws=has_draws,
         rows_without_input=len(cluster) - estimate.n_used,
         n_rows=len(cluster),
-        uses_own=estimators.needs_draws(name) and not label_term and evaluation.options.correction != "none",
+        own_correct=_corrected_by_own(name, label_term=label_term, correction=evaluation.options.correction),
         own=own,
         n_labels=len(fitted.label),
         n_unlabelled=int(np.sum(~logged.labelled)),
@@ -256,6 +259,12 @@ def circumstances(
         mode=fitted.mode,
         better_judge=better_judge,
     )
+
+
+def _corrected_by_own(estimator: str, *, label_term: bool, correction: str) -> str:
+    if not estimators.needs_draws(estimator) or label_term:
+        return DIRECT
+    return JOINT if correction == "none" else THIS
 
 
 def _base_labels(
@@ -323,11 +332,17 @@ def _own(c: Circumstances, thresholds: Thresholds, *, passing: bool = False) -> 
     if c.is_base or c.mode == "none":
         return []
     in_all = math.ceil(thresholds.own_labels)
-    how = "" if c.uses_own else " and take the estimator 'direct', which they correct"
+    how = {
+        THIS: "",
+        DIRECT: " and take the estimator 'direct', which they correct",
+        JOINT: " at random and take correction: joint",
+    }[c.own_correct]
     responses = 0 if c.has_draws else c.n_rows
     measures = []
     if c.own.prompts >= in_all:
-        measures.append(_direct(c, labels_suffice=True))
+        text = "Take correction: joint, if its own labels are a random share of its responses"
+        joint = Measure("estimator", text, name=JOINT)
+        measures.append(joint if c.own_correct == JOINT else _direct(c, labels_suffice=True))
     elif c.n_prompts < in_all:
         more = in_all - c.n_prompts
         text = f"Add {more} prompt{_s(more)} and label its own responses to all of them, {in_all} in all{how}"
@@ -362,8 +377,8 @@ def _direct(c: Circumstances, *, labels_suffice: bool = False) -> Measure:
 
 def _without_weights(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     """For reasons about weights: an estimator without them, by labels of its own where the calibration may not carry it."""
-    measures = _own(c, thresholds) if not c.uses_own else []
-    if c.direct_supported or not c.has_draws or c.uses_own:
+    measures = _own(c, thresholds) if c.own_correct == DIRECT else []
+    if c.direct_supported or not c.has_draws or c.own_correct != DIRECT:
         measures.append(_direct(c))
     return measures
 
