@@ -70,7 +70,7 @@ EXHIBIT_SOURCES = (
     | CALIBRATES
     | RESULTS
     | ACCOUNT
-    | {"estimation/contrasts.py", "results/validation.py"}
+    | {"estimation/contrasts.py", "results/sentences.py", "results/validation.py"}
     | {
         f"report/{name}.py"
         for name in (

@@ -15,7 +15,8 @@ from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.estimation.calibration import fit
 from arena_cje.estimation.records import Options
 from arena_cje.report import dashboard
-from arena_cje.results.text import console_table, judge_sentences
+from arena_cje.results.sentences import judge_sentences
+from arena_cje.results.text import console_table
 from arena_cje.simulate import Target, World, draw
 
 T = Thresholds()
@@ -83,7 +84,7 @@ def test_policies_are_not_pooled_and_a_mean_shift_between_them_saves_nothing():
     assert all(0.3 < one.share < 0.9 for one in found.policies.values())
     of_base_alone = judge_worth(fit(logged, Options()), logged, {}, {}, T)
     assert of_base_alone.policies["base"] == found.policies["base"]
-    label, reward = draws["shifted"].oracle_label[:100, 0], draws["shifted"].judge_score[:100, 0]
+    label, reward = draws["shifted"].oracle_label[:, 0], draws["shifted"].judge_score[:, 0]
     label, reward = label[~np.isnan(label)], reward[~np.isnan(label)]
     code = np.arange(len(label))
     assert worth(label - 0.3, reward, code).share == pytest.approx(worth(label, reward, code).share)
@@ -123,6 +124,16 @@ def test_the_judge_that_goes_better_with_the_oracle_is_named():
 def test_nothing_is_claimed_where_labels_do_not_carry_it(label, why):
     one = worth(label, 0.5 * label, np.arange(len(label)))
     assert np.isnan([one.share, one.multiplier, *one.interval]).all() and one.why_unknown == why
+
+
+def test_a_judge_that_says_the_labels_saves_all_of_them_and_no_interval_is_claimed():
+    label = np.linspace(0, 1, 40)
+    one = worth(label, label, np.arange(40))
+    assert one.share == 1 and one.multiplier == np.inf and np.isnan(one.interval).all()
+    data = [row | {"judge_score": row["oracle_label"], "judge_b": row["judge_score"]} for row in rows(60, 60)]
+    data = [row | {"oracle_label": float(i % 2), "judge_score": float(i % 2)} for i, row in enumerate(data)]
+    first, second = judge_sentences(arena_cje.analyze(data))
+    assert first == "This judge saves 10 of 10 labels." and "times" not in second
 
 
 def test_scores_that_are_not_calibrated_have_no_worth():

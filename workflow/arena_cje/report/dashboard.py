@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
 from arena_cje.report.dashboard_items import analysed_rows, items, script_json, valid_unicode, weights_of
-from arena_cje.results.text import judge_sentences
+from arena_cje.results.sentences import judge_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
