@@ -41,18 +41,18 @@ def test_the_share_is_that_of_the_held_out_residual_and_the_multiplier_its_inver
 
 def test_the_interval_is_the_jackknife_over_prompts():
     rng = np.random.default_rng(1)
-    label, cluster = rng.random(90), np.repeat(np.arange(45), 2)
-    reward = 0.5 * label + 0.2 * rng.random(90)
+    label, cluster = rng.random(110), np.repeat(np.arange(55), 2)
+    reward = 0.5 * label + 0.2 * rng.random(110)
     one = worth(label, reward, cluster)
 
     def log_ratio(rows: np.ndarray) -> float:
         return float(np.log(np.var((label - reward)[rows]) / np.var(label[rows])))
 
-    without = np.array([log_ratio(cluster != c) for c in range(45)])
-    se = np.sqrt(44 / 45 * np.sum((without - without.mean()) ** 2))
-    half = 2.0153675744437627 * se  # Student's t with 44 degrees of freedom
+    without = np.array([log_ratio(cluster != c) for c in range(55)])
+    se = np.sqrt(54 / 55 * np.sum((without - without.mean()) ** 2))
+    half = 2.0048792881880567 * se  # Student's t with 54 degrees of freedom
     assert one.interval == pytest.approx(tuple(1 - np.exp(log_ratio(cluster >= 0) + np.array([half, -half]))))
-    assert one.n_prompts == 45
+    assert one.n_prompts == 55
 
 
 def test_intervals_cover_the_share():
@@ -127,8 +127,8 @@ def test_nothing_is_claimed_where_labels_do_not_carry_it(label, why):
 
 
 def test_a_judge_that_says_the_labels_saves_all_of_them_and_no_interval_is_claimed():
-    label = np.linspace(0, 1, 40)
-    one = worth(label, label, np.arange(40))
+    label = np.linspace(0, 1, 60)
+    one = worth(label, label, np.arange(60))
     assert one.share == 1 and one.multiplier == np.inf and np.isnan(one.interval).all()
     data = [row | {"judge_score": row["oracle_label"], "judge_b": row["judge_score"]} for row in rows(60, 60)]
     data = [row | {"oracle_label": float(i % 2), "judge_score": float(i % 2)} for i, row in enumerate(data)]
@@ -190,6 +190,6 @@ def test_the_result_says_when_labels_are_too_few():
     result = arena_cje.analyze(rows(100, 20))
     assert result.document["judge_worth"]["policies"]["base"]["share"] is None
     assert judge_sentences(result) == [
-        "How many labels this judge saves is not known: that takes 30 labelled prompts, there are 20."
+        "How many labels this judge saves is not known: that takes 50 labelled prompts, there are 20."
     ]
     assert judge_sentences(arena_cje.analyze(rows(100, 40), rewards="judge")) == []

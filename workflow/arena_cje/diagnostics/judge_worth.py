@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from arena_cje.estimation.calibration import Calibration
     from arena_cje.estimation.records import Draws, Logged
 
-MIN_PROMPTS = 30  # labelled ones; below, intervals say nothing and the calibrator is too uncertain itself
+# Labelled ones. In four simulated worlds intervals covered .91 to .93 with 50 and .92 to .96 with 100. With 30 it was .87 to
+# .95, at widths of .6 to .9 that say nothing.
+MIN_PROMPTS = 50
 
 NAN = float("nan")
 
