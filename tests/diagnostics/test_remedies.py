@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from arena_cje.diagnostics.remedies import (
     weights_reach,
 )
 from arena_cje.diagnostics.support import effective_labels
-from arena_cje.diagnostics.thresholds import Thresholds
+from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.transport import audit
 from arena_cje.estimation.records import Options, Reason
 from arena_cje.estimation.weights import hajek
@@ -303,6 +303,23 @@ def test_a_target_far_from_the_base_is_not_published_by_base_labels_at_its_score
     found = remedies(evaluation, logged, draws, evidence, verdicts, T)
     assert {remedy.kind for remedy in found["unhelpful"]} == {"own_labels"}
     assert found["better"] == ()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in arctanh")  # a correlation of infinity
+def test_any_threshold_of_a_user_has_its_remedies():
+    logged, draws, _ = draw(replace(WORLDS["no_transport"], coverage=40, target_labels=20), 120, 1)
+    evaluations = [evaluate(name, logged, draws, Options()) for name in ("direct", "ips")]
+    evaluations.append(evaluate("direct", logged, draws, Options(rewards="judge")))
+    for field in fields(Thresholds):
+        for value in (0.0, np.inf, -np.inf):
+            thresholds = with_overrides({field.name: value})
+            for evaluation in evaluations:
+                evidence = gather(evaluation, logged, draws, thresholds)
+                verdicts = verdict.judge(evaluation, logged, evidence, thresholds)
+                found = remedies(evaluation, logged, draws, evidence, verdicts, thresholds)
+                for policy, of_policy in found.items():
+                    codes_of = {reason.code for reason in verdicts[policy].reasons if reason.level != "ok"}
+                    assert {remedy.reason for remedy in of_policy} == codes_of, (field.name, value)
 
 
 def test_refused_policies_are_published_with_what_their_remedies_name():

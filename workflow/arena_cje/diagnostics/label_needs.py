@@ -160,7 +160,7 @@ def own_labels(evaluation: Evaluation, draws: Draws | None, thresholds: Threshol
     room = thresholds.transport_margin - abs(residual.value)
     z = -ndtri(thresholds.transport_alpha / 2 / max(audited, 1)) + ndtri(POWER)
     variance = (room / z) ** 2 - residual.oracle_variance
-    if room <= 0 or variance <= 0:
+    least = thresholds.transport_prompts
+    if not (room > 0 and 0 < variance < math.inf and math.isfinite(least)):
         return OwnLabels(prompts, spread, None)
-    least = math.ceil(thresholds.transport_prompts)
-    return OwnLabels(prompts, spread, max(math.ceil(spread**2 / variance), least))
+    return OwnLabels(prompts, spread, math.ceil(max(spread**2 / variance, least)))

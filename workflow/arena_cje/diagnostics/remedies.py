@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 
 RESPONSE = 1 / 16  # labels that a judged response costs; the ratio in the published study of the method
 Z = 1.96  # of the half-width that is announced
-THIS, DIRECT, JOINT = "this", "direct", "joint"  # estimates that own labels may correct
+THIS, DIRECT, JOINT = (
+    "this",
+    "direct",
+    "joint",
+)  # what own labels correct: this estimate, `direct`, or correction: joint
 
 
 @dataclass(frozen=True)
@@ -83,18 +87,15 @@ class Circumstances:
     estimator: str
     is_base: bool
     n_prompts: int
-    has_draws: bool  # fresh draws of the policy with judge scores
+    has_draws: bool  # fresh draws of the policy with judge scores, enough of them to be labelled
     rows_without_input: int  # rows that the estimate leaves out
     n_rows: int
-    own_correct: (
-        str  # what labels of its own responses correct: this estimate, or one by `direct` or `correction: joint`
-    )
+    own_correct: str  # the estimate that labels of its own responses correct: THIS, DIRECT or JOINT
     own: OwnLabels
     n_labels: int  # of the oracle slice
     n_unlabelled: int  # base responses without a label
-    base_labels: Mapping[str, BaseLabels | None] = field(
-        default_factory=dict
-    )  # that lift a support reason, by its level
+    # Further base labels that lift a support reason, by its level.
+    base_labels: Mapping[str, BaseLabels | None] = field(default_factory=dict)
     direct_supported: bool = True  # whether labels lie at the scores of its fresh draws
     weights_reach: float = math.nan  # of the distance to the base in log probability, what has overlap
     mode: str = "monotone"  # of the calibrator
@@ -222,7 +223,9 @@ def circumstances(
     """What the remedies of a policy depend on, from the data."""
     name, fitted, cluster = evaluation.estimator, evaluation.calibration, evaluation.base.cluster
     own_draws = draws.get(policy)
-    has_draws = own_draws is not None and not np.isnan(own_draws.judge_score).all()
+    n_prompts = len(np.unique(logged.prompt_id))
+    drawn = 0 if own_draws is None else len(np.unique(cluster[(~np.isnan(own_draws.judge_score)).any(axis=1)]))
+    has_draws = drawn > 0 and drawn >= min(thresholds.own_labels, n_prompts)
     is_base = policy == logged.base_policy
     counts = {one: labelled_prompts(of.scored_label, cluster) for one, of in draws.items()}
     estimate = evaluation.base if is_base else evaluation.estimates[policy]
@@ -236,7 +239,7 @@ def circumstances(
     return Circumstances(
         estimator=name,
         is_base=is_base,
-        n_prompts=len(np.unique(logged.prompt_id)),
+        n_prompts=n_prompts,
         has_draws=has_draws,
         rows_without_input=len(cluster) - estimate.n_used,
         n_rows=len(cluster),
@@ -327,11 +330,16 @@ def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
+def _whole(limit: float) -> int | None:
+    """The whole number that reaches a threshold; None for one that no number reaches."""
+    return math.ceil(limit) if math.isfinite(limit) else None
+
+
 def _own(c: Circumstances, thresholds: Thresholds, *, passing: bool = False) -> list[Measure]:
     """Labels of the policy's own responses: enough to correct the estimate, or for the audit to pass."""
-    if c.is_base or c.mode == "none":
+    in_all = _whole(thresholds.own_labels)
+    if c.is_base or c.mode == "none" or in_all is None:
         return []
-    in_all = math.ceil(thresholds.own_labels)
     how = {
         THIS: "",
         DIRECT: " and take the estimator 'direct', which they correct",
@@ -378,7 +386,7 @@ def _direct(c: Circumstances, *, labels_suffice: bool = False) -> Measure:
 def _without_weights(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     """For reasons about weights: an estimator without them, by labels of its own where the calibration may not carry it."""
     measures = _own(c, thresholds) if c.own_correct == DIRECT else []
-    if c.direct_supported or not c.has_draws or c.own_correct != DIRECT:
+    if c.direct_supported or not measures or not c.has_draws:
         measures.append(_direct(c))
     return measures
 
@@ -413,11 +421,14 @@ def _support(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measu
         )
         text = f"Label {plan.count} more base response{_s(plan.count)}{where}"
         measures.append(Measure("base_labels", text, plan.count, labels=plan.count))
-    return measures or _base_labels_up_to(c, math.ceil(thresholds.effective_labels_caution))
+    return measures or _base_labels_up_to(c, thresholds.effective_labels_caution)
 
 
-def _base_labels_up_to(c: Circumstances, in_all: int) -> list[Measure]:
+def _base_labels_up_to(c: Circumstances, limit: float) -> list[Measure]:
     """Base labels up to a number, with new prompts where the base responses do not suffice."""
+    in_all = _whole(limit)
+    if in_all is None:
+        return []
     more = max(in_all - c.n_labels, 1)
     if more <= c.n_unlabelled:
         return [
@@ -430,7 +441,7 @@ def _base_labels_up_to(c: Circumstances, in_all: int) -> list[Measure]:
 
 def _few_labels(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     limit = thresholds.labels_refuse if level == "refuse" else thresholds.labels_caution
-    return _base_labels_up_to(c, math.ceil(limit))
+    return _base_labels_up_to(c, limit)
 
 
 def _judge(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
@@ -458,14 +469,16 @@ def _option(name: str, sentence: str) -> Lift:
 
 def _calibrated(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     if c.n_labels < thresholds.labels_refuse:
-        (labels,) = _base_labels_up_to(c, thresholds.labels_refuse)
-        return [replace(labels, sentence=f"{labels.sentence}, and take rewards: calibrated")]
+        return [
+            replace(labels, sentence=f"{labels.sentence}, and take rewards: calibrated")
+            for labels in _base_labels_up_to(c, thresholds.labels_refuse)
+        ]
     return [Measure("estimator", f"Take rewards: calibrated, by the {c.n_labels} labels at hand", name="rewards")]
 
 
 def _rows(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     """For rows that lack an input: so many that the rest is within the limit."""
-    allowed = 0 if level == "refuse" else math.floor(thresholds.left_out_caution * c.n_rows)
+    allowed = 0 if level == "refuse" else math.floor(np.clip(thresholds.left_out_caution, 0, 1) * c.n_rows)
     more = max(c.rows_without_input - allowed, 1)
     if estimators.needs_draws(c.estimator) and not estimators.needs_weights(c.estimator):
         return [
@@ -486,6 +499,8 @@ def _prompts(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measu
 
 
 def _transport(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
+    if c.mode == "none":
+        return _calibrated(c, level, thresholds)
     return _own(c, thresholds, passing=level == "caution")
 
 
@@ -538,7 +553,7 @@ LIFTS: Mapping[str, Lift] = {
         "Nothing short of other data or scales: check their units, or declare judge_scale and label_scale"
     ),
 }
-UNKNOWN = _data("Nothing in this analysis: the reason comes with the data, and goes when it no longer holds for them")
+UNKNOWN = _data("Nothing in this analysis: the reason comes with the data, or with a threshold that was set")
 
 
 def _measures(reason: Reason, c: Circumstances, thresholds: Thresholds) -> Sequence[Measure]:
