@@ -204,9 +204,9 @@ def test_the_limits_are_those_of_the_support_check():
     assert not Limits(0, support.effective_labels * 1.01).hold(cells.mass, cells.labels)
 
 
-def test_so_many_random_labels_are_enough_in_nine_of_ten_cases_and_half_of_them_are_not():
+def test_so_many_random_labels_are_nearly_always_enough_and_half_of_them_are_not():
     cells, (base, target) = score_cells()
-    limits = Limits(0.33, 30)
+    limits = Limits(0.2, 30)
     count = cells.at_random(limits).count
 
     def share_of_enough(more: int) -> float:
@@ -218,7 +218,7 @@ def test_so_many_random_labels_are_enough_in_nine_of_ten_cases_and_half_of_them_
             enough.append(support.share >= limits.share and support.effective_labels >= limits.count)
         return float(np.mean(enough))
 
-    assert share_of_enough(count) > 0.82
+    assert share_of_enough(count) > 0.9
     assert share_of_enough(count // 2) < 0.5
 
 

@@ -4,7 +4,7 @@ labels of base responses, for a target whose shares of judge scores are p_b
 
     effective labels = (1 - u) (sum of p_b)^2 / sum of p_b^2 / m_b,   share = effective labels / m
 
-    in the notation of `support`. At random: the smallest number with which the limits hold in nine of ten draws of so many
+    in the notation of `support`. At random: the smallest number with which the limits hold in 95 % of the draws of so many
     base responses without a label. At scores: each further label goes to the cell of scores where it raises the effective
     labels most.
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from arena_cje.evaluation.evaluate import Evaluation
 
 MOST = 2000  # labels at scores that are looked for; labels of the policy's own are far cheaper than so many
-POWER = 0.9  # of what a number of labels promises
-DRAWS = 100  # of random labels, for that share
+ENOUGH, DRAWS = 0.95, 400  # share of so many draws of random labels in which the limits have to hold
+POWER = 0.9  # of the audit
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ScoreCells:
 
         def suffice(count: int) -> bool:
             drawn = rng.multivariate_hypergeometric(left, count, size=DRAWS)
-            return bool(limits.hold(self.mass, self.labels + drawn).mean() >= POWER)
+            return bool(limits.hold(self.mass, self.labels + drawn).mean() >= ENOUGH)
 
         low, high = 0, int(left.sum())
         if not limits.hold(self.mass, self.labels + left):
