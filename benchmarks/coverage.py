@@ -1,11 +1,13 @@
 """Coverage, error, width and refusals in worlds whose truth is known, against the levels that intervals promise.
 
 The default is a subset of the grid; FULL=1 in the environment runs all of it. Finished cells are kept beside the result
-and not run again. The table of all cells is results/bench/coverage.csv.
+and not run again. The table of all cells is results/bench/coverage.csv. At the end refused policies get what their remedies
+name, and it is counted how many are published then.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -15,12 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import _looks
+from benchmarks._remedies import STUDIES, study_outcomes
 from benchmarks._result import Result, save_table
 from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, EDGE_OWN_LABELS, FAR, Cell, Row, run_cell
 from benchmarks._timing import cores, progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Executor
 
 FOLDER = Path("results/bench/coverage")
 SIZES, SHARES = (250, 1000, 5000), (0.05, 0.10, 0.25, 0.50)
@@ -30,6 +34,9 @@ EDGE_SIZES = ((200, 25), (200, 40), (1000, 100), (5000, 250))  # rows and labels
 JUDGE_LABELS = (30, 50, 100, 200)
 DESIGN_SIZES = ((1000, 0.10), (1000, 0.05), (250, 0.25))  # rows and share; the first, of far policies, unless all do
 FEW_EDGES = ("pass rate 0.02", "pass rate 0.95, sharp judge", "pass rate 0.98")  # that run unless all do
+
+REMEDY_DRAWS = 100  # of each world in which policies are refused
+REMEDY_CHUNK = 5  # draws that a process takes at a time
 
 PLENTY, SOME, ENOUGH = 50, 25, 30  # labels from which the three promises hold
 
@@ -69,11 +76,44 @@ def run() -> Iterator[Result]:
             rows += run_cell(cell, pool, FOLDER)
             progress(f"{k + 1} of {len(chosen)}: {cell.name}")
         looks = [_looks.run_cell(cell, pool, FOLDER) for cell in _looks.CELLS]
+        followed = follow_remedies(pool)
     save_table(rows, FOLDER.with_suffix(".csv"))
     save_table(looks, FOLDER.with_name("looks.csv"))
     print(_table(rows))
     yield from promises(rows)
     yield from map(look_promise, looks)
+    yield from remedies_kept(followed)
+
+
+def follow_remedies(pool: Executor, draws: int = REMEDY_DRAWS) -> list[Row]:
+    """One row for each refused policy: what its remedies name, and whether it is published once it has that."""
+    chunks = [
+        (study, range(start, min(start + REMEDY_CHUNK, draws)))
+        for study in STUDIES
+        for start in range(0, draws, REMEDY_CHUNK)
+    ]
+    return list(itertools.chain.from_iterable(pool.map(study_outcomes, *zip(*chunks, strict=True))))
+
+
+def remedies_kept(rows: Sequence[Row]) -> Iterator[Result]:
+    """How many refused policies are published once they have what their remedies name, and how many of these wrongly."""
+    followed = [row for row in rows if row["published"] is not None]
+    kinds = sorted({row["kinds"] for row in followed})
+    by_kind = ", ".join(f"{_share(followed, 'published', kind):.1%} by {kind.replace('_', ' ')}" for kind in kinds)
+    yield Result(
+        "remedies kept: refused policies that they publish",
+        _share(followed, "published"),
+        ">= 0.9",
+        f"of {len(followed)}; {by_kind}",
+    )
+    left_out = len(rows) - len(followed)
+    yield Result("of these, values that are far off", _share(followed, "wrong"), "<= 0.03", f"{left_out} left out")
+
+
+def _share(rows: Sequence[Row], name: str, kind: str | None = None) -> float | None:
+    """Share of the rows, those of a kind of remedy if it is named, for which something is true."""
+    values = [row[name] for row in rows if kind in (None, row["kinds"])]
+    return float(np.mean(values)) if values else None
 
 
 def promises(rows: Sequence[Row]) -> Iterator[Result]:
@@ -121,6 +161,8 @@ def look_promise(row: Row) -> Result:
         f"plain intervals at some look {row['miss_at_some_plain_look']:.3f}; last interval {ratio:.2f} x as wide as without "
         f"looks; {row['labels']:.0f} labels on average, {row['decided']:.0%} ended by a decision or the width",
     )
+
+
 def of_designs(rows: Sequence[Row]) -> Iterator[Result]:
     """Labels where the targets' scores lie (`by score`) against as many labels at random: coverage, errors, effective labels."""
     uniform = {(row["case"], row["n"], row["labels"], row["policy"]): row for row in rows}

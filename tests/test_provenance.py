@@ -50,8 +50,11 @@ ESTIMATE = (
             "agreement",
             "calibration",
             "evidence",
+            "judge_worth",
+            "label_needs",
             "overlap",
             "plausibility",
+            "remedies",
             "support",
             "thresholds",
             "transport",
@@ -67,7 +70,13 @@ EXHIBIT_SOURCES = (
     | CALIBRATES
     | RESULTS
     | ACCOUNT
-    | {"estimation/contrasts.py", "estimation/decision.py", "results/recommendation.py", "results/validation.py"}
+    | {
+        "estimation/contrasts.py",
+        "estimation/decision.py",
+        "results/recommendation.py",
+        "results/sentences.py",
+        "results/validation.py",
+    }
     | {
         f"report/{name}.py"
         for name in (

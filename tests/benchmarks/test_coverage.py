@@ -11,6 +11,7 @@ import pytest
 from arena_cje import estimators
 from benchmarks import _simulation as simulation
 from benchmarks import coverage
+from benchmarks._remedies import outcomes
 from benchmarks._simulation import CASES, DESIGNS, EDGE_CASES, FAR, Case, Cell, replicates, run_cell, summarise
 
 FEW = 80  # replicates: a Monte Carlo error of .024
@@ -121,6 +122,33 @@ def test_a_broken_promise_is_counted_and_named(changes, promise):
     assert found[broken].value == 1 and f"{case} n=250 25% better direct" in found[broken].detail
     if not promise.startswith("coverage"):
         assert sum(result.value for result in found.values() if result.value) == 1
+
+
+def followed(**changes) -> dict:
+    return {"world": "healthy", "policy": "base", "estimator": "direct", "kinds": "base_labels"} | changes
+
+
+def test_remedies_are_counted_by_what_became_of_those_who_followed_them():
+    rows = [
+        followed(published=True, wrong=False),
+        followed(published=True, wrong=True),
+        followed(published=False, wrong=False, kinds="own_labels"),
+        followed(published=None, wrong=None, kinds="other"),
+    ]
+    kept, wrong = coverage.remedies_kept(rows)
+    assert kept.value == pytest.approx(2 / 3) and kept.met is False
+    assert kept.detail == "of 3; 100.0% by base labels, 0.0% by own labels"
+    assert wrong.value == pytest.approx(1 / 3) and wrong.detail == "1 left out"
+
+
+def test_every_draw_of_every_world_is_followed_once(monkeypatch):
+    study = coverage.STUDIES[0]
+    monkeypatch.setattr(coverage, "STUDIES", (study,))
+    here = Here()
+    rows = coverage.follow_remedies(here, draws=coverage.REMEDY_CHUNK + 1)
+    assert here.calls == 2
+    assert rows == [row for seed in range(coverage.REMEDY_CHUNK + 1) for row in outcomes(study, seed)]
+    assert {row["policy"] for row in rows if row["kinds"] == "own_labels"} == {"unhelpful"}
 
 
 def test_monte_carlo_noise_is_no_broken_promise():

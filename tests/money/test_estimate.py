@@ -26,6 +26,7 @@ from arena_cje.money import account as money_account
 from arena_cje.money import estimate
 from arena_cje.money.estimate import Range, Spending, Texts
 from arena_cje.money.prices import Prices
+from arena_cje.money.unit_prices import unit_prices
 from arena_cje.report import dashboard_data
 from arena_cje.stages import hosted as stages_hosted
 from arena_cje.stages import local as stages_local
@@ -526,3 +527,27 @@ def test_the_account_reads_the_files_of_a_run(tmp_path):
         for lines in (full.estimate, full.expected)
     )
     assert after.middle > before.high  # the responses are far longer than `max_tokens` allows
+
+
+def test_a_label_and_a_response_have_the_price_of_a_row_of_the_estimate(tmp_path):
+    config = configuration()
+    write_prompts(pool := tmp_path / "prompts.jsonl", config.n_prompts)
+    prices = unit_prices(config, str(pool), str(RESOURCES))
+    texts = estimate.load_texts(config, pool, RESOURCES)
+    plans = estimate.plan_calls(config, texts)
+    lines = estimate.estimate_costs(plans, Prices(config.prices))
+    oracle = [(line.usd.middle, plan.rows) for line, plan in zip(lines, plans, strict=True) if plan.stage == "oracle"]
+    assert prices["label"] == pytest.approx(sum(usd for usd, _ in oracle) / sum(rows for _, rows in oracle))
+    assert 0 < prices["response"] < prices["label"]
+    unknown = unit_prices(configuration(prices={"toy": {"input": 1.0, "output": 2.0}}), str(pool), str(RESOURCES))
+    assert unknown == {"label": None, "response": None}
+
+
+def test_labels_by_people_have_the_price_of_their_votes_and_local_models_none():
+    local = {"policies": {"base": {"model": "m"}, "other": {"model": "m"}}}
+    people = Config.model_validate(
+        local
+        | {"oracle": {"provider": "human"}, "labeling": {"usd_per_vote": 0.1, "votes_per_item": 3, "duplicates": 0.1}}
+    )
+    assert unit_prices(people, None, str(RESOURCES)) == {"label": pytest.approx(0.33), "response": None}
+    assert unit_prices(Config.model_validate(local), None, str(RESOURCES)) == {"label": None, "response": None}

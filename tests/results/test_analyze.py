@@ -132,7 +132,7 @@ def test_a_refused_policy_has_its_number_under_refused_alone(result):
     assert "refused" in printed and f"{held['estimate']:.3f}" not in printed
     assert all(reason in " ".join(repr(result).split()) for reason in held["reasons"])
     told = [line.split(":")[:2] for line in repr(result).splitlines() if ": " in line]
-    assert {level for level, policies in told if "far" in policies} == {"refuse"}
+    assert {level for level, policies in told if "far" in policies} == {"refuse", "remedy"}
 
 
 def test_intervals_contain_their_estimates(result):

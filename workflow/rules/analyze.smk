@@ -30,8 +30,9 @@ rule estimate:
         decision=lambda w: estimation(w.estimator)["decision"],
         cautions=lambda w: estimation(w.estimator)["cautions"],
         code=lambda w: estimation(w.estimator)["code"],
-        # A function of the outputs, so that it makes nothing stale: Snakemake does not compare it.
+        # Functions of the outputs, so that they make nothing stale: Snakemake does not compare them.
         estimators=lambda w, output: {w.estimator: CONFIG.estimator_of(w.estimator)[0]},
+        prices=lambda w, output: unit_prices(),
     script:
         "../scripts/estimate.py"
 
@@ -68,6 +69,7 @@ for kind, names in RUN_TOGETHER.items():
         params:
             **estimation(names[0]),
             estimators=lambda w, output, names=names: {name: name for name in names},
+            prices=lambda w, output: unit_prices(),
         script:
             "../scripts/estimate.py"
 

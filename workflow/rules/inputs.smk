@@ -160,6 +160,14 @@ def estimation(name):
     }
 
 
+@functools.cache
+def unit_prices():
+    """What a further label and a further response cost, for the remedies that results name."""
+    from arena_cje.money import unit_prices
+
+    return canonical(or_exit(unit_prices.unit_prices, CONFIG, **text_sources()))
+
+
 # Estimators that are run in one job, since they need the same files and options: by whether they use fresh draws.
 RUN_TOGETHER = {
     kind: names

@@ -25,6 +25,7 @@ with job(snakemake) as log:
         thresholds=analyze.with_overrides(json.loads(params.thresholds)),
         decision=analyze.DecisionRule(**json.loads(params.decision)),
         provenance=provenance | details,
+        prices=analyze.UnitPrices(**json.loads(params.prices)),
     )
     cautions = json.loads(params.cautions)  # reasons that concern importance weights
     results = analyze.analyze_all(

@@ -17,23 +17,23 @@ FAIR_CHANCE = 0.5  # to pass where the calibration holds: with less, the audit i
 
 def notes(config: Config) -> list[str]:
     """A sentence where the labels that a run buys of each target can hardly pass the transport audit."""
-    if config.logged_data is not None or config.oracle.provider == REFERENCE or not config.oracle.target_coverage:
+    largest = max(config.coverages, key=float)
+    target_coverage = config.oracle.target_coverage(largest)
+    if config.logged_data is not None or config.oracle.provider == REFERENCE or not target_coverage:
         return []
-    thresholds, share, draws = (
-        with_overrides(config.verdict),
-        float(config.oracle.target_coverage),
-        config.draws_per_prompt,
-    )
+    thresholds, share, draws = with_overrides(config.verdict), float(target_coverage), config.draws_per_prompt
     labels = sum(has_label(k, share, draw=d, draws=draws) for k in range(config.n_prompts) for d in range(draws))
-    largest = float(max(config.coverages, key=float))
-    facts = {"family": len(config.targets), "base_labels": sum(has_label(k, largest) for k in range(config.n_prompts))}
+    facts = {
+        "family": len(config.targets),
+        "base_labels": sum(has_label(k, float(largest)) for k in range(config.n_prompts)),
+    }
     chance = chance_to_pass(labels, thresholds, **facts)
     if not labels or chance >= FAIR_CHANCE:
         return []
     needed = labels_to_pass(thresholds, **facts)
     total = config.n_prompts * draws
     if needed is None:
-        remedy = f"no number is enough with {facts['base_labels']} labels of the base, those of coverage {largest:g}"
+        remedy = f"no number is enough with {facts['base_labels']} labels of the base, those of coverage {largest}"
     elif needed > total:
         remedy = f"it takes {needed} labels, more than the {total} responses of a target: raise n_prompts"
     else:

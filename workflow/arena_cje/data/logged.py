@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from arena_cje.data.sources import Source
 
+OF_ONE_JUDGE = ("judge_distribution", "judge_scores")  # fields of the judge of every row
+
 
 def read_logged(
     source: Source,
@@ -89,6 +91,24 @@ def logged_arrays(
         token_logprob=np.array([_token_logprobs(response, targets) for response in rows]).reshape(shape),
     )
     return logged, row_counts(responses, rows) | reading.summary()
+
+
+def further_judges(responses: Sequence[Response], reading: Reading) -> dict[str, np.ndarray]:
+    """Scores (n,) of the judges beside the one that is read, by the names of their fields; NaN where one has none.
+
+    They are the numbers of the fields `judge_NAME`, on any scale, and `judge_score` where another judge is read.
+    """
+    fields = {name for name in _field_names(responses) if name.startswith("judge_")} - {
+        reading.score_field,
+        *OF_ONE_JUDGE,
+    }
+    scores = {}
+    for name in sorted(fields):
+        values = [response.row.get(name, (response.row.get("metadata") or {}).get(name)) for response in responses]
+        if all(isinstance(value, int | float | None) and not isinstance(value, bool) for value in values):
+            score = np.array([math.nan if value is None else float(value) for value in values])
+            scores[name] = np.where(np.isfinite(score), score, math.nan)
+    return {name: score for name, score in scores.items() if not np.isnan(score).all()}
 
 
 def _field_names(responses: Sequence[Response]) -> list[str]:

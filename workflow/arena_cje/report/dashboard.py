@@ -22,6 +22,7 @@ from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
 from arena_cje.report.dashboard_items import analysed_rows, items, script_json, valid_unicode, weights_of
 from arena_cje.results.recommendation import recommend
+from arena_cje.results.sentences import judge_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ def render(
         first=first,
         lead=data.lead(first, recommend(results)) + data.looks(look),
         cards=data.cards(first),
+        judge=judge_sentences(first),
         tables=_tables(results, draws, summary, by_coverage, validation, benchmarks, spending, configuration or {}),
         n_coverages=len(by_coverage),
         n_items=len(rows),

@@ -55,6 +55,7 @@ class Card:
     level: Cell
     value: Cell
     reasons: tuple[tuple[str, str], ...]  # (level, sentence), worst first
+    remedies: tuple[str, ...]  # what would lift the level of its verdict
 
 
 def number(value: Any, form: str = ".3f") -> Cell:
@@ -105,14 +106,15 @@ def subtitle(result: ResultRecord) -> str:
 
 
 def cards(result: ResultRecord) -> list[Card]:
-    """Verdict and reasons of every policy; of a refused policy only the reasons that refuse it."""
+    """Verdict, reasons and remedies of every policy; of a refused policy only the reasons that refuse it."""
     policy_cards = []
     for policy, verdict in result.verdicts.items():
         reasons = [r for r in verdict.reasons if verdict.ok or r.level == "refuse"]
         reasons.sort(key=lambda reason: -LEVELS.index(reason.level))
         sentences = tuple((reason.level, reason.sentence) for reason in reasons)
         role = "base policy, logged" if policy == result.base_policy else "target policy"
-        policy_cards.append(Card(policy, role, badge(verdict.level), value(result, policy), sentences))
+        remedies = tuple(result.remedies(policy))
+        policy_cards.append(Card(policy, role, badge(verdict.level), value(result, policy), sentences, remedies))
     return policy_cards
 
 

@@ -17,12 +17,14 @@ import orjson
 from arena_cje import estimators
 from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
-from arena_cje.data.logged import base_logprobs
+from arena_cje.data.logged import base_logprobs, further_judges
 from arena_cje.data.reading import Reading, Scale
 from arena_cje.data.units import unusual_units
 from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
+from arena_cje.diagnostics.judge_worth import JudgeWorth, judge_worth
+from arena_cje.diagnostics.remedies import Remedy, UnitPrices, remedies
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, did_you_mean
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     from arena_cje.data.sources import Source
 
-__all__ = ["DecisionRule", "Result", "Settings", "Thresholds", "analyze", "analyze_all", "load", "write"]
+__all__ = ["DecisionRule", "Result", "Settings", "Thresholds", "UnitPrices", "analyze", "analyze_all", "load", "write"]
 
 Cautions = Mapping[str, Sequence[tuple[str, str, str]]]  # by policy: code, sentence and level of each reason
 
@@ -65,6 +67,7 @@ class Settings:
     thresholds: Thresholds = field(default_factory=Thresholds)
     decision: DecisionRule = field(default_factory=DecisionRule)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    prices: UnitPrices = field(default_factory=UnitPrices)
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -94,6 +97,7 @@ class _Data:
     plausibility: dict[str, plausibility.Plausibility]  # of log probabilities, by target policy
     metadata: dict[str, Any]
     cautions: dict[str, list[Reason]]  # about the data of a policy, the base policy among them
+    further_judges: dict[str, np.ndarray]  # their scores (n,) of the logged rows
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class _Analysis:
     evaluation: Evaluation
     evidence: dict[str, Evidence]  # the base policy first, here and below
     verdicts: dict[str, Verdict]
+    remedies: dict[str, tuple[Remedy, ...]]
+    judge_worth: JudgeWorth
     thresholds: Thresholds
     alpha: float
     rule: DecisionRule
@@ -237,7 +243,9 @@ def analyze_all(
     _check_labels(data, settings.options)
     estimator_names = list(dict.fromkeys(names.values()))
     evaluations = evaluate_all(estimator_names, data.logged, data.draws, settings.options, data.calibration)
-    results = {}
+    results, t = {}, settings.thresholds
+    fitted = evaluations[estimator_names[0]].calibration  # the same for all
+    of_judge = judge_worth(fitted, data.logged, data.draws, data.further_judges, t, settings.alpha)
     for name, estimator in names.items():
         evaluation = evaluations[estimator]
         evidence = gather(evaluation, data.logged, data.draws, settings.thresholds)
@@ -255,20 +263,12 @@ def analyze_all(
                     f"{', '.join(verdicts)}"
                 )
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
+        prices, better = settings.prices, of_judge.better
+        lifts = remedies(evaluation, data.logged, data.draws, evidence, verdicts, t, prices, better)
         module, rule = estimators.get(estimator), settings.decision
-        sides = decisions.sides(
-            evaluation, data.logged, data.draws, evidence, verdicts, settings.thresholds, rule.margin
-        )
+        sides = decisions.sides(evaluation, data.logged, data.draws, evidence, verdicts, t, rule.margin)
         analysis = _Analysis(
-            module,
-            data.logged,
-            evaluation,
-            evidence,
-            verdicts,
-            settings.thresholds,
-            settings.alpha,
-            rule,
-            sides,
+            module, data.logged, evaluation, evidence, verdicts, lifts, of_judge, t, settings.alpha, rule, sides
         )
         results[name] = _result(name, analysis, data, settings)
     return results
@@ -295,14 +295,15 @@ def _read(
 ) -> _Data:
     reading = settings.reading
     dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading)
-    base = base_logprobs([row for row in dataset.responses if row.judge_score is not None])
-    plausible, logprob_counts = plausibility.reject(dataset.logged, *base, settings.thresholds)
+    responses = [row for row in dataset.responses if row.judge_score is not None]
+    plausible, logprob_counts = plausibility.reject(dataset.logged, *base_logprobs(responses), settings.thresholds)
     rows, draws, draw_counts = _load_all_draws(plausible, fresh_draws, probes, reading)
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
     logprobs = {policy: dataclasses.asdict(counts) for policy, counts in logprob_counts.items()}
     metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts, "logprobs": logprobs}}
     cautions = _unit_cautions(rows, draws, reading)
-    return _Data(rows, draws, dataset.calibration, logprob_counts, metadata, cautions)
+    judges = further_judges(responses, reading)
+    return _Data(rows, draws, dataset.calibration, logprob_counts, metadata, cautions, judges)
 
 
 def _unit_cautions(logged: Logged, draws: Mapping[str, Draws], reading: Reading) -> dict[str, list[Reason]]:
@@ -441,10 +442,15 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
             policy: {"level": verdict.level, "reasons": [dataclasses.asdict(reason) for reason in verdict.reasons]}
             for policy, verdict in analysis.verdicts.items()
         },
+        "remedies": {
+            policy: [dataclasses.asdict(remedy) for remedy in of_policy]
+            for policy, of_policy in analysis.remedies.items()
+        },
         "differences_to_base": _differences(analysis, refused),
         "best_policy": _best_policy(numbers, refused),
         "se_components": {policy: _se_components(estimate) for policy, estimate in analysis.estimates.items()},
         "calibration": _calibration(evaluation, analysis.thresholds),
+        "judge_worth": _judge_worth(analysis.judge_worth),
         "n_used": {policy: estimate.n_used for policy, estimate in analysis.estimates.items()},
         "metadata": {
             "target_policies": list(logged.policies),
@@ -525,6 +531,18 @@ def _calibration(evaluation: Evaluation, thresholds: Thresholds) -> dict[str, An
     median = np.median(calibration.slice.judged.covariates, axis=0)  # (c,)
     values = calibration.full(knots, np.broadcast_to(median, (CURVE_POINTS, len(median))))
     return entries | {"knots": knots.tolist(), "values": np.asarray(values).tolist()}
+
+
+def _judge_worth(of_judge: JudgeWorth) -> dict[str, Any]:
+    """The share of labels that the judge saves by policy, and further judges beside it."""
+    return {
+        "policies": {policy: dataclasses.asdict(one) for policy, one in of_judge.policies.items()},
+        "further_judges": {
+            name: dataclasses.asdict(one.worth)
+            | {"label_ratio": one.label_ratio, "ratio_interval": one.ratio_interval, "spearman": one.spearman}
+            for name, one in of_judge.others.items()
+        },
+    }
 
 
 def _diagnostics(analysis: _Analysis, policy: str) -> dict[str, Any]:

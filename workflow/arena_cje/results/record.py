@@ -118,6 +118,12 @@ class ResultRecord:
         entries = decision["policies"]
         return decision | {"policies": {policy: entries[policy] for policy in self.all_policies if policy in entries}}
 
+    def remedies(self, policy: str) -> list[str]:
+        """What would lift the level of a policy's verdict, a sentence each; none where it is ok, and in earlier files."""
+        codes = {reason.code for reason in self.verdicts[policy].reasons if reason.level == self.verdicts[policy].level}
+        remedies = self.document.get("remedies", {}).get(policy, [])
+        return list(dict.fromkeys(remedy["text"] for remedy in remedies if remedy["reason"] in codes))
+
     def summary(self, policy: str) -> dict[str, float]:
         """Estimate, se, ci_lower, ci_upper and df of a policy, refused or not; NaN where unknown."""
         entries = self.document["refused"].get(policy) or self._published_entries(policy)

@@ -57,10 +57,24 @@ def _relation_problems(document: dict[str, Any]) -> Iterator[str]:
         if names != policies:
             yield f"{field} is of {sorted(names)}, expected {sorted(policies)}"
             return
+    if "remedies" in document:
+        yield from _remedy_problems(document, policies)
     if set(document["differences_to_base"]) != set(targets):
         yield f"differences_to_base is of {sorted(document['differences_to_base'])}, expected {sorted(targets)}"
         return
     yield from _refusal_problems(document, targets, base)
+
+
+def _remedy_problems(document: dict[str, Any], policies: set[str]) -> Iterator[str]:
+    """Reasons that are not ok without a remedy, and remedies of other reasons."""
+    if set(document["remedies"]) != policies:
+        yield f"remedies is of {sorted(document['remedies'])}, expected {sorted(policies)}"
+        return
+    for policy, remedies in document["remedies"].items():
+        lifted = {remedy["reason"] for remedy in remedies}
+        reasons = {reason["code"] for reason in document["verdicts"][policy]["reasons"] if reason["level"] != "ok"}
+        if lifted != reasons:
+            yield f"remedies.{policy} lifts {sorted(lifted)}, but the verdict has {sorted(reasons)}"
 
 
 def _refusal_problems(document: dict[str, Any], targets: list[str], base: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 The decision stands first. The table has one row for each policy, the base policy first, and at most 116 columns of
 characters; a second one has the differences that decide, a third the importance weights, where the estimator uses them. A
 refused policy has no number. What undecided differences take follows, then the reasons for refusals and cautions, a sentence
-each.
+each, what would lift them, and what the judge is worth.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from arena_cje.errors import printable
 from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.results.notebook import decimal, weight_table
+from arena_cje.results.sentences import judge_sentences
 
 if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
@@ -55,9 +56,11 @@ def console_table(result: ResultRecord) -> str:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
     lines += _difference_lines(result, width) + _weight_lines(result)
-    return printable(
-        "\n".join([*lines, "", *textwrap.wrap(MEANING, WIDTH), *_open_lines(result), *_reason_lines(result)])
-    )
+    lines += ["", *textwrap.wrap(MEANING, WIDTH), *_open_lines(result), *_reason_lines(result), *_remedy_lines(result)]
+    if sentences := judge_sentences(result):
+        lines += ["", *(line for sentence in sentences for line in _wrapped(sentence))]
+    return printable("
+".join(lines))
 
 
 def _decision_lines(result: ResultRecord) -> list[str]:
@@ -149,6 +152,19 @@ def _reason_lines(result: ResultRecord) -> list[str]:
                     policies_by_reason.setdefault((level, reason.sentence), []).append(policy)
     lines = []
     for (level, sentence), policies in policies_by_reason.items():
-        line = f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}"
-        lines += _wrapped(line)
+        lines += _wrapped(f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}")
+    return ["", *lines] if lines else []
+
+
+def _remedy_lines(result: ResultRecord) -> list[str]:
+    """What would lift the verdicts that are not ok, a sentence each with all the policies that it concerns."""
+    policies_by_remedy: dict[str, list[str]] = {}
+    for policy in result.all_policies:
+        for sentence in result.remedies(policy):
+            policies_by_remedy.setdefault(sentence, []).append(policy)
+    lines = [
+        line
+        for sentence, policies in policies_by_remedy.items()
+        for line in _wrapped(f"remedy: {', '.join(policies)}: {sentence}")
+    ]
     return ["", *lines] if lines else []

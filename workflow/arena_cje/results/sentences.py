@@ -1,0 +1,53 @@
+"""Sentences of a result that stand on the terminal and on the dashboard alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arena_cje.results.record import ResultRecord
+
+
+def judge_sentences(result: ResultRecord) -> list[str]:
+    """What the judge is worth, and further judges beside it; none where scores are not calibrated, and in earlier files."""
+    entry = result.document.get("judge_worth")
+    if not entry or not entry["policies"]:
+        return []
+    level = f"{100 * (1 - result.document['metadata']['alpha']):g} % interval"
+    sentences = []
+    for policy, worth in entry["policies"].items():
+        of_policy = "" if policy == result.base_policy else f" of {policy}"
+        if worth["why_unknown"]:
+            sentences.append(f"How many labels{of_policy} this judge saves is not known: {worth['why_unknown']}.")
+        else:
+            sentences.append(
+                f"This judge saves {_tenths(worth, level)}{of_policy and f' of the responses{of_policy}'}."
+            )
+    for judge, worth in entry["further_judges"].items():
+        if worth["why_unknown"]:
+            sentences.append(f"How many labels {judge} saves is not known: {worth['why_unknown']}.")
+            continue
+        sentence, (low, high) = f"{judge} saves {_tenths(worth, level)}", worth["ratio_interval"]
+        if low is not None:
+            told_apart = "" if high < 1 or low > 1 else ", the two are not told apart"
+            sentence += f": it takes {worth['label_ratio']:.2f} times the labels of this judge"
+            sentence += f" ({level} {low:.2f} to {high:.2f}{told_apart})"
+        sentences.append(f"{sentence}.")
+    return sentences
+
+
+def _tenths(worth: dict[str, Any], level: str) -> str:
+    """The share of labels that a judge saves, in labels of ten."""
+    low, high = worth["interval"]
+    count = f"{_of_ten(worth['share'])} of 10 labels"
+    if low is None:
+        return count
+    ends = [_of_ten(low), _of_ten(high)]
+    if ends[0] == ends[1]:
+        ends = [f"{10 * max(end, 0.0):.1f}" for end in (low, high)]
+    return f"{count} ({level} {ends[0]} to {ends[1]})"
+
+
+def _of_ten(share: float) -> str:
+    """A share in tenths; a judge that makes the labels vary more saves none."""
+    return f"{10 * max(share, 0.0):.0f}"
