@@ -59,8 +59,7 @@ def console_table(result: ResultRecord) -> str:
     lines += ["", *textwrap.wrap(MEANING, WIDTH), *_open_lines(result), *_reason_lines(result), *_remedy_lines(result)]
     if sentences := judge_sentences(result):
         lines += ["", *(line for sentence in sentences for line in _wrapped(sentence))]
-    return printable("
-".join(lines))
+    return printable("\n".join(lines))
 
 
 def _decision_lines(result: ResultRecord) -> list[str]:
