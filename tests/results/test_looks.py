@@ -88,6 +88,16 @@ def test_a_policy_that_is_the_base_again_is_equivalent():
     assert statuses(PLAN, [look("0.1", 0.0, se=0.0)]) == ["equivalent"]
 
 
+def test_bootstrap_draws_have_no_interval_beyond_their_extremes():
+    draws = 0.9 + 0.01 * np.random.default_rng(1).normal(size=1000)
+    found = look("0.2", 0.9, se=0.01)
+    found = replace(found, differences={"one": replace(found.differences["one"], replicates=draws)})
+    early, last = looks.readings(PLAN, [found, replace(found, coverage="1.0", base_labels=N)], 0.05)["one"]
+    assert early.level < 2 / 1001
+    assert (early.status, early.interval) == ("not_yet_known", None)
+    assert last.status == "better_by_margin"
+
+
 def test_looks_end_when_all_are_decided():
     undecided = looks.document(PLAN, [look("0.1", 0.9, se=0.01, two=0.0)], alpha=0.05)
     assert undecided["stop"] is None

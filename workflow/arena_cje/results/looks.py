@@ -242,8 +242,10 @@ def _at_boundary(
     plan: Plan, reading: Reading, difference: Estimate, z: float, fraction: float, alpha: float
 ) -> Reading:
     """A reading with its boundary, and with its interval and status where there is something to spend."""
-    level = spending.nominal_level(z)
-    interval = difference.interval(level) if level > LEAST_LEVEL else None
+    level, n_draws = spending.nominal_level(z), len(difference.replicates)
+    # Bootstrap draws have no percentiles beyond the most extreme ones.
+    least = max(LEAST_LEVEL, 2 / (n_draws + 1) if n_draws else 0.0)
+    interval = difference.interval(level) if level > least else None
     return replace(
         reading,
         status=status(*interval, plan.margin) if interval else "not_yet_known",
