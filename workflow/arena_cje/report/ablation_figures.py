@@ -79,7 +79,7 @@ def refusals(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
         + p9.geom_col(width=0.75)
         + p9.coord_flip()
         + p9.facet_wrap("policies", nrow=1)
-        + p9.scale_fill_manual({words: colour for _, words, colour in FATES}, name="")
+        + p9.scale_fill_manual({words: colour for _, words, colour in FATES})
         + p9.scale_y_continuous(labels=theme.percent, expand=(0, 0))
         + p9.scale_x_discrete(labels=_names)
         + theme.titles(
@@ -87,7 +87,7 @@ def refusals(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
             "Shares over all numbers of prompts, coverages, seeds and target policies.",
             WIDTH,
         )
-        + p9.labs(x="", y="share of the numbers")
+        + p9.labs(x="", y="share of the numbers", fill="")
         + _look(settings, legend_lines=4)
         + p9.guides(fill=p9.guide_legend(ncol=1, reverse=True))
         + p9.theme(panel_spacing_x=0.04, panel_grid_major_y=p9.element_blank())
