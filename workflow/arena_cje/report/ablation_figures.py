@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH = 9.0
 LINE = 0.24  # inches of a setting
+PANELS = 3  # side by side
 SETTING_WIDTH = 34  # characters of a setting's name a line
 
 # What becomes of a number: its name, its words, its colour.
@@ -29,14 +30,14 @@ FATES = (
 
 def errors(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
     """Root mean square errors of all settings."""
-    frame = _main(summary, apart, "rmse_debiased")
     return _dots(
-        frame,
+        _main(summary, apart, "rmse_debiased"),
         "Error by setting",
         "Root mean square error over seeds and target policies, without the truth's own error, on a scale of ratios. Refused "
         "numbers count, too.",
         "root mean square error",
-    ) + p9.scale_x_log10(labels=theme.plain)
+        lambda values: p9.scale_y_log10(labels=theme.plain),
+    )
 
 
 def coverage(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
@@ -46,8 +47,9 @@ def coverage(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
         "How often published intervals hold the truth",
         "Share of the published intervals over seeds and target policies; the line is the level that they claim.",
         "coverage of published intervals",
+        _percent_axis,
         line=0.95,
-    ) + p9.scale_x_continuous(labels=theme.percent)
+    )
 
 
 def ranking(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
@@ -58,8 +60,9 @@ def ranking(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
         "Share of the pairs with different truths, the base policy among them, by all numbers, whether published or refused; the "
         "line is chance.",
         "pairs in the right order",
+        _percent_axis,
         line=0.5,
-    ) + p9.scale_x_continuous(labels=theme.percent)
+    )
 
 
 def refusals(summary: pl.DataFrame, apart: Sequence[str]) -> p9.ggplot:
@@ -116,34 +119,53 @@ def _main(summary: pl.DataFrame, apart: Sequence[str], column: str) -> pd.DataFr
     return frame[frame["value"] > 0] if column == "rmse_debiased" else frame.dropna(subset="value")
 
 
-def _dots(frame: pd.DataFrame, title: str, explanation: str, axis: str, *, line: float | None = None) -> p9.ggplot:
-    """A dot for each setting and coverage, in panels by number of prompts."""
+def _percent_axis(values: Sequence[float]) -> p9.scale_y_continuous:
+    """An axis of shares with few marks, since panels stand side by side."""
+    low, high = min(values), max(values)
+    return p9.scale_y_continuous(labels=theme.percent, breaks=theme.ticks(low, high + 1e-9, most=4))
+
+
+def _dots(
+    frame: pd.DataFrame,
+    title: str,
+    explanation: str,
+    axis: str,
+    scale: Callable[[Sequence[float]], p9.scale_y_continuous],
+    *,
+    line: float | None = None,
+) -> p9.ggplot:
+    """A dot for each setting and coverage, in panels by number of prompts; the axes are flipped."""
     if frame.empty:
         return theme.message(
-            title, "There is nothing to show: no pair of policies has truths that are known to differ."
+            title, "There is nothing to show: no two truths are known to differ, or nothing is published."
         )
-    settings = theme.distinct(frame["setting"])
+    settings, sizes = theme.distinct(frame["setting"]), sorted(frame["n"].unique())
     coverages = sorted(frame["coverage"].unique())
     words = [f"{100 * share:g} %" for share in coverages]
     frame = frame.assign(
         share=frame["coverage"].map(dict(zip(coverages, words, strict=True))),
         panel=[f"n = {n}" for n in frame["n"]],
     )
-    frame = theme.in_order(frame, "share", words)
-    frame = theme.in_order(frame, "panel", [f"n = {n}" for n in sorted(frame["n"].unique())])
+    frame = theme.in_order(frame, "share", words[::-1])  # dodged dots are drawn from below
+    frame = theme.in_order(frame, "panel", [f"n = {n}" for n in sizes])
     frame = theme.in_order(frame, "setting", settings[::-1])
-    marks = [] if line is None else [p9.geom_vline(xintercept=line, linetype="dashed", color=theme.GREY)]
+    columns = min(len(sizes), PANELS)
+    rows = -(-len(sizes) // columns)
+    colours, shapes = (theme.cycle(values, len(words)) for values in (theme.CYCLE, theme.SHAPES))
     return (
-        p9.ggplot(frame, p9.aes("value", "setting", color="share", shape="share"))
-        + marks
-        + p9.geom_point(size=2.2, alpha=0.9)
-        + p9.facet_wrap("panel", nrow=1)
-        + p9.scale_color_manual(theme.cycle(theme.CYCLE, len(words)), name="prompts with a label")
-        + p9.scale_shape_manual(theme.cycle(theme.SHAPES, len(words)), name="prompts with a label")
-        + p9.scale_y_discrete(labels=_names)
+        p9.ggplot(frame, p9.aes("setting", "value", color="share", shape="share"))
+        + ([] if line is None else [p9.geom_hline(yintercept=line, linetype="dashed", color=theme.GREY)])
+        + p9.geom_point(size=1.9, position=p9.position_dodge(width=0.7))
+        + p9.coord_flip()
+        + p9.facet_wrap("panel", ncol=columns)
+        + p9.scale_color_manual(dict(zip(words, colours, strict=True)), breaks=words)
+        + p9.scale_shape_manual(dict(zip(words, shapes, strict=True)), breaks=words)
+        + scale([*frame["value"], *([] if line is None else [line])])
+        + p9.scale_x_discrete(labels=_names)
         + theme.titles(title, explanation, WIDTH)
-        + p9.labs(x=axis, y="")
-        + _look(settings, legend_lines=1)
+        + p9.labs(x="", y=axis, color="prompts with a label", shape="prompts with a label")
+        + _look(settings, rows=rows, legend_lines=1)
+        + p9.theme(panel_spacing_x=0.03)
     )
 
 
@@ -151,6 +173,6 @@ def _names(settings: Sequence[str]) -> list[str]:
     return [theme.name(setting, SETTING_WIDTH) for setting in settings]
 
 
-def _look(settings: Sequence[str], *, legend_lines: int) -> p9.theme:
+def _look(settings: Sequence[str], *, rows: int = 1, legend_lines: int) -> p9.theme:
     lines = sum(theme.lines([setting], SETTING_WIDTH) for setting in settings)
-    return theme.look(WIDTH, 1.7 + LINE * lines + 0.2 * legend_lines)
+    return theme.look(WIDTH, 1.3 + rows * (0.4 + LINE * lines) + 0.2 * legend_lines)
