@@ -253,6 +253,7 @@ def test_the_example_of_a_threshold_is_a_threshold(raw):
         ("results/coverage_0.1/snips.jsn", "(did you mean 'results/coverage_0.1/snips.json'?)"),
         ("results/models/foo.json", "no such target"),
         ("results/coverage_0.1", "no such target"),
+        ("results/ablation/sumary.csv", "did you mean 'results/ablation/summary.csv'?"),
         ("results/coverage_0.10/calibrated-ips.json", "write coverage_0.1"),
         ("results/coverage_2/calibrated-ips.json", "(0, 1]"),
         ("results/coverage_0.1/calibrated-isp.json", "did you mean 'calibrated-ips'?"),
@@ -275,6 +276,11 @@ def test_valid_targets_pass(raw):
         "results/prompts.jsonl",
     ]
     arguments += ["results/oracle/clone/coverage_0.7.jsonl", "results/logprobs/smollm2-helpful/0001.parquet", "all"]
+    arguments += [
+        "results/ablation/summary.csv",
+        "results/ablation/plots/errors.png",
+        "results/ablation/cells/n250/00020.parquet",
+    ]
     arguments += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
     targets.check(arguments, parse(raw))
 
@@ -315,6 +321,7 @@ def test_a_file_is_made_alone_where_it_is_asked_for_and_others_of_its_job_are_mi
         (["estimates"], False),
         (["results/archive.zip", "results/plots/sweep.png"], False),
         (["cost"], False),
+        (["ablation"], False),
     ],
 )
 def test_the_whole_experiment_is_asked_for_where_no_part_of_it_is_named(arguments, everything):

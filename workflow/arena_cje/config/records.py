@@ -500,13 +500,15 @@ class Ablation(Record):
         "arena",
         description="`arena`, `arena_length` (with a covariate and a judge's distribution) or a world of `simulate`",
     )
-    n: list[Annotated[int, Field(ge=20)]] = Field(
+    n: list[Annotated[int, Field(ge=20, le=1_000_000)]] = Field(
         [250, 1000], min_length=1, description="numbers of prompts of a sample"
     )
     coverages: list[Coverage] = Field(
         ["0.05", "0.1", "0.25", "0.5"], min_length=1, description="shares of a sample's prompts with an oracle label"
     )
-    seeds: int = Field(50, ge=1, description="samples of each number of prompts; more of them keep those that exist")
+    seeds: int = Field(
+        50, ge=1, le=100_000, description="samples of each number of prompts; more of them keep those that exist"
+    )
     estimators: list[str] = Field(
         ["direct", "calibrated-ips", "snips", "dr-cpo", "stacked-dr", "tr-cpo"],
         min_length=1,
