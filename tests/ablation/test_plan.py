@@ -14,7 +14,8 @@ from arena_cje.ablation.plan import plan, settings_of, truth_coverage
 from arena_cje.config.parse import parse
 from arena_cje.errors import UserError
 
-SHIPPED = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+SHIPPED = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 
 
 def config(**ablation: Any):
@@ -31,6 +32,16 @@ def test_the_shipped_grid():
     cells = sum(block.count for block in planned.blocks) * len(planned.coverages) * len(planned.settings)
     assert cells == 2 * 50 * 4 * 6
     assert planned.block(planned.blocks[-1].name) is planned.blocks[-1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_ablations_can_be_computed(path):
+    raw = deepcopy(SHIPPED)
+    own = yaml.safe_load(path.read_text())
+    raw["ablation"] |= own.pop("ablation")
+    planned = plan(parse(raw | own))
+    assert planned.blocks
+    assert f"config/ablations/{path.name}" in path.read_text()  # the command that runs it
 
 
 def test_a_variant_is_a_setting_with_its_options():
