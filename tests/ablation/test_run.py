@@ -202,7 +202,13 @@ def test_a_summary_of_known_numbers():
     of_policy = {
         "base": {"is_base": True, "estimate": 0.5, "truth": 0.5, "level": "ok"},
         "good": {"is_base": False, "estimate": 0.9, "truth": 0.8, "level": "ok"},
-        "bad": {"is_base": False, "estimate": 0.6, "truth": 0.2, "level": "refuse"},
+        "bad": {
+            "is_base": False,
+            "estimate": 0.6,
+            "truth": 0.2,
+            "level": "refuse",
+            "refused_for": "low_ess few_labels",
+        },
     }
     rows = [
         row | one | {"policy": policy, "seed": 0, "ci_lower": one["estimate"] - 0.2, "ci_upper": one["estimate"] + 0.2}
@@ -218,6 +224,7 @@ def test_a_summary_of_known_numbers():
         0,
         0,
     )
+    assert made["reasons"] == "low_ess 1, few_labels 1"
     assert made["pairwise"] == pytest.approx(2 / 3)  # bad stands above base
     assert made["kendall_tau"] == pytest.approx(1 / 3)
     assert (made["pairs_published"], made["pairwise_published"]) == (pytest.approx(1 / 3), 1.0)

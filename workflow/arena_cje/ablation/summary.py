@@ -9,6 +9,7 @@ published is wrong where the truth lies more than a standard error outside the i
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +62,7 @@ SCHEMA = {
     **dict.fromkeys(LEVELS, pl.Float64),
     **dict.fromkeys(RANKINGS, pl.Float64),
     "moved": pl.Float64,
+    "reasons": pl.String,
 }
 ALL = "all"
 
@@ -69,7 +71,8 @@ def summarise(cells: pl.DataFrame, apart: Sequence[str] = (), alpha: float = 0.0
     """The content of summary.csv.
 
     cells: rows of `run.COLUMNS`, of any number of blocks. moved: share of the cells that have another number of some policy
-    than at the next lower coverage, as they must where labels enter.
+    than at the next lower coverage, as they must where labels enter. reasons: codes of the reasons to refuse a target, with the
+    number of refused numbers that have them, the most frequent first.
     """
     settings = {name: i for i, name in enumerate(cells["setting"].unique(maintain_order=True))}
     groups = cells.partition_by(KEYS, as_dict=True)
@@ -84,6 +87,7 @@ def summarise(cells: pl.DataFrame, apart: Sequence[str] = (), alpha: float = 0.0
         for label, policies in _policy_groups(arrays, apart):
             row = {"n": n, "coverage": coverage, "setting": setting, "policies": label, "moved": moved}
             row |= {"labels": group["n_labels"].mean(), "seconds": metrics.mean(arrays["seconds"])}
+            row["reasons"] = _reasons(group, [arrays["policies"][k] for k in policies])
             rows.append(row | _levels(arrays, policies, alpha) | _rankings(arrays, policies, alpha))
     return pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
 
@@ -176,6 +180,13 @@ def _moved(arrays: Mapping[str, Any], lower: Mapping[str, Any]) -> float:
     new, old = arrays["estimate"], lower["estimate"]
     same = (new == old) | (np.isnan(new) & np.isnan(old))
     return float((~same).any(axis=1).mean())
+
+
+def _reasons(group: pl.DataFrame, policies: Sequence[str]) -> str:
+    """How often each reason to refuse was there, for the targets among some policies."""
+    refused = group.filter(~pl.col("is_base") & pl.col("policy").is_in(policies) & (pl.col("level") == "refuse"))
+    codes = Counter(code for text in refused["refused_for"] for code in text.split())
+    return ", ".join(f"{code} {count}" for code, count in codes.most_common())
 
 
 def _policy_groups(arrays: Mapping[str, Any], apart: Sequence[str]) -> Iterable[tuple[str, np.ndarray]]:
