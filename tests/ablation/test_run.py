@@ -70,6 +70,14 @@ def test_a_cell_is_what_the_estimator_says_of_the_masked_sample():
     assert (shared["ci_lower"].item(), shared["ci_upper"].item()) == estimate.interval()
 
 
+def test_at_full_coverage_the_rewards_are_the_labels():
+    population = Simulated(world())
+    chosen = settings({name: (name, {}) for name in ("calibrated-ips", "snips")}, Switches())
+    made = run_block(population, Block(200, 7, 1), [1.0], chosen, Thresholds()).filter(pl.col("policy") == "clone")
+    mean_label = population.sample(200, 7).logged.oracle_label.mean()
+    np.testing.assert_allclose(made["estimate"], mean_label)  # the clone's weights are one
+
+
 def test_a_block_is_the_same_alone_and_among_others():
     parts = [cells(Simulated(world()), Block(200, seed, 1)) for seed in range(3)]
     whole = cells(Simulated(world()))
