@@ -423,7 +423,7 @@ def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path
     raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
     shown = settings(parse(raw), folder=tmp_path)
     assert (shown["logged_data"], shown["fresh_draws"]) == ("mine.jsonl", "draws")
-    assert not {"model_slots", "models", "policies", "judge", "oracle"} & set(shown)
+    assert not {"model_slots", "models", "policies", "judge", "oracle", "ablation"} & set(shown)
     assert shown == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
 
 

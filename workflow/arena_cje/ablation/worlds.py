@@ -7,11 +7,13 @@ than its scores say. The responses of all three are so unlike those of the base 
 them better or worse is in no base response: weights know of their style alone.
 
     arena          the judge has 13 scores, and calibration transports exactly, but to `unhelpful`
-    arena_length   the judge gives any score, has a distribution, and prefers a style that is a covariate
+    arena_length   the judge gives any score, has a distribution, and prefers a style that is a covariate; styles differ by
+                   less, so that base responses have all of them
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from arena_cje import simulate
@@ -28,11 +30,15 @@ ARENA_TARGETS = {
     "premium": Target(style=-2.3, unseen=0.11),
     "unhelpful": Target(style=2.6, unseen=-4.2, drop=1.0),
 }
+STYLES = {"parallel_universe_prompt": 0.8, "premium": -0.8, "unhelpful": 0.8}
+LENGTH_TARGETS = {
+    policy: replace(target, style=STYLES.get(policy, target.style)) for policy, target in ARENA_TARGETS.items()
+}
 LABELS = {"intercept": 0.93, "slope": 0.5, "noise": 0.75}
 
 WORLDS: Mapping[str, World] = simulate.WORLDS | {
     "arena": World(ARENA_TARGETS, levels=ARENA_LEVELS, **LABELS),
     "arena_length": World(
-        ARENA_TARGETS, judge_intercept=1.2, judge_slope=0.6, judge_style=0.03, judge_spread=0.2, **LABELS
+        LENGTH_TARGETS, judge_intercept=1.2, judge_slope=0.6, judge_style=0.06, judge_spread=0.2, **LABELS
     ),
 }
