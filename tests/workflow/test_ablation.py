@@ -87,14 +87,15 @@ def test_tables_and_figures_of_ones_own_data(finished):
     }
 
 
-def test_nothing_is_to_be_done_twice_and_a_lost_block_is_made_alone(finished):
+def test_an_interrupted_run_goes_on_with_the_blocks_that_are_missing(finished):
     run, _ = finished
     assert run.jobs("ablation") == set()
-    lost = run.path("ablation/cells/n60/00002.parquet")
-    content = lost.read_bytes()
-    lost.unlink()
+    missing = [run.path("ablation/summary.csv"), run.path("ablation/cells/n60/00002.parquet")]
+    for path in missing:
+        path.rename(path.with_name("aside"))
     assert run.jobs("ablation") == {"ablation_cells 60 00002", "ablation"}
-    lost.write_bytes(content)
+    for path in missing:
+        path.with_name("aside").rename(path)
 
 
 def test_more_seeds_and_sizes_add_blocks_and_keep_complete_ones(finished):
