@@ -30,6 +30,17 @@ ALLOWED = {
     "diagnostics": {"errors", "estimation", "estimators", "evaluation"},
     "results": {*SHARED, "data", "diagnostics", "estimation", "estimators", "evaluation"},
     "report": {*SHARED, "config", "data", "diagnostics", "estimation", "estimators", "evaluation", "results"},
+    "ablation": {
+        *SHARED,
+        "config",
+        "data",
+        "diagnostics",
+        "estimation",
+        "estimators",
+        "evaluation",
+        "results",
+        "simulate",
+    },
     "planning": {*SHARED, "data", "diagnostics", "estimation", "estimators", "evaluation", "results"},
     "simulate": {"errors", "estimation"},
     # Tables, models and calls, which know nothing of the configuration; then what the configuration determines.

@@ -105,6 +105,8 @@ EXHIBIT_MODULES = {
 # What reads and writes the key of labelling tasks, and what turns texts and labels into grades.
 KEYS = {"data/coverage.py", "errors.py", "files.py"} | {f"labeling/{name}.py" for name in ("cells", "records", "tasks")}
 PEOPLE = KEYS | {"grading/grades.py", "provenance.py", "stages/people.py"}
+ABLATION = {f"ablation/{name}.py" for name in ("grid", "populations", "worlds")}
+ABLATION_ROOM = ABLATION | {"ablation/recorded.py", "ablation/run.py", "results/validation.py", "simulate.py"}
 STAGES = {
     "look": (
         ("results.looks",),
@@ -164,6 +166,18 @@ STAGES = {
         | {f"planning/{name}.py" for name in ("pilots", "plan", "sample_size", "sources", "study")},
     ),
     "exhibits": (("report.sources",), EXHIBIT_SOURCES),
+    "ablation_cells": (("ablation.recorded", "ablation.run"), ESTIMATE | ABLATION_ROOM),
+    "ablation": (
+        ("ablation.summary", "report.ablation_figures"),
+        {
+            "ablation/metrics.py",
+            "ablation/summary.py",
+            "errors.py",
+            "files.py",
+            "report/ablation_figures.py",
+            "report/theme.py",
+        },
+    ),
     "archive": (("report.archive",), {"errors.py", "files.py", "report/archive.py"}),
 }
 STACKED = {"estimators/dr_cpo.py", "estimators/mrdr.py", "estimators/tmle.py"}

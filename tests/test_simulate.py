@@ -165,6 +165,21 @@ def test_what_the_judge_does_not_see_breaks_transport_but_not_the_weights():
     assert on_target.mean() > values["worse"] + 0.05
 
 
+def test_an_unseen_shift_is_in_scores_and_labels_and_in_no_weight():
+    world = World({"plain": Target(0.0, 0.5), "unseen": Target(0.0, 0.5, unseen=-1.0), "seen": Target(-1.0, 0.5)})
+    full = replace(world, coverage=1.0, target_labels=1.0, draws_per_prompt=5)
+    logged, draws, values = draw(full, 50_000, seed=3)
+    assert values["unseen"] == values["seen"] < values["plain"] == values["base"]
+    np.testing.assert_array_equal(logged.log_ratio[:, 1], logged.log_ratio[:, 0])
+    for policy in world.targets:
+        assert_mean(draws[policy].oracle_label, values[policy], logged.prompt_id)
+    # The same shift, seen or not, gives the same responses; weights lead to its value only where they know of it.
+    weight = np.exp(logged.log_ratio)
+    assert_mean(weight[:, 1] * logged.oracle_label, values["plain"], logged.prompt_id)
+    assert_mean(weight[:, 2] * logged.oracle_label, values["seen"], logged.prompt_id)
+    np.testing.assert_allclose(draws["unseen"].judge_score.mean(), draws["seen"].judge_score.mean(), atol=0.005)
+
+
 def test_a_hidden_drop_leaves_scores_and_lowers_labels():
     world, logged, draws, values = labelled("no_transport_hidden")
     hidden = draws["worse"]

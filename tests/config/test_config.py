@@ -296,6 +296,7 @@ def test_the_example_of_a_threshold_is_a_threshold(raw):
         ("results/coverage_0.1/snips.jsn", "(did you mean 'results/coverage_0.1/snips.json'?)"),
         ("results/models/foo.json", "no such target"),
         ("results/coverage_0.1", "no such target"),
+        ("results/ablation/sumary.csv", "did you mean 'results/ablation/summary.csv'?"),
         ("results/coverage_0.10/calibrated-ips.json", "write coverage_0.1"),
         ("results/coverage_2/calibrated-ips.json", "(0, 1]"),
         ("results/coverage_0.1/calibrated-isp.json", "did you mean 'calibrated-ips'?"),
@@ -318,6 +319,11 @@ def test_valid_targets_pass(raw):
         "results/prompts.jsonl",
     ]
     arguments += ["results/oracle/clone/coverage_0.7.jsonl", "results/logprobs/smollm2-helpful/0001.parquet", "all"]
+    arguments += [
+        "results/ablation/summary.csv",
+        "results/ablation/plots/errors.png",
+        "results/ablation/cells/n250/00020.parquet",
+    ]
     arguments += ["results/responses/base/0012.jsonl", "--report", "results/report.html"]
     targets.check(arguments, parse(raw))
 
@@ -358,6 +364,7 @@ def test_a_file_is_made_alone_where_it_is_asked_for_and_others_of_its_job_are_mi
         (["estimates"], False),
         (["results/archive.zip", "results/plots/sweep.png"], False),
         (["cost"], False),
+        (["ablation"], False),
     ],
 )
 def test_the_whole_experiment_is_asked_for_where_no_part_of_it_is_named(arguments, everything):
@@ -459,7 +466,7 @@ def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path
     raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
     shown = settings(parse(raw), folder=tmp_path)
     assert (shown["logged_data"], shown["fresh_draws"]) == ("mine.jsonl", "draws")
-    assert not {"model_slots", "models", "policies", "judge", "oracle"} & set(shown)
+    assert not {"model_slots", "models", "policies", "judge", "oracle", "ablation"} & set(shown)
     assert shown == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
 
 

@@ -18,6 +18,8 @@ where base responses have few labels. Each other world changes one property:
     d          The label depends on style, the score does not: no calibration transports, while E_base[W Y] = V.
     drop       The latent labels of the target are lower by this amount at every score. Neither scores nor weights show
                it, since no base response has the drop: E_base[W Y] has the same bias.
+    unseen     A shift of the target's quality that no base response has: its log ratios know nothing of it, its draws, scores and
+               labels have it, and V has  mu = sqrt(1 - c) (shift + unseen).  E_base[W Y] is without it.
     tail       A style U that is uniform under the base, with W = (1 - 1/tail) U^(-1/tail): E_base[W] = 1 and
                P(W > w) ~ w^-tail. The target's is U^(tail / (tail - 1)), U uniform again, and B = -Phi^-1(U).
     binary     Y is 1 with the probability above, else 0; V is the same.
@@ -75,6 +77,7 @@ class Target:
     style: float = 0.0  # of style, on which labels depend only where `World.label_style` is set
     tail: float | None = None  # tail index of the weights, above 1: style then has a power law in place of a shift
     drop: float = 0.0  # of the latent label, at the same quality and style
+    unseen: float = 0.0  # shift of quality given the prompt that the log ratios do not show
 
     def __post_init__(self) -> None:
         if self.tail is not None and not self.tail > 1:
@@ -185,7 +188,7 @@ def draw(world: World, n: int, seed: int) -> tuple[Logged, dict[str, Draws], dic
 
 def _value(world: World, target: Target) -> float:
     """V of a target, by the formulas of the module."""
-    mean = np.sqrt(1 - world.prompt_share) * target.shift  # mu
+    mean = np.sqrt(1 - world.prompt_share) * (target.shift + target.unseen)  # mu
     variance = 1 + world.label_style**2 + world.noise**2
     if world.levels is None:
         quality, mass, variance = np.array([mean]), np.ones(1), variance + world.slope**2
@@ -295,7 +298,7 @@ def _draws(
     order: the prompts (G,) in the order in which they are labelled; None labels draws at random.
     """
     shape = (len(prompt), world.draws_per_prompt)  # (G, m)
-    quality = _quality(world, prompt[:, None], target.shift + rng.standard_normal(shape))
+    quality = _quality(world, prompt[:, None], target.shift + target.unseen + rng.standard_normal(shape))
     has_style = world.judge_style or world.label_style
     style = _style(target, shape, rng) if has_style else np.zeros(shape)
     label = np.full(shape, np.nan)

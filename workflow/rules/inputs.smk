@@ -347,6 +347,52 @@ def archived():
     return sorted({*all_results(), *estimates_at(CONFIG.coverages, "influence.parquet"), *summaries})
 
 
+# The ablation. Its plan imports what estimates, so that only those wait for it who ask for it.
+
+
+@functools.cache
+def ablation_plan():
+    """The grid; worked out for those who ask for it, as it imports what estimates."""
+    from arena_cje.ablation.plan import plan
+
+    return or_exit(plan, CONFIG)
+
+
+def ablation_data(kind):
+    """A function of wildcards: files of the data whose labels are the truth; none for a simulated world."""
+
+    def paths(w):
+        from arena_cje.ablation.plan import truth_coverage
+
+        if CONFIG.ablation.source == "simulated":
+            return []
+        coverage = or_exit(truth_coverage, CONFIG)
+        has_grades = CONFIG.logged_data is None
+        return {
+            "dataset": f"results/coverage_{coverage}/cje_dataset.jsonl",
+            "summary": f"results/coverage_{coverage}/summary.json",
+            "draws": draw_files(coverage) if CONFIG.has_draws else [],
+            "judge": EXHIBIT_INPUTS["judge"](w) if has_grades else [],
+            "oracle": truth_labels() if has_grades else [],
+        }[kind]
+
+    return paths
+
+
+def ablation_params(w):
+    """What determines the cells of a block beside its files."""
+    from arena_cje.ablation.plan import settings_of
+
+    planned = ablation_plan()
+    return canonical(settings_of(CONFIG, planned, planned.block(f"n{w.n}/{w.first}")))
+
+
+def ablation_code(w):
+    """Hash of what estimates the cells."""
+    names = sorted({setting.estimator for setting in ablation_plan().settings})
+    return code_hash("arena_cje.ablation.recorded", "arena_cje.ablation.run", *map(estimators.module_name, names))
+
+
 # Two rules can make some files: one makes a file alone, for a user who names it; the other makes it together with others in one
 # job, since starting a job costs more than most of its work. Estimates have the same inputs and parameters by either rule, so
 # neither makes stale what the other made. Other files are made alone only while some files of their group are missing.

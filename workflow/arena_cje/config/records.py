@@ -554,6 +554,59 @@ class Variant(AnalysisOptions):
     )
 
 
+class Ablation(Record):
+    """A grid of settings on data whose truth is known: the targets `results/ablation/*`, which no other target needs."""
+
+    source: Literal["simulated", "results"] = Field(
+        "simulated",
+        description="`simulated`: prompts of `world`; `results`: this configuration's own data, whose labels are then the truth",
+    )
+    world: str = Field(
+        "arena",
+        description="`arena`, `arena_length` (with a covariate and a judge's distribution) or a world of `simulate`",
+    )
+    n: list[Annotated[int, Field(ge=20, le=1_000_000)]] = Field(
+        [250, 1000], min_length=1, description="numbers of prompts of a sample"
+    )
+    coverages: list[Coverage] = Field(
+        ["0.05", "0.1", "0.25", "0.5"], min_length=1, description="shares of a sample's prompts with an oracle label"
+    )
+    seeds: int = Field(
+        50, ge=1, le=100_000, description="samples of each number of prompts; more of them keep those that exist"
+    )
+    estimators: list[str] = Field(
+        ["direct", "calibrated-ips", "snips", "dr-cpo", "stacked-dr", "tr-cpo"],
+        min_length=1,
+        description="estimators and variants",
+    )
+    rewards: list[Literal["calibrated", "judge"]] = Field(
+        [],
+        description="calibration of rewards on and off, crossed with all that follows; empty: as the estimators have it",
+    )
+    weights: list[Literal["calibrated", "raw"]] = Field(
+        [], description="calibration of weights on and off, for the doubly robust family"
+    )
+    covariates: list[list[str]] = Field(
+        [], description="sets of covariates, `[]` without any; `style` is that of simulated worlds"
+    )
+    judge: list[Literal["score", "distribution"]] = Field(
+        ["score"],
+        min_length=1,
+        description="whether a judge's score is read alone, or its distribution where it has one",
+    )
+    target_labels: Share = Field(
+        0.0, description="share of a sample's prompts with labels of the targets' own draws that enter estimates"
+    )
+    apart: list[str] = Field(
+        ["unhelpful"], description="policies with rows of their own in the summary, and in no average and ranking"
+    )
+    cells_per_job: int = Field(
+        500,
+        ge=1,
+        description="cells of one job, at least those of one sample; an interrupted run goes on with the next job",
+    )
+
+
 def _files_of(value: Any) -> Any:
     """One file or several as a list; a mapping of policies to files as NAME=FILE."""
     if isinstance(value, dict):
@@ -669,6 +722,7 @@ class Config(Record):
         description="variants of the analysis by name: targets `results/coverage_*/NAME.json`; `estimators` may list them",
     )
     planning: Planning = Planning()
+    ablation: Ablation = Ablation()
     verdict: dict[str, float] = Field({}, description="thresholds of the verdicts in place of the defaults (see below)")
     n_slots: int = Field(
         32,

@@ -34,6 +34,8 @@ LABEL_FILES = (
     "oracles.json",
     "oracles.csv",
 )
+ABLATION = "ablation"
+ABLATION_PLOTS = ("errors", "coverage", "ranking", "refusals")
 PRINTING_TARGETS = ("cost", "check_models", "status")  # targets that print a table; they have no output file
 PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "--snakefile", "-s", "--profile")
 
@@ -56,7 +58,7 @@ def file_targets(arguments: Sequence[str]) -> list[str]:
 
 def whole_experiment(arguments: Sequence[str]) -> bool:
     """Whether a command line asks for the whole experiment: it names no file but the archive, and no part by a rule's name."""
-    return not {*file_targets(arguments)} - {ARCHIVE} and not {*arguments} & {ESTIMATES, *PRINTING_TARGETS}
+    return not {*file_targets(arguments)} - {ARCHIVE} and not {*arguments} & {ESTIMATES, ABLATION, *PRINTING_TARGETS}
 
 
 def asks_for_one(
@@ -121,7 +123,8 @@ def _check_target(target: str, config: Config) -> None:
     targets = _all_targets(config, coverage=coverage or "0.1")
     # The policies of a user's own data are those of the files, which are read later.
     is_user_draws = config.logged_data is not None and "/fresh_draws/" in target
-    if SHARD.sub("0000", target) in targets or is_user_draws or Path(target).is_file():
+    is_cells = re.fullmatch(r"results/ablation/cells/n\d+/\d{5,}\.parquet", target) is not None
+    if SHARD.sub("0000", target) in targets or is_user_draws or is_cells or Path(target).is_file():
         return
     folder, file = os.path.split(target)
     if folder == LOOKS or (_is_coverage_folder(folder) and file.endswith(ESTIMATE_SUFFIXES)):
@@ -142,6 +145,8 @@ def _all_targets(config: Config, *, coverage: str) -> set[str]:
     runnable = list(filter(config.can_run, config.analyses))
     targets |= {f"{LOOKS}/{name}.json" for name in runnable}
     targets |= {f"{LOOKS}/{name}/look_{share}.json" for name in runnable for share in config.look_coverages}
+    targets |= {f"results/{ABLATION}/{name}" for name in ("summary.csv", "summary.md")}
+    targets |= {f"results/{ABLATION}/plots/{name}.png" for name in ABLATION_PLOTS}
     exhibits = {exhibit.name: exhibit.path.replace("{coverage}", coverage) for exhibit in EXHIBITS}
     if config.logged_data is not None or not config.oracle.truth_coverage:
         del exhibits["validate"]

@@ -19,7 +19,9 @@ RUN_SETTINGS = {
     "providers": {
         "__all__": {"api_key_env", "max_concurrency", "requests_per_minute", "timeout", "max_attempts"},
     },
-    **dict.fromkeys(("prices", "budget_usd", "planning"), True),
+    **dict.fromkeys(
+        ("prices", "budget_usd", "planning", "ablation"), True
+    ),  # plans and ablations stand in files of their own
     "models": {"__all__": {"n_threads", "n_gpu_layers"}},
 }
 # Settings of generation and grading, unused when the logged data are supplied.

@@ -45,7 +45,18 @@ if TYPE_CHECKING:
 
     from arena_cje.data.sources import Source
 
-__all__ = ["DecisionRule", "Result", "Settings", "Thresholds", "UnitPrices", "analyze", "analyze_all", "load", "write"]
+__all__ = [
+    "DecisionRule",
+    "Result",
+    "Settings",
+    "Thresholds",
+    "UnitPrices",
+    "analyze",
+    "analyze_all",
+    "load",
+    "read_arrays",
+    "write",
+]
 
 Cautions = Mapping[str, Sequence[tuple[str, str, str]]]  # by policy: code, sentence and level of each reason
 
@@ -272,6 +283,23 @@ def analyze_all(
         )
         results[name] = _result(name, analysis, data, settings)
     return results
+
+
+def read_arrays(
+    logged: Source,
+    fresh_draws: str | Path | Mapping[str, Source] | None,
+    settings: Settings,
+    *,
+    probes: str | Path | Mapping[str, Source] | None = None,
+) -> tuple[Logged, dict[str, Draws], dict[str, list[Reason]]]:
+    """The data as `analyze` reads them: logged rows, fresh draws, and by policy what is to be said of its log probabilities."""
+    data = _read(logged, fresh_draws, settings, probes, None)
+    counts = data.plausibility.items()
+    return (
+        data.logged,
+        data.draws,
+        {policy: list(plausibility.reasons(one, settings.thresholds)) for policy, one in counts},
+    )
 
 
 def _check_labels(data: _Data, options: Options) -> None:
