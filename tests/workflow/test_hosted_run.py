@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PRODUCTION = ROOT / "config" / "experiments" / "arena-production.yaml"
-LOCAL = ROOT / "config" / "experiments" / "local-server.yaml"
+LOCAL = ROOT / "config" / "experiments" / "smoke.yaml"
 KEYS = {"FIREWORKS_API_KEY": "fw_3ZsecretOfTheFirst", "OPENAI_API_KEY": "sk-proj-secretOfTheSecond"}
 TARGETS = ("results/coverage_0.5/calibrated-ips.json", "results/coverage_0.5/direct.json")
 LIMIT = 4
@@ -39,7 +39,7 @@ LIMIT = 4
 def study(url: str, **changes) -> dict:
     """The production study, small, asked at `url`."""
     config = yaml.safe_load(PRODUCTION.read_text())
-    config |= {"n_prompts": 60, "draws_per_prompt": 1, "shard_size": 30, "coverages": ["0.5"], "budget_usd": None}
+    config |= {"prompts": {"source": "prompts/default.jsonl"}, "n_prompts": 60, "draws_per_prompt": 1, "shard_size": 30, "coverages": ["0.5"], "budget_usd": None}
     gently = {"max_concurrency": LIMIT, "requests_per_minute": None, "timeout": 2.0}
     config["providers"] = {"fireworks": {"base_url": url, **gently}, "openai": {"base_url": f"{url}/v1", **gently}}
     config["policies"] = {name: config["policies"][name] for name in ("base", "clone", "premium")}

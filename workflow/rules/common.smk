@@ -13,7 +13,6 @@ from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
 from arena_cje.config import records, scoring, targets
-from arena_cje.data.prompt_sets.pool import describe
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.files import contains
 from arena_cje.money import prices
@@ -169,9 +168,12 @@ def resource_file(name, kind):
 def prompt_pool():
     """The prompts of the source in their order: read when the first job needs them, once for all starts of the workflow."""
     source = or_exit(config_parse.find_prompts, CONFIG.prompts.source, workflow_resources=RESOURCES)
-    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"))
+    makes_results = not (workflow.dryrun or PRINTING_TARGETS & {*sys.argv[1:]})
+    pool = or_exit(
+        stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"), makes_results=makes_results
+    )
     if pool.newly_read:
-        print(f"NOTE {describe(pool.summary)}", file=sys.stderr)
+        print(f"NOTE {pool.note}", file=sys.stderr)
     return pool
 
 

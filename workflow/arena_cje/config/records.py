@@ -189,6 +189,11 @@ class Provider(Record):
         description="name of the parameter that limits the new tokens of a chat (reasoning models behind Azure or a gateway take "
         "`max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens` elsewhere",
     )
+    template: str | None = Field(
+        None,
+        description="chat template in place of those of its policies that have one, for a server that runs another model under "
+        "their names; null: each policy's own",
+    )
     seed: Literal["send", "omit"] = Field(
         "send",
         description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway",
@@ -250,6 +255,9 @@ class Policy(ModelBlock):
         256,
         ge=1,
         description="tokens after which a response is cut; the same for all policies with weights (see below)",
+    )
+    draws_per_prompt: int | None = Field(
+        None, ge=1, description="fresh responses of this target to each prompt; null: `draws_per_prompt` of all"
     )
     description: str | None = Field(None, description="one line for readers of the configuration")
 
@@ -713,7 +721,7 @@ class Config(Record):
 
     def draws(self, policy: str) -> int:
         """Number of responses of a policy to each prompt."""
-        return 1 if policy == self.base_policy else self.draws_per_prompt
+        return 1 if policy == self.base_policy else self.policies[policy].draws_per_prompt or self.draws_per_prompt
 
     @property
     def human_shares(self) -> dict[str, float]:
