@@ -121,6 +121,11 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int
     response_tokens = tokens(response)
     values = [None, *[-1.0] * (len(prompt_tokens) - 1)]
     values += [math.log(probability.get(token.strip(), 1.0)) for token in response_tokens]
-    logprobs = {"tokens": [*prompt_tokens, *response_tokens], "token_logprobs": values}
     n_tokens = len(prompt_tokens) + len(response_tokens)
-    return {"text": prompt, "finish_reason": "length", "logprobs": logprobs}, (n_tokens, 0)
+    generated = [" fine"] * body["max_tokens"]  # a server that takes 0 for no limit is asked for one token
+    logprobs = {
+        "tokens": [*prompt_tokens, *response_tokens, *generated],
+        "token_logprobs": [*values, *[-1.0] * len(generated)],
+    }
+    text = prompt + "".join(generated)
+    return {"text": text, "finish_reason": "length", "logprobs": logprobs}, (n_tokens, len(generated))
