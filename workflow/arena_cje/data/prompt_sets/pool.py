@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from arena_cje.files import Row
 
 
-# The prompts that stand in for a set that is yet to be read: lengths in characters, with the mean and about the skew of 1000 prompts
-# of ChatBot Arena (mean 138, median 60).
+# The prompts that stand in for a set that is yet to be read: lengths in characters, with the mean and about the skew of 1000
+# prompts of ChatBot Arena (mean 138, median 60).
 STAND_IN = "stand_in.jsonl"
 STAND_IN_LENGTHS = (15, 30, 60, 105, 480)
 
