@@ -12,7 +12,7 @@ from snakemake.utils import update_config
 from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
-from arena_cje.config import records, scoring, targets
+from arena_cje.config import plugins, records, scoring, targets
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.files import contains
 from arena_cje.money import prices
@@ -194,9 +194,17 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def system_prompt_file(name):
+    """The file of a system prompt; a text of the configuration is written into one."""
+    file = records.system_prompt_file(name)
+    if records.is_text(name) and not Path(file).is_file():
+        or_exit(files.write_bytes, file, name.encode())
+    return resource_file(file, "policies")
+
+
 # The files of the system prompts as rule inputs, by the name the policies use; none where no system message is sent.
 SYSTEM_PROMPTS = {
-    name: resource_file(name, "policies") if name else []
+    name: system_prompt_file(name) if name else []
     for name in {policy.system_prompt for policy in CONFIG.policies.values()}
     if CONFIG.logged_data is None
 }

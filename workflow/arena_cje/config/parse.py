@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from arena_cje.config import checks
+from arena_cje.config import checks, plugins
 from arena_cje.config.records import (
     LOCAL,
     Analysis,
@@ -44,6 +44,7 @@ def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = No
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise UserError(_first_error(error)) from None
+    plugins.register(config.plugins)
     checks.check(config)
     return config
 

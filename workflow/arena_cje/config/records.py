@@ -18,6 +18,7 @@ from arena_cje.calls import apis
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.data.coverage import coverage_name
 from arena_cje.data.prompt_sets.language import LANGUAGES
+from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Options
@@ -60,6 +61,22 @@ def _plain_url(value: Any) -> Any:
 
 KeyName = Annotated[str | None, BeforeValidator(_variable_name)]
 Address = Annotated[str | None, BeforeValidator(_plain_url)]
+
+
+INLINE_PROMPTS = ".arena-cje/system_prompts"  # folder of the files with the texts that a configuration has in itself
+
+
+def is_text(system_prompt: str) -> bool:
+    """Whether a system prompt is the text itself: several words that do not end as the name of a file does."""
+    return bool(re.search(r"\s", system_prompt.strip())) and not re.search(r"\.[A-Za-z]\w{0,4}$", system_prompt.strip())
+
+
+def system_prompt_file(system_prompt: str) -> str:
+    """The name of the file with a system prompt: its own where it is no text, else one of its first words and a hash."""
+    if not is_text(system_prompt):
+        return system_prompt
+    words = "-".join(re.findall(r"[a-z0-9]+", system_prompt.lower())[:5])
+    return f"{INLINE_PROMPTS}/{words}-{digest(system_prompt)[:8]}.txt"
 
 
 class Record(BaseModel):
@@ -237,7 +254,9 @@ class Policy(ModelBlock):
         "`resources/templates/` or a path; null: requests are chats, and the policy takes part in `direct` only",
     )
     system_prompt: str | None = Field(
-        None, description="a file of `resources/policies/` or a path; null: no system message is sent"
+        None,
+        description="the text itself (several words), a file of `resources/policies/` or a path; null: no system message is "
+        "sent",
     )
     temperature: float = Field(
         1.0,
@@ -264,7 +283,7 @@ class Policy(ModelBlock):
     @property
     def context(self) -> str:
         """Name of the scoring context (model, system prompt): policies that share it share one forward pass."""
-        system_prompt = Path(self.system_prompt).stem if self.system_prompt else "none"
+        system_prompt = Path(system_prompt_file(self.system_prompt)).stem if self.system_prompt else "none"
         model = f"{self.provider}-{self.model}" if self.hosted else self.model
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{model}-{system_prompt}")
 
@@ -573,6 +592,10 @@ class Config(Record):
     variants: dict[Name, Variant] = Field(
         {},
         description="variants of the analysis by name: targets `results/coverage_*/NAME.json`; `estimators` may list them",
+    )
+    plugins: list[str] = Field(
+        [],
+        description="Python files with your own estimators and covariates (docs/estimators.md); their code is run by the jobs",
     )
     verdict: dict[str, float] = Field({}, description="thresholds of the verdicts in place of the defaults (see below)")
     n_slots: int = Field(
