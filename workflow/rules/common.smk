@@ -169,9 +169,7 @@ def prompt_pool():
     """The prompts of the source in their order: read when the first job needs them, once for all starts of the workflow."""
     source = or_exit(config_parse.find_prompts, CONFIG.prompts.source, workflow_resources=RESOURCES)
     makes_results = not (workflow.dryrun or PRINTING_TARGETS & {*sys.argv[1:]})
-    pool = or_exit(
-        stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"), makes_results=makes_results
-    )
+    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"), makes_results=makes_results)
     if pool.newly_read:
         print(f"NOTE {pool.note}", file=sys.stderr)
     return pool
