@@ -312,7 +312,8 @@ def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
     truths = exports.truths_of(exports.read_validation(run.path("coverage_0.5/validation.csv")), "snips")
     document = json.loads((folder / "token_level_cje_results.json").read_text())
     assert document["metadata"]["estimator"] == "snips"
-    assert document["results"]["clone"]["oracle_truth"] == truths["clone"]["truth"]
+    entries = document["results"] | document["refused"]
+    assert entries["clone"]["oracle_truth"] == truths["clone"]["truth"]
     tidy = pl.read_parquet(run.path("export/results.parquet"))
     assert len(tidy) == 2 * 2 and tidy["truth"].null_count() == 0
     assert pl.read_csv(run.path("export/results.csv")).shape == tidy.shape
