@@ -195,6 +195,11 @@ def any_of(names):
 def system_prompt_file(name):
     """The file of a system prompt; a text of the configuration is written into one."""
     file = records.system_prompt_file(name)
+    if records.is_text(name) and len(name) < 255 and Path(name).is_file():
+        sys.exit(
+            f"ERROR config: `system_prompt` {printable(name)!r} would be read as a text, and is a file; give the file a name that "
+            "ends in .txt"
+        )
     if records.is_text(name) and not Path(file).is_file():
         or_exit(files.write_bytes, file, name.encode())
     return resource_file(file, "policies")
