@@ -81,8 +81,8 @@ def load(path: str | Path = "results") -> Result:
     if not isinstance(path, str | PathLike) or isinstance(path, bytes):
         raise UserError(f"load takes the path of a results file, got {shown(path)}")
     path = Path(path)
-    if path.is_dir() or path == Path("results"):
-        path = _newest(path)
+    with file_errors(path):
+        path = _newest(path) if path.is_dir() or path == Path("results") else path
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
