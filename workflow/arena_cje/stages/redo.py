@@ -26,6 +26,8 @@ def logprobs(folder: Path, policies: list[str]) -> list[str]:
     for an unknown policy, and where there is no data set.
     """
     context_of = _contexts(folder)
+    if not policies:
+        raise UserError(f"no policy is named; this run has log probabilities under {', '.join(context_of)}")
     for name in policies:
         if name not in context_of:
             known = ", ".join(context_of)
@@ -49,6 +51,9 @@ def _contexts(folder: Path) -> dict[str, str]:
             f"{folder}: there is no data set yet (results/coverage_*/summary.json); run the workflow here first, it goes on "
             "where it was"
         )
-    recorded = files.read_json(summaries[-1]).get("provenance", {}).get("policies", {})
-    contexts = {name: block["context"] for name, block in recorded.items() if "context" in block}
+    try:
+        recorded = files.read_json(summaries[-1])["provenance"]["policies"]
+        contexts = {name: block["context"] for name, block in recorded.items()}
+    except (LookupError, TypeError, AttributeError):
+        raise UserError(f"{summaries[-1]}: does not name the scoring contexts of its policies; make it again") from None
     return {name: context for name, context in contexts.items() if (folder / "results" / "logprobs" / context).is_dir()}
