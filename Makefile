@@ -1,6 +1,7 @@
 # make run     sets up .venv and runs the default experiment to its first estimate
 # make setup   sets up .venv alone
 # make test    sets up .venv and runs the tests
+# make smoke   sets up .venv and runs the experiments of config/experiments/ at smoke size
 # make bench   sets up .venv and measures speed, memory and exactness; ONLY=engine for one group
 # make lint    checks formatting, style and Snakemake's advice
 PYTHON ?= python3
@@ -8,7 +9,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 TARGET ?= results/coverage_0.1/calibrated-ips.json
 BIN := .venv/bin
 
-.PHONY: run test bench lint setup help
+.PHONY: run test smoke bench lint setup help
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +39,9 @@ run: .venv/.ready
 
 test: .venv/.ready-test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+smoke: .venv/.ready-test
+	$(BIN)/python -m pytest -m smoke tests/workflow/test_experiments.py $(ARGS)
 
 bench: .venv/.ready-test
 	@$(BIN)/python -m benchmarks $(ONLY)

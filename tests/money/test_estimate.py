@@ -490,8 +490,9 @@ def test_the_cost_command_writes_only_its_table_and_other_runs_end_with_a_line(s
 
 
 def test_the_production_study_is_estimated_without_a_key(tmp_path, monkeypatch):
-    for name in ("FIREWORKS_API_KEY", "OPENAI_API_KEY"):
+    for name in ("FIREWORKS_API_KEY", "OPENAI_API_KEY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))  # no token of the hub: prompts of usual length stand in
     study = yaml.safe_load((ROOT / "config" / "experiments" / "arena-production.yaml").read_text())
     run = Run(tmp_path, study)
     assert "covers the whole run" in run.snakemake("cost")
@@ -499,7 +500,7 @@ def test_the_production_study_is_estimated_without_a_key(tmp_path, monkeypatch):
     assert document["unknown_prices"] == [] and document["total"]["actual"]["calls"] == 0
     calls = {(line["stage"], line["policy"]): line["calls"][1] for line in document["estimate"]}
     assert calls["generate", "base"] == study["n_prompts"]
-    assert calls["generate", "premium"] == study["n_prompts"] * study["draws_per_prompt"]
+    assert calls["generate", "premium"] == study["n_prompts"] * study["policies"]["premium"]["draws_per_prompt"]
     low, middle, high = document["total"]["estimate"]["usd"]
     assert 0 < low < middle < high < study["budget_usd"]
 

@@ -192,10 +192,10 @@ def test_uids_are_unique_where_a_prompt_has_several_rows(logged):
 
 def test_guide_results_hold_the_published_numbers(result):
     document = exports.token_level(result, "0.5", exports.truths_of(VALIDATION, "calibrated-ips"))
-    assert list(document["results"]) == list(TARGETS)
+    assert list(document["results"]) == [name for name in TARGETS if name != "far"]
     for k, policy in enumerate(result.policies):
-        entry = document["results"][policy]
         if policy != "far":
+            entry = document["results"][policy]
             assert entry["v_hat"] == result.estimates[k] and entry["se"] == result.standard_errors[k]
             assert [entry["ci_low"], entry["ci_high"]] == result.confidence_intervals[k].tolist()
     assert document["results"]["better"]["oracle_truth"] == 0.7
@@ -208,10 +208,13 @@ def test_guide_results_hold_the_published_numbers(result):
 
 def test_a_refused_policy_has_its_reason_and_no_number(result):
     document = exports.token_level(result, "0.5", exports.truths_of(VALIDATION, "calibrated-ips"))
-    entry = document["results"]["far"]
+    assert "far" not in document["results"]  # so that the best by `v_hat` can be looked up
+    best = max(document["results"].keys(), key=lambda name: document["results"][name]["v_hat"])
+    assert best == result.best
+    entry = document["refused"]["far"]
     assert [entry[name] for name in ("v_hat", "se", "ci_low", "ci_high", "absolute_error")] == [None] * 5
     error = {"far": {"truth": 0.1, "absolute_error": 0.3}}  # which would give the number away
-    assert exports.token_level(result, "0.5", error)["results"]["far"]["absolute_error"] is None
+    assert exports.token_level(result, "0.5", error)["refused"]["far"]["absolute_error"] is None
     assert entry["verdict"] == "refuse" and entry["reasons"] == result.refused["far"]["reasons"]
     assert any(sentence.startswith("refuse: far: raw weights make") for sentence in document["guard_rail_violations"])
     assert no_refused_number(files.json_text(document), result)
@@ -228,6 +231,16 @@ def test_violations_come_worst_first(data):
     kinds = [sentence.split(":")[0] for sentence in sentences]
     assert kinds == sorted(kinds, key=["refuse", "caution"].index)
     assert "refuse" in kinds
+
+
+def test_poor_coverage_of_the_truth_is_a_violated_guard_rail(data):
+    result = analyzed(data, "direct")
+    truths = {policy: {"covered": True} for policy in result.all_policies}
+    assert exports.violations(result, truths) == exports.violations(result)
+    missed = {policy: {"covered": False} for policy in result.all_policies}
+    (*others, last) = exports.violations(result, missed)
+    assert others == exports.violations(result)
+    assert last.startswith(f"caution: poor coverage: 0 of {len(missed)} intervals that direct publishes hold the truth")
 
 
 def test_the_leaderboard_ranks_the_published_and_ends_with_the_refused(data, result):
@@ -299,7 +312,8 @@ def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
     truths = exports.truths_of(exports.read_validation(run.path("coverage_0.5/validation.csv")), "snips")
     document = json.loads((folder / "token_level_cje_results.json").read_text())
     assert document["metadata"]["estimator"] == "snips"
-    assert document["results"]["clone"]["oracle_truth"] == truths["clone"]["truth"]
+    entries = document["results"] | document["refused"]
+    assert entries["clone"]["oracle_truth"] == truths["clone"]["truth"]
     tidy = pl.read_parquet(run.path("export/results.parquet"))
     assert len(tidy) == 2 * 2 and tidy["truth"].null_count() == 0
     assert pl.read_csv(run.path("export/results.csv")).shape == tidy.shape

@@ -171,6 +171,33 @@ def test_labels_that_speak_for_the_base_policy_are_shown(data, result):
     assert shown.split()[-2:] == [f"{found['effective_labels']:.0f}", "ok"]
 
 
+def test_the_rank_correlation_of_judge_and_oracle_is_always_in_the_table(result):
+    calibration = result.document["calibration"]
+    line = (
+        f"Spearman correlation of judge and oracle: {calibration['spearman']:.2f} on {calibration['n_labels']} labels"
+    )
+    assert line in repr(result).splitlines()
+
+
+def test_a_folder_stands_for_its_newest_result(data, tmp_path, monkeypatch, capsys):
+    from arena_cje.__main__ import main
+
+    for k, (name, coverage) in enumerate([("direct", "0.1"), ("ips", "0.5"), ("snips", "0.1")]):
+        folder = tmp_path / "results" / f"coverage_{coverage}"
+        folder.mkdir(parents=True, exist_ok=True)
+        result = arena_cje.analyze(data / "logged.jsonl", data / "fresh", name)
+        write(result, *(folder / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
+        os.utime(folder / f"{name}.json", (1000 + (k == 1), 1000 + (k == 1)))
+    monkeypatch.chdir(tmp_path)
+    assert arena_cje.load().name == arena_cje.load(tmp_path / "results").name == "ips"
+    assert arena_cje.load("results/coverage_0.1").name == "snips"
+    assert main(["show"]) == 0
+    assert "ips: 300 logged responses" in capsys.readouterr().out
+    monkeypatch.chdir(data)
+    with pytest.raises(UserError, match="results: no results files in it; expected results/coverage_"):
+        arena_cje.load()
+
+
 def test_weights_are_described_as_used_and_as_they_were(data):
     found = arena_cje.analyze(data / "logged.jsonl").document["metadata"]["diagnostics"]
     log_ratio = simulate.draw(FAR, 300, 7)[0].log_ratio[:, 1]

@@ -26,8 +26,11 @@ PROBABILITIES = {  # of bad, poor, fine, good; by a word of the system prompt
     "parallel": (0.15, 0.25, 0.35, 0.25),
     "deliberately": (0.3, 0.35, 0.25, 0.1),
     "briefly": (0.2, 0.25, 0.3, 0.25),
+    "sentences": (0.2, 0.25, 0.3, 0.25),
+    "step by step": (0.15, 0.3, 0.3, 0.25),
 }
-LARGER = (0.1, 0.25, 0.35, 0.3)  # the larger model under every system prompt
+LARGER = (0.1, 0.25, 0.35, 0.3)  # the larger models under every system prompt
+LARGER_MODELS = ("405b", "gpt-4", "opus")
 
 TOKEN = re.compile(r"<\|[a-z_]+\|>|\n\n| ?[A-Za-z]+|.", re.DOTALL)
 QUOTED = re.compile(r"<(response-[0-9a-f]+)>\n(.*)\n</\1>", re.DOTALL)
@@ -39,7 +42,7 @@ def tokens(text: str) -> list[str]:
 
 def probabilities(model: str, system: str) -> tuple[float, ...]:
     """Probabilities of the four words under a policy."""
-    if "405b" in model:
+    if any(name in model for name in LARGER_MODELS):
         return LARGER
     return next((values for word, values in PROBABILITIES.items() if word in system), DEFAULT)
 
@@ -50,8 +53,9 @@ def value(model: str, system: str) -> float:
 
 
 def worth(text: str) -> float:
-    """The true value of a response."""
+    """The true value of a response. A text of other words, as a local model writes them, has values by a hash of each."""
     words = [WORTH[word] for word in text.split() if word in WORTH]
+    words = words or [blake2b(word.encode(), digest_size=1).digest()[0] / 255 for word in text.split()]
     return sum(words) / len(words) if words else 0.0
 
 
@@ -80,7 +84,10 @@ def _chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:
     text_of_messages = "\n".join(message["content"] for message in body["messages"])
     if match := QUOTED.search(text_of_messages):
         exact = worth(match[2])
-        low, high = (0, 100) if "0 to 100" in text_of_messages else (1, 10)
+        if body.get("logprobs"):
+            return _choice(exact**2), (len(tokens(text_of_messages)) + 7, 1)
+        scales = {"0 to 100": (0, 100), "from 0 to 1 ": (0, 1)}
+        low, high = next((scale for words, scale in scales.items() if words in text_of_messages), (1, 10))
         graded = exact if (low, high) == (0, 100) else exact**2
         text = json.dumps({"reason": "by its words", "score": round(low + graded * (high - low), 3)})
     else:
@@ -88,6 +95,18 @@ def _chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:
         text = draw(body["model"], system, body["messages"][-1]["content"], body.get("seed"))
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     return choice, (len(tokens(text_of_messages)) + 7, len(tokens(text)) + 1)
+
+
+def _choice(score: float) -> dict[str, Any]:
+    """A digit from 1 to 5 with log probabilities of two neighbours, whose mean is the score."""
+    place = 1 + 4 * score
+    low = min(4, int(place))
+    shares = {str(low): low + 1 - place, str(low + 1): place - low}
+    top = [{"token": digit, "logprob": math.log(share), "bytes": None} for digit, share in shares.items() if share > 0]
+    best = max(top, key=lambda entry: entry["logprob"])
+    content = [{**best, "top_logprobs": top}]
+    message = {"role": "assistant", "content": best["token"]}
+    return {"message": message, "logprobs": {"content": content}, "finish_reason": "length"}
 
 
 def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:
@@ -102,6 +121,11 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int
     response_tokens = tokens(response)
     values = [None, *[-1.0] * (len(prompt_tokens) - 1)]
     values += [math.log(probability.get(token.strip(), 1.0)) for token in response_tokens]
-    logprobs = {"tokens": [*prompt_tokens, *response_tokens], "token_logprobs": values}
     n_tokens = len(prompt_tokens) + len(response_tokens)
-    return {"text": prompt, "finish_reason": "length", "logprobs": logprobs}, (n_tokens, 0)
+    generated = [" fine"] * body["max_tokens"]  # a server that takes 0 for no limit is asked for one token
+    logprobs = {
+        "tokens": [*prompt_tokens, *response_tokens, *generated],
+        "token_logprobs": [*values, *[-1.0] * len(generated)],
+    }
+    text = prompt + "".join(generated)
+    return {"text": text, "finish_reason": "length", "logprobs": logprobs}, (n_tokens, len(generated))

@@ -6,11 +6,8 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +20,7 @@ from arena_cje.llama import chat, scorer
 from arena_cje.llama.distribution import Sampling
 from arena_cje.llama.model import open_model
 from fault_server import FaultServer, seeded
+from llama_server import llama_server
 from workflow_run import ROOT, SNAKEMAKE, Run
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PRODUCTION = ROOT / "config" / "experiments" / "arena-production.yaml"
-LOCAL = ROOT / "config" / "experiments" / "local-server.yaml"
+LOCAL = ROOT / "config" / "experiments" / "smoke.yaml"
 KEYS = {"FIREWORKS_API_KEY": "fw_3ZsecretOfTheFirst", "OPENAI_API_KEY": "sk-proj-secretOfTheSecond"}
 TARGETS = ("results/coverage_0.5/calibrated-ips.json", "results/coverage_0.5/direct.json")
 LIMIT = 4
@@ -39,7 +37,14 @@ LIMIT = 4
 def study(url: str, **changes) -> dict:
     """The production study, small, asked at `url`."""
     config = yaml.safe_load(PRODUCTION.read_text())
-    config |= {"n_prompts": 60, "draws_per_prompt": 1, "shard_size": 30, "coverages": ["0.5"], "budget_usd": None}
+    config |= {
+        "prompts": {"source": "prompts/default.jsonl"},
+        "n_prompts": 60,
+        "draws_per_prompt": 1,
+        "shard_size": 30,
+        "coverages": ["0.5"],
+        "budget_usd": None,
+    }
     gently = {"max_concurrency": LIMIT, "requests_per_minute": None, "timeout": 2.0}
     config["providers"] = {"fireworks": {"base_url": url, **gently}, "openai": {"base_url": f"{url}/v1", **gently}}
     config["policies"] = {name: config["policies"][name] for name in ("base", "clone", "premium")}
@@ -215,34 +220,6 @@ def test_the_production_study_plans_without_a_key_and_with_a_server_on_this_mach
         (archive,) = (block for block in done.stdout.split("\n\n") if "output: results/archive.zip" in block)
         template = "chatml.yaml" if more else "llama-3.yaml"
         assert f"resources/templates/{template}" in archive and "resources/judges/rating.yaml" in archive
-
-
-@contextmanager
-def llama_server(model: Path, folder: Path) -> Iterator[str]:
-    """llama-cpp-python's own server on a free port of this machine; ended by its own id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"]
-    options = {"port": port, "logits_all": "true", "n_ctx": 1024, "n_threads": 2}
-    with (folder / "server.log").open("wb") as told:
-        process = subprocess.Popen(
-            [*command, *(part for name, value in options.items() for part in (f"--{name}", str(value)))],
-            stdout=told,
-            stderr=told,
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 @pytest.fixture(scope="module")

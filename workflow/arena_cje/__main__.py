@@ -6,6 +6,7 @@ arena-cje decide results/coverage_0.1/decision.json --ship cool
 arena-cje status .
 arena-cje convert promptfoo results.json --base gpt-4o-mini --to DIR
 arena-cje votes votes/*.csv
+arena-cje redo logprobs --policies premium
 arena-cje validate logged.jsonl --fresh-draws draws
 arena-cje plan results --difference 0.02
 arena-cje unlock
@@ -49,7 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     show_command = commands.add_parser("show", help="print results files as tables")
     show_command.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json or decision.json"
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        default=[Path("results")],
+        help="results/coverage_*/ESTIMATOR.json or decision.json, or a folder, whose newest result is shown (default: results)",
     )
     decide_command = commands.add_parser(
         "decide",
@@ -75,6 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    redo_command = commands.add_parser("redo", help="have log probabilities of some policies computed again")
+    redo_command.add_argument("stage", choices=["logprobs"])
+    redo_command.add_argument("--policies", required=True, metavar="NAME,...", help="policies of the last run")
+    redo_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
     _add_convert(commands)
     validate_command = commands.add_parser(
         "validate", help="whether data can be analysed, by which estimators, or why not"
@@ -98,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         "status": lambda: _status(options.folder),
         "unlock": lambda: _unlock(options.directory),
         "votes": lambda: _votes(options.files, options.labeling, options.columns),
+        "redo": lambda: _redo(options.directory, options.policies),
         "convert": lambda: _convert(options),
         "plan": lambda: _plan(options),
         "validate": lambda: _validate(options.files, options.fresh_draws, options.base),
@@ -158,6 +169,15 @@ def _status(folder: Path) -> int:
     from arena_cje.stages import status
 
     print(status.table(status.read_status(folder)))
+    return 0
+
+
+def _redo(folder: Path, names: str) -> int:
+    """Have log probabilities of policies computed again by the next start of the workflow; the exit status is 0."""
+    from arena_cje.stages import redo
+
+    policies = redo.logprobs(folder, [name.strip() for name in names.split(",") if name.strip()])
+    print(f"log probabilities under {', '.join(policies)} are computed again by the next start of snakemake")
     return 0
 
 

@@ -12,7 +12,7 @@ from snakemake.utils import update_config
 from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
-from arena_cje.config import audits, records, scoring, targets
+from arena_cje.config import audits, plugins, records, scoring, targets
 from arena_cje.data.prompt_sets.pool import describe
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.files import contains
@@ -169,9 +169,10 @@ def resource_file(name, kind):
 def prompt_pool():
     """The prompts of the source in their order: read when the first job needs them, once for all starts of the workflow."""
     source = or_exit(config_parse.find_prompts, CONFIG.prompts.source, workflow_resources=RESOURCES)
-    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"))
+    makes_results = not (workflow.dryrun or PRINTING_TARGETS & {*sys.argv[1:]})
+    pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"), makes_results=makes_results)
     if pool.newly_read:
-        print(f"NOTE {describe(pool.summary)}", file=sys.stderr)
+        print(f"NOTE {pool.note}", file=sys.stderr)
     return pool
 
 
@@ -192,9 +193,22 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def system_prompt_file(name):
+    """The file of a system prompt; a text of the configuration is written into one."""
+    file = records.system_prompt_file(name)
+    if records.is_text(name) and len(name) < 255 and Path(name).is_file():
+        sys.exit(
+            f"ERROR config: `system_prompt` {printable(name)!r} would be read as a text, and is a file; give the file a name that "
+            "ends in .txt"
+        )
+    if records.is_text(name) and not Path(file).is_file():
+        or_exit(files.write_bytes, file, name.encode())
+    return resource_file(file, "policies")
+
+
 # The files of the system prompts as rule inputs, by the name the policies use; none where no system message is sent.
 SYSTEM_PROMPTS = {
-    name: resource_file(name, "policies") if name else []
+    name: system_prompt_file(name) if name else []
     for name in {policy.system_prompt for policy in CONFIG.policies.values()}
     if CONFIG.logged_data is None
 }

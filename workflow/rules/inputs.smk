@@ -150,13 +150,14 @@ def draw_summaries(name, coverage):
 
 def estimation(name):
     """What determines a result beside its files: equal for all estimators that are run together."""
-    alike = [other for other in estimators.NAMES if estimators.needs_draws(other) == CONFIG.needs_draws(name)]
+    alike = [other for other in estimators.SHIPPED if estimators.needs_draws(other) == CONFIG.needs_draws(name)]
+    own = [digest(plugins.code(CONFIG.plugins))[:12]] if CONFIG.plugins else []
     return {
         "options": canonical({"seed": CONFIG.seed, **CONFIG.estimator_of(name)[1]}),
         "thresholds": canonical(CONFIG.verdict),
         "decision": canonical(CONFIG.decision.model_dump()),
         "cautions": canonical(scoring.cautions(CONFIG) if CONFIG.logged_data is None else {}),
-        "code": code_hash("arena_cje.results.analyze", *map(estimators.module_name, alike)),
+        "code": "-".join([code_hash("arena_cje.results.analyze", *map(estimators.module_name, alike)), *own]),
     }
 
 

@@ -16,7 +16,7 @@ with job(snakemake):
             policy_writer,
             schemas.PROMPTS.read(files.prompts),
             policy=policy,
-            draws=1 if policy == config.base_policy else config.draws_per_prompt,
+            draws=config.draws(policy),
             seed=config.seed,
         )
         schemas.RESPONSES.write(snakemake.output[0], rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from arena_cje.config import checks
+from arena_cje.config import checks, plugins
 from arena_cje.config.records import (
     LOCAL,
     Analysis,
@@ -40,11 +40,12 @@ def parse(merged: Mapping[str, Any], *, user_keys: Mapping[str, Any] | None = No
     """
     _check_values(merged, ())
     raw = _replace_shipped_keys(merged, user_keys or {})
-    raw["policies"] = _resolve_like(raw.get("policies") or {})
+    raw["policies"] = _with_templates_of_providers(_resolve_like(raw.get("policies") or {}), raw.get("providers"))
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise UserError(_first_error(error)) from None
+    plugins.register(config.plugins)
     checks.check(config)
     return config
 
@@ -121,6 +122,19 @@ def _resolve_like(policies: Any) -> dict[str, Any]:
         return {**like, **{key: value for key, value in block.items() if key != "like"}}
 
     return {name: resolve(name, (name,)) for name in policies}
+
+
+def _with_templates_of_providers(policies: dict[str, Any], providers: Any) -> dict[str, Any]:
+    """The policies, where the template of a provider replaces those of its policies that have one."""
+
+    def replaced(block: Any) -> Any:
+        if not (isinstance(block, Mapping) and block.get("template") is not None and isinstance(providers, Mapping)):
+            return block
+        provider = providers.get(block.get("provider"))
+        template = provider.get("template") if isinstance(provider, Mapping) else None
+        return block if template is None else {**block, "template": template}
+
+    return {name: replaced(block) for name, block in policies.items()}
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:

@@ -18,6 +18,7 @@ from arena_cje.calls import apis
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.data.coverage import coverage_name
 from arena_cje.data.prompt_sets.language import LANGUAGES
+from arena_cje.provenance import digest
 
 if TYPE_CHECKING:
     from arena_cje.estimation.records import Options
@@ -66,6 +67,22 @@ def _plain_url(value: Any) -> Any:
 
 KeyName = Annotated[str | None, BeforeValidator(_variable_name)]
 Address = Annotated[str | None, BeforeValidator(_plain_url)]
+
+
+INLINE_PROMPTS = ".arena-cje/system_prompts"  # folder of the files with the texts that a configuration has in itself
+
+
+def is_text(system_prompt: str) -> bool:
+    """Whether a system prompt is the text itself: several words that do not end as the name of a file does."""
+    return bool(re.search(r"\s", system_prompt.strip())) and not re.search(r"\.[A-Za-z]\w{0,4}$", system_prompt.strip())
+
+
+def system_prompt_file(system_prompt: str) -> str:
+    """The name of the file with a system prompt: its own where it is no text, else one of its first words and a hash."""
+    if not is_text(system_prompt):
+        return system_prompt
+    words = "-".join(re.findall(r"[a-z0-9]+", system_prompt.lower())[:5])
+    return f"{INLINE_PROMPTS}/{words}-{digest(system_prompt)[:8]}.txt"
 
 
 class Record(BaseModel):
@@ -195,6 +212,11 @@ class Provider(Record):
         description="name of the parameter that limits the new tokens of a chat (reasoning models behind Azure or a gateway take "
         "`max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens` elsewhere",
     )
+    template: str | None = Field(
+        None,
+        description="chat template in place of those of its policies that have one, for a server that runs another model under "
+        "their names; null: each policy's own",
+    )
     seed: Literal["send", "omit"] = Field(
         "send",
         description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway",
@@ -238,7 +260,9 @@ class Policy(ModelBlock):
         "`resources/templates/` or a path; null: requests are chats, and the policy takes part in `direct` only",
     )
     system_prompt: str | None = Field(
-        None, description="a file of `resources/policies/` or a path; null: no system message is sent"
+        None,
+        description="the text itself (several words), a file of `resources/policies/` or a path; null: no system message is "
+        "sent",
     )
     temperature: float = Field(
         1.0,
@@ -257,12 +281,15 @@ class Policy(ModelBlock):
         ge=1,
         description="tokens after which a response is cut; the same for all policies with weights (see below)",
     )
+    draws_per_prompt: int | None = Field(
+        None, ge=1, description="fresh responses of this target to each prompt; null: `draws_per_prompt` of all"
+    )
     description: str | None = Field(None, description="one line for readers of the configuration")
 
     @property
     def context(self) -> str:
         """Name of the scoring context (model, system prompt): policies that share it share one forward pass."""
-        system_prompt = Path(self.system_prompt).stem if self.system_prompt else "none"
+        system_prompt = Path(system_prompt_file(self.system_prompt)).stem if self.system_prompt else "none"
         model = f"{self.provider}-{self.model}" if self.hosted else self.model
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{model}-{system_prompt}")
 
@@ -723,6 +750,10 @@ class Config(Record):
     )
     planning: Planning = Planning()
     ablation: Ablation = Ablation()
+    plugins: list[str] = Field(
+        [],
+        description="Python files with your own estimators and covariates (docs/estimators.md); their code is run by the jobs",
+    )
     verdict: dict[str, float] = Field({}, description="thresholds of the verdicts in place of the defaults (see below)")
     n_slots: int = Field(
         32,
@@ -870,7 +901,7 @@ class Config(Record):
 
     def draws(self, policy: str) -> int:
         """Number of responses of a policy to each prompt."""
-        return 1 if policy == self.base_policy else self.draws_per_prompt
+        return 1 if policy == self.base_policy else self.policies[policy].draws_per_prompt or self.draws_per_prompt
 
     @property
     def human_shares(self) -> dict[str, float]:

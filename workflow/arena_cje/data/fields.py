@@ -5,7 +5,8 @@ A judge may give a distribution over scores instead of one score:
     judge_distribution: [[s_1, p_1], ...],  p_j > 0,  sum p_j = 1;     judge_scores: [s_1, ..., s_r],  p_j = 1/r
     judge_score = sum_j p_j s_j
 
-A covariate is the length of the response, a number of the row, or the score of a further judge.
+A covariate is the length of the response, a number of the row, the score of a further judge, or a function of prompt and
+response that `add_covariate` makes known.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from arena_cje.data.reading import RESPONSE_LENGTH
 from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from arena_cje.data.reading import Reading
     from arena_cje.data.schemas import Column, Table
@@ -104,6 +105,16 @@ def _pair_problem(pair: Any, column: Column) -> str | None:
     return None if _is_number(mass) and mass > 0 else f"has the mass {mass!r}, expected a number above 0"
 
 
+_own_covariates: dict[str, Callable[[str, str], float]] = {}  # functions of the user
+
+
+def add_covariate(name: str, function: Callable[[str, str], float]) -> None:
+    """Make a covariate known that a function of prompt and response computes."""
+    if name == RESPONSE_LENGTH:
+        raise UserError(f"a covariate cannot have the name {name!r}, which is there already; rename the function")
+    _own_covariates[name] = function
+
+
 def covariates_of(row: Row, names: Sequence[str], where: str) -> tuple[float, ...] | None:
     """The covariates of a row in the units of the data; None where one is a judge's score that is null.
 
@@ -111,9 +122,28 @@ def covariates_of(row: Row, names: Sequence[str], where: str) -> tuple[float, ..
     """
     if any(_is_null_score(row, name) for name in names):
         return None
-    return tuple(
-        _response_length(row, where) if name == RESPONSE_LENGTH else _covariate(row, name, where) for name in names
-    )
+    return tuple(_covariate_of(row, name, where) for name in names)
+
+
+def _covariate_of(row: Row, name: str, where: str) -> float:
+    if name == RESPONSE_LENGTH:
+        return _response_length(row, where)
+    return _own_covariate(row, name, where) if name in _own_covariates else _covariate(row, name, where)
+
+
+def _own_covariate(row: Row, name: str, where: str) -> float:
+    """A covariate by a function of the user, of prompt and response."""
+    if row.get("prompt") is None or row.get("response") is None:
+        raise UserError(f"{where}: covariate {name!r} is computed from `prompt` and `response`, which this row lacks")
+    try:
+        value = _own_covariates[name](row["prompt"], row["response"])
+    except UserError:
+        raise
+    except Exception as error:  # whatever code of the user raises
+        raise UserError(f"{where}: covariate {name!r} raises {type(error).__name__}: {error}") from error
+    if not _is_number(value):
+        raise UserError(f"{where}: covariate {name!r} is {value!r:.60}, expected a finite number")
+    return float(value)
 
 
 def _is_null_score(row: Row, name: str) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, mean_range
 from arena_cje.config.parse import find_file
+from arena_cje.config.records import is_text
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data.coverage import has_label
 from arena_cje.files import read_text
@@ -131,7 +132,10 @@ def load_texts(config: Config, pool: Path | None, resources: Path) -> Texts:
     templates = {block.template for block in (*policies, *graders)} - {None}
     return Texts(
         prompts=[row["prompt"] for row in data_prompts.read(pool, 0, config.n_prompts)],
-        system_prompts={name: read_text(_path(name, "policies", resources)).strip() for name in system_prompts},
+        system_prompts={
+            name: (name if is_text(name) else read_text(_path(name, "policies", resources))).strip()
+            for name in system_prompts
+        },
         templates={name: template.load(_path(name, "templates", resources)) for name in templates},
         rubrics=rubrics,
     )

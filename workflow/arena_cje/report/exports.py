@@ -2,8 +2,9 @@
 
     precomputed_sampler.jsonl       logged rows: total_logprob (nats), target_logps by policy, judge score, label, reward
     stochastic_log.jsonl            logged rows with their log probability by token: sequence_logp, pi0 = exp(sequence_logp)
-    token_level_cje_results.json    one estimator: {policy: v_hat, se, ci_low, ci_high, oracle_truth, absolute_error},
-                                    corrected p-values, violated guard rails
+    token_level_cje_results.json    one estimator: {policy: v_hat, se, ci_low, ci_high, oracle_truth, absolute_error}
+                                    of the published policies, the refused ones apart, corrected p-values,
+                                    violated guard rails
     leaderboard.csv                 ranks of the published policies, the ranks that the data leave open, refused ones last; what
                                     the decision says of each; the recommended estimator first
     results.csv, results.parquet    one row a coverage, estimator and policy
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.errors import UserError
 from arena_cje.files import read_csv
 from arena_cje.report import comparisons
+from arena_cje.results import validation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,11 +172,13 @@ def token_level(result: ResultRecord, coverage: str, truths: Truths | None = Non
     pairs = comparisons.pairs(result)
     names = ("first", "second", "difference", "p_value", "p_corrected", "p_holm", "refused")
     base, metadata, truth_rows = result.base_policy, result.document["metadata"], truths or {}
+    rows = {policy: _policy_numbers(result, policy, truth_rows.get(policy, {})) for policy in result.policies}
     return {
-        "results": {policy: _policy_numbers(result, policy, truth_rows.get(policy, {})) for policy in result.policies},
+        "results": {policy: row for policy, row in rows.items() if policy not in result.refused},
+        "refused": {policy: row for policy, row in rows.items() if policy in result.refused},
         "base_policy": {"policy": base} | _policy_numbers(result, base, truth_rows.get(base, {})),
         "p_values_corrected": [{name: row[name] for name in names} for row in pairs],
-        "guard_rail_violations": violations(result),
+        "guard_rail_violations": violations(result, truth_rows),
         "best": asdict(comparisons.top(result, pairs)),
         "metadata": {"estimator": result.name, "coverage": coverage}
         | {name: metadata[name] for name in ("alpha", "n_samples", "n_oracle")},
@@ -200,14 +204,18 @@ def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def violations(result: ResultRecord) -> list[str]:
-    """Reasons of level refuse, then of level caution, one sentence each."""
+def violations(result: ResultRecord, truths: Truths | None = None) -> list[str]:
+    """Reasons of level refuse, then of level caution, one sentence each; then poor coverage of known true values."""
     sentences = [
         (reason.level, f"{reason.level}: {policy}: {reason.sentence}")
         for policy, verdict in result.verdicts.items()
         for reason in verdict.reasons
     ]
-    return [sentence for severity in ("refuse", "caution") for level, sentence in sentences if level == severity]
+    ordered = [sentence for severity in ("refuse", "caution") for level, sentence in sentences if level == severity]
+    alpha = result.document["metadata"]["alpha"]
+    covered = [row["covered"] for row in (truths or {}).values() if row.get("covered") is not None]
+    poor = validation.poor_coverage_of(result.name, covered, alpha)
+    return [*ordered, *([f"caution: {poor}"] if poor else [])]
 
 
 def leaderboard(results: Iterable[ResultRecord]) -> pl.DataFrame:

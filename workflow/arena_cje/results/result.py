@@ -72,14 +72,17 @@ def write(result: Result, json_path: str | Path, csv_path: str | Path, influence
     replace(influence_path, _influence_frame(result).write_parquet)
 
 
-def load(path: str | Path) -> Result:
+def load(path: str | Path = "results") -> Result:
     """The result of a results file, with the influence values if their file is beside it.
 
-    Raises a `UserError` for a file of another kind or schema version.
+    path: of the file, or of the results folder of a run, whose newest result is meant. Raises a `UserError` for a file of
+    another kind or schema version.
     """
     if not isinstance(path, str | PathLike) or isinstance(path, bytes):
         raise UserError(f"load takes the path of a results file, got {shown(path)}")
     path = Path(path)
+    with file_errors(path):
+        path = _newest(path) if path.is_dir() or path == Path("results") else path
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
@@ -99,6 +102,21 @@ def load(path: str | Path) -> Result:
     influence_path = path.with_name(f"{path.stem}.influence.parquet")
     with file_errors(influence_path):
         return _with_influence(result, influence_path) if influence_path.exists() else result
+
+
+def _newest(folder: Path) -> Path:
+    """The results file that was written last in a results folder."""
+    written = [path.with_name(path.name.replace(".influence.parquet", ".json")) for path in _influence_files(folder)]
+    files = [path for path in written if path.is_file()]
+    if not files:
+        raise UserError(
+            f"{folder}: no results files in it; expected {folder / 'coverage_*' / 'ESTIMATOR.json'}, or name a file"
+        )
+    return max(files, key=lambda path: (path.stat().st_mtime_ns, path))
+
+
+def _influence_files(folder: Path) -> list[Path]:
+    return [*folder.glob("*.influence.parquet"), *folder.glob("coverage_*/*.influence.parquet")]
 
 
 def _influence_frame(result: Result) -> pl.DataFrame:

@@ -55,7 +55,7 @@ def console_table(result: ResultRecord) -> str:
     for row in rows:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
-    lines += _difference_lines(result, width) + _weight_lines(result)
+    lines += _difference_lines(result, width) + _weight_lines(result) + _judge_lines(result)
     lines += ["", *textwrap.wrap(MEANING, WIDTH), *_open_lines(result), *_reason_lines(result), *_remedy_lines(result)]
     if sentences := judge_sentences(result):
         lines += ["", *(line for sentence in sentences for line in _wrapped(sentence))]
@@ -104,6 +104,15 @@ def _weight_lines(result: ResultRecord) -> list[str]:
     if all(entry.get("ess") is None for entry in diagnostics):
         return []
     return ["", "Importance weights, as they are before any cap", *weight_table(result).splitlines()]
+
+
+def _judge_lines(result: ResultRecord) -> list[str]:
+    """The rank correlation of judge and oracle; no line where it is unknown."""
+    calibration = result.document["calibration"] or {}
+    spearman, n_labels = calibration.get("spearman"), calibration.get("n_labels")
+    if spearman is None:
+        return []
+    return ["", f"Spearman correlation of judge and oracle: {decimal(spearman, '.2f')} on {n_labels} labels"]
 
 
 def _data_line(result: ResultRecord) -> str:

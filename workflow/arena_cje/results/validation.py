@@ -125,21 +125,25 @@ def table(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl.Da
 
 
 def poor_coverage(frame: pl.DataFrame, alpha: float = 0.05) -> list[str]:
-    """Sentences about estimators with fewer published intervals that cover the truth than chance would allow.
-
-    Chance: the probability of as few is at least `RARE`, if every interval covers the truth with probability 1 - alpha.
-    """
+    """Sentences about estimators with fewer published intervals that cover the truth than chance would allow."""
     import polars as pl
 
-    sentences = []
-    for (name,), rows in frame.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True):
-        covered, published = int(rows["covered"].sum()), len(rows)
-        if bdtr(covered, published, 1 - alpha) < RARE:
-            sentences.append(
-                f"poor coverage: {covered} of {published} intervals that {name} publishes hold the truth; policies share "
-                "prompts and labels, so one unlucky sample can do it, but look at transport and overlap first"
-            )
-    return sentences
+    groups = frame.filter(pl.col("covered").is_not_null()).group_by("estimator", maintain_order=True)
+    sentences = (poor_coverage_of(name, rows["covered"].to_list(), alpha) for (name,), rows in groups)
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def poor_coverage_of(name: str, covered: Sequence[bool], alpha: float) -> str | None:
+    """A sentence about an estimator where too few of its published intervals cover the truth; None where enough do.
+
+    Too few: the probability of as few is below `RARE`, if every interval covers the truth with probability 1 - alpha.
+    """
+    if not covered or bdtr(sum(covered), len(covered), 1 - alpha) >= RARE:
+        return None
+    return (
+        f"poor coverage: {sum(covered)} of {len(covered)} intervals that {name} publishes hold the truth; policies share "
+        "prompts and labels, so one unlucky sample can do it, but look at transport and overlap first"
+    )
 
 
 def _prompt_means(values: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ import psutil
 
 from arena_cje import files
 from arena_cje.calls.errors import redact
+from arena_cje.config import plugins
 from arena_cje.data import schemas
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 from arena_cje.journal import Journal, Tally
@@ -57,6 +58,8 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
             for path in snakemake.log[:1]:  # a benchmark may stand after it
                 file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
                 root.addHandler(_handler(file, "%(asctime)s %(levelname)s %(message)s", keys))
+            if paths := snakemake.config.get("plugins"):
+                plugins.register(paths)
             yield logging.getLogger("arena_cje")
     except UserError as error:
         root.error("%s", error)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from arena_cje import files
 from arena_cje.config.records import REFERENCE
 from arena_cje.data import prompts
-from arena_cje.data.prompt_sets.pool import Pool, Source, read_pool
+from arena_cje.data.prompt_sets import hub
+from arena_cje.data.prompt_sets.pool import Pool, Source, is_read, read_pool, stand_in
 from arena_cje.data.prompt_sets.selection import Selection
 from arena_cje.errors import UserError, file_errors
 from arena_cje.grading import reference
@@ -53,11 +54,12 @@ def scoring_parameters(config: Config, context: str) -> dict[str, Any]:
     return {"samplings": samplings, "drawn_from": drawn_from, "n_ctx": n_ctx, "version": scorer.VERSION}
 
 
-def prompt_pool(config: Config, path: Path | None, folder: Path) -> Pool:
+def prompt_pool(config: Config, path: Path | None, folder: Path, *, makes_results: bool = True) -> Pool:
     """The prompts of the configured source in their order, read once and kept in a folder.
 
-    path: of the source; None where it is a data set of the hub. Raises a `UserError` where there are fewer prompts than the
-    configuration takes.
+    path: of the source; None where it is a data set of the hub. makes_results: false for a plan or a cost estimate, in which
+    other prompts stand in for those of the hub while there is no access token. Raises a `UserError` where there are fewer
+    prompts than the configuration takes.
     """
     block = config.prompts
     selection = Selection(
@@ -68,8 +70,11 @@ def prompt_pool(config: Config, path: Path | None, folder: Path) -> Pool:
         flagged=block.flagged,
         duplicates=block.duplicates,
     )
+    source = Source(block.source, path, block.split, block.revision, selection)
+    if path is None and not (makes_results or is_read(source, folder) or hub.has_token()):
+        return stand_in(source, config.n_prompts, folder)
     with file_errors(path):
-        pool = read_pool(Source(block.source, path, block.split, block.revision, selection), config.seed, folder)
+        pool = read_pool(source, config.seed, folder)
     pool.check_size(config.n_prompts)
     return pool
 

@@ -23,6 +23,15 @@ def is_id(source: str) -> bool:
     return ID.fullmatch(source) is not None and Path(source).suffix not in FILE_SUFFIXES
 
 
+def has_token() -> bool:
+    """Whether there is an access token of the hub: in HF_TOKEN, or of `hf auth login`."""
+    try:
+        from huggingface_hub import get_token
+    except ImportError:
+        return False
+    return get_token() is not None
+
+
 def open_id(name: str, split: str, revision: str | None) -> PromptSet:
     """A data set of the hub; raises a `UserError` where access to it is refused, or it cannot be loaded.
 

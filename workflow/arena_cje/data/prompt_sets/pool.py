@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict, dataclass
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
     from arena_cje.data.prompt_sets.reading import PromptSet
     from arena_cje.files import Row
+
+
+# The prompts that stand in for a set that is yet to be read: lengths in characters, with the mean and about the skew of 1000
+# prompts of ChatBot Arena (mean 138, median 60).
+STAND_IN = "stand_in.jsonl"
+STAND_IN_LENGTHS = (15, 30, 60, 105, 480)
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,17 @@ class Pool:
     identity: str
     newly_read: bool = False
 
+    @property
+    def note(self) -> str:
+        """What the source has in a sentence, or which prompts stand in for a source that is yet to be read."""
+        if self.path.name != STAND_IN:
+            return describe(self.summary)
+        return (
+            f"{self.summary['source']}: there is no access token of the hub (HF_TOKEN), so that its prompts are yet to be read; "
+            f"this supposes {self.summary['n_eligible']} prompts of {mean(STAND_IN_LENGTHS):.0f} characters on average, as those "
+            "of ChatBot Arena have"
+        )
+
     def check_size(self, n: int) -> None:
         """Raise a `UserError` where there are fewer than n prompts."""
         if n > self.summary["n_eligible"]:
@@ -102,6 +120,21 @@ def read_pool(source: Source, seed: int, folder: Path) -> Pool:
         raise UserError(_none_left(summary))
     files.write_json(index, {"made_from": made_from, "summary": summary})
     return _pool(path, made_from, summary, newly_read=True)
+
+
+def is_read(source: Source, folder: Path) -> bool:
+    """Whether the folder's files are of this source."""
+    return read_index(folder).get("made_from", {}).get("source") == source.identity()
+
+
+def stand_in(source: Source, n: int, folder: Path) -> Pool:
+    """A pool of n prompts of usual lengths, for plans and cost estimates where the source cannot be read yet."""
+    path = folder / STAND_IN
+    lengths = (STAND_IN_LENGTHS[i % len(STAND_IN_LENGTHS)] for i in range(n))
+    rows = [{"prompt_id": f"unread_{i}", "prompt": ("words " * 80)[:length]} for i, length in enumerate(lengths)]
+    files.write_jsonl(path, rows)
+    summary = {"source": source.name, "revision": None, "n_rows": n, "n_eligible": n, "flagged": 0, "dropped": {}}
+    return Pool(path, summary, digest(["stand-in", n]), newly_read=True)
 
 
 def _pool(path: Path, made_from: dict[str, Any], summary: dict[str, Any], *, newly_read: bool = False) -> Pool:

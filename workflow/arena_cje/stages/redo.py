@@ -1,0 +1,59 @@
+"""Log probabilities that are to be computed again: their finished items are forgotten, their files dated back.
+
+A file that is older than its inputs is made anew by the next start of the workflow, and what follows from it. Without its
+journal nothing of it is taken from before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from arena_cje import files
+from arena_cje.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONG_AGO = 1.0  # seconds since the epoch: older than every input
+
+
+def logprobs(folder: Path, policies: list[str]) -> list[str]:
+    """Have the log probabilities of policies computed again; returns all policies that share their scoring contexts.
+
+    folder: working directory of a run whose data set is there, which names the context of each policy. Raises a `UserError`
+    for an unknown policy, and where there is no data set.
+    """
+    context_of = _contexts(folder)
+    if not policies:
+        raise UserError(f"no policy is named; this run has log probabilities under {', '.join(context_of)}")
+    for name in policies:
+        if name not in context_of:
+            known = ", ".join(context_of)
+            raise UserError(
+                f"{name!r} is no policy of this run with log probabilities{did_you_mean(name, context_of)}; it has: {known}"
+            )
+    contexts = {context_of[name] for name in policies}
+    for context in contexts:
+        for journal in ("score", "calls/score"):
+            shutil.rmtree(folder / "results" / "journal" / journal / context, ignore_errors=True)
+        for file in (folder / "results" / "logprobs" / context).glob("*.parquet"):
+            os.utime(file, (LONG_AGO, LONG_AGO))
+    return [name for name, context in context_of.items() if context in contexts]
+
+
+def _contexts(folder: Path) -> dict[str, str]:
+    """The scoring context of each policy by the newest data set of the run."""
+    summaries = sorted((folder / "results").glob("coverage_*/summary.json"), key=lambda path: path.stat().st_mtime)
+    if not summaries:
+        raise UserError(
+            f"{folder}: there is no data set yet (results/coverage_*/summary.json); run the workflow here first, it goes on "
+            "where it was"
+        )
+    try:
+        recorded = files.read_json(summaries[-1])["provenance"]["policies"]
+        contexts = {name: block["context"] for name, block in recorded.items()}
+    except (LookupError, TypeError, AttributeError):
+        raise UserError(f"{summaries[-1]}: does not name the scoring contexts of its policies; make it again") from None
+    return {name: context for name, context in contexts.items() if (folder / "results" / "logprobs" / context).is_dir()}
