@@ -24,6 +24,7 @@ import orjson
 
 from arena_cje import files
 from arena_cje.errors import UserError, file_errors
+from arena_cje.journal import sync_folder
 from arena_cje.provenance import sha256
 
 if TYPE_CHECKING:
@@ -144,16 +145,6 @@ def _n_rows(path: Path) -> int | None:
         return None
     with path.open("rb") as file:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names of new files on disk, as `fsync` has their content."""
-    with file_errors(folder):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
 
 
 def all_seals() -> list[Path]:
