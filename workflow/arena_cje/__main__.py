@@ -1,5 +1,5 @@
 """The command line beside Snakemake: it prints results and the status of a run, converts and checks data, checks
-votes, and unlocks a folder.
+votes, unlocks a folder, and finds what does not fit in one.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
 arena-cje status .
@@ -7,11 +7,13 @@ arena-cje convert promptfoo results.json --base gpt-4o-mini --to DIR
 arena-cje votes votes/*.csv
 arena-cje validate logged.jsonl --fresh-draws draws
 arena-cje unlock
+arena-cje doctor . --redo
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="arena-cje",
         description="Print results of Causal Judge Evaluation or the status of a run, convert and check data, "
-        "check votes of people, remove a lock.",
+        "check votes of people, remove a lock, find what is damaged.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -49,6 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    doctor_command = commands.add_parser("doctor", help="find what is damaged or does not fit in the folder of a run")
+    doctor_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
+    doctor_command.add_argument(
+        "--redo", action="store_true", help="take away what was found, so that the next run makes it again"
+    )
     _add_convert(commands)
     validate_command = commands.add_parser(
         "validate", help="whether data can be analysed, by which estimators, or why not"
@@ -62,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         "show": lambda: show(options.files),
         "status": lambda: _status(options.folder),
         "unlock": lambda: _unlock(options.directory),
+        "doctor": lambda: _doctor(options.folder, redo=options.redo),
         "votes": lambda: _votes(options.files, options.labeling, options.columns),
         "convert": lambda: _convert(options),
         "validate": lambda: _validate(options.files, options.fresh_draws, options.base),
@@ -172,21 +180,36 @@ def _validate(files: Iterable[Path], fresh_draws: Path | None, base: str | None)
 
 def _unlock(directory: Path) -> int:
     """Remove Snakemake's locks; raises a `UserError` where a Snakemake process runs in the folder."""
-    import psutil
-
     locks = directory / ".snakemake" / "locks"
     if not locks.is_dir() or not any(locks.iterdir()):
         return 0
-    for process in psutil.process_iter(["cmdline", "cwd", "pid"]):
-        is_snakemake = any(Path(word).name == "snakemake" for word in process.info["cmdline"] or ())
-        if is_snakemake and process.info["cwd"] == str(directory.resolve()):
-            raise UserError(
-                f"Snakemake (process {process.pid}) is running in {directory.resolve()}; wait for its end, or end it first"
-            )
+    from arena_cje.stages import doctor
+
+    doctor.check_at_rest(directory)
     for lock in locks.iterdir():
         lock.unlink()
     print("Removed the lock of a Snakemake process that was killed.")
     return 0
+
+
+def _doctor(folder: Path, *, redo: bool) -> int:
+    """Print what does not fit in the folder of a run; the exit status is 1 where something is left that does not."""
+    from arena_cje.stages import doctor
+
+    with contextlib.chdir(folder):
+        findings = doctor.examine()
+        for finding in findings:
+            print(printable(f"{finding.path}: {finding.problem}"))
+        if n_unsealed := doctor.n_unsealed():
+            print(f"{n_unsealed} tables have no seal, as an earlier version made them: what they were cannot be checked")
+        if not findings:
+            print("Nothing is damaged, and everything was made from what is there.")
+        elif redo:
+            doctor.redo(findings)
+            print(f"Took away {len(findings)} of these; run the same snakemake command again.")
+        else:
+            print(f"{len(findings)} found; `arena-cje doctor {folder} --redo` takes just these away.")
+    return 1 if findings and not redo else 0
 
 
 if __name__ == "__main__":
