@@ -95,7 +95,7 @@ def test_prompts_that_were_cut_are_found():
     folder = Path(".arena-cje/prompts")
     files.write_jsonl(folder / "prompts.jsonl", [{"prompt_id": "a"}])
     files.write_json(folder / "prompts.json", {"made_from": {}, "summary": {"n_eligible": 2}})
-    assert found() == {".arena-cje/prompts/prompts.jsonl": "has 1 prompts of 2"}
+    assert found() == {".arena-cje/prompts/prompts.jsonl": "is damaged: 1 prompts are left of 2"}
 
 
 def test_tables_of_an_earlier_version_are_counted_and_kept(capsys):

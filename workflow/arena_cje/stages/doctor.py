@@ -12,22 +12,23 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from arena_cje import files
 from arena_cje.calls.ledger import LEDGER
+from arena_cje.data import prompts
 from arena_cje.data.prompt_sets.pool import read_index
 from arena_cje.errors import UserError, file_errors
 from arena_cje.journal import index, lines
 from arena_cje.stages import seals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 JOURNALS = seals.RESULTS / "journal"
-PROMPTS = Path(".arena-cje/prompts")
+PROMPTS, SHARDS = Path(".arena-cje/prompts"), Path(".arena-cje/shards.json")
 LOCKS = Path(".snakemake/locks")
 TEMPORARY = re.compile(r"\..+\.(\d+)")  # what `files.replace` writes before it renames; the number is that of its process
 
@@ -114,12 +115,24 @@ def _of_other_inputs() -> Iterator[Finding]:
 
 def _prompts() -> Iterator[Finding]:
     """The prompts in their order, of which shards are cut."""
-    path, summary = PROMPTS / "prompts.jsonl", read_index(PROMPTS).get("summary")
-    if summary and path.is_file():
-        with path.open("rb") as file:
-            n = sum(1 for _ in file)
-        if n != summary["n_eligible"]:
-            yield Finding(path, f"has {n} prompts of {summary['n_eligible']}", (path, PROMPTS / "prompts.json"))
+    path, index_file = PROMPTS / "prompts.jsonl", PROMPTS / "prompts.json"
+    summary = read_index(PROMPTS).get("summary")
+    if not summary or not path.is_file():
+        return
+    rows = path.read_bytes().splitlines(keepends=True)
+    if len(rows) != summary["n_eligible"]:
+        yield Finding(path, f"is damaged: {len(rows)} prompts are left of {summary['n_eligible']}", (path, index_file))
+    elif SHARDS.is_file() and not _are_those_of(files.read_json(SHARDS), rows):
+        yield Finding(path, "is damaged: its prompts are not those that were read", (path, index_file))
+
+
+def _are_those_of(plan: Any, rows: Sequence[bytes]) -> bool:
+    """Whether shards have the hashes that the last plan gave them."""
+    size, hashes = plan["made_from"]["shard_size"], plan["fingerprints"]
+    if plan["made_from"]["n_prompts"] > len(rows):
+        return True  # it is of other prompts
+    cut = rows[: plan["made_from"]["n_prompts"]]
+    return all(prompts.fingerprint(prompts.cut(cut, name, size)) == value for name, value in hashes.items())
 
 
 def _journals() -> Iterator[Finding]:
