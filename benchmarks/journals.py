@@ -88,7 +88,9 @@ def _other_shard_size(folder: Path) -> Iterator[Result]:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     size = sum(path.stat().st_size for path in shards)
-    detail = f"peak {peak / 1e6:.1f} MB for records of {len(keys) * BYTES / 1e6:.1f} MB, in journals of {size / 1e6:.0f} MB"
+    detail = (
+        f"peak {peak / 1e6:.1f} MB for records of {len(keys) * BYTES / 1e6:.1f} MB, in journals of {size / 1e6:.0f} MB"
+    )
     yield Result("peak memory of this job / its records", peak / (len(keys) * BYTES), "<= 3", detail)
 
 

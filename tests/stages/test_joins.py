@@ -33,6 +33,7 @@ def test_a_judge_that_lacks_a_response_is_named_with_the_first_of_them():
     paths = {"judge": "results/judge/base.jsonl", "oracle": "results/oracle/base/coverage_0.1.jsonl"}
     joins.check_complete(rows(0, 1), {"judge": rows(0, 1), "oracle": rows(0)}, paths)  # an oracle labels some
     with pytest.raises(
-        UserError, match=r"^results/judge/base.jsonl: has no grade of 1 of 2 responses \(the first: prompt 'q1', draw 1\)"
+        UserError,
+        match=r"^results/judge/base.jsonl: has no grade of 1 of 2 responses \(the first: prompt 'q1', draw 1\)",
     ):
         joins.check_complete(rows(0, 1), {"judge": rows(0), "oracle": []}, paths)

@@ -29,7 +29,9 @@ def job(inputs: list[str], *outputs: Path, write=lambda path: files.write_jsonl(
 
 DAMAGE = {
     "whole lines are missing at the end": lambda content: b"".join(content.splitlines(keepends=True)[:5]),
-    "a line is missing in the middle": lambda content: b"".join(content.splitlines(keepends=True)[k] for k in (0, 2, 3)),
+    "a line is missing in the middle": lambda content: b"".join(
+        content.splitlines(keepends=True)[k] for k in (0, 2, 3)
+    ),
     "the last line is cut": lambda content: content[:-9],
     "nothing is left": lambda content: b"",
     "a line stands there twice": lambda content: content + content.splitlines(keepends=True)[-1],

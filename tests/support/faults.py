@@ -21,7 +21,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -33,6 +32,10 @@ from workflow_run import CONFIG, ROOT, Run, write_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Struck = tuple[Run, Run, str, str]
+    Fault = Callable[["Study", random.Random, Path], contextlib.AbstractContextManager[Struck]]
 
 TARGET = "results/coverage_0.5/snips.json"
 LONGEST = 300  # seconds that any run of the study takes
@@ -127,9 +130,6 @@ def _finished_items(run: Run) -> list[str]:
 
 
 # Faults: each is a context in which (the run that was struck, the run to compare with, what was silent, a detail) are given.
-
-Struck = tuple[Run, Run, str, str]
-Fault = "Callable[[Study, random.Random, Path], contextlib.AbstractContextManager[Struck]]"
 
 
 def _signal(number: signal.Signals, whom: str) -> Fault:
@@ -251,7 +251,12 @@ def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[St
     try:
         run = study.run(folder / "run")
         process = subprocess.run(
-            run.command(TARGET), cwd=run.directory, capture_output=True, text=True, timeout=LONGEST, start_new_session=True
+            run.command(TARGET),
+            cwd=run.directory,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            start_new_session=True,
         )
         said = process.stdout + process.stderr
         own = [line for line in said.splitlines() if "arena_cje" in line and line.lstrip().startswith("File ")]

@@ -201,7 +201,9 @@ def _doctor(folder: Path, *, redo: bool) -> int:
         for finding in findings:
             print(printable(f"{finding.path}: {finding.problem}"))
         if n_unsealed := doctor.n_unsealed():
-            print(f"{n_unsealed} tables have no seal, as an earlier version made them: what they were cannot be checked")
+            print(
+                f"{n_unsealed} tables have no seal, as an earlier version made them: what they were cannot be checked"
+            )
         if not findings:
             print("Nothing is damaged, and everything was made from what is there.")
         elif redo:

@@ -1,7 +1,8 @@
 """The ledger: what calls have cost, one line a call, in a file that all jobs of an experiment share, and a budget for its sum.
 
 A line is appended under a lock as soon as a reply has arrived and before it is used, so that a killed job leaves no paid call
-without a line; it is on disk before the reply is in the journal. A call of a model without a known price has `usd` null and adds nothing to the sum.
+without a line; it is on disk before the reply is in the journal. A call of a model without a known price has `usd` null and
+adds nothing to the sum.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The lines of a journal: a checksum, and one JSON object with the key and the record of an item.
 
-    1c291ca3 {"key":"...","record":{...}}
+1c291ca3 {"key":"...","record":{...}}
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 JOURNALS = seals.RESULTS / "journal"
 PROMPTS, SHARDS = Path(".arena-cje/prompts"), Path(".arena-cje/shards.json")
 LOCKS = Path(".snakemake/locks")
-TEMPORARY = re.compile(r"\..+\.(\d+)")  # what `files.replace` writes before it renames; the number is that of its process
+TEMPORARY = re.compile(
+    r"\..+\.(\d+)"
+)  # what `files.replace` writes before it renames; the number is that of its process
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,9 @@ def shard_fingerprints(config: Config, pool: Pool, cache: Path) -> dict[str, str
         reference.check(pool.rows(config.n_prompts))
     lines = pool.lines(config.n_prompts)
     if len(lines) < config.n_prompts:
-        raise UserError(f"{pool.path}: is damaged: {len(lines)} prompts are left of {pool.summary['n_eligible']}; {MEND}")
+        raise UserError(
+            f"{pool.path}: is damaged: {len(lines)} prompts are left of {pool.summary['n_eligible']}; {MEND}"
+        )
     names = prompts.shards(config.n_prompts, config.shard_size)
     fingerprints = {name: prompts.fingerprint(prompts.cut(lines, name, config.shard_size)) for name in names}
     files.write_json(cache, {"made_from": made_from, "fingerprints": fingerprints})

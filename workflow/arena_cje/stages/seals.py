@@ -41,8 +41,9 @@ MEND = "take it away (`arena-cje doctor --redo` does so with all that is damaged
 
 @dataclass(frozen=True)
 class Seal:
-    """What is known of an output. size: in bytes; rows: None for what is no table; sha256: None from the start of a job to its end.
+    """What is known of an output.
 
+    size: in bytes; rows: None for what is no table; sha256: None from the start of its job to the end.
     parameters: of the rule, as Snakemake records them. inputs: each with its hash, None where it has no seal itself.
     """
 
