@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import tracemalloc
 
 import pytest
@@ -213,6 +214,37 @@ def test_fresh_makes_all_items_and_keeps_a_copy_of_the_old_file(tmp_path):
         complete(journal, {"a": 1}, work_recorder(calls))
     assert calls == ["a"]
     assert len(list(tmp_path.glob("0000.jsonl.before-*"))) == 1
+
+
+BUSY = """
+import sys
+from pathlib import Path
+from arena_cje.journal import FinishedItem, Journal
+
+folder, name, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for shard in range(n):
+    with Journal(folder / f"{name}-{shard}.jsonl") as journal:
+        journal.find([f"{name}-{shard}-{k}" for k in range(20)])
+        journal.append([FinishedItem(f"{name}-{shard}-{k}", {"k": k}) for k in range(20)])
+"""
+
+
+def test_processes_that_write_side_by_side_and_are_killed_leave_an_index_that_finds_everything(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": "workflow"}
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", BUSY, tmp_path, name, "12"], env=environment, start_new_session=True)
+        for name in "abcd"
+    ]
+    for job in jobs[:2]:
+        while not list(tmp_path.glob(".index-*.sqlite")):
+            time.sleep(0.01)
+        time.sleep(0.05)
+        job.kill()
+    assert [job.wait(60) for job in jobs] == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
+    finished = {key: record for path in tmp_path.glob("*.jsonl") for key, record in read(path)}
+    assert len(finished) >= 2 * 12 * 20
+    with Journal(tmp_path / "last.jsonl") as journal:
+        assert journal.find([*finished, "never made"]) == finished
 
 
 KILLED = """
