@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from arena_cje import files
+from arena_cje.__main__ import main
 from arena_cje.errors import UserError
 from arena_cje.stages import seals
 
@@ -105,3 +106,12 @@ def test_a_damaged_seal_refuses_its_file(content):
     seals.place(TABLE).write_bytes(content)
     with pytest.raises(UserError, match=f"^{TABLE}: "):
         seals.check(TABLE)
+
+
+@pytest.mark.parametrize("command", ["show", "validate"])
+def test_the_command_line_shows_and_checks_no_damaged_file(command, capsys):
+    path = Path("results/coverage_0.1/cje_dataset.jsonl")
+    job([], path)
+    path.write_bytes(DAMAGE["whole lines are missing at the end"](path.read_bytes()))
+    assert main([command, str(path)]) == 1
+    assert capsys.readouterr().err.startswith(f"ERROR: {path}: is damaged: 5 rows are left of 8")

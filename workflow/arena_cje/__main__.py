@@ -23,7 +23,7 @@ import arena_cje
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,7 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def show(files: Iterable[str | Path]) -> int:
     """Print results files as tables; the exit status is 0."""
+    from arena_cje.stages import seals
+
     for file in files:
+        seals.check(file)
         print(f"\n{printable(str(file))}")
         print(arena_cje.load(file))
     return 0
@@ -167,10 +170,13 @@ def _scale(entry: str) -> tuple[str, tuple[float, float]]:
     return name, (low, high)
 
 
-def _validate(files: Iterable[Path], fresh_draws: Path | None, base: str | None) -> int:
+def _validate(files: Sequence[Path], fresh_draws: Path | None, base: str | None) -> int:
     """Print whether files can be analysed; the exit status is 1 if one of them cannot."""
     from arena_cje.results.usability import usability
+    from arena_cje.stages import seals
 
+    for file in files:
+        seals.check(file)
     accounts = {file: usability(file, fresh_draws, base) for file in files}
     for file, account in accounts.items():
         print(f"{file}: {'usable' if account.usable else 'not usable as it is'}")
