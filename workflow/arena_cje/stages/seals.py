@@ -34,6 +34,7 @@ RESULTS = Path("results")
 FOLDER = RESULTS / "seals"
 # Parameters that follow from the outputs: Snakemake compares only the others.
 DERIVED = ("estimators",)
+COMPARED = (type(None), int, float, complex, str, bytes, bytearray, range, list, tuple, dict, set, frozenset)
 MEMORY = Path(".snakemake")  # of Snakemake
 MARK = MEMORY / "metadata" / "arena-cje"  # Snakemake has its memory since this was written
 MEND = "take it away (`arena-cje doctor --redo` does so with all that is damaged) and run the same command again"
@@ -75,7 +76,8 @@ def sealed(inputs: Sequence[str], outputs: Iterable[str], rule: str, params: Map
     Raises a `UserError` for an input that is not what was written.
     """
     hashes = {path: check(path) for path in dict.fromkeys(inputs)}
-    parameters = tuple(sorted(repr(value) for name, value in params.items() if name not in DERIVED))
+    compared = (value for name, value in params.items() if name not in DERIVED and isinstance(value, COMPARED))
+    parameters = tuple(sorted(map(repr, compared)))
     own = [Path(path) for path in outputs if place(path)]
     begun = Seal(rule, parameters, tuple((path, hashes[path]) for path in sorted(inputs)))
     for path in own:
