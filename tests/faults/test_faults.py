@@ -5,8 +5,6 @@ A few of the faults that `make bench ONLY=faults` lets strike many times.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 import faults
@@ -17,14 +15,7 @@ def study(tmp_path_factory) -> faults.Study:
     return faults.new_study(tmp_path_factory.mktemp("study"))
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "kill -9 of the group",
-        "table short of lines",
-        pytest.param("full disk", marks=pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root")),
-    ],
-)
+@pytest.mark.parametrize("fault", ["kill -9 of the group", "table short of lines"])
 def test_nothing_is_lost_doubled_or_different(study, tmp_path, fault):
     outcome = faults.inject(study, fault, 1, tmp_path / "run")
     assert (outcome.lost, outcome.doubled, outcome.different, outcome.silent) == (0, 0, 0, ""), outcome.detail
