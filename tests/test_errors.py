@@ -90,7 +90,9 @@ import logging, sys
 from types import SimpleNamespace
 from arena_cje.errors import UserError
 from arena_cje.stages import jobs
-made = SimpleNamespace(rule="judge", wildcards=["b\\x1b[31mase"], config={}, log=[sys.argv[1]])
+made = SimpleNamespace(
+    rule="judge", wildcards=["b\\x1b[31mase"], input=[], output=[], params={}, config={}, log=[sys.argv[1]]
+)
 with jobs.job(made) as log:
     log.warning("the server says %s", "\\x1b[2J\\r\\u202e")
     if sys.argv[2] == "bug":

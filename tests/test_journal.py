@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+import tracemalloc
 
 import pytest
 
@@ -48,6 +50,121 @@ def test_another_shard_size_finds_the_items_of_other_shards(tmp_path):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}, work_recorder(calls))
     assert calls == ["a", "b", "c", "d", "e"]
+
+
+def index_of(folder):
+    (path,) = folder.glob(".index-*.sqlite")
+    return path
+
+
+def four_shards(folder):
+    """Journals of four shards of two items; the first job finds no other, so that the index is made by the second."""
+    for shard in range(4):
+        with Journal(folder / f"000{shard}.jsonl") as journal:
+            complete(journal, {f"{shard}{name}": shard for name in "ab"}, work_recorder([]))
+    return {f"{shard}{name}": shard for shard in range(4) for name in "ab"}
+
+
+def damage_nothing(folder):
+    pass
+
+
+def remove_index(folder):
+    index_of(folder).unlink()
+
+
+def overwrite_index(folder):
+    index_of(folder).write_bytes(b"no database at all, but longer than its header is, which has a hundred bytes" * 9)
+
+
+def cut_index(folder):
+    path = index_of(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 100])
+
+
+def put_a_folder_in_its_place(folder):
+    path = index_of(folder)
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_nothing, remove_index, overwrite_index, cut_index, put_a_folder_in_its_place]
+)
+def test_whatever_happens_to_the_index_no_finished_item_is_made_again(tmp_path, damage):
+    items, calls = four_shards(tmp_path), []
+    damage(tmp_path)
+    for name in ("one.jsonl", "two.jsonl"):
+        with Journal(tmp_path / name) as journal:
+            records = complete(journal, items, work_recorder(calls))
+        (tmp_path / name).unlink()
+        assert records == {key: {"square": value**2} for key, value in items.items()}
+    assert calls == []
+
+
+def test_items_of_a_journal_that_has_grown_since_are_found(tmp_path):
+    items, calls = four_shards(tmp_path), []
+    with Journal(tmp_path / "0001.jsonl") as journal:
+        complete(journal, {"later": 7}, work_recorder([]))
+    with Journal(tmp_path / "0004.jsonl") as journal:
+        complete(journal, items | {"later": 7}, work_recorder(calls))
+    assert calls == []
+
+
+def test_a_line_that_is_damaged_after_it_was_indexed_costs_its_item_and_gives_no_wrong_record(tmp_path):
+    items, calls = four_shards(tmp_path), []
+    with Journal(tmp_path / "0004.jsonl") as journal:
+        assert len(journal.find(items)) == 8
+    path = tmp_path / "0002.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"square":4', b'"square":9', 1))
+    with Journal(tmp_path / "0004.jsonl") as journal:
+        records = complete(journal, items, work_recorder(calls))
+    assert calls == ["2a"]
+    assert records["2a"] == {"square": 4}
+
+
+def test_a_journal_that_was_begun_anew_is_indexed_anew(tmp_path):
+    items, calls = four_shards(tmp_path), []
+    with Journal(tmp_path / "0001.jsonl", fresh=True) as journal:
+        complete(journal, {"other": 5, "another": 6, "third": 7}, work_recorder([]))
+    with Journal(tmp_path / "0004.jsonl") as journal:
+        complete(journal, items | {"other": 5, "third": 7}, work_recorder(calls))
+    assert calls == ["1a", "1b"]
+
+
+def test_of_other_shards_a_job_keeps_what_it_asked_for_alone(tmp_path):
+    for shard in range(20):
+        with Journal(tmp_path / f"{shard:04d}.jsonl") as journal:
+            journal.append([FinishedItem(f"{shard}-{k}", {"text": "x" * 10_000}) for k in range(50)])
+    tracemalloc.start()
+    with Journal(tmp_path / "0020.jsonl") as journal:
+        records = journal.find([f"{shard}-7" for shard in range(20)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(records) == 20
+    assert peak < 2e6  # bytes; the journals have 10 MB
+
+
+def test_items_that_come_quickly_share_a_sync(tmp_path, monkeypatch):
+    syncs = []
+    monkeypatch.setattr(os, "fsync", lambda file: syncs.append(file))
+    with Journal(tmp_path / "0000.jsonl") as journal:
+        opened = len(syncs)
+        complete(journal, {str(k): k for k in range(500)}, work_recorder([]))
+    assert 1 <= len(syncs) - opened < 100
+
+
+def test_a_list_of_items_is_on_disk_before_the_next_one(tmp_path, monkeypatch):
+    path, sizes = tmp_path / "0000.jsonl", []
+    monkeypatch.setattr(os, "fsync", lambda file: sizes.append(path.stat().st_size))
+
+    def work(missing):
+        for key in missing:
+            yield [FinishedItem(key, {})]
+            assert sizes[-1] == path.stat().st_size
+
+    with Journal(path) as journal:
+        complete(journal, dict.fromkeys("abc"), work)
 
 
 def test_a_line_that_a_sibling_is_writing_is_no_damage(tmp_path, caplog):
@@ -97,6 +214,37 @@ def test_fresh_makes_all_items_and_keeps_a_copy_of_the_old_file(tmp_path):
         complete(journal, {"a": 1}, work_recorder(calls))
     assert calls == ["a"]
     assert len(list(tmp_path.glob("0000.jsonl.before-*"))) == 1
+
+
+BUSY = """
+import sys
+from pathlib import Path
+from arena_cje.journal import FinishedItem, Journal
+
+folder, name, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for shard in range(n):
+    with Journal(folder / f"{name}-{shard}.jsonl") as journal:
+        journal.find([f"{name}-{shard}-{k}" for k in range(20)])
+        journal.append([FinishedItem(f"{name}-{shard}-{k}", {"k": k}) for k in range(20)])
+"""
+
+
+def test_processes_that_write_side_by_side_and_are_killed_leave_an_index_that_finds_everything(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": "workflow"}
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", BUSY, tmp_path, name, "12"], env=environment, start_new_session=True)
+        for name in "abcd"
+    ]
+    for job in jobs[:2]:
+        while not list(tmp_path.glob(".index-*.sqlite")):
+            time.sleep(0.01)
+        time.sleep(0.05)
+        job.kill()
+    assert [job.wait(60) for job in jobs] == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
+    finished = {key: record for path in tmp_path.glob("*.jsonl") for key, record in read(path)}
+    assert len(finished) >= 2 * 12 * 20
+    with Journal(tmp_path / "last.jsonl") as journal:
+        assert journal.find([*finished, "never made"]) == finished
 
 
 KILLED = """

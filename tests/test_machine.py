@@ -161,7 +161,9 @@ def snakemake(tmp_path, monkeypatch):
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(logging, "raiseExceptions", True)
     log = tmp_path / "job.log"
-    yield SimpleNamespace(rule="estimate", wildcards=["名前"], log=[str(log)], config={})
+    yield SimpleNamespace(
+        rule="estimate", wildcards=["名前"], input=[], output=[], params={}, log=[str(log)], config={}
+    )
     sys.excepthook = hook
 
 

@@ -10,7 +10,7 @@ from arena_cje.config.parse import parse
 from arena_cje.data import prompts
 from arena_cje.data.prompt_sets.pool import Pool
 from arena_cje.errors import UserError
-from arena_cje.stages import plan
+from arena_cje.stages import doctor, plan
 
 
 def experiment(**keys):
@@ -45,6 +45,37 @@ def test_a_shard_has_the_hash_of_its_prompts(source, tmp_path):
     expected = {name: prompts.fingerprint(prompts.cut(lines, name, 4)) for name in ("0000", "0001", "0002")}
     assert fingerprints(experiment(), source) == expected
     assert len(set(expected.values())) == 3
+
+
+DAMAGE = {
+    "prompts are missing": lambda content: b"".join(content.splitlines(keepends=True)[:6]),
+    "a prompt is another": lambda content: content.replace(b"Say", b"Sav", 1),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_no_shard_is_cut_out_of_prompts_that_were_damaged(source, tmp_path, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    pool = plan.prompt_pool(experiment(), source, doctor.PROMPTS)
+    hashes = plan.shard_fingerprints(experiment(), pool, doctor.SHARDS)
+    assert doctor.examine() == []
+    before = [plan.shard_rows(pool.path, 4 * k, min(4 * k + 4, 10), hash) for k, hash in enumerate(hashes.values())]
+    whole = pool.path.read_bytes()
+    pool.path.write_bytes(DAMAGE[what](whole))
+    with pytest.raises(UserError, match=f"^{doctor.PROMPTS}/prompts.jsonl: is damaged: .*arena-cje doctor --redo"):
+        for k, hash in enumerate(hashes.values()):
+            plan.shard_rows(pool.path, 4 * k, min(4 * k + 4, 10), hash)
+    doctor.redo(doctor.examine())
+    again = plan.prompt_pool(experiment(), source, doctor.PROMPTS)
+    assert again.path.read_bytes() == whole
+    assert [row for rows in before for row in rows] == again.rows(10)
+
+
+def test_a_plan_of_prompts_that_were_cut_says_how_many_are_left(source, tmp_path):
+    pool = plan.prompt_pool(experiment(), source, tmp_path)
+    pool.path.write_bytes(DAMAGE["prompts are missing"](pool.path.read_bytes()))
+    with pytest.raises(UserError, match="is damaged: 6 prompts are left of 12"):
+        plan.shard_fingerprints(experiment(), pool, tmp_path / "shards.json")
 
 
 def test_another_prompt_changes_the_hash_of_its_shard_alone(source, tmp_path):

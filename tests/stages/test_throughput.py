@@ -319,7 +319,10 @@ def snakemake(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     log = Named(text="job.log", benchmark="job.tsv")
-    return SimpleNamespace(rule="score", wildcards=Named(shard="0000"), config={"fresh": False}, log=log)
+    config = {"fresh": False}
+    return SimpleNamespace(
+        rule="score", wildcards=Named(shard="0000"), input=[], output=[], params={}, config=config, log=log
+    )
 
 
 def test_a_job_that_ends_well_leaves_a_benchmark(snakemake):

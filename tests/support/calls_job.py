@@ -29,6 +29,9 @@ def snakemake(folder: Path, url: str, **keys) -> SimpleNamespace:
     return SimpleNamespace(
         rule="judge",
         wildcards=["base"],
+        input=[],
+        output=[],
+        params={},
         config=config.model_dump(mode="json"),
         log=Logs([str(folder / "logs" / "job.log")]),
     )

@@ -17,7 +17,7 @@ import pytest
 import arena_cje
 from arena_cje.data import schemas
 from arena_cje.data.coverage import has_label
-from workflow_run import CONFIG, Run, copy_workflow, write_prompts
+from workflow_run import CONFIG, Run, copy_workflow, parse_jobs, write_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +119,41 @@ def test_touching_every_script_makes_nothing_stale(finished):
     for script in (finished.root / "workflow" / "scripts").glob("*.py"):
         script.touch()
     assert finished.jobs("estimates") == set()
+
+
+@pytest.fixture
+def forgotten(finished) -> Iterator[Path]:
+    """The folder without Snakemake's memory, which is where this says."""
+    memory, aside = finished.directory / ".snakemake", finished.directory / "aside"
+    memory.rename(aside)
+    yield aside
+    shutil.rmtree(memory)
+    aside.rename(memory)
+
+
+def test_without_the_memory_of_snakemake_the_same_things_are_stale(changed, forgotten):
+    assert changed.jobs("estimates") == set()
+    shutil.rmtree(changed.directory / ".snakemake")
+    changed.config["analysis"] = {"alpha": 0.1}
+    said = changed.snakemake("-n", "estimates")
+    assert "NOTE .snakemake/ has no record of " in said
+    assert parse_jobs(said) == ESTIMATES | {"estimates"}
+    for before in (forgotten / "metadata").rglob("*=*"):
+        restored = changed.directory / ".snakemake" / before.relative_to(forgotten)
+        whole, record = json.loads(before.read_text()), json.loads(restored.read_text())
+        assert {name: record[name] for name in ("rule", "input", "params", "record_format_version")} == {
+            name: whole[name] for name in ("rule", "input", "params", "record_format_version")
+        }
+
+
+def test_an_output_that_was_not_finished_is_no_output_without_the_memory_of_snakemake(finished, forgotten):
+    seal = finished.path("seals/responses/base/0001.jsonl.json")
+    before = seal.read_bytes()
+    seal.write_bytes(json.dumps(json.loads(before) | {"sha256": None}).encode())
+    try:
+        assert "generate base 0001" in finished.jobs("estimates")
+    finally:
+        seal.write_bytes(before)
 
 
 def test_keys_that_change_no_result_make_nothing_stale(changed):

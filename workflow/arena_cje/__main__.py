@@ -1,5 +1,5 @@
 """The command line beside Snakemake: it prints results and the status of a run, decides, plans studies, converts and checks
-data, checks votes, and unlocks a folder.
+data, checks votes, unlocks a folder, and finds what does not fit in one.
 
 arena-cje show results/coverage_0.1/calibrated-ips.json
 arena-cje decide results/coverage_0.1/decision.json --ship cool
@@ -10,11 +10,13 @@ arena-cje redo logprobs --policies premium
 arena-cje validate logged.jsonl --fresh-draws draws
 arena-cje plan results --difference 0.02
 arena-cje unlock
+arena-cje doctor . --redo
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -24,7 +26,7 @@ import arena_cje
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 NO_ANSWER = 3  # exit status of `decide` where it cannot answer: 1 and 2 are answers
 DECIDE_HELP = """\
@@ -44,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="arena-cje",
         description="Print results of Causal Judge Evaluation or the status of a run, decide, plan a study, convert and check "
-        "data, check votes of people, remove a lock.",
+        "data, check votes of people, remove a lock, find what is damaged.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -85,6 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
     redo_command.add_argument("stage", choices=["logprobs"])
     redo_command.add_argument("--policies", required=True, metavar="NAME,...", help="policies of the last run")
     redo_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
+    doctor_command = commands.add_parser("doctor", help="find what is damaged or does not fit in the folder of a run")
+    doctor_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
+    doctor_command.add_argument(
+        "--redo", action="store_true", help="take away what was found, so that the next run makes it again"
+    )
     _add_convert(commands)
     validate_command = commands.add_parser(
         "validate", help="whether data can be analysed, by which estimators, or why not"
@@ -107,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
         "decide": lambda: _decide(options.file, options.ship),
         "status": lambda: _status(options.folder),
         "unlock": lambda: _unlock(options.directory),
+        "doctor": lambda: _doctor(options.folder, redo=options.redo),
         "votes": lambda: _votes(options.files, options.labeling, options.columns),
         "redo": lambda: _redo(options.directory, options.policies),
         "convert": lambda: _convert(options),
@@ -133,8 +141,12 @@ def main(arguments: list[str] | None = None) -> int:
 def show(files: Iterable[str | Path]) -> int:
     """Print results files and accounts of planned looks as tables, decisions as sentences; the exit status is 0."""
     from arena_cje.results import looks, recommendation
+    from arena_cje.results.result import newest
+    from arena_cje.stages import seals
 
     for file in map(Path, files):
+        file = newest(file)
+        seals.check(file)
         print(f"\n{printable(str(file))}")
         if (decision := recommendation.read(file)) is not None:
             print(recommendation.text(decision))
@@ -231,10 +243,13 @@ def _scale(entry: str) -> tuple[str, tuple[float, float]]:
     return name, (low, high)
 
 
-def _validate(files: Iterable[Path], fresh_draws: Path | None, base: str | None) -> int:
+def _validate(files: Sequence[Path], fresh_draws: Path | None, base: str | None) -> int:
     """Print whether files can be analysed; the exit status is 1 if one of them cannot."""
     from arena_cje.results.usability import usability
+    from arena_cje.stages import seals
 
+    for file in files:
+        seals.check(file)
     accounts = {file: usability(file, fresh_draws, base) for file in files}
     for file, account in accounts.items():
         print(f"{file}: {'usable' if account.usable else 'not usable as it is'}")
@@ -311,21 +326,38 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _unlock(directory: Path) -> int:
     """Remove Snakemake's locks; raises a `UserError` where a Snakemake process runs in the folder."""
-    import psutil
-
     locks = directory / ".snakemake" / "locks"
     if not locks.is_dir() or not any(locks.iterdir()):
         return 0
-    for process in psutil.process_iter(["cmdline", "cwd", "pid"]):
-        is_snakemake = any(Path(word).name == "snakemake" for word in process.info["cmdline"] or ())
-        if is_snakemake and process.info["cwd"] == str(directory.resolve()):
-            raise UserError(
-                f"Snakemake (process {process.pid}) is running in {directory.resolve()}; wait for its end, or end it first"
-            )
+    from arena_cje.stages import doctor
+
+    doctor.check_at_rest(directory)
     for lock in locks.iterdir():
         lock.unlink()
     print("Removed the lock of a Snakemake process that was killed.")
     return 0
+
+
+def _doctor(folder: Path, *, redo: bool) -> int:
+    """Print what does not fit in the folder of a run; the exit status is 1 where something is left that does not."""
+    from arena_cje.stages import doctor
+
+    with contextlib.chdir(folder):
+        findings = doctor.examine()
+        for finding in findings:
+            print(printable(f"{finding.path}: {finding.problem}"))
+        if n_unsealed := doctor.n_unsealed():
+            print(
+                f"{n_unsealed} tables have no seal, as an earlier version made them: what they were cannot be checked"
+            )
+        if not findings:
+            print("Nothing is damaged, and everything was made from what is there.")
+        elif redo:
+            doctor.redo(findings)
+            print(f"Took away {len(findings)} of these; run the same snakemake command again.")
+        else:
+            print(f"{len(findings)} found; `arena-cje doctor {folder} --redo` takes just these away.")
+    return 1 if findings and not redo else 0
 
 
 if __name__ == "__main__":

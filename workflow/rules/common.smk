@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 from snakemake.common.configfile import load_configfile
+from snakemake.persistence import RECORD_FORMAT_VERSION
 from snakemake.utils import update_config
 
 from arena_cje import estimators, files
@@ -21,7 +22,7 @@ from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
-from arena_cje.stages import plan as stage_plan
+from arena_cje.stages import plan as stage_plan, seals
 from arena_cje.yaml_files import check_config_file
 
 
@@ -90,6 +91,14 @@ if workflow.is_main_process:
 if not IS_MODULE:
     or_exit(targets.check, sys.argv[1:], CONFIG)
 or_exit(targets.check_writable, Path("results"))
+if workflow.is_main_process:
+    restored = or_exit(seals.restore, RECORD_FORMAT_VERSION)
+    if restored:
+        print(
+            f"NOTE .snakemake/ has no record of {restored} results that are there; what made them is read from results/seals/, "
+            "and what the configuration now makes otherwise is made again",
+            file=sys.stderr,
+        )
 
 
 def input_path(path):

@@ -5,9 +5,9 @@
 rule gather:
     """Gather the shards of {wildcards.table}"""
     input:
-        expand("results/{{table}}/{shard}.jsonl", shard=SHARDS),
+        rows=expand("results/{{table}}/{shard}.jsonl", shard=SHARDS),
     output:
-        "results/{table}.jsonl",
+        rows="results/{table}.jsonl",
     log:
         "logs/gather/{table}.log",
     wildcard_constraints:
@@ -15,8 +15,8 @@ rule gather:
     localrule: True
     conda:
         "../../envs/stats.yaml"
-    shell:
-        "cat {input:q} > {output:q} 2> {log:q}"
+    script:
+        "../scripts/gather.py"
 
 
 rule gather_responses_and_grades:
@@ -32,8 +32,8 @@ rule gather_responses_and_grades:
     localrule: True
     conda:
         "../../envs/stats.yaml"
-    shell:
-        "cat {input.responses:q} > {output.responses:q} 2> {log:q}; cat {input.judge:q} > {output.judge:q} 2>> {log:q}"
+    script:
+        "../scripts/gather.py"
 
 
 prefer(

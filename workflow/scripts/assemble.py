@@ -5,7 +5,7 @@ from pathlib import Path
 
 from arena_cje.data import schemas, write
 from arena_cje.results.account import account
-from arena_cje.stages import assemble
+from arena_cje.stages import assemble, joins
 from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
@@ -15,6 +15,7 @@ with job(snakemake) as log:
     responses = schemas.RESPONSES.read(files.responses)
     grade_files = assemble.grade_files(files.judge, files.oracle, files.judges)
     grades = assemble.read_grades(grade_files, json.loads(params.max_unscored))
+    joins.check_complete(responses, grades, grade_files)
     logprobs = {Path(path).stem: schemas.LOGPROBS.read(path) for path in files.logprobs}
     # In declared order, which is that of tables and no parameter: another order makes nothing stale.
     targets = [name for name in snakemake.config["policies"] if name != base]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from arena_cje.data import schemas, write
-from arena_cje.stages import assemble
+from arena_cje.stages import assemble, joins
 from arena_cje.stages.jobs import job, report
 
 with job(snakemake) as log:
@@ -13,7 +13,9 @@ with job(snakemake) as log:
     for path in map(Path, snakemake.output[: len(snakemake.output) // 2]):
         policy = path.stem
         responses = schemas.RESPONSES.read(next(file for file in files_of["responses"] if Path(file).stem == policy))
-        grades = assemble.read_grades(assemble.grade_files_of(policy, files_of), limits)
+        grade_files = assemble.grade_files_of(policy, files_of)
+        grades = assemble.read_grades(grade_files, limits)
+        joins.check_complete(responses, grades, grade_files)
         rows, summary = assemble.draw_rows(responses, grades)
         summary |= {"served": assemble.served(policy, {"generate": responses, **grades})}
         report(log, summary, policy)

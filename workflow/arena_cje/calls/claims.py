@@ -61,9 +61,9 @@ class Claims:
         for line in os.pread(file, os.fstat(file).st_size, 0).decode().splitlines():
             line_key, _, path = line.partition(" ")
             if line_key == key and Path(path) != self._journal_path and Path(path).exists():
-                records = dict(journal.read(Path(path), in_use=True))
-                if key in records:
-                    return records[key]
+                records = (record for other, record in journal.read(Path(path), in_use=True) if other == key)
+                if (record := next(records, None)) is not None:
+                    return record
         return None
 
 

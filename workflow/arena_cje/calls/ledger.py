@@ -1,7 +1,8 @@
 """The ledger: what calls have cost, one line a call, in a file that all jobs of an experiment share, and a budget for its sum.
 
 A line is appended under a lock as soon as a reply has arrived and before it is used, so that a killed job leaves no paid call
-without a line. A call of a model without a known price has `usd` null and adds nothing to the sum.
+without a line; it is on disk before the reply is in the journal. A call of a model without a known price has `usd` null and
+adds nothing to the sum.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ class Ledger:
             ends_with_newline = size == 0 or os.pread(file, 1, size - 1) == b"\n"
             os.write(file, (b"" if ends_with_newline else b"\n") + orjson.dumps(line) + b"\n")
         return usd
+
+    def sync(self) -> None:
+        """Have on disk what has been appended. Without a lock: no other process waits for the disk."""
+        with file_errors(self.path):
+            if self.path.exists():
+                with self.path.open("rb+") as file:
+                    os.fsync(file)
 
     def total_usd(self) -> float:
         """US dollars paid by all jobs and runs so far. Only the part of the file that is new since the last call is read."""

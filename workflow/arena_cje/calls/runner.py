@@ -118,6 +118,7 @@ def run(
         thread.start()
         try:
             while items := sender.arrived():
+                job.ledger.sync()
                 yield items
                 sender.release(items)
         finally:

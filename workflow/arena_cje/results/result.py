@@ -80,9 +80,7 @@ def load(path: str | Path = "results") -> Result:
     """
     if not isinstance(path, str | PathLike) or isinstance(path, bytes):
         raise UserError(f"load takes the path of a results file, got {shown(path)}")
-    path = Path(path)
-    with file_errors(path):
-        path = _newest(path) if path.is_dir() or path == Path("results") else path
+    path = newest(Path(path))
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
@@ -104,8 +102,13 @@ def load(path: str | Path = "results") -> Result:
         return _with_influence(result, influence_path) if influence_path.exists() else result
 
 
+def newest(path: Path) -> Path:
+    """The results file that was written last in a results folder; a file itself."""
+    with file_errors(path):
+        return _newest(path) if path.is_dir() or path == Path("results") else path
+
+
 def _newest(folder: Path) -> Path:
-    """The results file that was written last in a results folder."""
     written = [path.with_name(path.name.replace(".influence.parquet", ".json")) for path in _influence_files(folder)]
     files = [path for path in written if path.is_file()]
     if not files:

@@ -5,7 +5,7 @@
 
 Log lines go to the job's log file and, with the job's name before them, to the terminal. A `UserError`, or an error of the
 file system, ends the job with one line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceback. No line
-holds a key of an API.
+holds a key of an API. What the job reads of the results is checked against its seals before, what it writes is sealed after.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from arena_cje.config import plugins
 from arena_cje.data import schemas
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 from arena_cje.journal import Journal, Tally
+from arena_cje.stages import seals
 from arena_cje.stages.usage import peak_memory
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
                 root.addHandler(_handler(file, "%(asctime)s %(levelname)s %(message)s", keys))
             if paths := snakemake.config.get("plugins"):
                 plugins.register(paths)
-            yield logging.getLogger("arena_cje")
+            with seals.sealed(snakemake.input, snakemake.output, snakemake.rule, dict(snakemake.params.items())):
+                yield logging.getLogger("arena_cje")
     except UserError as error:
         root.error("%s", error)
         sys.exit(1)
@@ -185,15 +187,21 @@ def open_model(snakemake: Any, n_ctx: int) -> Iterator[tuple[Any, str]]:
     with model.open_model(
         snakemake.input.gguf, n_ctx=n_ctx, n_gpu_layers=settings["n_gpu_layers"], n_threads=snakemake.threads
     ) as opened:
-        yield opened, schemas.read_json(snakemake.input.model)["sha256"]
+        yield opened, recorded(snakemake.input.model, "sha256")
 
 
 def same_tokenizer(snakemake: Any) -> bool:
     """Do the job's model and the one that generated the responses share their token ids? Not with one behind an API."""
-    if not snakemake.input.generated_by:
-        return False
-    records = [schemas.read_json(path) for path in (snakemake.input.model, snakemake.input.generated_by)]
-    return records[0]["tokenizer_sha256"] == records[1]["tokenizer_sha256"]
+    paths = (snakemake.input.model, snakemake.input.generated_by)
+    return bool(snakemake.input.generated_by) and len({recorded(path, "tokenizer_sha256") for path in paths}) == 1
+
+
+def recorded(path: str | Path, name: str) -> Any:
+    """A value of a model's record; raises a `UserError` where the record lacks it."""
+    record = schemas.read_json(path)
+    if not isinstance(record, dict) or not record.get(name):
+        raise UserError(f"{path}: has no {name}, which the record of a model has; {seals.MEND}")
+    return record[name]
 
 
 def text(path: str | list[str]) -> str | None:

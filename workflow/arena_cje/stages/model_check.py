@@ -275,8 +275,8 @@ def _local(name: str, model: Model, users: tuple[str, ...], resources: Path, res
 
 
 def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
-    from arena_cje.files import read_json
     from arena_cje.llama import fetch, gguf
+    from arena_cje.stages.jobs import recorded
 
     if model.file and not path.exists():
         fetch.read_entry(model.file, resources / "models" / "MODELS.yaml")
@@ -285,7 +285,7 @@ def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
     size = f"{gguf.size(path) / 1e6:,.0f} MB"
     if not record.exists():
         return f"{size}; its hash is recorded on first use"
-    found = read_json(record)["sha256"]
+    found = recorded(record, "sha256")
     if model.sha256 not in (None, found):
         raise UserError(f"its recorded sha256 is {found}, expected {model.sha256}; see `models` in the configuration")
     return f"{size}, sha256 {found[:12]}…"

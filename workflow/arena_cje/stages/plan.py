@@ -19,11 +19,13 @@ from arena_cje.grading import reference
 from arena_cje.hosted import writer
 from arena_cje.llama import generator, scorer
 from arena_cje.provenance import code_hash
+from arena_cje.stages.seals import MEND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from arena_cje.config.records import Config
+    from arena_cje.files import Row
     from arena_cje.grading.plan import GraderPlan
 
 
@@ -98,10 +100,21 @@ def shard_fingerprints(config: Config, pool: Pool, cache: Path) -> dict[str, str
     if config.oracle.provider == REFERENCE:
         reference.check(pool.rows(config.n_prompts))
     lines = pool.lines(config.n_prompts)
+    if len(lines) < config.n_prompts:
+        raise UserError(
+            f"{pool.path}: is damaged: {len(lines)} prompts are left of {pool.summary['n_eligible']}; {MEND}"
+        )
     names = prompts.shards(config.n_prompts, config.shard_size)
     fingerprints = {name: prompts.fingerprint(prompts.cut(lines, name, config.shard_size)) for name in names}
     files.write_json(cache, {"made_from": made_from, "fingerprints": fingerprints})
     return fingerprints
+
+
+def shard_rows(pool: Path, start: int, stop: int, fingerprint: str) -> list[Row]:
+    """The prompts of a shard, which are those that the plan has seen; raises a `UserError` where they are not."""
+    if prompts.fingerprint(prompts.lines(pool, start, stop)) != fingerprint:
+        raise UserError(f"{pool}: is damaged: prompts {start} to {stop} are not those that were read; {MEND}")
+    return prompts.read(pool, start, stop)
 
 
 def _read_cache(path: Path) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 Snakemake removes the outputs of a job before every run and after a failed one. So each finished item is appended to a file
 that is no declared output, as one JSON line that is synced to disk: a killed job loses at most what it works on. The
 key of an item is the hash of all that determines its result, so a journal never returns a stale result and can be kept for
-ever. A job writes to the file of its shard and also reads those of the other shards of its stage and policy, so that a new
-shard size finds the finished items. The stages `generate`, `score`, `judge` and `oracle` all use `complete`.
+ever. A job writes to the file of its shard and finds the items of the other shards of its stage and policy by their `index`, so
+that a new shard size finds the finished items. The stages `generate`, `score`, `judge` and `oracle` all use `complete`.
+
+Items that take less time than a sync share one: those of the last `SYNC_SECONDS` are lost with the power, none with the process.
 """
 
 from __future__ import annotations
@@ -13,19 +15,19 @@ import fcntl
 import logging
 import os
 import time
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
-
 from arena_cje.errors import file_errors
+from arena_cje.journal import index, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+SYNC_SECONDS = 0.05  # between two syncs of items that come one by one
 
 
 class FinishedItem(NamedTuple):
@@ -94,9 +96,12 @@ class Journal:
     def __init__(self, path: Path, *, fresh: bool = False):
         self.path = path
         self.fresh = fresh
-        self.records: dict[str, dict[str, Any]] = {}
         self.tally = Tally()
-        self._siblings_read = fresh
+        self._places: dict[str, lines.Place] = {}  # of the items in this file
+        self._elsewhere: index.Found = {}  # items that other shards have
+        self._size = 0  # of the file, in bytes
+        self._synced = 0  # bytes of it that are on disk for certain
+        self._sync_time = 0.0
 
     def __enter__(self) -> Journal:
         with file_errors(self.path):
@@ -104,7 +109,7 @@ class Journal:
         return self
 
     def _open(self) -> None:
-        """Open the file and wait for its lock, and read what it has."""
+        """Open the file and wait for its lock, and see which items it has."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab+")
         try:
@@ -114,43 +119,78 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX)
         if self.fresh and self.path.stat().st_size:
             self._move_records()
-        self.records = dict(read(self.path))
-        if not _ends_with_newline(self.path):
-            self._file.write(b"\n")
+        self._places = dict(lines.scan(self.path))
+        self._size = self._synced = self.path.stat().st_size
+        if self._size == 0:
+            sync_folder(self.path.parent)
+        elif os.pread(self._file.fileno(), 1, self._size - 1) != b"\n":
+            self._write(b"\n")
 
     def __exit__(self, *_: object) -> None:
         with file_errors(self.path):  # closing a file tries again what could not be written
-            self._file.close()
+            try:
+                self._sync()
+            finally:
+                self._file.close()
 
     def _move_records(self) -> None:
         copy = self.path.with_name(f"{self.path.name}.before-{time.time_ns()}")
         copy.write_bytes(self.path.read_bytes())
         self._file.truncate(0)
+        index.remove(self.path.parent)
 
     def find(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Records of the finished items among the keys; other shards' files are read where this one lacks some."""
+        """Records of the finished items among the keys; other shards' files are asked for those that this one lacks."""
         keys = list(keys)
-        if not self._siblings_read and any(key not in self.records for key in keys):
-            for sibling in sorted(self.path.parent.glob("*.jsonl")):
-                if sibling != self.path:
-                    for key, record in read(sibling, in_use=True):
-                        self.records.setdefault(key, record)
-            self._siblings_read = True
-        return {key: self.records[key] for key in keys if key in self.records}
-
-    def append(self, items: Iterable[FinishedItem]) -> None:
-        """Append the records of finished items; they are on disk when this returns, after one sync for all of them."""
-        records = {item.key: dict(item.record) for item in items}
+        missing = [key for key in keys if key not in self._places]
+        if missing and not self.fresh:
+            with file_errors(self.path.parent):
+                self._elsewhere = index.find(self.path, missing)
         with file_errors(self.path):
-            self._file.write(b"".join(_line(key, record) for key, record in records.items()))
-            self._file.flush()
+            records = {key: self._record(key) for key in keys}
+        return {key: record for key, record in records.items() if record is not None}
+
+    def _record(self, key: str) -> dict[str, Any] | None:
+        """The record of an item; None where no journal has it, or where its line has been damaged since it was found."""
+        if key in self._places:
+            return _read_record(self._file.fileno(), key, self._places[key])
+        if key not in self._elsewhere:
+            return None
+        name, place = self._elsewhere[key]
+        with self.path.with_name(name).open("rb") as file:
+            return _read_record(file.fileno(), key, place)
+
+    def append(self, items: Iterable[FinishedItem], *, sync: bool = True) -> None:
+        """Append the records of finished items. They are safe from a kill when this returns.
+
+        sync: whether they are on disk, too; otherwise they are within `SYNC_SECONDS` of the next items, or at the end.
+        """
+        with file_errors(self.path):
+            encoded = {item.key: lines.encode(item.key, item.record) for item in items}
+            start = self._size
+            self._write(b"".join(encoded.values()))
+            for key, line in encoded.items():
+                self._places[key] = lines.Place(start, len(line) - 1)
+                start += len(line)
+            if sync or time.monotonic() - self._sync_time >= SYNC_SECONDS:
+                self._sync()
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._file.flush()
+        self._size += len(content)
+
+    def _sync(self) -> None:
+        if self._synced < self._size:
             os.fsync(self._file.fileno())
-        self.records |= records
+            self._synced = self._size
+            self._sync_time = time.monotonic()
 
 
-def _line(key: str, record: Mapping[str, Any]) -> bytes:
-    body = orjson.dumps({"key": key, "record": record})
-    return b"%08x " % zlib.crc32(body) + body + b"\n"
+def _read_record(file: int, key: str, place: lines.Place) -> dict[str, Any] | None:
+    """The record in a line of an open file; None where the line is damaged or has another key."""
+    line = lines.decode(os.pread(file, place.size, place.start))
+    return line[1] if line and line[0] == key else None
 
 
 def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -158,29 +198,21 @@ def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, A
 
     in_use: another job may be writing the last line, which is then no damage.
     """
-    n_damaged = 0
-    with open(path, "rb") as file:
-        for line in file:
-            if in_use and not line.endswith(b"\n"):
-                break
-            checksum, _, body = line.rstrip(b"\n").partition(b" ")
-            if not checksum:
-                continue
-            if checksum != b"%08x" % zlib.crc32(body):
-                n_damaged += 1
-                continue
-            entry = orjson.loads(body)
-            yield entry["key"], entry["record"]
-    if n_damaged:
-        log.warning("%s: %d damaged line(s) skipped; their items are made again", path, n_damaged)
+    with path.open("rb") as file:
+        for key, place in lines.scan(path, in_use=in_use):
+            record = _read_record(file.fileno(), key, place)
+            if record is not None:
+                yield key, record
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with open(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+def sync_folder(folder: Path) -> None:
+    """Have the names of new files on disk, as a sync has their content."""
+    with file_errors(folder):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def complete(
@@ -194,7 +226,7 @@ def complete(
     """Records of all items by key: those of the journal, and those that `work` makes, appended as they finish.
 
     items: by key. work: takes the missing items by key and yields them as finished items in any order, one by one or in
-    lists; a list is in the journal before the next one is taken. every: seconds between progress lines in the log.
+    lists; a list is on disk before the next one is taken. every: seconds between progress lines in the log.
     """
     records = journal.find(items)
     missing = {key: item for key, item in items.items() if key not in records}
@@ -205,7 +237,7 @@ def complete(
     last_report = 0.0  # seconds
     for finished in work(missing):
         batch = finished if isinstance(finished, list) else [finished]
-        journal.append(batch)
+        journal.append(batch, sync=isinstance(finished, list))
         for item in batch:
             records[item.key] = dict(item.record)
             tally.count(item)

@@ -1,0 +1,109 @@
+"""The doctor finds what does not fit in a folder, and takes away just that."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from arena_cje import files
+from arena_cje.__main__ import main
+from arena_cje.journal import FinishedItem, Journal, read
+from arena_cje.stages import doctor, seals
+
+SHARDS = [Path(f"results/responses/base/000{k}.jsonl") for k in range(3)]
+JOINED, ESTIMATE = Path("results/responses/base.jsonl"), Path("results/coverage_0.1/snips.json")
+JOURNAL = Path("results/journal/generate/base/0000.jsonl")
+
+
+def job(inputs: list[Path], output: Path, seed: int = 1) -> None:
+    with seals.sealed(list(map(str, inputs)), [str(output)], "a_rule", {"seed": seed}):
+        files.write_jsonl(output, [{"seed": seed, "row": k} for k in range(4)])
+
+
+@pytest.fixture(autouse=True)
+def run(tmp_path, monkeypatch) -> None:
+    """A folder in which shards were joined and an estimate was made of them."""
+    monkeypatch.chdir(tmp_path)
+    for shard in SHARDS:
+        job([], shard)
+    job(SHARDS, JOINED)
+    job([JOINED], ESTIMATE)
+    with Journal(JOURNAL) as journal:
+        journal.append([FinishedItem(key, {"value": key}) for key in "abc"])
+
+
+def found() -> dict[str, str]:
+    return {str(finding.path): finding.problem for finding in doctor.examine()}
+
+
+def test_a_folder_in_which_everything_fits(capsys):
+    assert found() == {}
+    assert main(["doctor"]) == 0
+    assert "Nothing is damaged" in capsys.readouterr().out
+
+
+def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
+    before = {path: path.read_bytes() for path in (*SHARDS, JOINED, ESTIMATE, JOURNAL)}
+    SHARDS[1].write_bytes(before[SHARDS[1]].splitlines(keepends=True)[0])
+    assert found() == {str(SHARDS[1]): "is damaged: 1 rows are left of 4"}
+    assert main(["doctor"]) == 1
+    assert SHARDS[1].exists()
+    assert main(["doctor", ".", "--redo"]) == 0
+    assert "Took away 1" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before if path.exists()} == {
+        path: content for path, content in before.items() if path != SHARDS[1]
+    }
+    assert found() == {}
+
+
+def test_what_was_made_from_others_than_are_there_is_found_with_what_followed_from_it():
+    job([], SHARDS[2], seed=9)
+    assert found() == {
+        str(JOINED): f"was made from another {SHARDS[2]} than is there now",
+        str(ESTIMATE): f"was made from another {JOINED} than is there now",
+    }
+    doctor.redo(doctor.examine())
+    assert not JOINED.exists()
+    assert not ESTIMATE.exists()
+    assert all(shard.exists() for shard in SHARDS)
+
+
+def test_a_damaged_journal_keeps_its_other_items():
+    content = JOURNAL.read_bytes()
+    JOURNAL.write_bytes(content.replace(b'"value":"b"', b'"value":"x"') + b"0000 half")
+    assert found() == {str(JOURNAL): "has 2 damaged line(s), whose items are made again"}
+    doctor.redo(doctor.examine())
+    lines = content.splitlines(keepends=True)
+    assert JOURNAL.read_bytes() == lines[0] + lines[2]
+    assert list(dict(read(JOURNAL))) == ["a", "c"]
+
+
+def test_halves_of_killed_processes_are_leftovers_and_those_of_others_are_not():
+    ended = os.spawnlp(os.P_NOWAIT, "true", "true")
+    os.waitpid(ended, 0)
+    left, in_work = (Path(f"results/.base.jsonl.{process}") for process in (ended, os.getpid()))
+    for path in (left, in_work):
+        path.write_text("half")
+    assert list(found()) == [str(left)]
+    doctor.redo(doctor.examine())
+    assert (left.exists(), in_work.exists()) == (False, True)
+
+
+def test_prompts_that_were_cut_are_found():
+    folder = Path(".arena-cje/prompts")
+    files.write_jsonl(folder / "prompts.jsonl", [{"prompt_id": "a"}])
+    files.write_json(folder / "prompts.json", {"made_from": {}, "summary": {"n_eligible": 2}})
+    assert found() == {".arena-cje/prompts/prompts.jsonl": "is damaged: 1 prompts are left of 2"}
+
+
+def test_tables_of_an_earlier_version_are_counted_and_kept(capsys):
+    files.write_jsonl("results/judge/base.jsonl", [{}])
+    assert main(["doctor"]) == 0
+    assert "1 tables have no seal" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(capsys):
+    assert main(["doctor", "nowhere"]) == 1
+    assert capsys.readouterr().err == "ERROR: nowhere: no such file or folder\n"

@@ -1,0 +1,39 @@
+"""Shards become one file as a whole or not at all, and a judge's grades are of every response."""
+
+from __future__ import annotations
+
+import pytest
+
+from arena_cje.errors import UserError
+from arena_cje.stages import joins
+
+
+def test_the_lines_of_all_shards_in_their_order(tmp_path):
+    contents = [b'{"a":1}\n{"a":2}\n', b"", b'{"a":3}\n']
+    shards = [tmp_path / f"{k}.jsonl" for k in range(3)]
+    for shard, content in zip(shards, contents, strict=True):
+        shard.write_bytes(content)
+    joins.join(shards, tmp_path / "all.jsonl")
+    assert (tmp_path / "all.jsonl").read_bytes() == b"".join(contents)
+
+
+def test_a_shard_that_is_cut_is_named_and_nothing_is_written(tmp_path):
+    (tmp_path / "0.jsonl").write_bytes(b'{"a":1}\n')
+    (tmp_path / "1.jsonl").write_bytes(b'{"a":2}\n{"a"')
+    with pytest.raises(UserError, match=f"^{tmp_path}/1.jsonl: is damaged: its last line is cut"):
+        joins.join([tmp_path / "0.jsonl", tmp_path / "1.jsonl"], tmp_path / "all.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.jsonl", "1.jsonl"]
+
+
+def rows(*draws: int) -> list[dict]:
+    return [{"prompt_id": "q1", "draw_idx": draw} for draw in draws]
+
+
+def test_a_judge_that_lacks_a_response_is_named_with_the_first_of_them():
+    paths = {"judge": "results/judge/base.jsonl", "oracle": "results/oracle/base/coverage_0.1.jsonl"}
+    joins.check_complete(rows(0, 1), {"judge": rows(0, 1), "oracle": rows(0)}, paths)  # an oracle labels some
+    with pytest.raises(
+        UserError,
+        match=r"^results/judge/base.jsonl: has no grade of 1 of 2 responses \(the first: prompt 'q1', draw 1\)",
+    ):
+        joins.check_complete(rows(0, 1), {"judge": rows(0), "oracle": []}, paths)

@@ -1,0 +1,117 @@
+"""A file of the results is read as it was written, or refused by name; one without a seal is read as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from arena_cje import files
+from arena_cje.__main__ import main
+from arena_cje.errors import UserError
+from arena_cje.stages import seals
+
+TABLE = Path("results/responses/base/0003.jsonl")
+ROWS = [{"prompt_id": f"q{k}", "response": "text"} for k in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def job(inputs: list[str], *outputs: Path, write=lambda path: files.write_jsonl(path, ROWS)) -> None:
+    """A job that writes its outputs and ends well."""
+    with seals.sealed(inputs, [str(path) for path in outputs], "generate", {"seed": 1}):
+        for path in outputs:
+            write(path)
+
+
+DAMAGE = {
+    "whole lines are missing at the end": lambda content: b"".join(content.splitlines(keepends=True)[:5]),
+    "a line is missing in the middle": lambda content: b"".join(
+        content.splitlines(keepends=True)[k] for k in (0, 2, 3)
+    ),
+    "the last line is cut": lambda content: content[:-9],
+    "nothing is left": lambda content: b"",
+    "a line stands there twice": lambda content: content + content.splitlines(keepends=True)[-1],
+    "a byte is another": lambda content: content.replace(b"q7", b"q9"),
+    "a line is longer": lambda content: content.replace(b"q7", b"q77"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_table_is_refused_by_name_with_what_mends_it(what):
+    job([], TABLE)
+    TABLE.write_bytes(DAMAGE[what](TABLE.read_bytes()))
+    with pytest.raises(UserError, match=f"^{TABLE}: is damaged: .*; take it away .*arena-cje doctor --redo"):
+        job([str(TABLE)], Path("results/responses/base.jsonl"))
+    assert not Path("results/responses/base.jsonl").exists()
+
+
+def test_the_sentence_has_the_rows_that_are_left():
+    job([], TABLE)
+    TABLE.write_bytes(DAMAGE["whole lines are missing at the end"](TABLE.read_bytes()))
+    with pytest.raises(UserError, match="is damaged: 5 rows are left of 8"):
+        seals.check(TABLE)
+
+
+def test_a_parquet_table_has_its_rows_and_is_checked_too():
+    path = Path("results/logprobs/base.parquet")
+    job([], path, write=lambda path: files.replace(path, pl.DataFrame({"x": [1, 2, 3]}).write_parquet))
+    assert seals.read(path).rows == 3
+    files.replace(path, pl.DataFrame({"x": [1, 2]}).write_parquet)  # a good file, but not the one that was written
+    with pytest.raises(UserError, match=f"^{path}: is damaged"):
+        seals.check(path)
+
+
+def test_what_was_written_is_read():
+    job([], TABLE)
+    job([str(TABLE)], Path("results/responses/base.jsonl"))
+    seal = seals.read("results/responses/base.jsonl")
+    assert seal.inputs == ((str(TABLE), seals.read(TABLE).sha256),)
+    assert seal.rows == 8
+
+
+def test_a_file_without_a_seal_is_read_as_it_is():
+    TABLE.parent.mkdir(parents=True)
+    for path in (TABLE, Path("mine.jsonl")):
+        path.write_text("{}\n")
+        assert seals.check(path) is None
+
+
+def test_files_outside_the_results_get_no_seal():
+    job([], Path("models/tiny.gguf"))
+    assert seals.all_seals() == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("no")])
+def test_what_a_job_leaves_that_did_not_end_is_no_output(error):
+    def written_and_ended(path):
+        files.write_jsonl(path, ROWS)
+        raise error
+
+    with pytest.raises(BaseException, match=r"no|^$"):
+        job([], TABLE, write=written_and_ended)
+    with pytest.raises(UserError, match=f"^{TABLE}: is not finished"):
+        seals.check(TABLE)
+    job([], TABLE)
+    assert seals.check(TABLE)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"rule": "x"}'])
+def test_a_damaged_seal_refuses_its_file(content):
+    job([], TABLE)
+    seals.place(TABLE).write_bytes(content)
+    with pytest.raises(UserError, match=f"^{TABLE}: "):
+        seals.check(TABLE)
+
+
+@pytest.mark.parametrize("command", ["show", "validate"])
+def test_the_command_line_shows_and_checks_no_damaged_file(command, capsys):
+    path = Path("results/coverage_0.1/cje_dataset.jsonl")
+    job([], path)
+    path.write_bytes(DAMAGE["whole lines are missing at the end"](path.read_bytes()))
+    assert main([command, str(path)]) == 1
+    assert capsys.readouterr().err.startswith(f"ERROR: {path}: is damaged: 5 rows are left of 8")

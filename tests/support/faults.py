@@ -1,0 +1,300 @@
+"""Faults of a run at seeded random moments, and what the documented command makes of them.
+
+    outcome = inject(study, "kill -9 of a job", seed=3, folder=tmp_path)
+
+A study is a small experiment with a tiny random model and its run without a fault. Each fault strikes a run of the same
+experiment in a folder of its own; then `arena-cje doctor --redo` and the same command bring it to its end. Lost are finished
+items that are not in the journals any more, doubled are items that were made twice, different are results that are not the
+bytes of the run without a fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+import tiny_gguf
+from arena_cje.journal import read
+from arena_cje.stages import seals
+from workflow_run import CONFIG, ROOT, Run, write_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Struck = tuple[Run, Run, str, str]
+    Fault = Callable[["Study", random.Random, Path], contextlib.AbstractContextManager[Struck]]
+
+TARGET = "results/coverage_0.5/snips.json"
+LONGEST = 300  # seconds that any run of the study takes
+SMALL_DISK, LARGE_DISK = (200_000, 2_500_000), 64_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run. silent: a fault that had to be told and was not, in words; empty otherwise."""
+
+    fault: str
+    seed: int
+    lost: int
+    doubled: int
+    different: int
+    silent: str
+    detail: str
+
+
+@dataclass
+class Study:
+    """The experiment, and the results of its run without a fault, by configuration."""
+
+    folder: Path
+    seconds: float = 0.0  # of the run without a fault
+    finished: dict[str, Run] = field(default_factory=dict)
+
+    def run(self, folder: Path, **changes: Any) -> Run:
+        """The experiment in a new folder, not begun."""
+        folder.mkdir(parents=True)
+        for name in ("tiny.gguf", "prompts.jsonl", "other.txt"):
+            shutil.copy2(self.folder / name, folder / name)
+        config = copy.deepcopy(CONFIG) | {"n_prompts": 12, "shard_size": 6, "coverages": ["0.5"], **changes}
+        config["policies"] = {name: config["policies"][name] for name in ("base", "other")}
+        return Run(folder, config)
+
+    def clean(self, **changes: Any) -> Run:
+        """The run without a fault."""
+        name = repr(changes)
+        if name not in self.finished:
+            run, began = self.run(self.folder / f"clean-{len(self.finished)}", **changes), time.monotonic()
+            run.snakemake(TARGET)
+            self.seconds = self.seconds or time.monotonic() - began
+            self.finished[name] = run
+        return self.finished[name]
+
+    def copy(self, folder: Path) -> Run:
+        """The run without a fault, finished, in another folder."""
+        run = self.clean()
+        shutil.copytree(run.directory, folder, symlinks=True)
+        return Run(folder, copy.deepcopy(run.config))
+
+
+def new_study(folder: Path) -> Study:
+    """A study in an empty folder."""
+    tiny_gguf.write(folder / "tiny.gguf", spread=8.0)
+    write_prompts(folder / "prompts.jsonl", 12)
+    (folder / "other.txt").write_text("Answer with other words.")
+    return Study(folder)
+
+
+def inject(study: Study, fault: str, seed: int, folder: Path) -> Outcome:
+    """Let a fault strike a run in a new folder, mend it, and compare."""
+    chance = random.Random(f"{fault} {seed}")
+    study.clean()
+    with FAULTS[fault](study, chance, folder) as (run, expected, silent, detail):
+        before = _finished_items(run)
+        said = doctor(run)
+        run.snakemake(TARGET)
+        after = Counter(_finished_items(run))
+        here, there = run.outputs(), expected.outputs()
+        differ = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+        doubled = after.total() - len(after)
+        detail = "; ".join(filter(None, [detail, f"doctor: {said}" if said else "", " ".join(differ[:3])]))
+        return Outcome(fault, seed, len({*before} - {*after}), doubled, len(differ), silent, detail)
+
+
+def doctor(run: Run) -> str:
+    """`arena-cje doctor --redo` in the folder of a run, and how many things it found."""
+    command = [sys.executable, "-m", "arena_cje", "doctor", "--redo"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run(command, cwd=run.directory, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1].partition(" of these")[0] if "Took away" in done.stdout else ""
+
+
+def _finished_items(run: Run) -> list[str]:
+    """Keys of all items in the journals, each with its file's folder."""
+    folder = run.directory / "results" / "journal"
+    files = sorted(folder.rglob("*.jsonl"))
+    return [f"{file.parent.relative_to(folder)} {key}" for file in files for key, _ in read(file, in_use=True)]
+
+
+# Faults: each is a context in which (the run that was struck, the run to compare with, what was silent, a detail) are given.
+
+
+def _signal(number: signal.Signals, whom: str) -> Fault:
+    @contextlib.contextmanager
+    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+        run = study.run(folder)
+        process = run.start(TARGET)
+        moment = chance.uniform(0.1, 0.95) * study.seconds
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if whom == "a job":
+                if jobs := _jobs(process):
+                    chance.choice(jobs).send_signal(number)
+            elif whom == "the group":
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+        _end(process)
+        yield run, study.clean(), "", f"after {moment:.1f} s"
+
+    return strike
+
+
+def _jobs(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes of the jobs that run."""
+    jobs = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(".snakemake/scripts" in word for word in child.cmdline()):
+                jobs.append(child)
+    return jobs
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Wait for the end of a run and of the jobs that outlive a Snakemake which was killed."""
+    process.wait(LONGEST)
+    for _ in range(LONGEST * 10):
+        alive = [other for other in psutil.process_iter(["pid"]) if _group(other.pid) == process.pid]
+        if not any(other.status() != psutil.STATUS_ZOMBIE for other in alive):
+            return
+        time.sleep(0.1)
+
+
+def _group(pid: int) -> int | None:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return None
+
+
+def _short(content: bytes, chance: random.Random) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return b"".join(lines[: chance.randrange(len(lines))])
+
+
+def _cut(content: bytes, chance: random.Random) -> bytes:
+    return content[: chance.randrange(len(content))]
+
+
+def _flipped(content: bytes, chance: random.Random) -> bytes:
+    position = chance.randrange(len(content))
+    return content[:position] + bytes([content[position] ^ 1 << chance.randrange(8)]) + content[position + 1 :]
+
+
+def _output(damage: Callable[[bytes, random.Random], bytes], pattern: str) -> Fault:
+    """An output is damaged, and what is made of it has to be made again: the run must name it and not read it."""
+
+    @contextlib.contextmanager
+    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+        run = study.copy(folder)
+        with contextlib.chdir(folder):
+            known = {seals.sealed_file(place): seals.read(seals.sealed_file(place)) for place in seals.all_seals()}
+            read_by = {path: [of for of, seal in known.items() if str(path) in dict(seal.inputs)] for path in known}
+            path = chance.choice(sorted(path for path, readers in read_by.items() if readers and path.match(pattern)))
+            path.write_bytes(damage(path.read_bytes(), chance))
+            for reader in read_by[path]:
+                reader.unlink()
+        said = run.snakemake(TARGET, ok=False)
+        silent = "" if f"ERROR {path}: " in said and "Traceback" not in said else f"{path} was not refused by name"
+        yield run, study.clean(), silent, str(path)
+
+    return strike
+
+
+def _journal(damage: Callable[[bytes, random.Random], bytes]) -> Fault:
+    @contextlib.contextmanager
+    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+        run = study.copy(folder)
+        path = chance.choice(sorted((folder / "results" / "journal").rglob("*.jsonl")))
+        path.write_bytes(damage(path.read_bytes(), chance))
+        shutil.rmtree(folder / "results" / "responses")
+        shutil.rmtree(folder / "results" / "judge")
+        shutil.rmtree(folder / "results" / "logprobs")
+        shutil.rmtree(folder / "results" / "oracle")
+        yield run, study.clean(), "", str(path.relative_to(folder))
+
+    return strike
+
+
+@contextlib.contextmanager
+def _other_configuration(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+    """Snakemake's memory is taken away and the configuration changed: the results must be those of the new one."""
+    changes = chance.choice([{"seed": 2}, {"judge": {"max_unscored": 0.3}}, {"analysis": {"alpha": 0.2}}])
+    run = study.copy(folder)
+    shutil.rmtree(folder / ".snakemake")
+    expected = study.clean(**changes)
+    run.config = copy.deepcopy(expected.config)
+    # Items of the old configuration stay in the journals, so nothing is lost.
+    yield run, expected, "", repr(changes)
+
+
+@contextlib.contextmanager
+def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+    """The disk is full somewhere in the run, and then larger."""
+    folder.mkdir()
+    size = chance.randrange(*SMALL_DISK)
+    used = (study.folder / "tiny.gguf").stat().st_size
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + size}", "tmpfs", str(folder)], check=True)
+    try:
+        run = study.run(folder / "run")
+        process = subprocess.run(
+            run.command(TARGET),
+            cwd=run.directory,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            start_new_session=True,
+        )
+        said = process.stdout + process.stderr
+        own = [line for line in said.splitlines() if "arena_cje" in line and line.lstrip().startswith("File ")]
+        silent = f"a traceback: {own[-1].strip()}" if own else ""
+        subprocess.run(["mount", "-o", f"remount,size={LARGE_DISK}", str(folder)], check=True)
+        yield run, study.clean(), silent, f"{size} bytes, exit status {process.returncode}"
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def _race(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+    """Two runs at the same time in one folder."""
+    run = study.run(folder)
+    first = run.start(TARGET)
+    time.sleep(chance.uniform(0, 0.5) * study.seconds)
+    second = run.start(TARGET)
+    for process in (first, second):
+        process.wait(LONGEST)
+    yield run, study.clean(), "", f"exit status {first.returncode} and {second.returncode}"
+
+
+FAULTS: dict[str, Fault] = {
+    "kill -9 of a job": _signal(signal.SIGKILL, "a job"),
+    "kill -9 of Snakemake": _signal(signal.SIGKILL, "Snakemake"),
+    "kill -9 of the group": _signal(signal.SIGKILL, "the group"),
+    "SIGTERM to a job": _signal(signal.SIGTERM, "a job"),
+    "SIGTERM to Snakemake": _signal(signal.SIGTERM, "Snakemake"),
+    "SIGTERM to the group": _signal(signal.SIGTERM, "the group"),
+    "SIGINT to a job": _signal(signal.SIGINT, "a job"),
+    "SIGINT to the group": _signal(signal.SIGINT, "the group"),
+    "table short of lines": _output(_short, "*.jsonl"),
+    "output cut": _output(_cut, "*"),
+    "output with another bit": _output(_flipped, "*"),
+    "journal cut": _journal(_cut),
+    "journal with another bit": _journal(_flipped),
+    ".snakemake gone, other configuration": _other_configuration,
+    "two runs at once": _race,
+    "full disk": _full_disk,
+}
+ANY_USER = tuple(name for name in FAULTS if name != "full disk")  # a disk of its own is for root alone

@@ -1,0 +1,163 @@
+"""What does not fit in the folder of a run: damaged files, outputs that were made from others than are there, leftovers.
+
+    for finding in doctor.examine(): ...        in the working directory of the run
+
+Seals say what a file was when it was written and what it was made from, journals have a checksum a line. What a finding names
+can be made again by the command that made it, once it is taken away; finished items are in the journals and are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from arena_cje import files
+from arena_cje.calls.ledger import LEDGER
+from arena_cje.data import prompts
+from arena_cje.data.prompt_sets.pool import read_index
+from arena_cje.errors import UserError, file_errors
+from arena_cje.journal import index, lines
+from arena_cje.stages import seals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+JOURNALS = seals.RESULTS / "journal"
+PROMPTS, SHARDS = Path(".arena-cje/prompts"), Path(".arena-cje/shards.json")
+LOCKS = Path(".snakemake/locks")
+TEMPORARY = re.compile(
+    r"\..+\.(\d+)"
+)  # what `files.replace` writes before it renames; the number is that of its process
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not fit. mends: the files to take away; a journal is written anew without its damaged lines."""
+
+    path: Path
+    problem: str
+    mends: tuple[Path, ...] = ()
+
+
+def examine() -> list[Finding]:
+    """All that does not fit in the working directory."""
+    return [*_damaged(), *_of_other_inputs(), *_prompts(), *_journals(), *_leftovers()]
+
+
+def redo(findings: list[Finding]) -> None:
+    """Take away what does not fit, and no more; raises a `UserError` while Snakemake runs in the folder."""
+    check_at_rest(Path())
+    with file_errors():
+        for finding in findings:
+            if finding.path.is_relative_to(JOURNALS) and not finding.mends:
+                _rewrite(finding.path)
+            for path in finding.mends:
+                path.unlink(missing_ok=True)
+
+
+def check_at_rest(folder: Path) -> None:
+    """Raise a `UserError` where a Snakemake process runs in a folder."""
+    process = _running_snakemake(folder)
+    if process is not None:
+        place = folder.resolve()
+        raise UserError(f"Snakemake (process {process}) is running in {place}; wait for its end, or end it first")
+
+
+def _running_snakemake(folder: Path) -> int | None:
+    """The process of a Snakemake that runs in a folder; None where there is none."""
+    for process in psutil.process_iter(["cmdline", "cwd", "pid"]):
+        is_snakemake = any(Path(word).name == "snakemake" for word in process.info["cmdline"] or ())
+        if is_snakemake and process.info["cwd"] == str(folder.resolve()):
+            return process.pid
+    return None
+
+
+def n_unsealed() -> int:
+    """Number of tables among the results that have no seal, so that nothing is known of them."""
+    known = {seals.sealed_file(seal) for seal in seals.all_seals()}
+    tables = (path for pattern in ("*.jsonl", "*.parquet") for path in seals.RESULTS.rglob(pattern))
+    return sum(not path.is_relative_to(JOURNALS) and path not in known for path in tables)
+
+
+def _damaged() -> Iterator[Finding]:
+    for place in seals.all_seals():
+        path, seal = seals.sealed_file(place), seals.read(seals.sealed_file(place))
+        if path.is_file() and (problem := seal.problem(path)):
+            yield Finding(path, problem, (path, place))
+
+
+def _of_other_inputs() -> Iterator[Finding]:
+    """Outputs that were made from another content of their inputs, and so by another configuration, than is there now."""
+    known = {seals.sealed_file(place): seals.read(seals.sealed_file(place)) for place in seals.all_seals()}
+    stale: dict[Path, str] = {}
+    made_from = defaultdict(list)
+    for path, seal in known.items():
+        for name, value in seal.inputs:
+            made_from[Path(name)].append(path)
+            source = known.get(Path(name))
+            if value and source and source.sha256 and source.sha256 != value and Path(name).is_file():
+                stale.setdefault(path, name)
+    waiting = list(stale)
+    while waiting:  # what was made from these in turn
+        source = waiting.pop()
+        for path in made_from[source]:
+            if path not in stale:
+                stale[path] = str(source)
+                waiting.append(path)
+    for path, name in sorted(stale.items()):
+        if path.is_file():
+            problem = f"was made from another {name} than is there now"
+            yield Finding(path, problem, (path, seals.place(path)))
+
+
+def _prompts() -> Iterator[Finding]:
+    """The prompts in their order, of which shards are cut."""
+    path, index_file = PROMPTS / "prompts.jsonl", PROMPTS / "prompts.json"
+    summary = read_index(PROMPTS).get("summary")
+    if not summary or not path.is_file():
+        return
+    rows = path.read_bytes().splitlines(keepends=True)
+    if len(rows) != summary["n_eligible"]:
+        yield Finding(path, f"is damaged: {len(rows)} prompts are left of {summary['n_eligible']}", (path, index_file))
+    elif SHARDS.is_file() and not _are_those_of(files.read_json(SHARDS), rows):
+        yield Finding(path, "is damaged: its prompts are not those that were read", (path, index_file))
+
+
+def _are_those_of(plan: Any, rows: Sequence[bytes]) -> bool:
+    """Whether shards have the hashes that the last plan gave them."""
+    size, hashes = plan["made_from"]["shard_size"], plan["fingerprints"]
+    if plan["made_from"]["n_prompts"] > len(rows):
+        return True  # it is of other prompts
+    cut = rows[: plan["made_from"]["n_prompts"]]
+    return all(prompts.fingerprint(prompts.cut(cut, name, size)) == value for name, value in hashes.items())
+
+
+def _journals() -> Iterator[Finding]:
+    for path in sorted(JOURNALS.rglob("*.jsonl")):
+        if path != LEDGER:
+            _, n_damaged = lines.sound(path)
+            if n_damaged:
+                yield Finding(path, f"has {n_damaged} damaged line(s), whose items are made again")
+
+
+def _rewrite(path: Path) -> None:
+    """Write a journal anew without its damaged lines."""
+    places, _ = lines.sound(path)
+    content = path.read_bytes()
+    files.write_bytes(path, b"".join(content[start : start + size] + b"\n" for start, size in places))
+    index.remove(path.parent)
+
+
+def _leftovers() -> Iterator[Finding]:
+    for folder in (seals.RESULTS, Path(".arena-cje")):
+        for path in sorted(folder.rglob(".*")):
+            match = TEMPORARY.fullmatch(path.name)
+            if match and path.is_file() and not psutil.pid_exists(int(match[1])):
+                yield Finding(path, "is half of a file that a killed process was writing", (path,))
+    if LOCKS.is_dir() and any(LOCKS.iterdir()) and _running_snakemake(Path()) is None:
+        yield Finding(LOCKS, "is the lock of a Snakemake process that was killed", tuple(LOCKS.iterdir()))
