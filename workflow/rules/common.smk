@@ -152,8 +152,8 @@ def model_processes():
 
 
 # --cores 8 on a small machine must not start eight models. On a cluster each node has its own cores, so nothing is limited
-# from the head node; --resources model_slots=N overrides.
-if workflow.local_exec and "model_slots" not in workflow.global_resources:
+# from the head node, where --jobs counts jobs (`workflow.local_exec` is not known yet); --resources model_slots=N overrides.
+if workflow.resource_settings.nodes is None and "model_slots" not in workflow.global_resources:
     workflow.register_resource("model_slots", model_processes())
 
 

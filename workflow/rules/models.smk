@@ -9,6 +9,7 @@ rule fetch_model:
         str(RESOURCES / "models" / "{file}.gguf"),
     log:
         "logs/models/fetch-{file}.log",
+    localrule: True
     conda:
         "../../envs/llama.yaml"
     script:
@@ -23,6 +24,7 @@ rule register_model:
         "results/models/{model}.json",
     log:
         "logs/models/{model}.log",
+    localrule: True
     conda:
         "../../envs/llama.yaml"
     params:

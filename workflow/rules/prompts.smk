@@ -13,6 +13,7 @@ rule sample_prompts:
         "results/prompts/{shard}.jsonl",
     log:
         "logs/prompts/{shard}.log",
+    localrule: True
     conda:
         "../../envs/stats.yaml"
     params:

@@ -1,0 +1,126 @@
+"""The workflow on a real Slurm: `bash tests/cluster/run.sh` brings it up and runs this file.
+
+One run meets all that nodes do to jobs; it must end with the bytes of an undisturbed run on one machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PLUGINS = os.environ.get("ARENA_SLURM_PLUGINS")
+pytestmark = pytest.mark.skipif(PLUGINS is None, reason="no Slurm: `bash tests/cluster/run.sh` brings one up")
+
+ROOT = Path(__file__).parents[2]
+TARGET = "results/coverage_0.5/direct.json"
+PATIENCE = 900  # seconds for one run
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.Popen:
+    paths = os.pathsep.join([str(ROOT / "workflow"), *([PLUGINS] if "--workflow-profile" in arguments else [])])
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(folder), *arguments]
+    # Jobs call `snakemake` and `python` of this environment.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with (folder / "snakemake.log").open("w") as log:
+        return subprocess.Popen(
+            [*command, "--", TARGET], env=os.environ | {"PYTHONPATH": paths, "PATH": path}, stdout=log, stderr=log
+        )
+
+
+@pytest.fixture
+def folders(tmp_path):
+    made = []
+    for name in ("local", "slurm"):
+        shutil.copytree(ROOT / ".test", tmp_path / name)
+        made.append(tmp_path / name)
+    return made
+
+
+def slurm(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+
+
+class Disturbance:
+    """What happens to jobs while a run goes on, each once, to the first job that it can meet."""
+
+    def __init__(self):
+        self.met: dict[str, str] = {}  # what happened -> id of the job
+
+    def step(self) -> None:
+        for line in slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i|%N|%k").splitlines():
+            job, node, comment = line.strip().split("|")
+            if job in self.met.values():
+                continue
+            if "generate" in comment:
+                if "killed" not in self.met and slurm("scontrol", "listpids", job).count("\n") > 2:
+                    slurm("scancel", "--signal=KILL", "--full", job)
+                    self.met["killed"] = job
+                elif "out of time" not in self.met and self._stopped(job):
+                    self.met["out of time"] = job
+            elif "rule_score" in comment and "node down" not in self.met:
+                slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+                self.met["node down"] = job
+                time.sleep(2)
+                slurm("scontrol", "update", f"nodename={node}", "state=resume")
+
+    @staticmethod
+    def _stopped(job: str) -> bool:
+        """Whether the job's processes are stopped now, so that its time runs out."""
+        pids = [int(line.split()[0]) for line in slurm("scontrol", "listpids", job).splitlines()[1:]]
+        for pid in pids:
+            try:
+                if "generate.py" in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, signal.SIGSTOP)
+                    return True
+            except OSError:
+                continue
+        return False
+
+
+def test_a_disturbed_run_on_two_nodes_ends_with_the_bytes_of_one_machine(folders):
+    local, cluster = folders
+    start = time.monotonic()
+    assert snakemake(local, "--cores", "2").wait(PATIENCE) == 0, (local / "snakemake.log").read_text()[-3000:]
+    on_one_machine = time.monotonic() - start
+    start, disturbance = time.monotonic(), Disturbance()
+    run = snakemake(
+        cluster,
+        *("--workflow-profile", str(ROOT / "profiles" / "slurm"), "--latency-wait", "5"),
+        *("--slurm-init-seconds-before-status-checks", "2"),
+        *("--set-resources", "judge:mem_mb=40 if attempt == 1 else 1000", "generate:runtime=1 if attempt == 1 else 20"),
+    )
+    while run.poll() is None:
+        assert time.monotonic() - start < PATIENCE, (cluster / "snakemake.log").read_text()[-3000:]
+        disturbance.step()
+        time.sleep(0.3)
+    assert run.returncode == 0, (cluster / "snakemake.log").read_text()[-3000:]
+
+    states = slurm("squeue", "--noheader", "--states=all", "--format=%i|%N|%T|%k").splitlines()
+    jobs = [line.split("|") for line in states]
+    completed = [job for job in jobs if job[2] == "COMPLETED"]
+    print(
+        f"\n{len(jobs)} submissions, {len(completed)} completed, on {', '.join(sorted({job[1] for job in completed}))}; "
+        f"{time.monotonic() - start:.0f} s, on one machine {on_one_machine:.0f} s; disturbed: {json.dumps(disturbance.met)}"
+    )
+    assert disturbance.met.keys() == {"killed", "out of time", "node down"}
+    assert {job[1] for job in completed} == {"node1", "node2"}
+    # Every judge job ran out of memory once, and what was disturbed ended otherwise than completed.
+    ends = {job[0]: job[2] for job in jobs}
+    assert all(ends[job] != "COMPLETED" for job in disturbance.met.values())
+    assert sum(job[2] != "COMPLETED" and "judge" in job[3] for job in jobs) >= 1
+    files = sorted(path.relative_to(local) for path in (local / "results").rglob("*") if comparable(path))
+    assert [path for path in files if (local / path).read_bytes() != (cluster / path).read_bytes()] == []
+    assert len(files) > 20
+
+
+def comparable(path: Path) -> bool:
+    """Whether a file has the same bytes in every run: not the journals, whose lines stand in the order of the work."""
+    return path.is_file() and "journal" not in path.parts
