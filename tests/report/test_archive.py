@@ -55,6 +55,7 @@ def test_results_are_there_byte_for_byte(made, inside):
     expected = ["coverage_0.5/snips.json", "coverage_0.5/snips.csv", "coverage_0.5/snips.influence.parquet"]
     expected += ["coverage_0.5/summary.json", "coverage_0.5/comparisons.json", "coverage_0.5/comparisons.csv"]
     expected += ["export/results.csv", "export/results.parquet", "export/coverage_0.5/leaderboard.csv"]
+    expected += ["planning/plan.json", "planning/plan.png"]
     expected += [f"export/coverage_0.5/{name}" for name in ("precomputed_sampler.jsonl", "stochastic_log.jsonl")]
     for name in expected:
         assert inside[name] == made.path(name).read_bytes()

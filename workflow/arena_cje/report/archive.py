@@ -40,6 +40,8 @@ MEANING = (
     ("provenance.json", "versions, models, parameters and data that the results were made from"),
     ("throughput.tsv", "time, memory, items and tokens of each job that generated, scored or graded"),
     ("*plots/*", "figure"),
+    ("planning/plan.json", "how many prompts and labels the next study needs (arena-cje plan reads it)"),
+    ("planning/plan.png", "figure of it"),
     ("*/diagnostics_dashboard.html", "the results to look into, in a browser, without a network"),
     ("*/data_report.html", "the data before the analysis: counts, log probabilities, scores, labels and lengths"),
     ("*/summary.json", "what was analysed at this coverage, and what was dropped and why"),
