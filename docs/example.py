@@ -14,6 +14,7 @@ print(result)  # the table; in a notebook `result` alone shows it
 
 for policy, entry in result.decision["policies"].items():  # against the base policy, by simultaneous intervals
     print(f"{policy}: {entry['status']}. {entry['sentence']}")
+print(f"refused: {', '.join(result.refused) or 'none'}")
 
 for policy, weights in result.diagnose_weights().items():
     print(f"{policy}: {weights.status}, ESS {weights.ess_share:.0%}; {'; '.join(weights.reasons) or 'nothing to say'}")

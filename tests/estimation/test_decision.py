@@ -105,3 +105,9 @@ def test_neither_labels_nor_prompts_lift_the_bias_of_a_cap():
 def test_a_variance_that_is_unknown_promises_nothing():
     found = need(0.01, Parts(labels=math.nan, prompts=0.0), 2.0, MARGIN)
     assert (found.labels, found.prompts) == (None, None)
+
+
+@pytest.mark.parametrize("critical", [0.1, 1.0, 60.0])
+@pytest.mark.parametrize("value", [0.0, 1e-9, 0.3])
+def test_what_it_takes_is_a_number_for_any_level(value, critical):
+    assert need(value, Parts(labels=1e-3, prompts=0.0), critical, MARGIN).labels >= 1

@@ -208,7 +208,10 @@ def test_the_workflow_compares(tmp_path):
     said = run.snakemake(
         *(f"results/coverage_0.5/{name}" for name in ("decision.json", "comparisons.json", "comparisons.csv"))
     )
-    assert "direct: same, better and near are not yet known to be better or worse than base; far is refused." in said
+    assert (
+        "direct: Compared with base, same, better and near are not yet known to be better or worse; far is refused."
+        in said
+    )
     document = files.read_json(run.path("coverage_0.5/comparisons.json"))
     assert document["coverage"] == "0.5" and list(document["estimators"]) == ["direct", "snips"]
     decision = files.read_json(run.path("coverage_0.5/decision.json"))

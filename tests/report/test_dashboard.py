@@ -143,7 +143,7 @@ def test_the_page_begins_with_the_decision(page, result):
     """The headline word for word, why this estimator, then each policy with its decision, interval and sentence."""
     headline = result.decision["headline"]
     text = Read(page).text
-    assert headline.startswith("better, <b>worse</b> and __proto__ are not yet known")
+    assert headline.startswith("Compared with base, better, <b>worse</b> and __proto__ are not yet known")
     assert "highest" not in headline
     at = text.index(headline)
     assert any("is recommended" in part for part in text[at : at + 3])

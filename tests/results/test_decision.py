@@ -58,15 +58,14 @@ def statuses(result: Result) -> dict[str, str]:
 def test_labels_of_both_sides_decide(result):
     assert statuses(result) == {"same": "not_yet_known", "better": "better_by_margin", "worse": "worse"}
     assert result.decision["headline"] == (
-        "better is better than base by at least 0.02; worse is worse than base; same is not yet known to be better or worse "
-        "than base."
+        "Compared with base, better is better by at least 0.02; worse is worse; same is not yet known to be better or worse."
     )
 
 
 def test_a_wide_margin_shows_equivalence(labelled):
     found = analyzed(labelled, "direct", None, margin=0.2)
     assert statuses(found)["same"] == "equivalent"
-    assert "same is equivalent to base within 0.2" in found.decision["headline"]
+    assert "same is equivalent within 0.2" in found.decision["headline"]
 
 
 def test_a_difference_without_labels_of_its_side_decides_nothing(unlabelled):
@@ -264,9 +263,15 @@ def test_labels_under_weights_recommend_the_label_term_where_nothing_else_decide
     assert "under importance weights" in found.reason
 
 
-def test_without_labels_of_the_targets_the_fresh_draws_are_first(unlabelled):
-    found = recommendation.recommend([analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct")])
+def test_without_labels_of_the_targets_the_fresh_draws_are_first(unlabelled, tmp_path):
+    """Also where weights speak for the base policy under another name, which is half of the targets here."""
+    results = [analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct")]
+    found = recommendation.recommend(results)
     assert found.estimator == "direct"
+    clone = World({"clone": Target(), "better": Target(0.3, 0.1)}, coverage=1.0)
+    folder = write_data(tmp_path, world=clone)
+    results = [analyzed(folder, name, 0.5) for name in ("calibrated-ips", "direct")]
+    assert recommendation.recommend(results).estimator == "direct"
     assert "no estimator has labels that speak for half of the targets" in found.reason
 
 
@@ -297,6 +302,7 @@ def test_the_terminal_says_what_the_file_says(files):
     assert document["recommended"]["estimator"] == "direct"
     assert document["decision"] == result.decision
     assert [one["estimator"] for one in document["headlines"]] == ["direct", "calibrated-ips"]
+    assert list(result.decision["policies"]) == list(result.policies)  # in declared order
     words = " ".join(str(result).split())
     assert words.startswith(result.decision["headline"])
     for entry in result.decision["policies"].values():
@@ -318,6 +324,14 @@ def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_p
     write_json(tmp_path / "old.json", document)
     assert main(["decide", str(tmp_path / "old.json"), "--ship", "better"]) == 3
     assert "has no decision" in capsys.readouterr().err
+
+
+def test_a_decision_is_shown_in_its_words(files, capsys):
+    assert main(["show", str(files / "decision.json")]) == 0
+    said, document = " ".join(capsys.readouterr().out.split()), read_json(files / "decision.json")
+    sentences = [entry["sentence"] for entry in document["decision"]["policies"].values()]
+    for sentence in (document["decision"]["headline"], document["recommended"]["reason"], *sentences):
+        assert sentence in said
 
 
 @pytest.mark.parametrize(("policy", "code"), [("better", 0), ("worse", 1), ("same", 2)])

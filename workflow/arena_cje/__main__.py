@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     show_command = commands.add_parser("show", help="print results files as tables")
-    show_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json")
+    show_command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="results/coverage_*/ESTIMATOR.json or decision.json"
+    )
     decide_command = commands.add_parser(
         "decide",
         help="whether a policy may be shipped: exit status 0, 1 or 2",
@@ -115,13 +117,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(files: Iterable[str | Path]) -> int:
-    """Print results files and accounts of planned looks as tables; the exit status is 0."""
-    from arena_cje.results import looks
+    """Print results files and planned looks as tables, and decisions as sentences; the exit status is 0."""
+    from arena_cje.results import looks, recommendation
 
     for file in map(Path, files):
         print(f"\n{printable(str(file))}")
-        account = looks.read(file)
-        print(looks.table(account) if account else arena_cje.load(file))
+        if account := looks.read(file):
+            print(looks.table(account))
+        elif decision := recommendation.read(file):
+            print(recommendation.text(decision))
+        else:
+            print(arena_cje.load(file))
     return 0
 
 

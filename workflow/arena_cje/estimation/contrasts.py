@@ -79,13 +79,29 @@ def corrected_contrasts(
     targets = [policy for policy in estimates if policy != base]
     pairs = [(policy, base) for policy in targets] + list(combinations(targets, 2))
     reference = base if reference is None else reference
+    decisive = [pair for pair in pairs if reference in pair]
+    families = (decisive, [pair for pair in pairs if reference not in pair])
+    corrected = {pair: one for family in families for pair, one in _family(family, estimates, refused, alpha).items()}
+    return [corrected[pair] for pair in pairs]
+
+
+def differences_to(
+    reference: str, estimates: Mapping[str, Estimate], *, refused: Collection[str] = (), alpha: float = 0.05
+) -> list[Contrast]:
+    """The contrast of every other policy minus the reference, corrected for their number."""
+    pairs = [(policy, reference) for policy in estimates if policy != reference]
+    return list(_family(pairs, estimates, refused, alpha).values())
+
+
+def _family(
+    pairs: Sequence[tuple[str, str]], estimates: Mapping[str, Estimate], refused: Collection[str], alpha: float
+) -> dict[tuple[str, str], Contrast]:
+    """The contrasts of pairs whose corrected intervals hold together."""
     published = {pair: estimates[pair[0]] - estimates[pair[1]] for pair in pairs if not {*pair} & set(refused)}
-    raw = {pair: contrast(*pair, difference, alpha) for pair, difference in published.items()}
+    raw = {pair: Contrast(*pair) for pair in pairs}
+    raw |= {pair: contrast(*pair, difference, alpha) for pair, difference in published.items()}
     tested = [pair for pair, one in raw.items() if not math.isnan(one.p_value)]
-    decides = sum(reference in pair for pair in tested)
-    count = {pair: decides if reference in pair else len(tested) - decides for pair in tested}
-    corrected = {pair: with_correction(raw[pair], published[pair], alpha, count[pair]) for pair in tested}
-    return [corrected.get(pair, raw.get(pair, Contrast(*pair))) for pair in pairs]
+    return raw | {pair: with_correction(raw[pair], published[pair], alpha, len(tested)) for pair in tested}
 
 
 def with_correction(one: Contrast, difference: Estimate, alpha: float, count: int) -> Contrast:

@@ -133,6 +133,8 @@ def needed_error(value: float, critical: float, margin: float) -> float:
 
     always = margin / (2 * critical)
     seldom = 10 * max(always, abs(value) / critical)  # decides hardly more often than by chance
+    if _chance(value, seldom, critical, margin) >= CHANCE:  # alpha is so large that nearly every interval decides
+        return seldom
     return float(brentq(lambda se: _chance(value, se, critical, margin) - CHANCE, always, seldom))
 
 

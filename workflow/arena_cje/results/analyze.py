@@ -26,7 +26,7 @@ from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, did_you_mean
-from arena_cje.estimation.contrasts import corrected_contrasts
+from arena_cje.estimation.contrasts import corrected_contrasts, differences_to
 from arena_cje.estimation.decision import DecisionRule
 from arena_cje.estimation.isotonic import Monotone
 from arena_cje.estimation.records import Draws, Estimate, Labelled, Logged, Options, Reason, Verdict
@@ -460,9 +460,12 @@ def _document(analysis: _Analysis) -> dict[str, Any]:
 def _differences(analysis: _Analysis, refused: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The paired difference of each target to the base policy; null where either is refused."""
     base, rule = analysis.logged.base_policy, analysis.rule
-    pairs = corrected_contrasts(
-        analysis.estimates, base=base, reference=rule.against, refused=refused, alpha=analysis.alpha
-    )
+    if rule.against in (None, base):
+        pairs = differences_to(base, analysis.estimates, refused=refused, alpha=analysis.alpha)
+    else:  # some of these are then among the pairs that rank
+        pairs = corrected_contrasts(
+            analysis.estimates, base=base, reference=rule.against, refused=refused, alpha=analysis.alpha
+        )
     return {
         one.first: {
             "difference": one.difference,

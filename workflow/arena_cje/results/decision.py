@@ -17,7 +17,7 @@ import numpy as np
 
 from arena_cje.diagnostics.verdict import lacks_labels
 from arena_cje.errors import UserError, did_you_mean
-from arena_cje.estimation.contrasts import corrected_contrasts
+from arena_cje.estimation.contrasts import differences_to
 from arena_cje.estimation.decision import (
     AUDITED,
     CHANCE,
@@ -29,6 +29,7 @@ from arena_cje.estimation.decision import (
     may_decide,
     need,
     status,
+    words,
 )
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
 from arena_cje.estimation.inference import clustered_variance
@@ -135,12 +136,7 @@ def decide(
         )
     refused = [policy for policy, side in sides.items() if side.refusal]
     estimates = {policy: side.estimate for policy, side in sides.items()}
-    first = {against: estimates[against]} | estimates
-    differences = {
-        one.first: one
-        for one in corrected_contrasts(first, base=against, refused=refused, alpha=alpha)
-        if one.second == against
-    }
+    differences = {one.first: one for one in differences_to(against, estimates, refused=refused, alpha=alpha)}
     entries = {
         policy: _entry(policy, one, sides, against, rule, alpha_each, (remedies or {}).get(policy, ()))
         for policy, one in differences.items()
@@ -185,8 +181,8 @@ def _entry(
     found = status(low, high, rule.margin) if may_decide(rests_on, rule.assume_transport) else "not_yet_known"
     numbers = f"{_signed(one.difference)}, interval {_signed(low)} to {_signed(high)}"
     if found != "not_yet_known":
-        words = _decided(found, low, high, against, rule.margin)
-        return entry | {"status": found, "sentence": f"{policy} is {words} ({numbers})."}
+        known = _decided(found, low, high, against, rule.margin)
+        return entry | {"status": found, "sentence": f"{policy} is {known} ({numbers})."}
     if not may_decide(rests_on, rule.assume_transport):
         return entry | {"status": found, "sentence": _judged(policy, own, against, numbers)}
     parts = variance_parts(difference, own.labelled | other.labelled)
@@ -290,20 +286,16 @@ def _refusal(policy: str, own: Side, other: Side, against: str, remedies: Sequen
 
 def headline(entries: Mapping[str, Mapping[str, Any]], against: str, margin: float) -> str:
     """One sentence about all policies, which says no more than their statuses."""
-    words = {
-        "better_by_margin": f"better than {against} by at least {margin:g}",
-        "better": f"better than {against}, but not known to be by {margin:g}",
-        "equivalent": f"equivalent to {against} within {margin:g}",
-        "worse": f"worse than {against}",
-        "not_yet_known": f"not yet known to be better or worse than {against}",
-        "refused": "refused",
+    phrases = {status: words(status, margin) for status in STATUSES} | {
+        "better": f"better, but not known to be by {margin:g}",
+        "not_yet_known": "not yet known to be better or worse",
     }
     parts = []
     for one in STATUSES:
         names = [policy for policy, entry in entries.items() if entry["status"] == one]
         if names:
-            parts.append(f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {words[one]}")
-    return f"{'; '.join(parts)}."
+            parts.append(f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {phrases[one]}")
+    return f"Compared with {against}, {'; '.join(parts)}."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,19 +10,23 @@ by the estimates, since the estimator whose result pleases most would be the one
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.errors import UserError, did_you_mean
-from arena_cje.estimation.decision import SUPPORTS_SHIPPING, words
+from arena_cje.errors import UserError, did_you_mean, printable
+from arena_cje.estimation.decision import SUPPORTS_SHIPPING
+from arena_cje.estimation.records import ROUNDING
 from arena_cje.files import read_json
 from arena_cje.results.result import load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from arena_cje.results.record import ResultRecord
+
+WIDTH = 110  # of a line on the terminal
 
 # `direct` needs no overlap, and labels of the targets' own responses correct it. The label term of tr-cpo carries labels under
 # weights. The other estimators with fresh draws are close to `direct` below full coverage; of those by weights alone the one
@@ -67,15 +71,29 @@ def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
     }
 
 
+def read(file: str | Path) -> dict[str, Any] | None:
+    """The content of decision.json; None for a file of another kind."""
+    document = read_json(file)
+    return document if isinstance(document, dict) and {"recommended", "decision"} <= document.keys() else None
+
+
+def text(content: Mapping[str, Any]) -> str:
+    """A decision for the terminal: its headline, why this estimator, then a sentence about each policy."""
+    decision = content["decision"]
+    sentences = [entry["sentence"] for entry in decision["policies"].values()]
+    lines = [decision["headline"], content["recommended"]["reason"], *sentences]
+    return printable("\n".join(line for part in lines for line in textwrap.wrap(part, WIDTH, subsequent_indent="  ")))
+
+
 def answer(file: Path, policy: str) -> tuple[str, int]:
     """What a decision says about shipping a policy: a sentence, and 0 (supported), 1 (not supported) or 2 (not yet known).
 
     file: decision.json, or a results file. Raises a `UserError` where the file holds no decision about the policy.
     """
-    document = read_json(file)
-    is_decision = isinstance(document, dict) and {"recommended", "decision"} <= document.keys()
-    decision = document["decision"] if is_decision else load(file).decision
-    name = document["recommended"]["estimator"] if is_decision else document["metadata"]["variant"]
+    document = read(file)
+    result = load(file) if document is None else None
+    decision = document["decision"] if result is None else result.decision
+    name = document["recommended"]["estimator"] if result is None else result.name
     entries = decision.get("policies")
     if not entries:
         raise UserError(f"{file}: has no decision; it was made by an earlier version: make it again")
@@ -89,11 +107,8 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
         )
     status = entries[policy]["status"]
     code = 0 if status in SUPPORTS_SHIPPING else 2 if status == "not_yet_known" else 1
-    verdict = ("supported", "not supported", "not yet known to be right")[code]
-    return (
-        f"Shipping {policy} is {verdict}: {words(status, decision['margin'])}. {entries[policy]['sentence']} ({name})",
-        code,
-    )
+    verdict = ("supported", "not supported", "neither supported nor ruled out yet")[code]
+    return f"Shipping {policy} is {verdict} ({name}). {entries[policy]['sentence']}", code
 
 
 def _published(result: ResultRecord) -> list[str]:
@@ -106,7 +121,7 @@ def _on_labels(result: ResultRecord) -> int:
     """Number of targets whose published difference to the base policy rests on labels, the base policy again left out."""
     differences = result.document["differences_to_base"]
     return sum(
-        not differences[policy].get("reasons", True) and bool(differences[policy]["se"])
+        not differences[policy].get("reasons", True) and differences[policy]["se"] > ROUNDING
         for policy in _published(result)
     )
 

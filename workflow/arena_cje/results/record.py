@@ -111,8 +111,12 @@ class ResultRecord:
 
     @property
     def decision(self) -> dict[str, Any]:
-        """What is decided about each policy, and the headline; empty in files of earlier versions."""
-        return self.document.get("decision", {})
+        """What is decided about each policy, the base policy first, and the headline; empty in files of earlier versions."""
+        decision = self.document.get("decision")
+        if not decision:
+            return {}
+        entries = decision["policies"]
+        return decision | {"policies": {policy: entries[policy] for policy in self.all_policies if policy in entries}}
 
     def summary(self, policy: str) -> dict[str, float]:
         """Estimate, se, ci_lower, ci_upper and df of a policy, refused or not; NaN where unknown."""
