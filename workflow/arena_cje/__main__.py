@@ -148,10 +148,10 @@ def show(files: Iterable[str | Path]) -> int:
         file = newest(file)
         seals.check(file)
         print(f"\n{printable(str(file))}")
-        if (decision := recommendation.read(file)) is not None:
-            print(recommendation.text(decision))
-        elif account := looks.read(file):
+        if account := looks.read(file):
             print(looks.table(account))
+        elif decision := recommendation.read(file):
+            print(recommendation.text(decision))
         else:
             print(arena_cje.load(file))
     return 0

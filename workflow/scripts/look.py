@@ -39,4 +39,7 @@ with job(snakemake) as log:
         against=first.document["decision"]["against"],
     )
     log.info(account["sentence"])
+    if account["stop"] is None:
+        # Where looks went on to an end before, under another plan or on other data, Snakemake would take that end for this one's.
+        Path(snakemake.output[0]).parent.with_suffix(".json").unlink(missing_ok=True)
     files.write_json(snakemake.output[0], account)
