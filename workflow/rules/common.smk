@@ -20,7 +20,7 @@ from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
-from arena_cje.stages import plan as stage_plan
+from arena_cje.stages import plan as stage_plan, redo
 from arena_cje.yaml_files import check_config_file
 
 
