@@ -52,7 +52,7 @@ def test_policies_of_one_context_are_scored_together(run):
 
 
 def test_an_unknown_policy_and_an_empty_folder_are_one_sentence(run, tmp_path):
-    with pytest.raises(UserError, match=r"'othr' is no policy .* did you mean 'other'"):
+    with pytest.raises(UserError, match=r"'othr' is no policy of this run .*did you mean 'other'"):
         redo.logprobs(run.directory, ["othr"])
     with pytest.raises(UserError, match="no policy is named; this run has log probabilities under base, clone, cool"):
         redo.logprobs(run.directory, [])
