@@ -48,13 +48,13 @@ def test_the_contexts_of_the_policies_are_scored_again_and_no_other(run):
 
 
 def test_policies_of_one_context_are_scored_together(run):
-    assert redo.logprobs(run.directory, ["cool"]) == ["base", "cool", "clone"]
+    assert redo.logprobs(run.directory, ["cool"]) == ["base", "clone", "cool"]
 
 
 def test_an_unknown_policy_and_an_empty_folder_are_one_sentence(run, tmp_path):
-    with pytest.raises(UserError, match=r"'othr' is no policy .* did you mean 'other'"):
+    with pytest.raises(UserError, match=r"'othr' is no policy of this run .*did you mean 'other'"):
         redo.logprobs(run.directory, ["othr"])
-    with pytest.raises(UserError, match="no policy is named; this run has log probabilities under base, other, cool"):
+    with pytest.raises(UserError, match="no policy is named; this run has log probabilities under base, clone, cool"):
         redo.logprobs(run.directory, [])
     with pytest.raises(UserError, match="there is no data set yet"):
         redo.logprobs(tmp_path, ["other"])

@@ -22,7 +22,7 @@ from arena_cje.llama import fetch, gguf as gguf_files
 from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
-from arena_cje.stages import plan as stage_plan, seals
+from arena_cje.stages import plan as stage_plan, redo, seals
 from arena_cje.yaml_files import check_config_file
 
 

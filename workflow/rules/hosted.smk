@@ -43,6 +43,6 @@ rule score_hosted:
     resources:
         api_jobs=1,
     params:
-        scoring=lambda w: canonical(stage_plan.scoring_parameters(CONFIG, w.context)),
+        scoring=lambda w: canonical(stage_plan.scoring_parameters(CONFIG, w.context) | redo.parameter(w.context)),
     script:
         "../scripts/score_hosted.py"

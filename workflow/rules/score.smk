@@ -24,6 +24,6 @@ rule score:
         model_slots=1,
         mem_mb=lambda w, input: memory(input.gguf),
     params:
-        scoring=lambda w: canonical(stage_plan.scoring_parameters(CONFIG, w.context)),
+        scoring=lambda w: canonical(stage_plan.scoring_parameters(CONFIG, w.context) | redo.parameter(w.context)),
     script:
         "../scripts/score.py"

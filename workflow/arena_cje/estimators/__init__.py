@@ -88,5 +88,8 @@ def needs_weights(name: str) -> bool:
 
 
 def normalised(name: str) -> bool:
-    """Whether the weights of the estimator, if it has any, have mean one; True for one of a file that is not loaded here."""
-    return getattr(get(name), "NORMALISED", True) if name in NAMES else True
+    """Whether the weights of the estimator, if it has any, have mean one; assumed of one whose file is not known here.
+
+    Results of a user's own estimator are shown without its file.
+    """
+    return name not in NAMES or getattr(get(name), "NORMALISED", True)

@@ -1,22 +1,18 @@
-"""Log probabilities that are to be computed again: their finished items are forgotten, their files dated back.
+"""Log probabilities that are to be computed again: their finished items are forgotten, and their files stale.
 
-A file that is older than its inputs is made anew by the next start of the workflow, and what follows from it. Without its
-journal nothing of it is taken from before.
+How often the scoring contexts were computed again stands in `.arena-cje/redo.json`, as a parameter of the rules that score: when
+it grows, the next start of the workflow makes their files anew, and what follows from them.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from arena_cje import files
 from arena_cje.errors import UserError, did_you_mean
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-LONG_AGO = 1.0  # seconds since the epoch: older than every input
+COUNTS = Path(".arena-cje/redo.json")
 
 
 def logprobs(folder: Path, policies: list[str]) -> list[str]:
@@ -38,9 +34,23 @@ def logprobs(folder: Path, policies: list[str]) -> list[str]:
     for context in contexts:
         for journal in ("score", "calls/score"):
             shutil.rmtree(folder / "results" / "journal" / journal / context, ignore_errors=True)
-        for file in (folder / "results" / "logprobs" / context).glob("*.parquet"):
-            os.utime(file, (LONG_AGO, LONG_AGO))
+    counts = _counts(folder)
+    files.write_json(folder / COUNTS, counts | {name: counts.get(name, 0) + 1 for name in contexts})
     return [name for name, context in context_of.items() if context in contexts]
+
+
+def parameter(context: str, folder: Path = Path()) -> dict[str, int]:
+    """The parameter of a scoring context that was to be computed again; none where it never was."""
+    counts = _counts(folder)
+    return {"again": counts[context]} if context in counts else {}
+
+
+def _counts(folder: Path) -> dict[str, int]:
+    try:
+        counts = files.read_json(folder / COUNTS)
+    except UserError:
+        return {}
+    return counts if isinstance(counts, dict) else {}
 
 
 def _contexts(folder: Path) -> dict[str, str]:
