@@ -145,6 +145,6 @@ def test_a_decision_over_all_looks_answers_who_ships(tmp_path):
     answers = {policy: recommendation.answer(path, policy) for policy in ("one", "two", "three")}
     assert [code for _, code in answers.values()] == [0, 2, 1]
     assert answers["one"][0] == (
-        "Shipping one is supported (direct). Over all planned looks up to coverage 0.5: better by at least 0.02 (at coverage "
-        "0.2)."
+        "Shipping one is supported (direct). one against base, over all planned looks up to coverage 0.5: better by at least "
+        "0.02 (at coverage 0.2)."
     )

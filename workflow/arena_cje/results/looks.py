@@ -151,9 +151,9 @@ def document(
 def _decision(account: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of decision.json, as `arena-cje decide` reads them, by the last look."""
     against, margin, last = account["against"], account["plan"]["margin"], account["looks"][-1]
+    prefix = f"against {against}, over all planned looks up to coverage {last['coverage']}"
     entries = {
-        policy: reading
-        | {"sentence": f"Over all planned looks up to coverage {last['coverage']}: {_words(account, policy)}."}
+        policy: reading | {"sentence": f"{policy} {prefix}: {_words(account, policy)}."}
         for policy, reading in last["targets"].items()
     }
     decision = {
