@@ -223,10 +223,9 @@ def _journal(damage: Callable[[bytes, random.Random], bytes]) -> Fault:
         run = study.copy(folder)
         path = chance.choice(sorted((folder / "results" / "journal").rglob("*.jsonl")))
         path.write_bytes(damage(path.read_bytes(), chance))
-        shutil.rmtree(folder / "results" / "responses")
-        shutil.rmtree(folder / "results" / "judge")
-        shutil.rmtree(folder / "results" / "logprobs")
-        shutil.rmtree(folder / "results" / "oracle")
+        for part in (folder / "results").iterdir():
+            if part.name != "journal":
+                shutil.rmtree(part)
         yield run, study.clean(), "", str(path.relative_to(folder))
 
     return strike
