@@ -205,8 +205,11 @@ def _output(damage: Callable[[bytes, random.Random], bytes], pattern: str) -> Fa
             read_by = {path: [of for of, seal in known.items() if str(path) in dict(seal.inputs)] for path in known}
             path = chance.choice(sorted(path for path, readers in read_by.items() if readers and path.match(pattern)))
             path.write_bytes(damage(path.read_bytes(), chance))
-            for reader in read_by[path]:
-                reader.unlink()
+            waiting = list(read_by[path])
+            while waiting:  # Snakemake makes a file again only where something that is missing needs it
+                reader = waiting.pop()
+                waiting += read_by[reader]
+                reader.unlink(missing_ok=True)
         said = run.snakemake(TARGET, ok=False)
         silent = "" if f"ERROR {path}: " in said and "Traceback" not in said else f"{path} was not refused by name"
         yield run, study.clean(), silent, str(path)
@@ -220,10 +223,9 @@ def _journal(damage: Callable[[bytes, random.Random], bytes]) -> Fault:
         run = study.copy(folder)
         path = chance.choice(sorted((folder / "results" / "journal").rglob("*.jsonl")))
         path.write_bytes(damage(path.read_bytes(), chance))
-        shutil.rmtree(folder / "results" / "responses")
-        shutil.rmtree(folder / "results" / "judge")
-        shutil.rmtree(folder / "results" / "logprobs")
-        shutil.rmtree(folder / "results" / "oracle")
+        for part in (folder / "results").iterdir():
+            if part.name != "journal":
+                shutil.rmtree(part)
         yield run, study.clean(), "", str(path.relative_to(folder))
 
     return strike
