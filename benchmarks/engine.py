@@ -38,6 +38,7 @@ N_SIDE_BY_SIDE = 12  # items of each process
 N_ECHOED = 4  # items; create_completion with log probabilities is slow
 N_CHECKED = 8  # short items whose log probabilities are checked, beside the long ones
 N_CHATS = 6
+OWN = {"scoring": "scorer", "generating": "generator"}  # what a process of its own does
 PREFIXES = {20: (8, "> 1"), 200: (8, "> 1"), 800: (8, "> 1")}  # tokens of the system prompt: items, goal
 
 
@@ -83,17 +84,21 @@ def scorer_in_all_processes(_: Model, work: Work) -> Iterator[Result]:
 
 
 def two_processes(_: Model, work: Work) -> Iterator[Result]:
-    """Two scoring processes against one, by the clock on the wall: the question is whether they slow each other."""
-    name, goal = "two scoring processes / one", ">= 1.8"
-    if cores() < 2:
-        yield Result(name, None, goal, "not measured: this machine has one core")
-        return
+    """Two processes against one, scoring and generating, by the clock on the wall: do they slow each other?
+
+    A local judge scores its answers by the scorer's passes.
+    """
+    goal = ">= 1.8"
     items = work.short[:N_SIDE_BY_SIDE]
-    turns = [Turn("one process", "scorer", 1), Turn("two processes", "scorer", 2)]
-    rates = side_by_side(functools.partial(_own_scoring_sides, items), turns, clock=time.perf_counter)
-    yield _compared(
-        name, rates, "two processes", "one process", goal, f"wall time, spoilt by other work; each {described(items)}"
-    )
+    for what, sides in (("scoring", _own_scoring_sides), ("generating", _own_generating_sides)):
+        name = f"two {what} processes / one"
+        if cores() < 2:
+            yield Result(name, None, goal, "not measured: this machine has one core")
+            continue
+        turns = [Turn("one process", OWN[what], 1), Turn("two processes", OWN[what], 2)]
+        rates = side_by_side(functools.partial(sides, items), turns, clock=time.perf_counter)
+        where = f"wall time, spoilt by other work; each {described(items)}"
+        yield _compared(name, rates, "two processes", "one process", goal, where)
 
 
 def scorer_and_completion(model: Model, work: Work) -> Iterator[Result]:
@@ -224,6 +229,18 @@ def _own_scoring_sides(items: list[Item]) -> Iterator[Sides]:
     """The same for a process that has no model open yet."""
     with _work.open_default() as model, _scoring_sides(model, items) as sides:
         yield sides
+
+
+@contextlib.contextmanager
+def _own_generating_sides(items: list[Item]) -> Iterator[Sides]:
+    """The generator on as many prompts, for a process that has no model open yet."""
+    with _work.open_default() as model:
+
+        def draw() -> int:
+            asked = _work.requests(model, PROMPTS[: len(items)])
+            return sum(len(response.token_ids) for response in generate(model, asked, ONE, SHORT))
+
+        yield {"generator": draw}
 
 
 def _plain(model: Model, item: Item) -> Item:
