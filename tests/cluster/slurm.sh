@@ -120,6 +120,12 @@ case $ACTION in
         eval "$(environment)"
         scancel --quiet --user "$(id -un)" 2> /dev/null || true
         for name in slurmd-node1 slurmd-node2 slurmctld munged; do stop "$FOLDER/run/$name.pid"; done
+        # What a job that was killed has left: its processes have the number of a job, and this Slurm on their PATH.
+        for variables in /proc/[0-9]*/environ; do
+            if grep -qs "SLURM_JOB_ID=" "$variables" && grep -qs "$FOLDER/bin" "$variables"; then
+                kill -9 "$(basename "$(dirname "$variables")")" 2> /dev/null || true
+            fi
+        done
         ;;
     up)
         [ "$(id -u)" = 0 ] || { echo "ERROR: slurmd starts jobs for their users, which needs root" >&2; exit 3; }
