@@ -41,6 +41,13 @@ def test_fresh_draws_beside_them_serve_all(tmp_path):
     assert "fresh draws of new: 4 of 4 have a judge score, 4 prompts, 0 labels" in account.lines
 
 
+def test_labels_of_too_few_prompts_to_calibrate_are_told(tmp_path):
+    rows = logged_rows()
+    rows[0]["oracle_label"] = rows[1]["oracle_label"] = 0.5
+    account = usability(Path(foreign_files.write_lines(tmp_path / "logged.jsonl", rows)))
+    assert any("oracle labels on at least 4 prompts, got 2" in line for line in account.lines)
+
+
 def test_a_bad_line_is_named(tmp_path, capsys):
     file = foreign_files.write_lines(tmp_path / "logged.jsonl", [*logged_rows(), {"prompt_id": 9, "judge_score": 7}])
     assert main(["validate", file]) == 1

@@ -272,7 +272,7 @@ def _judged(policy: str, own: Side, against: str, numbers: str) -> str:
     return (
         f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks for "
         f"{lacking}; label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data), "
-        "use `direct`, or declare `assume_transport`."
+        "which `direct` uses, or declare `assume_transport`."
     )
 
 

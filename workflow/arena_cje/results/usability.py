@@ -15,6 +15,7 @@ from arena_cje.data.reading import Reading
 from arena_cje.data.rows import n_labels, read_responses
 from arena_cje.data.schemas import DRAWS
 from arena_cje.errors import UserError
+from arena_cje.estimation.calibration import MIN_LABELLED_PROMPTS
 from arena_cje.files import read_rows_with_places
 
 if TYPE_CHECKING:
@@ -109,8 +110,12 @@ def _logged(path: Path, fresh_draws: Path | None, base_policy: str | None) -> Us
     usable = lacking.pop("", [])
     lines.append(f"estimators: {', '.join(usable) or 'none'}")
     lines += [f"with {what} also: {', '.join(names)}" for what, names in lacking.items()]
-    if not n_labels(responses):
+    labelled_prompts = len({response.prompt_id for response in responses if response.oracle_label is not None})
+    if not labelled_prompts:
         lines.append("no oracle label: values are those of the judge, which nothing corrects")
+    elif labelled_prompts < MIN_LABELLED_PROMPTS:
+        needed = f"on at least {MIN_LABELLED_PROMPTS} prompts, got {labelled_prompts}"
+        lines.append(f"calibration needs oracle labels {needed}: label more, or bring `calibration_data`")
     return Usability(bool(usable), tuple(lines))
 
 
