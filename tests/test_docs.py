@@ -17,6 +17,8 @@ import yaml
 
 from arena_cje.diagnostics.remedies import LIFTS
 from arena_cje.estimation.decision import STATUSES
+from arena_cje.estimation.records import LEVELS
+from arena_cje.results.text import COLUMNS
 from workflow_run import ROOT
 
 if TYPE_CHECKING:
@@ -97,7 +99,9 @@ def test_links_lead_to_pages_of_the_site_or_become_text():
 def test_the_site_loads_nothing_from_elsewhere():
     assert SITE["theme"]["font"] is False  # else from a service of fonts
     assert SITE["plugins"] == ["search"]
-    assert not {"extra_css", "extra_javascript", "repo_url"} & SITE.keys()
+    assert not {"extra_javascript", "repo_url"} & SITE.keys()
+    for sheet in SITE["extra_css"]:
+        assert not re.search(r"@import|url\(", text(f"docs/{sheet}"))
     for source in SOURCES:
         assert not re.search(r"!\[[^\]]*\]\(https?:|<(script|img|link|iframe)\b", prose(source)), source
 
@@ -120,6 +124,19 @@ def test_each_reason_of_a_verdict_and_each_decision_says_what_to_do():
     assert len(made) > 20
     for code in {*LIFTS, *made, *STATUSES}:
         assert len(rows[code]) == 3 and len(rows[code][2].strip(" |")) > 3, code
+
+
+def test_the_glossary_has_what_the_table_on_the_terminal_has():
+    page = text("docs/glossary.md").lower()
+    decisions = [status.replace("_", " ") for status in STATUSES if not status.startswith("better")]
+    for name in (*(name for name, _ in COLUMNS), *LEVELS, *decisions):
+        assert re.search(rf"\b{re.escape(name.lower())}\b", page), name
+
+
+def test_the_page_on_performance_names_every_benchmark():
+    groups = {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
+    (line,) = re.findall(r"one of: (.+)", text("docs/performance.md"))
+    assert set(line.split(", ")) == groups
 
 
 def commands(source: str) -> list[str]:
