@@ -3,13 +3,14 @@
 # make test    sets up .venv and runs the tests
 # make smoke   sets up .venv and runs the experiments of config/experiments/ at smoke size
 # make bench   sets up .venv and measures speed, memory and exactness; ONLY=engine for one group
+# make docs    sets up .venv and writes the pages of docs/ as a site that needs no network, to site/
 # make lint    checks formatting, style and Snakemake's advice
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 TARGET ?= results/coverage_0.1/calibrated-ips.json
 BIN := .venv/bin
 
-.PHONY: run test smoke bench lint setup help
+.PHONY: run test smoke bench docs lint setup help
 .DEFAULT_GOAL := help
 
 help:
@@ -45,6 +46,15 @@ smoke: .venv/.ready-test
 
 bench: .venv/.ready-test
 	@$(BIN)/python -m benchmarks $(ONLY)
+
+.venv/.ready-docs: .venv/.ready
+	@echo "Adding what the site needs ..."
+	@$(BIN)/python envs/install.py '.[docs]'
+	@touch $@
+
+docs: .venv/.ready-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html; the search needs a server: $(BIN)/python -m http.server -b 127.0.0.1 -d site"
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check workflow tests benchmarks envs
