@@ -63,3 +63,7 @@ def test_audits_pass_as_often_as_planned():
         evaluation = evaluate("direct", logged, draws, Options())
         statuses.append(audit(evaluation, logged, draws["clone"], THRESHOLDS, family=1).status)
     assert np.mean(np.array(statuses) == "PASS") == pytest.approx(0.8, abs=0.13)
+
+
+def test_labels_without_residuals_pass():
+    assert chance_to_pass(60, Thresholds(), family=2, residual_sd=0.0) == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -115,3 +116,11 @@ def test_the_command_line_shows_and_checks_no_damaged_file(command, capsys):
     path.write_bytes(DAMAGE["whole lines are missing at the end"](path.read_bytes()))
     assert main([command, str(path)]) == 1
     assert capsys.readouterr().err.startswith(f"ERROR: {path}: is damaged: 5 rows are left of 8")
+
+
+def test_parameters_that_follow_from_outputs_are_those_of_the_rules():
+    """Snakemake does not compare them, so that a rebuilt memory must not hold them."""
+    rules = "".join(
+        path.read_text(encoding="utf-8") for path in (Path(__file__).parents[2] / "workflow/rules").glob("*.smk")
+    )
+    assert set(re.findall(r"(\w+)=lambda w, output", rules)) == set(seals.DERIVED)

@@ -130,7 +130,8 @@ def _with_templates_of_providers(policies: dict[str, Any], providers: Any) -> di
     def replaced(block: Any) -> Any:
         if not (isinstance(block, Mapping) and block.get("template") is not None and isinstance(providers, Mapping)):
             return block
-        provider = providers.get(block.get("provider"))
+        name = block.get("provider")
+        provider = providers.get(name) if isinstance(name, str) else None
         template = provider.get("template") if isinstance(provider, Mapping) else None
         return block if template is None else {**block, "template": template}
 

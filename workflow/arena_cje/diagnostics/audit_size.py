@@ -37,6 +37,8 @@ def chance_to_pass(
     if labels < thresholds.transport_prompts or not base_labels > 0:
         return 0.0
     error = residual_sd * math.sqrt(1 / labels + 1 / base_labels)
+    if error == 0:  # labels without residuals
+        return 1.0
     return max(0.0, float(2 * ndtr(thresholds.transport_margin / error - _quantile(thresholds, family)) - 1))
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 FOLDER = RESULTS / "seals"
 # Parameters that follow from the outputs: Snakemake compares only the others.
-DERIVED = ("estimators",)
+DERIVED = ("estimators", "prices")
 COMPARED = (type(None), int, float, complex, str, bytes, bytearray, range, list, tuple, dict, set, frozenset)
 MEMORY = Path(".snakemake")  # of Snakemake
 MARK = MEMORY / "metadata" / "arena-cje"  # Snakemake has its memory since this was written
