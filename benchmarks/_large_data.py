@@ -88,3 +88,65 @@ def _drawn(texts: list[str], policy: str, number: int, start: int, stop: int) ->
         }
         for i, k in enumerate(range(start, stop))
     ]
+
+
+def write_stages(folder: Path, n: int) -> None:
+    """Write what the stages of an experiment would have made of n prompts: responses, grades and log probabilities."""
+    import polars as pl
+
+    texts = _texts(np.random.default_rng(0))
+    results = folder / "results"
+    for name in ("responses", "judge", "oracle/base", "logprobs"):
+        (results / name).mkdir(parents=True)
+    blocks = [(start, stop) for start, stop in _blocks(n)]
+    rows = (_logged(texts, start, stop, n) for start, stop in blocks)
+    _write(results / "responses" / "base.jsonl", (list(map(_response, block)) for block in rows))
+    rows = (_logged(texts, start, stop, n) for start, stop in blocks)
+    _write(results / "judge" / "base.jsonl", ([_grade(row, "judge_score") for row in block] for block in rows))
+    rows = (_logged(texts, start, stop, n) for start, stop in blocks)
+    labelled = ([_grade(row, "oracle_label") for row in block if row["oracle_label"] is not None] for block in rows)
+    _write(results / "oracle" / "base" / "coverage_1.0.jsonl", labelled)
+    rng = np.random.default_rng(3)
+    for policy in ("base", *POLICIES):
+        columns = {"prompt_id": [f"q{k}" for k in range(n)], "logprob": -rng.gamma(20, 6, n)}
+        frame = pl.DataFrame(columns).with_columns(
+            n_tokens=pl.lit(120, pl.Int32),
+            token_logprobs=pl.lit(None, pl.List(pl.Float64)),
+            n_boundary=pl.lit(0, pl.Int32),
+            status=pl.lit("ok"),
+        )
+        frame.write_parquet(results / "logprobs" / f"{policy}.parquet")
+
+
+def _response(row: dict) -> dict:
+    n_tokens = row["metadata"]["response_token_count"]
+    return {
+        "prompt_id": row["prompt_id"],
+        "policy": "base",
+        "draw_idx": 0,
+        "prompt": row["prompt"],
+        "response": row["response"],
+        "token_ids": [(37 * k) % 49_152 for k in range(n_tokens)],
+        "finish_reason": "stop",
+        "status": "ok",
+        "seed": 1,
+        "model_sha256": "0" * 64,
+        "model": None,
+        "system_fingerprint": None,
+        "item": "0" * 32,
+    }
+
+
+def _grade(row: dict, name: str) -> dict:
+    return {
+        "prompt_id": row["prompt_id"],
+        "draw_idx": 0,
+        "score": row[name],
+        "reason": None,
+        "reply": None,
+        "distribution": None,
+        "choice_mass": None,
+        "model": None,
+        "system_fingerprint": None,
+        "item": "0" * 32,
+    }

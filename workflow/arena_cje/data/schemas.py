@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +17,9 @@ from arena_cje.errors import UserError, did_you_mean, file_errors
 from arena_cje.files import (
     Row,
     RowWithPlace,
+    iterate_rows,
     read_json,
     read_jsonl,
-    read_rows_with_places,
     replace,
     write_csv,
     write_json,
@@ -26,7 +27,7 @@ from arena_cje.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import polars as pl
 
@@ -230,14 +231,23 @@ class Table:
             and _are_plain(metadata, below)
         )
 
-    def read(self, path: str | Path) -> list[Row] | pl.DataFrame:
+    def rows(self, path: str | Path) -> Iterator[Row]:
+        """The checked rows of a JSONL file one by one."""
+        return (row for _, row in self.checked(iterate_rows(path)))
+
+    def read(self, path: str | Path, columns: Collection[str] | None = None) -> list[Row] | pl.DataFrame:
         """The checked table of a file: a polars frame from parquet, a list of dicts from JSONL.
+
+        columns: those that are kept, None for all. Of parquet only these are read, and those that its rule needs must be
+        among them; the values of JSONL are checked in all columns.
 
         Raises a `UserError` where the file does not exist, is of another format, or breaks the declaration.
         """
         if self.parquet:
-            return self._read_parquet(Path(path))
-        return [row for _, row in self.check(read_rows_with_places(path))]
+            return self._read_parquet(Path(path), columns)
+        if columns is None:
+            return list(self.rows(path))
+        return [{name: row[name] for name in columns if name in row} for row in self.rows(path)]
 
     def write(self, path: str | Path, rows: Iterable[Row]) -> None:
         """Check the rows and write them, columns in declared order, followed by further fields."""
@@ -280,16 +290,18 @@ class Table:
         }
         return pl.DataFrame(rows, schema={name: types[column.kind] for name, column in self.columns.items()})
 
-    def _read_parquet(self, path: Path) -> pl.DataFrame:
+    def _read_parquet(self, path: Path, columns: Collection[str] | None) -> pl.DataFrame:
         import polars as pl
 
         try:
             with file_errors(path):
-                frame = pl.read_parquet(path)
+                frame = pl.read_parquet(path) if columns is None else pl.scan_parquet(path).select(columns).collect()
         except pl.exceptions.PolarsError as error:
             raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from None
-        self.check((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True)))
-        return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
+        table = self if columns is None else changed(self, columns={name: self.columns[name] for name in columns})
+        for _ in table.checked((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True))):
+            pass
+        return frame.cast(dict(table._frame([]).schema)).select(list(table.columns))
 
 
 ROUNDING = 1e-6  # of a sum of masses, and of a mean in a text file
