@@ -72,7 +72,11 @@ def _mean(pairs: Distribution) -> float:
 
 def _distribution(row: Row, where: str, table: Table) -> Distribution | None:
     """The judge's distribution on the scale of the data, equal scores merged; None where the row has none."""
-    fields = {name: field_of(row, name, where) for name in ("judge_distribution", "judge_scores")}
+    fields = {
+        name: field_of(row, name, where)
+        for name in ("judge_distribution", "judge_scores")
+        if name in row or name in (row.get("metadata") or ())
+    }
     fields = {name: value for name, value in fields.items() if value is not None}
     if not fields:
         return None

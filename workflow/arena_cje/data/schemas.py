@@ -10,6 +10,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,13 +140,13 @@ class Column:
 
 def _are_plain(fields: Row, plain: Plain) -> bool:
     for name, value in fields.items():
-        values = plain.get(name)
-        if values is None:
+        if name not in plain:
             continue
+        types, low, high, null = plain[name]
         if value is None:
-            if not values.null:
+            if not null:
                 return False
-        elif type(value) not in values.types or (values.low is not None and not values.low <= value <= values.high):
+        elif type(value) not in types or (low is not None and not low <= value <= high):
             return False
     return True
 
@@ -212,6 +213,11 @@ class Table:
                 places[key] = where
             yield where, row
 
+    @cached_property
+    def nullable(self) -> bool:
+        """Whether every column may be absent."""
+        return all(column.null for column in self.columns.values())
+
     def _plain_values(self) -> tuple[Plain, Plain]:
         """What values of the columns, and of those under `metadata`, need no further look."""
         return tuple(
@@ -226,7 +232,7 @@ class Table:
         metadata = row.get("metadata") or {}
         return (
             type(metadata) is dict
-            and all(name in row for name, values in at_top.items() if not values.null)
+            and (self.nullable or all(name in row for name, values in at_top.items() if not values.null))
             and _are_plain(row, at_top)
             and _are_plain(metadata, below)
         )
