@@ -301,13 +301,18 @@ class Table:
 
         try:
             with file_errors(path):
-                frame = pl.read_parquet(path) if columns is None else pl.scan_parquet(path).select(columns).collect()
+                frame = pl.read_parquet(path, columns=_those_of(columns, pl.read_parquet_schema(path)))
         except pl.exceptions.PolarsError as error:
             raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from None
         table = self if columns is None else changed(self, columns={name: self.columns[name] for name in columns})
         for _ in table.checked((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True))):
             pass
         return frame.cast(dict(table._frame([]).schema)).select(list(table.columns))
+
+
+def _those_of(columns: Collection[str] | None, there: Iterable[str]) -> list[str] | None:
+    """Those of some columns that are there; a row tells of one that is not."""
+    return None if columns is None else [name for name in there if name in columns]
 
 
 ROUNDING = 1e-6  # of a sum of masses, and of a mean in a text file
