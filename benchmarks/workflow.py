@@ -139,7 +139,10 @@ def _plan(folder: Path, n_prompts: int) -> Result:
     """A dry run from nothing: the first, which reads the prompts, and the next."""
     folder.mkdir()
     shipped = [json.loads(line) for line in (ROOT / "resources/prompts/default.jsonl").read_text().splitlines()]
-    rows = ({**shipped[k % len(shipped)], "prompt_id": f"q{k}"} for k in range(n_prompts))
+    rows = (
+        {**shipped[k % len(shipped)], "prompt_id": f"q{k}", "prompt": f"{k}. {shipped[k % len(shipped)]['prompt']}"}
+        for k in range(n_prompts)
+    )  # equal prompts would be left out
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = {"n_prompts": n_prompts, "prompts": {"source": "prompts.jsonl"}}
     (folder / "own.yaml").write_text(yaml.safe_dump(own))

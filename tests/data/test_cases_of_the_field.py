@@ -176,7 +176,7 @@ def test_an_import_keeps_the_scales(tmp_path):
     reading = Reading(judge_scale=(0, 10), label_scale=(0, 100))
     data = read_user_data(write(tmp_path / "mine.jsonl", rows), tmp_path / "draws", 1.0, 1, reading=reading)
     assert Reading.from_summary(data.summary) == reading
-    assert data.logged[0]["oracle_label"] == 100
+    assert next(iter(data.logged))["oracle_label"] == 100
 
 
 # Sources
@@ -248,7 +248,7 @@ def test_a_folder_holds_the_parts_of_one_data_set(tmp_path):
     for part in range(12):
         write(tmp_path / "parts" / f"part-{part}.jsonl", rows[part::12])
     (tmp_path / "parts" / ".part-13.jsonl").write_text("hidden")
-    placed = placed_rows(tmp_path / "parts")
+    placed = list(placed_rows(tmp_path / "parts"))
     assert [place.rpartition("/")[2] for place, _ in placed[:8]] == [f"part-0.jsonl:{k}" for k in range(1, 8)] + [
         "part-1.jsonl:1"
     ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,8 @@ import pytest
 
 from arena_cje.data.dataset import find_draws, find_probes, load_calibration, load_draws, load_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import mask_labels
+from arena_cje.data.rows import NO_TEXTS, mask_labels, read_responses
+from arena_cje.data.schemas import LOGGED
 from arena_cje.data.user_data import read_user_data
 from arena_cje.data.write import write_calibration, write_draws, write_logged
 from arena_cje.errors import UserError
@@ -259,7 +261,7 @@ def test_every_copy_of_a_response_is_masked(user_files, tmp_path, coverage, kept
     rows, fresh, _, summary = read_user_data(*user_files, coverage, 42, 0.0)
     write_logged(tmp_path / "out.jsonl", rows)
     logged, _ = load_logged(tmp_path / "out.jsonl")
-    assert (len(rows), summary["n_oracle"], int(logged.labelled.sum())) == (39, kept, kept)
+    assert (len(list(rows)), summary["n_oracle"], int(logged.labelled.sum())) == (39, kept, kept)
     assert summary["dropped"] == {"no judge score": 1}
     assert (summary["n_labels_wanted"], summary["n_labels_found"]) == (round(coverage * 39), 29)
     for name, draws in fresh.items():
@@ -678,3 +680,23 @@ def test_a_label_that_is_not_a_number_is_refused_everywhere(lines, table):
             load_draws(lines(draw("a")), "q", ["a"], probes=frame)
         else:
             load_calibration(frame, logged=lines(logged_row("a")))
+
+
+def test_rows_without_texts_are_the_same_numbers(lines):
+    rows = [logged_row(f"p{k}", response="word " * k, metadata={"turn": k}) for k in range(3)]
+    whole = read_responses(LOGGED, lines(*rows))
+    numbers = read_responses(LOGGED, lines(*rows), texts=NO_TEXTS)
+    some = read_responses(LOGGED, lines(*rows), texts={"p1"})
+    assert [("response" in one.row, one.row["metadata"]) for one in some] == [
+        (one.prompt_id == "p1", {"turn": k}) for k, one in enumerate(whole)
+    ]
+    assert [replace(one, row={}) for one in numbers] == [replace(one, row={}) for one in whole]
+    assert [(one.n_words, one.n_characters) for one in numbers] == [(k, 5 * k) for k in range(3)]
+
+
+def test_texts_of_one_prompt_differ_also_where_they_are_not_kept(lines):
+    twice = [logged_row(response="same"), logged_row(response="same")]
+    other = [logged_row(response="one"), logged_row(response="other")]
+    assert len(load_logged(lines(*other))[0].prompt_id) == 2
+    with pytest.raises(UserError, match="appears again with the same response"):
+        load_logged(lines(*twice))

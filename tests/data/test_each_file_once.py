@@ -38,8 +38,8 @@ def read(data, monkeypatch) -> Counter[str]:
         counted[Path(path).relative_to(data).as_posix()] += 1
         return original(path)
 
-    original = data_sources.read_rows_with_places
-    monkeypatch.setattr(data_sources, "read_rows_with_places", counting)
+    original = data_sources.iterate_rows
+    monkeypatch.setattr(data_sources, "iterate_rows", counting)
     return counted
 
 

@@ -1,5 +1,6 @@
 """Tables are checked at both ends, files appear whole, and what JSON cannot hold is never written as null."""
 
+import json
 import math
 
 import polars as pl
@@ -184,3 +185,32 @@ def test_a_parquet_file_without_a_column_is_refused(tmp_path):
     (tmp_path / "l.parquet").write_bytes(b"not parquet")
     with pytest.raises(UserError, match="not a readable parquet file"):
         LOGPROBS.read(tmp_path / "l.parquet")
+
+
+def test_columns_that_are_not_asked_for_are_checked_and_left_out(tmp_path):
+    path = tmp_path / "grades.jsonl"
+    row = {"prompt_id": 7, "draw_idx": 0, "score": 0.5, "reason": None, "item": "a"}
+    path.write_text(json.dumps(row) + "\n")
+    assert GRADES.read(path, ("prompt_id", "score", "model")) == [{"prompt_id": "7", "score": 0.5}]
+    path.write_text(json.dumps(row | {"item": None}) + "\n")
+    with pytest.raises(UserError, match="item is missing or null"):
+        GRADES.read(path, ("prompt_id", "score"))
+
+
+def test_of_parquet_only_columns_that_are_asked_for_are_read(tmp_path):
+    rows = [
+        {
+            "prompt_id": "a",
+            "logprob": -2.0,
+            "n_tokens": 2,
+            "token_logprobs": [-1.0, -1.0],
+            "n_boundary": 0,
+            "status": "ok",
+        }
+    ]
+    LOGPROBS.write(tmp_path / "l.parquet", rows)
+    frame = LOGPROBS.read(tmp_path / "l.parquet", ("prompt_id", "logprob", "status"))
+    assert frame.rows() == [("a", -2.0, "ok")]
+    assert LOGPROBS.read(tmp_path / "l.parquet").columns == list(LOGPROBS.columns)
+    with pytest.raises(UserError, match=r"l\.parquet \(row 0\): temperature is missing"):
+        SCORES.read(tmp_path / "l.parquet", ("prompt_id", "temperature", "logprob", "status"))

@@ -12,7 +12,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from arena_cje.data.logged import load_logged
+from arena_cje.data.draws import read_draws
+from arena_cje.data.logged import load_logged, read_logged
 from arena_cje.errors import UserError
 from arena_cje.estimation.weights import hajek
 from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items, tidy
@@ -320,6 +321,21 @@ def test_rows_and_texts_that_do_not_fit_are_counted(small, result, monkeypatch):
     assert len(dashboard_items.script_json(page_items["texts"]).encode()) <= 12_000 + len(page_items["texts"]) + 2
     assert page_items["begin"][0] is None
     assert "question" in page_items["begin"][-1] or len(page_items["begin"][-1]) > 10
+
+
+def test_texts_of_listed_rows_are_all_that_a_page_needs(small, result, monkeypatch):
+    assert dashboard_items.listed_prompts(result) is None  # the page lists all rows
+    monkeypatch.setattr(dashboard_items, "LISTED", 50)
+    listed = dashboard_items.listed_prompts(result)
+    few = {
+        "logged": read_logged(small.folder / "logged.jsonl", texts=listed)[0],
+        "draws": {
+            policy: read_draws(small.folder / "draws" / f"{k}.jsonl", policy, texts=listed)
+            for k, policy in enumerate(result.policies)
+        },
+    }
+    assert sum("response" in one.row for one in few["logged"]) == 50
+    assert dashboard_items.items(result, **few) == dashboard_items.items(result, **small.arguments)
 
 
 def test_long_texts_are_whole_where_they_fit(small, result):

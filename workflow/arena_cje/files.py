@@ -24,10 +24,13 @@ from arena_cje.errors import UserError, file_errors, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from io import BufferedReader
 
     import polars as pl
 
 NAME_IN_TEMPORARY = 40  # characters; a name has at most 255 bytes, and that of the temporary file is longer
+
+PLAIN = frozenset((str, int, bool, type(None)))  # types of JSON's values that are no numbers with decimals
 
 Row = dict[str, Any]
 RowWithPlace = tuple[str, Row]  # place of a row ("FILE:LINE"), and the row
@@ -108,37 +111,62 @@ def read_rows_with_places(path: str | Path) -> list[RowWithPlace]:
 
 
 def iterate_rows(path: str | Path) -> Iterator[RowWithPlace]:
-    """The same, one by one."""
+    """The same, one by one; a file in UTF-8 is read line by line, so that it may be larger than the memory."""
     path = user_path(path)
-    content = _content(path)
-    if content.startswith(b"\x1f\x8b"):
+    with file_errors(path), path.open("rb") as handle:
+        first = True
+        for k, line in enumerate(_lines(path, handle), start=1):
+            if not line.strip():
+                continue
+            if first:
+                _check_is_jsonl(path, line)
+                first = False
+            where = f"{path}:{k}"
+            yield where, _parsed(path, where, line)
+
+
+def _lines(path: Path, handle: BufferedReader) -> Iterable[bytes]:
+    """The lines of an open JSONL file, without byte order marks; raises a `UserError` for a file of another format."""
+    start = handle.peek(4)[:4]
+    if start.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is compressed; expected JSONL, decompress it first (gunzip)")
-    if content.startswith(b"PAR1"):
+    if start.startswith(b"PAR1"):
         raise UserError(f"{path}: is a Parquet file; expected JSONL, convert it (polars.read_parquet, write_ndjson)")
-    content = _as_utf8(path, content)
-    _check_is_jsonl(path, content)
-    content = content.replace(b"\n" + codecs.BOM_UTF8, b"\n")  # of files that were put together
-    for k, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
-            yield f"{path}:{k}", _parsed(f"{path}:{k}", line)
+    if any(start.startswith(mark) for mark, encoding in MARKS if encoding != "utf-8"):
+        return _as_utf8(path, handle.read()).split(b"\n")
+    # Files that were put together have a mark where the second begins.
+    return (line.removeprefix(codecs.BOM_UTF8) for line in handle)
 
 
-def _check_is_jsonl(path: Path, content: bytes) -> None:
-    """Raise a `UserError` for a file whose first characters are those of another format."""
-    first = content.lstrip()[:1]
+def _check_is_text(path: Path, line: bytes) -> None:
+    """Raise a `UserError` with the place in the file where a line is no text."""
+    try:
+        is_text = b"\0" not in line and bool(line.decode())
+    except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
+        _as_utf8(path, _content(path))
+
+
+def _check_is_jsonl(path: Path, line: bytes) -> None:
+    """Raise a `UserError` for a file whose first line begins as that of another format."""
+    first = line.lstrip()[:1]
+    if first == b"{":
+        return
+    _check_is_text(path, line)
     if first == b"[":
         raise UserError(
             f"{path}: is one JSON array; expected one JSON object a line, convert it (jq -c '.[]' {path.name})"
         )
-    if first and first != b"{":
-        start = content.splitlines()[0][:40].decode(errors="replace")
-        raise UserError(f"{path}: is not JSONL, it begins with {start!r}; expected one JSON object a line")
+    start = line.splitlines()[0][:40].decode(errors="replace")
+    raise UserError(f"{path}: is not JSONL, it begins with {start!r}; expected one JSON object a line")
 
 
-def _parsed(where: str, line: bytes) -> Row:
+def _parsed(path: Path, where: str, line: bytes) -> Row:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        _check_is_text(path, line)
         row = _parsed_with_infinity(where, line)
         if row is None:
             hint = "; NaN and Infinity are not JSON, write null" if b"NaN" in line or b"Infinity" in line else ""
@@ -185,14 +213,16 @@ def read_jsonl(path: str | Path) -> list[Row]:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSONL; raises a `UserError` for NaN and infinity, which JSON lacks."""
-    lines = []
+    """Write rows as JSONL, one by one; raises a `UserError` for NaN and infinity, which JSON lacks."""
+    replace(path, lambda handle: handle.writelines(_json_lines(path, rows)))
+
+
+def _json_lines(path: str | Path, rows: Iterable[Row]) -> Iterator[bytes]:
     for k, row in enumerate(rows):
-        name = _non_finite(row)
+        name = None if _plainly_finite(row.values()) else _non_finite(row)
         if name is not None:
             raise UserError(f"{path} (row {k}): {name} is not a finite number; write None where the value is missing")
-        lines.append(_json(row, orjson.OPT_APPEND_NEWLINE))
-    write_bytes(path, b"".join(lines))
+        yield _json(row, orjson.OPT_APPEND_NEWLINE)
 
 
 def read_json(path: str | Path) -> Any:
@@ -271,6 +301,21 @@ def _of_cells(frame: pl.DataFrame, change: Callable[[str], str]) -> pl.DataFrame
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file, completely or not at all."""
     replace(path, lambda handle: handle.write(content))
+
+
+def _plainly_finite(values: Iterable[Any]) -> bool:
+    """Whether some values, of plain types all, have no NaN and no infinity: what nearly all rows are, in little time."""
+    for value in values:
+        kind = type(value)
+        if kind is float:
+            if not math.isfinite(value):
+                return False
+        elif kind is dict or kind is list:
+            if not _plainly_finite(value.values() if kind is dict else value):
+                return False
+        elif kind not in PLAIN:
+            return False
+    return True
 
 
 def _non_finite(value: Any) -> str | None:

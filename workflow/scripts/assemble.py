@@ -12,14 +12,16 @@ with job(snakemake) as log:
     files, params = snakemake.input, snakemake.params
     made_from = json.loads(params.made_from)
     base = made_from["base_policy"]
-    responses = schemas.RESPONSES.read(files.responses)
+    responses = schemas.RESPONSES.read(files.responses, assemble.SERVED_BY)
     grade_files = assemble.grade_files(files.judge, files.oracle, files.judges)
     grades = assemble.read_grades(grade_files, json.loads(params.max_unscored))
     joins.check_complete(responses, grades, grade_files)
-    logprobs = {Path(path).stem: schemas.LOGPROBS.read(path) for path in files.logprobs}
+    logprobs = {Path(path).stem: schemas.LOGPROBS.read(path, assemble.LOGPROB_COLUMNS) for path in files.logprobs}
     # In declared order, which is that of tables and no parameter: another order makes nothing stale.
     targets = [name for name in snakemake.config["policies"] if name != base]
-    rows, summary = assemble.logged_rows(responses, grades, logprobs, base_policy=base, targets=targets)
+    rows, summary = assemble.logged_rows(
+        schemas.RESPONSES.rows(files.responses), grades, logprobs, base_policy=base, targets=targets
+    )
     models = {Path(path).stem: schemas.read_json(path) for path in files.models}
     served = assemble.served(base, {"generate": responses, **grades})
     summary |= {

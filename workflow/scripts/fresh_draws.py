@@ -12,11 +12,12 @@ with job(snakemake) as log:
     limits = json.loads(snakemake.params.max_unscored)
     for path in map(Path, snakemake.output[: len(snakemake.output) // 2]):
         policy = path.stem
-        responses = schemas.RESPONSES.read(next(file for file in files_of["responses"] if Path(file).stem == policy))
+        path_of_responses = next(file for file in files_of["responses"] if Path(file).stem == policy)
+        responses = schemas.RESPONSES.read(path_of_responses, assemble.SERVED_BY)
         grade_files = assemble.grade_files_of(policy, files_of)
         grades = assemble.read_grades(grade_files, limits)
         joins.check_complete(responses, grades, grade_files)
-        rows, summary = assemble.draw_rows(responses, grades)
+        rows, summary = assemble.draw_rows(schemas.RESPONSES.rows(path_of_responses), grades)
         summary |= {"served": assemble.served(policy, {"generate": responses, **grades})}
         report(log, summary, policy)
         write.write_draws(path, rows)

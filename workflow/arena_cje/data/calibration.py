@@ -15,7 +15,7 @@ import numpy as np
 from arena_cje.data.fields import TOLERANCE
 from arena_cje.data.logged import question_ids, read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import NO_SCORE, Response, arrays, read_pairs, row_counts
+from arena_cje.data.rows import NO_SCORE, NO_TEXTS, Response, arrays, read_pairs, row_counts
 from arena_cje.data.schemas import CALIBRATION
 from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError
@@ -44,7 +44,7 @@ def load_calibration(
     logged: the logged data of the same analysis, whose labelled rows are dropped here.
     Raises a `UserError` as `read_calibration` does.
     """
-    responses, base, _ = read_logged(logged, base_policy, reading=reading.without_covariates())
+    responses, base, _ = read_logged(logged, base_policy, reading=reading.without_covariates(), texts=NO_TEXTS)
     rows, summary = read_calibration(source, responses, base, reading=reading)
     return calibration_arrays(rows, reading), summary
 
@@ -150,9 +150,9 @@ def _is_logged(response: Response, logged: Sequence[Response], base: str) -> boo
 
 def _may_be_same(response: Response, row: Response) -> bool:
     """Whether a row and a logged row of its prompt differ neither in their draw_idx nor in their text."""
-    texts = (response.row.get("response"), row.row.get("response"))
+    without_text = None in (response.n_characters, row.n_characters)
     other_draw = response.has_draw_idx and response.draw_idx != row.draw_idx
-    return not other_draw and (None in texts or texts[0] == texts[1])
+    return not other_draw and (without_text or response.text_hash == row.text_hash)
 
 
 def _policy_name(response: Response) -> str | None:

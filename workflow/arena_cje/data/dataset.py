@@ -8,10 +8,12 @@ from arena_cje.data.calibration import calibration_arrays, load_calibration, rea
 from arena_cje.data.draws import find_draws, find_probes, load_draws
 from arena_cje.data.logged import load_logged, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import with_covariates
+from arena_cje.data.rows import ALL_TEXTS, with_covariates
 from arena_cje.data.sources import source_name
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from arena_cje.data.rows import Response
     from arena_cje.data.sources import Source
     from arena_cje.estimation.records import Labelled, Logged
@@ -42,12 +44,15 @@ def load_dataset(
     *,
     base_policy: str | None = None,
     reading: Reading = Reading(),
+    texts: Container[str] | None = ALL_TEXTS,
 ) -> Dataset:
     """The logged data and, if given, the calibration data; each source is read once.
 
-    base_policy: its name, where the rows do not give it. Raises a `UserError` as `read_logged` and `read_calibration` do.
+    base_policy: its name, where the rows do not give it; texts: ids of the prompts whose logged rows keep their texts, as in
+    `read_pairs`; all do where covariates are computed. Raises a `UserError` as `read_logged` and `read_calibration` do.
     """
-    rows, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates())
+    kept = ALL_TEXTS if reading.covariates else texts
+    rows, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates(), texts=kept)
     responses = with_covariates(rows, reading.covariates)
     arrays, counts = logged_arrays(responses, base, policies, source_name(logged), reading)
     if calibration_data is None:

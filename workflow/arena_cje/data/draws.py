@@ -6,7 +6,7 @@ one, since a label of another policy's response would be taken for one of this p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -19,6 +19,7 @@ from arena_cje.data.fields import TOLERANCE
 from arena_cje.data.names import policy_of, policy_spelled, spells
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import (
+    ALL_TEXTS,
     Response,
     arrays,
     check_label_probabilities,
@@ -55,8 +56,9 @@ def load_draws(
     probes: labels of some of the draws.
     Raises a `UserError` where no prompt has a draw, and for a probe that does not match its draw.
     """
-    responses = read_draws(source, policy, reading=reading)
     probe_rows = read_probes(probes, policy, reading=reading) if probes is not None else []
+    texts = frozenset(probe.prompt_id for probe in probe_rows)  # a probe is compared with its draw
+    responses = read_draws(source, policy, reading=reading, texts=texts)
     responses = with_probes(responses, probe_rows, source_name(source))
     groups = group_by_prompt(responses, policy, prompt_ids, source_name(source))
     width = max(map(len, groups))
@@ -89,9 +91,14 @@ def group_by_prompt(
     return [by_prompt.get(name, []) for name in prompt_ids]
 
 
-def read_draws(source: Source, policy: str, *, reading: Reading = Reading()) -> list[Response]:
-    """The checked fresh draws of a policy, in the order of draw_idx; raises a `UserError` for rows of another policy."""
-    responses = read_responses(DRAWS, source, reading=reading)
+def read_draws(
+    source: Source, policy: str, *, reading: Reading = Reading(), texts: Container[str] | None = ALL_TEXTS
+) -> list[Response]:
+    """The checked fresh draws of a policy, in the order of draw_idx; raises a `UserError` for rows of another policy.
+
+    texts: as in `read_pairs`.
+    """
+    responses = read_responses(DRAWS, source, reading=reading, texts=texts)
     _check_policy(responses, policy, "the fresh draws")
     return sorted(responses, key=lambda response: response.draw_idx)
 

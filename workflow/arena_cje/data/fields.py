@@ -36,12 +36,14 @@ def field_of(row: Row, name: str, where: str) -> Any:
 
     Raises a `UserError` where the two places differ. Their values are checked with their table.
     """
-    values = [place[name] for place in (row, row.get("metadata") or {}) if name in place]
-    if len(values) == 2 and values[0] != values[1]:
+    metadata = row.get("metadata")
+    if not metadata or name not in metadata:
+        return row.get(name)
+    if name in row and row[name] != metadata[name]:
         raise UserError(
-            f"{where}: {name} is {values[0]!r} at the top level but {values[1]!r} under metadata; make them agree"
+            f"{where}: {name} is {row[name]!r} at the top level but {metadata[name]!r} under metadata; make them agree"
         )
-    return values[0] if values else None
+    return row.get(name, metadata[name])
 
 
 def judge_of(row: Row, where: str, table: Table, reading: Reading) -> tuple[float | None, Distribution | None]:
@@ -70,7 +72,11 @@ def _mean(pairs: Distribution) -> float:
 
 def _distribution(row: Row, where: str, table: Table) -> Distribution | None:
     """The judge's distribution on the scale of the data, equal scores merged; None where the row has none."""
-    fields = {name: field_of(row, name, where) for name in ("judge_distribution", "judge_scores")}
+    fields = {
+        name: field_of(row, name, where)
+        for name in ("judge_distribution", "judge_scores")
+        if name in row or name in (row.get("metadata") or ())
+    }
     fields = {name: value for name, value in fields.items() if value is not None}
     if not fields:
         return None

@@ -13,14 +13,14 @@ import numpy as np
 
 from arena_cje.data.fields import field_of
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import Response, arrays, log_ratios, read_responses, row_counts
+from arena_cje.data.rows import ALL_TEXTS, NO_TEXTS, Response, arrays, log_ratios, read_responses, row_counts
 from arena_cje.data.schemas import LOGGED
 from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.records import Logged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from arena_cje.data.sources import Source
 
@@ -33,13 +33,15 @@ def read_logged(
     policies: Sequence[str] | None = None,
     *,
     reading: Reading = Reading(),
+    texts: Container[str] | None = ALL_TEXTS,
 ) -> tuple[list[Response], str, tuple[str, ...]]:
     """The checked rows, the name of the base policy, and the target policies.
 
-    base_policy: its name, where the rows do not give it; policies: the targets, by default those of the first row.
+    base_policy: its name, where the rows do not give it; policies: the targets, by default those of the first row; texts: as
+    in `read_pairs`.
     Raises a `UserError` for rows that break the format, repeated rows, and names of policies that contradict each other.
     """
-    responses = read_responses(LOGGED, source, reading=reading)
+    responses = read_responses(LOGGED, source, reading=reading, texts=texts)
     if not responses:
         raise UserError(f"{source_name(source)}: no rows; expected one response of the base policy a line")
     _check_distinct_texts(responses)
@@ -64,7 +66,8 @@ def load_logged(
 
     Arguments and errors are those of `read_logged`; a data set without any score is refused, too.
     """
-    return logged_arrays(*read_logged(source, base_policy, policies, reading=reading), source_name(source), reading)
+    read = read_logged(source, base_policy, policies, reading=reading, texts=NO_TEXTS)
+    return logged_arrays(*read, source_name(source), reading)
 
 
 def logged_arrays(
@@ -119,7 +122,7 @@ def _field_names(responses: Sequence[Response]) -> list[str]:
 def _token_logprobs(response: Response, policies: Sequence[str]) -> list[float]:
     """Log probability of a response under each target in nats per token, per character where tokens were not counted."""
     row = response.row
-    length = (row.get("metadata") or {}).get("response_token_count") or len(row.get("response") or "")
+    length = (row.get("metadata") or {}).get("response_token_count") or response.n_characters
     logprobs = row.get("target_policy_logprobs") or {}
     return [logprobs[name] / length if length and logprobs.get(name) is not None else math.nan for name in policies]
 
@@ -171,11 +174,11 @@ def _first_policies(responses: Sequence[Response]) -> tuple[str, ...]:
 
 def _check_distinct_texts(responses: Sequence[Response]) -> None:
     """Raise a `UserError` for two rows of one prompt that differ neither in draw_idx nor in their text."""
-    places: dict[tuple[str, str | None], str] = {}
+    places: dict[tuple[str, int], str] = {}
     for response in responses:
         if response.has_draw_idx:
             continue
-        key = (response.prompt_id, response.row.get("response"))
+        key = (response.prompt_id, response.text_hash)
         if key in places:
             raise UserError(
                 f"{response.where}: prompt_id {response.prompt_id!r} appears again with the same response "

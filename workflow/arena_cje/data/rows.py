@@ -7,8 +7,10 @@ response of a target policy. Log probabilities are those of whole responses in n
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from arena_cje.data.units import check_units
 from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from arena_cje.data.sources import Source
     from arena_cje.files import Row
@@ -32,12 +34,18 @@ if TYPE_CHECKING:
 NO_SCORE = "no judge score"
 
 
-@dataclass(frozen=True)
+ALL_TEXTS = None  # of `texts`: rows keep their texts
+NO_TEXTS: Container[str] = frozenset()
+
+TEXTS = ("prompt", "response", "judge_distribution", "judge_scores")  # fields that a row without texts lacks
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """One checked row: a logged response, a fresh draw, a probe, or a row of the calibration data."""
 
     where: str  # FILE:LINE, for errors
-    row: Row  # as in the file
+    row: Row  # as in the file; where its texts are not read, what analyses still ask of it
     prompt_id: str
     draw_idx: int
     judge_score: float | None  # [0, 1]; the mean of the distribution, where there is one
@@ -46,17 +54,22 @@ class Response:
     covariates: tuple[float, ...] = ()  # empty where the row has no judge score
     has_draw_idx: bool = False  # whether draw_idx is a field of the row
     label_probability: float | None = None  # with which the label was bought
+    n_characters: int | None = None  # of the text; None without one
+    n_words: int | None = None
+    text_hash: int = 0  # equal for equal texts within a process
 
 
-def read_responses(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
+def read_responses(
+    table: Table, source: Source, *, reading: Reading = Reading(), texts: Container[str] | None = ALL_TEXTS
+) -> list[Response]:
     """The checked rows of a source, each with a unique (prompt_id, draw_idx).
 
-    Without a draw_idx of its own a row has the number of earlier rows of its prompt. Raises a `UserError` for a row that
-    breaks the format, and for a repeated (prompt_id, draw_idx).
+    Without a draw_idx of its own a row has the number of earlier rows of its prompt. texts: as in `read_pairs`. Raises a
+    `UserError` for a row that breaks the format, and for a repeated (prompt_id, draw_idx).
     """
     responses, places, counts = [], {}, Counter()
-    for response in read_pairs(table, source, reading=reading):
-        if not response.has_draw_idx:
+    for response in read_pairs(table, source, reading=reading, texts=texts):
+        if not response.has_draw_idx and counts[response.prompt_id]:
             response = replace(response, draw_idx=counts[response.prompt_id])
         counts[response.prompt_id] += 1
         check_unique(response, places)
@@ -64,27 +77,68 @@ def read_responses(table: Table, source: Source, *, reading: Reading = Reading()
     return responses
 
 
-def read_pairs(table: Table, source: Source, *, reading: Reading = Reading()) -> list[Response]:
+def read_pairs(
+    table: Table, source: Source, *, reading: Reading = Reading(), texts: Container[str] | None = ALL_TEXTS
+) -> list[Response]:
     """The checked rows of a source; without a draw_idx of its own a row is about draw 0.
 
+    texts: ids of the prompts whose rows keep their texts, so that what only reads numbers holds no text; None is all.
     Raises a `UserError` for a row that breaks the format.
     """
-    placed = [(where, with_marks(row)) for where, row in placed_rows(source, table.name)]
-    bounded = reading.bounded(table)
-    rows = []
-    for where, row in bounded.check(placed):
+    with _without_collections():
+        rows = list(checked_rows(table, source, reading, texts))
+    check_label_probabilities(rows)
+    _check_units(rows, source_name(source), reading, of_policy=table in (DRAWS, PROBES))
+    return rows
+
+
+def checked_rows(
+    table: Table, source: Source, reading: Reading, texts: Container[str] | None = ALL_TEXTS
+) -> Iterator[Response]:
+    """The rows of a source one by one, each checked by itself; arguments as in `read_pairs`."""
+    bounded, of_policies = reading.bounded(table), {}
+    marked = ((where, with_marks(row)) for where, row in placed_rows(source, table.name))
+    for where, row in bounded.checked(marked):
         prompt_id = _prompt_id(row, where)
         draw_idx = field_of(row, "draw_idx", where)
         score, distribution = judge_of(row, where, bounded, reading)
-        label = reading.unit_label(field_of(row, "oracle_label", where))
-        numbered = draw_idx is not None
-        probability = field_of(row, "label_probability", where)
-        rows.append(
-            Response(where, row, prompt_id, draw_idx or 0, score, label, distribution, (), numbered, probability)
+        text = row.get("response")
+        response = Response(
+            where,
+            row if texts is None or prompt_id in texts else _without_texts(row, table, of_policies),
+            prompt_id,
+            draw_idx or 0,
+            score,
+            reading.unit_label(field_of(row, "oracle_label", where)),
+            distribution,
+            (),
+            draw_idx is not None,
+            field_of(row, "label_probability", where),
+            None if text is None else len(text),
+            None if text is None else len(text.split()),
+            hash(text),
         )
-    check_label_probabilities(rows)
-    _check_units(rows, source_name(source), reading, of_policy=table in (DRAWS, PROBES))
-    return with_covariates(rows, reading.covariates)
+        yield _with_covariates(response, row, reading.covariates) if reading.covariates else response
+
+
+def _without_texts(row: Row, table: Table, of_policies: dict[tuple, Row]) -> Row:
+    """What analyses still ask of a row when it was checked: of a fresh draw its policy alone, in a row for all draws."""
+    if table is DRAWS:
+        names = {name: row[name] for name in ("policy", "target_policy") if row.get(name) is not None}
+        return of_policies.setdefault(tuple(names.items()), names)
+    return {name: value for name, value in row.items() if name not in TEXTS}
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Do not look for garbage among rows while they are made: there is none, and to look takes as long as to read."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _check_units(responses: Sequence[Response], where: str, reading: Reading, *, of_policy: bool) -> None:
@@ -101,13 +155,13 @@ def with_covariates(responses: Sequence[Response], names: Sequence[str]) -> list
     A response with a null judge's score among its covariates has no score in the result. Raises a `UserError` for a
     missing covariate.
     """
-    return [_with_covariates(response, names) for response in responses] if names else list(responses)
+    return [_with_covariates(one, one.row, names) for one in responses] if names else list(responses)
 
 
-def _with_covariates(response: Response, names: Sequence[str]) -> Response:
+def _with_covariates(response: Response, row: Row, names: Sequence[str]) -> Response:
     if response.judge_score is None:
         return response
-    covariates = covariates_of(response.row, names, response.where)
+    covariates = covariates_of(row, names, response.where)
     if covariates is None:
         return replace(response, judge_score=None, distribution=None)
     return replace(response, covariates=covariates)
@@ -172,6 +226,8 @@ def arrays(
 def _prompt_id(row: Row, where: str) -> str:
     """The id as a string, which may be "0" or empty; a hash of the prompt where the row has none."""
     metadata = row.get("metadata") or {}
+    if "prompt_id" not in metadata and row.get("prompt_id") is not None:
+        return str(row["prompt_id"])
     names = [str(place["prompt_id"]) for place in (row, metadata) if place.get("prompt_id") is not None]
     if len(set(names)) == 2:
         raise UserError(
@@ -244,9 +300,9 @@ def with_label_of(row: Row, other: Row) -> Row:
     return row | found | ({"metadata": metadata} if row.get("metadata") else {})
 
 
-def mask_labels(rows: Sequence[Row], mask: Sequence[bool]) -> list[Row]:
-    """The rows, with null for the labels of those that are False in the mask, at the top level and under metadata."""
-    return [row if has_label else _without_label(row) for row, has_label in zip(rows, mask, strict=True)]
+def mask_labels(rows: Iterable[Row], mask: Sequence[bool]) -> Iterator[Row]:
+    """The rows one by one, with null for the labels of those that are False in the mask, at the top level and under metadata."""
+    return (row if has_label else _without_label(row) for row, has_label in zip(rows, mask, strict=True))
 
 
 def _without_label(row: Row) -> Row:

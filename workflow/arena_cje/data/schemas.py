@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arena_cje.errors import UserError, did_you_mean, file_errors
 from arena_cje.files import (
     Row,
     RowWithPlace,
+    iterate_rows,
     read_json,
     read_jsonl,
-    read_rows_with_places,
     replace,
     write_csv,
     write_json,
@@ -26,7 +28,7 @@ from arena_cje.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import polars as pl
 
@@ -67,6 +69,20 @@ TYPES = {
     "list[list]": ((list,), "a list of [score, mass] pairs"),
 }
 
+PLAIN_TYPES = {"id": (str,), "str": (str,), "int": (int,), "float": (float, int), "object": (dict,)}
+
+
+class PlainValues(NamedTuple):
+    """Values of a column that are right at first sight: of some types, in bounds where it has some."""
+
+    types: tuple[type, ...]
+    low: float | None
+    high: float | None
+    null: bool
+
+
+Plain = dict[str, PlainValues]  # by name of the column
+
 
 @dataclass(frozen=True)
 class Column:
@@ -80,6 +96,17 @@ class Column:
     choices: tuple[str, ...] = ()
     non_empty: bool = False
     hint: str = ""  # end of the error about a value out of bounds
+
+    @property
+    def plain_values(self) -> PlainValues:
+        """Which values have no problem at first sight; any other may be right, too."""
+        if self.choices or self.non_empty or self.kind not in PLAIN_TYPES:
+            return PlainValues((), None, None, self.null)
+        if self.kind == "float" or self.low is not None or self.high is not None:
+            low = -sys.float_info.max if self.low is None else self.low
+            high = sys.float_info.max if self.high is None else self.high
+            return PlainValues(PLAIN_TYPES[self.kind], low, high, self.null)
+        return PlainValues(PLAIN_TYPES[self.kind], None, None, self.null)
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, to follow the column's name in a sentence; None if nothing is."""
@@ -109,6 +136,19 @@ class Column:
         if self.choices and value not in self.choices:
             return f"is {value!r}, expected one of {', '.join(self.choices)}{did_you_mean(str(value), self.choices)}"
         return "is empty" if self.non_empty and not value else None
+
+
+def _are_plain(fields: Row, plain: Plain) -> bool:
+    for name, value in fields.items():
+        if name not in plain:
+            continue
+        types, low, high, null = plain[name]
+        if value is None:
+            if not null:
+                return False
+        elif type(value) not in types or (low is not None and not low <= value <= high):
+            return False
+    return True
 
 
 # What other formats of this field call a field: question files of benchmarks, data sets of instructions, logs of answers.
@@ -152,44 +192,78 @@ class Table:
 
     def check(self, placed: Iterable[RowWithPlace]) -> list[RowWithPlace]:
         """The rows with their places, ids as strings; raises a `UserError` for the first that breaks the declaration."""
+        return list(self.checked(placed))
+
+    def checked(self, placed: Iterable[RowWithPlace]) -> Iterator[RowWithPlace]:
+        """The same, one by one."""
         places: dict[tuple, str] = {}
-        checked = []
+        plain = self._plain_values()
+        ids = [name for name, column in self.columns.items() if column.kind == "id"]
         for where, row in placed:
-            problem = self._row_problem(row)
+            problem = self._rule_problem(row) if self._is_plain(row, plain) else self._row_problem(row)
             if problem:
                 raise UserError(f"{where}: {problem}")
-            row = {
-                name: str(value) if self._is_id(name) and value is not None else value for name, value in row.items()
-            }
-            key = tuple(row[name] for name in self.key)
-            if key and key in places:
-                repeated = ", ".join(f"{name} {value!r}" for name, value in zip(self.key, key, strict=True))
-                raise UserError(f"{where}: {repeated} appears again (first at {places[key]}); keep one of the two")
-            places[key] = where
-            checked.append((where, row))
-        return checked
+            if any(type(row.get(name)) is int for name in ids):
+                row = {name: str(value) if name in ids and value is not None else value for name, value in row.items()}
+            if self.key:
+                key = tuple(row[name] for name in self.key)
+                if key in places:
+                    repeated = ", ".join(f"{name} {value!r}" for name, value in zip(self.key, key, strict=True))
+                    raise UserError(f"{where}: {repeated} appears again (first at {places[key]}); keep one of the two")
+                places[key] = where
+            yield where, row
 
-    def read(self, path: str | Path) -> list[Row] | pl.DataFrame:
+    @cached_property
+    def nullable(self) -> bool:
+        """Whether every column may be absent."""
+        return all(column.null for column in self.columns.values())
+
+    def _plain_values(self) -> tuple[Plain, Plain]:
+        """What values of the columns, and of those under `metadata`, need no further look."""
+        return tuple(
+            {name: column.plain_values for name, column in columns.items()} for columns in (self.columns, self.metadata)
+        )
+
+    def _is_plain(self, row: Row, plain: tuple[Plain, Plain]) -> bool:
+        """Whether a row is right at first sight, as nearly all are; another one needs `_row_problem`, which takes longer."""
+        at_top, below = plain
+        if not self.extra and not at_top.keys() >= row.keys():
+            return False
+        metadata = row.get("metadata") or {}
+        return (
+            type(metadata) is dict
+            and (self.nullable or all(name in row for name, values in at_top.items() if not values.null))
+            and _are_plain(row, at_top)
+            and _are_plain(metadata, below)
+        )
+
+    def rows(self, path: str | Path) -> Iterator[Row]:
+        """The checked rows of a JSONL file one by one."""
+        return (row for _, row in self.checked(iterate_rows(path)))
+
+    def read(self, path: str | Path, columns: Collection[str] | None = None) -> list[Row] | pl.DataFrame:
         """The checked table of a file: a polars frame from parquet, a list of dicts from JSONL.
+
+        columns: those that are kept, None for all. Of parquet only these are read, and those that its rule needs must be
+        among them; the values of JSONL are checked in all columns.
 
         Raises a `UserError` where the file does not exist, is of another format, or breaks the declaration.
         """
         if self.parquet:
-            return self._read_parquet(Path(path))
-        return [row for _, row in self.check(read_rows_with_places(path))]
+            return self._read_parquet(Path(path), columns)
+        if columns is None:
+            return list(self.rows(path))
+        return [{name: row[name] for name in columns if name in row} for row in self.rows(path)]
 
     def write(self, path: str | Path, rows: Iterable[Row]) -> None:
         """Check the rows and write them, columns in declared order, followed by further fields."""
-        placed = self.check((f"{path} (row {k})", row) for k, row in enumerate(rows))
-        ordered = [{name: row[name] for name in (*self.columns, *row) if name in row} for _, row in placed]
+        placed = self.checked((f"{path} (row {k})", row) for k, row in enumerate(rows))
+        ordered = ({name: row[name] for name in (*self.columns, *row) if name in row} for _, row in placed)
         if self.parquet:
-            frame = self._frame(ordered)
+            frame = self._frame(list(ordered))
             replace(path, frame.write_parquet)
         else:
             write_jsonl(path, ordered)
-
-    def _is_id(self, name: str) -> bool:
-        return name in self.columns and self.columns[name].kind == "id"
 
     def _row_problem(self, row: Row) -> str | None:
         if not self.extra:
@@ -205,6 +279,9 @@ class Table:
             problem = column.problem(metadata[name]) if name in metadata else None
             if problem:
                 return f"metadata.{name} {problem}"
+        return self._rule_problem(row)
+
+    def _rule_problem(self, row: Row) -> str | None:
         return self.rule(row) if self.rule else None
 
     def _frame(self, rows: list[Row]) -> pl.DataFrame:
@@ -219,16 +296,23 @@ class Table:
         }
         return pl.DataFrame(rows, schema={name: types[column.kind] for name, column in self.columns.items()})
 
-    def _read_parquet(self, path: Path) -> pl.DataFrame:
+    def _read_parquet(self, path: Path, columns: Collection[str] | None) -> pl.DataFrame:
         import polars as pl
 
         try:
             with file_errors(path):
-                frame = pl.read_parquet(path)
+                frame = pl.read_parquet(path, columns=_those_of(columns, pl.read_parquet_schema(path)))
         except pl.exceptions.PolarsError as error:
             raise UserError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from None
-        self.check((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True)))
-        return frame.cast(dict(self._frame([]).schema)).select(list(self.columns))
+        table = self if columns is None else changed(self, columns={name: self.columns[name] for name in columns})
+        for _ in table.checked((f"{path} (row {k})", row) for k, row in enumerate(frame.iter_rows(named=True))):
+            pass
+        return frame.cast(dict(table._frame([]).schema)).select(list(table.columns))
+
+
+def _those_of(columns: Collection[str] | None, there: Iterable[str]) -> list[str] | None:
+    """Those of some columns that are there; a row tells of one that is not."""
+    return None if columns is None else [name for name in there if name in columns]
 
 
 ROUNDING = 1e-6  # of a sum of masses, and of a mean in a text file

@@ -13,10 +13,11 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import UserError
-from arena_cje.files import Row, RowWithPlace, read_rows_with_places, user_path
+from arena_cje.files import Row, RowWithPlace, iterate_rows, user_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 SOURCES = "the path of a JSONL file, a folder with its parts, a data frame (polars, pandas, Arrow) or a list of dicts"
 
 
-def placed_rows(source: Source, what: str = "the data") -> list[RowWithPlace]:
-    """The rows of a source with their places.
+def placed_rows(source: Source, what: str = "the data") -> Iterable[RowWithPlace]:
+    """The rows of a source with their places; those of files are read one by one.
 
     what: name of the data in errors. Raises a `UserError` for a source that is none.
     """
     if isinstance(source, str | os.PathLike):
-        return [row for path in parts(source) for row in read_rows_with_places(path)]
+        return chain.from_iterable(map(iterate_rows, parts(source)))
     rows = _rows_of_frame(source, what)
     if rows is None:
         rows = _listed_rows(source, what)

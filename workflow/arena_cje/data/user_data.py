@@ -7,6 +7,7 @@ the logged rows is not used there either.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,23 +19,70 @@ from arena_cje.data.coverage import first_labels
 from arena_cje.data.draws import find_draws, find_probes, group_by_prompt, read_draws, read_probes, with_probes
 from arena_cje.data.logged import read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import Response, log_ratios, mask_labels, n_labels, row_counts, with_top_level_id
+from arena_cje.data.rows import (
+    NO_TEXTS,
+    Response,
+    checked_rows,
+    log_ratios,
+    mask_labels,
+    n_labels,
+    row_counts,
+    with_top_level_id,
+)
+from arena_cje.data.schemas import DRAWS, LOGGED
 from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError, file_errors
 from arena_cje.files import iterate_rows, user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from arena_cje.data.sources import Source
     from arena_cje.files import Row
 
 
+@dataclass(frozen=True)
+class LoggedRows:
+    """Logged rows with a judge score, labels masked; read anew whenever they are iterated, so that they take no memory."""
+
+    source: Source
+    reading: Reading
+    mask: np.ndarray  # (n,) bool, which rows keep their label
+
+    def __iter__(self) -> Iterator[Row]:
+        responses = checked_rows(LOGGED, self.source, self.reading)
+        scored = (with_top_level_id(response) for response in responses if response.judge_score is not None)
+        return mask_labels(scored, self.mask.tolist())
+
+
+@dataclass(frozen=True)
+class DrawRows:
+    """Fresh draws of a policy in the order of draw_idx, labels masked, those of probes added; read anew in the same way.
+
+    Where a prompt has several draws, those of one policy are in memory while they are iterated.
+    """
+
+    source: Source
+    policy: str
+    reading: Reading
+    mask: np.ndarray  # (m,) bool, which draws keep their label
+    probes: Sequence[Response]
+    one_each: bool  # whether the order of the source is that of draw_idx, as all draws have the same
+
+    def __iter__(self) -> Iterator[Row]:
+        if self.one_each and not self.probes:
+            responses: Iterable[Response] = checked_rows(DRAWS, self.source, self.reading)
+        else:
+            draws = read_draws(self.source, self.policy, reading=self.reading)
+            responses = with_probes(draws, self.probes, source_name(self.source))
+        return mask_labels(map(with_top_level_id, responses), self.mask.tolist())
+
+
 class UserData(NamedTuple):
     """Rows to be analysed, with masked labels, and the numbers of rows and labels behind them."""
 
-    logged: list[Row]
-    fresh: dict[str, list[Row]]  # by policy
+    logged: Iterable[Row]
+    fresh: dict[str, Iterable[Row]]  # by policy
     calibration: list[Row] | None  # None without calibration data
     summary: dict[str, Any]
 
@@ -85,7 +133,7 @@ def read_user_data(
     policy's fresh draws must be the logged responses, and have a label where the logged row keeps one.
     Raises a `UserError` for data that cannot be analysed.
     """
-    responses, base, policies = read_logged(logged_path, base_policy, reading=reading)
+    responses, base, policies = read_logged(logged_path, base_policy, reading=reading, texts=NO_TEXTS)
     for response in responses:
         log_ratios(response, policies)  # refuses what cannot be analysed
     scored = [response for response in responses if response.judge_score is not None]
@@ -96,14 +144,18 @@ def read_user_data(
     probe_sources = find_probes(probes, targets)
     fresh, draw_counts = {}, {}
     for name, source in sources.items():
-        draws = read_draws(source, name, reading=reading)
+        probe_rows = read_probes(probe_sources[name], name, reading=reading) if name in probe_sources else []
+        texts = frozenset(probe.prompt_id for probe in probe_rows)  # a probe is compared with its draw
+        draws = read_draws(source, name, reading=reading, texts=texts)
         if name == base:
-            fresh[name], draw_counts[name] = _base_draws(draws, list(compress(scored, labels.mask)))
+            mask, probes_kept = _base_labels(draws, list(compress(scored, labels.mask))), []
         else:
-            where = source_name(source)
-            group_by_prompt(draws, name, prompts, where)  # refuses draws of other prompts
-            probe_rows = read_probes(probe_sources[name], name, reading=reading) if name in probe_sources else []
-            fresh[name], draw_counts[name] = _target_draws(draws, probe_rows, where, seed, target_labels)
+            group_by_prompt(draws, name, prompts, source_name(source))  # refuses draws of other prompts
+            with_probes(draws, probe_rows, source_name(source))  # refuses probes of other draws
+            mask, probes_kept = _target_labels(draws, probe_rows, seed, target_labels), probe_rows
+        draw_counts[name] = _draw_counts(draws, int(mask.sum()), len(probes_kept))
+        one_each = len({draw.draw_idx for draw in draws}) == 1
+        fresh[name] = DrawRows(source, name, reading, mask, probes_kept, one_each)
     summary = row_counts(responses, scored) | {
         "base_policy": base,
         "target_policies": list(dict.fromkeys([*policies, *targets])),
@@ -117,12 +169,12 @@ def read_user_data(
     if calibration_data is not None:
         rows, summary["calibration_data"] = read_calibration(calibration_data, responses, base, reading=reading)
         calibration = [with_top_level_id(row) for row in rows]
-    logged = mask_labels([with_top_level_id(response) for response in scored], labels.mask)
+    logged = LoggedRows(logged_path, reading, labels.mask)
     return UserData(logged, fresh, calibration, summary | reading.summary())
 
 
-def _base_draws(draws: Sequence[Response], labelled_rows: Sequence[Response]) -> tuple[list[Row], dict[str, int]]:
-    """The base policy's draws, with a label where the logged row has one, and their numbers.
+def _base_labels(draws: Sequence[Response], labelled_rows: Sequence[Response]) -> np.ndarray:
+    """Which of the base policy's draws keep their label, (m,) bool: those whose logged row has one.
 
     Raises a `UserError` where the labels of a draw and its logged row differ.
     """
@@ -136,20 +188,16 @@ def _base_draws(draws: Sequence[Response], labelled_rows: Sequence[Response]) ->
                 f"has {label}; the base's fresh draws are the logged responses again and must have the same labels"
             )
         mask.append(label is not None and draw.oracle_label is not None)
-    return mask_labels([with_top_level_id(draw) for draw in draws], mask), _draw_counts(draws, sum(mask), 0)
+    return np.array(mask, dtype=bool)
 
 
-def _target_draws(
-    draws: Sequence[Response], probes: Sequence[Response], where: str, seed: int, share: float | None
-) -> tuple[list[Row], dict[str, int]]:
-    """A target's draws, with labels on a share of them (None is all) and on those with a probe, and their numbers."""
+def _target_labels(draws: Sequence[Response], probes: Sequence[Response], seed: int, share: float | None) -> np.ndarray:
+    """Which of a target's draws keep their label, (m,) bool: a share of them (None is all) and those with a probe."""
     mask = _has_label(draws)
     if share is not None:
         mask = first_labels([draw.prompt_id for draw in draws], seed, share, mask, prompts_first=True).mask
     probe_keys = {(probe.prompt_id, probe.draw_idx) for probe in probes}
-    mask = mask | np.array([(draw.prompt_id, draw.draw_idx) in probe_keys for draw in draws], dtype=bool)
-    rows = [with_top_level_id(draw) for draw in with_probes(draws, probes, where)]
-    return mask_labels(rows, mask), _draw_counts(draws, int(mask.sum()), len(probes))
+    return mask | np.array([(draw.prompt_id, draw.draw_idx) in probe_keys for draw in draws], dtype=bool)
 
 
 def _draw_counts(draws: Sequence[Response], labels: int, probes: int) -> dict[str, int]:

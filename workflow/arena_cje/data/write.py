@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def write_logged(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:
     """Write logged rows as CJE JSONL; a target log probability of -inf is written as `OUTSIDE_SUPPORT`."""
-    reading.bounded(LOGGED).write(path, [with_marks(row) for row in rows])
+    reading.bounded(LOGGED).write(path, map(with_marks, rows))
 
 
 def write_draws(path: str | Path, rows: Iterable[Row], reading: Reading = Reading()) -> None:

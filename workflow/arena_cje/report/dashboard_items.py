@@ -22,7 +22,7 @@ from arena_cje.data.rows import Response, log_ratios
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from arena_cje.results.record import ResultRecord
 
@@ -91,6 +91,14 @@ def display_order(share: np.ndarray) -> np.ndarray:
     shuffled = np.random.default_rng(SHUFFLE).permutation(len(share))
     alternating = chain.from_iterable(zip(by_influence.tolist(), shuffled.tolist(), strict=True))
     return np.array(list(dict.fromkeys(alternating)), dtype=int)
+
+
+def listed_prompts(result: ResultRecord) -> Collection[str] | None:
+    """Prompts of the rows that the page lists; None where it lists all."""
+    if result.prompt_id is None or len(result.prompt_id) <= LISTED:
+        return None
+    share = influence_shares(_influence(result, len(result.prompt_id)))
+    return frozenset(result.prompt_id[display_order(share)[:LISTED]].tolist())
 
 
 def items(result: ResultRecord, logged: Sequence[Response], draws: Mapping[str, Sequence[Response]]) -> dict[str, Any]:

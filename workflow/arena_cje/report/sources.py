@@ -5,7 +5,7 @@ Scores and labels are mapped to [0, 1] as they are in the analysis, so that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -172,10 +172,15 @@ class Sources:
     def _fitted_data(self) -> Dataset:
         """The data set with the scores that `fitted` used."""
         from arena_cje.data.dataset import load_dataset
+        from arena_cje.data.rows import NO_TEXTS
 
         base_policy, reading = self.summary["base_policy"], self.fitted.reading
         return load_dataset(
-            self._single_file("dataset"), self._single_file("calibration"), base_policy=base_policy, reading=reading
+            self._single_file("dataset"),
+            self._single_file("calibration"),
+            base_policy=base_policy,
+            reading=reading,
+            texts=NO_TEXTS,
         )
 
     @property
@@ -190,21 +195,34 @@ class Sources:
 
     @cached_property
     def responses(self) -> list[Response]:
-        """The rows of the logged responses."""
+        """The rows of the logged responses, with the texts that the dashboard shows."""
         from arena_cje.data.logged import read_logged
 
         shown = self.paired_recommended
-        return read_logged(self._single_file("dataset"), shown.base_policy, shown.policies, reading=shown.reading)[0]
+        return read_logged(
+            self._single_file("dataset"),
+            shown.base_policy,
+            shown.policies,
+            reading=shown.reading,
+            texts=self._listed_prompts,
+        )[0]
+
+    @cached_property
+    def _listed_prompts(self) -> Collection[str] | None:
+        """Prompts of the rows whose texts the dashboard shows; None for all."""
+        from arena_cje.report.dashboard_items import listed_prompts
+
+        return listed_prompts(self.paired_recommended)
 
     @cached_property
     def fresh_responses(self) -> dict[str, list[Response]]:
-        """The rows of the fresh draws by policy."""
+        """The rows of the fresh draws by policy, with the same texts."""
         from arena_cje.data.draws import read_draws
         from arena_cje.data.names import policy_of
 
         files = {policy_of(Path(path).stem): path for path in self._files["draws"]}
         return {
-            policy: read_draws(path, policy, reading=self.paired_recommended.reading)
+            policy: read_draws(path, policy, reading=self.paired_recommended.reading, texts=self._listed_prompts)
             for policy, path in files.items()
             if policy in self.paired_recommended.policies
         }

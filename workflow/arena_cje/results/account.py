@@ -10,7 +10,7 @@ import numpy as np
 from arena_cje.data.draws import read_draws
 from arena_cje.data.logged import base_logprobs, logged_arrays, read_logged
 from arena_cje.data.reading import Reading
-from arena_cje.data.rows import source_name
+from arena_cje.data.rows import NO_TEXTS, source_name
 from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.thresholds import with_overrides
 
@@ -36,16 +36,19 @@ def account(
     overrides: thresholds of the verdict that differ from their default.
     """
     thresholds = with_overrides(overrides)
-    responses, base, targets = read_logged(logged, base_policy, reading=reading)
+    responses, base, targets = read_logged(logged, base_policy, reading=reading, texts=NO_TEXTS)
     scored = [response for response in responses if response.judge_score is not None]
     counts: dict[str, plausibility.Plausibility] = {}
     if scored:
         arrays, _ = logged_arrays(responses, base, targets, source_name(logged), reading)
         _, counts = plausibility.reject(arrays, *base_logprobs(scored), thresholds)
-    draws = {name: read_draws(source, name, reading=reading) for name, source in fresh_draws.items() if name != base}
+    policies = {base: _policy(responses)}
+    for name, source in fresh_draws.items():
+        if name != base:
+            policies[name] = _policy(read_draws(source, name, reading=reading, texts=NO_TEXTS))
     return {
         "base_policy": base,
-        "policies": {base: _policy(responses)} | {name: _policy(rows) for name, rows in draws.items()},
+        "policies": policies,
         "logprobs": {name: asdict(own) for name, own in counts.items()},
         "same_as_base": [name for name, own in counts.items() if own.n_equal == own.n_rows],
         "cautions": {
@@ -58,14 +61,13 @@ def _policy(responses: Sequence[Response]) -> dict[str, Any]:
     """Counts and distributions of one policy's responses."""
     labels = [response.oracle_label for response in responses if response.oracle_label is not None]
     scores = [response.judge_score for response in responses if response.judge_score is not None]
-    texts = [response.row.get("response") for response in responses]
-    lengths = [len(text.split()) for text in texts if text is not None]
+    lengths = [response.n_words for response in responses if response.n_words is not None]
     return {
         "rows": len(responses),
         "prompts": len({response.prompt_id for response in responses}),
         "without_score": len(responses) - len(scores),
-        "without_text": texts.count(None),
-        "empty": sum(text is not None and not text.strip() for text in texts),
+        "without_text": len(responses) - len(lengths),
+        "empty": lengths.count(0),
         "judge_score": _distribution(scores) | {"bins": _bins(scores)},
         "oracle_label": _distribution(labels)
         | {"bins": _bins(labels), "zero": labels.count(0.0), "one": labels.count(1.0)},

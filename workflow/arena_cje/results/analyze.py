@@ -19,6 +19,7 @@ from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
 from arena_cje.data.logged import base_logprobs, further_judges
 from arena_cje.data.reading import Reading, Scale
+from arena_cje.data.rows import NO_TEXTS
 from arena_cje.data.units import unusual_units
 from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
@@ -322,16 +323,17 @@ def _read(
     calibration_data: Source | None,
 ) -> _Data:
     reading = settings.reading
-    dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading)
+    dataset = load_dataset(logged, calibration_data, base_policy=settings.base_policy, reading=reading, texts=NO_TEXTS)
     responses = [row for row in dataset.responses if row.judge_score is not None]
     plausible, logprob_counts = plausibility.reject(dataset.logged, *base_logprobs(responses), settings.thresholds)
+    judges, calibration, row_counts = further_judges(responses, reading), dataset.calibration, dataset.counts
+    del dataset, responses  # arrays say what is needed of them, in a tenth of the memory
     rows, draws, draw_counts = _load_all_draws(plausible, fresh_draws, probes, reading)
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
     logprobs = {policy: dataclasses.asdict(counts) for policy, counts in logprob_counts.items()}
-    metadata = label_counts | {"data": dataset.counts | {"fresh_draws": draw_counts, "logprobs": logprobs}}
+    metadata = label_counts | {"data": row_counts | {"fresh_draws": draw_counts, "logprobs": logprobs}}
     cautions = _unit_cautions(rows, draws, reading)
-    judges = further_judges(responses, reading)
-    return _Data(rows, draws, dataset.calibration, logprob_counts, metadata, cautions, judges)
+    return _Data(rows, draws, calibration, logprob_counts, metadata, cautions, judges)
 
 
 def _unit_cautions(logged: Logged, draws: Mapping[str, Draws], reading: Reading) -> dict[str, list[Reason]]:

@@ -25,6 +25,11 @@ Served = dict[str, dict[str, list[Row]]]  # by stage and policy: which versions 
 
 JUDGES = "judges/"  # begins the stage of a further judge
 
+# What is kept of responses and grades while others are read; the responses' texts are read when the rows are made.
+SERVED_BY = ("prompt_id", "draw_idx", "model", "system_fingerprint")
+GRADE_COLUMNS = (*SERVED_BY, "score", "reason", "distribution", "label_probability")
+LOGPROB_COLUMNS = ("prompt_id", "logprob", "n_boundary", "status")
+
 
 def grade_files(judge: str, oracle: str | Sequence[str], judges: Iterable[str]) -> dict[str, str]:
     """Files of grades of one policy's responses by stage; those of further judges lie in folders of their names."""
@@ -44,7 +49,7 @@ def read_grades(files: Mapping[str, str], limits: Mapping[str, float]) -> dict[s
 
     limits: `max_unscored` by stage; a stage without one has no limit.
     """
-    grades = {stage: GRADES.read(path) for stage, path in files.items()}
+    grades = {stage: GRADES.read(path, GRADE_COLUMNS) for stage, path in files.items()}
     for stage, rows in grades.items():
         if stage in limits:
             check_unscored(rows, limits[stage], stage.replace("/", "."), files[stage])
@@ -70,7 +75,7 @@ def by_key(rows: Iterable[Row]) -> dict[tuple[str, int], Row]:
 
 
 def logged_rows(
-    responses: Sequence[Row],
+    responses: Iterable[Row],
     grades: Grades,
     logprobs: Mapping[str, pl.DataFrame],
     *,
@@ -79,7 +84,7 @@ def logged_rows(
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows of the logged data set and a summary of what they are and what was dropped.
 
-    logprobs: by the policies that can be scored.
+    responses are read once, one by one; logprobs: by the policies that can be scored.
     """
     scores, labels, further = by_key(grades["judge"]), by_key(grades.get("oracle", ())), _further(grades)
     log_probability = {
@@ -88,7 +93,9 @@ def logged_rows(
     rows: list[Row] = []
     dropped: Counter[str] = Counter()
     not_scored: Counter[str] = Counter()
+    finish_reasons: Counter[str] = Counter()
     for response in responses:
+        finish_reasons[str(response["finish_reason"])] += 1
         key, prompt_id = (response["prompt_id"], response["draw_idx"]), response["prompt_id"]
         base_logprob = log_probability[base_policy][prompt_id] if base_policy in logprobs else None
         reason = _unusable(response, scores[key], [by_row[key] for by_row in further.values()])
@@ -106,13 +113,13 @@ def logged_rows(
     summary = {
         "base_policy": base_policy,
         "target_policies": list(targets),
-        "n_responses": len(responses),
+        "n_responses": finish_reasons.total(),
         "n_rows": len(rows),
         "n_oracle": sum(row["oracle_label"] is not None for row in rows),
         "dropped": dict(dropped),
         "not_scored": {policy: not_scored[policy] for policy in targets},
         "not_judged": _not_judged(rows, further),
-        "finish_reasons": dict(Counter(str(response["finish_reason"]) for response in responses)),
+        "finish_reasons": dict(finish_reasons),
         "scoring": {policy: _scoring(frame) for policy, frame in logprobs.items()},
     }
     return rows, summary
@@ -180,7 +187,7 @@ def _scoring(frame: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def draw_rows(responses: Sequence[Row], grades: Grades) -> tuple[list[Row], dict[str, Any]]:
+def draw_rows(responses: Iterable[Row], grades: Grades) -> tuple[list[Row], dict[str, Any]]:
     """Fresh draws of one policy in the CJE format, and a summary: how many no judge gave a score, and why.
 
     A draw without a score stays, with null: the analysis leaves its prompt out for this policy alone, and says so.
