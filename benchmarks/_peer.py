@@ -52,19 +52,21 @@ REFERENCE = Peer((REQUIREMENT,), VARIABLE, Path("results/bench/.peer"))
 def python(peer: Peer = REFERENCE) -> Path:
     """The interpreter that has the packages: the one that the variable names, else one of an environment made here."""
     named = os.environ.get(peer.variable)
-    found = Path(named) if named else peer.home / "bin/python"
+    interpreter = Path(named) if named else peer.home / "bin/python"
     needed = " ".join(peer.requirements)
-    if not named and not found.exists():
+    if not named and not interpreter.exists():
         venv.create(peer.home, with_pip=True)
-    if not found.exists():
-        raise Absent(f"{peer.variable} names {found}, which does not exist; name an interpreter that has {needed}")
-    if not _has_it(found, peer.requirements[0]):
+    if not interpreter.exists():
+        raise Absent(
+            f"{peer.variable} names {interpreter}, which does not exist; name an interpreter that has {needed}"
+        )
+    if not _has_it(interpreter, peer.requirements[0]):
         if named:
             raise Absent(
-                f"{found}, named by {peer.variable}, has no {needed}; install it there, or unset {peer.variable}"
+                f"{interpreter}, named by {peer.variable}, has no {needed}; install it there, or unset {peer.variable}"
             )
-        _install(found, peer.requirements)
-    return found
+        _install(interpreter, peer.requirements)
+    return interpreter
 
 
 def ask(interpreter: Path, question: str, folder: Path, *, limit: float = PATIENCE) -> dict[str, Any]:

@@ -237,8 +237,8 @@ def _own_generating_sides(items: list[Item]) -> Iterator[Sides]:
     with _work.open_default() as model:
 
         def draw() -> int:
-            asked = _work.requests(model, PROMPTS[: len(items)])
-            return sum(len(response.token_ids) for response in generate(model, asked, ONE, SHORT))
+            requests = _work.requests(model, PROMPTS[: len(items)])
+            return sum(len(response.token_ids) for response in generate(model, requests, ONE, SHORT))
 
         yield {"generator": draw}
 

@@ -73,12 +73,12 @@ def _of_model(model: Model, card: str) -> Iterator[Result]:
 
 def _generator(model: Model, name: str) -> Iterator[Result]:
     """How many responses change with the number of slots, and how fast they are drawn."""
-    drawn, speeds = {}, {}
+    responses, speeds = {}, {}
     for n_slots in SLOTS:
         start = time.perf_counter()
-        drawn[n_slots] = _drawn(model, n_slots)
-        speeds[n_slots] = sum(map(len, drawn[n_slots].values())) / (time.perf_counter() - start)
-    changed = sum(drawn[SLOTS[0]][key] != drawn[SLOTS[-1]][key] for key in drawn[SLOTS[0]])
+        responses[n_slots] = _drawn(model, n_slots)
+        speeds[n_slots] = sum(map(len, responses[n_slots].values())) / (time.perf_counter() - start)
+    changed = sum(responses[SLOTS[0]][key] != responses[SLOTS[-1]][key] for key in responses[SLOTS[0]])
     shown = ", ".join(f"{n}: {speed:.0f}" for n, speed in speeds.items())
     yield Result(
         "responses that another n_slots changes, share",
@@ -213,8 +213,8 @@ class PackedContext(Context):
         self._tokens[:size] = tokens.ravel()
         self._positions[:size] = np.tile(columns, places)
         self._sequence_pointers[:size] = self._sequence_ids.ctypes.data + 4 * np.repeat(np.arange(places), width)
-        wanted = (columns >= first[:, None]) & (columns < first[:, None] + N_NEW)
-        self._wanted[:size] = wanted.ravel()
+        has_logits = (columns >= first[:, None]) & (columns < first[:, None] + N_NEW)
+        self._wanted[:size] = has_logits.ravel()
         self._batch.n_tokens = size
         for sequence in range(places):
             self.forget(sequence)
@@ -259,15 +259,15 @@ def _card() -> str:
 
 
 def _drawn(model: Model, n_slots: int) -> dict[int, tuple[int, ...]]:
-    asked = _work.requests(model, _work.PROMPTS[:N_ITEMS])
-    responses = generate(model, asked, ONE, N_NEW, n_slots, cache_tokens=CACHE_TOKENS)
+    requests = _work.requests(model, _work.PROMPTS[:N_ITEMS])
+    responses = generate(model, requests, ONE, N_NEW, n_slots, cache_tokens=CACHE_TOKENS)
     return {response.key: response.token_ids for response in responses}
 
 
 def _items(model: Model) -> list[Item]:
-    drawn = _drawn(model, SLOTS[1])
-    asked = _work.requests(model, _work.PROMPTS[:N_ITEMS])
-    return [Item(request.key, request.prompt_ids, drawn[request.key]) for request in asked]
+    token_ids = _drawn(model, SLOTS[1])
+    requests = _work.requests(model, _work.PROMPTS[:N_ITEMS])
+    return [Item(request.key, request.prompt_ids, token_ids[request.key]) for request in requests]
 
 
 def _scores(model: Model, items: Sequence[Item]) -> dict[int, np.ndarray]:

@@ -51,18 +51,6 @@ class Contrast:
     p_bh: float = math.nan
 
 
-def contrasts(
-    estimates: Mapping[str, Estimate],
-    *,
-    base: str,
-    reference: str | None = None,
-    refused: Collection[str] = (),
-    alpha: float = 0.05,
-) -> list[Contrast]:
-    """`corrected_contrasts` with the p-values corrected by Holm, and by Benjamini and Hochberg, over all pairs."""
-    return _with_p_values(corrected_contrasts(estimates, base=base, reference=reference, refused=refused, alpha=alpha))
-
-
 def corrected_contrasts(
     estimates: Mapping[str, Estimate],
     *,
@@ -133,8 +121,8 @@ def p_value(difference: Estimate) -> float:
     return float(2 * stdtr(difference.df, -abs(difference.value) / difference.se))
 
 
-def _with_p_values(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The contrasts with p-values corrected over all of those that have one."""
+def with_p_values(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The contrasts with p-values corrected by Holm, and by Benjamini and Hochberg, over all of those that have one."""
     tests = [k for k, one in enumerate(contrasts) if not math.isnan(one.p_value)]
     if not tests:
         return list(contrasts)

@@ -184,13 +184,15 @@ class ResultRecord:
     def _comparisons(self) -> pl.DataFrame:
         import polars as pl
 
-        from arena_cje.estimation.contrasts import contrasts
+        from arena_cje.estimation.contrasts import corrected_contrasts, with_p_values
 
         estimates = {policy: self.estimate(policy) for policy in self.all_policies}
         alpha = self.document["metadata"]["alpha"]
         reference = self.decision.get("against")
-        pairs = contrasts(estimates, base=self.base_policy, reference=reference, refused=self.refused, alpha=alpha)
-        rows = [asdict(one) | self._evidence(one) for one in pairs]
+        pairs = corrected_contrasts(
+            estimates, base=self.base_policy, reference=reference, refused=self.refused, alpha=alpha
+        )
+        rows = [asdict(one) | self._evidence(one) for one in with_p_values(pairs)]
         return pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None))
 
     def _evidence(self, pair: Contrast) -> dict[str, bool | None]:
