@@ -85,7 +85,8 @@ def reasons(counts: Plausibility, thresholds: Thresholds) -> tuple[Reason, ...]:
     if counts.zero_share > thresholds.zero_logprob_caution:
         text = (
             f"{100 * counts.zero_share:.1f} % of the log probabilities are exactly 0 (caution above "
-            f"{100 * thresholds.zero_logprob_caution:.0f} %), which means probability 1: failed requests may have been recorded as 0"
+            f"{100 * thresholds.zero_logprob_caution:.0f} %), which means probability 1; failed requests may have been "
+            "recorded as 0"
         )
         cautions.append(Reason("zero_logprobs", text, "caution"))
     return tuple(cautions)

@@ -504,7 +504,7 @@ def _rows(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]
 
 
 def _prompts(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    return [Measure("prompts", "Add at least one more prompt with complete data", 1, responses=2)]
+    return [Measure("prompts", "Add 1 or more prompts with complete data", 1, responses=2)]
 
 
 def _transport(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:

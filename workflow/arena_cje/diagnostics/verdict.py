@@ -224,8 +224,8 @@ def unnormalised_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reas
     t, reasons = thresholds, []
     if overlap.raw.tail_index < t.tail_refuse:
         text = (
-            f"tail index of the raw weights {overlap.raw.tail_index:.2f} (minimum {t.tail_refuse:g}): their variance is infinite, "
-            "and this estimator does not normalise them"
+            f"tail index of the raw weights {overlap.raw.tail_index:.2f} (minimum {t.tail_refuse:g}): their variance is "
+            "infinite, and this estimator does not normalise them"
         )
         reasons.append(Reason("infinite_variance", text, "refuse"))
     if not abs(overlap.mean_weight - 1) <= t.mean_weight_refuse:

@@ -220,7 +220,8 @@ def _needs(
         return "", None
     numbers: dict[str, Any] = {"outcome": needs.outcome, "labels": None, "prompts": None, "chance": CHANCE}
     outcome = f"{needs.outcome} within {margin:g}" if needs.outcome == "equivalent" else needs.outcome
-    effect = f"would show with {100 * CHANCE:.0f} % probability that {policy} is {outcome}, if the true difference is the measured one"
+    effect = f"would show with {100 * CHANCE:.0f} % probability that {policy} is {outcome}, if the true difference is "
+        "the measured one"
     n, labels = own.n_prompts, {policy: own.n_labelled, against: other.n_labelled}
     labels = {name: count for name, count in labels.items() if count}
     if needs.labels is not None and labels and needs.labels * min(labels.values()) <= n:
@@ -272,8 +273,8 @@ def _judge_only_sentence(policy: str, own: Side, against: str, numbers: str) -> 
     lacking = policy if own.rests_on != LABELS else against
     return (
         f"{policy} compared with {against}: not yet known. The difference ({numbers}) depends on judge scores alone, because no "
-        f"labels correct the estimate of {lacking}. Label at least {MIN_ADVISED} of {lacking}'s own responses (`oracle.target_labels`, or "
-        "`probes` with your own data) and use `direct`, or declare `assume_transport`."
+        f"labels correct the estimate of {lacking}. Label at least {MIN_ADVISED} of {lacking}'s own responses "
+        "(`oracle.target_labels`, or `probes` with your own data) and use `direct`, or declare `assume_transport`."
     )
 
 

@@ -42,9 +42,9 @@ def left_out_sentences(result: ResultRecord) -> list[str]:
     sentences = []
     if reasons := data.get("dropped"):
         why = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
-        labels = f"; {count} labels are lost with them" if (count := data.get("n_labels_dropped")) else ""
+        labels = f"; with an oracle label: {count}" if (count := data.get("n_labels_dropped")) else ""
         sentences.append(
-            f"Left out: {sum(reasons.values())} of {data['n_responses']} logged responses ({why}){labels}."
+            f"Left out: {sum(reasons.values())} of {data['n_responses']} logged responses ({why}{labels})."
         )
     name = result.document["metadata"]["estimator"]
     if name in estimators.NAMES and not estimators.needs_draws(name):

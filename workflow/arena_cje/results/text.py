@@ -105,7 +105,7 @@ def _difference_lines(result: ResultRecord, width: int) -> list[str]:
         interval = f"[{decimal(low, '+.3f')}, {decimal(high, '+.3f')}]"
         name = textwrap.shorten(policy, width, placeholder="...")
         remark = words(entry["status"], decision["margin"])
-        remark += " (caution: judge scores alone, no labels)" if entry["judge_only"] else ""
+        remark += " (caution: judge scores alone)" if entry["judge_only"] else ""
         numbers = f"{decimal(entry['difference'], '+.3f'):>8}  {decimal(entry['se']):>6}  {interval:>16}"
         rows.append(f"{name:<{width}}  {numbers}  {remark}")
     level, count = f"{100 * (1 - decision['alpha']):g} %", decision["n_differences"]
