@@ -220,8 +220,10 @@ def _needs(
         return "", None
     numbers: dict[str, Any] = {"outcome": needs.outcome, "labels": None, "prompts": None, "chance": CHANCE}
     outcome = f"{needs.outcome} within {margin:g}" if needs.outcome == "equivalent" else needs.outcome
-    effect = f"would show with {100 * CHANCE:.0f} % probability that {policy} is {outcome}, if the true difference is "
-        "the measured one"
+    effect = (
+        f"would show with {100 * CHANCE:.0f} % probability that {policy} is {outcome}, if the true difference is the "
+        "measured one"
+    )
     n, labels = own.n_prompts, {policy: own.n_labelled, against: other.n_labelled}
     labels = {name: count for name, count in labels.items() if count}
     if needs.labels is not None and labels and needs.labels * min(labels.values()) <= n:
