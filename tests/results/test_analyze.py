@@ -676,7 +676,7 @@ def test_another_scale_gives_the_same_result(data, tmp_path):
         other = arena_cje.analyze(path, fresh, name, scale=(0, 100))
         for policy in one.policies:
             assert list(other.summary(policy).values()) == pytest.approx(list(one.summary(policy).values()), abs=1e-6)
-    with pytest.raises(UserError, match="judge_score is .*give the ranges of your data by `judge_scale`"):
+    with pytest.raises(UserError, match="judge_score is .*set the ranges of your data: `judge_scale`"):
         arena_cje.analyze(path, estimator="snips")
 
 

@@ -276,7 +276,8 @@ def analyze_all(
         for policy, reasons in (cautions or {}).get(name, {}).items():
             if policy not in verdicts:
                 raise UserError(
-                    f"cautions of {policy!r}, which is not a policy of the data{did_you_mean(policy, verdicts)}; its policies: "
+                    f"`cautions` names {policy!r}, which is not a policy of the data{did_you_mean(policy, verdicts)}; its "
+                    "policies: "
                     f"{', '.join(verdicts)}"
                 )
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
@@ -323,8 +324,8 @@ def _check_labels(data: _Data, options: Options) -> None:
     labelled = [policy for policy, draws in data.draws.items() if not np.isnan(draws.oracle_label).all()]
     if labelled:
         raise UserError(
-            f"no logged row has an oracle_label, but fresh draws of {', '.join(labelled)} have labels: give their file as "
-            "calibration_data, too, so that they fit the calibrator of all policies"
+            f"no logged row has an oracle_label, but fresh draws of {', '.join(labelled)} have labels: pass their file as "
+            "calibration_data, too, so that the calibration of all policies uses them"
         )
 
 
