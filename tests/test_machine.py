@@ -67,7 +67,7 @@ def full(*_):
 def test_a_file_that_does_not_fit_leaves_the_one_before_and_no_half(tmp_path, name):
     path = tmp_path / name
     path.write_text("before")
-    with files_of_at_most(200), pytest.raises(UserError, match=f"^{path}: a file may not be that large"):
+    with files_of_at_most(200), pytest.raises(UserError, match=f"^{path}: the file exceeds the size limit"):
         WRITERS[name](path)
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == [name]
@@ -80,7 +80,7 @@ def test_a_file_that_does_not_fit_leaves_the_one_before_and_no_half(tmp_path, na
     ("number", "words"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EDQUOT, "your share of the disk"),
+        (errno.EDQUOT, "your disk quota is used up"),
         (errno.EIO, "the disk cannot be read or written"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_result_is_written_as_a_whole_or_told(tmp_path):
     write_world(tmp_path, 60)
     result = arena_cje.analyze(tmp_path / "mine.jsonl", tmp_path / "draws", "direct")
     paths = [tmp_path / "out" / name for name in ("r.json", "r.csv", "r.influence.parquet")]
-    with files_of_at_most(100), pytest.raises(UserError, match="r.json: a file may not be that large"):
+    with files_of_at_most(100), pytest.raises(UserError, match="r.json: the file exceeds the size limit"):
         write(result, *paths)
     assert os.listdir(tmp_path / "out") == []
 
@@ -131,7 +131,7 @@ def test_items_that_a_journal_has_are_kept_when_the_next_does_not_fit(tmp_path):
     path = tmp_path / "0000.jsonl"
     with Journal(path) as journal:
         journal.append([FinishedItem("a", {"x": 1})])
-    too_large = pytest.raises(UserError, match=f"^{path}: a file may not be that large")
+    too_large = pytest.raises(UserError, match=f"^{path}: the file exceeds the size limit")
     with too_large, files_of_at_most(path.stat().st_size + 10), Journal(path) as journal:
         journal.append([FinishedItem("b", {"x": 2})])
     with Journal(path) as journal:

@@ -85,7 +85,7 @@ def test_the_error_of_a_refused_parameter_names_the_key_to_set(name, error, stat
     with FaultServer(responses=lambda body: (status, {}, content)) as server, pytest.raises(UserError) as raised:
         send(Request("chat", BODY), endpoint(server.url))
     message = str(raised.value)
-    assert f"it does not take `{name}` as it is sent: " in message
+    assert f"the server rejects `{name}`: " in message
     assert parameters.advice(name, "local") in message
     assert "finished items are kept" in message and "\n" not in message
 

@@ -225,7 +225,7 @@ def test_a_redirect_of_a_post_that_would_lose_its_body_is_refused():
 @pytest.mark.parametrize("wrong", ["two words", "new\nline", "schlüssel"])
 def test_a_key_that_no_header_can_hold_is_refused_without_repeating_it(wrong, monkeypatch):
     monkeypatch.setenv("MY_KEY", wrong)
-    with pytest.raises(UserError, match="MY_KEY holds characters that an API key cannot have") as error:
+    with pytest.raises(UserError, match="MY_KEY contains characters that an API key cannot have") as error:
         Client(endpoint("http://127.0.0.1:1", api_key_env="MY_KEY"))
     assert wrong not in str(error.value)
 
@@ -440,7 +440,7 @@ def test_a_closed_port_is_a_lost_connection():
         ("404", "status 404, the model or the address does not exist"),
         ("400", "status 400, the request is not accepted (the server says: Unsupported parameter: 'temperature'."),
         ("quota", "status 429, the quota is exhausted"),
-        ("429 for long", "the server asks to wait 24.0 hours"),
+        ("429 for long", "the server asks for a pause of 24.0 hours"),
     ],
 )
 def test_a_permanent_failure_is_one_sentence_without_the_key(api, fault, sentence, monkeypatch):
@@ -710,11 +710,11 @@ def test_a_folder_of_limits_that_others_can_open_is_refused(tmp_path, monkeypatc
     folder = tmp_path / f"arena-cje-{os.getuid()}"
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
-    with pytest.raises(UserError, match="that its user alone can open .*TMPDIR"):
+    with pytest.raises(UserError, match="that only its owner can open .*TMPDIR"):
         machine_folder()
     folder.rmdir()
     folder.symlink_to(tmp_path)
-    with pytest.raises(UserError, match="that its user alone can open"):
+    with pytest.raises(UserError, match="that only its owner can open"):
         machine_folder()
     folder.unlink()
     folder.write_text("")
@@ -868,7 +868,7 @@ def test_the_budget_counts_the_calls_of_all_jobs(tmp_path):
     two.check_budget()
     record_calls(two, 3)
     assert one.total_usd() == pytest.approx(0.05)
-    with pytest.raises(UserError, match=r"the budget is spent: 0\.0500 of `budget_usd` 0\.05 .*raise it"):
+    with pytest.raises(UserError, match=r"the budget is used up: 0\.0500 of `budget_usd` 0\.05 .*raise it"):
         one.check_budget()
 
 

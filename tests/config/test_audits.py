@@ -27,18 +27,18 @@ def config(target_labels: float | None, *, n_prompts: int = 500, **oracle):
 def test_fifty_labels_of_a_target_cannot_pass():
     (note,) = audits.notes(config(0.01))
     assert "buys 50 labels of each target" in note
-    assert "it takes 205 labels (oracle.target_labels: 0.041) for 8 of 10 cases" in note
+    assert "205 labels (`oracle.target_labels: 0.041`) give 80 %" in note
     assert "`direct` and the doubly robust family use the labels themselves" in note
 
 
 def test_fewer_labels_than_correct_an_estimate_say_from_when_they_would():
     (note,) = audits.notes(config(0.004))
-    assert "from 50 labels on" in note
+    assert "with 50 labels, `direct`" in note
 
 
 def test_a_base_with_too_few_labels_stands_in_the_way_of_any_number():
     (note,) = audits.notes(config(0.1, n_prompts=100))
-    assert "no number is enough with 81 labels of the base, those of coverage 0.8" in note
+    assert "with the 81 base labels of coverage 0.8, no number is enough" in note
 
 
 @pytest.mark.parametrize("target_labels", [None, 0.06])

@@ -94,13 +94,13 @@ def test_coverages_may_be_written_as_numbers(raw):
         (
             ("analysis", "covariates"),
             ["response_length"],
-            "`analysis`: calibration 'monotone' takes the judge score alone",
+            "`analysis`: calibration 'monotone' uses the judge score alone",
         ),
         (("analysis", "calibration"), "isotonic", "'monotone', 'two_stage' or 'auto', got 'isotonic'"),
         (("analysis", "n_bootstrap"), 1, "greater than or equal to 2, got 1"),
         (("analysis", "label_trem"), True, "unknown key `analysis.label_trem` (did you mean 'label_term'?)"),
-        (("analysis", "scale"), [0, 100], "`analysis.scale` is given without `logged_data`"),
-        (("probes",), "folder", "`probes` is given without `logged_data` and `fresh_draws`"),
+        (("analysis", "scale"), [0, 100], "`analysis.scale` is set without `logged_data`"),
+        (("probes",), "folder", "`probes` is set without `logged_data` and `fresh_draws`"),
         (("variants", "mine"), {"clip": 5}, "`variants.mine.estimator` is missing"),
         (
             ("variants", "mine"),
@@ -119,7 +119,7 @@ def test_coverages_may_be_written_as_numbers(raw):
         (
             ("variants", "mine"),
             {"estimator": "direct", "covariates": ["response_length"]},
-            "`variants.mine`: calibration 'monotone' takes the judge score alone",
+            "`variants.mine`: calibration 'monotone' uses the judge score alone",
         ),
         (
             ("variants", "mine"),
@@ -271,7 +271,7 @@ def test_user_data_may_have_another_scale():
 
 def test_probes_need_fresh_draws():
     parse({"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"})
-    with pytest.raises(UserError, match="`probes` is given without"):
+    with pytest.raises(UserError, match="`probes` is set without"):
         parse({"logged_data": "mine.jsonl", "probes": "probes"})
 
 
@@ -429,7 +429,7 @@ def test_a_scale_belongs_to_the_judge_that_it_was_given_for():
     for key in ("judge_scale", "label_scale"):
         with pytest.raises(UserError, match=rf"`analysis\.{key}`: {key} is .* the lower first"):
             parse({"logged_data": "mine.jsonl", "analysis": {key: [1, 0]}})
-        with pytest.raises(UserError, match=rf"`analysis\.{key}` is given without `logged_data`"):
+        with pytest.raises(UserError, match=rf"`analysis\.{key}` is set without `logged_data`"):
             parse({"analysis": {key: [0, 10]}})
 
 
@@ -488,8 +488,11 @@ def test_a_configuration_without_an_estimator_that_can_run_is_refused(raw):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"logged_data": "mine.jsonl"}, "'by_score' beside `logged_data`.*`label_probability` in the rows"),
-        ({"oracle": {"truth": 0.5}}, "`oracle.truth` is 0.5, but with `oracle.design: by_score`.*give 'none' or 'all'"),
+        ({"logged_data": "mine.jsonl"}, "'by_score', but `logged_data` already has its labels.*as `label_probability`"),
+        (
+            {"oracle": {"truth": 0.5}},
+            "`oracle.truth` is 0.5, but .*`oracle.design: by_score` does not label at random; set 'none' or 'all'",
+        ),
         (
             {"oracle": {"provider": "human"}, "labeling": {"batches": {"first": {"coverage": 0.1}}}},
             "people .* label batches of random prompts; use 'uniform'",

@@ -41,7 +41,7 @@ def test_what_lies_above_the_labels_of_estimates_evaluates():
     assert config.validation_span == (0.05, 0.2)
     assert parse.parse(configuration({})).validation_span is None
     targets.check(["results/oracle/base/validation.jsonl", "results/coverage_0.05/validation.csv"], config)
-    with pytest.raises(UserError, match="labels of people above coverage 0.05 are for validation"):
+    with pytest.raises(UserError, match="people's labels above coverage 0.05 are for validation"):
         targets.check(["results/coverage_0.1/direct.json"], config)
     with pytest.raises(UserError, match="there is no such target"):
         targets.check(["results/oracle/base/validation.jsonl"], parse.parse(configuration({})))
@@ -52,7 +52,7 @@ def test_targets_without_labels_for_estimates_are_labelled_for_validation():
     changes = configuration({"oracle": {"truth": "all"}, "labeling": {"batches": batches}})
     config = parse.parse(changes | {"coverages": ["0.25"]})
     assert config.human_shares == {"base": 1.0} | dict.fromkeys(config.targets, 0.0)
-    with pytest.raises(UserError, match="`oracle.truth` asks for labels beyond 0.25 of the prompts, .* ends at 0.25"):
+    with pytest.raises(UserError, match="`oracle.truth` needs labels beyond 0.25 of the prompts, .* ends at 0.25"):
         parse.parse(changes | {"coverages": ["0.25"], "labeling": {"batches": {"a": {"coverage": 0.25}}}})
 
 
@@ -63,14 +63,14 @@ def test_targets_without_labels_for_estimates_are_labelled_for_validation():
         ({"labeling": {"batches": {"a": {}}}}, "`labeling.batches.a`: give exactly one of `coverage`, `labels` and `usd`"),
         ({"labeling": {"batches": {"a": {"labels": 9, "usd": 3}}}}, "give exactly one of"),
         ({"labeling": {"batches": {"a": {"usd": 3}}}}, "`labeling.batches.a.usd` needs the price of a vote"),
-        ({"labeling": {"scale": [5, 1]}}, r"`labeling.scale` is \[5, 1\] with `step` 1, expected a scale that rises"),
-        ({"labeling": {"scale": [0, 1], "step": 0.3}}, "expected a scale that rises in whole steps"),
+        ({"labeling": {"scale": [5, 1]}}, r"`labeling.scale` is \[5, 1\] with `step` 1, expected a scale"),
+        ({"labeling": {"scale": [0, 1], "step": 0.3}}, "expected a scale that is a whole number of steps"),
         ({"labeling": {"vote_per_item": 3}}, r"unknown key `labeling.vote_per_item` \(did you mean 'votes_per_item'\?\)"),
         ({"labeling": {"duplicates": 0.9}}, "`labeling.duplicates`: input should be less than or equal to 0.5"),
-        ({"oracle": {"truth": 0.1}}, r"`oracle.truth` is 0.1, and people's labels of up to 1 .* give smaller `coverages`"),
-        ({"oracle": {"votes": ["a.csv"]}, "labeling": {"batches": {}}}, "`oracle.votes` is given without `labeling.batches`"),
+        ({"oracle": {"truth": 0.1}}, r"`oracle.truth` is 0.1, but the labels on up to 1 .* set smaller `coverages`"),
+        ({"oracle": {"votes": ["a.csv"]}, "labeling": {"batches": {}}}, "`oracle.votes` is set without `labeling.batches`"),
         ({"judge": {"provider": "human"}}, "`judge.provider` is 'human', .*; only the oracle may be `human`"),
-        ({"providers": {"human": {}}}, "`providers.human` has the name of a provider that is no API"),
+        ({"providers": {"human": {}}}, "`providers.human` has a name that is reserved for a provider without an API"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(changes, sentence):

@@ -79,7 +79,7 @@ def test_a_run_uses_the_files_of_its_configuration_and_a_change_makes_its_result
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
-        ("other.py", "x = 1\n", "has neither an estimator .* nor a covariate"),
+        ("other.py", "x = 1\n", "contains neither an estimator .* nor a covariate"),
         ("ips.py", EXAMPLE, "an estimator cannot have the name 'ips'"),
         ("my_ips.py", EXAMPLE.replace("NEEDS", "NEED"), "expected a line such as NEEDS"),
         ("my_ips.py", EXAMPLE.replace('"log_ratio",)', '"weights",)'), "expected a line such as NEEDS"),

@@ -158,7 +158,9 @@ def test_fractions_of_one_show_that_draws_have_another_scale():
 def test_two_scales_that_nobody_declared_name_their_keys():
     with pytest.raises(UserError, match=r"judge_score is 9\.0, .* `judge_scale` for judge scores and `label_scale`"):
         arena_cje.analyze(on_other_scales(), estimator="snips")
-    with pytest.raises(UserError, match=r"oracle_label is 0\.0, .* `judge_scale` and `label_scale` give each column"):
+    with pytest.raises(
+        UserError, match=r"oracle_label is 0\.0, .* set the range of each column by `judge_scale` and `label_scale`"
+    ):
         arena_cje.analyze(on_other_scales(judge=100)[1:], estimator="snips", scale=(1, 100))
 
 
@@ -227,7 +229,7 @@ def test_decimals_of_a_database_are_numbers():
 
 def test_a_plan_of_polars_that_fails_gets_a_sentence(tmp_path):
     for plan in (pl.scan_ndjson(tmp_path / "none.jsonl"), pl.LazyFrame({"a": [1]}).select("b")):
-        with pytest.raises(UserError, match="the logged data are no table that polars reads"):
+        with pytest.raises(UserError, match="the logged data cannot be read as a table by polars"):
             arena_cje.analyze(plan, estimator="ips")
 
 
@@ -316,9 +318,9 @@ def test_minus_infinity_is_probability_zero(spelling, tmp_path):
             r"mine\.jsonl:1: target_policy_logprobs.clone is inf",
         ),
         ("target_policy_logprobs", '{"clone": "nan", "shift": -3.0}', r"mine\.jsonl:1: .*clone is 'nan'"),
-        ("base_policy_logprob", "-Infinity", r"mine\.jsonl:1: base_policy_logprob is -inf, .* score it again"),
-        ("base_policy_logprob", '"-inf"', r"mine\.jsonl:1: base_policy_logprob is -inf, .* score it again"),
-        ("judge_score", "-Infinity", r"mine\.jsonl:1: judge_score is infinite, which only the log probability"),
+        ("base_policy_logprob", "-Infinity", r"mine\.jsonl:1: base_policy_logprob is -inf, .* compute it again"),
+        ("base_policy_logprob", '"-inf"', r"mine\.jsonl:1: base_policy_logprob is -inf, .* compute it again"),
+        ("judge_score", "-Infinity", r"mine\.jsonl:1: judge_score is infinite; only the log probability"),
         ("metadata", '{"depth": -Infinity}', r"mine\.jsonl:1: metadata\.depth is infinite"),
     ],
 )
@@ -410,10 +412,12 @@ def test_files_name_the_policies_where_the_data_do_not(tmp_path):
 
 def test_a_file_of_two_policies_or_two_of_one_are_refused(tmp_path):
     write(tmp_path / "a_b.jsonl", draws_of(world(), "shift"))
-    with pytest.raises(UserError, match=r"a_b\.jsonl: may be of policy 'a/b' or 'a:b'; name it a%2Fb or a%3Ab"):
+    with pytest.raises(
+        UserError, match=r"a_b\.jsonl: could belong to policy 'a/b' or 'a:b'; rename it to a%2Fb or a%3Ab"
+    ):
         draw_paths(tmp_path, ("a/b", "a:b"))
     write(tmp_path / "a" / "b.jsonl", draws_of(world(), "shift"))
-    with pytest.raises(UserError, match=r"is of policy 'a/b', as .* is; keep one"):
+    with pytest.raises(UserError, match=r"belongs to policy 'a/b', and so does .*; keep one"):
         draw_paths(tmp_path, ("a/b", "c"))
     assert draw_paths(tmp_path, ("a/b", "a_b")) == {"a/b": tmp_path / "a" / "b.jsonl", "a_b": tmp_path / "a_b.jsonl"}
 

@@ -168,7 +168,7 @@ def test_the_base_policy_is_named_by_the_data_or_by_the_call(lines):
     assert load_logged(lines(logged_row()), base_policy="old")[0].base_policy == "old"
     with pytest.raises(UserError, match="more than one base policy"):
         load_logged(lines(logged_row(base_policy="old")), base_policy="new")
-    with pytest.raises(UserError, match="target policy 'q' has the base policy's name"):
+    with pytest.raises(UserError, match="target policy 'q' has the name of the base policy"):
         load_logged(lines(logged_row(base_policy="q")))
 
 
@@ -478,7 +478,7 @@ def test_draws_and_their_distributions_keep_their_places(lines):
         ({"judge_scores": [0.5, 1.5]}, "judge_scores has a score that is 1.5"),
         ({"judge_scores": "many"}, "judge_scores is 'many', expected a list of numbers"),
         ({"metadata": {"judge_scores": [0.5, "x"]}}, "judge_scores has elements of type str"),
-        ({"judge_scores": [0.5], "judge_distribution": [[0.5, 1]]}, "both there; give one of the two"),
+        ({"judge_scores": [0.5], "judge_distribution": [[0.5, 1]]}, "both set; keep one of the two"),
     ],
 )
 def test_a_distribution_that_cannot_be_right_is_refused(lines, changes, said):
@@ -534,11 +534,11 @@ def test_another_scale_gives_the_same_arrays(lines, scale):
 def test_a_value_outside_the_declared_scale_is_refused(lines):
     for name, value in (("judge_score", 101), ("oracle_label", -1), ("judge_scores", [50, 101])):
         path = lines(without(logged_row("a") | {name: value}, "judge_score" if name == "judge_scores" else "none"))
-        with pytest.raises(UserError, match=rf"logged\.jsonl:2: {name} .* on the scale that was declared"):
+        with pytest.raises(UserError, match=rf"logged\.jsonl:2: {name} .* on the declared scale"):
             load_logged(path, reading=Reading(scale=(0, 100)))
     with pytest.raises(
         UserError,
-        match="judge_score is 50, expected at most 1; give the ranges of your data by `judge_scale` .* `label_scale`",
+        match="judge_score is 50, expected at most 1; set the ranges of your data: `judge_scale` .* `label_scale`",
     ):
         load_logged(lines(logged_row("a", judge_score=50)))
     for scale in ((1, 0), (0, 0), (0, math.inf)):
@@ -595,7 +595,7 @@ def test_the_logged_data_again_are_nothing_new(lines):
         labelled, counts = load_calibration(lines(*rows, labelled_row("z")), logged=own)
         assert labelled.question.tolist() == ["z"]
         assert counts["dropped"] == {"labelled in the logged data": 2}
-        with pytest.raises(UserError, match=r"no row is left to calibrate with \(2 labelled in the logged data\)"):
+        with pytest.raises(UserError, match=r"no rows for the calibration \(2 labelled in the logged data\)"):
             load_calibration(own, logged=own)
 
 

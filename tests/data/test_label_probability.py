@@ -53,7 +53,7 @@ def test_probabilities_become_weights_of_mean_one():
         ("half", "label_probability is 'half', expected a number"),
         (
             None,
-            r"row 0.*label_probability is missing or null on this labelled row \(and on 1 of 20 in all\), but not on others",
+            r"row 0.*label_probability is missing or null on this labelled row \(and on 1 of 20 in total\), but present",
         ),
     ],
 )

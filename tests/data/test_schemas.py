@@ -128,7 +128,7 @@ def test_columns_are_written_in_declared_order(tmp_path):
         (
             LOGGED,
             {"judge_score": 85},
-            "judge_score is 85, expected at most 1; give the ranges of your data by `judge_scale`",
+            "judge_score is 85, expected at most 1; set the ranges of your data: `judge_scale`",
         ),
         (DRAWS, {"judge_distribution": [0.5]}, r"elements of type float, expected a list of \[score, mass\] pairs"),
         (PROBES, {"draw_idx": -1}, "draw_idx is -1, expected at least 0"),

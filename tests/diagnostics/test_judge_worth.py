@@ -117,8 +117,8 @@ def test_the_judge_that_goes_better_with_the_oracle_is_named():
 @pytest.mark.parametrize(
     ("label", "why"),
     [
-        (np.linspace(0, 1, MIN_PROMPTS - 1), f"that takes {MIN_PROMPTS} labelled prompts, there are {MIN_PROMPTS - 1}"),
-        (np.ones(MIN_PROMPTS), "all labels are alike"),
+        (np.linspace(0, 1, MIN_PROMPTS - 1), f"too few labelled prompts ({MIN_PROMPTS - 1}, minimum {MIN_PROMPTS})"),
+        (np.ones(MIN_PROMPTS), "labels that are all equal"),
     ],
 )
 def test_nothing_is_claimed_where_labels_do_not_carry_it(label, why):
@@ -178,7 +178,9 @@ def test_the_result_says_in_words_what_its_judges_are_worth():
     assert first == (
         f"This judge saves {10 * share:.0f} of 10 labels (95 % interval {10 * low:.0f} to {10 * high:.0f})."
     )
-    assert second.startswith("judge_noisy saves ") and "times the labels of this judge (95 % interval " in second
+    assert (
+        second.startswith("Judge judge_noisy saves ") and "times as many labels as this judge (95 % interval " in second
+    )
     assert entry["further_judges"]["judge_noisy"]["label_ratio"] > 1
     shown = " ".join(console_table(result).split())
     assert first in shown and second in shown
@@ -190,6 +192,6 @@ def test_the_result_says_when_labels_are_too_few():
     result = arena_cje.analyze(rows(100, 20))
     assert result.document["judge_worth"]["policies"]["base"]["share"] is None
     assert judge_sentences(result) == [
-        "How many labels this judge saves is not known: that takes 50 labelled prompts, there are 20."
+        "Labels that this judge saves: unknown, because of too few labelled prompts (20, minimum 50)."
     ]
     assert judge_sentences(arena_cje.analyze(rows(100, 40), rewards="judge")) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 import arena_cje
 from arena_cje import estimators
@@ -55,11 +56,11 @@ AT_HAND = Circumstances(
     n_unlabelled=375,
 )
 BY_WEIGHTS = replace(AT_HAND, estimator="calibrated-ips", own_correct="direct")
-# Reasons that no label, response or option lifts, and what lifts them.
-NOTHING_SHORT_OF = {
-    "weak_judge": "another judge or rubric",
-    "constant_calibration": "another judge or rubric",
-    "unusual_units": "other data or scales",
+# Reasons that no label, response or option lifts, and the beginning of their remedy.
+LAST_RESORTS = {
+    "weak_judge": "Use another judge or rubric; more labels do not",
+    "constant_calibration": "Use another judge or rubric; more labels do not",
+    "unusual_units": "Check the units",
 }
 
 
@@ -96,22 +97,22 @@ def test_every_reason_that_is_not_ok_is_known_to_the_remedies():
 def test_every_reason_has_a_remedy_or_a_statement_of_what_alone_lifts_it(code, level, at_hand):
     remedy = one(code, level, at_hand)
     assert re.fullmatch(r"[A-Z][^\n]*\.", remedy.text) and "  " not in remedy.text
-    if code in NOTHING_SHORT_OF:
-        assert remedy.text.startswith(f"Nothing short of {NOTHING_SHORT_OF[code]}")
+    if code in LAST_RESORTS:
+        assert remedy.text.startswith(LAST_RESORTS[code])
         assert remedy.amount is None and remedy.usd is None
         return
-    assert not remedy.text.startswith("Nothing")
+    assert not remedy.text.startswith("No option")
     if remedy.kind in ("own_labels", "base_labels", "fresh_draws", "log_probabilities", "prompts"):
         assert remedy.amount > 0 and str(remedy.amount) in remedy.text
     else:
         assert remedy.kind in ("estimator", "judge") and remedy.amount is None and remedy.usd == 0
-    for name in re.findall(r"'([\w-]+)'", remedy.text):
+    for name in re.findall(r"estimator `([\w-]+)`", remedy.text):
         assert name in estimators.NAMES
 
 
 def test_a_reason_of_a_caller_is_named_as_one_that_comes_with_the_data():
     remedy = one("found_by_hand", "refuse")
-    assert remedy.kind == "data" and remedy.text.startswith("Nothing in this analysis")
+    assert remedy.kind == "data" and remedy.text.startswith("No option of this analysis helps")
 
 
 @pytest.mark.parametrize(
@@ -142,14 +143,14 @@ def test_a_remedy_counts_what_is_missing(code, level, at_hand, kind, amount):
 
 def test_labels_that_are_for_the_audit_alone_correct_with_the_option_that_lets_them():
     audit_alone = replace(AT_HAND, own_correct="joint")
-    assert "at random and take correction: joint" in one("unsupported_labels", "refuse", audit_alone).text
+    assert ", chosen at random, and set `correction: joint`" in one("unsupported_labels", "refuse", audit_alone).text
     labelled = replace(audit_alone, own=OwnLabels(60, 0.2, None))
-    assert one("transport_failed", "refuse", labelled).text.startswith("Take correction: joint")
+    assert one("transport_failed", "refuse", labelled).text.startswith("Set `correction: joint`")
 
 
 def test_a_price_is_said_where_it_is_known_and_only_there():
     remedy = one("few_labels", "caution", prices=PRICES)
-    assert remedy.usd == pytest.approx(5 * 0.5) and remedy.text.endswith("30 in all (about $2.50).")
+    assert remedy.usd == pytest.approx(5 * 0.5) and remedy.text.endswith("30 in total (about $2.50).")
     unknown = one("few_labels", "caution")
     assert unknown.usd is None and "$" not in unknown.text
     draws = replace(BY_WEIGHTS, has_draws=False)
@@ -279,7 +280,7 @@ def test_every_policy_of_a_result_has_the_remedies_of_its_reasons(tmp_path):
         (sentence,) = result.remedies("far")
         assert f"remedy: far: {sentence}" in " ".join(console_table(result).split())
     page = dashboard.render([results[1]])
-    assert f"<li>{results[1].remedies('far')[0]}</li>" in page and page.count("What would lift it") >= 1
+    assert f"<li>{escape(results[1].remedies('far')[0])}</li>" in page and page.count("What would lift it") >= 1
 
 
 def test_remedies_that_do_not_fit_the_verdicts_are_no_results_file(tmp_path):

@@ -184,7 +184,7 @@ def test_rows_of_a_single_prompt_are_refused():
     log_ratio[1:400, 0] = np.nan
     verdicts, evaluation = evaluate_verdicts("snips", replace(logged, log_ratio=log_ratio), draws)
     assert evaluation.n_used["better"] == 3
-    assert "there are 3 of one prompt" in verdicts["better"].reasons[0].sentence
+    assert "all 3 usable rows belong to one prompt" in verdicts["better"].reasons[0].sentence
     assert levels(verdicts["better"].reasons)["too_few_rows"] == "refuse"
 
 
@@ -254,7 +254,7 @@ def test_line_about_capped_weights(bias, level):
     estimate = Estimate(0.5, influence, np.arange(400), np.empty(0), np.ones(400, bool), bias)
     cap_reasons = verdict.cap_reasons(estimate, T)
     assert levels(cap_reasons) == ({} if level is None else {"variance_capped": level})
-    assert all(f"by {bias:+.3f}" in reason.sentence and "is 0.100 without" in reason.sentence for reason in cap_reasons)
+    assert all(f"by {bias:+.3f}" in reason.sentence and "error, 0.100)" in reason.sentence for reason in cap_reasons)
     changed = replace(evaluation, estimates=evaluation.estimates | {"better": estimate})
     reasons = verdicts_of(changed, logged, draws)["better"].reasons
     assert ("variance_capped" in levels(reasons)) == (level is not None)
@@ -535,3 +535,11 @@ def test_affinity_by_hand():
     assert affinity(low, high, np.ones(10)) == 0
     assert affinity(np.append(low, high), high, np.ones(10)) == pytest.approx(np.sqrt(0.5))
     assert np.isnan(affinity(low, high, np.zeros(10)))
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "text"),
+    [(9.96, 10, "9.96"), (9.94, 10, "9.9"), (7.0, 10, "7"), (9.99996, 10, "9.99996"), (29.97, 30, "29.97")],
+)
+def test_a_value_below_a_limit_reads_as_below_it(value, limit, text):
+    assert verdict._below(value, limit) == text

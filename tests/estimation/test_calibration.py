@@ -325,7 +325,7 @@ def test_auto_takes_covariates_where_they_matter_and_says_why():
     plain, _, _ = healthy(n=600)
     fitted = fit(plain, Options(calibration="auto"))
     assert fitted.mode == "monotone" and set(fitted.choice) == {"rmse_monotone", "rmse_two_stage", "se"}
-    with pytest.raises(UserError, match="takes the judge score alone, got covariates"):
+    with pytest.raises(UserError, match="uses the judge score alone, got covariates"):
         Options(covariates=("style",))
 
 
@@ -352,6 +352,6 @@ def test_judge_scores_as_rewards_need_no_label(labels):
 
 def test_without_labels_calibration_is_refused():
     with pytest.raises(
-        UserError, match="at least 4 prompts, got 0 of 100; no row has an oracle_label, add labels to some"
+        UserError, match="at least 4 prompts, got 0 of 100; no row has an `oracle_label`; label a random sample"
     ):
         evaluate("direct", *healthy(n=100, coverage=0.0)[:2], Options())

@@ -294,7 +294,7 @@ def test_a_missing_value_stays_missing(count):
 def test_labelled_rows_must_be_whole(part, name):
     data = sample(30)
     data[part][3] = np.nan
-    with pytest.raises(UserError, match=f"finite {name} on all 30 labelled rows, got 1 .*; fill them in, or leave"):
+    with pytest.raises(UserError, match=f"finite {name} on all 30 labelled rows, but 1 .*; add them, or leave"):
         fit(*data)
 
 

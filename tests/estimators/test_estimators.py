@@ -341,9 +341,9 @@ def test_needs_are_checked_at_the_door():
 
 def test_impossible_inputs_are_refused():
     logged, _, _ = healthy()
-    with pytest.raises(UserError, match=r"1 of 400 judge scores lie outside \[0, 1\] or are missing"):
+    with pytest.raises(UserError, match=r"1 of 400 judge scores are outside \[0, 1\] or missing"):
         evaluate("snips", replace(logged, judge_score=np.append(logged.judge_score[1:], np.nan)), None, OPTIONS)
-    with pytest.raises(UserError, match="oracle labels lie outside"):
+    with pytest.raises(UserError, match="oracle labels are outside"):
         evaluate("snips", replace(logged, oracle_label=100 * logged.oracle_label), None, OPTIONS)
     with pytest.raises(UserError, match=r"\+inf"):
         evaluate("snips", replace(logged, log_ratio=np.full_like(logged.log_ratio, np.inf)), None, OPTIONS)

@@ -171,7 +171,7 @@ def test_a_local_model_answers_in_words_too(run):
 def test_a_judge_that_says_nothing_of_use_ends_in_one_sentence(run):
     shown, _ = run.first
     where = "results/journal/calls/judges/mute/base/0000.jsonl"
-    assert f"{where}: {N} of {N} answers of `judges.mute` could not be used ({N} x {grading_grades.NO_SCORE})" in shown
+    assert f"{where}: {N} of {N} answers of `judges.mute` are unusable ({N} x {grading_grades.NO_SCORE})" in shown
     assert not run.path("judges/mute/base/0000.jsonl").exists()
 
 

@@ -474,9 +474,7 @@ def test_improbable_choices_are_asked_for_again_and_then_left():
 
 def test_a_server_without_log_probabilities_costs_one_call_and_says_so():
     ask = Asked(lambda request: says("yes"))
-    with pytest.raises(
-        UserError, match="provider 'any', model 'm': its answers come without log probabilities"
-    ) as error:
+    with pytest.raises(UserError, match="provider 'any', model 'm': its answers contain no log probabilities") as error:
         hosted(CHOICES).grade(items(*"abcdef"), ask)
     assert len(ask.requests) == 1
     assert "\n" not in str(error.value)
@@ -772,7 +770,7 @@ def test_more_answers_of_no_use_than_allowed_end_in_one_sentence():
             graded(100, NO_JSON=2, CUT=4), 0.05, "judges.strict", "results/judges/strict/base.jsonl"
         )
     said = str(error.value)
-    assert said.startswith("results/judges/strict/base.jsonl: 6 of 100 answers of `judges.strict` could not be used")
+    assert said.startswith("results/judges/strict/base.jsonl: 6 of 100 answers of `judges.strict` are unusable")
     assert (
         f"(4 x {grading_grades.CUT}; 2 x {grading_grades.NO_JSON}), more than `judges.strict.max_unscored: 0.05` allows"
         in said

@@ -188,7 +188,10 @@ def raw():
             {"judges": {"b": HOSTED | {"provider": "x"}}},
             "`judges.b.provider` is 'x', which is not under `providers`; defined",
         ),
-        ({"providers.llama_cpp": {}}, "`providers.llama_cpp` has the name of a provider that is no API"),
+        (
+            {"providers.llama_cpp": {}},
+            "`providers.llama_cpp` has a name that is reserved for a provider without an API",
+        ),
         (
             {"policies.clone.base_url": "http://here/v1"},
             "`policies.clone.base_url` is given, but provider 'llama_cpp' is no",
@@ -210,7 +213,7 @@ def raw():
             "judges b -> c -> b are ensembles of each other in a cycle",
         ),
         ({"judges": {"b": {"ensemble": ["b", "d"]}, "d": HOSTED}}, "judges b -> b are ensembles"),
-        ({"judges": {"distribution": HOSTED}}, "rows would have its score as `judge_distribution`"),
+        ({"judges": {"distribution": HOSTED}}, "its scores would be stored as `judge_distribution`"),
         (
             {"analysis.judge": "nanno", "judges": {"nano": HOSTED}},
             "`analysis.judge` is 'nanno', which is not under `judges` (did",
@@ -218,7 +221,7 @@ def raw():
         ({"variants": {"v": {"estimator": "direct", "judge": "b"}}}, "`variants.v.judge` is 'b', which is not under"),
         (
             {"analysis.calibration": "auto", "analysis.covariates": ["judge_b"]},
-            "covariate 'judge_b' is no number in the workflow's rows",
+            "covariate 'judge_b' is not a number in the workflow's rows",
         ),
         (
             {

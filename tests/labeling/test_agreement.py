@@ -107,7 +107,7 @@ def test_odd_raters_are_named():
         for row in agreement.by_rater(agreement.ratings(votes, FIVE), votes, copies, FIVE)
     }
     assert odd["r0"] == odd["r1"] == ""
-    assert odd["r2"] == "constant: all votes are alike"
+    assert odd["r2"] == "constant: all votes are equal"
     assert "too fast: 1.5 seconds" in odd["r3"]
     assert "self-inconsistent" in odd["r3"]
 

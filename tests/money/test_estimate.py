@@ -437,7 +437,7 @@ def test_an_unknown_cost_is_a_question_mark_and_not_zero():
     assert (unknown["usd"], unknown["calls_without_price"], known["usd"]) == (None, 1, 0.5)
     table = account.table().splitlines()
     assert table[2].split()[-1] == "?" and "$0.5" in table[3]
-    assert "1 of 2 calls had no known price" in account.table()
+    assert "1 of 2 calls have no known price" in account.table()
     assert "at least $0.5" in account.last_line()
 
 

@@ -116,7 +116,7 @@ def test_a_results_file_plans_alone_and_by_the_data_beside_it(folder, tmp_path, 
     (place / "fresh_draws").symlink_to(folder / "draws")
     from_data = sources.read(tmp_path / "results")
     assert from_data.pilot.differences["better"].labels_df > 30  # its own jackknife has more folds
-    assert "To have intervals of ± 0.03" in run(capsys, place / "direct.json", "--half-width", 0.03)
+    assert "Studies whose intervals are at most ± 0.03" in run(capsys, place / "direct.json", "--half-width", 0.03)
 
 
 def test_labels_of_all_responses_do_not_tell_what_the_judge_saves(tmp_path):
@@ -133,7 +133,7 @@ def test_targets_without_labels_have_the_labels_of_their_audit_and_no_plan(tmp_p
     folder = write_data(tmp_path, 200, replace(WORLD, target_labels=0))
     printed = run(capsys, folder / "logged.jsonl", "--fresh-draws", folder / "draws", "--difference", 0.05)
     assert "No plan for clone, better: none of its own responses has a label" in printed
-    assert "Transport audit of clone, better: not checked, with 0 labels" in printed
+    assert "Transport audit of clone, better: not checked with 0 labels" in printed
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_file_of_another_kind_is_refused_in_one_sentence(tmp_path, capsys, nam
         (["--price-judge", "0", "--price-label", "1"], "the cost `judge` must be a number above 0"),
         (
             ["--budget", "0.1", "--price-judge", "0.01", "--price-label", "1"],
-            "a budget of 0.1 does not reach 30 prompts",
+            "a budget of 0.1 does not pay for 30 prompts",
         ),
     ],
 )

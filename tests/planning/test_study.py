@@ -148,7 +148,9 @@ def test_goals_that_are_none_are_refused(fields, sentence):
 
 
 def test_a_budget_for_less_than_the_fewest_labels_is_refused():
-    with pytest.raises(UserError, match="a budget of 10 does not reach 30 prompts with judged responses and 60 labels"):
+    with pytest.raises(
+        UserError, match="a budget of 10 does not pay for 30 prompts with judged responses and 60 labels"
+    ):
         best_for_budget(pilot((0.09, 0.04)), Costs(1, 1), 10)
 
 
@@ -189,7 +191,7 @@ def test_targets_without_enough_labels_have_no_plan_and_a_reason():
     draws = {"clone": replace(draws["clone"], oracle_label=few), "better": draws["better"]}
     one = pilot_of_data(logged, draws, None, Options())
     assert list(one.differences) == ["better"]
-    assert one.omitted == {"clone": "labels on 15 prompts of its own, and a plan takes 20"}
+    assert one.omitted == {"clone": "its responses have labels on 15 prompts, and a plan needs 20"}
     unlabelled = replace(logged, oracle_label=np.full(400, np.nan))
     assert set(pilot_of_data(unlabelled, draws, None, Options()).omitted.values()) >= {
         "the base has labels on 0 prompts, and a plan takes 20"

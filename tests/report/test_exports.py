@@ -240,7 +240,9 @@ def test_poor_coverage_of_the_truth_is_a_violated_guard_rail(data):
     missed = {policy: {"covered": False} for policy in result.all_policies}
     (*others, last) = exports.violations(result, missed)
     assert others == exports.violations(result)
-    assert last.startswith(f"caution: poor coverage: 0 of {len(missed)} intervals that direct publishes hold the truth")
+    assert last.startswith(
+        f"caution: poor interval coverage: 0 of {len(missed)} published intervals of direct contain the true value"
+    )
 
 
 def test_the_leaderboard_ranks_the_published_and_ends_with_the_refused(data, result):

@@ -56,7 +56,7 @@ def test_the_page_shows_them_and_takes_no_data_for_code(made):
     page = data_report.render(made, summary, "0.25")
     text = re.sub(r"<[^>]*>", " ", page)
     assert "clone has the log probabilities of the base policy on every row." in text
-    assert "other: 1 of 9 rows have a log probability below -100 nats per token" in text
+    assert "other: 1 of 9 rows are left out: their log probabilities are below -100 nats per token" in text
     assert "dropped: no &lt;b&gt;judge&lt;/b&gt; score" in page
     assert "<script" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)

@@ -392,7 +392,7 @@ def test_thresholds_move_verdicts_and_are_written_down(data):
 
 def test_fewer_labels_than_requested_are_noted(data):
     result = arena_cje.analyze(data / "logged.jsonl", oracle_coverage=0.9)
-    assert "150 oracle labels (50.0%), 270 were requested" in repr(result)
+    assert "150 oracle labels (50.0 %); 270 labels were requested" in repr(result)
 
 
 def test_provenance_is_kept_as_it_is(data):
@@ -499,7 +499,7 @@ def test_one_figure_for_overlap_on_every_surface(tmp_path):
     result = arena_cje.analyze(tmp_path / "x.jsonl", estimator="snips")
     reason = next(reason for reason in result.verdicts["near"].reasons if reason.code == "low_ess")
     assert (reason.level, result.verdicts["near"].level) == ("caution", "caution")
-    assert f"{share:.1%}" in reason.sentence
+    assert f"raw ESS {100 * share:.1f} % (caution below 30 %)" in reason.sentence
     diagnosed = result.document["metadata"]["diagnostics"]["near"]
     row = result.to_frame().row(0, named=True)
     figures = (diagnosed["ess_raw"], diagnosed["weights"]["raw"]["ess_share"], row["ess_raw"], row["ess"])
@@ -676,7 +676,7 @@ def test_another_scale_gives_the_same_result(data, tmp_path):
         other = arena_cje.analyze(path, fresh, name, scale=(0, 100))
         for policy in one.policies:
             assert list(other.summary(policy).values()) == pytest.approx(list(one.summary(policy).values()), abs=1e-6)
-    with pytest.raises(UserError, match="judge_score is .*give the ranges of your data by `judge_scale`"):
+    with pytest.raises(UserError, match="judge_score is .*set the ranges of your data: `judge_scale`"):
         arena_cje.analyze(path, estimator="snips")
 
 
@@ -709,7 +709,7 @@ def test_rewards_by_the_judge_are_called_what_they_are(data):
     assert result.document["calibration"]["mode"] == "none"
     levels = {reason.code: reason.level for reason in result.verdicts["near"].reasons}
     assert levels["uncalibrated_rewards"] == "refuse"
-    assert "judge scores are taken as they are" in " ".join(repr(result).split())
+    assert "judge scores are used without calibration" in " ".join(repr(result).split())
     with pytest.raises(UserError, match="no row has an oracle_label"):
         arena_cje.analyze(frame, data / "fresh", "direct")
 

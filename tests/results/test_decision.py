@@ -79,7 +79,7 @@ def test_a_difference_without_labels_of_its_side_decides_nothing(unlabelled):
     entry = found.document["differences_to_base"]["better"]
     assert entry["corrected_interval"][0] > 0.02  # what it would be called by its interval alone
     assert [(reason["code"], reason["level"]) for reason in entry["reasons"]] == [("judge_only_difference", "caution")]
-    assert "rests on the judge alone" in found.decision["policies"]["better"]["sentence"]
+    assert "depends on judge scores alone" in found.decision["policies"]["better"]["sentence"]
     assert found.document["metadata"]["diagnostics"]["better"]["rests_on"] == JUDGE
     assert found.document["metadata"]["diagnostics"]["base"]["rests_on"] == LABELS
 
@@ -209,7 +209,7 @@ def test_a_study_with_labels_on_all_prompts_can_only_grow_by_prompts():
     entry = found["policies"]["new"]
     assert entry["status"] == "not_yet_known"
     assert entry["needs"]["prompts"] > 100
-    assert "no number of labels on these 100 prompts is enough" in entry["sentence"]
+    assert "More labels on these 100 prompts are not enough" in entry["sentence"]
 
 
 def test_the_labels_that_are_named_scale_those_that_there_are():
@@ -221,7 +221,7 @@ def test_the_labels_that_are_named_scale_those_that_there_are():
     needed = entry["needs"]["labels"]
     assert needed["new"] == needed["base"]
     assert m < needed["new"] <= n
-    assert f"labels of both on about {needed['new']:,} prompts in place of 200" in entry["sentence"]
+    assert f"Labels of both policies on about {needed['new']:,} prompts (now 200) would show" in entry["sentence"]
 
 
 def test_a_remedy_of_the_results_file_is_the_advice():
@@ -252,7 +252,10 @@ def test_own_labels_recommend_direct_whatever_the_order(labelled):
     results = [analyzed(labelled, name, None) for name in ("calibrated-ips", "dr-cpo", "direct")]
     found = recommendation.recommend(results)
     assert found.estimator == "direct"
-    assert "labels of their own responses correct 3 of 3 targets (on 120 prompts or more)" in found.reason
+    assert (
+        "labels of their own responses correct the estimates of 3 of 3 targets (at least 120 labelled prompts each)"
+        in found.reason
+    )
     assert [one.name for one in recommendation.recommended_first(results)] == ["direct", "calibrated-ips", "dr-cpo"]
 
 
@@ -260,11 +263,11 @@ def test_labels_under_weights_recommend_the_label_term_where_nothing_else_decide
     results = [analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct", "tr-cpo")]
     found = recommendation.recommend(results)
     assert found.estimator == "tr-cpo"
-    assert "under importance weights" in found.reason
+    assert "weighted labels of base responses support" in found.reason
 
 
 def test_without_labels_of_the_targets_the_fresh_draws_are_first(unlabelled, tmp_path):
-    """Also where weights speak for the base policy under another name, which is half of the targets here."""
+    """Also where weights support the base policy under another name, which is half of the targets here."""
     results = [analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct")]
     found = recommendation.recommend(results)
     assert found.estimator == "direct"
@@ -272,7 +275,7 @@ def test_without_labels_of_the_targets_the_fresh_draws_are_first(unlabelled, tmp
     folder = write_data(tmp_path, world=clone)
     results = [analyzed(folder, name, 0.5) for name in ("calibrated-ips", "direct")]
     assert recommendation.recommend(results).estimator == "direct"
-    assert "no estimator has labels that speak for half of the targets" in found.reason
+    assert "no estimator has labels that support the differences of half of the targets" in found.reason
 
 
 def test_an_ablation_that_is_always_refused_is_not_recommended(unlabelled):
@@ -314,8 +317,8 @@ def test_the_terminal_has_the_corrected_intervals_and_the_caution_beside_the_num
     found = analyzed(unlabelled, "direct", 0.5)
     low, high = found.decision["policies"]["better"]["corrected_interval"]
     line = next(line for line in str(found).splitlines() if line.startswith("better") and "+" in line)
-    assert f"[{low:+.3f}, {high:+.3f}]  not yet known, caution: rests on the judge alone" in line
-    assert "corrected for 3 differences" in str(found)
+    assert f"[{low:+.3f}, {high:+.3f}]  not yet known (caution: judge scores alone)" in line
+    assert "simultaneous 95 % intervals of 3 differences" in str(found)
 
 
 def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_path, capsys):

@@ -128,11 +128,11 @@ def test_the_texts_name_what_is_decided_and_why_the_looks_end():
     found = [look("0.1", 0.9, se=0.01, usd=0.5, two=0.0), look("0.2", 0.9, se=0.01, usd=0.5, two=0.9)]
     account = looks.document(PLAN, found, alpha=0.05, estimator="direct", against="base")
     assert account["sentence"] == (
-        "Planned looks: at look 2 of 4 (coverage 0.2, 240 labels, 40.00 US dollars) the looks end here, as every policy is "
-        "decided. Against base: one better by at least 0.02 (at coverage 0.1); two better by at least 0.02."
+        "Planned look 2 of 4 (coverage 0.2, 240 labels, 40.00 US dollars): no further look, because every policy has a "
+        "decision. Compared with base: one better by at least 0.02 (at coverage 0.1); two better by at least 0.02."
     )
     table = looks.table(account)
-    assert "Planned looks of direct, until every policy is decided with margin 0.02" in table
+    assert "Planned looks of direct, until every policy has a decision (margin 0.02)" in table
     assert "not yet known" in table
 
 
@@ -145,6 +145,6 @@ def test_a_decision_over_all_looks_answers_who_ships(tmp_path):
     answers = {policy: recommendation.answer(path, policy) for policy in ("one", "two", "three")}
     assert [code for _, code in answers.values()] == [0, 2, 1]
     assert answers["one"][0] == (
-        "Shipping one is supported (direct). one against base, over all planned looks up to coverage 0.5: better by at least "
-        "0.02 (at coverage 0.2)."
+        "Shipping one is supported (direct). one compared with base, after the planned looks up to coverage 0.5: better by at "
+        "least 0.02 (at coverage 0.2)."
     )

@@ -9,6 +9,7 @@ import pytest
 
 import arena_cje
 import foreign_files
+from arena_cje.results import analyze
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,9 +58,7 @@ def test_a_policy_without_log_probabilities_stands_beside_one_with_them(tmp_path
     weighted = arena_cje.analyze(data, draws, "snips")
     assert value(weighted, "shift") == pytest.approx(0.5)
     assert value(weighted, "hosted") is None
-    assert "log probability under hosted and the base: add it to target_policy_logprobs" in str(
-        weighted.refused["hosted"]
-    )
+    assert "log probabilities under both hosted and the base" in str(weighted.refused["hosted"])
 
 
 def test_a_policy_without_draws_stands_beside_one_with_them(tmp_path):
@@ -67,7 +66,7 @@ def test_a_policy_without_draws_stands_beside_one_with_them(tmp_path):
     direct = arena_cje.analyze(data, draws, "direct")
     assert value(direct, "hosted") == pytest.approx(0.5)
     assert value(direct, "shift") is None
-    assert "add fresh draws of shift (shift.jsonl in fresh_draws)" in str(direct.refused["shift"])
+    assert "add shift.jsonl to `fresh_draws`" in str(direct.refused["shift"])
     assert value(arena_cje.analyze(data, draws, "snips"), "shift") == pytest.approx(0.5)
 
 
@@ -100,6 +99,30 @@ def test_null_scores_are_left_out_and_counted(tmp_path):
     result = arena_cje.analyze(data, draws, "direct")
     assert result.document["n_used"]["shift"] == N - 20
     assert result.document["metadata"]["data"]["fresh_draws"]["shift"]["dropped"] == {"no judge score": 20}
+    assert "Left out for shift: 20 of 200 fresh draws (no judge score)." in repr(result)
+
+
+def test_the_table_counts_what_is_left_out_and_says_why(tmp_path):
+    data = logged(tmp_path)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = [row | ({"judge_score": None} if k < 30 else {}) for k, row in enumerate(rows)]
+    draws = write_draws(tmp_path, "shift", range(10, N))
+    table = " ".join(repr(arena_cje.analyze(rows, draws, "direct")).split())
+    assert "170 logged responses" in table
+    assert "Left out: 30 of 200 logged responses (no judge score: 30; with an oracle label: 30)." in table
+    assert "Left out for shift: 20 fresh draws of prompts without a judged logged response." in table
+    by_weights = repr(arena_cje.analyze(rows, draws, "snips"))
+    assert "Left out:" in by_weights and "Left out for" not in by_weights  # it uses no fresh draws
+    assert "Left out" not in repr(arena_cje.analyze(data, write_draws(tmp_path, "shift", range(N)), "direct"))
+
+
+def test_rows_that_an_earlier_step_left_out_are_counted_too(tmp_path):
+    settings = analyze.Settings.of({})
+    summary = {"n_responses": 203, "dropped": {"response empty": 3}, "n_labels_dropped": 1}
+    results = analyze.analyze_all(logged(tmp_path), None, {"snips": "snips"}, settings, left_out=summary)
+    data = results["snips"].document["metadata"]["data"]
+    assert (data["n_responses"], data["n_rows"], data["dropped"]) == (203, 200, {"response empty": 3})
+    assert "Left out: 3 of 203 logged responses (response empty: 3; with an oracle label: 1)." in repr(results["snips"])
 
 
 def twice(rows: list[dict], **changed) -> list[dict]:

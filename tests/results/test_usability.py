@@ -28,7 +28,7 @@ def test_log_probabilities_alone_serve_weighting_estimators(tmp_path):
     text = "\n".join(account.lines)
     assert "target new: log probabilities on 4 of 4 rows" in text
     assert "estimators: calibrated-ips, ips, raw-ips, snips\n" in text
-    assert "with fresh draws also: direct, dr-cpo" in text
+    assert "also possible with fresh draws: direct, dr-cpo" in text
     assert "no oracle label" in text
 
 

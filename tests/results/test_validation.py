@@ -156,5 +156,5 @@ def test_a_policy_without_a_truth_is_neither_covered_nor_missed(result):
 
 
 def test_a_truth_of_an_unknown_policy_is_refused(result):
-    with pytest.raises(UserError, match="a truth of 'sme'.*'same'"):
+    with pytest.raises(UserError, match="true value for 'sme'.*'same'"):
         validate([result], {"sme": (0.5, 0.1)})

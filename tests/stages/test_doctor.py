@@ -41,7 +41,7 @@ def found() -> dict[str, str]:
 def test_a_folder_in_which_everything_fits(capsys):
     assert found() == {}
     assert main(["doctor"]) == 0
-    assert "Nothing is damaged" in capsys.readouterr().out
+    assert "No damaged or inconsistent files" in capsys.readouterr().out
 
 
 def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
@@ -101,7 +101,7 @@ def test_prompts_that_were_cut_are_found():
 def test_tables_of_an_earlier_version_are_counted_and_kept(capsys):
     files.write_jsonl("results/judge/base.jsonl", [{}])
     assert main(["doctor"]) == 0
-    assert "1 tables have no seal" in capsys.readouterr().out
+    assert "1 tables cannot be checked" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(capsys):

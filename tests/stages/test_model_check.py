@@ -69,7 +69,7 @@ def test_a_model_that_answers_is_ok_and_named_by_its_version():
         ("404", "the model or the address does not exist"),
         ("quota", "quota"),
         ("400", "Unsupported parameter"),
-        ("content policy", "declines the simplest question"),
+        ("content policy", "declines a simple test question"),
     ],
 )
 def test_why_a_model_does_not_answer(fault, says, monkeypatch):
@@ -85,7 +85,7 @@ def test_a_model_that_thinks_longer_than_one_token_answers():
     """Some servers call it an error that the answer did not begin; the model is there all the same."""
     with FaultServer(faults=scripted("unfinished")) as server:
         (one,) = found(configuration(server.url))
-    assert one.ok and one.said.startswith("version not told, ")
+    assert one.ok and one.said.startswith("version unknown, ")
     assert server.sent.total() == 1
 
 
@@ -134,7 +134,8 @@ def test_a_judge_that_chooses_needs_log_probabilities():
 
 
 @pytest.mark.parametrize(
-    ("shift", "says"), [(0, "scores given text to 0 nats a token"), (1, "it scores given text wrongly")]
+    ("shift", "says"),
+    [(0, "scores given text to 0 nats a token"), (1, "its log probabilities of given text are inconsistent")],
 )
 def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, tmp_path):
     """The whole check, the rubric's and the template's files and the requests included."""
@@ -197,9 +198,11 @@ def test_scores_are_held_against_what_the_server_drew():
     for server in (Drawing(), Drawing(warm=True)):
         assert "scores given text to 0 nats a token" in model_check._scores(server, writer)
     for shift in (1, 2):
-        with pytest.raises(UserError, match="it scores given text wrongly: 'paris it '.*completions: false"):
+        with pytest.raises(
+            UserError, match="its log probabilities of given text are inconsistent: 'paris it '.*completions: false"
+        ):
             model_check._scores(Drawing(shift=shift), writer)
-    with pytest.raises(UserError, match="without telling log probabilities"):
+    with pytest.raises(UserError, match="without log probabilities"):
         model_check._scores(Drawing(told=False), writer)
 
 

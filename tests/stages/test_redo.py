@@ -52,7 +52,7 @@ def test_policies_of_one_context_are_scored_together(run):
 
 
 def test_an_unknown_policy_and_an_empty_folder_are_one_sentence(run, tmp_path):
-    with pytest.raises(UserError, match=r"'othr' is no policy of this run .*did you mean 'other'"):
+    with pytest.raises(UserError, match=r"'othr' is not a policy of this run .*did you mean 'other'"):
         redo.logprobs(run.directory, ["othr"])
     with pytest.raises(UserError, match="no policy is named; this run has log probabilities under base, clone, cool"):
         redo.logprobs(run.directory, [])
@@ -60,5 +60,5 @@ def test_an_unknown_policy_and_an_empty_folder_are_one_sentence(run, tmp_path):
         redo.logprobs(tmp_path, ["other"])
     (tmp_path / "results" / "coverage_0.5").mkdir(parents=True)
     (tmp_path / "results" / "coverage_0.5" / "summary.json").write_text('{"provenance": []}')
-    with pytest.raises(UserError, match="does not name the scoring contexts"):
+    with pytest.raises(UserError, match="lacks the scoring contexts"):
         redo.logprobs(tmp_path, ["other"])

@@ -46,7 +46,7 @@ DAMAGE = {
 def test_a_damaged_table_is_refused_by_name_with_what_mends_it(what):
     job([], TABLE)
     TABLE.write_bytes(DAMAGE[what](TABLE.read_bytes()))
-    with pytest.raises(UserError, match=f"^{TABLE}: is damaged: .*; take it away .*arena-cje doctor --redo"):
+    with pytest.raises(UserError, match=f"^{TABLE}: is damaged: .*; remove it .*arena-cje doctor --redo"):
         job([str(TABLE)], Path("results/responses/base.jsonl"))
     assert not Path("results/responses/base.jsonl").exists()
 

@@ -112,7 +112,7 @@ def test_more_prompts_than_there_are(run):
 
 def test_results_that_cannot_be_written(run):
     (run.directory / "results").write_text("in the way")
-    refused(run, "is a file, but results are written to a folder of this name")
+    refused(run, "is a file, but results are written to a folder with this name")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving up rights needs root; others are tested by the file in the way")
@@ -289,7 +289,7 @@ def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
             '{"prompt_id": "a", "judge_score": 0.5, "oracle_label": 0.1}',
             "differs by more than 0.05 from that of the logged",
         ),
-        ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "give the ranges of your data by `judge_scale`"),
+        ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "set the ranges of your data: `judge_scale`"),
     ],
 )
 def test_bad_calibration_data_name_file_and_line(brought, row, sentence):

@@ -66,8 +66,8 @@ def test_a_policy_can_be_scored_where_its_provider_scores_given_text_of_a_templa
 def test_a_target_that_cannot_be_scored_is_named_with_its_provider_and_refused_by_weights():
     config = experiment(SCORES, clone=SCORES, chats=CHAT, bare=SCORES | {"template": None})
     assert scoring.notes(config) == [
-        f"policy 'chats' takes part in `direct` only: {scoring.cautions(config)['chats'][0][1]}",
-        f"policy 'bare' takes part in `direct` only: {scoring.cautions(config)['bare'][0][1]}",
+        f"only `direct` can estimate policy 'chats': {scoring.cautions(config)['chats'][0][1]}",
+        f"only `direct` can estimate policy 'bare': {scoring.cautions(config)['bare'][0][1]}",
     ]
     (code, sentence, level), *more = scoring.cautions(config)["chats"]
     assert (code, level, more) == ("no_log_probabilities", "refuse", [])
@@ -85,7 +85,7 @@ def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, mo
     assert (config.policies_with_logprobs, config.contexts, config.samplings("small-helpful")) == ((), {}, [])
     assert [name for name in (*WEIGHTED, "direct") if config.can_run(name)] == ["direct"]
     (note,) = scoring.notes(config)
-    assert note.startswith("every policy takes part in `direct` only: base policy 'base'")
+    assert note.startswith("only `direct` can estimate the policies: base policy 'base'")
     assert all(name in note for name in listed if name != "direct")
     targets.check(["results/coverage_0.1/direct.json"], config)
     for name in ("snips", "dr-cpo"):
@@ -169,7 +169,7 @@ def test_what_is_no_propensity_is_not_exported_as_one():
 
 def test_one_seed_for_all_is_a_judges_alone():
     """With a seed of its own a policy would have one response for all draws of a prompt; a judge asks once anyway."""
-    with pytest.raises(UserError, match="`policies.other.extra.seed` cannot be given"):
+    with pytest.raises(UserError, match="`policies.other.extra.seed` is not allowed"):
         experiment(LOCAL, other=SCORES | {"extra": {"seed": 1}})
     experiment(LOCAL, {"judge": CHAT | {"rubric": "rating.yaml", "extra": {"seed": 1}}}, other=LOCAL)
 
@@ -356,7 +356,7 @@ def test_too_many_answers_of_no_use_end_the_join(tmp_path):
     given = assemble.grade_files(str(tmp_path / "judge.jsonl"), [], [str(tmp_path / "b" / "base.jsonl")])
     assert set(given) == {"judge", "judges/b"}
     assert len(assemble.read_grades(given, {"judge": 0.1, "judges/b": 0.0})["judge"]) == 20
-    with pytest.raises(UserError, match="2 of 20 answers of `judge` could not be used"):
+    with pytest.raises(UserError, match="2 of 20 answers of `judge` are unusable"):
         assemble.read_grades(given, {"judge": 0.09})
 
 
@@ -369,7 +369,7 @@ def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp
     said = run.snakemake("results/prompts.jsonl")  # with a job, which says nothing again
     assert said.count("NOTE ") == 2  # and where the prompts come from
     assert said.count("NOTE prompts.jsonl: 8 prompts") == 1
-    assert "every policy takes part in `direct` only: base policy 'base'" in said
+    assert "only `direct` can estimate the policies: base policy 'base'" in said
     jobs = run.jobs()
     assert {"generate base 0000", "estimate 1.0 direct", "exhibits 1.0"} <= jobs
     assert not {job for job in jobs if job.startswith(("score", "gather_logprobs"))}

@@ -32,13 +32,13 @@ def parse(**changes) -> config_records.Config:
 @pytest.mark.parametrize("name", ["model", "messages", "max_tokens", "seed", "n", "stream", "top_logprobs"])
 def test_a_further_parameter_that_each_request_has_anyway_is_refused(name):
     policies = {**HOSTED["policies"], "third": {"like": "base", "extra": {name: 1}}}
-    with pytest.raises(UserError, match=rf"`policies.third.extra.{name}` cannot be given: .*; leave it out"):
+    with pytest.raises(UserError, match=rf"`policies.third.extra.{name}` is not allowed: .*; leave it out"):
         parse(policies=policies)
 
 
 @pytest.mark.parametrize("name", ["api_key", "Authorization", "extra_headers", "x-api-key", "token"])
 def test_a_key_among_further_parameters_is_refused_and_not_repeated(name):
-    with pytest.raises(UserError, match="`judge.extra.*looks like a key") as refused:
+    with pytest.raises(UserError, match="`judge.extra.*looks like an API key") as refused:
         parse(judge=HOSTED["judge"] | {"extra": {name: "sk-verysecret"}})
     assert "verysecret" not in str(refused.value)
 

@@ -278,7 +278,7 @@ def test_no_label_for_validation_enters_an_estimate(split):
 def test_a_coverage_that_would_take_labels_for_validation_is_refused(split):
     target = "results/coverage_0.5/direct.json"
     output = split.snakemake("-n", "--configfile", *STUDY, "split.yaml", "--", target, ok=False)
-    assert "labels of people above coverage 0.25 are for validation (`oracle.truth`)" in output
+    assert "people's labels above coverage 0.25 are for validation (`oracle.truth`)" in output
 
 
 def test_models_stand_beside_people(split):

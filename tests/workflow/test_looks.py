@@ -48,7 +48,7 @@ def test_labels_are_bought_look_after_look_no_more_than_needed_and_none_twice(tm
     assert account(run)["stop"] == {"coverage": "0.5", "reason": "max_labels"}
     assert [look["labels"] for look in account(run)["looks"]] == [62, 120]
     assert labelled(run) == {"0.25", "0.5"}  # nothing was bought for the look that was too dear
-    assert "Planned looks of direct, until every policy is decided with margin 0.02" in output  # the table at the end
+    assert "Planned looks of direct, until every policy has a decision (margin 0.02)" in output  # the table at the end
     assert run.jobs(TARGET) == set()
 
     run.config["looks"]["max_labels"] = None

@@ -111,7 +111,7 @@ def test_an_interrupted_run_says_one_line_and_goes_on(tmp_path, tiny_model, unin
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) != 0
     last = [text[-1] for log in run.directory.glob("logs/**/*.log") if (text := log.read_text().splitlines())]
-    assert any(line.endswith("interrupted; the same command goes on from here") for line in last), last
+    assert any(line.endswith("interrupted; the same command continues from here") for line in last), last
     run.snakemake(TARGET)
     assert differing(run, uninterrupted) == []
 

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 NO_ANSWER = 3  # exit status of `decide` where it cannot answer: 1 and 2 are answers
 DECIDE_HELP = """\
-Tells whether a decision supports shipping a policy in place of the one that it was compared with. Exit status:
+Says whether a decision supports shipping a policy instead of the policy that it was compared with. Exit status:
   0  supported: the policy is better, or equivalent within the margin
   1  not supported: the policy is worse, or its value is refused
-  2  not yet known: the labels do not decide; what it takes is printed
+  2  not yet known: the data do not decide; the output says how many labels would
   3  no answer: wrong arguments, an unknown policy, or a file that cannot be used
 """
 
@@ -45,60 +45,64 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="arena-cje",
-        description="Print results of Causal Judge Evaluation or the status of a run, decide, plan a study, convert and check "
-        "data, check votes of people, remove a lock, find what is damaged.",
+        description="Results, decisions and plans of Causal Judge Evaluation; conversion and checks of data; status and repair of a run.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    show_command = commands.add_parser("show", help="print results files as tables")
+    show_command = commands.add_parser("show", help="print results as tables")
     show_command.add_argument(
         "files",
         nargs="*",
         type=Path,
         metavar="FILE",
         default=[Path("results")],
-        help="results/coverage_*/ESTIMATOR.json or decision.json, or a folder, whose newest result is shown (default: results)",
+        help="results/coverage_*/ESTIMATOR.json or decision.json, or a folder to show its newest result (default: results)",
     )
     decide_command = commands.add_parser(
         "decide",
-        help="whether a policy may be shipped: exit status 0, 1 or 2",
+        help="say whether a policy may be shipped, also by exit status 0, 1 or 2",
         description=DECIDE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     decide_command.add_argument(
         "file", type=Path, metavar="FILE", help="results/coverage_*/decision.json, or a results file of one estimator"
     )
-    decide_command.add_argument("--ship", required=True, metavar="POLICY", help="policy that would be shipped")
-    status_command = commands.add_parser("status", help="tell what a run has done, what is left and what failed")
+    decide_command.add_argument("--ship", required=True, metavar="POLICY", help="the policy to ship")
+    status_command = commands.add_parser("status", help="show the finished, open and failed jobs of a run")
     status_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
     votes_command = commands.add_parser(
-        "votes", help="check files of votes and print how far raters agree; writes nothing"
-    )
-    votes_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="votes from any labelling tool")
-    votes_command.add_argument(
-        "--labeling", type=Path, default=Path("results/labeling"), help="folder of the batches (default: %(default)s)"
+        "votes", help="check files of votes and print the agreement of raters; writes nothing"
     )
     votes_command.add_argument(
-        "--columns", default="", metavar="FIELD=COLUMN,...", help="columns of a file of no known kind"
+        "files", nargs="+", type=Path, metavar="FILE", help="files of votes from any labelling tool"
+    )
+    votes_command.add_argument(
+        "--labeling",
+        type=Path,
+        default=Path("results/labeling"),
+        help="folder of the labelling batches (default: %(default)s)",
+    )
+    votes_command.add_argument(
+        "--columns", default="", metavar="FIELD=COLUMN,...", help="column names in a file of an unknown format"
     )
     unlock_command = commands.add_parser("unlock", help="remove the lock of a Snakemake process that was killed")
     unlock_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
-    redo_command = commands.add_parser("redo", help="have log probabilities of some policies computed again")
+    redo_command = commands.add_parser("redo", help="compute log probabilities of some policies again in the next run")
     redo_command.add_argument("stage", choices=["logprobs"])
     redo_command.add_argument("--policies", required=True, metavar="NAME,...", help="policies of the last run")
     redo_command.add_argument("--directory", type=Path, default=Path("."), help="working directory of the run")
-    doctor_command = commands.add_parser("doctor", help="find what is damaged or does not fit in the folder of a run")
+    doctor_command = commands.add_parser("doctor", help="find damaged or inconsistent files in the folder of a run")
     doctor_command.add_argument("folder", nargs="?", type=Path, default=Path("."), help="working directory of the run")
     doctor_command.add_argument(
-        "--redo", action="store_true", help="take away what was found, so that the next run makes it again"
+        "--redo", action="store_true", help="remove these files, so that the next run makes them again"
     )
     _add_convert(commands)
-    validate_command = commands.add_parser(
-        "validate", help="whether data can be analysed, by which estimators, or why not"
-    )
+    validate_command = commands.add_parser("validate", help="say which estimators can analyse data, or why none can")
     validate_command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files or folders")
-    validate_command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="fresh draws beside logged data")
-    validate_command.add_argument("--base", metavar="NAME", help="base policy, where the rows do not name it")
+    validate_command.add_argument(
+        "--fresh-draws", type=Path, metavar="DIR", help="folder of fresh draws for logged data"
+    )
+    validate_command.add_argument("--base", metavar="NAME", help="base policy, if the rows do not name it")
     _add_plan(commands)
     escape_what_it_lacks()
     words = sys.argv[1:] if arguments is None else arguments
@@ -189,22 +193,22 @@ def _redo(folder: Path, names: str) -> int:
     from arena_cje.stages import redo
 
     policies = redo.logprobs(folder, [name.strip() for name in names.split(",") if name.strip()])
-    print(f"log probabilities under {', '.join(policies)} are computed again by the next start of snakemake")
+    print(f"The next run of snakemake computes the log probabilities under {', '.join(policies)} again.")
     return 0
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     from arena_cje.data import convert
 
-    command = commands.add_parser("convert", help="convert outputs of another tool into data that can be analysed")
+    command = commands.add_parser("convert", help="convert outputs of another tool into the CJE format")
     command.add_argument("format", metavar="FORMAT", help=", ".join(convert.NAMES))
     command.add_argument(
         "files", nargs="+", metavar="FILE", help="files or folders; NAME=FILE names the policy of a file"
     )
     command.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder of the converted data")
-    command.add_argument("--base", metavar="NAME", help="base policy, which the others are compared with")
+    command.add_argument("--base", metavar="NAME", help="base policy, with which the others are compared")
     command.add_argument("--judge", metavar="SCORER", help="scorer that is the judge")
-    command.add_argument("--oracle", metavar="SCORER", help="scorer that has the oracle labels")
+    command.add_argument("--oracle", metavar="SCORER", help="scorer that gives the oracle labels")
     command.add_argument(
         "--scale", action="append", default=[], metavar="[SCORER=]LOW,HIGH", help="lowest and highest score of a scorer"
     )
@@ -252,27 +256,26 @@ def _validate(files: Sequence[Path], fresh_draws: Path | None, base: str | None)
         seals.check(file)
     accounts = {file: usability(file, fresh_draws, base) for file in files}
     for file, account in accounts.items():
-        print(f"{file}: {'usable' if account.usable else 'not usable as it is'}")
+        print(f"{file}: {'usable' if account.usable else 'not usable'}")
         print("".join(f"  {line}\n" for line in account.lines), end="")
     return 0 if all(account.usable for account in accounts.values()) else 1
 
 
 PLAN_EXAMPLES = """examples:
-  arena-cje plan results --difference 0.02                     labels that a run's pilot asks for, for several numbers of prompts
-  arena-cje plan results --difference 0.02 --price-judge 0.004 --price-label 0.05        the cheapest study that detects it
+  arena-cje plan results --difference 0.02                     labels that a study needs, for several numbers of prompts
+  arena-cje plan results --difference 0.02 --price-judge 0.004 --price-label 0.05        the cheapest such study
   arena-cje plan results/coverage_0.25/direct.json --half-width 0.03
   arena-cje plan logged.jsonl --fresh-draws draws --budget 50 --price-judge 0.004 --price-label 0.05
 
-A pilot is a study with oracle labels on responses of the base policy and of the targets, best on the same prompts: 50 or more
-of them. Plans are for differences of the targets to the base."""
+A pilot is a study with oracle labels on responses of the base policy and of the targets, best on the same 50 or more prompts.
+Plans are for differences of the targets to the base."""
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "plan",
-        help="how many prompts and labels a study needs, by a pilot",
-        description="Say from a pilot how many prompts and labels a study needs to detect a difference between policies, what is "
-        "the best for a budget, and how many labels a transport audit needs.",
+        help="say how many prompts and labels a study needs, from a pilot",
+        description="From a pilot: how many prompts and labels a study needs to detect a difference between policies, the most precise study for a budget, and the number of labels for a transport audit.",
         epilog=PLAN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -283,28 +286,24 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
         help="folder of a run's results, results/planning/plan.json, a results file, or logged data in the CJE format",
     )
     command.add_argument(
-        "--difference", type=float, metavar="D", help="smallest difference to the base that is to be detected"
+        "--difference", type=float, metavar="D", help="smallest difference to the base that the study should detect"
     )
-    command.add_argument(
-        "--half-width", type=float, metavar="H", help="half-width that intervals of differences are to have"
-    )
+    command.add_argument("--half-width", type=float, metavar="H", help="largest half-width of intervals of differences")
     command.add_argument("--power", type=float, default=0.8, help="probability of detecting it (default: %(default)s)")
-    command.add_argument("--budget", type=float, metavar="USD", help="the most precise study for this much money")
+    command.add_argument("--budget", type=float, metavar="USD", help="find the most precise study for this budget")
     command.add_argument(
         "--price-judge",
         type=float,
         metavar="USD",
-        help="price of one prompt: responses of all policies and their judge scores (default: what the run has paid)",
+        help="price of one prompt: responses of all policies and their judge scores (default: the price in this run)",
     )
     command.add_argument(
-        "--price-label", type=float, metavar="USD", help="price of one oracle label (default: what the run has paid)"
+        "--price-label", type=float, metavar="USD", help="price of one oracle label (default: the price in this run)"
     )
-    command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="fresh draws beside logged data")
-    command.add_argument(
-        "--probes", type=Path, metavar="DIR", help="labels of some of these draws, in files of their own"
-    )
-    command.add_argument("--base", metavar="NAME", help="base policy, where the rows do not name it")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file, too")
+    command.add_argument("--fresh-draws", type=Path, metavar="DIR", help="folder of fresh draws for logged data")
+    command.add_argument("--probes", type=Path, metavar="DIR", help="labels of some of these draws, in separate files")
+    command.add_argument("--base", metavar="NAME", help="base policy, if the rows do not name it")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the plan to this file")
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -347,16 +346,14 @@ def _doctor(folder: Path, *, redo: bool) -> int:
         for finding in findings:
             print(printable(f"{finding.path}: {finding.problem}"))
         if n_unsealed := doctor.n_unsealed():
-            print(
-                f"{n_unsealed} tables have no seal, as an earlier version made them: what they were cannot be checked"
-            )
+            print(f"{n_unsealed} tables cannot be checked: an earlier version made them without a seal")
         if not findings:
-            print("Nothing is damaged, and everything was made from what is there.")
+            print("No damaged or inconsistent files.")
         elif redo:
             doctor.redo(findings)
-            print(f"Took away {len(findings)} of these; run the same snakemake command again.")
+            print(f"Removed {len(findings)} of these; run the same snakemake command again.")
         else:
-            print(f"{len(findings)} found; `arena-cje doctor {folder} --redo` takes just these away.")
+            print(f"{len(findings)} found; `arena-cje doctor {folder} --redo` removes them.")
     return 1 if findings and not redo else 0
 
 

@@ -29,13 +29,13 @@ NUL = re.compile(r"(null|NUL) (byte|character)")  # in a path, which Python and 
 
 WHAT_TO_DO = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again (finished items are kept)",
-    errno.EDQUOT: "your share of the disk is used up; free some space and run the same command again (finished items are kept)",
-    errno.EFBIG: "a file may not be that large here; raise the limit (`ulimit -f`) or choose another folder",
-    errno.EROFS: "lies on a file system that is read-only; choose another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again (finished items are kept)",
+    errno.EFBIG: "the file exceeds the size limit; raise the limit (`ulimit -f`) or choose another folder",
+    errno.EROFS: "is on a read-only file system; choose another folder",
     errno.EACCES: "permission denied; change its permissions, or choose another place",
     errno.EPERM: "permission denied; change its permissions, or choose another place",
     errno.ENOENT: "no such file or folder",
-    errno.EEXIST: "exists already and is no folder; move it or choose another place",
+    errno.EEXIST: "exists already and is not a folder; move it or choose another place",
     errno.EISDIR: "is a folder, expected a file",
     errno.ENOTDIR: "part of this path is a file, expected a folder",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
@@ -116,9 +116,9 @@ def _reason(error: Exception) -> str | None:
         return None  # the reader of what is printed has ended
     if isinstance(error, UnicodeEncodeError):
         character = error.object[error.start : error.start + 1]
-        return f"this machine writes names of files in {error.encoding}, without {character!a}; set PYTHONUTF8=1"
+        return f"the file names of this machine are in {error.encoding}, which lacks {character!a}; set PYTHONUTF8=1"
     if isinstance(error, ValueError | OSError) and NUL.search(str(error)):
-        return "the name of a file has no NUL character"
+        return "a file name cannot contain a NUL character"
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (match := IN_RUST.search(str(error))):
         number = int(match[1])

@@ -89,15 +89,15 @@ def _decoded(path: Path, content: bytes, encoding: str, start: int) -> str:
     """The text of some bytes, the first of which is byte `start` of the file."""
     if encoding == "utf-8" and b"\0" in content:
         raise UserError(
-            f"{path}: has a NUL character at position {start + content.index(0)}, as files have that are no text, and UTF-16 "
-            "text without a byte order mark; save the file as UTF-8"
+            f"{path}: contains a NUL character at position {start + content.index(0)}, so it is not text, or UTF-16 without "
+            "a byte order mark; save the file as UTF-8"
         )
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path}:{line}: is no {encoding.upper()} text: byte {content[error.start]:#04x} at position "
+            f"{path}:{line}: is not valid {encoding.upper()} text: byte {content[error.start]:#04x} at position "
             f"{start + error.start}; save the file as UTF-8"
         ) from None
 
@@ -156,10 +156,10 @@ def _check_is_jsonl(path: Path, line: bytes) -> None:
     _check_is_text(path, line)
     if first == b"[":
         raise UserError(
-            f"{path}: is one JSON array; expected one JSON object a line, convert it (jq -c '.[]' {path.name})"
+            f"{path}: is one JSON array; expected one JSON object per line, convert it (jq -c '.[]' {path.name})"
         )
     start = line.splitlines()[0][:40].decode(errors="replace")
-    raise UserError(f"{path}: is not JSONL, it begins with {start!r}; expected one JSON object a line")
+    raise UserError(f"{path}: is not JSONL (it begins with {start!r}); expected one JSON object per line")
 
 
 def _parsed(path: Path, where: str, line: bytes) -> Row:
@@ -172,7 +172,7 @@ def _parsed(path: Path, where: str, line: bytes) -> Row:
             hint = "; NaN and Infinity are not JSON, write null" if b"NaN" in line or b"Infinity" in line else ""
             raise UserError(f"{where}: not valid JSON ({error}){hint}") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected one JSON object a line, got {type(row).__name__}")
+        raise UserError(f"{where}: expected one JSON object per line, got {type(row).__name__}")
     return row
 
 
@@ -189,8 +189,8 @@ def _parsed_with_infinity(where: str, line: bytes) -> Any:
     name = next((name for name, number in _non_finite_parts(value) if number > 0 or not is_log_probability(name)), None)
     if name is not None:
         raise UserError(
-            f"{where}: {name} is infinite, which only the log probability of something impossible is (-Infinity); write null "
-            "where the value is missing"
+            f"{where}: {name} is infinite; only the log probability of an impossible response may be -Infinity; write null "
+            "for a missing value"
         )
     return value
 

@@ -28,9 +28,7 @@ def read_yaml(path: str | Path) -> Any:
     with file_errors(path):
         size = Path(path).stat().st_size
     if size > MOST_BYTES:
-        raise UserError(
-            f"{path}: is larger than {MOST_BYTES >> 20} MiB, which no YAML file of this kind is; check its name"
-        )
+        raise UserError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, too large for a configuration; check its name")
     content = text_bytes(path)
     try:
         _check_size(content)
@@ -42,9 +40,7 @@ def read_yaml(path: str | Path) -> Any:
         raise UserError(f"{path}: is not valid YAML ({problem})") from error
     # The makers of dates, numbers and the like do not turn their errors into those of YAML.
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError(
-            f"{path}: a value in it is not what its form or tag says ({error}); put it in quotes"
-        ) from error
+        raise UserError(f"{path}: a value does not match its tag or form ({error}); put it in quotes") from error
 
 
 def check_config_file(path: str | Path) -> None:
@@ -86,11 +82,13 @@ def _check_size(content: bytes) -> None:
                 sizes[event.anchor] = 1 + len(event.value)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor in sizes and sizes[event.anchor] is None:
-                raise UserError(f"the alias *{event.anchor} stands inside what it names; write the block in full")
+                raise UserError(
+                    f"the alias *{event.anchor} is inside the block that it refers to; write the block in full"
+                )
             size += sizes.get(event.anchor) or 1  # an unknown one is an error when the file is loaded
         if len(open_anchors) > MOST_LEVELS:
-            raise UserError(f"has more than {MOST_LEVELS} blocks inside each other; check its brackets")
+            raise UserError(f"has more than {MOST_LEVELS} nested levels; check its brackets")
         if size > MOST_CHARACTERS:
             raise UserError(
-                f"describes more than {MOST_CHARACTERS >> 20} million characters by its aliases; write out what is needed"
+                f"expands to more than {MOST_CHARACTERS >> 20} million characters by its aliases; write the blocks in full"
             )

@@ -37,6 +37,7 @@ with job(snakemake) as log:
         cautions={
             name: cautions for name, estimator in params.estimators.items() if estimators.needs_weights(estimator)
         },
+        left_out=summary,
     )
     folder = Path(snakemake.output[0]).parent
     for name, result in results.items():

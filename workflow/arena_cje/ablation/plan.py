@@ -90,9 +90,9 @@ def truth_coverage(config: Config) -> str:
     share = config.oracle.truth_coverage
     if share is None or config.oracle.provider == HUMAN:
         raise UserError(
-            "config: `ablation.source: results` needs the oracle's labels of all policies' responses: set `oracle.truth: all` "
-            "(people label for estimates and validation apart, which an ablation cannot divide again), or take "
-            "`source: simulated`"
+            "config: `ablation.source: results` needs the oracle's labels of all policies' responses: set `oracle.truth: "
+            "all` (not possible with labels by people, which are divided into estimation and validation), or set `source: "
+            "simulated`"
         )
     return share
 
@@ -109,16 +109,16 @@ def _check(config: Config) -> None:
         variant = config.variants.get(name)
         if variant is not None and variant.judge not in (None, config.analysis.judge):
             raise UserError(
-                f"config: `ablation.estimators`: variant {name!r} reads another judge; an ablation reads one, so name it under "
-                "`analysis.judge`"
+                f"config: `ablation.estimators`: variant {name!r} uses another judge; an ablation uses one judge, so set it "
+                "as `analysis.judge`"
             )
         if ablation.source == "results" and not config.can_run(name):
             raise UserError(f"config: `ablation.estimators`: {name!r} needs {scoring.missing_input(name, config)}")
     n, coverage = min(ablation.n), min(ablation.coverages, key=float)
     if round(n * float(coverage)) < MIN_LABELLED_PROMPTS:
         raise UserError(
-            f"config: `ablation`: {n} prompts at coverage {coverage} have {round(n * float(coverage))} labels, and calibration "
-            f"needs {MIN_LABELLED_PROMPTS}; take larger `n` or `coverages`"
+            f"config: `ablation`: {n} prompts at coverage {coverage} have {round(n * float(coverage))} labels, but "
+            f"calibration needs {MIN_LABELLED_PROMPTS}; use larger `n` or `coverages`"
         )
     if ablation.source == "results":
         truth_coverage(config)

@@ -113,8 +113,8 @@ class Recorded:
         known |= {policy: (np.nan, np.nan) for policy in logged.policies if policy not in known}
         if not any(np.isfinite(known[policy][0]) for policy in logged.policies):
             raise UserError(
-                "ablation: no target policy has a known value, as none of its fresh draws has an oracle_label; add labels to "
-                "fresh_draws or probes, or choose `source: simulated`"
+                "ablation: no target policy has a known value, because its fresh draws have no oracle_label; add labels to "
+                "fresh_draws or probes, or set `source: simulated`"
             )
         return cls(logged, draws, known, covariates, weight_reasons or {})
 
@@ -122,7 +122,7 @@ class Recorded:
         code = np.unique(self.logged.prompt_id, return_inverse=True)[1]
         prompts = code.max() + 1
         if n > prompts:
-            raise UserError(f"ablation.n: {n} prompts of a data set that has {prompts}; take {n} out of the list")
+            raise UserError(f"ablation.n: {n} prompts, but the data set has {prompts}; remove {n} from the list")
         order = _rng(n, seed).permutation(prompts)[:n]
         rows = np.flatnonzero(np.isin(code, order))
         position = np.full(prompts, -1)

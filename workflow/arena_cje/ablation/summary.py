@@ -26,33 +26,33 @@ KEYS = ("n", "coverage", "setting")
 LEVELS = {
     "cells": "cells",
     "labels": "labels of the base policy, mean",
-    "seconds": "processor seconds a cell, all policies",
+    "seconds": "processor seconds per cell, all policies",
     "bias": "mean error",
-    "rmse": "root mean square error of all numbers, refused ones too",
-    "rmse_debiased": "root mean square error of all numbers, without the truth's own error",
-    "rmse_published": "root mean square error of published numbers",
-    "covered": "share of all intervals that hold the truth",
-    "covered_published": "share of published intervals that hold the truth",
+    "rmse": "root mean square error of all estimates, including refused ones",
+    "rmse_debiased": "root mean square error of all estimates, minus the error of the true values",
+    "rmse_published": "root mean square error of published estimates",
+    "covered": "share of all intervals that contain the true value",
+    "covered_published": "share of published intervals that contain the true value",
     "width": "mean width of all intervals",
     "width_published": "mean width of published intervals",
-    "se": "geometric mean of the standard errors of all numbers",
-    "interval_score": "geometric mean of the interval scores of all numbers",
-    "refused": "share of numbers that are refused",
-    "refused_rightly": "share that is refused and whose interval misses the truth",
-    "refused_wrongly": "share that is refused and whose interval holds the truth",
-    "published_wrongly": "share that is published with the truth more than a standard error outside its interval",
+    "se": "geometric mean of the standard errors of all estimates",
+    "interval_score": "geometric mean of the interval scores of all estimates",
+    "refused": "share of estimates that are refused",
+    "refused_rightly": "share that is refused and whose interval misses the true value",
+    "refused_wrongly": "share that is refused and whose interval contains the true value",
+    "published_wrongly": "share that is published although the true value is more than a standard error outside the interval",
 }
 RANKINGS = {
-    "pairwise": "share of the pairs that all numbers put in the right order",
-    "kendall_tau": "Kendall's tau of all numbers",
-    "top_1": "share of cells whose highest number is a best policy's",
-    "regret": "mean loss of taking the policy with the highest number",
-    "pairs_published": "share of the pairs of which both numbers are published",
-    "pairwise_published": "right order among the pairs that are published",
-    "pairwise_refused": "right order among the pairs that are refused",
-    "decided": "share of cells that publish a number of a target",
-    "top_1_published": "top-1 by published numbers, where a target's is published",
-    "regret_published": "regret by published numbers, where a target's is published",
+    "pairwise": "share of policy pairs in the right order, by all estimates",
+    "kendall_tau": "Kendall's tau of all estimates",
+    "top_1": "share of cells whose highest estimate belongs to a best policy",
+    "regret": "mean loss of choosing the policy with the highest estimate",
+    "pairs_published": "share of policy pairs with two published estimates",
+    "pairwise_published": "share in the right order among published pairs",
+    "pairwise_refused": "share in the right order among refused pairs",
+    "decided": "share of cells that publish an estimate of a target",
+    "top_1_published": "top-1 by published estimates, if a target is published",
+    "regret_published": "regret by published estimates, if a target is published",
 }
 SCHEMA = {
     "n": pl.Int64,
@@ -112,18 +112,18 @@ def markdown(summary: pl.DataFrame, apart: Sequence[str], source: str) -> str:
     parts = [
         f"# Ablation: {source}",
         f"{int(main['cells'].sum())} cells: n {_listed(main['n'])}; coverage {_listed(main['coverage'])}; "
-        f"{main['setting'].n_unique()} settings. What the columns mean stands at the end.",
+        f"{main['setting'].n_unique()} settings. The end of the page explains the columns.",
         f"## Average over all n and coverages, {others[0] if others else ALL}",
         _table(averages(main, ("setting",)), ("setting",), MAIN),
         f"## n = {int(largest['n'].max())}, by coverage",
         _table(largest, ("setting", "coverage"), MAIN),
-        "## What is refused",
+        "## Refusals",
         _table(averages(main, ("setting",)), ("setting",), REFUSALS),
     ]
     for policy in apart:
         own = summary.filter(pl.col("policies") == policy)
         if len(own):
-            parts += [f"## {policy}, apart", _table(averages(own, ("setting",)), ("setting",), APART)]
+            parts += [f"## {policy}, separately", _table(averages(own, ("setting",)), ("setting",), APART)]
     used = dict.fromkeys((*MAIN, *REFUSALS, *APART))
     parts += ["## Columns", "\n".join(f"* `{name}`: {(LEVELS | RANKINGS)[name]}" for name in used)]
     return "\n\n".join(parts) + "\n"

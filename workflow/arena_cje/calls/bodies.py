@@ -63,7 +63,7 @@ async def _bounded(stream: Any, encoding: str, limit: int, *, shorten: bool) -> 
         if max(len(body), n_received) > limit:
             if not shorten:
                 raise UnreadableBody(
-                    f"it is larger than {limit / 2**20:g} MB, more than any answer; the rest is not read"
+                    f"it is larger than {limit / 2**20:g} MB, more than any valid answer; the rest is not read"
                 )
             break
     return bytes(body[:limit])
@@ -75,7 +75,7 @@ def _decoder(encoding: str) -> Any:
         return None
     if encoding in ("gzip", "x-gzip", "deflate"):
         return zlib.decompressobj(zlib.MAX_WBITS | 32)  # finds out which of the two it is
-    raise UnreadableBody(f"its compression ({encoding:.40}) is none that the request accepts ({ENCODINGS})")
+    raise UnreadableBody(f"its compression ({encoding:.40}) is not one that the request accepts ({ENCODINGS})")
 
 
 def parse_json(content: bytes) -> Any:

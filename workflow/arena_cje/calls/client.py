@@ -111,7 +111,7 @@ class Client:
         message = errors.one_line(error.message, self.secrets)
         if error.lasting is not None and self._n_unreadable[key] >= min(MAX_UNREADABLE, self.endpoint.max_attempts):
             log.warning(
-                "provider %r: a reply that cannot be read is left as it is: %s", self.endpoint.provider, message
+                "provider %r: an unreadable reply is recorded without a result: %s", self.endpoint.provider, message
             )
             return _redacted(error.lasting, self.secrets)
         raise UnreadableReply(message, error.length, error.lasting) from None
@@ -120,7 +120,7 @@ class Client:
         location = errors.one_line(error.location, self.secrets)
         return UserError(
             f"provider {self.endpoint.provider!r}: the server answers with status {error.status}, a redirect to {location}, "
-            "where no request is sent; if that address is right, set `base_url` to it"
+            "which is not followed; if that address is correct, set `base_url` to it"
         )
 
     async def _response_body(self, request: Request) -> bytes:
@@ -157,8 +157,8 @@ def _checked_api_key(endpoint: Endpoint) -> str | None:
     key = endpoint.api_key()
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise UserError(
-            f"provider {endpoint.provider!r}: the environment variable {endpoint.api_key_env} holds characters that an API key "
-            "cannot have (spaces, line breaks or non-ASCII letters); set it to the key alone"
+            f"provider {endpoint.provider!r}: the environment variable {endpoint.api_key_env} contains characters that an "
+            "API key cannot have (spaces, line breaks or non-ASCII letters); set it to the key alone"
         )
     return key
 

@@ -52,8 +52,8 @@ class Endpoint:
             return None
         if not (key := os.environ.get(self.api_key_env, "").strip()):
             raise UserError(
-                f"provider {self.provider!r}: the environment variable {self.api_key_env} holds no API key; "
-                f"export {self.api_key_env}=... and run the same command again (finished items are kept)"
+                f"provider {self.provider!r}: the environment variable {self.api_key_env} contains no API key; export "
+                f"{self.api_key_env}=... and run the same command again (finished items are kept)"
             )
         return key
 

@@ -235,7 +235,8 @@ def classify_status(
         return _permanent_error(endpoint, model, status, message)
     if wait is not None and wait > MAX_WAIT:
         return UserError(
-            f"provider {endpoint.provider!r}, model {model!r}: status {status}, the server asks to wait {wait / 3600:.1f} hours"
+            f"provider {endpoint.provider!r}, model {model!r}: status {status}, the server asks for a pause of "
+            f"{wait / 3600:.1f} hours"
             f"{_quotation(message)}; run the same command again after that time (finished items are kept)"
         )
     if status == RATE_LIMIT:

@@ -91,7 +91,7 @@ class Ledger:
         """Raise a `UserError` where the sum has reached the budget."""
         if self.budget_usd is not None and self.total_usd() >= self.budget_usd:
             raise UserError(
-                f"the budget is spent: {self.total_usd():.4f} of `budget_usd` {self.budget_usd:g} ({self.path}); raise it and "
+                f"the budget is used up: {self.total_usd():.4f} of `budget_usd` {self.budget_usd:g} ({self.path}); raise it and "
                 "run the same command again (finished items are kept)"
             )
 
@@ -107,7 +107,7 @@ def _usd_of_line(line: bytes, path: Path) -> float:
         entry: Any = orjson.loads(line) if line else {"usd": None}
         return float(entry["usd"] or 0.0)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        log.warning("%s: a damaged line is not counted in the money spent", path)
+        log.warning("%s: a damaged line is not counted in the cost", path)
         return 0.0
 
 

@@ -58,12 +58,12 @@ def machine_folder() -> Path:
         status = folder.lstat()
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be made ({error.strerror}); set TMPDIR to a folder that you can write to"
+            f"{folder}: cannot be created ({error.strerror}); set TMPDIR to a folder that you can write to"
         ) from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise UserError(
-            f"{folder}: expected a folder that its user alone can open (mode 700), since jobs keep the limits of providers in "
-            "it; remove it or set TMPDIR to another folder"
+            f"{folder}: expected a folder that only its owner can open (mode 700), because jobs share the limits of "
+            "providers in it; remove it or set TMPDIR to another folder"
         )
     return folder
 
@@ -142,7 +142,7 @@ class RateLimit:
             turn, self._pace = pace.take_turn(self._pace, now, self._interval)
             _write_pace(file, self._pace)
         if self._interval:
-            self._log_wait(turn, turn - now, "for its turn (requests_per_minute)")
+            self._log_wait(turn, turn - now, "for the rate limit (requests_per_minute)")
         return turn - now, True
 
     def _log_wait(self, end: float, seconds: float, reason: str) -> None:
@@ -294,7 +294,7 @@ class JobSlots:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, longest)
             if waiting_since is not None and not self._locked_at and time.monotonic() - waiting_since > LONG_WAIT:
-                log.info("waiting for one of %d slots (max_concurrency): other jobs hold all of them", self.limit)
+                log.info("waiting for one of %d slots (max_concurrency), which other jobs are using", self.limit)
                 waiting_since = None
         _try_lock(self._waiting_file, fcntl.LOCK_UN)
         self._poller = None

@@ -55,4 +55,4 @@ def refused_parameter(message: str, sent: Iterable[str], named: str | None = Non
 def advice(name: str, provider: str) -> str:
     """What to set where a server refuses a parameter."""
     template = ADVICE.get(name, LEAVE_OUT)
-    return f"it does not take `{name}` as it is sent: {template.format(provider=provider, name=name)}"
+    return f"the server rejects `{name}`: {template.format(provider=provider, name=name)}"

@@ -240,7 +240,7 @@ class _Sender:
             is_unreachable = self._failures["connection lost"] == n_requests
             advice = "check that the server is running and that `base_url` is right, and " if is_unreachable else ""
             raise UserError(
-                f"provider {endpoint.provider!r}: {self._failures.total()} of {n_requests} requests have no reply after "
+                f"provider {endpoint.provider!r}: {self._failures.total()} of {n_requests} requests got no reply after "
                 f"{endpoint.max_attempts} attempts each ({self._failure_counts()}); {advice}run the same command again, which "
                 "sends only these"
             )
@@ -401,7 +401,7 @@ class _Sender:
     def _rejection_error(self, error: TransientError) -> UserError:
         return UserError(
             f"provider {self._job.endpoint.provider!r} answers no request: after {self._rate_limit.n_pauses} pauses of all "
-            f"requests there was no reply but {error}; run the same command again later (finished items are kept)"
+            f"requests, the last reply was {error}; run the same command again later (finished items are kept)"
         )
 
     def _stop(self, reason: BaseException) -> None:
@@ -416,8 +416,7 @@ class _Sender:
         if isinstance(self._stop_reason, KeyboardInterrupt):
             return
         log.warning(
-            "interrupted: waiting for %d replies in flight, %.0f s at most; interrupt again to end at once (their replies would "
-            "be lost)",
+            "interrupted: waiting for %d replies, at most %.0f s; interrupt again to end at once (these replies are then lost)",
             len(self._in_flight),
             DRAIN_SECONDS,
         )

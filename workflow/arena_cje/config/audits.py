@@ -33,22 +33,23 @@ def notes(config: Config) -> list[str]:
     needed = labels_to_pass(thresholds, **facts)
     total = config.n_prompts * draws
     if needed is None:
-        remedy = f"no number is enough with {facts['base_labels']} labels of the base, those of coverage {largest}"
+        remedy = f"with the {facts['base_labels']} base labels of coverage {largest}, no number is enough"
     elif needed > total:
-        remedy = f"it takes {needed} labels, more than the {total} responses of a target: raise n_prompts"
+        remedy = f"{needed} labels are needed, more than the {total} responses of a target: raise `n_prompts`"
     else:
-        remedy = f"it takes {needed} labels (oracle.target_labels: {needed / total:.2g}) for 8 of 10 cases"
+        remedy = f"{needed} labels (`oracle.target_labels: {needed / total:.2g}`) give 80 %"
     use = (
-        "`direct` and the doubly robust family use the labels themselves"
+        "`direct` and the doubly robust estimators are corrected by these labels and need no audit"
         if labels >= thresholds.own_labels
-        else f"from {thresholds.own_labels:g} labels on, `direct` and the doubly robust family need no audit"
+        else f"with {thresholds.own_labels:g} labels, `direct` and the doubly robust estimators need no audit"
     )
-    margin = f"within {thresholds.transport_margin:g} at residuals of {RESIDUAL_SD:g}, as on chats"
+    margin = f"within ±{thresholds.transport_margin:g}, residuals of {RESIDUAL_SD:g} as on chats"
     return [
-        f"oracle.target_labels {share:g} buys {labels} labels of each target: a calibration that holds would pass the transport "
-        f"audit ({margin}) in {_of_hundred(chance)} of 100 cases; {remedy}. {use}; estimators by weights stay at `caution`"
+        f"`oracle.target_labels: {share:g}` buys {labels} labels of each target. If the calibration holds, the transport audit "
+        f"({margin}) passes with a probability of {_percent(chance)}; {remedy}. {use}; estimators by weights alone stay at "
+        "`caution`"
     ]
 
 
-def _of_hundred(chance: float) -> str:
-    return f"{100 * chance:.0f}" if chance >= 0.01 or not chance else "less than 1"
+def _percent(chance: float) -> str:
+    return f"{100 * chance:.0f} %" if chance >= 0.01 or not chance else "less than 1 %"

@@ -42,13 +42,13 @@ RESERVED_PARAMETERS = {
     "max_tokens": "`max_tokens` of the block sets it",
     "max_completion_tokens": "`max_tokens` of the block sets it, under this name where its provider has "
     "`token_limit: max_completion_tokens`",
-    "messages": "the conversation is made from the prompts and the rubric",
-    "prompt": "the text is made from the prompts and the template",
-    "seed": "each request has its own seed, or none where its provider has `seed: omit`; with one seed all draws of a prompt "
+    "messages": "the workflow makes the conversation from the prompts and the rubric",
+    "prompt": "the workflow makes the text from the prompts and the template",
+    "seed": "each request has its own seed (none with `seed: omit` of its provider); with a fixed seed all draws of a prompt "
     "would be equal",
-    "n": "replies that are not read would be paid for; `draws_per_prompt` and `samples` of a rubric set the number of replies",
-    "best_of": "replies that are not read would be paid for",
-    "stream": "a reply is read as a whole",
+    "n": "unread replies would cost money; `draws_per_prompt`, and `samples` of a rubric, set the number of replies",
+    "best_of": "unread replies would cost money",
+    "stream": "the workflow reads complete replies",
     "echo": "requests for log probabilities set it",
     "logprobs": "requests for log probabilities set it",
     "top_logprobs": "requests for log probabilities set it",
@@ -158,8 +158,8 @@ def _check_user_data(config: Config) -> None:
             scale = getattr(analysis, name)
             if scale is not None and config.logged_data is None:
                 raise UserError(
-                    f"config: `{place}.{name}` is given without `logged_data`; it is the range of scores or labels in your "
-                    "own data, the workflow's own lie in [0, 1]; leave it out"
+                    f"config: `{place}.{name}` is set without `logged_data`; it is the range of scores or labels in your own "
+                    "data, and the workflow's own are always in [0, 1]; leave it out"
                 )
             try:
                 Reading(**{name: scale})
@@ -167,8 +167,8 @@ def _check_user_data(config: Config) -> None:
                 raise UserError(f"config: `{place}.{name}`: {error}") from None
     if config.probes is not None and (config.logged_data is None or config.fresh_draws is None):
         raise UserError(
-            "config: `probes` is given without `logged_data` and `fresh_draws`; probes are labels of your own fresh draws, "
-            "give all three (`oracle.target_labels` labels the workflow's own draws)"
+            "config: `probes` is set without `logged_data` and `fresh_draws`; probes are labels of your own fresh draws, so "
+            "set all three (for the workflow's own draws, set `oracle.target_labels`)"
         )
 
 
@@ -181,14 +181,14 @@ def _check_foreign_data(config: Config, foreign: ForeignData) -> None:
         )
     if config.fresh_draws is not None:
         raise UserError(
-            "config: `fresh_draws` is given beside a `logged_data` that is converted; the responses of all policies come from "
-            "the converted files, leave it out"
+            "config: `fresh_draws` is set together with a `logged_data` that is converted; the converted files contain the "
+            "responses of all policies, so leave it out"
         )
     for name in ("scale", "judge_scale", "label_scale"):
         if getattr(config.analysis, name) is not None:
             raise UserError(
-                f"config: `analysis.{name}` is given beside a `logged_data` that is converted to [0, 1]; give the scales of its "
-                "scorers by `logged_data.scales`"
+                f"config: `analysis.{name}` is set together with a `logged_data` that is converted to [0, 1]; set the scales "
+                "of its scorers in `logged_data.scales`"
             )
 
 
@@ -205,8 +205,8 @@ def _check_an_estimator_can_run(config: Config) -> None:
 def _check_draws_have_data(config: Config) -> None:
     if config.fresh_draws is not None:
         raise UserError(
-            "config: `fresh_draws` is given without `logged_data`; your own fresh draws belong to your own logged responses, "
-            "give both"
+            "config: `fresh_draws` is set without `logged_data`; your own fresh draws belong to your own logged responses, "
+            "so set both"
         )
 
 
@@ -225,8 +225,9 @@ def _check_base_samples(config: Config) -> None:
     weighted = [name for name in config.estimators if config.needs_weights(name)]
     if config.policies[base].temperature == 0 and config.has_logprobs(base) and weighted:
         raise UserError(
-            f"config: base policy {base!r} has temperature 0: it has one response to each prompt, and weights cannot represent "
-            "the other responses of a target; give it a temperature above 0, or list estimators without weights only (direct)"
+            f"config: base policy {base!r} has temperature 0, so it gives one response per prompt, and importance weights "
+            "cannot represent the other responses of a target; set a temperature above 0, or use only estimators without "
+            "weights (`direct`)"
         )
 
 
@@ -235,7 +236,9 @@ def _check_providers(config: Config) -> None:
         raise UserError("config: `judge` is missing; give it a provider, a model and a rubric as in config/config.yaml")
     for name in (LOCAL, REFERENCE, HUMAN):
         if name in config.providers:
-            raise UserError(f"config: `providers.{name}` has the name of a provider that is no API; rename it")
+            raise UserError(
+                f"config: `providers.{name}` has a name that is reserved for a provider without an API; rename it"
+            )
     for place, block in config.model_blocks.items():
         known = [LOCAL, *([REFERENCE, HUMAN] if place == "oracle" else []), *config.providers]
         if block.provider not in known:
@@ -246,8 +249,8 @@ def _check_providers(config: Config) -> None:
         unused = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
         if unused and not block.hosted:
             raise UserError(
-                f"config: `{place}.{unused[0]}` is given, but provider {block.provider!r} is no API and would not use it; "
-                f"leave it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
+                f"config: `{place}.{unused[0]}` is set, but provider {block.provider!r} is not an API and ignores it; leave "
+                f"it out, or name a provider ({', '.join(config.providers) or 'none is under `providers`'})"
             )
 
 
@@ -258,8 +261,8 @@ def _check_label_design(config: Config) -> None:
         return
     if config.logged_data is not None:
         raise UserError(
-            "config: `oracle.design` is 'by_score' beside `logged_data`, whose labels are there already; leave it out, and give "
-            "known probabilities of labels as `label_probability` in the rows"
+            "config: `oracle.design` is 'by_score' but `logged_data` already has its labels; leave it out, and put known "
+            "labelling probabilities into the rows as `label_probability`"
         )
     if oracle.provider == HUMAN:
         raise UserError(
@@ -268,8 +271,8 @@ def _check_label_design(config: Config) -> None:
         )
     if oracle.truth_coverage not in (None, "1.0"):
         raise UserError(
-            f"config: `oracle.truth` is {oracle.truth_coverage}, but with `oracle.design: by_score` a share of the labels is no "
-            "random one, which the truth would need; give 'none' or 'all'"
+            f"config: `oracle.truth` is {oracle.truth_coverage}, but it needs a random share of the labels, and "
+            "`oracle.design: by_score` does not label at random; set 'none' or 'all'"
         )
 
 
@@ -280,11 +283,11 @@ def _check_labeling(config: Config) -> None:
     steps = (high - low) / labeling.step
     if steps < 1 or abs(steps - round(steps)) > 1e-9:
         raise UserError(
-            f"config: `labeling.scale` is [{low:g}, {high:g}] with `step` {labeling.step:g}, expected a scale that rises in "
-            "whole steps"
+            f"config: `labeling.scale` is [{low:g}, {high:g}] with `step` {labeling.step:g}, expected a scale that is a "
+            "whole number of steps"
         )
     if oracle.votes and not labeling.batches:
-        raise UserError("config: `oracle.votes` is given without `labeling.batches`, which the votes are on; give both")
+        raise UserError("config: `oracle.votes` is set without `labeling.batches`, to which the votes belong; set both")
     if oracle.provider == HUMAN and not labeling.batches:
         raise UserError(
             "config: `oracle.provider` is 'human' and `labeling.batches` is empty; name a batch and its size, such as "
@@ -295,7 +298,7 @@ def _check_labeling(config: Config) -> None:
     for name, batch in labeling.batches.items():
         if batch.usd is not None and labeling.usd_per_vote is None:
             raise UserError(
-                f"config: `labeling.batches.{name}.usd` needs the price of a vote; give `labeling.usd_per_vote`"
+                f"config: `labeling.batches.{name}.usd` needs the price of a vote; set `labeling.usd_per_vote`"
             )
 
 
@@ -304,14 +307,14 @@ def _check_validation(config: Config, begin: float, end: float) -> None:
     if end <= begin:
         larger = "smaller `coverages`" if begin == 1 else f"a larger share, such as {min(1, 4 * begin):g}"
         raise UserError(
-            f"config: `oracle.truth` is {end:g}, and people's labels of up to {begin:g} of the prompts enter estimates "
-            f"(`coverages`, `oracle.target_labels`), so that none is left for validation; give {larger}"
+            f"config: `oracle.truth` is {end:g}, but the labels on up to {begin:g} of the prompts are used for estimates "
+            f"(`coverages`, `oracle.target_labels`), so no prompt is left for validation; set {larger}"
         )
     reached = [batch.coverage for batch in config.labeling.batches.values()]
     if None not in reached and max(reached) <= begin:
         raise UserError(
-            f"config: `oracle.truth` asks for labels beyond {begin:g} of the prompts, and the largest of `labeling.batches` ends "
-            f"at {max(reached):g}; add a batch with `coverage: {end:g}`"
+            f"config: `oracle.truth` needs labels beyond {begin:g} of the prompts, but the largest of `labeling.batches` "
+            f"ends at {max(reached):g}; add a batch with `coverage: {end:g}`"
         )
 
 
@@ -333,8 +336,8 @@ def _check_looks(config: Config) -> None:
     )
     if n_labels > limit:
         raise UserError(
-            f"config: `looks.max_labels` is {limit}, and the first look, at coverage {first}, takes {n_labels} labels of base "
-            "and targets; raise the limit, or begin at a smaller coverage (`looks.coverages`)"
+            f"config: `looks.max_labels` is {limit}, but the first look, at coverage {first}, needs {n_labels} labels of "
+            "base and targets; raise the limit, or start with a smaller coverage (`looks.coverages`)"
         )
 
 
@@ -344,20 +347,20 @@ def _check_extra(config: Config) -> None:
         for name in block.extra:
             if SECRETS.search(name):
                 raise UserError(
-                    f"config: `{place}.extra.{name}` looks like a key, and `extra` is written into files; put the key into an "
-                    "environment variable and name that in `api_key_env`"
+                    f"config: `{place}.extra.{name}` looks like an API key, but `extra` is written to files; put the key "
+                    "into an environment variable and set its name in `api_key_env`"
                 )
             # A judge asks each question once, so one seed for all of its requests is valid.
             is_reserved = name in RESERVED_PARAMETERS and (name != "seed" or place.startswith("policies."))
             if is_reserved:
                 raise UserError(
-                    f"config: `{place}.extra.{name}` cannot be given: {RESERVED_PARAMETERS[name]}; leave it out"
+                    f"config: `{place}.extra.{name}` is not allowed: {RESERVED_PARAMETERS[name]}; leave it out"
                 )
             value = getattr(block, name, None) if name in ("temperature", "top_p") else None
             if block.extra[name] is None and value not in (None, 1):
                 raise UserError(
-                    f"config: `{place}.extra.{name}: null` leaves `{name}` out of the requests, so that the server takes its own "
-                    f"value, 1, but `{place}.{name}` is {value:g}; set it to 1, or take it out of `extra`"
+                    f"config: `{place}.extra.{name}: null` leaves `{name}` out of the requests, so the server uses its "
+                    f"default, 1, but `{place}.{name}` is {value:g}; set it to 1, or remove it from `extra`"
                 )
 
 
@@ -391,7 +394,7 @@ def _check_judges(config: Config) -> None:
     for name in config.judges:
         if name in JUDGE_FIELDS:
             raise UserError(
-                f"config: `judges.{name}`: rows would have its score as `judge_{name}`, which is another field of the CJE "
+                f"config: `judges.{name}`: its scores would be stored as `judge_{name}`, which is another field of the CJE "
                 "format; rename it"
             )
     for place, analysis in _analyses(config).items():
@@ -410,7 +413,7 @@ def _check_covariates(place: str, covariates: Iterable[str], config: Config) -> 
     for name in covariates:
         if name not in known:
             hint = did_you_mean(name, known) or f"; they have {', '.join(known)}"
-            raise UserError(f"config: `{place}`: covariate {name!r} is no number in the workflow's rows{hint}")
+            raise UserError(f"config: `{place}`: covariate {name!r} is not a number in the workflow's rows{hint}")
 
 
 def _check_models(config: Config) -> None:
@@ -419,7 +422,7 @@ def _check_models(config: Config) -> None:
             continue
         if block.model is None:
             expected = f"its name at provider {block.provider!r}" if block.hosted else "a name under `models`"
-            raise UserError(f"config: `{place}.model` is missing; give {expected}")
+            raise UserError(f"config: `{place}.model` is missing; set {expected}")
         if not block.hosted and block.model not in config.models:
             hint = did_you_mean(block.model, config.models) + _defined(config.models)
             raise UserError(f"config: `{place}.model` is {block.model!r}, which is not under `models`{hint}")
@@ -435,8 +438,8 @@ def _check_rubrics(config: Config) -> None:
             continue
         if not config.endpoint(block).completions:
             raise UserError(
-                f"config: `{place}.rubric` is {LIKELIHOOD!r}, which needs log probabilities of given text, and provider "
-                f"{block.provider!r} returns none; name a rubric that asks for an answer in words, a file of "
+                f"config: `{place}.rubric` is {LIKELIHOOD!r}, which needs log probabilities of given text, but provider "
+                f"{block.provider!r} returns none; choose a rubric that asks for an answer in text: a file of "
                 "resources/judges/ or a path"
             )
 
@@ -448,7 +451,7 @@ def _check_token_limits(config: Config) -> None:
         if policy.max_tokens != limit:
             raise UserError(
                 f"config: policy {name!r} cuts responses at {policy.max_tokens} tokens and base policy "
-                f"{config.base_policy!r} at {limit}; a response that was cut has no importance weight under another limit, "
+                f"{config.base_policy!r} at {limit}; a response that was cut has no importance weight under another limit; "
                 "give both the same `max_tokens`"
             )
 

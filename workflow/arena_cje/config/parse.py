@@ -63,7 +63,8 @@ def _check_values(value: Any, place: tuple[Any, ...]) -> None:
             _check_values(part, (*place, k))
     elif isinstance(value, str):
         problem = (
-            "has half of a character (a surrogate), which no file can hold; set PYTHONUTF8=1 if it comes from the command line"
+            "contains an incomplete character (a surrogate), which cannot be written to a file; set PYTHONUTF8=1 if it comes "
+            "from the command line"
             if HALF.search(value)
             else ""
         )
@@ -71,9 +72,9 @@ def _check_values(value: Any, place: tuple[Any, ...]) -> None:
         is_no_bound = value == math.inf and (place[0] == "verdict" or place[-1] in ("clip", "var_cap"))
         problem = "" if math.isfinite(value) or is_no_bound else f"is {value}, expected a finite number"
     elif isinstance(value, int):
-        problem = "" if abs(value) < LEAST_TOO_LARGE else f"is {shown(value)}, a number too large for any use here"
+        problem = "" if abs(value) < LEAST_TOO_LARGE else f"is {shown(value)}, which is too large"
     elif value is not None:
-        problem = f"is {shown(value)} to YAML, expected text or a number; put text in quotes"
+        problem = f"is read by YAML as {shown(value)}, expected text or a number; put text in quotes"
     if problem:
         raise UserError(f"config: `{'.'.join(map(str, place))}` {problem}" if place else f"config: {problem}")
 
@@ -114,7 +115,8 @@ def _resolve_like(policies: Any) -> dict[str, Any]:
             )
         if other in chain:
             raise UserError(
-                f"config: policies {' -> '.join((*chain, other))} are `like` each other in a cycle; write one of them in full"
+                f"config: policies {' -> '.join((*chain, other))} refer to each other by `like` in a cycle; write one of "
+                "them in full"
             )
         like = resolve(other, (*chain, other))
         if not isinstance(like, Mapping):

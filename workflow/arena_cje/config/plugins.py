@@ -35,8 +35,8 @@ def register(paths: Iterable[str]) -> None:
             estimators.add(path, source)
         elif not covariates:
             raise UserError(
-                f"config: `plugins`: {name} has neither an estimator (`NEEDS` and `estimate(sample, options)`) nor a covariate "
-                "(`covariate_NAME(prompt, response)`); docs/estimators.md has an example of both"
+                f"config: `plugins`: {name} contains neither an estimator (`NEEDS` and `estimate(sample, options)`) nor a "
+                "covariate (`covariate_NAME(prompt, response)`); docs/estimators.md has examples"
             )
         for covariate in covariates:
             fields.add_covariate(covariate, partial(_covariate, path.absolute(), covariate))

@@ -98,11 +98,12 @@ class PromptColumns(Record):
         None, description="column with the id; null: `prompt_id`, or a hash of the text in a set without ids"
     )
     prompt: str | None = Field(
-        None, description="column with the text, a list of texts or a list of messages (the first of the user counts)"
+        None,
+        description="column with the prompt: a text, a list of texts, or a list of messages (the first user message is used)",
     )
     language: str | None = Field(None, description="column with the language; null: `language`")
     flagged: str | list[str] | None = Field(
-        None, description="column, or columns, that flag a row: true, or with a `flagged` that is true anywhere in it"
+        None, description="column or columns that flag a row: true, or an object with a `flagged` that is true"
     )
     reference: str | None = Field(None, description="column with the reference of the oracle; null: `reference`")
 
@@ -118,21 +119,22 @@ class Prompts(Record):
     )
     split: str = Field("train", min_length=1, description="split of a data set that has several")
     revision: str | None = Field(
-        None, description="commit, tag or branch of a data set of the hub; null: the newest when it is first read"
+        None, description="commit, tag or branch of a data set of the hub; null: the newest commit at the first read"
     )
     columns: PromptColumns = PromptColumns()
     language: Literal[tuple(LANGUAGES)] | None = Field(
         None,
-        description="language of the prompts (`en`): by the set's own field, else by a detector; null: any",
+        description="language of the prompts (`en`), from a field of the data set or else from a language detector; null: any",
     )
     min_chars: int | None = Field(None, ge=1, description="length of the shortest prompt in characters; null: any")
     max_chars: int | None = Field(None, ge=1, description="length of the longest prompt in characters; null: any")
     flagged: Literal["keep", "drop"] = Field(
-        "keep", description="prompts that the set's own columns flag as toxic or offending"
+        "keep", description="what to do with prompts that the data set flags as toxic or offensive"
     )
     duplicates: Literal["drop", "drop_exact", "keep"] = Field(
         "drop",
-        description="of equal prompts the first stays; `drop_exact`: also those that differ in case or white space",
+        description="`drop` uses the first of prompts that are equal apart from case and white space; `drop_exact` the first of "
+        "exactly equal prompts",
     )
 
     @model_validator(mode="after")
@@ -159,10 +161,10 @@ class Model(Record):
         description="longest prompt and response together, in tokens; a longer one becomes a row with a status",
     )
     n_gpu_layers: int = Field(
-        -1, ge=-1, description="number of layers on the GPU, -1 for all; a build without GPU support ignores it"
+        -1, ge=-1, description="number of layers on the GPU, -1 for all; a build without GPU support ignores this"
     )
     n_threads: int = Field(
-        1, ge=1, description="threads of a process; on CPUs one process for each core with one thread is fastest"
+        1, ge=1, description="threads per process; on CPUs, one process per core with one thread each is fastest"
     )
 
     @model_validator(mode="after")
@@ -177,9 +179,7 @@ class Model(Record):
 class Provider(Record):
     """An API: its address, its key and the limits of its use."""
 
-    api: Literal[apis.NAMES] = Field(
-        "openai", description="API of the server, and the client that calls it; most servers implement `openai`"
-    )
+    api: Literal[apis.NAMES] = Field("openai", description="API of the server; most servers implement `openai`")
     base_url: Address = Field(None, description="address of the server; null: the default address of the client")
     api_key_env: KeyName = Field(None, description="environment variable with the API key; null: no key is sent")
     max_concurrency: int = Field(
@@ -191,7 +191,7 @@ class Provider(Record):
         description="largest number of requests a minute, over all jobs of a user on a machine; null: no limit",
     )
     timeout: float = Field(120.0, gt=0, description="seconds after which a request without a reply counts as failed")
-    max_attempts: int = Field(8, ge=1, description="attempts of a request before it is left for the next run")
+    max_attempts: int = Field(8, ge=1, description="attempts per request in one run; the next run tries again")
     completions: bool | None = Field(
         None,
         description="whether its completions endpoint returns log probabilities of given text with `echo` (vLLM and "
@@ -204,22 +204,23 @@ class Provider(Record):
     )
     json_reply: Literal["schema", "object", "text"] = Field(
         "schema",
-        description="how requests ask for a structured answer: with a JSON schema (`schema`), for any JSON object (`object`, for "
-        "llama_cpp.server), or in words only (`text`)",
+        description="how requests ask for a structured answer: by a JSON schema (`schema`), as any JSON object (`object`, for "
+        "llama_cpp.server), or by the prompt alone (`text`)",
     )
     token_limit: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         None,
-        description="name of the parameter that limits the new tokens of a chat (reasoning models behind Azure or a gateway take "
-        "`max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens` elsewhere",
+        description="name of the parameter that limits the new tokens of a chat (reasoning models behind Azure or a gateway "
+        "accept `max_completion_tokens` only); null: `max_completion_tokens` at OpenAI's own address, `max_tokens`"
+        " elsewhere",
     )
     template: str | None = Field(
         None,
-        description="chat template in place of those of its policies that have one, for a server that runs another model under "
-        "their names; null: each policy's own",
+        description="chat template that replaces those of its policies, for a server that runs another model under their "
+        "names; null: each policy's own template",
     )
     seed: Literal["send", "omit"] = Field(
         "send",
-        description="whether requests have a seed; `omit` for servers that refuse it, whose replies then differ anyway",
+        description="whether requests contain a seed; `omit` for servers that reject it (replies are then not reproducible)",
     )
 
 
@@ -237,9 +238,10 @@ class ModelBlock(Record):
         LOCAL, description="`llama_cpp`: the model runs in the job itself; otherwise a name under `providers`"
     )
     base_url: Address = Field(
-        None, description="address in place of the provider's; it receives only the key of `api_key_env` in this block"
+        None,
+        description="address that replaces the provider's; it receives only the key of `api_key_env` in this block",
     )
-    api_key_env: KeyName = Field(None, description="environment variable of an API key in place of the provider's")
+    api_key_env: KeyName = Field(None, description="environment variable of an API key that replaces the provider's")
     extra: dict[str, Any] = Field(
         {}, description="further parameters of each request, under the API's names (such as `reasoning_effort: low`)"
     )
@@ -253,11 +255,13 @@ class ModelBlock(Record):
 class Policy(ModelBlock):
     """A policy: a model, a system prompt and sampling."""
 
-    model: str = Field(min_length=1, description="a name under `models`; for a model behind an API, its name there")
+    model: str = Field(
+        min_length=1, description="a name under `models`; for a model behind an API, its name at the provider"
+    )
     template: str | None = Field(
         None,
         description="chat template, for providers that return log probabilities of given text: a file of "
-        "`resources/templates/` or a path; null: requests are chats, and the policy takes part in `direct` only",
+        "`resources/templates/` or a path; null: requests are chats, and only `direct` can estimate this policy",
     )
     system_prompt: str | None = Field(
         None,
@@ -268,7 +272,7 @@ class Policy(ModelBlock):
         1.0,
         ge=0,
         le=10,
-        description="temperature; 0 is greedy, which is refused for a base policy whose responses get weights",
+        description="sampling temperature; 0 (greedy) is refused for a base policy whose responses get importance weights",
     )
     top_p: float = Field(
         1.0,
@@ -279,12 +283,12 @@ class Policy(ModelBlock):
     max_tokens: int = Field(
         256,
         ge=1,
-        description="tokens after which a response is cut; the same for all policies with weights (see below)",
+        description="tokens after which a response is cut; must be equal for all policies with importance weights (see below)",
     )
     draws_per_prompt: int | None = Field(
-        None, ge=1, description="fresh responses of this target to each prompt; null: `draws_per_prompt` of all"
+        None, ge=1, description="fresh draws of this target per prompt; null: the top-level `draws_per_prompt`"
     )
-    description: str | None = Field(None, description="one line for readers of the configuration")
+    description: str | None = Field(None, description="one line of description for readers")
 
     @property
     def context(self) -> str:
@@ -302,7 +306,9 @@ class Policy(ModelBlock):
 class Grading(ModelBlock):
     """Common keys of judges and the oracle: the model, the rubric and how answers are limited."""
 
-    model: str | None = Field(None, description="a name under `models`; for a model behind an API, its name there")
+    model: str | None = Field(
+        None, description="a name under `models`; for a model behind an API, its name at the provider"
+    )
     rubric: str = Field(LIKELIHOOD, description="a file of `resources/judges/` or a path")
     template: str | None = Field(
         None,
@@ -312,14 +318,12 @@ class Grading(ModelBlock):
         0.0,
         ge=0,
         le=2,
-        description="temperature of an answer in words; null: none is sent, which some reasoning models require",
+        description="temperature of an answer in text; null: the request contains none, as some reasoning models require",
     )
-    max_tokens: int = Field(
-        512, ge=1, description="longest answer in words, in tokens, including what a model thinks before it"
-    )
+    max_tokens: int = Field(512, ge=1, description="longest answer in text, in tokens, including reasoning before it")
     max_unscored: Share = Field(
         0.05,
-        description="largest share of responses that may have no score because the answer could not be read",
+        description="largest share of responses without a score because the answer was unreadable; above it the job fails",
     )
 
 
@@ -332,7 +336,8 @@ class Judge(Grading):
         "`choices`, several `samples`, or an ensemble",
     )
     ensemble: tuple[Name, ...] = Field(
-        (), description="names under `judges`, whose mean score is this judge's score; the other keys are then not used"
+        (),
+        description="names under `judges`, whose mean score is this judge's score; the other keys of this block are then ignored",
     )
 
 
@@ -347,25 +352,26 @@ class Oracle(Grading):
     votes: tuple[str, ...] = Field(
         (),
         description="files of people's votes on `labeling.batches`, or patterns of files (`votes/*.csv`), from any labelling "
-        "tool; they are labels with provider `human`, and otherwise what models are held against",
+        "tool; with provider `human` they are the labels, otherwise models are compared with them",
     )
     target_labels: TargetLabels | None = Field(
         None,
-        description="share of each target's fresh draws whose labels enter estimates; `coverage`: the share that is analysed, "
-        "so that targets and base have their labels on the same prompts; null: none of the workflow's own draws, and all "
-        "labels of your own data",
+        description="share of each target's fresh draws whose labels correct estimates; `coverage`: the analysed coverage, so "
+        "that targets and base are labelled on the same prompts; null: no labels of the workflow's own draws, and "
+        "all labels in your own data",
     )
     design: Literal["uniform", "by_score"] = Field(
         "uniform",
-        description="where labels are bought: on a random share of the prompts, or more of them where the judge's scores of the "
-        "targets' responses lie (`by_score`), with known probabilities, which estimates undo; it has the targets' responses "
-        "judged before the first label is bought",
+        description="which prompts are labelled: a random share (`uniform`), or with a higher probability at the targets' "
+        "judge scores (`by_score`; estimates correct for the probabilities, and all targets are judged before the "
+        "first label is bought)",
     )
     truth: Truth | None = Field(
         None,
-        description="share of the fresh draws with a label for `validation.csv` (`none`, `all` or a number), which enters no "
-        "estimate; null: `all` where the oracle costs nothing, `none` behind an API and for people. People: share of the "
-        "prompts, of which those above `coverages` and `target_labels` are for validation and the others for estimates",
+        description="share of the fresh draws that are labelled for `validation.csv` only (`none`, `all` or a number) and "
+        "enter no estimate; null: `all` if the oracle is free, `none` behind an API and for people. For people it "
+        "is a share of the prompts: those beyond `coverages` and `target_labels` are for validation, the others "
+        "for estimates",
     )
 
     @property
@@ -390,9 +396,9 @@ class LabelBatch(Record):
     """A batch of texts that people label, limited by one of its keys."""
 
     coverage: Share | None = Field(
-        None, description="share of prompts whose responses are labelled in this batch or in one before"
+        None, description="share of prompts that are labelled in this batch or an earlier one"
     )
-    labels: int | None = Field(None, ge=1, description="largest number of votes of this batch")
+    labels: int | None = Field(None, ge=1, description="largest number of votes in this batch")
     usd: float | None = Field(None, gt=0, description="largest price of the votes of this batch, in US dollars")
 
     @model_validator(mode="after")
@@ -406,34 +412,34 @@ class Labeling(Record):
     """What people label, and how."""
 
     batches: dict[Name, LabelBatch] = Field(
-        {}, description="batches by name in the order in which they are labelled; each holds only what is new"
+        {}, description="batches by name, in the order of labelling; each contains only new texts"
     )
-    votes_per_item: int = Field(3, ge=1, description="votes of different people on a text")
+    votes_per_item: int = Field(3, ge=1, description="votes per text, by different people")
     usd_per_vote: float | None = Field(None, gt=0, description="price of a vote in US dollars; null: unknown")
     duplicates: float = Field(
         0.05,
         ge=0,
         le=0.5,
-        description="share of texts that come a second time, to see whether people agree with themselves",
+        description="share of texts that are shown twice, to measure whether people agree with themselves",
     )
     scale: tuple[float, float] = Field((1.0, 5.0), description="worst and best vote, which are mapped to 0 and 1")
     step: float = Field(
         1.0,
         gt=0,
-        description="distance of neighbouring votes; up to nine votes have keys on the page, more have a slider",
+        description="step between possible votes; the page has keys for up to nine possible votes, and a slider for more",
     )
     instructions: str = Field(
-        "helpfulness.md", description="what people read before they label: a file of `resources/labeling/` or a path"
+        "helpfulness.md", description="instructions for the raters: a file of `resources/labeling/` or a path"
     )
     byte_order_mark: bool = Field(False, description="whether tasks.csv begins with a byte order mark, for Excel")
     aggregation: Literal["auto", "mean", "two_way"] = Field(
         "auto",
-        description="label of a text: the `mean` of its votes, or the same without the biases of raters (`two_way`); `auto`: "
-        "the latter where a test shows biases",
+        description="label of a text: the `mean` of its votes, or the mean corrected for rater biases (`two_way`); `auto`: "
+        "`two_way` if a test shows biases",
     )
     columns: dict[str, str] = Field(
         {},
-        description="names of the columns of vote files that are of no known kind, by ours: `item_id`, `annotator_id`, `score`, "
+        description="column names in vote files of an unknown format, by field: `item_id`, `annotator_id`, `score`, "
         "`skipped`, `comment`, `submitted_at`, `duration_s`, `batch`, `prompt`, `response`",
     )
 
@@ -442,24 +448,29 @@ class Planning(Record):
     """What the study after this one is to reach: `results/planning/plan.json`."""
 
     difference: float | None = Field(
-        0.05, gt=0, le=1, description="difference of a target to the base that is to be detected; null: none"
+        0.05,
+        gt=0,
+        le=1,
+        description="difference between a target and the base that the study should detect; null: none",
     )
     half_width: float | None = Field(
-        None, gt=0, le=1, description="half-width that intervals of differences are to have; null: any"
+        None, gt=0, le=1, description="largest half-width of the intervals of differences; null: any"
     )
     power: float = Field(0.8, ge=0.5, lt=1, description="probability of detecting the difference")
     budget_usd: float | None = Field(
-        None, gt=0, description="money for the study in US dollars, whose best use the plan says; null: no such plan"
+        None,
+        gt=0,
+        description="budget in US dollars, for which the plan gives the most precise study; null: no such plan",
     )
     price_judge: float | None = Field(
         None,
         gt=0,
-        description="price in US dollars of a prompt: responses of all policies and judge scores; null: what this run has paid",
+        description="price in US dollars of a prompt: responses of all policies and judge scores; null: the price in this run",
     )
     price_label: float | None = Field(
         None,
         gt=0,
-        description="price of an oracle label in US dollars; null: what this run has paid, or `labeling.usd_per_vote` times "
+        description="price of an oracle label in US dollars; null: the price in this run, or `labeling.usd_per_vote` times "
         "`votes_per_item`",
     )
 
@@ -469,9 +480,9 @@ class AnalysisOptions(Record):
 
     n_folds: int = Field(5, ge=2, description="folds of cross-fitting, balanced over the labelled prompts")
     jackknife_folds: int = Field(
-        20, ge=2, description="folds of the oracle-uncertainty jackknife; fewer where labels are few"
+        20, ge=2, description="folds of the jackknife for label uncertainty; fewer if there are few labels"
     )
-    alpha: float = Field(0.05, gt=0, lt=1, description="intervals have the confidence level 1 - alpha")
+    alpha: float = Field(0.05, gt=0, lt=1, description="1 - confidence level of the intervals")
     judge: Name | None = Field(
         None,
         description="the judge whose scores are used: a name under `judges` (in your own data, NAME of the field "
@@ -479,17 +490,17 @@ class AnalysisOptions(Record):
     )
     judge_scale: Ends | None = Field(
         None,
-        description="range [lo, hi] of the scores of that judge in your own data; null: `scale`. A variant with another "
-        "`judge` has its own, as units belong to a column",
+        description="range [lo, hi] of that judge's scores in your own data; null: `scale`. A variant with another `judge` "
+        "needs its own range",
     )
     rewards: Literal["calibrated", "judge"] = Field(
         "calibrated",
-        description="what estimates average: rewards calibrated to the oracle, or the judge's scores (`judge`)",
+        description="what estimates average: calibrated rewards, or uncalibrated judge scores (`judge`)",
     )
     calibration: Literal["monotone", "two_stage", "auto"] = Field(
         "monotone",
-        description="map from score to reward: `monotone` in the score; `two_stage`, monotone in an index of score and "
-        "covariates; `auto`, two-stage only where its error is lower by one standard error",
+        description="map from judge score to reward: `monotone` in the score; `two_stage`: monotone in an index of score and "
+        "covariates; `auto`: two-stage if its error is lower by more than one standard error",
     )
     covariates: tuple[str, ...] = Field(
         (),
@@ -497,13 +508,14 @@ class AnalysisOptions(Record):
         "metadata of every row",
     )
     weights: Literal["calibrated", "raw"] = Field(
-        "calibrated", description="weights of doubly robust estimators: stabilised (`calibrated`) or `raw`"
+        "calibrated",
+        description="importance weights of doubly robust estimators: with limited variance (`calibrated`) or `raw`",
     )
     correction: Literal["joint", "plain", "none"] = Field(
         "joint",
-        description="how labels of the targets' own draws correct `direct` and the doubly robust family: `joint`, one estimate "
-        "of all policies from the prompts they share; `plain`, the mean residual of each target alone; `none`, not at all, for "
-        "labels that are no random share of the draws: they are for the transport audit",
+        description="how labels of the targets' own draws correct `direct` and the doubly robust estimators: `joint`: one "
+        "estimate of all policies from shared prompts; `plain`: the mean residual of each target alone; `none`: no"
+        " correction, transport audit only (for labels that are not a random sample of the draws)",
     )
     label_term: bool = Field(
         False,
@@ -512,12 +524,10 @@ class AnalysisOptions(Record):
     clip: float = Field(
         100.0,
         gt=1,
-        description="largest weight of `raw-ips`, for weights with mean 1, before they are normalised again",
+        description="largest weight of `raw-ips` (before the weights are normalised to mean 1 again)",
     )
     var_cap: float = Field(1.0, gt=0, description="largest variance of calibrated weights, which have mean 1")
-    ess_floor: float = Field(
-        0.2, gt=0, le=1, description="smallest effective sample size under calibrated weights, as a share of the rows"
-    )
+    ess_floor: float = Field(0.2, gt=0, le=1, description="smallest ESS of calibrated weights")
     inference: Literal["jackknife", "bootstrap"] = Field(
         "jackknife",
         description="intervals of `direct`: `bootstrap` resamples prompts and fits the calibration to each sample",
@@ -555,20 +565,18 @@ class Analysis(AnalysisOptions):
 class Decision(Record):
     """What is asked of the differences between policies."""
 
-    against: str | None = Field(
-        None, description="policy that the others are compared with, a target of the data; null: the base policy"
-    )
+    against: str | None = Field(None, description="policy that all others are compared with; null: the base policy")
     margin: float = Field(
         0.02,
         gt=0,
         lt=1,
-        description="largest difference that does not matter, where values lie in [0, 1]: policies that differ by less are "
-        "equivalent",
+        description="largest difference that does not matter to you, on the scale from 0 to 1; policies that differ by less "
+        "are equivalent",
     )
     assume_transport: bool = Field(
         False,
-        description="whether a difference that rests on the judge alone may decide: it declares that the calibration holds for "
-        "policies without labels of their own",
+        description="whether a difference that depends on judge scores alone may decide; `true` declares that the calibration "
+        "holds for policies without labels of their own",
     )
 
 
@@ -576,8 +584,8 @@ class Variant(AnalysisOptions):
     """An estimator with other options of the analysis, under a name of its own."""
 
     estimator: str = Field(
-        description="estimator that runs under the variant's name; any key of `analysis` except `scale` and "
-        "`label_scale` may be given beside it and holds for this variant only"
+        description="estimator of this variant; other keys of the block are keys of `analysis` (except `scale` and "
+        "`label_scale`) and apply to this variant only"
     )
 
 
@@ -586,7 +594,8 @@ class Ablation(Record):
 
     source: Literal["simulated", "results"] = Field(
         "simulated",
-        description="`simulated`: prompts of `world`; `results`: this configuration's own data, whose labels are then the truth",
+        description="`simulated`: prompts of `world`; `results`: the data of this configuration, whose labels are then "
+        "the true values",
     )
     world: str = Field(
         "arena",
@@ -599,7 +608,7 @@ class Ablation(Record):
         ["0.05", "0.1", "0.25", "0.5"], min_length=1, description="shares of a sample's prompts with an oracle label"
     )
     seeds: int = Field(
-        50, ge=1, le=100_000, description="samples of each number of prompts; more of them keep those that exist"
+        50, ge=1, le=100_000, description="samples per number of prompts; a larger number keeps existing samples"
     )
     estimators: list[str] = Field(
         ["direct", "calibrated-ips", "snips", "dr-cpo", "stacked-dr", "tr-cpo"],
@@ -608,29 +617,29 @@ class Ablation(Record):
     )
     rewards: list[Literal["calibrated", "judge"]] = Field(
         [],
-        description="calibration of rewards on and off, crossed with all that follows; empty: as the estimators have it",
+        description="calibrated or uncalibrated rewards, crossed with all following keys; empty: the default of each estimator",
     )
     weights: list[Literal["calibrated", "raw"]] = Field(
-        [], description="calibration of weights on and off, for the doubly robust family"
+        [], description="calibrated or raw weights, for the doubly robust estimators"
     )
     covariates: list[list[str]] = Field(
-        [], description="sets of covariates, `[]` without any; `style` is that of simulated worlds"
+        [], description="sets of covariates, `[]` for none; simulated worlds have `style`"
     )
     judge: list[Literal["score", "distribution"]] = Field(
         ["score"],
         min_length=1,
-        description="whether a judge's score is read alone, or its distribution where it has one",
+        description="whether the judge's score or its distribution is used",
     )
     target_labels: Share = Field(
-        0.0, description="share of a sample's prompts with labels of the targets' own draws that enter estimates"
+        0.0, description="share of a sample's prompts whose labels of the targets' own draws correct estimates"
     )
     apart: list[str] = Field(
-        ["unhelpful"], description="policies with rows of their own in the summary, and in no average and ranking"
+        ["unhelpful"], description="policies with separate rows in the summary, excluded from averages and rankings"
     )
     cells_per_job: int = Field(
         500,
         ge=1,
-        description="cells of one job, at least those of one sample; an interrupted run goes on with the next job",
+        description="cells per job, at least one sample; an interrupted run continues with the next job",
     )
 
 
@@ -648,13 +657,13 @@ class ForeignData(Record):
     file: Annotated[list[str], BeforeValidator(_files_of), Field(min_length=1)] = Field(
         description="file or folder, a list of them, or a block with the file of each policy"
     )
-    base: str | None = Field(None, description="base policy, where none is named base")
-    judge: str | None = Field(None, description="scorer that is the judge, where the files have several")
-    oracle: str | None = Field(None, description="scorer that has the oracle labels")
+    base: str | None = Field(None, description="base policy, if no policy is named `base`")
+    judge: str | None = Field(None, description="scorer that is the judge, if the files have several")
+    oracle: str | None = Field(None, description="scorer that gives the oracle labels")
     scales: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, description='lowest and highest score by scorer, `"*"` for all others'
+        default_factory=dict, description='lowest and highest score of each scorer, `"*"` for all others'
     )
-    columns: dict[str, str] = Field(default_factory=dict, description="column of each field, for the format table")
+    columns: dict[str, str] = Field(default_factory=dict, description="column of each field, for the format `table`")
 
 
 LoggedData = Annotated[
@@ -667,30 +676,26 @@ class Looks(Record):
     """Planned looks at growing labels, until enough is known: `results/coverage_auto/{estimator}.json`."""
 
     coverages: list[Coverage] | None = Field(
-        None, min_length=1, description="coverages to look at, in ascending order; null: `coverages`"
+        None, min_length=1, description="coverages of the looks, in ascending order; null: `coverages`"
     )
     until: Literal["decision", "width"] = Field(
         "decision",
-        description="what ends the looks: every target is decided, by intervals that hold over all looks; or every "
-        "difference to the base has an interval of at most `width`",
+        description="when the looks end: every target has a decision, by intervals that hold over all looks (`decision`), or "
+        "every interval of a difference is at most `width` wide (`width`)",
     )
     width: float | None = Field(
-        None, gt=0, lt=2, description="largest width of the interval of a difference to the base, for `until: width`"
+        None, gt=0, lt=2, description="largest width of the intervals of differences, for `until: width`"
     )
     spending: Literal["obrien_fleming", "pocock"] = Field(
         "obrien_fleming",
-        description="how the error probability is spread over the looks: `obrien_fleming` keeps nearly all for the last, "
-        "`pocock` makes early decisions likelier and the last interval wider",
+        description="how the error probability is divided over the looks: `obrien_fleming` keeps nearly all of it for the last"
+        " look; `pocock` makes early decisions more likely and the last interval wider",
     )
-    min_labels: int = Field(
-        30, ge=2, description="labels of the base policy below which a look decides nothing and spends nothing"
-    )
+    min_labels: int = Field(30, ge=2, description="smallest number of base labels with which a look can decide")
     max_labels: int | None = Field(
-        None, ge=1, description="largest number of labels, of base and targets together; null: no limit"
+        None, ge=1, description="largest number of labels of base and targets together; null: no limit"
     )
-    max_usd: float | None = Field(
-        None, gt=0, description="largest price of these labels in US dollars, by what a label has cost; null: no limit"
-    )
+    max_usd: float | None = Field(None, gt=0, description="largest price of these labels in US dollars; null: no limit")
 
     @model_validator(mode="after")
     def _width_of_its_own(self) -> Looks:
@@ -706,13 +711,13 @@ class Config(Record):
     n_prompts: int = Field(
         400,
         ge=1,
-        description="number of prompts; a larger number keeps the prompts, responses and labels that exist",
+        description="number of prompts; a larger number keeps existing prompts, responses and labels",
     )
-    draws_per_prompt: int = Field(1, ge=1, description="fresh responses of each target policy to each prompt")
+    draws_per_prompt: int = Field(1, ge=1, description="fresh draws per target policy and prompt")
     shard_size: int = Field(
         100,
         ge=1,
-        description="prompts in one job: a smaller number uses more cores or nodes, a larger one starts fewer processes",
+        description="prompts per job; a smaller number uses more cores or nodes, a larger one starts fewer processes",
     )
     prompts: Prompts = Prompts()
     models: dict[Name, Model] = Field({}, description="models by name")
@@ -726,21 +731,21 @@ class Config(Record):
     judge: Judge | None = Field(None, description="the judge, which scores every response")
     judges: dict[Name, Judge] = Field(
         {},
-        description="further judges by name: rows have their scores in the metadata as `judge_NAME`, for "
-        "covariates, for `analysis.judge` and for ensembles",
+        description="further judges by name, whose scores are in the metadata of rows as `judge_NAME`: for covariates, "
+        "`analysis.judge` and ensembles",
     )
     oracle: Oracle = Oracle()
     labeling: Labeling = Labeling()
     coverages: list[Coverage] = Field(
         ["0.1"],
         min_length=1,
-        description="shares of prompts with an oracle label, each analysed by itself; targets may name other shares",
+        description="shares of prompts with an oracle label, each analysed separately; targets may name other shares",
     )
     looks: Looks = Looks()
     estimators: list[str] = Field(
         list(estimators.NAMES),
         min_length=1,
-        description="estimators and variants that run by default; targets may name others",
+        description="estimators and variants of the default targets; other targets may name others",
     )
     analysis: Analysis = Analysis()
     decision: Decision = Decision()
@@ -754,12 +759,14 @@ class Config(Record):
         [],
         description="Python files with your own estimators and covariates (docs/estimators.md); their code is run by the jobs",
     )
-    verdict: dict[str, float] = Field({}, description="thresholds of the verdicts in place of the defaults (see below)")
+    verdict: dict[str, float] = Field(
+        {}, description="thresholds of the verdicts that differ from the defaults (see below)"
+    )
     n_slots: int = Field(
         32,
         ge=2,
         le=128,
-        description="responses that one process generates at the same time; on CPUs it changes the speed, never the responses",
+        description="responses that one process generates at the same time; on CPUs this changes the speed, never the responses",
     )
     cache_tokens: int = Field(
         8192,
@@ -768,17 +775,17 @@ class Config(Record):
         "does",
     )
     prices: dict[str, Price] = Field(
-        {}, description="prices by model, where the price table lacks one or you pay another"
+        {}, description="prices by model, if the price table lacks a model or you pay another price"
     )
     budget_usd: float | None = Field(
         None,
         gt=0,
-        description="limit of the run's cost in US dollars: no request is sent once it is reached; null: no limit",
+        description="limit of the run's cost in US dollars; no request is sent after it is reached; null: no limit",
     )
     model_slots: int | None = Field(
         None,
         ge=1,
-        description="model processes at the same time on one machine; null: one on a GPU, otherwise one for each physical core",
+        description="model processes at the same time on one machine; null: one on a GPU, otherwise one per physical core",
     )
     progress_seconds: float | None = Field(
         30.0,
@@ -787,20 +794,20 @@ class Config(Record):
     )
     logged_data: LoggedData | None = Field(
         None,
-        description="your own logged data in the CJE format, or a block about files of another tool; the run then starts with "
-        "the data set and needs no model",
+        description="your own logged data in the CJE format, or a block that describes files of another tool; the run then "
+        "starts with these data and needs no model",
     )
     fresh_draws: str | None = Field(
-        None, description="folder of your own fresh draws beside `logged_data`, with a file for each policy"
+        None, description="folder of your own fresh draws, one file per policy, for `logged_data`"
     )
     probes: str | None = Field(
-        None, description="folder of labels for some of these draws, with a file for each policy; all of them are used"
+        None, description="folder of labels for some of these draws, one file per policy; all are used"
     )
     calibration_data: str | None = Field(
-        None, description="JSONL file of further responses with score and label, which enter the calibration only"
+        None, description="JSONL file of further responses with score and label, for the calibration only"
     )
     fresh: bool = Field(
-        False, description="whether to ignore the journals of finished items (with `--forceall`: start over)"
+        False, description="whether to ignore the journals of finished items (with `--forceall`: start from scratch)"
     )
 
     @property

@@ -61,9 +61,9 @@ def missing_input(name: str, config: Config) -> str | None:
         return None
     base = config.base_policy
     if reason := why_no_logprobs(base, config):
-        return f"log probabilities of the base policy's responses, and there are none under {base!r}: {reason}"
+        return f"log probabilities of the base policy's responses, but none can be computed under {base!r}: {reason}"
     reasons = "; ".join(f"{target!r}: {why_no_logprobs(target, config)}" for target in config.targets)
-    return f"log probabilities of the base responses under a target policy, and there are none ({reasons})"
+    return f"log probabilities of the base responses under a target policy, but none can be computed ({reasons})"
 
 
 def why_no_logprobs(name: str, config: Config) -> str | None:
@@ -74,7 +74,10 @@ def why_no_logprobs(name: str, config: Config) -> str | None:
             return f"provider {policy.provider!r} returns no log probabilities of given text"
         return f"it has no `template`, without which provider {policy.provider!r} returns no log probabilities"
     if name == config.base_policy and policy.temperature == 0:
-        return "at temperature 0 it has one response to each prompt, and weights cannot represent the other responses of a target"
+        return (
+            "at temperature 0 it gives one response per prompt, and importance weights cannot represent the other responses of "
+            "a target"
+        )
     return None
 
 
@@ -97,8 +100,8 @@ def _weight_cautions(name: str, config: Config) -> Iterator[Caution]:
         is_wider = policy.top_p > base.top_p
         nucleus = f"this policy's nucleus of {policy.top_p:g}" if is_wider else "this policy's nucleus"
         sentence = (
-            f"the base policy's nucleus of {base.top_p:g} lacks tokens of {nucleus}: responses with these tokens are not among "
-            "the logged responses"
+            f"the base policy's nucleus of {base.top_p:g} excludes tokens of {nucleus}: the logged responses contain no "
+            "response with these tokens"
         )
         yield "support_exceeds_base", sentence, "caution" if is_wider else "ok"
     samplings = [
@@ -108,8 +111,8 @@ def _weight_cautions(name: str, config: Config) -> Iterator[Caution]:
     ]
     if samplings:
         sentence = (
-            f"an API returns log probabilities at temperature 1 without truncation, but {' and '.join(samplings)}; weights would "
-            "belong to other distributions than those of the responses"
+            f"APIs return log probabilities at temperature 1 without truncation, but {' and '.join(samplings)}; importance "
+            "weights would be computed from other distributions than those that gave the responses"
         )
         yield "api_log_probabilities", sentence, "refuse"
 
@@ -144,10 +147,10 @@ def notes(config: Config) -> list[str]:
     if reason := why_no_logprobs(base, config):
         omission = f"; left out: {left_out}" if left_out else ""
         return [
-            f"every policy takes part in `direct` only: base policy {base!r} has no log probabilities, {reason}{omission}"
+            f"only `direct` can estimate the policies: base policy {base!r} has no log probabilities ({reason}){omission}"
         ]
     sentences = []
     for name, of_policy in cautions(config).items():
         if refusals := [sentence for _, sentence, level in of_policy if level == "refuse"]:
-            sentences.append(f"policy {name!r} takes part in `direct` only: {'; '.join(refusals)}")
+            sentences.append(f"only `direct` can estimate policy {name!r}: {'; '.join(refusals)}")
     return sentences + ([f"left out because there are no log probabilities: {left_out}"] if left_out else [])

@@ -116,8 +116,8 @@ def _check_target(target: str, config: Config) -> None:
         coverage_name(coverage)
         if config.validation_span and float(coverage) > config.validation_span[0]:
             raise UserError(
-                f"{target}: labels of people above coverage {config.validation_span[0]:g} are for validation (`oracle.truth`) "
-                "and enter no estimate; ask for a smaller coverage, or name this one under `coverages`"
+                f"{target}: people's labels above coverage {config.validation_span[0]:g} are for validation (`oracle.truth`) "
+                "and are not used for estimates; use a smaller coverage, or add this one to `coverages`"
             )
     # Any coverage and any shard may be a target, so the name is compared with the targets of one coverage and shard 0000.
     targets = _all_targets(config, coverage=coverage or "0.1")
@@ -130,9 +130,7 @@ def _check_target(target: str, config: Config) -> None:
     if folder == LOOKS or (_is_coverage_folder(folder) and file.endswith(ESTIMATE_SUFFIXES)):
         _check_analysis(target, file.split(".")[0], config)
     _check_policy(target, config)
-    raise UserError(
-        f"{target}: there is no such target{did_you_mean(target, targets)}; the README has a table of all targets"
-    )
+    raise UserError(f"{target}: no such target{did_you_mean(target, targets)}; the README has a table of all targets")
 
 
 def _all_targets(config: Config, *, coverage: str) -> set[str]:
@@ -181,7 +179,7 @@ def _check_analysis(target: str, name: str, config: Config) -> None:
     """Raise a `UserError` that says why there is no such estimate or validation."""
     if name == "validation":
         reason = "the true values of a user's own data are unknown" if config.logged_data else "`oracle.truth` is none"
-        raise UserError(f"{target}: there are no true values to compare with, {reason}")
+        raise UserError(f"{target}: no true values to compare with: {reason}")
     if name not in config.analyses:
         available = ", ".join(config.analyses)
         raise UserError(
@@ -231,7 +229,7 @@ def check_writable(results: Path) -> None:
         is_folder = folder.is_dir()
     if not is_folder:
         raise UserError(
-            f"{results}: is a file, but results are written to a folder of this name; move it or choose another --directory"
+            f"{results}: is a file, but results are written to a folder with this name; move it or choose another --directory"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(

@@ -94,9 +94,7 @@ def read_calibration(
             rows.append(response)
     if not rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "it is empty"
-        raise UserError(
-            f"{source_name(source)}: no row is left to calibrate with ({reasons}); leave calibration_data out"
-        )
+        raise UserError(f"{source_name(source)}: no rows for the calibration ({reasons}); leave calibration_data out")
     return rows, row_counts(responses, rows, dropped)
 
 
@@ -113,8 +111,8 @@ def _is_repeated(response: Response, first_rows: dict[tuple, Response]) -> bool:
     if _values(first) == _values(response):
         return True
     raise UserError(
-        f"{response.where}: prompt_id {response.prompt_id!r} appears again with other values (first at {first.where}); "
-        "keep one of the two, or tell the responses apart by `policy`, `draw_idx` or `response`"
+        f"{response.where}: prompt_id {response.prompt_id!r} appears again with other values (first at {first.where}); keep "
+        "one of the two, or distinguish the responses by `policy`, `draw_idx` or `response`"
     )
 
 
@@ -134,15 +132,15 @@ def _is_logged(response: Response, logged: Sequence[Response], base: str) -> boo
     matches = [row for row in candidates if abs(row.judge_score - response.judge_score) <= TOLERANCE]
     if candidates and not matches and policy is not None:
         raise UserError(
-            f"{response.where}: judge_score of the base policy's response to prompt {response.prompt_id!r} is not that of "
-            f"the logged row ({candidates[0].where}); one response has one score (number the base's responses by draw_idx "
-            "if it gave several)"
+            f"{response.where}: judge_score of the base policy's response to prompt {response.prompt_id!r} differs from that "
+            f"of the logged row ({candidates[0].where}); one response has one score (number several responses of the base by "
+            "`draw_idx`)"
         )
     labelled = [row for row in matches if row.oracle_label is not None]
     if labelled and all(abs(row.oracle_label - response.oracle_label) > LABEL_TOLERANCE for row in labelled):
         raise UserError(
             f"{response.where}: oracle_label of the response to prompt {response.prompt_id!r} differs by more than "
-            f"{LABEL_TOLERANCE} from that of the logged row ({labelled[0].where}); one response has one label (name its "
+            f"{LABEL_TOLERANCE} from that of the logged row ({labelled[0].where}); one response has one label (set its "
             "`policy` if this is another policy's response)"
         )
     return bool(labelled)
@@ -160,6 +158,6 @@ def _policy_name(response: Response) -> str | None:
     names = [response.row[field] for field in ("policy", "target_policy") if response.row.get(field) is not None]
     if len(set(names)) == 2:
         raise UserError(
-            f"{response.where}: policy is {names[0]!r} but target_policy is {names[1]!r}; make them agree, or give one"
+            f"{response.where}: policy is {names[0]!r} but target_policy is {names[1]!r}; make them agree, or keep one of them"
         )
     return names[0] if names else None

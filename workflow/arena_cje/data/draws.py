@@ -112,7 +112,9 @@ def read_probes(source: Source, policy: str, *, reading: Reading = Reading()) ->
         for name in ("judge_score", "oracle_label"):
             if getattr(probe, name) is None:
                 field = reading.score_field if name == "judge_score" else name
-                raise UserError(f"{probe.where}: {field} is missing or null; a probe is a judged and labelled draw")
+                raise UserError(
+                    f"{probe.where}: {field} is missing or null; a probe needs both a judge score and a label"
+                )
         check_unique(probe, places)
     return probes
 
@@ -128,8 +130,8 @@ def with_probes(draws: Sequence[Response], probes: Sequence[Response], where: st
         k = positions.get((probe.prompt_id, probe.draw_idx))
         if k is None:
             raise UserError(
-                f"{probe.where}: {where} has no draw {probe.draw_idx} of prompt {probe.prompt_id!r}; "
-                "a probe labels a draw that is there, by its prompt_id and draw_idx (0 when absent)"
+                f"{probe.where}: {where} has no draw {probe.draw_idx} of prompt {probe.prompt_id!r}; a probe labels an "
+                "existing draw, by its prompt_id and draw_idx (0 when absent)"
             )
         _check_same_draw(probe, draws[k])
         labelled[k] = replace(
@@ -160,7 +162,7 @@ def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh dra
             continue
         other = paths.setdefault(policy, path)
         if _without_ending(other) != _without_ending(path):
-            raise UserError(f"{path}: is of policy {policy!r}, as {other} is; keep one of the two")
+            raise UserError(f"{path}: belongs to policy {policy!r}, and so does {other}; keep one of the two")
         if path.stem.endswith(ENDING):
             paths[policy] = path
     if not paths:
@@ -173,13 +175,13 @@ def _files(folder: Path, what: str, deepest: int) -> list[Path]:
     with file_errors(folder):
         if not folder.is_dir():
             why = "is a file" if folder.exists() else f"no such folder in {Path.cwd()}"
-            raise UserError(f"{folder}: {why}; expected a folder of {what}, a file for each policy")
+            raise UserError(f"{folder}: {why}; expected a folder of {what}, one file per policy")
         paths = sorted(path for level in range(deepest + 1) for path in folder.glob("*/" * level + "*.jsonl"))
     for path in paths:
         if HALF.search(path.name):
             raise UserError(
-                f"{path}: the name of this file is no text in the encoding of this machine ({getfilesystemencoding()}); set "
-                "PYTHONUTF8=1, or rename the file"
+                f"{path}: the name of this file is not valid in the encoding of this machine ({getfilesystemencoding()}); "
+                "set PYTHONUTF8=1, or rename the file"
             )
     return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
@@ -228,8 +230,8 @@ def find_draws(fresh_draws: str | Path | Mapping[str, Source], base: str, polici
         hint = did_you_mean(name, without_draws)
         if hint:
             raise UserError(
-                f"{where}: fresh draws of {name!r}, which is not a policy of the logged data{hint}; rename one of the two, or "
-                f"give {name!r} another name if it is a policy of its own"
+                f"{where}: fresh draws of {name!r}, which is not a policy of the logged data{hint}; rename one of the two, "
+                f"or give {name!r} a clearly different name if it is another policy"
             )
     return {name: sources[name] for name in (base, *policies, *others) if name in sources}
 
@@ -256,13 +258,13 @@ def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], w
     if isinstance(files, Mapping):
         if wrong := [name for name in files if not isinstance(name, str)]:
             raise UserError(
-                f"{what.replace(' ', '_')} are of the policy {shown(wrong[0])}, expected a name that is text"
+                f"{what.replace(' ', '_')} belong to the policy {shown(wrong[0])}, expected a name that is text"
             )
         return dict(files), what.replace(" ", "_")
     if not isinstance(files, str | PathLike):
         raise UserError(
-            f"{what.replace(' ', '_')} is of type {type(files).__name__}, expected a folder with a file for each policy, or "
-            "the rows by policy, {policy: rows}"
+            f"{what.replace(' ', '_')} is of type {type(files).__name__}, expected a folder with one file per policy, or a "
+            f"mapping {policy: rows}"
         )
     return draw_paths(Path(files), known, what), str(files)
 
@@ -284,11 +286,11 @@ def _check_same_draw(probe: Response, draw: Response) -> None:
         if expected is None or abs(value - expected) > TOLERANCE:
             raise UserError(
                 f"{probe.where}: {name} is {value:g}, but its draw ({draw.where}) has "
-                f"{'none' if expected is None else format(expected, 'g')}; a probe labels the very draw that the policy gave"
+                f"{'none' if expected is None else format(expected, 'g')}; a probe must repeat the draw that it labels"
             )
     texts = (probe.row.get("response"), draw.row.get("response"))
     if None not in texts and texts[0] != texts[1]:
         raise UserError(
             f"{probe.where}: response is {texts[0]!r:.60}, but its draw ({draw.where}) is {texts[1]!r:.60}; "
-            "a probe labels the very draw that the policy gave"
+            "a probe must repeat the draw that it labels"
         )

@@ -81,10 +81,10 @@ def _distribution(row: Row, where: str, table: Table) -> Distribution | None:
     if not fields:
         return None
     if len(fields) == 2:
-        raise UserError(f"{where}: judge_distribution and judge_scores are both there; give one of the two")
+        raise UserError(f"{where}: judge_distribution and judge_scores are both set; keep one of the two")
     name, value = next(iter(fields.items()))
     if not value:
-        raise UserError(f"{where}: {name} is empty; give at least one score, or leave it out")
+        raise UserError(f"{where}: {name} is empty; it needs at least one score, or leave it out")
     pairs = value if name == "judge_distribution" else [[score, 1 / len(value)] for score in value]
     column = replace(table.columns["judge_score"], null=False)
     mass_by_score: dict[float, float] = {}
@@ -96,7 +96,7 @@ def _distribution(row: Row, where: str, table: Table) -> Distribution | None:
         mass_by_score[score] = mass_by_score.get(score, 0.0) + mass
     total = math.fsum(mass_by_score.values())
     if abs(total - 1) > TOLERANCE:
-        raise UserError(f"{where}: {name} has masses that sum to {total:.8g}, expected 1")
+        raise UserError(f"{where}: {name} has masses with the sum {total:.8g}, expected 1")
     return tuple((score, mass / total) for score, mass in sorted(mass_by_score.items()))
 
 
@@ -117,7 +117,7 @@ _own_covariates: dict[str, Callable[[str, str], float]] = {}  # functions of the
 def add_covariate(name: str, function: Callable[[str, str], float]) -> None:
     """Make a covariate known that a function of prompt and response computes."""
     if name == RESPONSE_LENGTH:
-        raise UserError(f"a covariate cannot have the name {name!r}, which is there already; rename the function")
+        raise UserError(f"a covariate cannot have the name {name!r}, which is already in use; rename the function")
     _own_covariates[name] = function
 
 
@@ -172,7 +172,7 @@ def _covariate(row: Row, name: str, where: str) -> float:
         known = [RESPONSE_LENGTH, *(key for place in places for key, value in place.items() if _is_number(value))]
         raise UserError(
             f"{where}: covariate {name!r} is missing{did_you_mean(name, known)}; "
-            "every judged row needs it, at the top level or under metadata"
+            "every row with a judge score needs it, at the top level or under metadata"
         )
     if len(values) == 2 and values[0] != values[1]:
         raise UserError(

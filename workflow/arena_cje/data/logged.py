@@ -43,14 +43,14 @@ def read_logged(
     """
     responses = read_responses(LOGGED, source, reading=reading, texts=texts)
     if not responses:
-        raise UserError(f"{source_name(source)}: no rows; expected one response of the base policy a line")
+        raise UserError(f"{source_name(source)}: no rows; expected one response of the base policy per line")
     _check_distinct_texts(responses)
     base = _base_policy(responses, base_policy)
     targets = tuple(policies) if policies is not None else _first_policies(responses)
     if base in targets:
         raise UserError(
-            f"{source_name(source)}: target policy {base!r} has the base policy's name; "
-            "name the base policy in a field `base_policy`"
+            f"{source_name(source)}: target policy {base!r} has the name of the base policy; give the name of the base "
+            "policy in the field `base_policy`"
         )
     return responses, base, targets
 
@@ -182,6 +182,6 @@ def _check_distinct_texts(responses: Sequence[Response]) -> None:
         if key in places:
             raise UserError(
                 f"{response.where}: prompt_id {response.prompt_id!r} appears again with the same response "
-                f"(first at {places[key]}); keep one of the two, or number them by draw_idx if the policy gave it twice"
+                f"(first at {places[key]}); keep one of the two, or number them by `draw_idx` if both are draws"
             )
         places[key] = response.where

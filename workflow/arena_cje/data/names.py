@@ -59,7 +59,7 @@ def policy_spelled(name: str, policies: Collection[str], where: object) -> str |
     matches = [policy for policy in policies if spells(name, policy)]
     if len(matches) > 1:
         raise UserError(
-            f"{where}: may be of policy {matches[0]!r} or {matches[1]!r}; name it {file_name(matches[0])} or "
+            f"{where}: could belong to policy {matches[0]!r} or {matches[1]!r}; rename it to {file_name(matches[0])} or "
             f"{file_name(matches[1])}"
         )
     return matches[0] if matches else None

@@ -118,7 +118,7 @@ def _on_scale(column: Column, scale: Scale | None) -> Column:
     """The column with a scale as its bounds."""
     if scale is None:
         return column
-    hint = " on the scale that was declared; `judge_scale` and `label_scale` give each column its own"
+    hint = " on the declared scale; set the range of each column by `judge_scale` and `label_scale`"
     return changed(column, low=float(scale[0]), high=float(scale[1]), hint=hint)
 
 
@@ -130,7 +130,7 @@ def _ends(name: str, scale: Any) -> Scale | None:
     numbers = [end for end in ends if isinstance(end, Real) and not isinstance(end, bool) and math.isfinite(end)]
     if len(ends) != 2 or len(numbers) != 2 or not ends[0] < ends[1]:
         shown = list(ends) if isinstance(scale, list | tuple) else scale
-        raise UserError(f"{name} is {shown!r:.60}, expected its two ends, the lower first, such as [0, 100]")
+        raise UserError(f"{name} is {shown!r:.60}, expected [lowest, highest], such as [0, 100]")
     return tuple(end if isinstance(end, int) else float(end) for end in ends)
 
 
@@ -138,9 +138,8 @@ def _check_covariates(names: Sequence[str]) -> None:
     fields = {*LOGGED.columns, *DRAWS.columns, *CALIBRATION.columns}
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"covariates name {name!r} more than once; each counts once, leave the others out")
+            raise UserError(f"covariates list {name!r} more than once; list it once")
         if name in fields:
             raise UserError(
-                f"covariate {name!r} is a field of the format with a meaning of its own; name a number of the rows' "
-                f"metadata, or {RESPONSE_LENGTH}"
+                f"covariate {name!r} is another field of the CJE format; use a number in the rows' metadata, or {RESPONSE_LENGTH}"
             )

@@ -175,7 +175,7 @@ def check_label_probabilities(responses: Sequence[Response]) -> None:
         other = next(response for response in labelled if response.label_probability is not None)
         raise UserError(
             f"{without[0].where}: label_probability is missing or null on this labelled row (and on {len(without)} of "
-            f"{len(labelled)} in all), but not on others ({other.where}); give it on every labelled row, or on none"
+            f"{len(labelled)} in total), but present on others ({other.where}); set it on every labelled row, or on none"
         )
 
 
@@ -237,7 +237,7 @@ def _prompt_id(row: Row, where: str) -> str:
         return names[0]
     if row.get("prompt") is None:
         raise UserError(
-            f"{where}: neither prompt_id nor prompt; one of them is needed to know which prompt was answered"
+            f"{where}: has neither prompt_id nor prompt; one of them must identify the prompt"
             f"{fields_hint(row, LOGGED.columns)}"
         )
     return "prompt-" + blake2b(row["prompt"].encode(), digest_size=8).hexdigest()
@@ -252,14 +252,16 @@ def log_ratios(response: Response, policies: Sequence[str]) -> list[float]:
     row, where = response.row, response.where
     base = row.get("base_policy_logprob")
     if base is not None and math.isinf(base):
-        raise UserError(f"{where}: base_policy_logprob is -inf, but the base policy gave this response; score it again")
+        raise UserError(
+            f"{where}: base_policy_logprob is -inf, but the base policy produced this response; compute it again"
+        )
     targets = row.get("target_policy_logprobs") or {}
     outside = (row.get("metadata") or {}).get("outside_support") or []
     for name in (*targets, *outside):
         if name not in policies:
             raise UserError(
                 f"{where}: unknown target policy {name!r}{did_you_mean(name, policies)}; the data's policies: "
-                f"{', '.join(policies)} (every row names all of them, with null where it was not scored)"
+                f"{', '.join(policies)} (every row lists all of them, with null where the log probability is unknown)"
             )
     return [_target_logprob(targets.get(name), name, name in outside, where) - _or_nan(base) for name in policies]
 

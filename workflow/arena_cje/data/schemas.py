@@ -321,11 +321,11 @@ ROUNDING = 1e-6  # of a sum of masses, and of a mean in a text file
 def _grade_rule(row: Row) -> str | None:
     score, pairs = row.get("score"), row.get("distribution")
     if score is None and not row.get("reason"):
-        return "score is null without a reason; say why there is none"
+        return "score is null without a reason; give the reason"
     if pairs is None:
         return None
     if any(len(pair) != 2 for pair in pairs):
-        return "distribution has an element that is not a pair [score, mass]"
+        return "distribution contains an element that is not a pair [score, mass]"
     total, mean = sum(mass for _, mass in pairs), sum(point * mass for point, mass in pairs)
     if abs(total - 1) > ROUNDING:
         return f"distribution has masses that sum to {total:.8g}, expected 1"
@@ -349,17 +349,17 @@ def _logprob_rule(row: Row) -> str | None:
 
 _ID = Column("id", "prompt of the response")
 _DRAW = Column("int", "which of the policy's responses to the prompt, from 0", low=0)
-_SCALE_HINT = "; give the ranges of your data by `judge_scale` for judge scores and `label_scale` for oracle labels"
-_PROBABILITY_HINT = "; it is the known probability, above 0 and up to 1, with which the row's label was bought"
+_SCALE_HINT = "; set the ranges of your data: `judge_scale` for judge scores and `label_scale` for oracle labels"
+_PROBABILITY_HINT = "; it is the known probability, above 0 and up to 1, that the row was labelled"
 LABEL_PROBABILITY = Column(
-    "float", "probability with which the row's label was bought", null=True, low=1e-6, high=1.0, hint=_PROBABILITY_HINT
+    "float", "known probability that the row was labelled", null=True, low=1e-6, high=1.0, hint=_PROBABILITY_HINT
 )
 _JUDGE_FIELDS = {
     "judge_score": Column("float", "judge score", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
     "judge_distribution": Column(
-        "list[list]", "the judge's distribution as [score, mass]; judge_score is its mean", null=True
+        "list[list]", "the judge's distribution as [score, mass] pairs; judge_score is its mean", null=True
     ),
-    "judge_scores": Column("list[float]", "the distribution as scores of equal mass, in place of it", null=True),
+    "judge_scores": Column("list[float]", "the distribution as a list of scores with equal mass", null=True),
     "oracle_label": Column("float", "oracle label", null=True, low=0.0, high=1.0, hint=_SCALE_HINT),
     "label_probability": LABEL_PROBABILITY,
 }
@@ -369,7 +369,7 @@ _METADATA = {
     "draw_idx": Column("int", "which of the policy's responses to the prompt", null=True, low=0),
     **_JUDGE_FIELDS,
     "response_token_count": Column("float", "tokens of the response", null=True, low=0, high=1e12),
-    "outside_support": Column("list[str]", "targets that cannot give the response", null=True),
+    "outside_support": Column("list[str]", "targets that cannot produce the response", null=True),
 }
 LOGPROB = Column("float", "nats, summed over the response's tokens", null=True, high=0.0)
 OUTSIDE_SUPPORT = -10000.0  # in JSONL, for -inf; the policy's name is then under metadata.outside_support
@@ -393,19 +393,19 @@ RESPONSES = Table(
         "draw_idx": _DRAW,
         "prompt": Column("str", "text of the prompt, before rendering"),
         "response": Column("str", "text of the response"),
-        "token_ids": Column("list[int]", "tokens as sampled; null behind an API", null=True),
+        "token_ids": Column("list[int]", "sampled tokens; null for an API", null=True),
         "finish_reason": Column("str", "why the response ended", null=True, choices=("stop", "length")),
         "status": Column(
             "str",
-            "too_long: the prompt did not fit; refused: the provider declined; control_tokens: the prompt has the model's own "
-            "control tokens in it, which an endpoint that takes text would obey; unreadable: the server's reply has no text",
+            "too_long: the prompt did not fit; refused: the provider declined; control_tokens: the prompt contains control "
+            "tokens of the model, which a text endpoint would obey; unreadable: the server's reply has no text",
             choices=("ok", "too_long", "refused", "control_tokens", "unreadable"),
         ),
         "seed": Column("int", "seed of the response's random stream"),
         "model_sha256": Column("str", "hash of the weights; null behind an API", null=True),
         "model": Column("str", "version of the model behind an API", null=True),
         "system_fingerprint": Column("str", "fingerprint of the API's server, where it sends one", null=True),
-        "item": Column("str", "hash of all that determined the response"),
+        "item": Column("str", "hash of everything that determines the response"),
     },
     key=("prompt_id", "draw_idx"),
 )
@@ -423,7 +423,7 @@ GRADES = Table(
         "model": Column("str", "version of the grader behind an API", null=True),
         "system_fingerprint": Column("str", "fingerprint of the API's server, where it sends one", null=True),
         "label_probability": LABEL_PROBABILITY,
-        "item": Column("str", "hash of all that determined the grade"),
+        "item": Column("str", "hash of everything that determines the grade"),
     },
     key=("prompt_id", "draw_idx"),
     rule=_grade_rule,
@@ -473,7 +473,7 @@ SCORES = Table(
     rule=_logprob_rule,
 )
 
-_CLUSTER = Column("id", "prompts that are one question, such as its translations, share one", null=True)
+_CLUSTER = Column("id", "cluster of the prompt: variants of one question, such as translations, share it", null=True)
 
 LOGGED = Table(
     "the logged data",

@@ -87,7 +87,7 @@ def _rows_of_frame(source: Any, what: str) -> list[Row] | None:
         elif hasattr(source, "__arrow_c_stream__"):
             source = pl.DataFrame(source)
     except Exception as error:  # a plan, or an Arrow stream of anything, may have any fault
-        raise UserError(f"{what} are no table that polars reads ({' '.join(str(error).split()):.200})") from None
+        raise UserError(f"{what} cannot be read as a table by polars ({' '.join(str(error).split()):.200})") from None
     if not isinstance(source, pl.DataFrame):
         return None
     # Databases write numbers with a fixed number of digits, which Python would not take for numbers.
@@ -136,7 +136,7 @@ def _plain_row(row: Mapping[Any, Any], k: int) -> Row:
     """The row with plain values, as from JSON; raises a `UserError` for a field whose name is no text."""
     for name in row:
         if not isinstance(name, str):
-            raise UserError(f"row {k}: has the field {name!r}, expected names that are text")
+            raise UserError(f"row {k}: has the field {name!r}, expected field names that are text")
     return {name: _plain(value) for name, value in row.items()}
 
 

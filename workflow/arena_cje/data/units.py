@@ -43,8 +43,8 @@ def check_units(values: Iterable[float | None], scale: Scale | None, key: str, w
         return
     low, high = scale
     raise UserError(
-        f"{what}: {problem} of the scale from {low:g} to {high:g} that was declared; give this column's own range by `{key}` "
-        "(judge scores have `judge_scale`, oracle labels `label_scale`), or map its values to [0, 1] yourself if they are right"
+        f"{what}: {problem} of the declared scale {low:g} to {high:g}; set the range of this column by `{key}` (judge "
+        "scores: `judge_scale`, oracle labels: `label_scale`), or map its values to [0, 1] yourself if they are correct"
     )
 
 
@@ -61,7 +61,7 @@ def unusual_units(values: np.ndarray, scale: Scale | None, what: str) -> str | N
     else:
         return None
     low, high = scale
-    return f"{where} the scale from {low:g} to {high:g} that was declared; see that it is the range of this column"
+    return f"{where} the declared scale {low:g} to {high:g}; check that this is the range of the column"
 
 
 def _problem(values: np.ndarray, scale: Scale | None) -> str | None:

@@ -97,8 +97,8 @@ def check_user_file(path: str | Path, *, results: Path) -> None:
         raise UserError(f"{path}: no such file in {Path.cwd()}; name a JSONL file in the CJE format")
     if path.resolve().is_relative_to(results.resolve()):
         raise UserError(
-            f"{path}: lies among the results of this working directory, which this run would replace; copy it elsewhere, "
-            "or choose another --directory"
+            f"{path}: is among the results of this working directory, which this run would replace; copy it elsewhere, or "
+            "choose another --directory"
         )
 
 
@@ -185,7 +185,7 @@ def _base_labels(draws: Sequence[Response], labelled_rows: Sequence[Response]) -
         if label is not None and draw.oracle_label is not None and label != draw.oracle_label:
             raise UserError(
                 f"{draw.where}: oracle_label is {draw.oracle_label}, but the logged row of prompt {draw.prompt_id!r} "
-                f"has {label}; the base's fresh draws are the logged responses again and must have the same labels"
+                f"has {label}; the base's fresh draws are the logged responses and must have the same labels"
             )
         mask.append(label is not None and draw.oracle_label is not None)
     return np.array(mask, dtype=bool)

@@ -84,12 +84,12 @@ def _two_stage_warnings(fitted: Calibration, limit: float) -> tuple[Reason, ...]
     from arena_cje.estimation.two_stage import falls
 
     if fitted.full.fallback:
-        sentence = f"{len(fitted.label)} labels are too few for covariates: the calibrator sees the judge score alone"
+        sentence = f"{len(fitted.label)} labels are too few for covariates: the calibrator uses the judge score alone"
         return (Reason("covariates_not_used", sentence, "caution"),)
     drop = falls(fitted.full, fitted.score, fitted.slice.judged.covariates)
     if drop <= limit:
         return ()
-    sentence = f"the calibrated reward falls by up to {drop:.2f} while the judge score rises (caution > {limit:g})"
+    sentence = f"the calibrated reward falls by up to {drop:.2f} while the judge score rises (caution above {limit:g})"
     return (Reason("falling_calibration", sentence, "caution"),)
 
 
@@ -97,13 +97,18 @@ def _warnings(fitted: Calibration, full: np.ndarray, spearman: float, thresholds
     """Warnings about folds, judge and calibrator; full (m,) are the rewards of the labelled rows."""
     reasons = []
     if len(fitted.cross_fitted) < fitted.n_folds_requested:
-        sentence = f"{len(fitted.label)} labels bear {len(fitted.cross_fitted)} folds, not {fitted.n_folds_requested}"
+        sentence = (
+            f"{len(fitted.cross_fitted)} folds are used instead of {fitted.n_folds_requested}, because there are only "
+            f"{len(fitted.label)} labels"
+        )
         reasons.append(Reason("few_folds", sentence))
     if spearman < 0:
-        sentence = f"higher judge scores go with lower labels (Spearman {spearman:.2f}): the scale looks inverted"
+        sentence = (
+            f"negative correlation of judge and oracle (Spearman {spearman:.2f}): the judge's scale may be reversed"
+        )
         reasons.append(Reason("inverted_judge", sentence, "caution"))
     if np.ptp(full) == 0 and np.ptp(fitted.label) > 0:
-        sentence = f"the calibrator is constant at {full[0]:.3f} although labels vary: every response gets that reward"
+        sentence = f"the calibration maps every judge score to {full[0]:.3f}, although the labels vary"
         reasons.append(Reason("constant_calibration", sentence, "caution"))
     if fitted.mode == "two_stage":
         reasons += _two_stage_warnings(fitted, thresholds.fall_caution)

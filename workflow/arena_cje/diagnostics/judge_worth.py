@@ -63,7 +63,7 @@ class Comparison:
     label_ratio: float  # NaN where unknown
     ratio_interval: tuple[float, float]
     spearman: float  # of its scores and the labels
-    shown: bool  # whether the labels show that it goes together with the oracle, where the first judge's do less
+    shown: bool  # whether the labels show a correlation with the oracle that is above the first judge's
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class JudgeWorth:
 
     @property
     def better(self) -> str | None:
-        """The further judge that goes best with the oracle, among those that go better with it than the first."""
+        """The further judge with the highest correlation with the oracle, if it is above that of the first judge."""
         shown = {name: one.spearman for name, one in self.others.items() if one.shown}
         return max(shown, key=shown.get, default=None)
 
@@ -123,8 +123,8 @@ def worth(label: np.ndarray, reward: np.ndarray, cluster: np.ndarray, alpha: flo
 
 def _why_unknown(label: np.ndarray, prompts: int) -> str | None:
     if prompts < MIN_PROMPTS:
-        return f"that takes {MIN_PROMPTS} labelled prompts, there are {prompts}"
-    return "all labels are alike" if np.ptp(label) == 0 else None
+        return f"too few labelled prompts ({prompts}, minimum {MIN_PROMPTS})"
+    return "labels that are all equal" if np.ptp(label) == 0 else None
 
 
 def _compare(

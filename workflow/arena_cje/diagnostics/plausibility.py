@@ -78,14 +78,15 @@ def reasons(counts: Plausibility, thresholds: Thresholds) -> tuple[Reason, ...]:
     cautions = []
     if counts.n_rejected:
         text = (
-            f"{counts.n_rejected} of {counts.n_rows} rows have a log probability below {thresholds.implausible_logprob:g} nats "
-            "per token, which no model computes, and are left out"
+            f"{counts.n_rejected} of {counts.n_rows} rows are left out: their log probabilities are below "
+            f"{thresholds.implausible_logprob:g} nats per token, which no model produces"
         )
         cautions.append(Reason("implausible_logprobs", text, "caution"))
     if counts.zero_share > thresholds.zero_logprob_caution:
         text = (
-            f"{counts.zero_share:.1%} of the log probabilities are exactly zero (caution > "
-            f"{thresholds.zero_logprob_caution:.0%}): responses of probability one, or failed requests"
+            f"{100 * counts.zero_share:.1f} % of the log probabilities are exactly 0 (caution above "
+            f"{100 * thresholds.zero_logprob_caution:.0f} %), which means probability 1; failed requests may have been "
+            "recorded as 0"
         )
         cautions.append(Reason("zero_logprobs", text, "caution"))
     return tuple(cautions)

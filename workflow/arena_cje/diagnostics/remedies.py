@@ -11,7 +11,7 @@ costs a sixteenth of one unless both prices are known. Another judge, other data
 
 A target that random base labels would not support either is far from the base. Base labels at its scores would then publish
 a value that no label of its own has confirmed, so that they lift a caution alone, and a refusal takes labels of its own.
-A remedy lifts its reason; what the new data then say, nobody knows before.
+A remedy lifts its reason; the new data may bring others.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class Measure:
     kind: str
     sentence: str
     amount: float | None = None
+    note: str = ""  # a further sentence
     labels: int = 0
     responses: int = 0
     name: str = ""  # of an estimator or option, where a kind has several that exclude each other
@@ -171,7 +172,7 @@ def _remedy(code: str, measure: Measure, prices: UnitPrices) -> Remedy:
     priced = not measure.last_resort and measure.kind != "log_probabilities"
     usd = prices.usd(measure.labels, measure.responses) if priced else None
     price = f" (about ${usd:,.2f})" if usd else ""
-    return Remedy(code, measure.kind, measure.amount, usd, f"{measure.sentence}{price}.")
+    return Remedy(code, measure.kind, measure.amount, usd, f"{measure.sentence}{price}.{measure.note}")
 
 
 def cheapest(
@@ -342,33 +343,33 @@ def _own(c: Circumstances, thresholds: Thresholds, *, passing: bool = False) -> 
         return []
     how = {
         THIS: "",
-        DIRECT: " and take the estimator 'direct', which they correct",
-        JOINT: " at random and take correction: joint",
+        DIRECT: " and use the estimator `direct`, which these labels correct",
+        JOINT: ", chosen at random, and set `correction: joint`",
     }[c.own_correct]
     responses = 0 if c.has_draws else c.n_rows
     measures = []
     if c.own.prompts >= in_all:
-        text = "Take correction: joint, if its own labels are a random share of its responses"
+        text = "Set `correction: joint`, if the labelled responses of this policy are a random sample"
         joint = Measure("estimator", text, name=JOINT)
         measures.append(joint if c.own_correct == JOINT else _direct(c, labels_suffice=True))
     elif c.n_prompts < in_all:
         more = in_all - c.n_prompts
-        text = f"Add {more} prompt{_s(more)} and label its own responses to all of them, {in_all} in all{how}"
+        text = f"Add {more} prompt{_s(more)} and label this policy's responses to all {in_all} prompts{how}"
         measures.append(Measure("prompts", text, more, labels=in_all - c.own.prompts, responses=2 * more + responses))
     else:
         more = in_all - c.own.prompts
         half_width = Z * c.own.spread / math.sqrt(in_all)
-        interval = f", with an interval of about ± {half_width:.2f}" if half_width > 0 else ""
-        begin = f"Label {more}{' more' if c.own.prompts else ''} of its own responses"
+        interval = f" (expected interval: about ± {half_width:.2f})" if half_width > 0 else ""
+        begin = f"Label {more}{' more' if c.own.prompts else ''} of this policy's own responses"
         if not c.has_draws:
-            begin = f"Draw and judge its own responses to the {c.n_prompts} prompts, label {more} of them"
-        text = f"{begin}{how}: its value then rests on {in_all} labels of its own{interval}"
+            begin = f"Generate and judge this policy's responses to the {c.n_prompts} prompts, label {more} of them"
+        text = f"{begin}{how}{interval}"
         measures.append(Measure("own_labels", text, more, labels=more, responses=responses))
     if passing and c.own.passing is not None and c.own.prompts < c.own.passing <= c.n_prompts:
         more = c.own.passing - c.own.prompts
         text = (
-            f"Label {more} more of its own responses, {c.own.passing} in all: the transport audit then passes if the "
-            "calibration is as far off as it seems now"
+            f"Label {more} more of this policy's own responses, {c.own.passing} in total: the transport audit then passes if the "
+            "measured difference stays the same"
         )
         measures.append(Measure("own_labels", text, more, labels=more))
     return measures
@@ -376,15 +377,17 @@ def _own(c: Circumstances, thresholds: Thresholds, *, passing: bool = False) -> 
 
 def _direct(c: Circumstances, *, labels_suffice: bool = False) -> Measure:
     """The estimator without weights, on fresh draws that are at hand or to be made."""
-    why = "which its own labels correct" if labels_suffice else "which needs no overlap"
+    why = "which the labels of this policy's own responses correct" if labels_suffice else "which needs no overlap"
     if c.has_draws:
-        return Measure("estimator", f"Take the estimator 'direct', {why}; its fresh draws are at hand", name="direct")
-    text = f"Draw and judge its own responses to the {c.n_prompts} prompts and take the estimator 'direct', {why}"
+        return Measure("estimator", f"Use the estimator `direct`, {why}; the data have its fresh draws", name="direct")
+    text = (
+        f"Generate and judge this policy's responses to the {c.n_prompts} prompts and use the estimator `direct`, {why}"
+    )
     return Measure("fresh_draws", text, c.n_rows, responses=c.n_rows, name="direct")
 
 
 def _without_weights(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    """For reasons about weights: an estimator without them, by labels of its own where the calibration may not carry it."""
+    """For reasons about weights: an estimator without them, with own labels where the calibration may be wrong for it."""
     measures = _own(c, thresholds) if c.own_correct == DIRECT else []
     if c.direct_supported or not measures or not c.has_draws:
         measures.append(_direct(c))
@@ -396,16 +399,15 @@ def _overlap(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measu
     reach = ""
     if not math.isnan(c.weights_reach):
         reach = (
-            f"; weights would carry a policy {c.weights_reach:.0%} as far from the base in log probability, for example "
-            "one with a temperature nearer the base's"
+            f" Importance weights would need a policy closer to the base: at most {100 * c.weights_reach:.0f} % of this policy's "
+            "distance in log probability (for example, with a temperature closer to the base's)."
         )
-    measures = _without_weights(c, level, thresholds)
-    return [replace(measure, sentence=f"{measure.sentence}{reach}") for measure in measures]
+    return [replace(measure, note=reach) for measure in _without_weights(c, level, thresholds)]
 
 
 def _normalised(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     """For weights without variance: an estimator that normalises them, or one without."""
-    text = "Take the estimator 'calibrated-ips', whose weights have mean one and a bounded variance"
+    text = "Use the estimator `calibrated-ips`, whose weights have mean 1 and a limited variance"
     return [Measure("estimator", text, name="calibrated-ips"), *_without_weights(c, level, thresholds)]
 
 
@@ -415,7 +417,7 @@ def _support(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measu
     measures = _own(c, thresholds)
     if plan is not None:
         where = (
-            ", drawn at random"
+            ", chosen at random"
             if plan.scores is None
             else " with judge scores from {:.2f} to {:.2f}".format(*plan.scores)
         )
@@ -432,10 +434,10 @@ def _base_labels_up_to(c: Circumstances, limit: float) -> list[Measure]:
     more = max(in_all - c.n_labels, 1)
     if more <= c.n_unlabelled:
         return [
-            Measure("base_labels", f"Label {more} more base response{_s(more)}, {in_all} in all", more, labels=more)
+            Measure("base_labels", f"Label {more} more base response{_s(more)}, {in_all} in total", more, labels=more)
         ]
     prompts = more - c.n_unlabelled
-    text = f"Add {prompts} prompt{_s(prompts)}, and label {more} more base response{_s(more)}"
+    text = f"Add {prompts} prompt{_s(prompts)} and label {more} more base response{_s(more)}"
     return [Measure("prompts", text, prompts, labels=more, responses=2 * prompts)]
 
 
@@ -445,16 +447,16 @@ def _few_labels(c: Circumstances, level: str, thresholds: Thresholds) -> list[Me
 
 
 def _judge(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    """For a judge that does not go with the oracle."""
+    """For a judge whose scores hardly correlate with the labels."""
     if c.better_judge is not None:
-        text = f"Take the judge {c.better_judge!r}, whose scores are in the data and go better with the labels"
+        text = f"Use the judge {c.better_judge!r}: its scores are in the data and correlate better with the labels"
         return [Measure("judge", text, name=c.better_judge)]  # free: the scores are there
-    text = "Nothing short of another judge or rubric: no number of labels makes these scores agree with the oracle"
+    text = "Use another judge or rubric; more labels do not improve the correlation of these scores with the oracle"
     return [Measure("judge", text, last_resort=True)]
 
 
 def _reversed(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    text = "Turn the judge's scale round (highest plus lowest minus score), or correct the rubric"
+    text = "Reverse the judge's scale (highest plus lowest minus score), or correct the rubric"
     return [Measure("judge", text, name="reversed")]
 
 
@@ -470,10 +472,14 @@ def _option(name: str, sentence: str) -> Lift:
 def _calibrated(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     if c.n_labels < thresholds.labels_refuse:
         return [
-            replace(labels, sentence=f"{labels.sentence}, and take rewards: calibrated")
+            replace(labels, sentence=f"{labels.sentence}, and set `rewards: calibrated`")
             for labels in _base_labels_up_to(c, thresholds.labels_refuse)
         ]
-    return [Measure("estimator", f"Take rewards: calibrated, by the {c.n_labels} labels at hand", name="rewards")]
+    return [
+        Measure(
+            "estimator", f"Set `rewards: calibrated`, which uses the {c.n_labels} labels in the data", name="rewards"
+        )
+    ]
 
 
 def _rows(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
@@ -483,19 +489,22 @@ def _rows(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]
     if estimators.needs_draws(c.estimator) and not estimators.needs_weights(c.estimator):
         return [
             Measure(
-                "fresh_draws", f"Draw and judge its responses to {more} more prompt{_s(more)}", more, responses=more
+                "fresh_draws",
+                f"Generate and judge this policy's responses to {more} more prompt{_s(more)}",
+                more,
+                responses=more,
             )
         ]
     lacking = "log probabilities under this policy"
     lacking += ", fresh draws or both" if estimators.needs_draws(c.estimator) else ""
     measures = [
-        Measure("log_probabilities", f"Add the missing {lacking} for {more} row{_s(more)}", more, responses=more)
+        Measure("log_probabilities", f"Add the missing {lacking} on {more} row{_s(more)}", more, responses=more)
     ]
     return [*measures, _direct(c)] if c.has_draws or level == "refuse" else measures
 
 
 def _prompts(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    return [Measure("prompts", "Add 1 prompt or more with all that the estimator needs", 1, responses=2)]
+    return [Measure("prompts", "Add 1 or more prompts with complete data", 1, responses=2)]
 
 
 def _transport(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
@@ -511,7 +520,7 @@ def _data(sentence: str) -> Lift:
 
 def _log_probabilities(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
     """For log probabilities that cannot be right: an estimator without them, or other ones."""
-    text = "Compute the log probabilities anew"
+    text = "Compute the log probabilities again (in nats, summed over all tokens of the response)"
     return [*_without_weights(c, level, thresholds), Measure("log_probabilities", text, last_resort=True)]
 
 
@@ -543,17 +552,21 @@ LIFTS: Mapping[str, Lift] = {
     "weak_judge": _judge,
     "inverted_judge": _reversed,
     "constant_calibration": _judge,
-    "covariates_not_used": _option("calibration", "Take calibration: monotone, which needs no covariates"),
-    "falling_calibration": _option("calibration", "Take calibration: monotone, which cannot fall"),
+    "covariates_not_used": _option("calibration", "Set `calibration: monotone`, which uses no covariates"),
+    "falling_calibration": _option(
+        "calibration", "Set `calibration: monotone`, which never falls while the score rises"
+    ),
     "uncalibrated_rewards": _calibrated,
-    "bootstrap_too_short": _option("inference", "Take inference: jackknife, which has its level with few labels"),
+    "bootstrap_too_short": _option(
+        "inference", "Set `inference: jackknife`, whose intervals hold their level with few labels"
+    ),
     "transport_failed": _transport,
     "transport_inconclusive": _transport,
     "unusual_units": _data(
-        "Nothing short of other data or scales: check their units, or declare judge_scale and label_scale"
+        "Check the units of scores and labels, and set `judge_scale` and `label_scale` to the range of each column"
     ),
 }
-UNKNOWN = _data("Nothing in this analysis: the reason comes with the data, or with a threshold that was set")
+UNKNOWN = _data("No option of this analysis helps: the cause is in the data, or in a threshold that was changed")
 
 
 def _measures(reason: Reason, c: Circumstances, thresholds: Thresholds) -> Sequence[Measure]:

@@ -10,8 +10,8 @@ Calibrated rewards are checked for labels, judge and support, those of the base 
 at the same score) can be checked only with labels of the policy's own draws; without them a reason says so and leaves the
 level as it is. With enough such labels, support and transport are not checked, since the labels correct the estimate. A
 label term with enough effective labels replaces the check of support; its value is compared with labels of the policy's
-own draws where there are some. A value that rests on the judge alone is refused where the labels do not show that judge and
-oracle go together: the calibrator then gives every policy the value of the base.
+own draws where there are some. A value that depends on judge scores alone is refused where the labels show no correlation of
+judge and oracle: the calibrator then gives every policy the value of the base.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from arena_cje import estimators
 from arena_cje.diagnostics import calibration
 from arena_cje.diagnostics.agreement import agreement
+from arena_cje.diagnostics.overlap import NEAR_ZERO
 from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from arena_cje.diagnostics.transport import Audit
     from arena_cje.evaluation.evaluate import Evaluation
 
+PERCENT = " %"
 LOWER_LEVEL = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
 
 
@@ -65,15 +67,18 @@ def _missing_estimate_reasons(evaluation: Evaluation, policy: str, log_ratio: np
     if not estimate.n_used:
         needs = estimators.get(evaluation.estimator).NEEDS
         if "log_ratio" in needs and np.isnan(log_ratio).all():
-            text = f"no row has a log probability under {policy} and the base: add it to target_policy_logprobs"
+            text = (
+                f"no row has log probabilities under both {policy} and the base: add them to `target_policy_logprobs`"
+            )
         else:
-            text = f"no row has what the estimator needs: add fresh draws of {policy} ({policy}.jsonl in fresh_draws)"
+            text = f"no row has the fresh draws that this estimator needs: add {policy}.jsonl to `fresh_draws`"
         return (Reason("no_rows", text, "refuse"),)
     if np.isfinite(estimate.value):
-        text = f"a standard error needs usable rows of two prompts, there are {estimate.n_used} of one prompt"
+        text = f"all {estimate.n_used} usable rows belong to one prompt; a standard error needs two prompts or more"
         return (Reason("too_few_rows", text, "refuse"),)
     impossible = int(np.sum(log_ratio == -np.inf))
-    return (Reason("no_overlap", f"the target could have given none of {impossible} base responses", "refuse"),)
+    text = f"this policy cannot produce any of the {impossible} base responses (probability 0)"
+    return (Reason("no_overlap", text, "refuse"),)
 
 
 def _estimate_reasons(
@@ -109,15 +114,15 @@ def has_label_term_support(evidence: Evidence, thresholds: Thresholds) -> bool:
 
 
 def rests_on_judge(evaluation: Evaluation, evidence: Evidence, log_ratio: np.ndarray, thresholds: Thresholds) -> bool:
-    """Whether nothing but the judge tells the value of a target from that of the base policy, not even a passed audit."""
+    """Whether the value of a target depends on judge scores alone, without even a passed audit."""
     return evidence.audit.status != "PASS" and lacks_labels(evaluation, evidence, log_ratio, thresholds)
 
 
 def lacks_labels(evaluation: Evaluation, evidence: Evidence, log_ratio: np.ndarray, thresholds: Thresholds) -> bool:
-    """Whether the value of a target has no part that labels speak for, so that the judge alone tells it from the base's.
+    """Whether no labels enter the difference of a target's value to the base's, so that it depends on judge scores alone.
 
-    Labels of its own that correct the estimate tell it too, and so do weighted labels of the base: a label term, and rewards
-    that are labels. A target whose log ratios are all zero gives the base's responses.
+    Labels that count are those of its own responses that correct the estimate, and weighted labels of the base: a label term,
+    and rewards that are labels. A target whose log ratios are all zero gives the base's responses.
     """
     module = estimators.get(evaluation.estimator)
     if evaluation.calibration.mode == "none":  # refused for that
@@ -132,30 +137,29 @@ def lacks_labels(evaluation: Evaluation, evidence: Evidence, log_ratio: np.ndarr
 
 
 def agreement_reasons(judge_oracle: Agreement) -> tuple[Reason, ...]:
-    """Whether judge and oracle go together, for a value that rests on the judge."""
+    """Whether the labels show a correlation of judge and oracle, for a value that depends on judge scores alone."""
     if judge_oracle.labels_alike:
-        text = (
-            f"all labels of {judge_oracle.n_prompts} prompts are alike: nothing shows that judge and oracle go together"
-        )
+        text = f"the correlation of judge and oracle is unknown: the labels of all {judge_oracle.n_prompts} prompts are equal"
         return (Reason("judge_unproven", text, "caution"),)
     if judge_oracle.shown:
         return ()
-    advice = "its scores carry no value from the base policy to this one: label some of this policy's own responses"
+    meaning = "judge scores cannot show how this policy differs from the base"
     if np.isnan(judge_oracle.correlation):
-        return (
-            Reason("judge_uninformative", f"the judge gave all labelled responses the same score; {advice}", "refuse"),
+        text = f"the judge gave all labelled responses the same score: {meaning}"
+    else:
+        text = (
+            f"no significant correlation of judge and oracle: Spearman {judge_oracle.correlation:.2f} on "
+            f"{judge_oracle.n_prompts} labelled prompts (minimum {judge_oracle.needed:.2f}): {meaning}"
         )
-    text = (
-        f"the labels do not show that judge and oracle go together (Spearman {judge_oracle.correlation:.2f} over "
-        f"{judge_oracle.n_prompts} labelled prompts, refuse <= {judge_oracle.needed:.2f})"
-    )
-    return (Reason("judge_uninformative", f"{text}; {advice}", "refuse"),)
+    return (Reason("judge_uninformative", text, "refuse"),)
 
 
 def own_label_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     """States that labels of the policy's own responses correct the calibration."""
-    count, correction = evidence.own_labels, f"{evidence.audit.delta:+.3f}"
-    text = f"labels of {count} of this policy's own responses correct the calibration by {correction}"
+    text = (
+        f"{evidence.own_labels} labels of this policy's own responses correct the estimate; they differ from the "
+        f"calibration by {evidence.audit.delta:+.3f} on average"
+    )
     return (Reason("own_labels", text),)
 
 
@@ -173,32 +177,43 @@ def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...], thresholds: Th
     """States how many rows the estimate does not use; with many left out it is the value on other prompts than the rest."""
     if n_used == n:
         return ()
-    lacking = " or ".join({"log_ratio": "a log ratio", "fresh_score": "a fresh draw"}[need] for need in needs)
-    text = f"{n - n_used} of {n} rows are left out for want of {lacking}"
+    lacking = " or ".join({"log_ratio": "log probabilities", "fresh_score": "a fresh draw"}[need] for need in needs)
+    text = f"{n - n_used} of {n} rows are left out because they lack {lacking}"
     if (n - n_used) / n <= thresholds.left_out_caution:
         return (Reason("rows_left_out", text),)
-    text = f"{text} (caution > {thresholds.left_out_caution:.0%}): the value is that of the other prompts"
+    limit = f"caution above {100 * thresholds.left_out_caution:.0f} %"
+    text = f"{text} ({limit}): the estimate describes the remaining rows only"
     return (Reason("rows_left_out", text, "caution"),)
 
 
 def overlap_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Checks of the raw importance weights."""
     raw, t = overlap.raw, thresholds
-    text = f"raw weights make {raw.ess_share:.1%} of the rows effective"
-    reasons = _low_value_reasons("low_ess", raw.ess_share, text, t.ess_refuse, t.ess_caution, ".0%")
+    meaning = f"the logged responses are {'too' if raw.ess_share < t.ess_refuse else 'rather'} unlike this policy's"
+    reasons = _low_value_reasons("low_ess", "raw ESS", raw.ess_share, meaning, t.ess_refuse, t.ess_caution, PERCENT)
     if raw.near_zero_share > t.near_zero_refuse:
-        text = f"{raw.near_zero_share:.1%} of raw weights are practically zero (refuse > {t.near_zero_refuse:.0%})"
+        text = (
+            f"{100 * raw.near_zero_share:.1f} % of the raw weights are below {NEAR_ZERO:g} (maximum "
+            f"{100 * t.near_zero_refuse:.0f} %): this policy would almost never give these responses"
+        )
         reasons.append(Reason("near_zero_weights", text, "refuse"))
     if raw.tail_index < t.tail_caution:
-        text = f"the raw weights' tail index is {raw.tail_index:.2f}: below {t.tail_caution:g} their mean is infinite"
+        text = (
+            f"tail index of the raw weights {raw.tail_index:.2f} (caution below {t.tail_caution:g}): a few very large weights "
+            "determine the estimate"
+        )
         reasons.append(Reason("heavy_tail", text, "caution"))
     if raw.top5_mass > t.top5_caution and raw.cv > t.cv_caution:
-        text = f"5 % of the rows carry {raw.top5_mass:.0%} of the raw weight (coefficient of variation {raw.cv:.1f})"
+        text = (
+            f"the largest 5 % of the raw weights are {100 * raw.top5_mass:.0f} % of their sum (caution above "
+            f"{100 * t.top5_caution:.0f} %): few logged responses determine the estimate"
+        )
         reasons.append(Reason("concentrated_weights", text, "caution"))
     if abs(overlap.mean_weight_z) > t.mean_weight_z:
         text = (
-            f"raw weights average {overlap.mean_weight:.3g} where 1 is expected, {abs(overlap.mean_weight_z):.1f} standard "
-            "errors off: log probabilities disagree, or the target says what the base never says"
+            f"mean raw weight {overlap.mean_weight:.3g} instead of 1, a difference of {abs(overlap.mean_weight_z):.1f} "
+            f"standard errors (caution above {t.mean_weight_z:g}): the log probabilities are inconsistent, or this policy gives "
+            "responses that the base never gives"
         )
         reasons.append(Reason("mean_weight_off", text, "caution"))
     return tuple(reasons)
@@ -206,14 +221,19 @@ def overlap_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, .
 
 def unnormalised_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Checks of weights that are not normalised to mean one: a few large ones can shift the estimate."""
-    t, advice = thresholds, "this estimator does not normalise them; choose 'snips' or 'calibrated-ips'"
-    reasons = []
+    t, reasons = thresholds, []
     if overlap.raw.tail_index < t.tail_refuse:
-        text = f"the raw weights' tail index is {overlap.raw.tail_index:.2f} (refuse < {t.tail_refuse:g})"
-        reasons.append(Reason("infinite_variance", f"{text}: their variance is infinite, and {advice}", "refuse"))
+        text = (
+            f"tail index of the raw weights {overlap.raw.tail_index:.2f} (minimum {t.tail_refuse:g}): their variance is "
+            "infinite, and this estimator does not normalise them"
+        )
+        reasons.append(Reason("infinite_variance", text, "refuse"))
     if not abs(overlap.mean_weight - 1) <= t.mean_weight_refuse:
-        text = f"raw weights average {overlap.mean_weight:.3g} (refuse beyond 1 ± {t.mean_weight_refuse:g})"
-        reasons.append(Reason("mean_weight_not_one", f"{text}, and {advice}", "refuse"))
+        text = (
+            f"mean raw weight {overlap.mean_weight:.3g} instead of 1 (allowed: 1 ± {t.mean_weight_refuse:g}), and this estimator "
+            "does not normalise the weights"
+        )
+        reasons.append(Reason("mean_weight_not_one", text, "refuse"))
     return tuple(reasons)
 
 
@@ -222,8 +242,8 @@ def cap_reasons(estimate: Estimate, thresholds: Thresholds) -> tuple[Reason, ...
     if not estimate.bias:
         return ()
     text = (
-        f"the cap on the weights' variance moves the estimate by {estimate.bias:+.3f}, where its standard error is "
-        f"{estimate.spread:.3f} without that (caution > {thresholds.cap_bias_caution:g} times it); the interval allows for it"
+        f"capping the weights shifts the estimate by {estimate.bias:+.3f} (caution above {thresholds.cap_bias_caution:g} × its "
+        f"standard error, {estimate.spread:.3f}); the interval includes this shift"
     )
     level = "caution" if abs(estimate.bias) > thresholds.cap_bias_caution * estimate.spread else "ok"
     return (Reason("variance_capped", text, level),)
@@ -231,28 +251,42 @@ def cap_reasons(estimate: Estimate, thresholds: Thresholds) -> tuple[Reason, ...
 
 def support_reasons(support: Support, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Checks of the labels that support a policy."""
-    t, count = thresholds, support.effective_labels
-    text = f"{support.share:.1%} of the labels speak for this policy, {support.unsupported:.1%} of its scores have none"
+    t, meaning = thresholds, "too few labelled responses have judge scores like this policy's"
+    unsupported = f"{100 * support.unsupported:.1f} % of its responses have scores without any label"
     share = _low_value_reasons(
-        "unsupported_labels", support.share, text, t.label_share_refuse, t.label_share_caution, ".0%"
+        "unsupported_labels",
+        "effective share of the labels",
+        support.share,
+        f"most labelled responses have other judge scores than this policy's; {unsupported}",
+        t.label_share_refuse,
+        t.label_share_caution,
+        PERCENT,
     )
-    text = f"{count:.1f} effective labels for this policy"
-    few = _low_value_reasons("few_effective_labels", count, text, t.effective_labels_refuse, t.effective_labels_caution)
+    few = _low_value_reasons(
+        "few_effective_labels",
+        "effective labels",
+        support.effective_labels,
+        meaning,
+        t.effective_labels_refuse,
+        t.effective_labels_caution,
+    )
     return (*share, *few)
 
 
 def calibration_reasons(diagnostics: CalibrationDiagnostics, thresholds: Thresholds) -> tuple[Reason, ...]:
     """Checks of the oracle slice and the judge, the same for every policy."""
     if diagnostics.mode == "none":
-        text = "judge scores are taken as they are: the interval says what the judge thinks, not what the oracle would"
+        text = "judge scores are used without calibration: estimate and interval describe the judge's scores, not oracle labels"
         return (Reason("uncalibrated_rewards", text, "refuse"),)
-    t, labels = thresholds, f"{diagnostics.n_labels} oracle labels"
-    reasons = _low_value_reasons("few_labels", diagnostics.n_labels, labels, t.labels_refuse, t.labels_caution)
+    t, meaning = thresholds, "too few to calibrate judge scores reliably"
+    reasons = _low_value_reasons(
+        "few_labels", "oracle labels", diagnostics.n_labels, meaning, t.labels_refuse, t.labels_caution
+    )
     if np.isnan(diagnostics.spearman):
-        text = "whether judge and oracle agree cannot be seen: all scores or all labels of the slice are alike"
+        text = "the correlation of judge and oracle is unknown: all labelled responses have the same score, or the same label"
         reasons.append(Reason("weak_judge", text, "caution"))
     elif diagnostics.spearman < t.spearman_caution:
-        text = f"judge and oracle agree weakly: Spearman {diagnostics.spearman:.2f} (caution < {t.spearman_caution:g})"
+        text = f"weak correlation of judge and oracle: Spearman {diagnostics.spearman:.2f} (caution below {t.spearman_caution:g})"
         reasons.append(Reason("weak_judge", text, "caution"))
     return (*reasons, *diagnostics.reasons)
 
@@ -263,7 +297,7 @@ def bootstrap_reasons(evaluation: Evaluation, thresholds: Thresholds) -> tuple[R
     if evaluation.options.inference != "bootstrap" or labels >= thresholds.bootstrap_caution:
         return ()
     limit = thresholds.bootstrap_caution
-    text = f"bootstrap intervals are too short with {labels} labels (caution < {limit:g}); use the jackknife"
+    text = f"bootstrap intervals are too short with {labels} labels (caution below {limit:g})"
     return (Reason("bootstrap_too_short", text, "caution"),)
 
 
@@ -271,21 +305,17 @@ def audit_reasons(audit: Audit) -> tuple[Reason, ...]:
     """Result of the transport audit: labels of the policy's own responses against the calibration."""
     low, high = audit.interval
     text = (
-        f"{audit.n_labels} labels of this policy's own responses lie {audit.delta:+.3f} from what {audit.against} says, "
-        f"between {low:+.3f} and {high:+.3f}"
+        f"{audit.n_labels} labels of this policy's own responses differ from {audit.against} by {audit.delta:+.3f} on average "
+        f"(interval {low:+.3f} to {high:+.3f})"
     )
     if audit.status == "PASS":
-        return (Reason("transport_passed", f"{text}: within {audit.margin:g}"),)
+        return (Reason("transport_passed", f"{text}: bias within ±{audit.margin:g} is established"),)
     if audit.status == "FAIL":
-        outside = low > audit.margin or high < -audit.margin
-        return (
-            Reason(
-                "transport_failed",
-                f"{text}: {'' if outside else 'most likely '}more than {audit.margin:g} off",
-                "refuse",
-            ),
-        )
-    return (Reason("transport_inconclusive", f"{text}: not known to be within {audit.margin:g}", "caution"),)
+        certain = low > audit.margin or high < -audit.margin
+        finding = f"the bias is {'' if certain else 'probably '}above {audit.margin:g}"
+        return (Reason("transport_failed", f"{text}: {finding}", "refuse"),)
+    finding = f"bias within ±{audit.margin:g} is not established"
+    return (Reason("transport_inconclusive", f"{text}: {finding}", "caution"),)
 
 
 def transport_reasons(needs: tuple[str, ...], log_ratio: np.ndarray) -> tuple[Reason, ...]:
@@ -295,15 +325,24 @@ def transport_reasons(needs: tuple[str, ...], log_ratio: np.ndarray) -> tuple[Re
     """
     if "fresh_score" not in needs and (log_ratio == 0).all():
         return ()
-    text = "whether the calibration holds for this policy is not checked by labels of its own responses"
+    text = "transport not checked: no labels of this policy's own responses, so its calibration may be biased"
     return (Reason("transport_unverified", text),)
 
 
 def _low_value_reasons(
-    code: str, value: float, sentence: str, refuse: float, caution: float, form: str = "g"
+    code: str, quantity: str, value: float, meaning: str, refuse: float, caution: float, unit: str = ""
 ) -> list[Reason]:
     """The reason of a quantity that is below a threshold, empty if it is not; NaN is a caution."""
     if value >= caution and not value < refuse:
         return []
-    limits = f"(refuse < {refuse:{form}}, caution < {caution:{form}})"
-    return [Reason(code, f"{sentence} {limits}", "refuse" if value < refuse else "caution")]
+    level, limit = ("refuse", refuse) if value < refuse else ("caution", caution)
+    factor = 100 if unit else 1
+    shown = f"{_below(factor * value, factor * limit)}{unit}"
+    words = f"{'minimum' if level == 'refuse' else 'caution below'} {factor * limit:g}{unit}"
+    return [Reason(code, f"{quantity} {shown} ({words}): {meaning}", level)]
+
+
+def _below(value: float, limit: float) -> str:
+    """A value with as many decimals as it takes to read as below a limit: 9.96 and a limit of 10 is no "10.0"."""
+    texts = (f"{value:.{decimals}f}" for decimals in range(1, 7))
+    return next((text for text in texts if float(text) < limit), f"{value:g}").removesuffix(".0")

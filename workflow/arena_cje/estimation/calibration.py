@@ -177,7 +177,7 @@ def fit(
         advice = (
             "raise the oracle coverage or the number of prompts"
             if n_prompts
-            else "no row has an oracle_label, add labels to some"
+            else "no row has an `oracle_label`; label a random sample of the rows"
         )
         raise UserError(
             f"calibration needs oracle labels on at least {MIN_LABELLED_PROMPTS} prompts, got {n_prompts} of "

@@ -1,10 +1,10 @@
-"""What the interval of a difference decides, with a margin, and what an undecided one would take.
+"""What the interval of a difference decides, with a margin, and what would decide an undecided one.
 
     intervals of K differences at level 1 - alpha / K each, so that all of them hold at once at level 1 - alpha
 
     inside (-margin, +margin)     equivalent          two one-sided tests
     at or above +margin           better_by_margin
-    above 0                       better              by less than the margin, for all that is known
+    above 0                       better              possibly by less than the margin
     below 0                       worse
     otherwise                     not_yet_known
 
@@ -16,9 +16,9 @@ level alpha / K would need an interval at level 1 - 2 alpha / K; the wider one i
     decided:  |D| > c se  or  |D| < margin - c se,   D normal about the difference with standard error se
     se(r)^2 = labels / r + prompts + bias^2
 
-c is the critical value of the interval. What an undecided difference takes is the growth r of the numbers of labels at which
-four of five studies decide, if the difference is what it seems to be. A standard error of margin / 2c always decides: a
-difference that is then not told apart from 0 is known to be below the margin.
+c is the critical value of the interval. An undecided difference needs the growth r of the numbers of labels at which four of
+five studies decide, if the true difference is the measured one. A standard error of margin / 2c always decides: a difference
+that then is not significantly different from 0 is known to be below the margin.
 
 Dunn (1961), "Multiple comparisons among means", JASA; Schuirmann (1987), "A comparison of the two one-sided tests procedure
 and the power approach", Journal of Pharmacokinetics and Biopharmaceutics; Stefansson, Kim & Hsu (1988), "On confidence sets in

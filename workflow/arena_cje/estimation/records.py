@@ -211,8 +211,8 @@ class Options:
                 raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.covariates and self.calibration == "monotone":
             raise UserError(
-                f"calibration 'monotone' takes the judge score alone, got covariates {', '.join(self.covariates)}; "
-                "choose calibration 'two_stage' or 'auto', or leave the covariates out"
+                f"calibration 'monotone' uses the judge score alone, got covariates {', '.join(self.covariates)}; set "
+                "calibration 'two_stage' or 'auto', or leave the covariates out"
             )
 
     @property

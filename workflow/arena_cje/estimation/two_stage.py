@@ -55,7 +55,7 @@ class Index:
         columns = (score, *np.moveaxis(covariates, -1, 0))
         if len(columns) != len(self.low):
             raise ValueError(
-                f"the calibrator was fitted with {len(self.low) - 1} covariates, got {len(columns) - 1}; give the same"
+                f"the calibrator was fitted with {len(self.low) - 1} covariates, got {len(columns) - 1}; use the same covariates"
             )
         parts = zip(columns, self.low, self.high, self.coefficient, strict=True)
         # Added one by one, in this order: a matrix product rounds differently for batches of different sizes.
@@ -194,6 +194,6 @@ def _check(columns: np.ndarray, label: np.ndarray, weight: np.ndarray) -> None:
         missing = np.count_nonzero(~np.isfinite(values))
         if missing:
             raise UserError(
-                f"two-stage calibration needs finite {name} on all {len(label)} labelled rows, got {missing} that are "
-                "missing or infinite; fill them in, or leave these rows out"
+                f"two-stage calibration needs finite {name} on all {len(label)} labelled rows, but {missing} are missing or "
+                "infinite; add them, or leave these rows out"
             )

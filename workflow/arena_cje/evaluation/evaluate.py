@@ -178,13 +178,13 @@ def check_logged(logged: Logged) -> None:
         outside = np.flatnonzero(~((values >= 0) & (values <= 1)))
         if len(outside):
             raise UserError(
-                f"logged data: {len(outside)} of {len(values)} {what}s lie outside [0, 1] or are missing, the first of "
-                f"them {values[outside[0]]}; declare the scale, or leave these rows out"
+                f"logged data: {len(outside)} of {len(values)} {what}s are outside [0, 1] or missing, for example "
+                f"{values[outside[0]]}; declare the scale, or leave these rows out"
             )
     if (logged.log_ratio == np.inf).any():
         raise UserError(
-            "logged data: a log ratio of +inf means that the base policy has probability zero for its own response; "
-            "score the base responses again under the base policy"
+            "logged data: a log ratio of +inf means that the base policy gives its own response probability 0; compute the "
+            "log probabilities under the base policy again"
         )
 
 
@@ -198,8 +198,9 @@ def check_needs(name: str, module: ModuleType, logged: Logged, draws: Mapping[st
     missing = [policy for policy in logged.policies if policy not in draws]
     if _uses_draws(module) and missing:
         raise UserError(
-            f"estimator {name!r} needs fresh draws of every target policy; none for {', '.join(map(repr, missing))}: "
-            "add them, or choose an estimator that works on the logged responses, such as 'calibrated-ips'"
+            f"estimator {name!r} needs fresh draws of every target policy; there are none for "
+            f"{', '.join(map(repr, missing))}: add them, or choose an estimator that works on the logged responses, such as "
+            "'calibrated-ips'"
         )
     if options.inference == "bootstrap" and name != "direct":
         raise UserError(f"estimator {name!r} has no bootstrap; use inference 'jackknife', or the estimator 'direct'")

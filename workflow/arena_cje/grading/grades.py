@@ -28,18 +28,18 @@ NO_RESPONSE = "there is no response to judge"
 TOO_LONG = "prompt and response do not fit the judge's context"
 NOT_FINITE = "the model returned no number"
 NO_REFERENCE = "the prompt has no reference"
-CONTROL_TOKENS = "the text holds the model's own control tokens"
+CONTROL_TOKENS = "the text contains control tokens of the model"
 NOT_ASKED = (NO_RESPONSE, TOO_LONG, NOT_FINITE, NO_REFERENCE, CONTROL_TOKENS)
 # There was an answer, and it could not be used:
-NO_SCORE = "the answer has no JSON object with a score in it"
+NO_SCORE = "the answer contains no JSON object with a score"
 NO_JSON = "the answer is not JSON"
 TWO_SCORES = "the answer gives different scores"
-NO_NUMBER = "the score is no number"
+NO_NUMBER = "the score is not a number"
 OFF_SCALE = "the score is not on the scale"
-CUT = "the answer was cut before its end"
+CUT = "the answer was cut off"
 UNREADABLE = "the server's reply cannot be read"
 DECLINED = "the judge declined to answer"
-NOT_ECHOED = "the server echoed another text than it was sent"
+NOT_ECHOED = "the server returned another text than it received"
 
 
 @dataclass(frozen=True)

@@ -151,8 +151,8 @@ class HostedJudge:
             if reply.text:
                 break
         raise UserError(
-            f"provider {self.endpoint.provider!r}, model {self.model!r}: its answers come without log probabilities, from "
-            "which a rubric of kind 'choices' is read; choose a rubric of kind 'structured' (such as rating.yaml)"
+            f"provider {self.endpoint.provider!r}, model {self.model!r}: its answers contain no log probabilities, which a "
+            "rubric of kind 'choices' needs; choose a rubric of kind 'structured' (such as rating.yaml)"
         )
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 FLOOR = 1e-6
 
 UNSCORED = {"empty": grades.NO_RESPONSE, "too_long": grades.TOO_LONG, "not_finite": grades.NOT_FINITE}
-NO_CHOICE = f"the rubric's answers have probability below {FLOOR:g} together"
+NO_CHOICE = f"the rubric's answers have a total probability below {FLOOR:g}"
 
 
 def grader(
@@ -207,7 +207,8 @@ def _answer_tokens(model: Model, rubric: Choices, system_prompt: str | None) -> 
         where = f"model {model.path.name}: the rubric's answer {text!r}"
         if ids[: len(opening)] != opening:
             raise UserError(
-                f"{where} joins the opening {rubric.opening!r} to another token; move the space between them to the other side"
+                f"{where} merges with the opening {rubric.opening!r} into another token; move the space between them to the "
+                "other side"
             )
         if len(answer_ids) != 1:
             raise UserError(

@@ -93,8 +93,8 @@ def matches(pattern: str, response: str) -> bool:
             return re.search(pattern, response, re.IGNORECASE | re.MULTILINE) is not None
     except TimeoutError:
         raise UserError(
-            f"`reference.pattern` {pattern!r:.200} is still searching a response of {len(response)} characters after "
-            f"{MAX_SEARCH:g} s; a repetition within a repetition, such as (a+)+, takes for ever: write it without one, or use "
+            f"`reference.pattern` {pattern!r:.200} did not finish on a response of {len(response)} characters within "
+            f"{MAX_SEARCH:g} s; nested repetitions such as (a+)+ can take forever: rewrite the pattern without them, or use "
             "`any_of`"
         ) from None
 
@@ -170,7 +170,7 @@ def check(prompts: Sequence[Mapping[str, Any]]) -> None:
     references = {row["prompt_id"]: row["reference"] for row in prompts if row.get("reference") is not None}
     if not references:
         raise UserError(
-            f"the reference oracle has nothing to grade by: none of the {len(prompts)} prompts has a `reference`; add "
+            f"the reference oracle cannot grade: none of the {len(prompts)} prompts has a `reference`; add "
             "references (resources/prompts/README.md says how)"
         )
     for prompt_id, raw in references.items():
@@ -202,15 +202,15 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Reference:
 def _check_answerable(reference: Reference, where: str) -> None:
     """Refuse references that no response could satisfy, or that any could."""
     if not reference.any_of and not reference.all_of and reference.pattern is None:
-        raise UserError(f"{where}: reference asks for no content; give it any_of, all_of or pattern")
+        raise UserError(f"{where}: reference checks no content; add any_of, all_of or pattern")
     low, high = reference.min_words, reference.max_words
     if low is not None and high is not None and low > high:
-        raise UserError(f"{where}: reference has min_words {low} above max_words {high}; no response has both")
+        raise UserError(f"{where}: reference has min_words {low} above max_words {high}; no response can satisfy both")
 
 
 def _phrase(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str) or not words(value):
-        raise UserError(f"{where}: {name} must hold text with at least one letter or digit, got {value!r}")
+        raise UserError(f"{where}: {name} must contain text with at least one letter or digit, got {value!r}")
     return value
 
 

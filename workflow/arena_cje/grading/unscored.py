@@ -55,7 +55,7 @@ def _unused(rows: Sequence[Row]) -> list[str]:
 def _unscored_sentence(unused: Sequence[str], n_rows: int, limit: float, who: str, where: str) -> str:
     counts = "; ".join(f"{count} x {reason}" for reason, count in Counter(unused).most_common())
     return (
-        f"{where}: {len(unused)} of {n_rows} answers of `{who}` could not be used ({counts}), more than "
-        f"`{who}.max_unscored: {limit:g}` allows; look at the replies there, then change the rubric, raise "
-        f"`{who}.max_tokens` where they are cut, choose another model, or raise `{who}.max_unscored`"
+        f"{where}: {len(unused)} of {n_rows} answers of `{who}` are unusable ({counts}), more than `{who}.max_unscored: "
+        f"{limit:g}` allows; look at the replies in this file, then change the rubric, raise `{who}.max_tokens` if answers "
+        f"are cut off, choose another model, or raise `{who}.max_unscored`"
     )

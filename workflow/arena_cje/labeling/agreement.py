@@ -174,14 +174,16 @@ def _odd(row: Row, twice: Sequence[float]) -> str:
     """Why the votes of a rater deserve a look; empty where nothing is odd. twice: differences of two votes on one text."""
     reasons = []
     if row["n_votes"] >= MIN_VOTES and row["sd"] == 0:
-        reasons.append("constant: all votes are alike")
+        reasons.append("constant: all votes are equal")
     if row["n_votes"] >= MIN_VOTES and row["median_seconds"] is not None and row["median_seconds"] < MIN_SECONDS:
-        reasons.append(f"too fast: {row['median_seconds']:.3g} seconds in the median")
+        reasons.append(f"too fast: {row['median_seconds']:.3g} seconds per vote (median)")
     if row["n_copies"] >= MIN_COPIES and row["difference_of_others"] is not None:
         # Two standard errors above what chance does to a rater who is as sure as the others.
         least = row["self_difference"] - 2 * np.std(twice, ddof=1) / np.sqrt(len(twice))
         if least > row["difference_of_others"]:
-            reasons.append("self-inconsistent: two votes on one text differ more than those of different raters")
+            reasons.append(
+                "inconsistent: this rater's two votes on the same text differ more than votes of different raters"
+            )
     return "; ".join(reasons)
 
 

@@ -37,7 +37,7 @@ def from_files(paths: Iterable[str | Path], folder: str | Path, columns: Mapping
     batches = sorted(Path(folder).glob("*/batch.json"))
     if not batches:
         raise UserError(
-            f"{folder}: has no labelling batch (*/batch.json); make one first, or name its folder by --labeling"
+            f"{folder}: has no labelling batch (*/batch.json); create one first, or give its folder by --labeling"
         )
     settings = read_json(batches[0])
     key = tasks.read_key(batch.with_name("key.csv") for batch in batches)

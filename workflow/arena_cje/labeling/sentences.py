@@ -1,4 +1,4 @@
-"""What votes say, in sentences for logs and the terminal."""
+"""Sentences about votes, for logs and the terminal."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ def of_batch(batch: Batch) -> str:
     price = "price of a vote unknown" if batch.usd is None else f"{batch.usd:,.2f} US dollars"
     copies = len(batch.tasks) - batch.n_items
     return (
-        f"batch {batch.name}: {batch.n_items} texts and {copies} of them a second time, {batch.n_votes} votes, {price}; "
-        f"with earlier batches {batch.coverage:.1%} of the prompts"
+        f"batch {batch.name}: {batch.n_items} texts, {copies} of them shown twice, {batch.n_votes} votes, {price}; "
+        f"together with earlier batches, {100 * batch.coverage:.1f} % of the prompts"
     )
 
 
 def of_votes(report: Mapping[str, Any]) -> list[str]:
-    """The main numbers of a report (`labels.make`), and what is odd."""
+    """The main numbers of a report (`labels.make`), and what needs a look."""
     if not report["n_votes"]:
         return ["no votes yet", *report["notes"]]
     lines = [
         f"{report['n_votes']} votes of {report['n_raters']} raters on {report['n_items']} of {report['n_known']} texts",
         "Krippendorff's alpha: " + ", ".join(f"{level} {_number(value)}" for level, value in report["alpha"].items()),
-        f"reliability: {_number(report['icc_1_1'])} of one vote, {_number(report['icc_1_k'])} of the mean of {report['k']:.3g}",
+        f"reliability (ICC): {_number(report['icc_1_1'])} for one vote, {_number(report['icc_1_k'])} for the mean of "
+        f"{report['k']:.3g}",
     ]
     if report["noise_share"] is not None:
-        lines.append(f"noise of raters: {report['noise_share']:.0%} of the variance of labels")
+        lines.append(f"rater noise: {100 * report['noise_share']:.0f} % of the variance of labels")
         one = {row["votes"]: row["relative_variance"] for row in report["further_votes"]}
         if one.get(3) is not None:
             lines.append(
-                "variance of labels against that with one vote a text: "
-                + ", ".join(f"{variance:.0%} with {votes}" for votes, variance in one.items() if votes > 1)
+                "variance of labels relative to one vote per text: "
+                + ", ".join(
+                    f"{100 * variance:.0f} % with {votes} votes" for votes, variance in one.items() if votes > 1
+                )
             )
     model = report["aggregation"] or report["aggregation_of_validation"]
     lines.append(
@@ -43,32 +46,34 @@ def of_votes(report: Mapping[str, Any]) -> list[str]:
         + ("" if model["p_value"] is None else f" (test for biases: p = {model['p_value']:.2g})")
     )  # fmt: skip
     if model["n_clipped"]:
-        lines.append(f"{model['n_clipped']} labels left the scale without the biases and are at its ends")
+        lines.append(
+            f"{model['n_clipped']} labels were outside the scale after the correction for biases and are set to its ends"
+        )
     if model["panel_error"] is not None:
         lines.append(
-            f"another panel of such raters would differ by about {model['panel_error']:.3f} in all labels alike"
+            f"other raters would shift all labels together by about {model['panel_error']:.3f} (standard error)"
         )
     odd = [f"rater {row['annotator_id']}: {row['odd']}" for row in report["raters"] if row["odd"]]
     return [*lines, *odd, *report["notes"]]
 
 
 def of_judge(comparison: Mapping[str, Any]) -> str:
-    """How a judge goes with people."""
+    """Agreement of a judge with people."""
     return (
         f"judge and people on {comparison['n_items']} texts: Spearman {_number(comparison['spearman'])}, weighted kappa "
-        f"{_number(comparison['kappa'])}, judge higher by {_number(comparison['mean_difference'])}"
+        f"{_number(comparison['kappa'])}, judge minus people {_number(comparison['mean_difference'])}"
     )
 
 
 def of_oracles(model: str, compared: Mapping[str, Any]) -> list[str]:
-    """How a model goes with people, and whether it would compare policies as they do."""
+    """Agreement of a model with people, and whether it would compare policies as they do."""
     lines = [
-        f"{model} and people on {compared['n_texts']} texts: Spearman {_number(compared['spearman'])}, {model} higher by "
+        f"{model} and people on {compared['n_texts']} texts: Spearman {_number(compared['spearman'])}, {model} minus people "
         + _interval(compared["mean_difference"])
     ]
     for policy, row in compared["policies"].items():
         if (beyond := row.get("beyond_the_base")) and beyond["n_prompts"]:
-            lines.append(f"{model} on {policy}: higher by {_interval(beyond)} than on the base")
+            lines.append(f"{model} minus people is larger on {policy} than on the base by {_interval(beyond)}")
     return lines
 
 

@@ -105,7 +105,9 @@ def study_secret(path: str | Path) -> bytes:
             fresh.unlink()
     secret = path.read_bytes().strip()
     if len(secret) < 32:
-        raise UserError(f"{path}: is no secret of a labelling study; restore the file from which the tasks were made")
+        raise UserError(
+            f"{path}: is not the secret file of this labelling study; restore the file with which the tasks were made"
+        )
     return secret
 
 
@@ -161,7 +163,7 @@ def make(
             break
         if limit.usd is not None:
             if usd is None:
-                raise UserError(f"batch {name!r} is limited in money and a vote has no price; give `price`")
+                raise UserError(f"batch {name!r} is limited by money, but the price of a vote is unknown; set `price`")
             if usd > limit.usd + 1e-9:
                 break
         chosen += pairs
@@ -285,5 +287,5 @@ def read_key(paths: Iterable[str | Path]) -> list[KeyRow]:
                     )
                 )
             except (KeyError, ValueError) as error:
-                raise UserError(f"{where}: is no row of a key file ({error}); make the batch again") from None
+                raise UserError(f"{where}: is not a row of a key file ({error}); create the batch again") from None
     return rows

@@ -89,8 +89,8 @@ def read(path: str | Path, columns: Mapping[str, str] | None = None) -> list[Row
     missing = [name for name in required if rows and named[name] not in header]
     if missing:
         raise UserError(
-            f"{path}: has no column {named[missing[0]]!r} for {missing[0]}{did_you_mean(named[missing[0]], header)}; it has "
-            f"{', '.join(header)}: say under `labeling.columns` what its columns are"
+            f"{path}: has no column {named[missing[0]]!r} for {missing[0]}{did_you_mean(named[missing[0]], header)}; its "
+            f"columns are {', '.join(header)}: map them under `labeling.columns`"
         )
     not_rejected = ((where, row) for where, row in rows if row.get("AssignmentStatus") != "Rejected")
     votes = [(where, _named(row, named, annotator)) for where, row in not_rejected]
@@ -140,7 +140,8 @@ def _label_studio_json(path: str | Path) -> list[RowWithPlace]:
                 rows.append((f"{path} (task {number})", row | {name: data.get(name) for name in TEXTS}))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: is no JSON export of Label Studio, a list of tasks with `data` and `annotations` ({error!r}); choose the "
+            f"{path}: is not a JSON export of Label Studio, which is a list of tasks with `data` and `annotations` "
+            f"({error!r}); choose the "
             "format JSON when exporting, not JSON_MIN"
         ) from None
     return rows
@@ -174,7 +175,7 @@ def collect(placed: Iterable[RowWithPlace], key: Sequence[KeyRow], scale: Scale,
             if same:
                 repeats.append(where)
             else:
-                problems["a second vote of one rater on one item; keep the one that counts"].append(where)
+                problems["a second vote of one rater on one item; keep one of them"].append(where)
     if problems:
         kinds = (f"{_places(places)}: {problem}" for problem, places in problems.items())
         raise UserError("votes cannot be used: " + " | ".join(kinds))
@@ -186,11 +187,11 @@ def collect(placed: Iterable[RowWithPlace], key: Sequence[KeyRow], scale: Scale,
     n_open = sum(max(votes - n_votes[item], 0) for item in items)
     notes = []
     if repeats:
-        notes.append(f"{len(repeats)} votes appear again unchanged and count once: {_places(repeats)}")
+        notes.append(f"{len(repeats)} votes appear twice unchanged and count once: {_places(repeats)}")
     if n_open:
         few = sum(0 < n_votes[item] < votes for item in items)
         none = sum(n_votes[item] == 0 for item in items)
-        notes.append(f"{n_open} votes are open: {none} items have none, {few} have fewer than {votes}")
+        notes.append(f"{n_open} votes are missing: {none} items have no vote, {few} have fewer than {votes}")
     return Ballot(
         votes=on_items,
         copies=tuple(_on_item(vote, copies[vote.item_id]) for vote in on_copies),
@@ -210,14 +211,15 @@ def _vote(where: str, row: Mapping[str, str | None], item: KeyRow | None, scale:
     """The vote of a row, or what is wrong with it."""
     if item is None:
         return None, (
-            "an unknown item: the file is of another study, or the response was generated again since; leave the rows out"
+            "an unknown item: the file belongs to another study, or the response was generated again later; leave these rows out"
         )
     if row["batch"] and row["batch"] != item.batch:
-        return None, f"a wrong batch: {row['batch']!r}, the item is one of batch {item.batch!r}"
+        return None, f"a wrong batch: {row['batch']!r}; the item belongs to batch {item.batch!r}"
     texts = (row["prompt"], row["response"])
     if None not in texts and text_id(*texts) != item.text_id:
         return None, (
-            "a changed text: prompt and response are not those of the item; if a spreadsheet sorted or cut columns, export again"
+            "a changed text: prompt and response differ from those of the item; if a spreadsheet program sorted or cut "
+            "columns, export again"
         )
     if not row["annotator_id"]:
         return None, "no rater: annotator_id is empty"
@@ -229,7 +231,7 @@ def _vote(where: str, row: Mapping[str, str | None], item: KeyRow | None, scale:
         if not row["score"]:
             return None, "a missing vote: score is empty and the item not skipped"
         score = _number(row["score"])
-        problem = "is no number" if score is None else scale.problem(score)
+        problem = "is not a number" if score is None else scale.problem(score)
         if problem:
             return None, f"score {problem} (scale {scale.low:g} to {scale.high:g})"
     duration = _number(row["duration_s"])

@@ -121,7 +121,7 @@ def read_ledger(ledger: Path = LEDGER) -> list[Row]:
         except orjson.JSONDecodeError:  # the line of a machine that crashed, or one that is being written
             n_damaged += 1
     if n_damaged:
-        log.warning("%s: %d line(s) cannot be read and are not counted in the money spent", ledger, n_damaged)
+        log.warning("%s: %d line(s) cannot be read and are not counted in the cost", ledger, n_damaged)
     return rows
 
 
@@ -270,7 +270,7 @@ def _notes(account: Account) -> list[str]:
         )
     if spending.n_without_price:
         notes.append(
-            f"{spending.n_without_price} of {spending.calls} calls had no known price and are not counted in the money spent."
+            f"{spending.n_without_price} of {spending.calls} calls have no known price and are not counted in the cost."
         )
     if spending.n_estimated:
         notes.append(

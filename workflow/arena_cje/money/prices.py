@@ -57,7 +57,7 @@ def check_budget(config: Config) -> None:
         return
     _check_price(config, "oracle", config.oracle, config.looks.max_usd, "looks.max_usd")
     if config.oracle.provider == HUMAN and config.labeling.usd_per_vote is None:
-        raise UserError("config: `looks.max_usd` needs the price of a vote; give `labeling.usd_per_vote`")
+        raise UserError("config: `looks.max_usd` needs the price of a vote; set `labeling.usd_per_vote`")
 
 
 def _check_price(config: Config, place: str, block: ModelBlock, limit: float, key: str) -> None:

@@ -27,8 +27,8 @@ ESTIMATOR = "direct"
 FOLDS = 100  # jackknife folds of a pilot from data: with the usual 20 the labels' variance is known to a third
 KEPT_OF_ALL = 0.5  # share of the prompts that keep their labels where all have some
 
-NO_LABELS = "none of its own responses has a label, and a difference without such labels is the judge's alone"
-FEW_LABELS = "labels on {count} prompts of its own, and a plan takes {least}"
+NO_LABELS = "none of its own responses has a label, so its difference would depend on judge scores alone"
+FEW_LABELS = "its responses have labels on {count} prompts, and a plan needs {least}"
 
 
 def pilot_of_data(
@@ -51,7 +51,7 @@ def pilot_of_data(
             omitted[policy] = FEW_LABELS.format(count=count, least=MIN_TUNED) if count else NO_LABELS
     names, code = np.unique(logged.question, return_inverse=True)
     if not labelled or (count := _prompts(logged, logged.labelled)) < MIN_TUNED:
-        reason = f"the base has labels on {count} prompts, and a plan takes {MIN_TUNED}" if labelled else ""
+        reason = f"base responses have labels on {count} prompts, and a plan needs {MIN_TUNED}" if labelled else ""
         omitted = {policy: omitted.get(policy, reason) for policy in logged.policies}
         return Pilot(logged.base_policy, ESTIMATOR, len(names), {}, {}, omitted, alpha)
     order = np.random.default_rng(options.seed).permutation(len(names))  # of the prompts
@@ -118,13 +118,13 @@ def _pilot(
 def _omission(one: Estimate, base: Estimate, labels: int) -> str | None:
     """Why a result has no plan for a target."""
     if not np.isfinite([one.value, one.se, base.value, base.se]).all():
-        return "it has no value in this pilot"
+        return "it has no estimate in this pilot"
     if len(one.replicates):
-        return "its variance is a bootstrap's, which has no part of the labels alone; use inference 'jackknife'"
+        return "bootstrap intervals do not show how the variance depends on labels; use inference 'jackknife'"
     if not labels:
         return NO_LABELS
     if labels >= one.n_clusters or not len((one - base).jackknife):
-        return "every response has a label, so that the labels' part of the variance is not known; plan from the data instead"
+        return "every response has a label, so the share of the variance due to labels is unknown; plan from the data instead"
     return None
 
 

@@ -82,7 +82,7 @@ def document(
     costs, planned = prices.costs, bool(pilot.differences)
     if budget is not None and costs is None:
         raise UserError(
-            "a budget needs the prices of a judged prompt and of a label, and this run has paid for none; give them with "
+            "a budget needs the prices of a judged prompt and of a label, and this run has none; give them with "
             "--price-judge and --price-label (in a configuration: planning.price_judge, planning.price_label)"
         )
     has_goal = goal.difference is not None or goal.half_width is not None

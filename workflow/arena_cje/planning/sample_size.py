@@ -82,7 +82,7 @@ class Variance:
                 raise UserError(f"the variance component `{name}` must be a number of at least 0, got {value}")
         if self.sampling == 0 and self.calibration == 0:
             raise UserError(
-                "both variance components are 0, so that any size would do; measure them on a pilot whose judge scores "
+                "both variance components are 0, so every size would be enough; measure them on a pilot whose judge scores "
                 "and labels vary"
             )
 

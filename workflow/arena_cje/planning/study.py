@@ -233,7 +233,7 @@ def best_for_budget(pilot: Pilot, costs: Costs, budget: float, *, power: float =
     least = Size(pilot.least_m, pilot.least_m)
     if not (math.isfinite(budget) and cost(pilot, costs, least) <= budget):
         raise UserError(
-            f"a budget of {budget:g} does not reach {least.n} prompts with judged responses and "
+            f"a budget of {budget:g} does not pay for {least.n} prompts with judged responses and "
             f"{sum(pilot.labels_at(least.m).values())} labels, which cost {cost(pilot, costs, least):g}; raise the budget"
         )
 

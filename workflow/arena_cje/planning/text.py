@@ -25,11 +25,12 @@ def _of_pilot(plan: Mapping[str, Any], targets: list[str]) -> Iterator[str]:
     pilot, power = plan["pilot"], plan["goal"]["power"]
     if targets:
         counts = ", ".join(f"{policy} {count}" for policy, count in pilot["labels"].items())
-        yield f"Pilot: {pilot['prompts']} prompts by {pilot['estimator']}; labelled prompts: {counts}."
-        correction = f", corrected over {len(targets)} differences" if len(targets) > 1 else ""
+        yield f"Pilot: {pilot['prompts']} prompts, estimator {pilot['estimator']}; labelled prompts: {counts}."
+        correction = f", corrected for {len(targets)} differences" if len(targets) > 1 else ""
         yield (
-            f"At these sizes, difference to {pilot['base']}: half-width of the {_percent(1 - pilot['alpha'])} interval, and what "
-            f"is detected with power {power:g}{correction}; in brackets what the pilot leaves open:"
+            f"With these numbers of prompts and labels, for differences to {pilot['base']}: half-width of the "
+            f"{_percent(1 - pilot['alpha'])} interval, and the smallest difference that is detected with power "
+            f"{power:g}{correction}. In brackets: their uncertainty in a pilot of this size."
         )
     width = max(map(len, targets), default=0)
     for row in plan["now"]:
@@ -40,7 +41,7 @@ def _of_pilot(plan: Mapping[str, Any], targets: list[str]) -> Iterator[str]:
     for reason, policies in _grouped(pilot["omitted"]).items():
         yield f"No plan for {', '.join(policies)}: {reason}."
     if not targets:
-        yield "A pilot has labels on responses of the targets, best to 50 or more prompts that the base has labels on, too."
+        yield "A pilot needs labels on responses of the targets, best on 50 or more prompts whose base response has a label, too."
 
 
 def _of_goal(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -49,27 +50,27 @@ def _of_goal(plan: Mapping[str, Any]) -> Iterator[str]:
     goal = plan["goal"]
     parts = []
     if goal["difference"] is not None:
-        parts.append(f"detect a difference of {goal['difference']:g} with power {goal['power']:g}")
+        parts.append(f"that detect a difference of {goal['difference']:g} with power {goal['power']:g}")
     if goal["half_width"] is not None:
-        parts.append(f"have intervals of ± {goal['half_width']:g}")
-    yield f"To {' and '.join(parts)} for every target, with a margin for a pilot of this size:"
+        parts.append(f"whose intervals are at most ± {goal['half_width']:g}")
+    yield f"Studies {' and '.join(parts)} for every target (with a safety margin for a pilot of this size):"
     for row in plan["choices"]:
         if row["m"] is None:
-            yield f"  {row['n']:>8} prompts: not with any number of labels"
+            yield f"  {row['n']:>8} prompts: no number of labels is enough"
         else:
             yield f"  {row['n']:>8} prompts: {_study(row)}"
     if plan["cheapest"] is not None:
         row = plan["cheapest"]
         yield f"Cheapest: {row['n']} prompts, {_study(row)}."
     elif None in plan["prices"].values():
-        yield "Which is cheapest depends on prices that are unknown here: give --price-judge and --price-label."
+        yield "The cheapest study depends on prices, which are unknown: give --price-judge and --price-label."
 
 
 def _of_budget(plan: Mapping[str, Any]) -> Iterator[str]:
     if (row := plan["best_for_budget"]) is not None:
         yield (
-            f"Best for {_dollars(plan['goal']['budget'])}: {row['n']} prompts, {_study(row)}; detects {row['detectable']:.3f}, "
-            f"intervals of ± {row['half_width']:.3f}."
+            f"Most precise study for {_dollars(plan['goal']['budget'])}: {row['n']} prompts, {_study(row)}; it detects a "
+            f"difference of {row['detectable']:.3f}, with intervals of ± {row['half_width']:.3f}."
         )
 
 
@@ -80,14 +81,14 @@ def _of_audits(audits: Mapping[str, Document]) -> Iterator[str]:
 
 
 def _audit(audit: Document) -> str:
-    """What an audit says, and what it takes to pass."""
-    state = f"{audit['status'].replace('_', ' ').lower()}, with {audit['labels']} labels"
-    facts = f"residuals of {audit['residual_sd']:.3f}, {audit['base_labels']} labels of the base"
+    """The result of an audit, and the number of labels with which it would pass."""
+    state = f"{audit['status'].replace('_', ' ').lower()} with {audit['labels']} labels"
+    facts = f"standard deviation of residuals {audit['residual_sd']:.3f}, {audit['base_labels']} base labels"
     if audit["labels_to_pass"] is None:
-        return f"{state}; PASS within ± {audit['margin']:g} takes more labels of the base first ({facts})."
+        return f"{state}; a PASS within ± {audit['margin']:g} needs more base labels first ({facts})."
     return (
-        f"{state}; where the calibration holds, PASS within ± {audit['margin']:g} is reachable with {audit['labels_to_pass']} "
-        f"labels, in 8 of 10 cases ({facts})."
+        f"{state}; if the calibration holds, {audit['labels_to_pass']} labels give a PASS within ± {audit['margin']:g} with 80 % "
+        f"probability ({facts})."
     )
 
 
@@ -103,12 +104,12 @@ def _study(row: Mapping[str, Any]) -> str:
     """Labels and cost of a study."""
     labels = set(row["labels"].values())
     each = (
-        f"{row['m']} of them labelled"
+        f"{row['m']} of them with labels of every policy"
         if len(labels) == 1
-        else "labelled: " + ", ".join(f"{policy} {count}" for policy, count in row["labels"].items())
+        else "labelled prompts: " + ", ".join(f"{policy} {count}" for policy, count in row["labels"].items())
     )
     money = "" if row["cost"] is None else f", {_dollars(row['cost'])}"
-    return f"{each} ({row['total_labels']} labels in all{money})"
+    return f"{each} ({row['total_labels']} labels in total{money})"
 
 
 def _range(value: float, ends: list[float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -245,13 +246,17 @@ def analyze_all(
     probes: str | Path | Mapping[str, Source] | None = None,
     calibration_data: Source | None = None,
     cautions: Mapping[str, Cautions] | None = None,
+    left_out: Mapping[str, Any] | None = None,
 ) -> dict[str, Result]:
     """Results of several estimators, equal to those of `analyze` one by one.
 
     The data are read once, and what estimators share is computed once. names: the estimator by the name of its result;
-    cautions: by that name; the rest as in `analyze`.
+    cautions: by that name; left_out: the summary of a data set whose preparation left out responses (`dropped`, by reason, of
+    `n_responses`); the rest as in `analyze`.
     """
     data = _read(logged, fresh_draws, settings, probes, calibration_data)
+    if left_out:
+        _count_left_out(data.metadata["data"], left_out)
     _check_labels(data, settings.options)
     estimator_names = list(dict.fromkeys(names.values()))
     evaluations = evaluate_all(estimator_names, data.logged, data.draws, settings.options, data.calibration)
@@ -271,7 +276,8 @@ def analyze_all(
         for policy, reasons in (cautions or {}).get(name, {}).items():
             if policy not in verdicts:
                 raise UserError(
-                    f"cautions of {policy!r}, which is not a policy of the data{did_you_mean(policy, verdicts)}; its policies: "
+                    f"`cautions` names {policy!r}, which is not a policy of the data{did_you_mean(policy, verdicts)}; its "
+                    "policies: "
                     f"{', '.join(verdicts)}"
                 )
             verdicts[policy] = Verdict((*verdicts[policy].reasons, *(Reason(*reason) for reason in reasons)))
@@ -284,6 +290,14 @@ def analyze_all(
         )
         results[name] = _result(name, analysis, data, settings)
     return results
+
+
+def _count_left_out(counts: dict[str, Any], earlier: Mapping[str, Any]) -> None:
+    """Add the responses that an earlier step left out to the numbers of rows of a data set, in place."""
+    dropped = Counter(earlier.get("dropped", {}))
+    counts["n_responses"] += dropped.total()
+    counts["n_labels_dropped"] += earlier.get("n_labels_dropped", 0)
+    counts["dropped"] = dict(dropped + Counter(counts["dropped"]))
 
 
 def read_arrays(
@@ -310,8 +324,8 @@ def _check_labels(data: _Data, options: Options) -> None:
     labelled = [policy for policy, draws in data.draws.items() if not np.isnan(draws.oracle_label).all()]
     if labelled:
         raise UserError(
-            f"no logged row has an oracle_label, but fresh draws of {', '.join(labelled)} have labels: give their file as "
-            "calibration_data, too, so that they fit the calibrator of all policies"
+            f"no logged row has an oracle_label, but fresh draws of {', '.join(labelled)} have labels: pass their file as "
+            "calibration_data, too, so that the calibration of all policies uses them"
         )
 
 

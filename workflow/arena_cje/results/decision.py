@@ -1,10 +1,10 @@
 """The decision of a result: for each policy whether it is better than the policy it is compared with, and what is missing.
 
-`arena_cje.estimation.decision` has the rule. A difference decides where labels speak for both of its policies: the base's
-own labels, labels of a target's own responses that correct its value, labels under importance weights. One that rests on the
-judge alone has an interval that knows the sampling of scores and nothing of transport; it is published at caution
+`arena_cje.estimation.decision` has the rule. A difference decides where labels support the estimates of both policies: the
+base's own labels, labels of a target's own responses that correct its value, labels under importance weights. The interval of
+one that depends on judge scores alone covers the sampling of scores and no error of transport; it is published at caution
 (`judge_only_difference`) and decides nothing, unless the transport audit holds within the margin or the user declares
-`assume_transport`. The words are made here once: results file, terminal, dashboard and command line show them as they are.
+`assume_transport`. The sentences are made here once, for results file, terminal, dashboard and command line.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from arena_cje.evaluation.evaluate import Evaluation
 
 CODE = "judge_only_difference"
+MIN_ADVISED = 50  # labels of own responses that correct an estimate, as `Thresholds.own_labels`
 MIN_UNLABELLED = 20  # prompts without a label, for the variance that labels do not lower
 
 
@@ -105,11 +106,11 @@ def sides(
 
 
 def reasons(one: Contrast, by_policy: Mapping[str, Side]) -> tuple[Reason, ...]:
-    """Why a published difference calls for caution; empty where labels speak for both policies, or it is refused."""
+    """Why a published difference calls for caution; empty where labels support both estimates, or it is refused."""
     lacking = [policy for policy in (one.first, one.second) if by_policy[policy].rests_on != LABELS]
     if math.isnan(one.difference) or not lacking:
         return ()
-    text = f"the difference rests on the judge: no label speaks for {' or '.join(lacking)}"
+    text = f"the difference depends on judge scores alone: no labels correct the estimate of {' or '.join(lacking)}"
     return (Reason(CODE, text, "caution"),)
 
 
@@ -182,15 +183,15 @@ def _entry(
     numbers = f"{_signed(one.difference)}, interval {_signed(low)} to {_signed(high)}"
     if found != "not_yet_known":
         known = _decided(found, low, high, against, rule.margin)
-        return entry | {"status": found, "sentence": f"{policy} is {known} ({numbers})."}
+        return entry | {"status": found, "sentence": f"{policy} is {known} (difference {numbers})."}
     if not may_decide(rests_on, rule.assume_transport):
-        return entry | {"status": found, "sentence": _judged(policy, own, against, numbers)}
+        return entry | {"status": found, "sentence": _judge_only_sentence(policy, own, against, numbers)}
     parts = variance_parts(difference, own.labelled | other.labelled)
     critical = (high - low) / 2 / one.se
     needs = need(one.difference, parts, critical, rule.margin) if one.se > 0 and critical > 0 else None
     text, numbers_needed = _needs(policy, own, against, other, needs, rule.margin)
-    sentence = f"{policy} against {against} is not yet known ({numbers})"
-    return entry | {"status": found, "needs": numbers_needed, "sentence": f"{sentence}{text}."}
+    sentence = f"{policy} compared with {against}: not yet known (difference {numbers}). {text}".rstrip()
+    return entry | {"status": found, "needs": numbers_needed, "sentence": sentence}
 
 
 def variance_parts(difference: Estimate, labelled: np.ndarray) -> Parts:
@@ -214,37 +215,40 @@ def variance_parts(difference: Estimate, labelled: np.ndarray) -> Parts:
 def _needs(
     policy: str, own: Side, against: str, other: Side, needs: Need | None, margin: float
 ) -> tuple[str, dict[str, Any] | None]:
-    """What an undecided difference takes, in words and numbers of labels and prompts."""
+    """What would decide an undecided difference: a sentence, and numbers of labels and prompts."""
     if needs is None:
         return "", None
     numbers: dict[str, Any] = {"outcome": needs.outcome, "labels": None, "prompts": None, "chance": CHANCE}
     outcome = f"{needs.outcome} within {margin:g}" if needs.outcome == "equivalent" else needs.outcome
-    hope = f"would show in four of five cases that it is {outcome}, if the difference is what it seems"
+    effect = (
+        f"would show with {100 * CHANCE:.0f} % probability that {policy} is {outcome}, if the true difference is the "
+        "measured one"
+    )
     n, labels = own.n_prompts, {policy: own.n_labelled, against: other.n_labelled}
     labels = {name: count for name, count in labels.items() if count}
     if needs.labels is not None and labels and needs.labels * min(labels.values()) <= n:
         numbers["labels"] = {name: min(rounded_up(needs.labels * count), n) for name, count in labels.items()}
-        return f"; {_labels_text(numbers['labels'], labels)} {hope}", numbers
+        return f"{_labels_text(numbers['labels'], labels)} {effect}.", numbers
     if needs.prompts is not None:
         numbers["prompts"] = rounded_up(needs.prompts * n)
         numbers["labels"] = {name: rounded_up(needs.prompts * count) for name, count in labels.items()}
-        shares = " and ".join(f"{count:,} of them with labels of {name}" for name, count in numbers["labels"].items())
-        prompts = f"{numbers['prompts']:,} prompts{f', {shares},' if shares else ''}"
-        return f"; no number of labels on these {n:,} prompts is enough: {prompts} {hope}", numbers
+        counts = " and ".join(f"{count:,} with labels of {name}" for name, count in numbers["labels"].items())
+        prompts = f"{numbers['prompts']:,} prompts{f' ({counts})' if counts else ''}"
+        return f"More labels on these {n:,} prompts are not enough: {prompts} {effect}.", numbers
     return (
-        "; no number of labels or prompts is enough, since the cap on the weights moves the value by more: use `direct` with "
-        "labels of the policy's own fresh draws"
+        "More labels or prompts are not enough, because the shift from capping the weights is too large: use `direct` with "
+        "labels of the policy's own fresh draws."
     ), numbers
 
 
 def _labels_text(needed: Mapping[str, int], labels: Mapping[str, int]) -> str:
-    """The numbers of labelled prompts that are needed, beside those that there are."""
+    """The numbers of labelled prompts that are needed, beside those in the data."""
     counts = list(labels.values())
     if len(counts) == 2 and counts[0] == counts[1]:
         policy = next(iter(labels))
-        return f"labels of both on about {needed[policy]:,} prompts in place of {labels[policy]:,}"
-    return "labels of " + " and of ".join(
-        f"{policy} on about {needed[policy]:,} prompts in place of {count:,}" for policy, count in labels.items()
+        return f"Labels of both policies on about {needed[policy]:,} prompts (now {labels[policy]:,})"
+    return "Labels of " + " and of ".join(
+        f"{policy} on about {needed[policy]:,} prompts (now {count:,})" for policy, count in labels.items()
     )
 
 
@@ -257,29 +261,29 @@ def rounded_up(count: float) -> int:
 def _decided(found: str, low: float, high: float, against: str, margin: float) -> str:
     """What is known, to be read after "is"."""
     if found == "equivalent":
-        side = ", better by less than that" if low > 0 else ", worse by less than that" if high < 0 else ""
-        return f"equivalent to {against} within {margin:g}{side}"
+        side = "better" if low > 0 else "worse" if high < 0 else ""
+        return f"equivalent to {against} within {margin:g}{side and f' ({side}, but by less than {margin:g})'}"
     return {
         "better_by_margin": f"better than {against} by at least {margin:g}",
-        "better": f"better than {against}, but not known to be by {margin:g}",
+        "better": f"better than {against}, possibly by less than {margin:g}",
         "worse": f"worse than {against}",
     }[found]
 
 
-def _judged(policy: str, own: Side, against: str, numbers: str) -> str:
-    """Why a difference that rests on the judge decides nothing, and what it takes."""
+def _judge_only_sentence(policy: str, own: Side, against: str, numbers: str) -> str:
+    """Why a difference that depends on judge scores alone decides nothing, and what would."""
     lacking = policy if own.rests_on != LABELS else against
     return (
-        f"{policy} against {against} is not yet known. The difference ({numbers}) rests on the judge alone: no label speaks for "
-        f"{lacking}; label at least 50 of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data), "
-        "which `direct` uses, or declare `assume_transport`."
+        f"{policy} compared with {against}: not yet known. The difference ({numbers}) depends on judge scores alone, because no "
+        f"labels correct the estimate of {lacking}. Label at least {MIN_ADVISED} of {lacking}'s own responses "
+        "(`oracle.target_labels`, or `probes` with your own data) and use `direct`, or declare `assume_transport`."
     )
 
 
 def _refusal(policy: str, own: Side, other: Side, against: str, remedies: Sequence[Mapping[str, Any]]) -> str:
     """Why there is no difference, and what would lift the refusal."""
     if not own.refusal and other.refusal:
-        return f"{policy} has nothing to be compared with: {against} is refused ({other.refusal})."
+        return f"{policy} cannot be compared: {against} is refused ({other.refusal})."
     advice = next((f" {one['text']}" for one in remedies if one["reason"] in own.codes), "")
     return f"{policy} is refused: {own.refusal or 'its difference has no standard error'}.{advice}"
 
@@ -287,7 +291,7 @@ def _refusal(policy: str, own: Side, other: Side, against: str, remedies: Sequen
 def headline(entries: Mapping[str, Mapping[str, Any]], against: str, margin: float) -> str:
     """One sentence about all policies, which says no more than their statuses."""
     phrases = {status: words(status, margin) for status in STATUSES} | {
-        "better": f"better, but not known to be by {margin:g}",
+        "better": f"better, possibly by less than {margin:g}",
         "not_yet_known": "not yet known to be better or worse",
     }
     parts = []

@@ -6,8 +6,8 @@
 
 T is the number of compared policies, refused ones among them, so that it is known before the first look. The intervals of
 all looks and targets hold at once at level 1 - alpha, so that the decision of an earlier look stays. A look with few labels
-decides nothing and spends nothing, nor does a refused target or one that only the judge speaks for: what is not spent is
-there for the looks to come. A width depends on standard errors, not on values, so that looks which end by width have plain
+decides nothing and spends nothing, nor does a refused target or one whose difference depends on judge scores alone: what is not
+spent remains for later looks. A width depends on standard errors, not on values, so that looks which end by width have plain
 intervals.
 
 The information of the last look that can be paid is projected from each look's own variance, of which one part falls with
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 WIDTH = 110  # of sentences on a terminal
-LEAST_LEVEL = 1e-12  # intervals at a nominal level below it say nothing
+LEAST_LEVEL = 1e-12  # intervals at a nominal level below it are not shown
 OPEN = ("not_yet_known", "refused")  # statuses that are no decision
-FEW, JUDGED = "too few labels", "rests on the judge alone"  # why a look says nothing
+FEW, JUDGE_ONLY = "too few labels", "judge scores alone, no labels"  # why a look decides nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ def document(
 def _decision(account: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of decision.json, as `arena-cje decide` reads them, by the last look."""
     against, margin, last = account["against"], account["plan"]["margin"], account["looks"][-1]
-    prefix = f"against {against}, over all planned looks up to coverage {last['coverage']}"
+    prefix = f"compared with {against}, after the planned looks up to coverage {last['coverage']}"
     entries = {
         policy: reading | {"sentence": f"{policy} {prefix}: {_words(account, policy)}."}
         for policy, reading in last["targets"].items()
@@ -215,7 +215,7 @@ def _repeated_readings(plan: Plan, looks: Sequence[Look], policy: str, alpha: fl
             continue
         reading = Reading("not_yet_known", FEW, None, difference.value, difference.se)
         if policy in look.undecidable:
-            reading = replace(reading, note=JUDGED)
+            reading = replace(reading, note=JUDGE_ONLY)
         elif look.base_labels >= plan.min_labels and difference.se > 0:
             fractions.append(max([_fraction(plan, look, difference), *fractions]))
             information.append(1 / difference.se**2)
@@ -269,23 +269,29 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 ENDS = {
-    "decided": "every policy is decided",
+    "decided": "every policy has a decision",
     "narrow": "every interval is narrow enough",
     "last_look": "this was the last planned look",
-    "max_labels": "the labels of the next look would pass `looks.max_labels`",
-    "max_usd": "the labels of the next look would pass `looks.max_usd`",
+    "max_labels": "the labels of the next look would exceed `looks.max_labels`",
+    "max_usd": "the labels of the next look would exceed `looks.max_usd`",
 }
+
+
+LEGEND = (
+    "Information: share of the precision of the last look. Spent: error probability used so far. Boundary: a difference decides "
+    "when it exceeds this many standard errors."
+)
 
 
 def sentence(account: Mapping[str, Any]) -> str:
     """The looks so far in one sentence."""
     plan, look, stop = account["plan"], account["looks"][-1], account["stop"]
     place = list(plan["coverages"]).index(look["coverage"]) + 1
-    end = f"the looks end here, as {ENDS[stop['reason']]}" if stop else "the next look is needed"
-    found = "; ".join(f"{policy} {_words(account, policy)}" for policy in look["targets"])
+    end = f"no further look, because {ENDS[stop['reason']]}" if stop else "the next look is needed"
+    summary = "; ".join(f"{policy} {_words(account, policy)}" for policy in look["targets"])
     return (
-        f"Planned looks: at look {place} of {len(plan['coverages'])} (coverage {look['coverage']}, {look['labels']} labels"
-        f"{_dollars(look['usd'])}) {end}. Against {account['against']}: {found}."
+        f"Planned look {place} of {len(plan['coverages'])} (coverage {look['coverage']}, {look['labels']} labels"
+        f"{_dollars(look['usd'])}): {end}. Compared with {account['against']}: {summary}."
     )
 
 
@@ -293,11 +299,13 @@ def table(account: Mapping[str, Any]) -> str:
     """All looks for the terminal: what each has spent, its boundary, and what its intervals say."""
     plan = account["plan"]
     if plan["until"] == "width":
-        rule = f"until every interval is at most {plan['width']:g} wide; intervals at level {1 - account['alpha']:g}"
+        rule = (
+            f"until every {100 * (1 - account['alpha']):g} % interval of a difference is at most {plan['width']:g} wide"
+        )
     else:
         rule = (
-            f"until every policy is decided with margin {plan['margin']:g}; {plan['spending']} spending of {account['alpha']:g} "
-            f"over {len(plan['coverages'])} looks, shared by {len(account['looks'][0]['targets'])} differences"
+            f"until every policy has a decision (margin {plan['margin']:g}); error probability {account['alpha']:g}, spread over "
+            f"{len(plan['coverages'])} looks ({plan['spending']}) and {len(account['looks'][0]['targets'])} differences"
         )
     rows = [("coverage", "labels", "USD", "policy", "information", "spent", "boundary", "difference", "interval", "")]
     for look in account["looks"]:
@@ -306,17 +314,18 @@ def table(account: Mapping[str, Any]) -> str:
             low, high = one["interval"] or (None, None)
             interval = f"[{_cell(low, '+.3f')}, {_cell(high, '+.3f')}]" if one["interval"] else ""
             numbers = [_cell(one["fraction"], ".2f"), _cell(one["spent"], ".2g"), _cell(one["boundary"], ".2f")]
-            found = one["note"] or words(one["status"], plan["margin"])
-            rows.append((*cells, policy, *numbers, _cell(one["difference"], "+.3f"), interval, found))
+            finding = one["note"] or words(one["status"], plan["margin"])
+            rows.append((*cells, policy, *numbers, _cell(one["difference"], "+.3f"), interval, finding))
             cells = ["", "", ""]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     values = (
-        f"Values are in results/coverage_{account['looks'][-1]['coverage']}/{account['estimator']}.json, whose own decision "
-        "does not allow for the looks before it."
+        f"Estimates are in results/coverage_{account['looks'][-1]['coverage']}/{account['estimator']}.json; the decision in that "
+        "file ignores earlier looks."
     )
     head = f"Planned looks of {account['estimator']}, {rule}"
-    return printable("\n".join([head, "", *lines, "", *textwrap.wrap(account["sentence"], WIDTH), values]))
+    legend = textwrap.wrap(LEGEND, WIDTH) if plan["until"] == "decision" else []
+    return printable("\n".join([head, "", *lines, "", *legend, *textwrap.wrap(account["sentence"], WIDTH), values]))
 
 
 def _words(account: Mapping[str, Any], policy: str) -> str:

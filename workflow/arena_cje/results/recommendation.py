@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 WIDTH = 110  # of a line on the terminal
 
-# `direct` needs no overlap, and labels of the targets' own responses correct it. The label term of tr-cpo carries labels under
-# weights. The other estimators with fresh draws are close to `direct` below full coverage; of those by weights alone the one
+# `direct` needs no overlap, and labels of the targets' own responses correct it. tr-cpo adds weighted labels in its label
+# term. The other estimators with fresh draws are close to `direct` below full coverage; of those by weights alone the one
 # with calibrated weights is the least at the mercy of single rows.
 WITH_DRAWS = ("direct", "tr-cpo", "stacked-dr", "dr-cpo", "tmle", "mrdr")
 BY_WEIGHTS = ("calibrated-ips", "snips", "raw-ips", "ips")
@@ -96,7 +96,7 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
     name = document["recommended"]["estimator"] if result is None else result.name
     entries = decision.get("policies")
     if not entries:
-        raise UserError(f"{file}: has no decision; it was made by an earlier version: make it again")
+        raise UserError(f"{file}: was made by an earlier version and has no decision; run the analysis again")
     if policy == decision["against"]:
         raise UserError(
             f"{file}: {policy!r} is the policy that the others are compared with; name one of {', '.join(entries)}"
@@ -140,11 +140,16 @@ def _reason(chosen: ResultRecord, *, decisive: bool) -> str:
     diagnostics = chosen.document["metadata"]["diagnostics"]
     own = [diagnostics[policy].get("own_labels_used") or 0 for policy in chosen.policies]
     if decisive and any(own):
-        why = f"labels of their own responses correct {counted} (on {min(filter(None, own))} prompts or more)"
+        least = min(filter(None, own))
+        why = (
+            f"labels of their own responses correct the estimates of {counted} (at least {least} labelled prompts each)"
+        )
     elif decisive:
-        why = f"labels under importance weights speak for {counted}"
+        why = f"weighted labels of base responses support the estimates of {counted}"
     else:
-        publishes = "no estimator publishes a target" if not count else f"it publishes {count} of {targets} targets"
+        publishes = (
+            f"it publishes estimates of {count} of {targets} targets" if count else "no estimator publishes a target"
+        )
         what = "log probabilities" if chosen.document["metadata"]["estimator"] in BY_WEIGHTS else "fresh draws"
-        why = f"{publishes}, from {what}; no estimator has labels that speak for half of the targets"
+        why = f"{publishes}, from {what}; no estimator has labels that support the differences of half of the targets"
     return f"{chosen.name} is recommended: {why}."

@@ -147,8 +147,8 @@ class ResultRecord:
         """
         if self.influence is None or self.prompt_id is None or self.base_influence is None:
             raise UserError(
-                f"{self.name}: this result was loaded without its influence values, which differences need; "
-                "keep ESTIMATOR.influence.parquet beside the results file"
+                f"{self.name}: this result was loaded without its influence values, which differences need; put "
+                "ESTIMATOR.influence.parquet into the folder of the results file"
             )
         components, value = self.document["se_components"][policy], self.summary(policy)["estimate"]
         column = self.base_influence if policy == self.base_policy else self.influence[:, self.policies.index(policy)]

@@ -146,4 +146,6 @@ def _with_influence(result: Result, path: Path) -> Result:
         )
     except pl.exceptions.PolarsError as error:
         problem = " ".join(str(error).split())
-        raise UserError(f"{path}: does not have the influence values of this result ({problem}); delete it") from None
+        raise UserError(
+            f"{path}: contains influence values that do not belong to this result ({problem}); delete it"
+        ) from None

@@ -1,43 +1,71 @@
-"""Sentences of a result that stand on the terminal and on the dashboard alike."""
+"""Sentences of a result that the terminal and the dashboard share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from arena_cje import estimators
 
 if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 
 def judge_sentences(result: ResultRecord) -> list[str]:
-    """What the judge is worth, and further judges beside it; none where scores are not calibrated, and in earlier files."""
+    """How many labels this judge and further judges save; empty where scores are not calibrated, and in earlier files."""
     entry = result.document.get("judge_worth")
     if not entry or not entry["policies"]:
         return []
     level = f"{100 * (1 - result.document['metadata']['alpha']):g} % interval"
     sentences = []
     for policy, worth in entry["policies"].items():
-        of_policy = "" if policy == result.base_policy else f" of {policy}"
+        of_policy = "" if policy == result.base_policy else f" on responses of {policy}"
         if worth["why_unknown"]:
-            sentences.append(f"How many labels{of_policy} this judge saves is not known: {worth['why_unknown']}.")
+            sentences.append(f"Labels that this judge saves{of_policy}: unknown, because of {worth['why_unknown']}.")
         else:
-            sentences.append(
-                f"This judge saves {_tenths(worth, level)}{of_policy and f' of the responses{of_policy}'}."
-            )
+            sentences.append(f"This judge saves {_tenths(worth, level)}{of_policy}.")
     for judge, worth in entry["further_judges"].items():
         if worth["why_unknown"]:
-            sentences.append(f"How many labels {judge} saves is not known: {worth['why_unknown']}.")
+            sentences.append(f"Labels that judge {judge} saves: unknown, because of {worth['why_unknown']}.")
             continue
-        sentence, (low, high) = f"{judge} saves {_tenths(worth, level)}", worth["ratio_interval"]
+        sentence, (low, high) = f"Judge {judge} saves {_tenths(worth, level)}", worth["ratio_interval"]
         if low is not None:
-            told_apart = "" if high < 1 or low > 1 else ", the two are not told apart"
-            sentence += f": it takes {worth['label_ratio']:.2f} times the labels of this judge"
-            sentence += f" ({level} {low:.2f} to {high:.2f}{told_apart})"
+            insignificant = "" if high < 1 or low > 1 else ", no significant difference"
+            sentence += f"; it needs {worth['label_ratio']:.2f} times as many labels as this judge"
+            sentence += f" ({level} {low:.2f} to {high:.2f}{insignificant})"
         sentences.append(f"{sentence}.")
     return sentences
 
 
+def left_out_sentences(result: ResultRecord) -> list[str]:
+    """How many rows of the data no estimate uses, and why; empty where all are used, and in files of earlier versions."""
+    data = result.document["metadata"].get("data", {})
+    sentences = []
+    if reasons := data.get("dropped"):
+        why = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        labels = f"; with an oracle label: {count}" if (count := data.get("n_labels_dropped")) else ""
+        sentences.append(
+            f"Left out: {sum(reasons.values())} of {data['n_responses']} logged responses ({why}{labels})."
+        )
+    name = result.document["metadata"]["estimator"]
+    if name in estimators.NAMES and not estimators.needs_draws(name):
+        return sentences
+    policies_by_text: dict[str, list[str]] = {}
+    for policy, draws in data.get("fresh_draws", {}).items():
+        parts = [
+            f"{count} of {draws['n_responses']} fresh draws ({reason})" for reason, count in draws["dropped"].items()
+        ]
+        if count := draws.get("not_logged"):
+            parts.append(f"{count} fresh draws of prompts without a judged logged response")
+        if count := draws.get("prompts_without_draws"):
+            parts.append(f"{count} prompts without a fresh draw")
+        if parts:
+            policies_by_text.setdefault(", ".join(parts), []).append(policy)
+    sentences += [f"Left out for {', '.join(policies)}: {text}." for text, policies in policies_by_text.items()]
+    return sentences
+
+
 def _tenths(worth: dict[str, Any], level: str) -> str:
-    """The share of labels that a judge saves, in labels of ten."""
+    """The share of labels that a judge saves, as a number of 10."""
     low, high = worth["interval"]
     count = f"{_of_ten(worth['share'])} of 10 labels"
     if low is None:

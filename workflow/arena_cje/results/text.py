@@ -2,8 +2,8 @@
 
 The decision stands first. The table has one row for each policy, the base policy first, and at most 116 columns of
 characters; a second one has the differences that decide, a third the importance weights, where the estimator uses them. A
-refused policy has no number. What undecided differences take follows, then the reasons for refusals and cautions, a sentence
-each, what would lift them, and what the judge is worth.
+refused policy has no number. Then follow what would decide the undecided differences, the reasons for refusals and cautions,
+what would lift them, and how many labels the judge saves, a sentence each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from arena_cje.errors import printable
 from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.results.notebook import decimal, weight_table
-from arena_cje.results.sentences import judge_sentences
+from arena_cje.results.sentences import judge_sentences, left_out_sentences
 
 if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
@@ -33,9 +33,17 @@ COLUMNS = (
     ("verdict", 8),
 )
 MEANING = (
-    "An estimate is the mean oracle label the policy would earn on prompts like these; its interval allows for the "
-    "sampling of prompts and for how few labels there are. ESS: effective share of rows under the weights that were "
-    "used, and under the raw ones, by which overlap is judged. Labels: how many of them speak for the policy."
+    "Estimate: mean oracle label that the policy would earn on prompts like these. Interval: includes prompt sampling and label "
+    "uncertainty."
+)
+MEANING_OF_ESS = (
+    "ESS: effective sample size ÷ n after capping; raw ESS: before capping. Raw ESS decides the overlap verdict. Max weight: "
+    "after capping, where the mean weight is 1."
+)
+MEANING_OF_LABELS = "Labels: effective number of labels in this policy's score range."
+OWN_LABELS = (
+    "Labels of a policy's own responses: set `oracle.target_labels`; with your own data, put `oracle_label` into its fresh draws "
+    "or add `probes`."
 )
 
 
@@ -48,6 +56,7 @@ def console_table(result: ResultRecord) -> str:
     lines = [
         *_decision_lines(result),
         _data_line(result),
+        *(line for sentence in left_out_sentences(result) for line in _wrapped(sentence)),
         "",
         _line(titles, width),
         "-" * (width + sum(2 + size for _, size in COLUMNS)),
@@ -56,10 +65,27 @@ def console_table(result: ResultRecord) -> str:
         first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
         lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
     lines += _difference_lines(result, width) + _weight_lines(result) + _judge_lines(result)
-    lines += ["", *textwrap.wrap(MEANING, WIDTH), *_open_lines(result), *_reason_lines(result), *_remedy_lines(result)]
+    lines += [
+        "",
+        *textwrap.wrap(_meaning(result), WIDTH),
+        *_open_lines(result),
+        *_reason_lines(result),
+        *_remedy_lines(result),
+    ]
     if sentences := judge_sentences(result):
         lines += ["", *(line for sentence in sentences for line in _wrapped(sentence))]
     return printable("\n".join(lines))
+
+
+def _meaning(result: ResultRecord) -> str:
+    """The legend of the table, with the weights only where the estimator uses them."""
+    parts = (MEANING, MEANING_OF_ESS if _uses_weights(result) else "", MEANING_OF_LABELS)
+    return " ".join(filter(None, parts))
+
+
+def _uses_weights(result: ResultRecord) -> bool:
+    diagnostics = result.document["metadata"]["diagnostics"].values()
+    return any(entry.get("ess") is not None for entry in diagnostics)
 
 
 def _decision_lines(result: ResultRecord) -> list[str]:
@@ -79,16 +105,16 @@ def _difference_lines(result: ResultRecord, width: int) -> list[str]:
         interval = f"[{decimal(low, '+.3f')}, {decimal(high, '+.3f')}]"
         name = textwrap.shorten(policy, width, placeholder="...")
         remark = words(entry["status"], decision["margin"])
-        remark += ", caution: rests on the judge alone" if entry["judge_only"] else ""
+        remark += " (caution: judge scores alone)" if entry["judge_only"] else ""
         numbers = f"{decimal(entry['difference'], '+.3f'):>8}  {decimal(entry['se']):>6}  {interval:>16}"
         rows.append(f"{name:<{width}}  {numbers}  {remark}")
     level, count = f"{100 * (1 - decision['alpha']):g} %", decision["n_differences"]
-    corrected = f", corrected for {count} differences" if count > 1 else ""
-    return ["", f"minus {decision['against']} ({level} intervals{corrected}; margin {decision['margin']:g})", *rows]
+    intervals = f"simultaneous {level} intervals of {count} differences" if count > 1 else f"{level} interval"
+    return ["", f"Difference to {decision['against']} ({intervals}; margin {decision['margin']:g})", *rows]
 
 
 def _open_lines(result: ResultRecord) -> list[str]:
-    """What the undecided differences take, a sentence each."""
+    """What would decide the undecided differences, a sentence each."""
     entries = result.decision.get("policies", {}).values()
     sentences = [entry["sentence"] for entry in entries if entry["status"] == "not_yet_known"]
     return ["", *(line for sentence in sentences for line in _wrapped(sentence))] if sentences else []
@@ -100,10 +126,9 @@ def _wrapped(text: str) -> list[str]:
 
 def _weight_lines(result: ResultRecord) -> list[str]:
     """The table of the raw importance weights; no lines where the estimator uses none."""
-    diagnostics = result.document["metadata"]["diagnostics"].values()
-    if all(entry.get("ess") is None for entry in diagnostics):
+    if not _uses_weights(result):
         return []
-    return ["", "Importance weights, as they are before any cap", *weight_table(result).splitlines()]
+    return ["", "Importance weights before capping", *weight_table(result).splitlines()]
 
 
 def _judge_lines(result: ResultRecord) -> list[str]:
@@ -119,8 +144,8 @@ def _data_line(result: ResultRecord) -> str:
     metadata = result.document["metadata"]
     labels, rows = metadata["n_oracle"], metadata["n_samples"]
     requested = metadata["n_labels_wanted"]
-    note = f", {requested} were requested" if labels < requested else ""
-    return f"{result.name}: {rows} logged responses, {labels} oracle labels ({labels / rows:.1%}){note}"
+    note = f"; {requested} labels were requested" if labels < requested else ""
+    return f"{result.name}: {rows} logged responses, {labels} oracle labels ({100 * labels / rows:.1f} %){note}"
 
 
 def _policy_row(result: ResultRecord, policy: str) -> list[str]:
@@ -175,4 +200,7 @@ def _remedy_lines(result: ResultRecord) -> list[str]:
         for sentence, policies in policies_by_remedy.items()
         for line in _wrapped(f"remedy: {', '.join(policies)}: {sentence}")
     ]
-    return ["", *lines] if lines else []
+    if not lines:
+        return []
+    kinds = {one["kind"] for of_policy in result.document.get("remedies", {}).values() for one in of_policy}
+    return ["", *lines, *(_wrapped(OWN_LABELS) if "own_labels" in kinds else [])]

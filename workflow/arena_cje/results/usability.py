@@ -109,13 +109,15 @@ def _logged(path: Path, fresh_draws: Path | None, base_policy: str | None) -> Us
         lacking.setdefault(" and ".join(lacks), []).append(name)
     usable = lacking.pop("", [])
     lines.append(f"estimators: {', '.join(usable) or 'none'}")
-    lines += [f"with {what} also: {', '.join(names)}" for what, names in lacking.items()]
+    lines += [f"also possible with {what}: {', '.join(names)}" for what, names in lacking.items()]
     labelled_prompts = len({response.prompt_id for response in responses if response.oracle_label is not None})
     if not labelled_prompts:
-        lines.append("no oracle label: values are those of the judge, which nothing corrects")
+        lines.append(
+            "no oracle labels, which calibration needs: label a random sample of the prompts, or add `calibration_data`"
+        )
     elif labelled_prompts < MIN_LABELLED_PROMPTS:
         needed = f"on at least {MIN_LABELLED_PROMPTS} prompts, got {labelled_prompts}"
-        lines.append(f"calibration needs oracle labels {needed}: label more, or bring `calibration_data`")
+        lines.append(f"calibration needs oracle labels {needed}: label more, or add `calibration_data`")
     return Usability(bool(usable), tuple(lines))
 
 

@@ -107,7 +107,9 @@ def validate(results: Sequence[ResultRecord], truths: Mapping[str, Truth]) -> pl
     policies = {policy for result in results for policy in result.all_policies}
     for policy in truths:
         if policy not in policies:
-            raise UserError(f"a truth of {policy!r}, which no result has{did_you_mean(policy, policies)}")
+            raise UserError(
+                f"true value for {policy!r}, which is not a policy of the results{did_you_mean(policy, policies)}"
+            )
     rows = [
         _comparison(result, policy, truths.get(policy, (float("nan"), float("nan"))))
         for result in results
@@ -141,8 +143,8 @@ def poor_coverage_of(name: str, covered: Sequence[bool], alpha: float) -> str | 
     if not covered or bdtr(sum(covered), len(covered), 1 - alpha) >= RARE:
         return None
     return (
-        f"poor coverage: {sum(covered)} of {len(covered)} intervals that {name} publishes hold the truth; policies share "
-        "prompts and labels, so one unlucky sample can do it, but look at transport and overlap first"
+        f"poor interval coverage: {sum(covered)} of {len(covered)} published intervals of {name} contain the true value. "
+        "Policies share prompts and labels, so one unlucky sample can cause this, but check transport and overlap first"
     )
 
 

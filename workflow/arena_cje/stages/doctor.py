@@ -65,7 +65,7 @@ def check_at_rest(folder: Path) -> None:
     process = _running_snakemake(folder)
     if process is not None:
         place = folder.resolve()
-        raise UserError(f"Snakemake (process {process}) is running in {place}; wait for its end, or end it first")
+        raise UserError(f"Snakemake (process {process}) is running in {place}; wait until it ends, or stop it")
 
 
 def _running_snakemake(folder: Path) -> int | None:
@@ -111,7 +111,7 @@ def _of_other_inputs() -> Iterator[Finding]:
                 waiting.append(path)
     for path, name in sorted(stale.items()):
         if path.is_file():
-            problem = f"was made from another {name} than is there now"
+            problem = f"was made from another version of {name}"
             yield Finding(path, problem, (path, seals.place(path)))
 
 
@@ -125,7 +125,7 @@ def _prompts() -> Iterator[Finding]:
     if len(rows) != summary["n_eligible"]:
         yield Finding(path, f"is damaged: {len(rows)} prompts are left of {summary['n_eligible']}", (path, index_file))
     elif SHARDS.is_file() and not _are_those_of(files.read_json(SHARDS), rows):
-        yield Finding(path, "is damaged: its prompts are not those that were read", (path, index_file))
+        yield Finding(path, "is damaged: it contains other prompts than the source", (path, index_file))
 
 
 def _are_those_of(plan: Any, rows: Sequence[bytes]) -> bool:
@@ -142,7 +142,7 @@ def _journals() -> Iterator[Finding]:
         if path != LEDGER:
             _, n_damaged = lines.sound(path)
             if n_damaged:
-                yield Finding(path, f"has {n_damaged} damaged line(s), whose items are made again")
+                yield Finding(path, f"has {n_damaged} damaged line(s); their items are computed again")
 
 
 def _rewrite(path: Path) -> None:
@@ -158,6 +158,6 @@ def _leftovers() -> Iterator[Finding]:
         for path in sorted(folder.rglob(".*")):
             match = TEMPORARY.fullmatch(path.name)
             if match and path.is_file() and not psutil.pid_exists(int(match[1])):
-                yield Finding(path, "is half of a file that a killed process was writing", (path,))
+                yield Finding(path, "is an incomplete file of a killed process", (path,))
     if LOCKS.is_dir() and any(LOCKS.iterdir()) and _running_snakemake(Path()) is None:
         yield Finding(LOCKS, "is the lock of a Snakemake process that was killed", tuple(LOCKS.iterdir()))

@@ -46,8 +46,8 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
     warn_missing(row["status"] for row in rows)
     if n_cut := sum(row["finish_reason"] == "length" and not row["response"] for row in rows):
         log.warning(
-            "%d of %d responses are empty, cut at max_tokens before they began (a model that thinks first?); they are judged as "
-            "they are; raise `policies.%s.max_tokens` if that is not what its users get",
+            "%d of %d responses are empty, cut at `max_tokens` before any text (a reasoning model?); they are judged as "
+            "empty responses; raise `policies.%s.max_tokens` if users get more than that",
             n_cut,
             len(rows),
             policy,
@@ -96,7 +96,7 @@ def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequen
     ]
     spanning = sum(one.n_boundary for one in scored.values())
     if spanning:
-        log.info("%d of %d responses begin in the prompt's last token", spanning, len(rows))
+        log.info("%d of %d responses begin inside the last token of the prompt", spanning, len(rows))
     warn_missing(scored.get(row["prompt_id"], no_response).status for row in rows)
     return scores
 

@@ -67,7 +67,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
         root.error("%s", error)
         sys.exit(1)
     except KeyboardInterrupt:
-        root.warning("interrupted; the same command goes on from here")
+        root.warning("interrupted; the same command continues from here")
         sys.exit(130)
 
 
@@ -200,7 +200,7 @@ def recorded(path: str | Path, name: str) -> Any:
     """A value of a model's record; raises a `UserError` where the record lacks it."""
     record = schemas.read_json(path)
     if not isinstance(record, dict) or not record.get(name):
-        raise UserError(f"{path}: has no {name}, which the record of a model has; {seals.MEND}")
+        raise UserError(f"{path}: lacks {name}, which the record of a model must have; {seals.MEND}")
     return record[name]
 
 

@@ -40,5 +40,5 @@ def check_complete(responses: Sequence[Row], grades: Mapping[str, Sequence[Row]]
         if missing and stage != "oracle":
             first = f"prompt {missing[0]['prompt_id']!r}, draw {missing[0]['draw_idx']}"
             raise UserError(
-                f"{paths[stage]}: has no grade of {len(missing)} of {len(responses)} responses (the first: {first}); {MEND}"
+                f"{paths[stage]}: lacks the grades of {len(missing)} of {len(responses)} responses (for example {first}); {MEND}"
             )

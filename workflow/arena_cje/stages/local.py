@@ -310,7 +310,7 @@ def _log_choice_mass(masses: Sequence[float]) -> None:
     """Log the probability that the judge's choices had among all tokens."""
     if masses:
         median, least = statistics.median(masses), min(masses)
-        log.info("the judge's answers had probability %.2g in the median, %.2g at least", median, least)
+        log.info("total probability of the judge's answers: median %.2g, minimum %.2g", median, least)
 
 
 def labelled(rows: Sequence[Row], *, coverage: float, start: int, draws: int) -> list[Row]:

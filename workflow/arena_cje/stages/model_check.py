@@ -46,7 +46,9 @@ DRAWS = (
     (1.0, 2),
     (1.0, 3),
 )  # temperature and seed; of those that can be sent back, two at most are
-ADVICE = "; set `completions: false` for this provider (its policies then take part in `direct` only), or take another server"
+ADVICE = (
+    "; set `completions: false` for this provider (its policies then take part in `direct` only), or use another server"
+)
 PATIENCE = 60.0  # seconds for one answer, and between the attempts together
 ATTEMPTS = 3
 SIDE_BY_SIDE = 8
@@ -131,8 +133,8 @@ def _answers(ask: Ask, request: Request, what: str) -> str:
     reply = _replied(ask, request)
     if what == "chooses" and not reply.top_logprobs:
         raise UserError(
-            "its replies come without log probabilities, which a rubric of kind `choices` reads; take a rubric of kind "
-            "`structured`, or a server that tells them"
+            "its replies contain no log probabilities, which a rubric of kind `choices` needs; use a rubric of kind "
+            "`structured`, or a server that returns them"
         )
     return _version(reply)
 
@@ -156,12 +158,13 @@ def _scores(ask: Ask, writer: Writer) -> str:
         if apart <= SAME:
             return f"{_version(drawn)}, scores given text to {apart:.2g} nats a token"
         wrong.append(
-            f"it scores given text wrongly: {text!r} had log probabilities {_told(given)} when it was drawn and "
+            f"its log probabilities of given text are inconsistent: {text!r} had log probabilities {_told(given)} when it "
+            "was drawn and "
             f"{_told(scored.token_logprobs)} when it was scored{ADVICE}"
         )
         if len(wrong) == 2:
             break
-    raise UserError(wrong[0] if wrong else f"it says nothing that could be sent back to be scored ({drawn.text!r})")
+    raise UserError(wrong[0] if wrong else f"its reply has no text that could be scored ({drawn.text!r})")
 
 
 def _drawn(ask: Ask, writer: Writer, temperature: float, seed: int) -> Reply:
@@ -169,7 +172,7 @@ def _drawn(ask: Ask, writer: Writer, temperature: float, seed: int) -> Reply:
     request = replace(writer, max_tokens=DRAWN, temperature=temperature, top_p=1.0).request(PROMPT, seed)
     drawn = _replied(ask, Request(request.kind, {**request.body, "logprobs": 1}))
     if drawn.text and (not drawn.token_logprobs or None in drawn.token_logprobs):
-        raise UserError(f"it draws text without telling log probabilities, so it cannot score given text{ADVICE}")
+        raise UserError(f"it generates text without log probabilities, so it cannot score given text{ADVICE}")
     return drawn
 
 
@@ -197,16 +200,14 @@ def _told(values: Sequence[float]) -> str:
 def _replied(ask: Ask, request: Request) -> Reply:
     (reply,) = ask([request])
     if reply.error == "unreadable":
-        raise UserError(
-            "its replies have a form that cannot be read; look at what the server sends, or take another one"
-        )
+        raise UserError("its replies cannot be read; look at what the server sends, or use another server")
     if reply.error is not None:
-        raise UserError(f"it declines the simplest question ({reply.error.replace('_', ' ')})")
+        raise UserError(f"it declines a simple test question ({reply.error.replace('_', ' ')})")
     return reply
 
 
 def _version(reply: Reply) -> str:
-    return reply.model or "version not told"
+    return reply.model or "version unknown"
 
 
 def check(things: Sequence[Wanted]) -> list[Finding]:
@@ -280,7 +281,7 @@ def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
 
     if model.file and not path.exists():
         fetch.read_entry(model.file, resources / "models" / "MODELS.yaml")
-        return "not here yet, fetched by its recipe on first use"
+        return "not downloaded yet; downloaded on first use"
     gguf.check_magic(path)
     size = f"{gguf.size(path) / 1e6:,.0f} MB"
     if not record.exists():
@@ -294,7 +295,7 @@ def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
 def table(findings: Sequence[Finding]) -> str:
     """All findings, those that failed marked."""
     if not findings:
-        return "No model is used: the data were brought along."
+        return "No model is used, because `logged_data` is set."
     rows = [("", "model", "at", "wanted", "by", "answer")]
     for one in findings:
         by = one.users[0] + (f" and {len(one.users) - 1} more" if len(one.users) > 1 else "")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-NO_BATCH = "no labelling batch holds the response"
-NO_VOTES = "nobody has voted on the response yet"
+NO_BATCH = "no labelling batch contains the response"
+NO_VOTES = "no vote on the response yet"
 
 
 def answers(prompts: Sequence[Row], responses: Mapping[str, Iterable[Row]]) -> tuple[list[Answer], Counter[str]]:

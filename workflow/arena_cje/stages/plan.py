@@ -113,7 +113,7 @@ def shard_fingerprints(config: Config, pool: Pool, cache: Path) -> dict[str, str
 def shard_rows(pool: Path, start: int, stop: int, fingerprint: str) -> list[Row]:
     """The prompts of a shard, which are those that the plan has seen; raises a `UserError` where they are not."""
     if prompts.fingerprint(prompts.lines(pool, start, stop)) != fingerprint:
-        raise UserError(f"{pool}: is damaged: prompts {start} to {stop} are not those that were read; {MEND}")
+        raise UserError(f"{pool}: is damaged: prompts {start} to {stop} differ from the source; {MEND}")
     return prompts.read(pool, start, stop)
 
 

@@ -28,7 +28,7 @@ def logprobs(folder: Path, policies: list[str]) -> list[str]:
         if name not in context_of:
             known = ", ".join(context_of)
             raise UserError(
-                f"{name!r} is no policy of this run with log probabilities{did_you_mean(name, context_of)}; it has: {known}"
+                f"{name!r} is not a policy of this run with log probabilities{did_you_mean(name, context_of)}; it has: {known}"
             )
     contexts = {context_of[name] for name in policies}
     for context in contexts:
@@ -57,13 +57,12 @@ def _contexts(folder: Path) -> dict[str, str]:
     """The scoring context of each policy by the newest data set of the run."""
     summaries = sorted((folder / "results").glob("coverage_*/summary.json"), key=lambda path: path.stat().st_mtime)
     if not summaries:
-        raise UserError(
-            f"{folder}: there is no data set yet (results/coverage_*/summary.json); run the workflow here first, it goes on "
-            "where it was"
-        )
+        raise UserError(f"{folder}: there is no data set yet (results/coverage_*/summary.json); run the workflow first")
     try:
         recorded = files.read_json(summaries[-1])["provenance"]["policies"]
         contexts = {name: block["context"] for name, block in recorded.items()}
     except (LookupError, TypeError, AttributeError):
-        raise UserError(f"{summaries[-1]}: does not name the scoring contexts of its policies; make it again") from None
+        raise UserError(
+            f"{summaries[-1]}: lacks the scoring contexts of its policies; run the workflow again to make it"
+        ) from None
     return {name: context for name, context in contexts.items() if (folder / "results" / "logprobs" / context).is_dir()}

@@ -37,7 +37,7 @@ DERIVED = ("estimators", "prices")
 COMPARED = (type(None), int, float, complex, str, bytes, bytearray, range, list, tuple, dict, set, frozenset)
 MEMORY = Path(".snakemake")  # of Snakemake
 MARK = MEMORY / "metadata" / "arena-cje"  # Snakemake has its memory since this was written
-MEND = "take it away (`arena-cje doctor --redo` does so with all that is damaged) and run the same command again"
+MEND = "remove it (`arena-cje doctor --redo` removes everything that is damaged) and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,16 @@ class Seal:
     def problem(self, path: Path) -> str | None:
         """How a file differs from the one that was sealed, to follow its name; None where it does not."""
         if self.sha256 is None:
-            return "is not finished: the job that makes it was killed"
+            return "is incomplete: the job that writes it was killed"
         size = path.stat().st_size
         if size == self.size and sha256(path) == self.sha256:
             return None
         rows = _n_rows(path) if path.suffix == ".jsonl" else None
         if rows != self.rows:
             return f"is damaged: {rows} rows are left of {self.rows}"
-        same = "other content than was written" if size == self.size else f"{size} bytes, {self.size} were written"
+        same = (
+            "other content than when it was written" if size == self.size else f"{size} bytes, {self.size} were written"
+        )
         return f"is damaged: it has {same}"
 
 
