@@ -131,7 +131,7 @@ def test_jobs_items_rates_and_reasons_add_up(made):
     assert "generate base: 2 without a result: too_long" in text
     assert "generate base: 1 job failed: the server said no" in text
     assert "judge base: 1 without a result: not JSON" in text
-    assert "27 of 50 items (54%), 0.62 a second, 58 s left, 1 of 2 other jobs done, 3 jobs failed" in text
+    assert "27 of 50 items (54%), 1 of 2 other jobs done, 0.62 a second, 3 jobs failed" in text
     assert "other jobs: 1 job failed: no file" in text
 
 

@@ -55,7 +55,9 @@ def show_results():
 
     escape_what_it_lacks()
     if not only_tells() and os.environ.get("ARENA_CJE_SHOW") != "no":
-        show(path for path in results_to_show() if Path(path).exists())
+        paths = [path for path in results_to_show() if Path(path).exists()]
+        if paths:
+            show(paths)
 
 
 def tell_spending():
@@ -109,7 +111,7 @@ onstart:
 
 onsuccess:
     end(succeeded=True)
-    TERMINAL.end()
+    TERMINAL.end([] if TERMINAL.is_verbose or only_tells() else ending.warnings_note())
     show_results()
     tell_spending()
 

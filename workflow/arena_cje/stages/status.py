@@ -151,16 +151,16 @@ class Status:
         at_a_time = max((sum(state.seconds for state in self.jobs) + sum(others)) / self.elapsed, 1.0)
         return known / at_a_time, any(n and not items[stage] for stage, n in left.items())
 
-    def progress(self) -> str:
-        """Overall progress in one line."""
+    def progress(self, *, with_others: bool = True) -> str:
+        """Overall progress in one line; with_others: also of the jobs without items."""
         total, n_failed = self.total, sum(state.state == "failed" for state in (*self.jobs, *self.other_jobs))
         items, others = self.done()
         parts = [items] if total.items else []
+        parts += [f"{others} done"] if with_others or not total.items else []
         if total.items_done < total.items and self.items_per_second:
             parts += [f"{rate(self.items_per_second)} a second"]
         if any(state.state != "done" for state in (*self.jobs, *self.other_jobs)):
-            parts += [_time_left(self.seconds_left)]
-        parts += [f"{others} done"]
+            parts += [_time_left(self.seconds_left)] if self.state in ("running", "unknown") else []
         parts += [f"{n_failed} job{'s' * (n_failed > 1)} failed"] if n_failed else []
         return ", ".join(parts)
 
@@ -391,9 +391,9 @@ def rate(value: float) -> str:
 
 
 def _time_left(estimate: tuple[float, bool] | None) -> str:
-    """`4 min left`; `at least` where some stage has not begun."""
-    if estimate is None:
-        return "time left unknown before the first items are done"
+    """`4 min left`; `at least` where some stage has done nothing yet."""
+    if estimate is None or (estimate[1] and estimate[0] < FEW):
+        return "time left not known yet"
     seconds, is_lower_bound = estimate
     return f"{'at least ' * is_lower_bound}{duration(seconds) if seconds >= FEW else 'a few seconds'} left"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError, printable
 from arena_cje.stages.doctor import check_at_rest
+from arena_cje.terminal.screen import JOBS_LOG
 
 if TYPE_CHECKING:
     import threading
@@ -60,6 +61,16 @@ def _logs(error: str, states: list[JobState]) -> str:
     log, others = states[0].job.log, len(states) - 1
     more = f" and {others} more job{'s' * (others > 1)}" if others else ""
     return f" ({log}{more})" if log and log not in error else f" ({more.strip()})" if more else ""
+
+
+def warnings_note() -> Iterator[str]:
+    """How many warnings of jobs stand in their log; no line where there are none."""
+    try:
+        text = JOBS_LOG.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if count := text.count("] WARNING "):
+        yield f"NOTE {count} warning{'s' * (count > 1)} of jobs in {JOBS_LOG}"
 
 
 def lock_sentence() -> str:

@@ -79,7 +79,13 @@ def rows(status: Status) -> list[str]:
     """A row for each stage, and the last one for the whole."""
     found = stages(status)
     width = max(map(len, [*(stage.name for stage in found), "all"]))
-    return [*(stage.text(width) for stage in found), f"{'all':<{width}}  {status.progress()}"]
+    return [*(stage.text(width) for stage in found), f"{'all':<{width}}  {_whole(status, with_others=False)}"]
+
+
+def _whole(status: Status, *, with_others: bool = True) -> str:
+    """The progress of all stages, and of a run that has ended how long it took."""
+    took = f" in {duration(status.elapsed)}" if status.record.ended is not None else ""
+    return f"{status.progress(with_others=with_others)}{took}"
 
 
 class Progress:
@@ -120,7 +126,7 @@ class Progress:
             if self._redraw:
                 self._screen.keep_rows()
             else:
-                self._screen.write([f"all: {status.progress()}, after {duration(status.elapsed)}"])
+                self._screen.write([f"all: {_whole(status)}"])
         except Exception as error:  # files that another program changes, a terminal that is gone: the run goes on
             reason = " ".join(f"{type(error).__name__} {error}".split())
             with contextlib.suppress(Exception):
