@@ -1,6 +1,7 @@
 """The command line beside Snakemake: it prints results and the status of a run, decides, plans studies, converts and checks
 data, checks votes, unlocks a folder, and finds what does not fit in one.
 
+arena-cje show results
 arena-cje show results/coverage_0.1/calibrated-ips.json
 arena-cje decide results/coverage_0.1/decision.json --ship cool
 arena-cje status .
@@ -56,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="*",
         type=Path,
         metavar="PATH",
-        help="a file of results (estimates, decision, comparisons, plan, a table), or the folder of a run or of its results, which "
-        "is listed (default: the newest estimates in results/)",
+        help="a file of results (estimates, decision, comparisons, plan, a table), or the folder of a run or of its results, "
+        "which is listed (default: the newest estimates in results/)",
     )
     decide_command = commands.add_parser(
         "decide",

@@ -7,9 +7,7 @@ from arena_cje.stages import run_record, status
 from arena_cje.terminal import ending, progress
 
 INTERRUPTED = threading.Event()
-PROGRESS = progress.Progress(
-    Path("."), TERMINAL.screen, CONFIG.progress_seconds, redraw=TERMINAL.can_redraw
-)
+PROGRESS = progress.Progress(Path("."), TERMINAL.screen, CONFIG.progress_seconds, redraw=TERMINAL.can_redraw)
 
 # What asks an API makes one of these.
 ANSWERS = re.compile(r"results/(?P<stage>responses|logprobs|judge|judges/[^/]+|oracle)/(?P<name>[^/]+)/")

@@ -3,8 +3,10 @@
     with job(snakemake) as log:
         ...
 
-Log lines go to the job's log file and, with the job's name before them, to the terminal. A `UserError`, or an error of the
-file system, ends the job with one line `ERROR ...` and exit status 1; after that of a bug its traceback follows. No line holds a key of an API. What the job reads of the results is checked against its seals before, what it writes is sealed after.
+Log lines go to the job's log file and, with the job's name before them, to standard error. A `UserError`, or an error of the
+file system, ends the job with one line `ERROR ...` and exit status 1; the line of any other error, which is a bug, has its
+traceback below it. No line holds a key of an API. What the job reads of the results is checked against its seals before, what
+it writes is sealed after.
 """
 
 from __future__ import annotations

@@ -154,9 +154,8 @@ class Status:
     def progress(self, *, with_others: bool = True) -> str:
         """Overall progress in one line; with_others: also of the jobs without items."""
         total, n_failed = self.total, sum(state.state == "failed" for state in (*self.jobs, *self.other_jobs))
-        items, others = self.done()
-        parts = [items] if total.items else []
-        parts += [f"{others} done"] if with_others or not total.items else []
+        *items, others = self.done()
+        parts = [*items, f"{others} done"] if with_others or not items else items
         if total.items_done < total.items and self.items_per_second:
             parts += [f"{rate(self.items_per_second)} a second"]
         if any(state.state != "done" for state in (*self.jobs, *self.other_jobs)):
@@ -164,13 +163,12 @@ class Status:
         parts += [f"{n_failed} job{'s' * (n_failed > 1)} failed"] if n_failed else []
         return ", ".join(parts)
 
-    def done(self) -> tuple[str, str]:
-        """How many items, and how many other jobs, are done."""
+    def done(self) -> list[str]:
+        """How many items are done, where there are any, and how many other jobs."""
         total, n_others = self.total, sum(state.state == "done" for state in self.other_jobs)
-        return (
-            f"{number(total.items_done)} of {number(total.items)} items ({total.share:.0%})",
-            f"{number(n_others)} of {number(len(self.other_jobs))} other jobs",
-        )
+        items = f"{number(total.items_done)} of {number(total.items)} items ({total.share:.0%})"
+        others = f"{number(n_others)} of {number(len(self.other_jobs))} other jobs"
+        return [items, others] if total.items else [others]
 
 
 def read_status(folder: Path, *, with_rows: bool = True, finished: dict[PlannedJob, JobState] | None = None) -> Status:
@@ -403,4 +401,3 @@ def duration(seconds: float) -> str:
     if seconds >= HOURS:
         return f"{seconds / HOURS:.1f} h"
     return f"{seconds / MINUTES:.0f} min" if seconds >= MINUTES else f"{seconds:.0f} s"
-

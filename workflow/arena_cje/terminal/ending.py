@@ -80,8 +80,8 @@ def lock_sentence() -> str:
     except UserError as error:
         return f"ERROR {error}"
     return (
-        "ERROR this folder has the lock of a Snakemake that was killed; `arena-cje unlock` removes it, then the same command goes "
-        f"on: {command()}"
+        "ERROR this folder has the lock of a Snakemake that was killed; `arena-cje unlock` removes it, then the same command "
+        f"goes on: {command()}"
     )
 
 

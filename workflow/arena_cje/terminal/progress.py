@@ -10,13 +10,13 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arena_cje.stages.status import duration, number, rate, read_status, stage_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from arena_cje.stages.run_record import PlannedJob
     from arena_cje.stages.status import JobState, Status

@@ -179,7 +179,7 @@ class Terminal:
                 self._stderr = (terminal, sys.stderr)
                 os.dup2(log, 2)
                 os.close(log)
-                self._use(open(terminal, "w", 1, encoding=sys.stderr.encoding, errors="backslashreplace", closefd=False))  # noqa: SIM115
+                self._use(os.fdopen(terminal, "w", 1, sys.stderr.encoding, "backslashreplace", closefd=False))
 
     def end(self, lines: Iterable[str] = ()) -> None:
         """Write the last lines of a run, and give standard error back."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 N_ROWS = 20  # of a table, and lines of a file of another kind
 CELL = 40  # characters
+COMPARED = ("first", "second", "difference", "se", "p_value", "p_corrected", "apart", "judge_only")
 PICTURES = (".png", ".html", ".zip")
 DECISION, DASHBOARD = "decision.json", "diagnostics_dashboard.html"
 
@@ -79,10 +80,7 @@ def _comparisons(content: Mapping[str, Any]) -> Iterator[str]:
         yield chosen["decision"]["headline"]
     yield content["recommended"]["reason"]
     yield ""
-    rows = [
-        {key: value for key, value in row.items() if not isinstance(value, dict | list)}
-        for row in chosen["comparisons"]
-    ]
+    rows = [{key: row[key] for key in COMPARED} for row in chosen["comparisons"]]
     yield _rows(pl.DataFrame(rows, infer_schema_length=None), len(rows))
     for other, entry in content["estimators"].items():
         if other != name and entry["decision"]:
