@@ -1,4 +1,4 @@
-# make run     sets up .venv and runs the default experiment to its first estimate
+# make run     sets up .venv and runs the default experiment to its first estimate; VERBOSE=1 shows the lines of every job
 # make setup   sets up .venv alone
 # make test    sets up .venv and runs the tests
 # make smoke   sets up .venv and runs the experiments of config/experiments/ at smoke size
@@ -35,7 +35,7 @@ setup: .venv/.ready
 # After Snakemake itself was killed it leaves a lock; it is taken away when no other Snakemake works in this folder.
 run: .venv/.ready
 	@$(BIN)/arena-cje unlock
-	@ARENA_CJE_SHOW=no $(BIN)/snakemake --cores $(CORES) --quiet rules host -- $(TARGET)
+	@ARENA_CJE_SHOW=no ARENA_CJE_COMMAND='make run $(MAKEOVERRIDES)' VERBOSE=$(VERBOSE) $(BIN)/snakemake --cores $(CORES) -- $(TARGET)
 	@$(BIN)/arena-cje show $(TARGET)
 
 test: .venv/.ready-test

@@ -113,7 +113,7 @@ STAGES = {
         CALIBRATES
         | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "spending")}
         | {f"diagnostics/{name}.py" for name in ("agreement", "calibration", "verdict")}
-        | {"estimators/__init__.py", "files.py", "results/decision.py", "results/looks.py"},
+        | {"estimators/__init__.py", "results/decision.py", "results/looks.py"},
     ),
     "assemble": (
         ("stages.assemble", "data.write", "results.account"),

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -131,7 +131,7 @@ def test_jobs_items_rates_and_reasons_add_up(made):
     assert "generate base: 2 without a result: too_long" in text
     assert "generate base: 1 job failed: the server said no" in text
     assert "judge base: 1 without a result: not JSON" in text
-    assert "27 of 50 items (54%), 0.62 a second, 58 s left, 1 of 2 other jobs done, 3 jobs failed" in text
+    assert "27 of 50 items (54%), 1 of 2 other jobs done, 0.62 a second, 3 jobs failed" in text
     assert "other jobs: 1 job failed: no file" in text
 
 
@@ -139,8 +139,12 @@ def test_a_stage_that_has_not_begun_makes_the_time_a_lower_bound(made):
     made.finish(made.job("generate", "base", 0, 100), ok(100), at=50, seconds=50, items=100)
     made.job("generate", "other", 0, 7200 * 2)
     made.job("judge", "base", 0, 10)
-    progress = made.status(ended=START + 50, succeeded=False).progress()
-    assert "2 a second, at least 2.0 h left" in progress
+    found = made.status(ended=START + 50, succeeded=False)
+    assert found.items_per_second == pytest.approx(2)
+    assert found.seconds_left == (pytest.approx(14400 / 2), True)
+    now = time.time()
+    running = replace(found, record=replace(found.record, ended=None, started=now - 50), now=now)
+    assert "2 a second, at least 2.0 h left" in running.progress()
 
 
 def test_outputs_of_an_earlier_run_count_where_they_are_up_to_date(made):
@@ -153,7 +157,7 @@ def test_outputs_of_an_earlier_run_count_where_they_are_up_to_date(made):
     assert (found.total.items_done, found.total.jobs_done) == (10, 1)
     assert found.items_per_second == 0
     assert found.seconds_left is None
-    assert "time left unknown before the first items are done" in found.progress()
+    assert "time left not known yet" in found.progress()
 
 
 def test_what_the_journal_had_before_the_run_is_counted_once(made):
@@ -191,6 +195,26 @@ def test_the_state_of_a_run(made):
     # The number of the process belongs to another one now.
     assert made.status(host=here["host"], started=time.time() - 1e6).state == "killed"
     assert made.status(**here, ended=time.time(), succeeded=True).state == "finished"
+    assert made.status(**here, ended=time.time(), succeeded=False, interrupted=True).state == "interrupted"
+
+
+def test_other_jobs_take_their_share_of_the_time_that_is_left(made):
+    for k, seconds in enumerate((10, 30)):
+        made.join(f"results/{k}.json")
+        made.log(made.jobs[-1], ["INFO begins"], began=5, at=5)
+        made.write(f"results/{k}.json", "{}", at=5 + seconds)
+    made.join("results/2.json")
+    assert made.status(ended=START + 40, succeeded=False).seconds_left == (pytest.approx(20), False)
+    made.job("generate", "base", 0, 10)
+    assert made.status(ended=START + 40, succeeded=False).seconds_left is None  # no item is done yet
+
+
+def test_a_job_that_was_interrupted_has_not_failed(made):
+    job, failed = made.job("generate", "base", 0, 10), made.job("generate", "base", 1, 10)
+    made.log(job, ["INFO 10 responses: 0 in the journal, 10 to do", "WARNING interrupted"], at=1)
+    made.log(failed, ["INFO 10 responses: 0 in the journal, 10 to do", "ERROR the disk is full"], at=1)
+    states = [state.state for state in made.status(ended=START + 2, succeeded=False, interrupted=True).jobs]
+    assert states == ["started", "failed"]
 
 
 def test_the_items_of_jobs_follow_from_the_configuration():
@@ -228,19 +252,6 @@ def test_a_run_without_items_has_its_other_jobs_alone(made):
     text = status.table(made.status())
     assert "stage" not in text
     assert "0 of 1 other jobs done" in text
-
-
-def test_lines_of_progress_end_with_the_run(made):
-    made.job("generate", "base", 0, 10)
-    made.status()
-    lines, stop = [], threading.Event()
-    thread = threading.Thread(target=status.print_progress, args=(made.folder, 0.01, stop, lines.append))
-    thread.start()
-    time.sleep(0.3)
-    stop.set()
-    thread.join(timeout=5)
-    assert not thread.is_alive()
-    assert lines[0].startswith("PROGRESS 0 of 10 items (0%), ")
 
 
 def test_the_status_needs_no_snakemake():

@@ -1,6 +1,7 @@
 """The command line beside Snakemake: it prints results and the status of a run, decides, plans studies, converts and checks
 data, checks votes, unlocks a folder, and finds what does not fit in one.
 
+arena-cje show results
 arena-cje show results/coverage_0.1/calibrated-ips.json
 arena-cje decide results/coverage_0.1/decision.json --ship cool
 arena-cje status .
@@ -49,14 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    show_command = commands.add_parser("show", help="print results as tables")
+    show_command = commands.add_parser("show", help="print results as tables, or what is in a folder of results")
     show_command.add_argument(
-        "files",
+        "paths",
         nargs="*",
         type=Path,
-        metavar="FILE",
-        default=[Path("results")],
-        help="results/coverage_*/ESTIMATOR.json or decision.json, or a folder to show its newest result (default: results)",
+        metavar="PATH",
+        help="a file of results (estimates, decision, comparisons, plan, a table), or the folder of a run or of its results, "
+        "which is listed (default: the newest estimates in results/)",
     )
     decide_command = commands.add_parser(
         "decide",
@@ -114,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise SystemExit(NO_ANSWER) from None
         raise
     run = {
-        "show": lambda: show(options.files),
+        "show": lambda: show(options.paths),
         "decide": lambda: _decide(options.file, options.ship),
         "status": lambda: _status(options.folder),
         "unlock": lambda: _unlock(options.directory),
@@ -142,22 +143,16 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def show(files: Iterable[str | Path]) -> int:
-    """Print results files and accounts of planned looks as tables, decisions as sentences; the exit status is 0."""
-    from arena_cje.results import looks, recommendation
+def show(paths: Iterable[str | Path]) -> int:
+    """Print files and folders of results; without any the newest result, and where all are. The exit status is 0."""
     from arena_cje.results.result import newest
-    from arena_cje.stages import seals
+    from arena_cje.terminal.show import shown
 
-    for file in map(Path, files):
-        file = newest(file)
-        seals.check(file)
-        print(f"\n{printable(str(file))}")
-        if account := looks.read(file):
-            print(looks.table(account))
-        elif decision := recommendation.read(file):
-            print(recommendation.text(decision))
-        else:
-            print(arena_cje.load(file))
+    paths = list(map(Path, paths))
+    for path in paths or [newest(Path("results"))]:
+        print(shown(path))
+    if not paths:
+        print("\nWhat else is there: arena-cje show results")
     return 0
 
 

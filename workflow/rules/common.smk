@@ -23,6 +23,8 @@ from arena_cje.llama.library import has_gpu
 from arena_cje.provenance import canonical, code_hash, digest
 from arena_cje.report.settings import settings
 from arena_cje.stages import plan as stage_plan, redo, seals
+from arena_cje.terminal import ending
+from arena_cje.terminal.screen import Terminal
 from arena_cje.yaml_files import check_config_file
 
 
@@ -49,6 +51,12 @@ if IS_MODULE and (workflow.modifier.path_modifier.prefix or workflow.modifier.pa
         "ERROR module: `prefix` and `replace_prefix` move the files that rules name, not the journals, logs and benchmarks that "
         "jobs find by their place; leave them out, and run each experiment in a working directory of its own"
     )
+
+# The terminal is that of the outer workflow, too: what it shows of its jobs is not for a module to say.
+TERMINAL = Terminal()
+if workflow.is_main_process and not IS_MODULE:
+    TERMINAL.take(workflow.output_settings, ending.lock_sentence)
+    ending.explain_early_interrupts()
 
 # What the user says: in config/config.yaml of a working directory that is not the workflow's folder, by --configfile and
 # --config, or as the `config` of a module. The later go on top of the earlier, and all of them on top of the shipped file.

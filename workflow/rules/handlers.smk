@@ -4,8 +4,10 @@
 import threading
 
 from arena_cje.stages import run_record, status
+from arena_cje.terminal import ending, progress
 
-RUN_ENDED = threading.Event()
+INTERRUPTED = threading.Event()
+PROGRESS = progress.Progress(Path("."), TERMINAL.screen, CONFIG.progress_seconds, redraw=TERMINAL.can_redraw)
 
 # What asks an API makes one of these.
 ANSWERS = re.compile(r"results/(?P<stage>responses|logprobs|judge|judges/[^/]+|oracle)/(?P<name>[^/]+)/")
@@ -51,7 +53,9 @@ def show_results():
 
     escape_what_it_lacks()
     if not only_tells() and os.environ.get("ARENA_CJE_SHOW") != "no":
-        show(path for path in results_to_show() if Path(path).exists())
+        paths = [path for path in results_to_show() if Path(path).exists()]
+        if paths:
+            show(paths)
 
 
 def tell_spending():
@@ -73,25 +77,29 @@ def planned_jobs():
 
 
 def begin():
-    """Record the run, and start the line of progress on its terminal."""
+    """Record the run, send the lines of jobs where they belong, and start to show progress."""
     if only_tells():
         return
     or_exit(run_record.write_start, planned_jobs())
-    if CONFIG.progress_seconds:
-        arguments = (
-            Path("."),
-            CONFIG.progress_seconds,
-            RUN_ENDED,
-            functools.partial(print, file=sys.stderr, flush=True),
-        )
-        threading.Thread(target=status.print_progress, args=arguments, daemon=True).start()
+    ending.note_interrupts(INTERRUPTED)
+    TERMINAL.send_jobs_to_log()
+    if CONFIG.progress_seconds and not TERMINAL.is_quiet:
+        PROGRESS.start()
 
 
 def end(succeeded):
-    """Record the end of the run."""
-    RUN_ENDED.set()
-    if not only_tells():
-        or_exit(run_record.write_end, succeeded=succeeded)
+    """Record the end of the run, and show its progress a last time."""
+    if only_tells():
+        return
+    or_exit(run_record.write_end, succeeded=succeeded, interrupted=INTERRUPTED.is_set())
+    PROGRESS.end()
+
+
+def last_lines():
+    """Why the run has failed, and how it goes on."""
+    if only_tells():
+        return []
+    return or_exit(lambda: [*ending.lines(status.read_status(Path("."), with_rows=False))])
 
 
 onstart:
@@ -101,6 +109,7 @@ onstart:
 
 onsuccess:
     end(succeeded=True)
+    TERMINAL.end([] if TERMINAL.is_verbose or only_tells() else ending.warnings_note())
     show_results()
     tell_spending()
 
@@ -108,3 +117,4 @@ onsuccess:
 onerror:
     end(succeeded=False)
     tell_spending()
+    TERMINAL.end(last_lines())

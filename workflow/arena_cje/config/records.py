@@ -788,9 +788,9 @@ class Config(Record):
         description="model processes at the same time on one machine; null: one on a GPU, otherwise one per physical core",
     )
     progress_seconds: float | None = Field(
-        30.0,
+        60.0,
         gt=0,
-        description="seconds between the lines of overall progress on the terminal of a run; null: none",
+        description="seconds between the lines of overall progress where the output of a run is a file or pipe; null: no progress",
     )
     logged_data: LoggedData | None = Field(
         None,

@@ -27,12 +27,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from arena_cje.errors import printable
 from arena_cje.estimation import spending
 from arena_cje.estimation.decision import DecisionRule, level_of_each, may_decide, status, words
-from arena_cje.files import read_json
 from arena_cje.results.decision import headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from arena_cje.estimation.records import Estimate
     from arena_cje.results.record import ResultRecord
@@ -258,11 +256,9 @@ def _at_boundary(
     )
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """The account of the looks in a file; None for a file of another kind."""
-    account = read_json(path)
-    is_account = isinstance(account, dict) and {"plan", "looks", "stop"} <= account.keys()
-    return account if is_account else None
+def is_account(content: Any) -> bool:
+    """Whether the content of a file is an account of looks."""
+    return isinstance(content, dict) and {"plan", "looks", "stop"} <= content.keys()
 
 
 # Texts

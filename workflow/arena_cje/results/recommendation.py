@@ -18,7 +18,7 @@ from arena_cje.errors import UserError, did_you_mean, printable
 from arena_cje.estimation.decision import SUPPORTS_SHIPPING
 from arena_cje.estimation.records import ROUNDING
 from arena_cje.files import read_json
-from arena_cje.results.result import load
+from arena_cje.results.result import from_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,10 +71,9 @@ def document(results: Sequence[ResultRecord], coverage: str) -> dict[str, Any]:
     }
 
 
-def read(file: str | Path) -> dict[str, Any] | None:
-    """The content of decision.json; None for a file of another kind."""
-    document = read_json(file)
-    return document if isinstance(document, dict) and {"recommended", "decision"} <= document.keys() else None
+def is_decision(content: Any) -> bool:
+    """Whether the content of a file is that of decision.json."""
+    return isinstance(content, dict) and {"recommended", "decision"} <= content.keys()
 
 
 def text(content: Mapping[str, Any]) -> str:
@@ -90,10 +89,12 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
 
     file: decision.json, or a results file. Raises a `UserError` where the file holds no decision about the policy.
     """
-    document = read(file)
-    result = load(file) if document is None else None
-    decision = document["decision"] if result is None else result.decision
-    name = document["recommended"]["estimator"] if result is None else result.name
+    document = read_json(file)
+    if is_decision(document):
+        decision, name = document["decision"], document["recommended"]["estimator"]
+    else:
+        result = from_document(document, file)
+        decision, name = result.decision, result.name
     entries = decision.get("policies")
     if not entries:
         raise UserError(f"{file}: was made by an earlier version and has no decision; run the analysis again")

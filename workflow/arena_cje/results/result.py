@@ -81,7 +81,17 @@ def load(path: str | Path = "results") -> Result:
     if not isinstance(path, str | PathLike) or isinstance(path, bytes):
         raise UserError(f"load takes the path of a results file, got {shown(path)}")
     path = newest(Path(path))
-    document = read_json(path)
+    result = from_document(read_json(path), path)
+    influence_path = path.with_name(f"{path.stem}.influence.parquet")
+    with file_errors(influence_path):
+        return _with_influence(result, influence_path) if influence_path.exists() else result
+
+
+def from_document(document: Any, path: Path) -> Result:
+    """The result of a results file's content, without influence values; path: where it was read, for errors.
+
+    Raises a `UserError` for content of another kind or schema version.
+    """
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{path}: not a results file of schema version {SCHEMA_VERSION}; expected results/coverage_*/ESTIMATOR.json"
@@ -97,9 +107,7 @@ def load(path: str | Path = "results") -> Result:
         )  # they read what the schema says no more of than that it is an object
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a results file of this version ({error}); make it again") from None
-    influence_path = path.with_name(f"{path.stem}.influence.parquet")
-    with file_errors(influence_path):
-        return _with_influence(result, influence_path) if influence_path.exists() else result
+    return result
 
 
 def newest(path: Path) -> Path:

@@ -8,6 +8,7 @@ can be made again by the command that made it, once it is taken away; finished i
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -69,10 +70,11 @@ def check_at_rest(folder: Path) -> None:
 
 
 def _running_snakemake(folder: Path) -> int | None:
-    """The process of a Snakemake that runs in a folder; None where there is none."""
+    """The process of another Snakemake that runs in a folder; None where there is none."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter(["cmdline", "cwd", "pid"]):
         is_snakemake = any(Path(word).name == "snakemake" for word in process.info["cmdline"] or ())
-        if is_snakemake and process.info["cwd"] == str(folder.resolve()):
+        if is_snakemake and process.pid not in own and process.info["cwd"] == str(folder.resolve()):
             return process.pid
     return None
 

@@ -3,9 +3,10 @@
     with job(snakemake) as log:
         ...
 
-Log lines go to the job's log file and, with the job's name before them, to the terminal. A `UserError`, or an error of the
-file system, ends the job with one line `ERROR ...` and exit status 1; anything else is a bug and keeps its traceback. No line
-holds a key of an API. What the job reads of the results is checked against its seals before, what it writes is sealed after.
+Log lines go to the job's log file and, with the job's name before them, to standard error. A `UserError`, or an error of the
+file system, ends the job with one line `ERROR ...` and exit status 1; the line of any other error, which is a bug, has its
+traceback below it. No line holds a key of an API. What the job reads of the results is checked against its seals before, what
+it writes is sealed after.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import logging
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -51,9 +51,6 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(_handler(logging.StreamHandler(sys.stderr), f"[{name}] %(levelname)s %(message)s", keys))
-    sys.excepthook = lambda *error: sys.stderr.write(
-        printable(redact("".join(traceback.format_exception(*error)), keys))
-    )
     try:
         with file_errors():
             for path in snakemake.log[:1]:  # a benchmark may stand after it
@@ -69,6 +66,10 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     except KeyboardInterrupt:
         root.warning("interrupted; the same command continues from here")
         sys.exit(130)
+    except Exception as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        root.exception("%s; this is a fault of the program, please report it", what)
+        sys.exit(1)
 
 
 class _Redacting(logging.Formatter):

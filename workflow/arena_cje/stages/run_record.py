@@ -50,7 +50,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run. started, ended: in seconds since the epoch; succeeded: None while it has not ended."""
+    """A run. started, ended: in seconds since the epoch; succeeded: None while it has not ended; interrupted: by the user."""
 
     started: float
     process: int
@@ -58,6 +58,7 @@ class RunRecord:
     jobs: tuple[PlannedJob, ...]
     ended: float | None = None
     succeeded: bool | None = None
+    interrupted: bool = False
 
 
 def planned_job(config: Config, outputs: Sequence[str], logs: Sequence[str], *, needed: bool) -> PlannedJob:
@@ -110,11 +111,11 @@ def write_start(jobs: Iterable[PlannedJob], path: Path = RECORD) -> None:
     files.write_json(path, asdict(record))
 
 
-def write_end(*, succeeded: bool, path: Path = RECORD) -> None:
+def write_end(*, succeeded: bool, interrupted: bool = False, path: Path = RECORD) -> None:
     """Record that the run of this process has ended."""
     record = _read_values(path)
     if record.get("process") == os.getpid():
-        files.write_json(path, record | {"ended": time.time(), "succeeded": succeeded})
+        files.write_json(path, record | {"ended": time.time(), "succeeded": succeeded, "interrupted": interrupted})
 
 
 def read(path: Path) -> RunRecord:

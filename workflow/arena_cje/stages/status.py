@@ -3,7 +3,8 @@
     seconds left = sum over stages of   items left * seconds an item   / jobs at a time
     jobs at a time = seconds of all jobs / seconds since the start
 
-Seconds an item are those of this run's jobs of the same stage. A job whose output is there is done; of one that runs, or was
+Seconds an item are those of this run's jobs of the same stage; the jobs that join, analyse and show are a stage of one item a
+job, which is left out while none of them has been done. A job whose output is there is done; of one that runs, or was
 killed, the log says how many items it has to do, and its journal has those that it has done.
 """
 
@@ -23,8 +24,7 @@ from arena_cje.files import read_jsonl
 from arena_cje.stages import run_record
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from arena_cje.stages.run_record import PlannedJob, RunRecord
@@ -34,7 +34,7 @@ LOG_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ")
 LOG_TO_DO = re.compile(r"INFO (\d+) \w+: (\d+) in the journal, \d+ to do$")
 LOG_ERROR = re.compile(r"ERROR (.*)")
 N_REASONS = 3  # reasons shown for each stage and policy
-HOURS, MINUTES = 3600, 60  # seconds
+HOURS, MINUTES, FEW = 3600, 60, 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Line:
     without_result: Counter[str] = field(default_factory=Counter)  # rows of finished jobs, by reason
     errors: Counter[str] = field(default_factory=Counter)  # of failed jobs
 
+    @property
+    def share(self) -> float:
+        """The share of the items that are done."""
+        return self.items_done / self.items if self.items else 1.0
+
     def add(self, state: JobState) -> None:
         """Add a job."""
         self.items += state.job.items
@@ -86,7 +91,9 @@ class Status:
 
     @property
     def state(self) -> str:
-        """`finished`, `failed`, `running`, `killed`, or `unknown` where the run is on another machine."""
+        """`finished`, `failed`, `interrupted`, `running`, `killed`, or `unknown` where the run is on another machine."""
+        if self.record.ended is not None and self.record.interrupted:
+            return "interrupted"
         if self.record.ended is not None:
             return "finished" if self.record.succeeded else "failed"
         if self.record.host != socket.gethostname():
@@ -100,7 +107,7 @@ class Status:
         for state in self.jobs:
             key = (state.job.stage, state.job.name)
             lines.setdefault(key, Line(*key)).add(state)
-        return sorted(lines.values(), key=lambda line: _stage_order(line.stage))
+        return sorted(lines.values(), key=lambda line: stage_order(line.stage))
 
     @cached_property
     def total(self) -> Line:
@@ -125,37 +132,43 @@ class Status:
 
     @property
     def seconds_left(self) -> tuple[float, bool] | None:
-        """Seconds until the items are done, and whether stages without a finished item make it a lower bound.
+        """Seconds until all jobs are done, and whether stages without a finished item make it a lower bound.
 
-        None where no job of this run has finished an item yet.
+        None where no job of this run has finished an item yet, or any where there are no items.
         """
-        seconds, items = defaultdict(float), Counter()
+        seconds, items, left = defaultdict(float), Counter(), Counter()
         for state in self.jobs:
+            left[state.job.stage] += state.job.items - state.items_done
             if state.fresh_items:
                 seconds[state.job.stage] += state.seconds
                 items[state.job.stage] += state.fresh_items
-        if not items:
+        others = [state.seconds for state in self.other_jobs if state.state == "done" and state.seconds]
+        if not items and (left.total() or not others):
             return None
-        left = Counter()
-        for state in self.jobs:
-            left[state.job.stage] += state.job.items - state.items_done
         known = sum(n * seconds[stage] / items[stage] for stage, n in left.items() if items[stage])
-        at_a_time = max(sum(state.seconds for state in self.jobs) / self.elapsed, 1.0)
+        if others:
+            known += sum(state.state != "done" for state in self.other_jobs) * sum(others) / len(others)
+        at_a_time = max((sum(state.seconds for state in self.jobs) + sum(others)) / self.elapsed, 1.0)
         return known / at_a_time, any(n and not items[stage] for stage, n in left.items())
 
-    def progress(self) -> str:
-        """Overall progress in one line."""
-        total = self.total
-        share = total.items_done / total.items if total.items else 1.0
-        parts = [f"{_number(total.items_done)} of {_number(total.items)} items ({share:.0%})"]
-        if total.items_done < total.items:
-            parts += [f"{_rate(self.items_per_second)} a second"] if self.items_per_second else []
-            parts += [_time_left(self.seconds_left)]
-        n_others = sum(state.state == "done" for state in self.other_jobs)
-        n_failed = sum(state.state == "failed" for state in (*self.jobs, *self.other_jobs))
-        parts += [f"{n_others} of {len(self.other_jobs)} other jobs done"]
+    def progress(self, *, with_others: bool = True) -> str:
+        """Overall progress in one line; with_others: also of the jobs without items."""
+        total, n_failed = self.total, sum(state.state == "failed" for state in (*self.jobs, *self.other_jobs))
+        *items, others = self.done()
+        parts = [*items, f"{others} done"] if with_others or not items else items
+        if total.items_done < total.items and self.items_per_second:
+            parts += [f"{rate(self.items_per_second)} a second"]
+        if any(state.state != "done" for state in (*self.jobs, *self.other_jobs)):
+            parts += [_time_left(self.seconds_left)] if self.state in ("running", "unknown") else []
         parts += [f"{n_failed} job{'s' * (n_failed > 1)} failed"] if n_failed else []
         return ", ".join(parts)
+
+    def done(self) -> list[str]:
+        """How many items are done, where there are any, and how many other jobs."""
+        total, n_others = self.total, sum(state.state == "done" for state in self.other_jobs)
+        items = f"{number(total.items_done)} of {number(total.items)} items ({total.share:.0%})"
+        others = f"{number(n_others)} of {number(len(self.other_jobs))} other jobs"
+        return [items, others] if total.items else [others]
 
 
 def read_status(folder: Path, *, with_rows: bool = True, finished: dict[PlannedJob, JobState] | None = None) -> Status:
@@ -185,12 +198,18 @@ def _job_state(job: PlannedJob, folder: Path, record: RunRecord) -> JobState:
     log = _modified(folder / job.log) if job.log else None
     began = record.started - CLOCK_TOLERANCE if job.needed else 0.0
     if all(output is not None and output >= began for output in outputs):
-        fresh_items, seconds = _benchmark(folder / job.benchmark) if job.needed and job.benchmark else (0, 0.0)
-        return JobState(job, "done", job.items, fresh_items, seconds, max(*outputs, log or 0.0) if job.needed else 0.0)
+        written = max(*outputs, log or 0.0) if job.needed else 0.0
+        if job.needed and job.benchmark:
+            fresh_items, seconds = _benchmark(folder / job.benchmark)
+        else:
+            fresh_items = 0
+            began_writing = _read_log(folder / job.log).began if job.needed and log else 0.0
+            seconds = max(written - began_writing, 0.0) if began_writing else 0.0
+        return JobState(job, "done", job.items, fresh_items, seconds, written)
     if not log or not job.needed or log < began:
         return JobState(job, "waiting")
     text = _read_log(folder / job.log)
-    if record.ended is not None and text.error is None:
+    if record.ended is not None and text.error is None and not record.interrupted:
         text = replace(text, error=f"it ended without a reason in {job.log} (killed?)")
     state = "failed" if text.error else "started"
     if job.journal is None:
@@ -288,7 +307,8 @@ def _is_alive(process: int, started: float) -> bool:
         return False
 
 
-def _stage_order(stage: str) -> int:
+def stage_order(stage: str) -> int:
+    """The place of a stage."""
     order = ("generate", "score", "judge", "judges", "oracle")
     return order.index(stage.split("/")[0])
 
@@ -318,6 +338,7 @@ def table(status: Status) -> str:
 STATES = {
     "finished": "finished",
     "failed": "ended with failed jobs; the same command goes on",
+    "interrupted": "interrupted before its end; the same command goes on",
     "running": "running as process {process}",
     "killed": "killed before its end; the same command goes on",
     "unknown": "started on {host} as process {process}; whether it runs is known there",
@@ -325,14 +346,14 @@ STATES = {
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    missing = _number(line.without_result.total()) if line.name else ""
+    missing = number(line.without_result.total()) if line.name else ""
     return (
         line.stage,
         line.name,
-        _number(line.items_done),
-        _number(line.items - line.items_done),
+        number(line.items_done),
+        number(line.items - line.items_done),
         missing,
-        _number(line.jobs_failed),
+        number(line.jobs_failed),
     )
 
 
@@ -352,39 +373,31 @@ def _reasons(line: Line) -> Iterator[str]:
     """The most frequent reasons of a line, in sentences."""
     what = f"{line.stage} {line.name}"
     for reason, count in line.without_result.most_common(N_REASONS):
-        yield f"{what}: {_number(count)} without a result: {reason}"
+        yield f"{what}: {number(count)} without a result: {reason}"
     for error, count in line.errors.most_common(N_REASONS):
         yield f"{what}: {count} job{'s' * (count > 1)} failed: {error}"
 
 
-def _number(value: int) -> str:
+def number(value: int) -> str:
     """Thousands separated by spaces."""
     return f"{value:,}".replace(",", " ")
 
 
-def _rate(value: float) -> str:
-    return f"{value:.2g}" if value < 10 else _number(round(value))
+def rate(value: float) -> str:
+    """Two digits of a small rate, whole numbers of a large one."""
+    return f"{value:.2g}" if value < 10 else number(round(value))
 
 
 def _time_left(estimate: tuple[float, bool] | None) -> str:
-    """`4 min left`; `at least` where some stage has not begun."""
-    if estimate is None:
-        return "time left unknown before the first items are done"
+    """`4 min left`; `at least` where some stage has done nothing yet."""
+    if estimate is None or (estimate[1] and estimate[0] < FEW):
+        return "time left not known yet"
     seconds, is_lower_bound = estimate
+    return f"{'at least ' * is_lower_bound}{duration(seconds) if seconds >= FEW else 'a few seconds'} left"
+
+
+def duration(seconds: float) -> str:
+    """`4 min`."""
     if seconds >= HOURS:
-        text = f"{seconds / HOURS:.1f} h"
-    elif seconds >= MINUTES:
-        text = f"{seconds / MINUTES:.0f} min"
-    else:
-        text = f"{seconds:.0f} s"
-    return f"{'at least ' * is_lower_bound}{text} left"
-
-
-# The line on the terminal of a run
-
-
-def print_progress(folder: Path, every: float, stop: threading.Event, write: Callable[[str], object]) -> None:
-    """Write a line of overall progress every so many seconds, until `stop` is set."""
-    finished: dict[PlannedJob, JobState] = {}
-    while not stop.wait(every):
-        write(f"PROGRESS {read_status(folder, with_rows=False, finished=finished).progress()}")
+        return f"{seconds / HOURS:.1f} h"
+    return f"{seconds / MINUTES:.0f} min" if seconds >= MINUTES else f"{seconds:.0f} s"

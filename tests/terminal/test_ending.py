@@ -1,0 +1,96 @@
+"""The last lines of a run that did not succeed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from arena_cje.stages import run_record
+from arena_cje.stages.run_record import PlannedJob, RunRecord
+from arena_cje.stages.status import JobState, Status
+from arena_cje.terminal import ending
+
+
+def ended(*errors, interrupted=False):
+    """The status of a run of which a job failed with each error, and one is done."""
+    states = [
+        JobState(PlannedJob((f"{k}.json",), True, log=f"logs/{k}.log"), "failed", error=error)
+        for k, error in enumerate(errors)
+    ]
+    done = JobState(PlannedJob(("done.json",), True), "done")
+    record = RunRecord(time.time(), 1, run_record.socket.gethostname(), (), time.time(), False, interrupted)
+    return Status(record, (), (*states, done), time.time())
+
+
+@pytest.fixture(autouse=True)
+def typed(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/opt/snakemake/__main__.py", "--cores", "2", "a file.json"])
+    monkeypatch.delenv("ARENA_CJE_COMMAND", raising=False)
+
+
+GOES_ON = "The same command goes on from here: snakemake --cores 2 'a file.json'"
+
+
+def test_each_reason_once_and_then_the_command(monkeypatch):
+    found = [*ending.lines(ended("no key", "the disk is full", "no key", "it ended in logs/3.log"))]
+    assert found == [
+        "ERROR no key (logs/0.log and 1 more job)",
+        "ERROR the disk is full (logs/1.log)",
+        "ERROR it ended in logs/3.log",
+        GOES_ON,
+    ]
+    monkeypatch.setenv("ARENA_CJE_COMMAND", "make run CORES=2 ")
+    assert [*ending.lines(ended("no key"))][-1] == "The same command goes on from here: make run CORES=2"
+
+
+def test_many_reasons_are_counted():
+    found = [*ending.lines(ended(*map(str, range(30))))]
+    assert len(found) == ending.N_REASONS + 2
+    assert found[-2] == "ERROR 20 other reasons; `arena-cje status` tells them"
+
+
+def test_damage_names_its_command():
+    found = [
+        *ending.lines(ended("a.json: is damaged: 1 row is left; take it away (`arena-cje doctor --redo` does so)"))
+    ]
+    assert found[1:] == ["First take away what is damaged: arena-cje doctor . --redo", GOES_ON]
+
+
+def test_an_interrupted_run_says_what_stays():
+    first, last = ending.lines(ended(interrupted=True))
+    assert first == "Interrupted. What is finished stays: 1 of 1 other jobs."
+    assert last == GOES_ON
+
+
+def test_a_program_is_named_as_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / ".venv" / "bin" / "snakemake"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    assert ending.command([str(program), "-n"]) == ".venv/bin/snakemake -n"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert ending.command([str(program), "-n"]) == "snakemake -n"
+
+
+def test_signals_are_noted_and_do_what_they_did():
+    before, seen, interrupted = signal.getsignal(signal.SIGTERM), [], threading.Event()
+    signal.signal(signal.SIGTERM, lambda *arguments: seen.append(arguments[0]))
+    handlers = signal.getsignal(signal.SIGINT)
+    try:
+        ending.note_interrupts(interrupted)
+        assert not interrupted.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupted.is_set() and seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, handlers)
+
+
+def test_a_lock_without_a_process_is_taken_away_by_unlock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "`arena-cje unlock` removes it, then the same command goes on: snakemake" in ending.lock_sentence()

@@ -1,0 +1,165 @@
+"""Which lines reach the terminal of a run, and how rows are drawn on it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from arena_cje.terminal import screen
+from arena_cje.terminal.screen import RunLines, Screen, Terminal
+
+STATS, BLOCK = "Job stats: 3", "rule estimate:"
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """A function that sends records to the terminal of a run and returns what is on it."""
+    logger = logging.Logger("test")
+
+    def of(*records, environment="", **settings):
+        stream = io.StringIO()
+        monkeypatch.setenv("VERBOSE", environment)
+        options = {"dryrun": False, "quiet": None, "verbose": False, "show_failed_logs": False} | settings
+        lines = RunLines(logging.StreamHandler(stream), Screen(stream), SimpleNamespace(**options), lambda: "locked")
+        logger.handlers = [lines]
+        for level, text, extra in records:
+            logger.log(level, text, extra=extra)
+        return stream.getvalue().splitlines()
+
+    return of
+
+
+def record(text, level=logging.INFO, **extra):
+    return level, text, extra
+
+
+START = record("Workflow has started!", event="workflow_started")
+RUN = [
+    record("Config file config.yaml is extended"),
+    START,
+    record("Building DAG of jobs..."),
+    record(STATS, event="run_info"),
+    record(BLOCK, event="job_info"),
+    record("a file is older than it was", logging.WARNING),
+    record("Error in rule estimate:", logging.ERROR, event="job_error"),
+    record("RuleException:\nCalledProcessError in file x", logging.ERROR, event="error", exception="RuleException"),
+    record("Exiting because a job execution failed. Look below", logging.ERROR),
+    record("MissingInputException: no file", logging.ERROR, event="error", exception="MissingInputException"),
+]
+
+
+def test_a_run_shows_warnings_and_errors_and_no_jobs(shown):
+    assert shown(*RUN) == ["a file is older than it was", "MissingInputException: no file"]
+    assert "Error in rule estimate:" in shown(*RUN, show_failed_logs=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_verbose"), [("1", True), ("yes", True), ("0", False), ("", False), ("no", False)]
+)
+def test_the_environment_brings_all_lines_back(shown, value, is_verbose):
+    assert (BLOCK in shown(*RUN, environment=value)) == is_verbose
+
+
+def test_so_does_an_option_of_snakemake(shown):
+    assert BLOCK in shown(*RUN, verbose=True)
+
+
+def test_a_dry_run_shows_its_numbers_once_and_no_blocks(shown):
+    closing = [
+        record("Reasons:\n    (check individual jobs above for details)"),
+        record("This was a dry-run (flag -n)."),
+    ]
+    plan = [*RUN[:5], record(STATS, event="run_info"), *closing]
+    assert shown(*plan, dryrun=True) == [
+        STATS,
+        "Reasons:",
+        "    (of each job with VERBOSE=1)",
+        "This was a dry run: nothing was made. VERBOSE=1 shows every job.",
+    ]
+    assert shown(START, record("Nothing to be done (all files are present).")) == [
+        "Nothing to be done (all files are present)."
+    ]
+
+
+def test_what_is_no_run_keeps_its_lines(shown):
+    assert shown(record("Unlocking working directory.")) == ["Unlocking working directory."]
+
+
+def test_a_lock_is_explained_in_place_of_its_exception(shown):
+    error = record(
+        "LockException:\nError: Directory cannot be locked.", logging.ERROR, event="error", exception="LockException"
+    )
+    assert shown(START, error) == ["locked"]
+
+
+def test_rows_are_drawn_in_their_place_below_the_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Tty()
+    drawn = Screen(stream)
+    assert drawn.can_redraw
+    drawn.draw(["generate 1/2", "a row that is longer than the terminal is wide"])
+    drawn.write(["NOTE"])
+    drawn.draw(["generate 2/2"])
+    drawn.keep_rows()
+    drawn.write(["the end"])
+    assert stream.getvalue().splitlines() == [
+        "generate 1/2",
+        "a row that is longe",
+        "\x1b[2A\x1b[JNOTE",
+        "generate 2/2",
+        "the end",
+    ]
+    monkeypatch.setenv("TERM", "dumb")
+    assert not drawn.can_redraw and not Screen(io.StringIO()).can_redraw
+
+
+CODE = f"""
+import subprocess, sys
+from types import SimpleNamespace
+import logging
+from arena_cje.terminal.screen import Terminal
+
+handler = logging.StreamHandler(sys.stderr)
+handler.name = "{screen.SNAKEMAKE_HANDLER}"
+logger = logging.getLogger("{screen.SNAKEMAKE_LOGGER}")
+logger.addHandler(handler)
+terminal = Terminal()
+quiet = SimpleNamespace(dryrun=False, quiet=None, verbose=False, show_failed_logs=False)
+terminal.take(quiet, lambda: "locked")
+terminal.send_jobs_to_log()
+subprocess.run([sys.executable, "-c", "import sys; print('a traceback of a job', file=sys.stderr)"])
+print("of this process", file=sys.stderr)
+logger.warning("of Snakemake")
+terminal.end(["the last line"])
+logger.error("after the end")
+subprocess.run([sys.executable, "-c", "import sys; print('after the run', file=sys.stderr)"])
+"""
+
+
+def test_jobs_write_to_their_log_and_this_process_to_the_terminal(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "VERBOSE"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run([sys.executable, "-c", CODE], env=environment, **run)
+    assert done.stderr.splitlines() == ["of this process", "of Snakemake", "the last line", "after the run"]
+    assert (tmp_path / screen.JOBS_LOG).read_text() == "a traceback of a job\n"
+    loud = subprocess.run([sys.executable, "-c", CODE], env=environment | {"VERBOSE": "1"}, **run)
+    assert "a traceback of a job" in loud.stderr
+
+
+def test_a_terminal_of_another_logger_stays_as_it_is():
+    terminal = Terminal()
+    terminal.take(None, None)
+    assert terminal.is_verbose and not terminal.is_quiet and not terminal.can_redraw

@@ -1,0 +1,146 @@
+"""Files and folders of results as text."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import polars as pl
+import pytest
+
+import arena_cje
+from arena_cje.__main__ import main
+from arena_cje.errors import UserError
+from arena_cje.files import write_csv, write_json
+from arena_cje.report import comparisons
+from arena_cje.results import recommendation
+from arena_cje.results.result import write
+from arena_cje.stages import run_record
+from arena_cje.terminal import show
+from small_results import write_data
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The folder of a run with two estimators at one coverage, a decision, comparisons, a figure and a dashboard."""
+    folder = tmp_path_factory.mktemp("run")
+    write_data(folder)
+    coverage = folder / "results" / "coverage_0.5"
+    (coverage / "plots").mkdir(parents=True)
+    found = []
+    for name in ("direct", "snips"):
+        found.append(arena_cje.analyze(folder / "logged.jsonl", folder / "draws", name))
+        write(found[-1], *(coverage / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
+    ordered = recommendation.recommended_first(found)
+    write_json(coverage / "decision.json", recommendation.document(ordered, "0.5"))
+    write_json(coverage / "comparisons.json", comparisons.document(ordered, "0.5"))
+    (coverage / "plots" / "policy_estimates.png").touch()
+    (coverage / "diagnostics_dashboard.html").touch()
+    (folder / "results" / "archive.zip").touch()
+    outputs = [("results/coverage_0.5/direct.json",), ("results/coverage_0.5/tmle.json",), ("results/judge/a.jsonl",)]
+    jobs = [run_record.PlannedJob(output, True) for output in outputs]
+    run_record.write_start(jobs, folder / run_record.RECORD)
+    return folder
+
+
+def test_a_folder_is_listed_with_what_is_missing(results, monkeypatch):
+    monkeypatch.chdir(results)
+    text = show.text(results)
+    assert text == show.text(results / "results")
+    headline = json.loads((results / "results/coverage_0.5/decision.json").read_text())["decision"]["headline"]
+    assert f"the recommended: {headline} (" in text
+    assert "  estimators: direct, snips (" in text
+    assert "  figures: policy_estimates.png (" in text
+    assert f"  pages: {results}/results/coverage_0.5/diagnostics_dashboard.html" in text
+    assert f"  archive of all: {results}/results/archive.zip" in text
+    assert "  not made: data_report.html, plots/weight_distributions.png, " in text
+    assert "missing of what the last run was to make: results/coverage_0.5/tmle.json; the same command makes it" in text
+
+
+def test_the_folder_of_a_coverage_without_a_decision_has_that_of_its_newest_result(results, tmp_path):
+    folder = tmp_path / "coverage_0.5"
+    folder.mkdir()
+    for name in ("direct", "snips"):
+        for kind in ("json", "influence.parquet"):
+            (folder / f"{name}.{kind}").write_bytes((results / f"results/coverage_0.5/{name}.{kind}").read_bytes())
+    os.utime(folder / "direct.json", (1, 1))
+    assert "  decision by snips, the newest: " in show.text(folder)
+
+
+def test_a_folder_with_nothing_says_what_was_looked_for(tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match=r"no results in it; looked for .*/coverage_\*/ESTIMATOR.json, decision.json, "):
+        show.text(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", "results"]) == 1
+    assert capsys.readouterr().err.startswith("ERROR: results: no results in it")
+    jobs = [run_record.PlannedJob(("results/coverage_0.5/direct.json",), True)]
+    run_record.write_start(jobs)
+    (tmp_path / "results").mkdir()
+    with pytest.raises(UserError, match="`arena-cje status` tells how far its run is"):
+        show.text(tmp_path)
+
+
+def test_files_of_every_kind_are_shown(results, tmp_path, capsys):
+    coverage = results / "results" / "coverage_0.5"
+    decision = json.loads((coverage / "decision.json").read_text())["decision"]
+    table = show.text(coverage / "comparisons.json")
+    assert table.startswith(f"{decision['headline']}\n")
+    row = next(line for line in table.splitlines() if line.split()[:2] == ["near", "base"])
+    entry = json.loads((coverage / "comparisons.json").read_text())["estimators"]["direct"]["comparisons"]
+    difference = next(one["difference"] for one in entry if (one["first"], one["second"]) == ("near", "base"))
+    assert f"{difference:.4g}" in row.split()
+    assert show.text(coverage / "decision.json").startswith(decision["headline"])
+    assert "direct: 400 logged responses" in show.text(coverage / "direct.json")
+    first, *rows = show.text(coverage / "direct.csv").splitlines()
+    assert first.split()[:2] == ["policy", "estimate"] and len(rows) == 5
+    assert show.text(coverage / "direct.influence.parquet").endswith("... 380 more rows")
+    assert show.text(results / "logged.jsonl").endswith("... 380 more rows")
+    assert show.text(coverage / "plots" / "policy_estimates.png").startswith("open it in a browser or viewer: /")
+    write_json(tmp_path / "summary.json", {"coverage": "0.5", "labels": {"base": 3, "lost": None}, "notes": []})
+    assert show.text(tmp_path / "summary.json").splitlines() == [
+        "coverage: 0.5",
+        "labels.base: 3",
+        "labels.lost: none",
+        "notes: []",
+    ]
+    pilot = [str(results / "logged.jsonl"), "--fresh-draws", str(results / "draws")]
+    assert main(["plan", *pilot, "--difference", "0.1", "--json", str(tmp_path / "plan.json")]) == 0
+    printed = capsys.readouterr().out
+    assert show.text(tmp_path / "plan.json") == printed.rstrip("\n")
+
+
+def test_cells_are_short_and_missing_values_empty(tmp_path):
+    frame = pl.DataFrame({"name": ["x" * 100, "a\nb"], "value": [1 / 3, None]})
+    write_csv(tmp_path / "a.csv", frame)
+    assert [line.split() for line in show.text(tmp_path / "a.csv").splitlines()] == [
+        ["name", "value"],
+        [f"{'x' * 37}...", "0.3333"],
+        ["a", "b"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"pilot": 3, "goal": 1}',
+        '{"recommended": {}, "estimators": {}}',
+        '{"recommended": {}, "decision": {}}',
+        '{"plan": {}, "looks": [], "stop": null}',
+        '{"schema_version": 1}',
+        "3",
+        "{}",
+        "{",
+    ],
+)
+def test_a_file_that_cannot_be_shown_is_one_sentence(tmp_path, content, capsys):
+    (tmp_path / "odd.json").write_text(content)
+    assert main(["show", str(tmp_path / "odd.json")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: ") and error.count("\n") == 1
+
+
+def test_without_a_path_the_newest_estimates_are_shown(results, monkeypatch, capsys):
+    monkeypatch.chdir(results)
+    assert main(["show"]) == 0
+    shown = capsys.readouterr().out
+    assert "snips: 400 logged responses" in shown and shown.endswith("What else is there: arena-cje show results\n")

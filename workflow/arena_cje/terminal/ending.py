@@ -1,0 +1,115 @@
+"""The last lines of a run that did not succeed: why, once for each reason, and the command that goes on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arena_cje.errors import UserError, printable
+from arena_cje.stages.doctor import check_at_rest
+from arena_cje.terminal.screen import JOBS_LOG
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+    from arena_cje.stages.status import JobState, Status
+
+N_REASONS = 10  # shown
+DOCTOR = "arena-cje doctor"  # in the sentence of an error that it mends
+
+
+def command(arguments: Sequence[str] = ()) -> str:
+    """The command of this run, as it is typed; ARENA_CJE_COMMAND names the one that runs it, where there is one."""
+    if outer := os.environ.get("ARENA_CJE_COMMAND", "").strip():
+        return outer
+    program, *words = arguments or sys.argv
+    path = Path(program)
+    if path.name == "__main__.py":
+        program = path.parent.name
+    elif shutil.which(path.name) == program:
+        program = path.name
+    elif path.is_relative_to(Path.cwd()):
+        program = str(path.relative_to(Path.cwd()))
+    return printable(shlex.join([program, *words]))
+
+
+def lines(status: Status) -> Iterator[str]:
+    """Why jobs of a run that has ended failed, and how it goes on."""
+    reasons: dict[str, list[JobState]] = {}
+    for state in (*status.jobs, *status.other_jobs):
+        if state.state == "failed":
+            reasons.setdefault(state.error or "", []).append(state)
+    if status.state == "interrupted":
+        yield f"Interrupted. What is finished stays: {' and '.join(status.done())}."
+    for error, states in list(reasons.items())[:N_REASONS]:
+        yield printable(f"ERROR {error}{_logs(error, states)}")
+    if len(reasons) > N_REASONS:
+        yield f"ERROR {len(reasons) - N_REASONS} other reasons; `arena-cje status` tells them"
+    if any(DOCTOR in error for error in reasons):
+        yield "First take away what is damaged: arena-cje doctor . --redo"
+    yield f"The same command goes on from here: {command()}"
+
+
+def _logs(error: str, states: list[JobState]) -> str:
+    log, others = states[0].job.log, len(states) - 1
+    more = f" and {others} more job{'s' * (others > 1)}" if others else ""
+    return f" ({log}{more})" if log and log not in error else f" ({more.strip()})" if more else ""
+
+
+def warnings_note() -> Iterator[str]:
+    """How many warnings of jobs stand in their log; no line where there are none."""
+    try:
+        text = JOBS_LOG.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if count := text.count("] WARNING "):
+        yield f"NOTE {count} warning{'s' * (count > 1)} of jobs in {JOBS_LOG}"
+
+
+def lock_sentence() -> str:
+    """What a user can do about the lock on the folder."""
+    try:
+        check_at_rest(Path())
+    except UserError as error:
+        return f"ERROR {error}"
+    return (
+        "ERROR this folder has the lock of a Snakemake that was killed; `arena-cje unlock` removes it, then the same command "
+        f"goes on: {command()}"
+    )
+
+
+def note_interrupts(interrupted: threading.Event) -> None:
+    """Set the event when the user, or the machine, ends this process; what else a signal does stays as it is."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        if not callable(before):
+            continue
+
+        def note(number: int, frame: FrameType | None, before=before) -> None:
+            interrupted.set()
+            before(number, frame)
+
+        try:
+            signal.signal(number, note)
+        except ValueError:  # Snakemake does not run in the main thread
+            return
+
+
+def explain_early_interrupts() -> None:
+    """Have Ctrl-C before the first job be a sentence in place of a traceback."""
+    usual = sys.excepthook
+
+    def explain(kind: type[BaseException], error: BaseException, trace: object) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print(f"Interrupted. The same command goes on from here: {command()}", file=sys.stderr)
+        else:
+            usual(kind, error, trace)
+
+    sys.excepthook = explain
