@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from arena_cje.report.theme import (
     ticks,
     titles,
 )
+from arena_cje.report.weight_bins import EXTREME, HIGHEST, LOWEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 DOTS = 2000  # largest number of labelled responses drawn as dots
 JITTER = 0.012  # random shift of dots that would overlap, as a share of the axis
+MANY_EQUAL = 0.05  # share of rows with equal log probabilities that the title of a panel names
+TITLE_WIDTH = 38  # characters in a line of the title of a panel
 FLOOR, CEILING = -0.06, 1.06  # ends of the label axis
 
 
@@ -47,39 +50,34 @@ def weight_distributions(logged: Logged) -> p9.ggplot:
     if not len(bars):
         return message(title, "The logged responses have no log probabilities under a target policy: no weights.")
     low, high = min(bars["left"].min(), -0.5), max(bars["right"].max(), 0.5)
-    limits = np.array([-3, -2, 2, 3])
-    limits = limits[(limits > low) & (limits < high)]
-    lines = pd.DataFrame({"at": limits.astype(float), "kind": [f"{10 ** abs(k):,}" for k in limits.tolist()]})
+    at_ends = {LOWEST: "the first bar has all smaller weights and zeros", HIGHEST: "the last bar has all larger weights"}
+    notes = [text for end, text in at_ends.items() if low < end < high and (low < LOWEST or high > HIGHEST)]
+    lines = [math.log10(weight) for weight in EXTREME if low < math.log10(weight) < high]
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
     width = max(3.4 * columns, 6.0)
-    height = 1.7 + math.ceil(len(panels) / columns) * (1.9 + 0.15 * theme.lines([p.policy for p in panels], 38))
+    panel_texts = {panel.policy: _weights_title(panel) for panel in panels}
+    most_lines = max(text.count("\n") + 1 for text in panel_texts.values())
+    height = 1.6 + math.ceil(len(panels) / columns) * (1.9 + 0.16 * most_lines)
     bars = in_order(bars, "policy", logged.policies)
     every_policy = pd.DataFrame({"policy": [panel.policy for panel in panels]})  # also those without weights
-    notes = ["The leftmost bar also holds all weights below 10⁻⁶ and zeros."] if low < tidy.LEAST else []
     return (
         p9.ggplot(bars)
-        + p9.facet_wrap(
-            "policy",
-            ncol=columns,
-            scales="free_y",
-            labeller=panel_titles({p.policy: _weights_title(p) for p in panels}),
-        )
+        + p9.facet_wrap("policy", ncol=columns, scales="free", labeller=panel_titles(panel_texts))
         + p9.geom_vline(xintercept=0, color=INK, size=0.6)
-        + p9.geom_vline(p9.aes(xintercept="at", linetype="kind"), data=lines, color=VERMILION, size=0.7)
+        + p9.geom_vline(xintercept=lines, color=VERMILION, linetype="dashed", size=0.7)
         + p9.geom_rect(p9.aes(xmin="left", xmax="right", ymin=0, ymax="share"), fill=BLUE, color="white", size=0.2)
         + p9.geom_blank(p9.aes(x=0, y=0), data=in_order(every_policy, "policy", logged.policies))
-        + p9.scale_linetype_manual(
-            {"100": "dashed", "1,000": "dotted"}, limits=sorted(set(lines["kind"])), name="extreme: factor from one"
-        )
         + p9.scale_x_continuous(limits=(low, high), breaks=_decades(low, high), labels=_powers)
         + p9.scale_y_continuous(labels=percent, expand=(0, 0, 0.06, 0))
-        + p9.labs(x="importance weight (mean one, log scale)", y="share of the rows")
+        + p9.labs(x="importance weight, scaled to mean 1 (log scale)", y="share of the logged responses")
         + titles(
             title,
-            "Raw weights by target policy. All at one (black line): the same policy. "
-            "Spread out: few rows speak for the target. ESS: the share of rows that are effective.",
+            "A weight is the probability of a logged response under the target over that under the base. A policy equal to the "
+            "base has only weights of 1 (black line). ESS, the effective sample size, is the smaller the more they differ."
+            + (" Dashed: weights of 0.01 and 100." if len(lines) == len(EXTREME) else " Dashed: a weight of " * len(lines))
+            + "".join(f"{10**at:g}." for at in lines if len(lines) == 1),
             width,
-            notes=notes,
+            notes=[f"{'; '.join(notes).capitalize()}."] if notes else (),
         )
         + look(width, height)
     )
@@ -87,13 +85,25 @@ def weight_distributions(logged: Logged) -> p9.ggplot:
 
 def _weights_title(panel: tidy.WeightPanel) -> str:
     """Title of a panel: the policy and statistics of its weights."""
-    unscored = f", {panel.n_unscored} not scored" if panel.n_unscored else ""
+    policy = name(panel.policy, TITLE_WIDTH)
     if not panel.n:
         reason = "no row was scored" if panel.impossible == 0 else "the target could have given\nnone of the responses"
-        return f"{name(panel.policy, 38)}\nno weights: {reason}"
-    ess = f"ESS {panel.ess_share:.1%} of {panel.n} rows{unscored}"
-    extreme = f"beyond 100: {panel.n_beyond_100}, 1,000: {panel.n_beyond_1000}, zero: {panel.n_zero}"
-    return f"{name(panel.policy, 38)}\n{ess}\n{'every weight is exactly 1' if panel.all_one else extreme}"
+        return f"{policy}\nno weights: {reason}"
+    counts = {
+        "above 100": panel.n_above_100,
+        "below 0.01": panel.n_below_0_01,
+        "zero": panel.n_zero,
+        "not scored": panel.n_unscored,
+        "equal log probabilities": panel.n_equal if MANY_EQUAL * panel.n <= panel.n_equal < panel.n else 0,
+    }
+    facts = [f"ESS {100 * panel.ess_share:.1f} % of {panel.n}"]
+    facts += ["every weight is exactly 1"] if panel.all_one else [f"largest {panel.max_weight:.3g}"]
+    facts += [f"{what}: {count}" for what, count in counts.items() if count]
+    wrapped = [""]
+    for fact in facts:
+        joined = f"{wrapped[-1]}, {fact}" if wrapped[-1] else fact
+        wrapped[-1:] = [joined] if len(joined) <= TITLE_WIDTH else [wrapped[-1], fact]
+    return "\n".join([policy, *wrapped])
 
 
 def calibration_curve(result: ResultRecord, logged: Logged, calibration_data: Labelled | None = None) -> p9.ggplot:
@@ -101,58 +111,102 @@ def calibration_curve(result: ResultRecord, logged: Logged, calibration_data: La
     title = "Oracle label by judge score, and the calibration"
     table = tidy.calibration_of(result, logged, calibration_data)
     low, high = padded(np.concatenate([table.logged_score, table.points["score"]]))
-    width, n = 7.0, len(table.points)
+    width, n = 7.5, len(table.points)
+    marks = _calibration_marks(table)
     rng = np.random.default_rng(0)  # fixed seed, so that the figure is reproducible
     points = table.points + rng.uniform(-JITTER, JITTER, table.points.shape) * [high - low, 1.0]
+    points["label"] = points["label"].clip(0, 1)
     points = points.iloc[np.sort(rng.permutation(n)[:DOTS])]
     rug = pd.DataFrame({"score": _thin(table.logged_score), "y": FLOOR - 0.035, "yend": FLOOR})
+    kinds = {kind: mark.words for kind, mark in marks.items()}
+    override = {
+        field: [getattr(mark, field) for mark in marks.values()] for field in ("shape", "linetype", "size", "fill")
+    }
     return (
-        p9.ggplot()
-        + p9.geom_rect(p9.aes(xmin="low", xmax="high"), data=table.sparse, ymin=FLOOR, ymax=CEILING, fill=PALE)
-        + p9.geom_segment(
-            p9.aes(x="score", xend="score", y="y", yend="yend"), data=rug, color=GREY, size=0.3, alpha=0.5
+        p9.ggplot(mapping=p9.aes(color="kind"))
+        + p9.geom_rect(
+            p9.aes(xmin="low", xmax="high"), data=table.sparse, ymin=FLOOR, ymax=CEILING, fill=PALE, inherit_aes=False
         )
-        + p9.geom_point(p9.aes("score", "label"), data=points, color=SKY, size=1.8, alpha=0.55 if n < 400 else 0.25)
-        + p9.geom_line(
-            p9.aes("score", "reward", group="fold"), data=_fold_lines(table, low, high), color=GREY, size=0.5
-        )
-        + p9.geom_line(p9.aes("score", "reward"), data=_calibrator_line(table, low, high), color=BLUE, size=1.6)
         + p9.geom_segment(
-            p9.aes(x="score", xend="score", y="low", yend="high"), data=table.bins.dropna(), color=VERMILION, size=0.9
+            p9.aes(x="score", xend="score", y="y", yend="yend"), data=rug.assign(kind="rug"), size=0.3, alpha=0.5
         )
         + p9.geom_point(
-            p9.aes("score", "label"), data=table.bins, color=VERMILION, fill="white", shape="D", size=2.6, stroke=0.9
+            p9.aes("score", "label"), data=points.assign(kind="dots"), size=1.8, alpha=0.55 if n < 400 else 0.25
+        )
+        + p9.geom_line(
+            p9.aes("score", "reward", group="fold"), data=_fold_lines(table, low, high).assign(kind="folds"), size=0.5
+        )
+        + p9.geom_line(
+            p9.aes("score", "reward", group=1), data=_calibrator_line(table, low, high).assign(kind="line"), size=1.6
+        )
+        + p9.geom_segment(
+            p9.aes(x="score", xend="score", y="low", yend="high"),
+            data=table.bins.dropna().assign(kind="groups"),
+            size=0.9,
+        )
+        + p9.geom_point(
+            p9.aes("score", "label"),
+            data=table.bins.assign(kind="groups"),
+            fill="white",
+            shape="D",
+            size=2.6,
+            stroke=0.9,
+        )
+        + p9.scale_color_manual(
+            {kind: mark.color for kind, mark in marks.items()},
+            limits=list(marks),
+            labels=[kinds[kind] for kind in marks],
+            guide=p9.guide_legend(ncol=2, override_aes=override),
         )
         + p9.scale_x_continuous(limits=(low, high), expand=(0, 0), breaks=ticks(low, high), labels=plain)
         + p9.scale_y_continuous(limits=(FLOOR - 0.04, CEILING), expand=(0, 0), breaks=[0, 0.25, 0.5, 0.75, 1])
-        + p9.labs(x="judge score", y="oracle label")
-        + titles(title, _calibration_subtitle(table), width, notes=_calibration_notes(table, result))
-        + look(width, 5.6)
+        + p9.labs(x="judge score", y="oracle label", color="")
+        + titles(title, _calibration_subtitle(table, result), width, notes=_calibration_notes(table))
+        + look(width, 6.2)
     )
 
 
-def _calibration_subtitle(table: tidy.CalibrationTable) -> str:
-    """How to read the figure of a calibration."""
-    if table.mode == "none":
-        line = "Blue line: judge scores are taken as they are, nothing was calibrated. "
-    else:
-        line = "Blue line: the calibrator. Thin grey lines: the same without one fold of the labels each. "
-    if not len(table.points):
-        return f"{line}There are no oracle labels to hold it against."
+class Mark(NamedTuple):
+    """An entry of the legend of the calibration."""
+
+    words: str
+    color: str
+    shape: str = ""
+    linetype: str = ""
+    size: float = 2.0
+    fill: str = "none"
+
+
+def _calibration_marks(table: tidy.CalibrationTable) -> dict[str, Mark]:
+    """The marks that the figure has, by kind."""
     n = len(table.points)
-    count = f"{n}" if n <= DOTS else f"{DOTS} of {n}"
-    return (
-        f"Dots: {count} labelled responses (slightly shaken). {line}Diamonds: mean label of like scores, with "
-        "a 95 % interval. Grey ground: responses, but fewer than 3 labels. Ticks below: all logged responses."
-    )
+    of_dots = f"{DOTS} of {n} labelled responses" if n > DOTS else f"{n} labelled response{'s' * (n != 1)}"
+    line = "judge scores taken as they are" if table.mode == "none" else "calibration: label expected at a score"
+    marks = {"dots": Mark(of_dots, SKY, "o", fill=SKY)} if n else {}
+    marks["line"] = Mark(line, BLUE, linetype="solid", size=1.6)
+    if len(table.bins):
+        words = "mean label of similar scores, 95 % interval"
+        marks["groups"] = Mark(words, VERMILION, "D", "solid", 2.6, "white")
+    if len(table.folds):
+        marks["folds"] = Mark("the same without one fold of labels each", GREY, linetype="solid", size=0.5)
+    marks["rug"] = Mark("judge scores of all logged responses", GREY, "|", size=3.0)
+    return marks
 
 
-def _calibration_notes(table: tidy.CalibrationTable, result: ResultRecord) -> list[str]:
-    notes = [f"Calibration of {result.name}."]
+def _calibration_subtitle(table: tidy.CalibrationTable, result: ResultRecord) -> str:
+    """What the figure shows, in a sentence or two."""
+    text = f"Calibration of {result.name}." if table.mode != "none" else f"{result.name} does not calibrate judge scores."
+    if not len(table.points):
+        return f"{text} There are no oracle labels to compare with."
+    return text + (" Grey areas: fewer than 3 labels for the scores there." if len(table.sparse) else "")
+
+
+def _calibration_notes(table: tidy.CalibrationTable) -> list[str]:
+    notes = []
     if table.all_labelled:
-        notes.append("Every logged response is labelled: its own label stands for it, the curve for fresh draws alone.")
+        notes.append("Every logged response is labelled: the curve is used for fresh draws alone.")
     if table.mode == "two_stage":
-        notes.append("The calibrator also sees covariates; it is drawn at their median.")
+        notes.append("The calibrator also uses covariates; it is drawn at their median.")
     return notes
 
 
@@ -192,7 +246,7 @@ def judge_distributions(logged: Logged, draws: Mapping[str, Draws]) -> p9.ggplot
     notes = [f"No fresh draws of {', '.join(missing)}: no scores of their own responses."] if missing else []
     return (
         p9.ggplot(bars)
-        + p9.facet_wrap("policy", ncol=columns, scales="free_y", labeller=panel_titles(panel_texts))
+        + p9.facet_wrap("policy", ncol=columns, scales="free", labeller=panel_titles(panel_texts))
         + p9.geom_rect(p9.aes(xmin="left", xmax="right", ymin=0, ymax="share"), fill=SKY, color="white", size=0.15)
         + p9.geom_rect(
             p9.aes(xmin="left", xmax="right", ymin=0, ymax="share"),
@@ -204,16 +258,17 @@ def judge_distributions(logged: Logged, draws: Mapping[str, Draws]) -> p9.ggplot
         + p9.geom_vline(
             p9.aes(xintercept="mean"), data=in_order(means, "policy", policies), color=VERMILION, linetype="dashed"
         )
+        + p9.scale_x_continuous(limits=(bars["left"].min(), bars["right"].max()))
         + p9.scale_y_continuous(labels=percent, expand=(0, 0, 0.06, 0))
         + p9.labs(x="judge score", y="share of the responses")
         + titles(
             "Judge scores of each policy's responses",
-            f"Filled: shares of judge scores{', one bar a score' if scores.discrete else ''}; outlined: the base policy's, "
-            "to compare. Dashed: the mean score. It is the judge's opinion, not the policy's value.",
+            f"Blue: judge scores of the policy{', a bar for each score' if scores.discrete else ''}; outline: those of the base "
+            "policy. Dashed: the mean score, which is not the policy's value.",
             width,
             notes=notes,
         )
-        + look(width, 1.7 + math.ceil(len(policies) / columns) * (1.7 + 0.15 * theme.lines(policies, 36)))
+        + look(width, 1.7 + math.ceil(len(policies) / columns) * (1.9 + 0.15 * theme.lines(policies, 36)))
     )
 
 

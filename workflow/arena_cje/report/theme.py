@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import numpy as np
 import plotnine as p9
 
 from arena_cje.files import write_bytes
+from arena_cje.report import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,27 +31,19 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)  # the yellow of the 
 SHAPES = ("o", "s", "^", "D", "v", "<", ">", "p", "*", "h", "d", "8")  # all have a hollow form
 
 DPI = 150
-NAME_WIDTH = 24  # characters of a policy name per line
+NAME_WIDTH = names.WIDTH  # characters of a policy name per line
 INCH = 13.0  # characters of a subtitle per inch
 CAPTION_INCH = 14.5
-PART = re.compile(r"[^\s_./:-]*[\s_./:-]?")  # names break after these
 
 
 def name(text: str, width: int = NAME_WIDTH) -> str:
     """A name in lines of at most `width` characters, with dollar signs escaped so that none begins a formula."""
-    wrapped = [""]
-    for part in PART.findall(" ".join(text.split())):
-        if len(wrapped[-1] + part.rstrip()) > width and wrapped[-1]:
-            wrapped.append("")
-        wrapped[-1] += part
-        while len(wrapped[-1].rstrip()) > width:
-            wrapped[-1:] = [wrapped[-1][:width], wrapped[-1][width:]]
-    return "\n".join(line.rstrip() for line in wrapped).replace("$", r"\$")
+    return "\n".join(names.wrapped(text, width)).replace("$", r"\$")
 
 
-def lines(names: Sequence[str], width: int = NAME_WIDTH) -> int:
+def lines(texts: Sequence[str], width: int = NAME_WIDTH) -> int:
     """Largest number of lines of one of the names."""
-    return max((name(text, width).count("\n") + 1 for text in names), default=1)
+    return max((len(names.wrapped(text, width)) for text in texts), default=1)
 
 
 def cycle(values: Sequence[str], count: int) -> list[str]:

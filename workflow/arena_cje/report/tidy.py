@@ -17,6 +17,7 @@ from arena_cje.estimation import calibration
 from arena_cje.estimation.isotonic import Monotone
 from arena_cje.estimation.weights import hajek
 from arena_cje.report.reliability import Group, reliability
+from arena_cje.report.weight_bins import weight_bins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Draws, Labelled, Logged
     from arena_cje.results.record import ResultRecord
 
-LEAST = -6  # log10 of the smallest weight with a bar of its own; smaller ones carry no information
-STEPS = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0)  # widths of weight bars, in decades
-MANY_BARS = 60
 MAX_DISTINCT = 20  # up to this many distinct judge scores have a bar each, more are a histogram
 SCORE_BARS = 25
 CELLS, SPARSE = 10, 3  # cells of the score range; a cell with fewer labels is sparse
@@ -78,30 +76,27 @@ class WeightPanel:
     n: int  # rows that have a weight
     n_unscored: int
     impossible: int  # rows outside the target's support
-    ess_share: float  # NaN where there is no weight
-    n_beyond_100: int  # above 100 or below 1/100
-    n_beyond_1000: int
+    ess_share: float  # NaN where there is no weight, like the largest
+    max_weight: float
+    n_above_100: int
+    n_below_0_01: int  # zeros among them
     n_zero: int
+    n_equal: int  # rows with the same log probability under the target and the base
     all_one: bool
 
 
 def weights(logged: Logged) -> tuple[pd.DataFrame, list[WeightPanel]]:
-    """Bars (policy, left, right, share of its rows) over log10 of the raw weights, and statistics of each policy.
-
-    A bar is centred at 1, so that equal policies have one bar. Weights below 10^-6, zeros among them, are in the bar at 10^-6.
-    """
+    """Bars (policy, left, right, share of its rows) over log10 of the raw weights, and statistics of each policy."""
     import pandas as pd
 
     raw = {policy: _raw_weights(logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)}
     with np.errstate(divide="ignore"):
-        log10 = {policy: np.maximum(np.log10(weight), LEAST) for policy, weight in raw.items()}
-    all_log10 = np.concatenate([*log10.values(), [0.0]])
-    step = next((s for s in STEPS if np.ptp(all_log10) <= s * MANY_BARS), STEPS[-1])
-    rows = []
-    for policy, at in log10.items():
-        code, count = np.unique(np.rint(at / step).astype(int), return_counts=True)
-        for k, rows_in in zip(code.tolist(), count.tolist(), strict=True):
-            rows.append((policy, (k - 0.5) * step, (k + 0.5) * step, rows_in / len(at)))
+        bins = weight_bins([np.log(weight) for weight in raw.values()])
+    rows = [
+        (policy, low, high, n / len(weight))
+        for (policy, weight), of_policy in zip(raw.items(), bins, strict=True)
+        for low, high, n in of_policy
+    ]
     panels = [_weight_panel(policy, raw[policy], logged.log_ratio[:, k]) for k, policy in enumerate(logged.policies)]
     return pd.DataFrame(rows, columns=["policy", "left", "right", "share"]), panels
 
@@ -121,9 +116,11 @@ def _weight_panel(policy: str, weight: np.ndarray, log_ratio: np.ndarray) -> Wei
         int(np.isnan(log_ratio).sum()),
         int((log_ratio == -np.inf).sum()),
         statistics.ess_share,
-        statistics.n_above_100 + statistics.n_below_0_01,
-        statistics.n_above_1000 + statistics.n_below_0_001,
+        statistics.max_weight,
+        statistics.n_above_100,
+        statistics.n_below_0_01,
         statistics.n_zero,
+        int((log_ratio == 0).sum()),
         bool(len(weight)) and bool((weight == 1).all()),
     )
 
@@ -201,23 +198,24 @@ def sparse_ranges(score: np.ndarray, labelled: np.ndarray) -> pd.DataFrame:
 
 
 def differences(result: ResultRecord) -> pd.DataFrame:
-    """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, apart."""
+    """Every ordered pair: row, column, kind (same, refused, unknown, known), difference row minus column, apart, judge_only."""
     import pandas as pd
 
     names = result.all_policies
     pairs = {}
     for pair in result.comparisons().iter_rows(named=True):
-        first, second, value, apart = pair["first"], pair["second"], pair["difference"], pair["apart"]
-        pairs[first, second] = (value, apart)
-        pairs[second, first] = (None if value is None else -value, apart)
+        first, second, value = pair["first"], pair["second"], pair["difference"]
+        flags = (bool(pair["apart"]), bool(pair["judge_only"]))
+        pairs[first, second] = (value, *flags)
+        pairs[second, first] = (None if value is None else -value, *flags)
     rows = []
     for row in names:
         for column in names:
-            value, apart = pairs.get((row, column), (None, None))
+            value, *flags = pairs.get((row, column), (None, False, False))
             kind = "known" if value is not None else "unknown"
             kind = "refused" if {row, column} & set(result.refused) else kind
-            rows.append((row, column, "same" if row == column and kind != "refused" else kind, value, bool(apart)))
-    table = pd.DataFrame(rows, columns=["row", "column", "kind", "difference", "apart"])
+            rows.append((row, column, "same" if row == column and kind != "refused" else kind, value, *flags))
+    table = pd.DataFrame(rows, columns=["row", "column", "kind", "difference", "apart", "judge_only"])
     return table.astype({"difference": float})
 
 
