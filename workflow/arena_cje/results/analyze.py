@@ -20,7 +20,7 @@ from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_d
 from arena_cje.data.logged import base_logprobs, further_judges
 from arena_cje.data.reading import Reading, Scale
 from arena_cje.data.rows import NO_TEXTS
-from arena_cje.data.units import unusual_units
+from arena_cje.data.units import differing_units, unusual_units
 from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
@@ -339,6 +339,9 @@ def _read(
 def _unit_cautions(logged: Logged, draws: Mapping[str, Draws], reading: Reading) -> dict[str, list[Reason]]:
     """Reasons for caution about every policy whose data may be in other units than their scales."""
     of_all, cautions = _unit_reasons(logged, "of the logged rows", reading), {}
+    scales = (reading.judge_scale, reading.label_scale)
+    if sentence := differing_units(logged.judge_score, logged.oracle_label, *scales):
+        of_all.append(Reason("unusual_units", sentence, "caution"))
     for policy in (logged.base_policy, *logged.policies):
         own = _unit_reasons(draws[policy], f"of {policy}'s fresh draws", reading) if policy in draws else []
         if of_all or own:
