@@ -153,7 +153,7 @@ def show(files: Iterable[str | Path]) -> int:
         elif decision := recommendation.read(file):
             print(recommendation.text(decision))
         else:
-            print(arena_cje.load(file))
+            print(arena_cje.load(file).details())
     return 0
 
 

@@ -44,6 +44,28 @@ for path in (*own_files, *PROBED.values()):
 def check_own_data():
     """End the workflow where the data cannot be analysed as configured; say what they lack."""
     from arena_cje.config import own_data
+
+    data = overview_of_conversion() if FOREIGN else preview_of_files()
+    named = targets.file_targets(ARGUMENTS)
+    stems = [Path(path).name.split(".")[0] for path in named]
+    estimates = [name for name in stems if name in CONFIG.analyses] if named else ESTIMATORS
+    or_exit(own_data.check, CONFIG, data, estimates)
+    coverages = [coverage for path in named if (coverage := targets.coverage_in(path))] or CONFIG.coverages
+    for note in own_data.notes(CONFIG, data, estimates, list(dict.fromkeys(coverages)), own):
+        print(printable(f"NOTE {note}"), file=sys.stderr)
+
+
+def overview_of_conversion():
+    """What the files of another tool give; whether they can be converted is known by then."""
+    from arena_cje.data.preview import Preview
+
+    policies = tuple(OVERVIEW["targets"])
+    has_labels = OVERVIEW["has_labels"] or CONFIG.calibration_data is not None
+    return Preview(OVERVIEW["base"], policies if OVERVIEW["has_logprobs"] else (), policies, has_labels)
+
+
+def preview_of_files():
+    """What files in the CJE format give; ends the workflow where they cannot be analysed."""
     from arena_cje.data import preview
     from arena_cje.data.reading import Reading
 
@@ -59,18 +81,11 @@ def check_own_data():
     sources = preview.OwnFiles(
         CONFIG.logged_data, CONFIG.fresh_draws, IMPORTED, CONFIG.probes and PROBED, CONFIG.calibration_data
     )
-    data = or_exit(preview.preview, sources, reading, OWN_BASE)
-    named = targets.file_targets(ARGUMENTS)
-    stems = [Path(path).name.split(".")[0] for path in named]
-    estimates = [name for name in stems if name in CONFIG.analyses] if named else ESTIMATORS
-    or_exit(own_data.check, CONFIG, data, estimates)
-    coverages = [coverage for path in named if (coverage := targets.coverage_in(path))] or CONFIG.coverages
-    for note in own_data.notes(CONFIG, data, estimates, list(dict.fromkeys(coverages)), own):
-        print(printable(f"NOTE {note}"), file=sys.stderr)
+    return or_exit(preview.preview, sources, reading, OWN_BASE)
 
 
 # Jobs read the configuration again, and need not hear of it.
-if workflow.is_main_process and not FOREIGN and not PRINTING_TARGETS & {*sys.argv[1:]}:
+if workflow.is_main_process and not PRINTING_TARGETS & {*sys.argv[1:]}:
     check_own_data()
 
 
