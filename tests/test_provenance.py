@@ -28,7 +28,9 @@ READS_TABLES = {"data/schemas.py", "errors.py", "files.py"}
 READS_ROWS = READS_TABLES | {
     f"data/{name}.py" for name in ("fields", "names", "reading", "rows", "sources", "support", "units")
 }
-RECORDS = {"errors.py", *(f"estimation/{name}.py" for name in ("inference", "isotonic", "records", "weights"))}
+RECORDS = {"errors.py"} | {
+    f"estimation/{name}.py" for name in ("inference", "isotonic", "records", "short_repr", "weights")
+}
 READS_DATA = READS_ROWS | RECORDS | {f"data/{name}.py" for name in ("calibration", "dataset", "draws", "logged")}
 CALIBRATES = RECORDS | {f"estimation/{name}.py" for name in ("calibration", "folds", "two_stage")}
 RESULTS = {f"results/{name}.py" for name in ("record", "result", "schema")}
@@ -242,7 +244,7 @@ def test_what_a_stage_receives_is_made_by_its_own_code_or_that_of_the_estimates(
 
 
 def shows(file: str) -> bool:
-    return file.startswith("report/") or file in ("results/text.py", "results/notebook.py")
+    return file.startswith(provenance.SHOWING)
 
 
 def test_of_the_modules_that_are_loaded_by_name_cheap_stages_use_estimators_and_formats_alone():

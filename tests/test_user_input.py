@@ -411,7 +411,7 @@ PARAMETERS += [name for name in Options.__dataclass_fields__ if name not in PARA
 def analyze(**arguments):
     mine = {"logged": "mine.jsonl", "fresh_draws": "draws", "estimator": "direct", "n_bootstrap": 20}
     result = arena_cje.analyze(**mine | arguments)
-    return str(result) + result.to_json()
+    return result.details() + result.to_json()
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)

@@ -562,8 +562,8 @@ def test_a_log_ratio_of_any_size_is_refused_for_its_weights(name, base, target):
     rows = world()
     rows[0] |= {"base_policy_logprob": base, "target_policy_logprobs": {"clone": base, "shift": target}}
     result = arena_cje.analyze(rows, {policy: draws_of(rows, policy) for policy in TRUTH}, name)
-    assert "refused" not in str(result).splitlines()[4]  # clone
-    assert max(map(len, str(result).splitlines()[:7])) <= 116
+    assert "refused" not in result.details().splitlines()[4]  # clone
+    assert max(map(len, result.details().splitlines()[:7])) <= 116
     codes = {reason.code for reason in result.verdicts["shift"].reasons if reason.level == "refuse"}
     if estimators.needs_weights(name) and not estimators.needs_draws(name):
         assert {"low_ess", "near_zero_weights"} <= codes

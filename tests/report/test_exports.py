@@ -326,7 +326,7 @@ FILES = ("precomputed_sampler.jsonl", "stochastic_log.jsonl", "token_level_cje_r
 
 
 def test_the_console_shows_the_weights_where_they_are_used(data):
-    with_weights, without = repr(analyzed(data, "snips")), repr(analyzed(data, "direct"))
+    with_weights, without = analyzed(data, "snips").details(), analyzed(data, "direct").details()
     assert "| Policy | ESS    | Mean Weight | Status   | Issues" in with_weights
     assert with_weights.index("better  ") < with_weights.index("| Policy")  # below the estimates
     rows = {cells[1].strip(): cells for line in with_weights.splitlines() if len(cells := line.split("|")) == 7}

@@ -513,8 +513,11 @@ class Reader(HTMLParser):
 def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
     page = Reader(cases["twelve policies"].results[0]._repr_html_())
     assert "script" not in page.tags and HOSTILE in page.texts
-    page = Reader(plain.results[0]._repr_html_())
-    assert page.tags.count("tr") == 5 and page.texts.count("refused") == len(plain.results[0].refused) == 1
+    result = plain.results[0]
+    page = Reader(result._repr_html_())
+    published = [entry for entry in result.decision["policies"].values() if entry["difference"] is not None]
+    assert page.tags.count("tr") == 1 + len(result.all_policies) + 1 + len(published)
+    assert page.texts.count("refused") == len(result.refused) == 1
     said = " ".join(page.texts)
     assert f"{plain.results[0].estimates[0]:.3f}" in said
     assert not [number for number in refused_numbers(plain.results[0]) if f"{number:.3f}" in said]

@@ -128,10 +128,10 @@ def test_a_refused_policy_has_its_number_under_refused_alone(result):
     row = result.to_frame().row(2, named=True)
     assert [row[name] for name in ("estimate", "se", "ci_lower", "ci_upper")] == [None] * 4
     assert row["refused_estimate"] == held["estimate"]
-    printed = next(line for line in repr(result).splitlines() if line.startswith("far"))
+    printed = next(line for line in result.details().splitlines() if line.startswith("far"))
     assert "refused" in printed and f"{held['estimate']:.3f}" not in printed
-    assert all(reason in " ".join(repr(result).split()) for reason in held["reasons"])
-    told = [line.split(":")[:2] for line in repr(result).splitlines() if ": " in line]
+    assert all(reason in " ".join(result.details().split()) for reason in held["reasons"])
+    told = [line.split(":")[:2] for line in result.details().splitlines() if ": " in line]
     assert {level for level, policies in told if "far" in policies} == {"refuse", "remedy"}
 
 
@@ -167,7 +167,7 @@ def test_labels_that_speak_for_the_base_policy_are_shown(data, result):
     assert 0.8 < found["label_share"] <= 1
     assert found["effective_labels"] == pytest.approx(120 * found["label_share"])
     assert result.to_frame().row(-1, named=True)["effective_labels"] == found["effective_labels"]
-    shown = next(line for line in repr(result).splitlines() if line.startswith("base"))
+    shown = next(line for line in result.details().splitlines() if line.startswith("base"))
     assert shown.split()[-2:] == [f"{found['effective_labels']:.0f}", "ok"]
 
 
@@ -176,7 +176,7 @@ def test_the_rank_correlation_of_judge_and_oracle_is_always_in_the_table(result)
     line = (
         f"Spearman correlation of judge and oracle: {calibration['spearman']:.2f} on {calibration['n_labels']} labels"
     )
-    assert line in repr(result).splitlines()
+    assert line in result.details().splitlines()
 
 
 def test_a_folder_stands_for_its_newest_result(data, tmp_path, monkeypatch, capsys):
@@ -243,7 +243,7 @@ def test_a_result_comes_back_from_its_files(result, tmp_path):
     back = arena_cje.load(tmp_path / "e.json")
     assert back.to_json() == result.to_json() == (tmp_path / "e.json").read_text()
     assert back.to_frame().equals(result.to_frame())
-    assert repr(back) == repr(result)
+    assert back.details() == result.details()
     np.testing.assert_array_equal(back.influence, result.influence)
     np.testing.assert_array_equal(back.base_influence, result.base_influence)
     assert back.prompt_id.tolist() == result.prompt_id.tolist()
@@ -392,7 +392,7 @@ def test_thresholds_move_verdicts_and_are_written_down(data):
 
 def test_fewer_labels_than_requested_are_noted(data):
     result = arena_cje.analyze(data / "logged.jsonl", oracle_coverage=0.9)
-    assert "150 oracle labels (50.0 %); 270 labels were requested" in repr(result)
+    assert "150 oracle labels (50.0 %); 270 labels were requested" in result.details()
 
 
 def test_provenance_is_kept_as_it_is(data):
@@ -409,7 +409,7 @@ def test_a_policy_that_says_nothing_the_base_says_has_no_number(tmp_path):
     assert result.refused["near"]["estimate"] is None
     assert [reason.code for reason in result.verdicts["near"].reasons][0] == "no_overlap"
     assert not np.isnan(result.estimates[0])
-    assert "refused" in repr(result)
+    assert "refused" in result.details()
 
 
 def test_the_table_stays_readable_with_many_and_long_names(tmp_path):
@@ -417,7 +417,7 @@ def test_the_table_stays_readable_with_many_and_long_names(tmp_path):
     logged, _, _ = simulate.draw(World(targets=targets, coverage=0.5), 120, 1)
     write_logged(tmp_path / "x.jsonl", rows_of(logged))
     result = arena_cje.analyze(tmp_path / "x.jsonl", estimator="snips")
-    lines = repr(result).splitlines()
+    lines = result.details().splitlines()
     assert max(map(len, lines)) <= 116
     assert all(f"number-{k}" in "\n".join(lines[:40]) for k in range(12))
     heading = next(k for k, line in enumerate(lines) if line.startswith("snips: "))
@@ -478,7 +478,7 @@ def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
         assert [key for key, value in row.items() if value == pytest.approx(held["estimate"], abs=1e-6)] == [
             "refused_estimate"
         ]
-    assert f"{held['estimate']:.3f}" not in repr(result)
+    assert f"{held['estimate']:.3f}" not in result.details()
     differences = result.comparisons()
     of_far = differences.filter((pl.col("first") == "far") | (pl.col("second") == "far"))
     assert of_far.height == 2 and of_far["difference"].is_null().all()
@@ -505,7 +505,7 @@ def test_one_figure_for_overlap_on_every_surface(tmp_path):
     figures = (diagnosed["ess_raw"], diagnosed["weights"]["raw"]["ess_share"], row["ess_raw"], row["ess"])
     assert figures == pytest.approx((share,) * 4)
     assert (diagnosed["level"], row["status"]) == ("caution", "caution")
-    printed = next(line for line in repr(result).splitlines() if line.startswith("near"))
+    printed = next(line for line in result.details().splitlines() if line.startswith("near"))
     assert f"{share:.3f}" in printed and printed.endswith("caution")
 
 
@@ -709,7 +709,7 @@ def test_rewards_by_the_judge_are_called_what_they_are(data):
     assert result.document["calibration"]["mode"] == "none"
     levels = {reason.code: reason.level for reason in result.verdicts["near"].reasons}
     assert levels["uncalibrated_rewards"] == "refuse"
-    assert "judge scores are used without calibration" in " ".join(repr(result).split())
+    assert "judge scores are used without calibration" in " ".join(result.details().split())
     with pytest.raises(UserError, match="no row has an oracle_label"):
         arena_cje.analyze(frame, data / "fresh", "direct")
 
@@ -796,4 +796,4 @@ def test_an_infinite_clip_is_told_like_any_other(data):
     result = arena_cje.analyze(
         data / "logged.jsonl", None, "raw-ips", clip=infinite, thresholds={"cv_caution": infinite}
     )
-    assert "Importance weights" in repr(result) and result.diagnose_weights()
+    assert "Importance weights" in result.details() and result.diagnose_weights()

@@ -306,7 +306,7 @@ def test_the_terminal_says_what_the_file_says(files):
     assert document["decision"] == result.decision
     assert [one["estimator"] for one in document["headlines"]] == ["direct", "calibrated-ips"]
     assert list(result.decision["policies"]) == list(result.policies)  # in declared order
-    words = " ".join(str(result).split())
+    words = " ".join(result.details().split())
     assert words.startswith(result.decision["headline"])
     for entry in result.decision["policies"].values():
         assert entry["status"] != "not_yet_known" or entry["sentence"] in words
@@ -316,9 +316,9 @@ def test_the_terminal_says_what_the_file_says(files):
 def test_the_terminal_has_the_corrected_intervals_and_the_caution_beside_the_number(unlabelled):
     found = analyzed(unlabelled, "direct", 0.5)
     low, high = found.decision["policies"]["better"]["corrected_interval"]
-    line = next(line for line in str(found).splitlines() if line.startswith("better") and "+" in line)
+    line = next(line for line in found.details().splitlines() if line.startswith("better") and "+" in line)
     assert f"[{low:+.3f}, {high:+.3f}]  not yet known (caution: judge scores alone)" in line
-    assert "simultaneous 95 % intervals of 3 differences" in str(found)
+    assert "simultaneous 95 % intervals of 3 differences" in found.details()
 
 
 def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_path, capsys):

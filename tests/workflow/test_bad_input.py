@@ -209,7 +209,7 @@ def test_bad_rows_of_data_brought_along_name_file_and_line(tmp_path, change, sen
     rows[1] = before[:start] + change + before[end:] if end < len(before) else before[:start] + change + "}"
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
     run = Run(tmp_path, {"logged_data": "mine.jsonl"})
-    job_fails(run, sentence, "results/coverage_0.5/snips.json")
+    refused(run, sentence, "results/coverage_0.5/snips.json")
 
 
 def test_data_brought_along_without_draws_has_no_direct(tmp_path):
@@ -238,14 +238,39 @@ def test_results_are_not_brought_along_to_their_own_place(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"prompt_id,judge_score\na,0.5\n", "is not JSONL, it begins with 'prompt_id,judge_score'"),
+        (
+            b"prompt_id,judge_score\na,0.5\n",
+            "is not JSONL, it begins with 'prompt_id,judge_score'; expected one JSON object a line (`arena-cje convert` makes it",
+        ),
         (b"\x1f\x8b\x08\x00", "is compressed"),
         (b'[{"prompt_id": "a"}]', "is one JSON array"),
     ],
 )
 def test_files_of_other_kinds_are_named(tmp_path, content, sentence):
     (tmp_path / "mine.jsonl").write_bytes(content)
-    job_fails(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
+    refused(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
+
+
+def test_a_bad_row_behind_those_that_a_plan_reads_fails_in_the_job(tmp_path):
+    rows = [LOGGED | {"prompt_id": f"row{i}", "response": "word " * 4000} for i in range(1002)]
+    rows[-1]["judge_score"] = 1.7
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = Run(tmp_path, {"logged_data": "mine.jsonl"})
+    job_fails(run, "mine.jsonl:1002: judge_score is 1.7", "results/coverage_0.5/snips.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "keys", "sentence"),
+    [
+        ({"oracle_label": None}, {}, "mine.jsonl: no row has an oracle_label, needed to calibrate the judge for snips"),
+        ({"target_policy_logprobs": {}}, {}, "mine.jsonl: no row has target_policy_logprobs, needed by snips"),
+        ({}, {"decision": {"against": "clown"}}, "`decision.against` is 'clown', which is not a policy of the data"),
+    ],
+)
+def test_what_data_brought_along_cannot_give_is_said_at_the_plan(tmp_path, change, keys, sentence):
+    rows = [LOGGED | {"prompt_id": f"row{i}"} | change for i in range(20)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    refused(Run(tmp_path, {"logged_data": "mine.jsonl"} | keys), sentence, "results/coverage_0.5/snips.json")
 
 
 @pytest.fixture
@@ -278,7 +303,7 @@ def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
     probe = {"prompt_id": "b", "judge_score": 0.5, "oracle_label": 1.0} | row
     with open(brought.directory / "probes" / "clone.jsonl", "a") as file:
         file.write(json.dumps(probe) + "\n")
-    job_fails(brought, sentence, DATA_SET)
+    refused(brought, sentence, DATA_SET)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +320,7 @@ def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
 def test_bad_calibration_data_name_file_and_line(brought, row, sentence):
     with open(brought.directory / "more.jsonl", "a") as file:
         file.write(row + "\n")
-    job_fails(brought, sentence, DATA_SET)
+    refused(brought, sentence, DATA_SET)
 
 
 def test_labels_that_are_not_there(brought):

@@ -189,6 +189,10 @@ def test_a_foreign_block_is_checked_before_any_job(tmp_path):
         ({"format": "promptfoo", "file": file, **choices, "judge": "scor"}, "judge 'scor' is not among the scorers"),
     ):
         assert sentence in Run(tmp_path, {"logged_data": block}).snakemake("-n", ok=False)
+    run = Run(
+        tmp_path, {"logged_data": {"format": "promptfoo", "file": file, **choices}, "decision": {"against": "gpt"}}
+    )
+    assert "`decision.against` is 'gpt', which is not a policy of the data" in run.snakemake("-n", ok=False)
 
 
 def test_the_data_are_accounted_for_before_any_estimate(tmp_path):

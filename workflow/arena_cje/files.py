@@ -159,7 +159,10 @@ def _check_is_jsonl(path: Path, line: bytes) -> None:
             f"{path}: is one JSON array; expected one JSON object per line, convert it (jq -c '.[]' {path.name})"
         )
     start = line.splitlines()[0][:40].decode(errors="replace")
-    raise UserError(f"{path}: is not JSONL (it begins with {start!r}); expected one JSON object per line")
+    raise UserError(
+        f"{path}: is not JSONL (it begins with {start!r}); expected one JSON object per line (`arena-cje convert` makes it from CSV "
+        "files and from files of other tools)"
+    )
 
 
 def _parsed(path: Path, where: str, line: bytes) -> Row:

@@ -16,7 +16,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 # Tables and figures of results: no number is made there.
-SHOWING = ("report/", "results/text.py", "results/notebook.py")
+SHOWING = ("report/", "results/text.py", "results/notebook.py", "results/overview.py", "results/html.py")
 # A line of code, and what it imports. Python's parser takes 0.2 s of every start for this; a test compares the two.
 LINE = re.compile(
     r"^(?P<indentation> *)"

@@ -5,6 +5,8 @@
 from arena_cje.data import draws as data_draws
 from arena_cje.data import user_data
 
+OWN_BASE = None if BASE == "base" else BASE  # the default leaves it to the data to say
+
 if FOREIGN:
     IMPORTED = {policy: f"{CONVERTED}/fresh_draws/{policy}.jsonl" for policy in OVERVIEW["targets"]}
     own_files = (CONFIG.calibration_data,)
@@ -39,6 +41,54 @@ for path in (*own_files, *PROBED.values()):
         or_exit(user_data.check_user_file, path, results=Path("results"))
 
 
+def check_own_data():
+    """End the workflow where the data cannot be analysed as configured; say what they lack."""
+    from arena_cje.config import own_data
+
+    data = overview_of_conversion() if FOREIGN else preview_of_files()
+    named = targets.file_targets(ARGUMENTS)
+    stems = [Path(path).name.split(".")[0] for path in named]
+    estimates = [name for name in stems if name in CONFIG.analyses] if named else ESTIMATORS
+    or_exit(own_data.check, CONFIG, data, estimates)
+    coverages = [coverage for path in named if (coverage := targets.coverage_in(path))] or CONFIG.coverages
+    for note in own_data.notes(CONFIG, data, estimates, list(dict.fromkeys(coverages)), own):
+        print(printable(f"NOTE {note}"), file=sys.stderr)
+
+
+def overview_of_conversion():
+    """What the files of another tool give; whether they can be converted is known by then."""
+    from arena_cje.data.preview import Preview
+
+    policies = tuple(OVERVIEW["targets"])
+    has_labels = OVERVIEW["has_labels"] or CONFIG.calibration_data is not None
+    return Preview(OVERVIEW["base"], policies if OVERVIEW["has_logprobs"] else (), policies, has_labels)
+
+
+def preview_of_files():
+    """What files in the CJE format give; ends the workflow where they cannot be analysed."""
+    from arena_cje.data import preview
+    from arena_cje.data.reading import Reading
+
+    analysis = CONFIG.analysis
+    reading = or_exit(
+        Reading,
+        analysis.covariates,
+        scale=analysis.scale,
+        judge=analysis.judge,
+        judge_scale=analysis.judge_scale,
+        label_scale=analysis.label_scale,
+    )
+    sources = preview.OwnFiles(
+        CONFIG.logged_data, CONFIG.fresh_draws, IMPORTED, CONFIG.probes and PROBED, CONFIG.calibration_data
+    )
+    return or_exit(preview.preview, sources, reading, OWN_BASE)
+
+
+# Jobs read the configuration again, and need not hear of it.
+if workflow.is_main_process and not PRINTING_TARGETS & {*sys.argv[1:]}:
+    check_own_data()
+
+
 rule import_data:
     """Read the user's own data, with labels on a share {wildcards.coverage}"""
     input:
@@ -64,7 +114,7 @@ rule import_data:
         judge_scale=CONFIG.analysis.judge_scale,
         label_scale=CONFIG.analysis.label_scale,
         judge=CONFIG.analysis.judge,
-        base_policy=None if BASE == "base" else BASE,  # the default leaves it to the data to say
+        base_policy=OWN_BASE,
         thresholds=data_thresholds(),
         code=code_hash("arena_cje.data.user_data", "arena_cje.data.write", "arena_cje.results.account"),
     script:

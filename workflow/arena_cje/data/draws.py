@@ -99,14 +99,14 @@ def read_draws(
     texts: as in `read_pairs`.
     """
     responses = read_responses(DRAWS, source, reading=reading, texts=texts)
-    _check_policy(responses, policy, "the fresh draws")
+    check_policy(responses, policy, "the fresh draws")
     return sorted(responses, key=lambda response: response.draw_idx)
 
 
 def read_probes(source: Source, policy: str, *, reading: Reading = Reading()) -> list[Response]:
     """The checked probes of a policy, each with a score and a label; raises a `UserError` for one that lacks either."""
     probes = read_pairs(PROBES, source, reading=reading.without_covariates())
-    _check_policy(probes, policy, "the probes")
+    check_policy(probes, policy, "the probes")
     places: dict[tuple[str, int], str] = {}
     for probe in probes:
         for name in ("judge_score", "oracle_label"):
@@ -269,7 +269,8 @@ def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], w
     return draw_paths(Path(files), known, what), str(files)
 
 
-def _check_policy(responses: Sequence[Response], policy: str, what: str) -> None:
+def check_policy(responses: Sequence[Response], policy: str, what: str) -> None:
+    """Raise a `UserError` for a row that names another policy; what: name of the rows in errors."""
     for response in responses:
         for field in ("policy", "target_policy"):
             name = response.row.get(field)

@@ -45,7 +45,7 @@ def read_logged(
     if not responses:
         raise UserError(f"{source_name(source)}: no rows; expected one response of the base policy per line")
     _check_distinct_texts(responses)
-    base = _base_policy(responses, base_policy)
+    base = base_policy_of(responses, base_policy)
     targets = tuple(policies) if policies is not None else _first_policies(responses)
     if base in targets:
         raise UserError(
@@ -79,10 +79,8 @@ def logged_arrays(
     """
     ratios = [log_ratios(response, targets) for response in responses]
     scored = [k for k, response in enumerate(responses) if response.judge_score is not None]
+    check_scored(responses, where, reading)
     rows = [responses[k] for k in scored]
-    if not rows:
-        hint = did_you_mean(reading.score_field, _field_names(responses)) if reading.judge is not None else ""
-        raise UserError(f"{where}: none of {len(responses)} rows has a {reading.score_field}{hint}")
     shape = (len(rows), len(targets))
     logged = Logged(
         base,
@@ -94,6 +92,13 @@ def logged_arrays(
         token_logprob=np.array([_token_logprobs(response, targets) for response in rows]).reshape(shape),
     )
     return logged, row_counts(responses, rows) | reading.summary()
+
+
+def check_scored(responses: Sequence[Response], where: str, reading: Reading) -> None:
+    """Raise a `UserError` where no row has a judge score; where: name of the data in errors."""
+    if all(response.judge_score is None for response in responses):
+        hint = did_you_mean(reading.score_field, _field_names(responses)) if reading.judge is not None else ""
+        raise UserError(f"{where}: none of {len(responses)} rows has a {reading.score_field}{hint}")
 
 
 def further_judges(responses: Sequence[Response], reading: Reading) -> dict[str, np.ndarray]:
@@ -156,8 +161,8 @@ def base_logprobs(responses: Sequence[Response]) -> tuple[np.ndarray, np.ndarray
     return tuple(np.array([math.nan if v is None else float(v) for v in values]) for values in (logprobs, tokens))
 
 
-def _base_policy(responses: Sequence[Response], name: str | None) -> str:
-    """The name of the base policy: that of the rows, or the one given here, or `base`."""
+def base_policy_of(responses: Sequence[Response], name: str | None) -> str:
+    """The name of the base policy: that of the rows, or `name`, or `base`; raises a `UserError` where rows name several."""
     places = {r.row["base_policy"]: r.where for r in reversed(responses) if r.row.get("base_policy") is not None}
     if name is not None:
         places.setdefault(name, "the call")

@@ -5,7 +5,8 @@ value that is estimated from it is a wrong number that looks like a low one: lab
 
     wrong:   all values lie in [0, 1] though the scale is at least WIDE times as long, or all lie in its lowest tenth;
              fewer than FEW values, and a column of one value at the end of its scale, say nothing
-    unusual: the same of nearly all values above the lower end; or all lie in [0, 1] on a scale that is twice as long
+    unusual: the same of nearly all values above the lower end; or all lie in [0, 1] on a scale that is twice as long;
+             or, of two columns on one scale, one ends at the middle where the other nears the top
 
 The logged data and the calibration data are refused where they are wrong. A policy may truly have the lowest scores only,
 so fresh draws are refused only where fractions of one show their units, and are cautioned about otherwise.
@@ -28,6 +29,7 @@ WIDE = 3  # length of a scale from which values within [0, 1] alone are more lik
 TENTH = 0.1
 FEW = 10
 NEARLY_ALL = 0.95
+MIDDLE, NEAR_TOP = 0.5, 0.8  # of a scale, on [0, 1]
 ROUNDING = 1e-9
 
 
@@ -62,6 +64,27 @@ def unusual_units(values: np.ndarray, scale: Scale | None, what: str) -> str | N
         return None
     low, high = scale
     return f"{where} the declared scale {low:g} to {high:g}; check that this is the range of the column"
+
+
+def differing_units(
+    scores: np.ndarray, labels: np.ndarray, judge_scale: Scale | None, label_scale: Scale | None
+) -> str | None:
+    """A sentence where scores and labels (n,) on [0, 1] share a declared scale that may be that of one of them only.
+
+    Scores from 1 to 10 and labels from 1 to 5, both read on (1, 10), are an example. NaN is missing.
+    """
+    columns = {"judge scores": scores[~np.isnan(scores)], "oracle labels": labels[~np.isnan(labels)]}
+    if judge_scale is None or judge_scale != label_scale or min(map(len, columns.values())) < FEW:
+        return None
+    (lower, below), (higher, above) = sorted(columns.items(), key=lambda column: column[1].max())
+    if below.max() > MIDDLE + ROUNDING or above.max() < NEAR_TOP:
+        return None
+    low, high = judge_scale
+    ends = [_in_data(values.max(), judge_scale) for values in (below, above)]
+    return (
+        f"no {lower[:-1]} exceeds {ends[0]:g} where {higher} reach {ends[1]:g}, both on the scale from {low:g} to {high:g} "
+        "that was declared; if they have different scales, give `judge_scale` and `label_scale`"
+    )
 
 
 def _problem(values: np.ndarray, scale: Scale | None) -> str | None:

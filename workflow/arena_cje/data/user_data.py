@@ -17,7 +17,7 @@ import numpy as np
 from arena_cje.data.calibration import read_calibration
 from arena_cje.data.coverage import first_labels
 from arena_cje.data.draws import find_draws, find_probes, group_by_prompt, read_draws, read_probes, with_probes
-from arena_cje.data.logged import read_logged
+from arena_cje.data.logged import check_scored, read_logged
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import (
     NO_TEXTS,
@@ -136,6 +136,7 @@ def read_user_data(
     responses, base, policies = read_logged(logged_path, base_policy, reading=reading, texts=NO_TEXTS)
     for response in responses:
         log_ratios(response, policies)  # refuses what cannot be analysed
+    check_scored(responses, source_name(logged_path), reading)
     scored = [response for response in responses if response.judge_score is not None]
     prompts = [response.prompt_id for response in scored]
     labels = first_labels(prompts, seed, coverage, _has_label(scored))

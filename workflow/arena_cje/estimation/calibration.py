@@ -25,6 +25,7 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.folds import Prompts, affordable
 from arena_cje.estimation.isotonic import Monotone, isotonic, mixture
 from arena_cje.estimation.records import Judged, Labelled, Logged, Options
+from arena_cje.estimation.short_repr import short_repr
 
 __all__ = ["Calibration", "Monotone", "calibrate", "fit", "isotonic", "oracle_slice", "rewards"]
 
@@ -98,6 +99,8 @@ class Calibration:
     jackknife: tuple[Calibrator, ...]  # item k is fitted without jackknife fold k; empty in mode none
     n_folds_requested: int
     choice: Mapping[str, float] = field(default_factory=dict)  # held-out errors, where the mode was chosen by `auto`
+
+    __repr__ = short_repr
 
     @property
     def score(self) -> np.ndarray:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from arena_cje.estimation.short_repr import short_repr
+
 KNOTS = 32  # of a mixture's fit: the deconvolution knows no finer detail, and a fit takes milliseconds
 
 
@@ -30,6 +32,8 @@ class Monotone:
 
     knots: np.ndarray  # (b,) increasing
     values: np.ndarray  # (b,) monotone
+
+    __repr__ = short_repr
 
     def __call__(self, at: np.ndarray, covariates: np.ndarray | None = None) -> np.ndarray:
         """Values at points of any shape; NaN stays NaN. Covariates are ignored: the two-stage calibrator takes them."""

@@ -21,6 +21,7 @@ from arena_cje.estimation.inference import (
     prompt_totals,
     variance_of_totals,
 )
+from arena_cje.estimation.short_repr import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,8 @@ class Judged:
     points: np.ndarray  # (..., r) in [0, 1]; r = 1 without a distribution, NaN where there is no score
     mass: np.ndarray  # (..., r) probability of each point; sums to one
     covariates: np.ndarray  # (..., c)
+
+    __repr__ = short_repr
 
     @classmethod
     def of(
@@ -77,6 +80,8 @@ class Logged:
     cluster_id: np.ndarray | None = None  # (n,) str; prompts that are one question share one; None: each is one
     label_probability: np.ndarray | None = None  # (n,) with which the label was bought; None where it is not known
 
+    __repr__ = short_repr
+
     @property
     def question(self) -> np.ndarray:
         """What rows depend on each other by, (n,) str: their cluster where the data have clusters, else their prompt."""
@@ -110,6 +115,8 @@ class Draws:
     judge_mass: np.ndarray | None = None  # (n, m, r)
     label_probability: np.ndarray | None = None  # (n, m) with which the label was bought; None where it is not known
 
+    __repr__ = short_repr
+
     @property
     def label_weight(self) -> np.ndarray | None:
         """Weights (n, m) of the labels, see `design_weight`."""
@@ -134,6 +141,8 @@ class Labelled:
     judged: Judged  # leading shape (l,)
     oracle_label: np.ndarray  # (l,) in [0, 1]
     weight: np.ndarray | None = None  # (l,) of the labels, see `design_weight`
+
+    __repr__ = short_repr
 
 
 def design_weight(probability: np.ndarray | None, labelled: np.ndarray) -> np.ndarray | None:
@@ -259,6 +268,8 @@ class Sample:
         None  # fresh-draw mean and influence (u,) by the joint estimate, if it has one
     )
 
+    __repr__ = short_repr
+
     @cached_property
     def raw(self) -> np.ndarray:
         """Raw importance weights (u,), mean one."""
@@ -279,6 +290,8 @@ class Point:
     weight: np.ndarray | None = None  # (u,) mean one; None without weights
     bias: float = 0.0  # signed, of the bound on the variance of the weights; 0 where there is none
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -286,6 +299,8 @@ class Weights:
 
     raw: np.ndarray  # (n,)
     stabilised: np.ndarray  # (n,) as the estimator used them; the raw ones where it uses no weights
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -334,6 +349,13 @@ class Estimate:
     )  # (B,) bootstrap values; B = 0 without a bootstrap
     floor: Floor = field(default_factory=Floor)
     bounds: tuple[float, float] = (-np.inf, np.inf)  # of the true value
+
+    def __repr__(self) -> str:
+        low, high = self.interval()
+        return (
+            f"Estimate({self.value:.3f}, se {self.se:.3f}, 95 % interval [{low:.3f}, {high:.3f}], "
+            f"{self.n_used} of {len(self.used)} rows, {self.n_clusters} prompts)"
+        )
 
     @property
     def n_used(self) -> int:
@@ -450,6 +472,9 @@ class Verdict:
     """Whether an estimate may be published, by the level of its worst reason."""
 
     reasons: tuple[Reason, ...] = ()
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.level, "; ".join(self.grounds))))
 
     @property
     def level(self) -> str:

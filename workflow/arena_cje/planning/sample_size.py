@@ -33,6 +33,7 @@ from scipy import optimize, stats
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.calibration import MIN_LABELLED_PROMPTS
 from arena_cje.estimation.records import Draws, Logged, Options
+from arena_cje.estimation.short_repr import short_repr
 from arena_cje.evaluation.evaluate import Evaluation
 from arena_cje.evaluation.evaluate import evaluate as evaluate_estimator
 
@@ -236,6 +237,8 @@ class Fit:
     n: np.ndarray  # (c,) number of prompts of each cell
     m: np.ndarray  # (c,) number of labelled prompts of each cell
     observed: np.ndarray  # (c,) variance of each cell
+
+    __repr__ = short_repr
 
     @property
     def warning(self) -> str | None:

@@ -28,6 +28,7 @@ from scipy import special
 
 from arena_cje.errors import UserError
 from arena_cje.estimation.inference import kurtosis_df, prompt_totals
+from arena_cje.estimation.short_repr import short_repr
 from arena_cje.planning.sample_size import MIN_LABELS, Costs, Variance
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class Precision:
     detectable: np.ndarray
     low: np.ndarray  # factors of both that the pilot leaves open, at the level .9
     high: np.ndarray
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_d
 from arena_cje.data.logged import base_logprobs, further_judges
 from arena_cje.data.reading import Reading, Scale
 from arena_cje.data.rows import NO_TEXTS
-from arena_cje.data.units import unusual_units
+from arena_cje.data.units import differing_units, unusual_units
 from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
@@ -161,7 +161,20 @@ def analyze(
     provenance: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Result:
-    """Estimate the value of every target policy and of the base policy.
+    """Estimate the value of every target policy and of the base policy, with an interval and a verdict for each.
+
+        V(policy) = E[Y],   Y the oracle label in [0, 1] of the policy's response to a prompt of the same population
+
+    Judge scores S become rewards R = f(S) by a calibrator f that is fitted to the labels. With weights w, the mean-one
+    exp(log probability under the target - under the base), and the rewards g of fresh draws, the three kinds of estimators are
+
+        by weights (calibrated-ips, ips, raw-ips, snips)          mean(w R)
+        by fresh draws (direct)                                   mean(g), corrected by labels of the target's own draws
+        doubly robust (dr-cpo, mrdr, tmle, tr-cpo, stacked-dr)    mean(g) + mean(w (R - outcome model))
+
+    Intervals allow for the sampling of prompts (or clusters) and for how few labels there are. Log probabilities are in nats,
+    summed over the tokens of a response. The result has `estimates` (p,), `standard_errors` (p,) and `confidence_intervals`
+    (p, 2) on [0, 1] for the p target policies, NaN where refused, and `influence` (n, p) over the n logged rows.
 
     logged: logged responses of the base policy in the CJE format: a JSONL file, a folder with its parts, a data frame
         (polars, pandas or another Arrow table) or a list of dicts.
@@ -187,7 +200,15 @@ def analyze(
         var_cap, ess_floor, inference and n_bootstrap. Each is described, with its default, in the class `Options` of
         `arena_cje.estimation.records`.
 
-    Raises a `UserError` for data or options that cannot be analysed, and a `TypeError` for an unknown option.
+    Raises a `UserError` for data or options that cannot be analysed, with the file and line where there is one, and a
+    `TypeError` for an unknown option.
+
+    Example:
+
+        result = arena_cje.analyze("logged.jsonl", "draws", estimator="direct", margin=0.02)
+        print(result)                              # the decision, and a row for each policy
+        result.decision["headline"]                # what may be claimed
+        result.summary("new")["estimate"]          # a number, refused or not
     """
     _check_options(options)
     if isinstance(thresholds, Thresholds):
@@ -353,6 +374,9 @@ def _read(
 def _unit_cautions(logged: Logged, draws: Mapping[str, Draws], reading: Reading) -> dict[str, list[Reason]]:
     """Reasons for caution about every policy whose data may be in other units than their scales."""
     of_all, cautions = _unit_reasons(logged, "of the logged rows", reading), {}
+    scales = (reading.judge_scale, reading.label_scale)
+    if sentence := differing_units(logged.judge_score, logged.oracle_label, *scales):
+        of_all.append(Reason("unusual_units", sentence, "caution"))
     for policy in (logged.base_policy, *logged.policies):
         own = _unit_reasons(draws[policy], f"of {policy}'s fresh draws", reading) if policy in draws else []
         if of_all or own:

@@ -1,4 +1,4 @@
-"""Results in a notebook: the status of importance weights, an HTML table, figures.
+"""Results in a notebook: the status of importance weights, figures.
 
 The status is computed from the raw weights of a policy, with the thresholds of the verdict:
 
@@ -12,7 +12,6 @@ labels where they are GOOD.
 
 from __future__ import annotations
 
-import html
 import math
 import textwrap
 from dataclasses import dataclass, fields
@@ -46,7 +45,6 @@ SHORT = {
 EQUAL = 1e-6  # largest coefficient of variation of the weights of equal policies
 WEIGHT_TITLES = ("Policy", "ESS", "Mean Weight", "Status", "Issues")
 WEIGHT_WIDTHS = (30, 6, 11, 8, 44)  # greatest width of each column, in characters
-RESULT_TITLES = ("Policy", "Estimate", "SE", "Interval", "ESS", "Raw ESS", "Max weight", "Labels", "Verdict")
 
 
 @dataclass(frozen=True)
@@ -226,64 +224,12 @@ def _weight_row(status: WeightStatus) -> tuple[str, ...]:
     return (status.policy, f"{status.ess_share:.1%}", mean, status.status, ", ".join(status.issues) or "None")
 
 
-def html_table(result: ResultRecord) -> str:
-    """The result as an HTML table with its verdicts; names are escaped, and a refused policy has no number."""
-    rows = "".join(_html_row(result, policy) for policy in result.all_policies)
-    head = "".join(f'<th scope="col" style="text-align:left">{title}</th>' for title in RESULT_TITLES)
-    metadata = result.document["metadata"]
-    caption = (
-        f"{html.escape(result.name)}: {metadata['n_samples']} logged responses, {metadata['n_oracle']} oracle labels, "
-        f"{100 * (1 - metadata['alpha']):g} % intervals"
-    )
-    reasons = "".join(_html_reasons(result, policy) for policy in result.all_policies)
-    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return printable(f"{_html_decision(result)}{table}<ul>{reasons}</ul>")
-
-
-def _html_decision(result: ResultRecord) -> str:
-    """The headline of the decision, and a sentence about each policy; empty in files of earlier versions."""
-    if not result.decision:
-        return ""
-    sentences = "".join(
-        f"<li>{html.escape(entry['sentence'])}</li>"
-        for entry in result.decision["policies"].values()
-        if entry["status"] != "refused"
-    )
-    return f"<p><b>{html.escape(result.decision['headline'])}</b></p><ul>{sentences}</ul>"
-
-
-def _html_row(result: ResultRecord, policy: str) -> str:
-    level = result.verdicts[policy].level
-    weights = result.document["metadata"]["diagnostics"].get(policy, {})
-    role = " (logged)" if policy == result.base_policy else ""
-    if policy in result.refused:
-        numbers = ["refused", "", ""]
-    else:
-        summary = result.summary(policy)
-        numbers = [
-            f"{summary['estimate']:.3f}",
-            f"{summary['se']:.3f}",
-            f"[{summary['ci_lower']:.3f}, {summary['ci_upper']:.3f}]",
-        ]
-    formats = {"ess": ".3f", "ess_raw": ".3f", "max_weight": ".1f", "effective_labels": ".0f"}
-    numbers += [decimal(weights.get(name), form) for name, form in formats.items()]
-    cells = "".join(f"<td>{html.escape(text)}</td>" for text in numbers)
-    return f'<tr><th scope="row" style="text-align:left">{html.escape(policy + role)}</th>{cells}<td>{level}</td></tr>'
-
-
 def decimal(value: float | None, form: str = ".3f") -> str:
     """A number in a format, "-" for an unknown one, and without the sign of -0.000."""
     if value is None or math.isnan(value):
         return "-"
     text = format(value, ".2e" if abs(value) >= LARGE else form)
     return text.replace("-", "+" if "+" in form else "") if float(text) == 0 else text
-
-
-def _html_reasons(result: ResultRecord, policy: str) -> str:
-    """The list item with the reasons of a refusal or caution; empty for another policy."""
-    verdict = result.verdicts[policy]
-    sentences = "; ".join(verdict.grounds)
-    return f"<li>{html.escape(f'{verdict.level}: {policy}: {sentences}')}</li>" if sentences else ""
 
 
 def plot_estimates(result: ResultRecord, truth: Mapping[str, float] | None = None) -> p9.ggplot:

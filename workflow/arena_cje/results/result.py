@@ -11,6 +11,7 @@ import numpy as np
 from arena_cje.errors import UserError, file_errors, shown
 from arena_cje.files import read_json, replace, write_bytes, write_csv
 from arena_cje.results import schema as results_schema
+from arena_cje.results.overview import overview
 from arena_cje.results.record import SCHEMA_VERSION, ResultRecord
 from arena_cje.results.text import console_table
 
@@ -25,7 +26,27 @@ if TYPE_CHECKING:
 
 
 class Result(ResultRecord):
-    """Policy values with their intervals and verdicts. Printed, or shown in a notebook, it is a table."""
+    """Policy values with their intervals and verdicts, of `arena_cje.analyze` or `arena_cje.load`.
+
+    Printed it is the decision and a row for each policy, in a notebook all of its tables; `details()` is what the terminal
+    shows. p target policies, n logged rows; values are on [0, 1].
+
+    policies, base_policy, all_policies: names
+    estimates, standard_errors (p,), confidence_intervals (p, 2): NaN where refused
+    summary(policy), estimate(policy): one policy, refused or not; `estimate(a) - estimate(b)` is a paired difference
+    verdicts, refused, remedies(policy): what is published, what is not and why, and what would help
+    decision, best, comparisons(): what may be claimed; differences of all pairs with corrected intervals
+    plot_estimates(), plot_weight_diagnostics(logged), diagnose_weights(): figures, and the status of the weights
+    to_frame(), to_json(), document: a polars frame, the results file, and its content
+
+    Methods that need influence values raise a `UserError` where their file was not beside the results file.
+
+    Example:
+
+        result = arena_cje.load("results/coverage_0.1/direct.json")
+        result.estimate("new") - result.estimate("base")       # Estimate(0.129, se 0.022, 95 % interval [0.085, 0.174], ...)
+        result.plot_estimates().save("estimates.png")
+    """
 
     def plot_estimates(self, truth: Mapping[str, float] | None = None) -> p9.ggplot:
         """Forest plot of the estimates; truth: true values by policy, where they are known."""
@@ -48,13 +69,17 @@ class Result(ResultRecord):
 
         return notebook.weight_status(self, logged)
 
-    def __repr__(self) -> str:
+    def details(self) -> str:
+        """All that the terminal shows: estimates, differences, weights, reasons, remedies, and what the judge is worth."""
         return console_table(self)
 
-    def _repr_html_(self) -> str:
-        from arena_cje.results import notebook
+    def __repr__(self) -> str:
+        return overview(self)
 
-        return notebook.html_table(self)
+    def _repr_html_(self) -> str:
+        from arena_cje.results import html
+
+        return html.page(self)
 
 
 def write(result: Result, json_path: str | Path, csv_path: str | Path, influence_path: str | Path) -> None:
@@ -75,8 +100,12 @@ def write(result: Result, json_path: str | Path, csv_path: str | Path, influence
 def load(path: str | Path = "results") -> Result:
     """The result of a results file, with the influence values if their file is beside it.
 
-    path: of the file, or of the results folder of a run, whose newest result is meant. Raises a `UserError` for a file of
-    another kind or schema version.
+    path: of the file, or of the results folder of a run, whose newest result is meant. Raises a `UserError` for a file that
+    is missing, of another kind, damaged, or of another schema version.
+
+    Example:
+
+        result = arena_cje.load("results/coverage_0.1/calibrated-ips.json")
     """
     if not isinstance(path, str | PathLike) or isinstance(path, bytes):
         raise UserError(f"load takes the path of a results file, got {shown(path)}")
@@ -103,7 +132,8 @@ def from_document(document: Any, path: Path) -> Result:
         _ = (
             result.options,
             result.reading,
-            str(result),
+            repr(result),
+            result.details(),
         )  # they read what the schema says no more of than that it is an object
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a results file of this version ({error}); make it again") from None

@@ -1,10 +1,11 @@
-"""Sentences of a result that the terminal and the dashboard share."""
+"""Sentences of a result that the terminal, notebooks and the dashboard share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from arena_cje import estimators
+from arena_cje.estimation.records import LEVELS
 
 if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
@@ -62,6 +63,30 @@ def left_out_sentences(result: ResultRecord) -> list[str]:
             policies_by_text.setdefault(", ".join(parts), []).append(policy)
     sentences += [f"Left out for {', '.join(policies)}: {text}." for text, policies in policies_by_text.items()]
     return sentences
+def reason_sentences(result: ResultRecord) -> list[str]:
+    """The reasons of the verdicts, worst level first, each once with all the policies that have it.
+
+    A refused policy has only the reasons of its refusal here; the others are in the results file.
+    """
+    policies: dict[tuple[str, str], list[str]] = {}
+    for level in reversed(LEVELS):
+        for policy, verdict in result.verdicts.items():
+            for reason in verdict.reasons:
+                if reason.level == level and (verdict.ok or level == "refuse"):
+                    policies.setdefault((level, reason.sentence), []).append(policy)
+    return [
+        f"{'note' if level == 'ok' else level}: {', '.join(names)}: {sentence}"
+        for (level, sentence), names in policies.items()
+    ]
+
+
+def remedy_sentences(result: ResultRecord) -> list[str]:
+    """What would lift the verdicts that are not ok, a sentence each with all the policies that it concerns."""
+    policies: dict[str, list[str]] = {}
+    for policy in result.all_policies:
+        for sentence in result.remedies(policy):
+            policies.setdefault(sentence, []).append(policy)
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in policies.items()]
 
 
 def _tenths(worth: dict[str, Any], level: str) -> str:

@@ -64,7 +64,7 @@ def _document(path: Path, content: Any) -> str:
     if {"recommended", "estimators"} <= keys:
         return "\n".join(_comparisons(content))
     if "schema_version" in keys or not isinstance(content, dict | list) or not content:
-        return str(from_document(content, path))
+        return from_document(content, path).details()
     if isinstance(content, dict):
         return "\n".join(_cut(list(_entries(content))))
     return "\n".join(_cut([files.json_text(row).replace("\n", " ") for row in content]))

@@ -46,6 +46,7 @@ __all__ = [
 NAMES = tuple(sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")))
 ANY_TABLE = "table"  # the format of which every table is
 NONE = Choices()
+OVERVIEW = ("base", "targets", "has_logprobs", "has_labels")  # what is kept of an overview
 
 
 @cache
@@ -95,16 +96,24 @@ def source_files(files: Sequence[str | Path]) -> list[Path]:
 
 
 def overview(name: str, files: Sequence[str | Path], choices: Choices, cache_folder: Path) -> dict[str, Any]:
-    """The target policies, and whether there are log probabilities.
+    """The base and the target policies, and whether there are log probabilities, and labels of the base's responses.
 
     Files are read once for each of their states, as long as the cache is there.
     """
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(files)]
-    record = cache_folder / f"{digest([name, list(map(str, files)), states, asdict(choices)])}.json"
+    record = cache_folder / f"{digest([OVERVIEW, name, list(map(str, files)), states, asdict(choices)])}.json"
     if not record.exists():
         conversion = convert(name, files, choices)
-        has_logprobs = any("target_policy_logprobs" in row for row in conversion.logged)
-        write_json(record, {"targets": list(conversion.fresh), "has_logprobs": has_logprobs})
+        rows, base = conversion.logged, conversion.summary["base_policy"]
+        has_logprobs = any("target_policy_logprobs" in row for row in rows)
+        has_labels = any(row.get("oracle_label") is not None for row in rows)
+        facts = {
+            "base": base,
+            "targets": list(conversion.fresh),
+            "has_logprobs": has_logprobs,
+            "has_labels": has_labels,
+        }
+        write_json(record, facts)
     return read_json(record)
 
 

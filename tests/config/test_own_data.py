@@ -1,0 +1,56 @@
+"""A configuration beside a user's own data: what these cannot give is refused, what they lack is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from arena_cje.config import own_data, parse
+from arena_cje.data.preview import Preview
+from arena_cje.errors import UserError
+from workflow_run import CONFIG
+
+DATA = Preview("base", ("clone", "shift"), ("clone",), has_labels=True, n_rows=200, n_labels=50)
+
+
+def config(**keys):
+    keys = {"logged_data": "mine.jsonl", "fresh_draws": "draws"} | keys
+    return parse.parse(CONFIG | keys, user_keys=keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "changes", "sentence"),
+    [
+        ({"decision": {"against": "shft"}}, {}, r"`decision.against` is 'shft', .* \(did you mean 'shift'\?\)"),
+        ({}, {"with_logprobs": ()}, "no row has target_policy_logprobs, needed by snips"),
+        ({}, {"has_labels": False}, "no row has an oracle_label, needed to calibrate the judge for snips, direct"),
+    ],
+)
+def test_what_the_data_cannot_give_is_refused(keys, changes, sentence):
+    data = Preview(**vars(DATA) | changes)
+    with pytest.raises(UserError, match=sentence):
+        own_data.check(config(**keys), data, ["snips", "direct"])
+
+
+def test_what_is_not_asked_for_is_not_refused():
+    data = Preview(**vars(DATA) | {"with_logprobs": (), "has_labels": False})
+    judged = config(variants={"judged": {"estimator": "direct", "rewards": "judge"}})
+    own_data.check(judged, data, ["judged"])
+    own_data.check(config(decision={"against": "clone"}), DATA, ["snips", "direct"])
+
+
+def test_what_the_data_lack_is_said():
+    sentences = own_data.notes(config(), DATA, ["snips", "direct"], ["0.1", "0.5"], {"policies": {}})
+    assert sentences == [
+        "`policies` are not used beside `logged_data`; the policies are those of the data: base, clone, shift",
+        "no fresh draws of shift: `direct` has no value for it",
+        "mine.jsonl has labels on 50 of 200 rows, so that coverage 0.5 uses all of them, as coverage 0.25 would",
+    ]
+    assert own_data.notes(config(), DATA, ["snips"], ["0.1"], {}) == []
+
+
+def test_estimators_that_are_left_out_are_named():
+    alone = config(fresh_draws=None)
+    (note,) = own_data.notes(
+        alone, Preview(**vars(DATA) | {"with_draws": ()}), ["calibrated-ips", "snips"], ["0.1"], {}
+    )
+    assert note == "left out because there are no fresh draws: direct (fresh_draws=DIR)"
