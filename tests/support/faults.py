@@ -44,7 +44,10 @@ SMALL_DISK, LARGE_DISK = (200_000, 2_500_000), 64_000_000  # bytes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run. silent: a fault that had to be told and was not, in words; empty otherwise."""
+    """What became of a run.
+
+    silent: a fault that had to be told and was not, unfinished: what kept the command from its end; in words, or empty.
+    """
 
     fault: str
     seed: int
@@ -53,6 +56,7 @@ class Outcome:
     different: int
     silent: str
     detail: str
+    unfinished: str = ""
 
 
 @dataclass
