@@ -151,12 +151,16 @@ def test_scores_of_further_judges_stand_beside_the_judges_own():
         "judges/b": [graded(0, 0.3), graded(1, 0.4), graded(2, None), graded(3, None)],
         "oracle": [graded(1, 1.0)],
     }
-    rows, summary = assemble.logged_rows(responses, grades, {}, base_policy="base", targets=["a"])
+    tally = assemble.Tally()
+    rows = list(assemble.logged_rows(responses, grades, {}, tally, base_policy="base", targets=["a"]))
+    summary = assemble.logged_summary(tally, {}, base_policy="base", targets=["a"])
     told = [(row["prompt_id"], row["judge_score"], row["metadata"]["judge_b"], row["oracle_label"]) for row in rows]
     assert told == [("q0", 0.1, 0.3, None), ("q1", None, 0.4, 1.0), ("q2", 0.2, None, None)]
     assert summary["dropped"] == {"no judge score: cut": 1}
     assert summary["not_judged"] == {"judge_score": 1, "judge_b": 1}
-    drawn, summary = assemble.draw_rows(responses, grades)
+    tally = assemble.Tally()
+    drawn = list(assemble.draw_rows(responses, grades, tally))
+    summary = assemble.draw_summary(tally)
     assert [(row["judge_score"], row["metadata"]["judge_b"]) for row in drawn] == [
         (0.1, 0.3),
         (None, 0.4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from arena_cje.errors import UserError
@@ -37,3 +38,14 @@ def test_a_judge_that_lacks_a_response_is_named_with_the_first_of_them():
         match=r"^results/judge/base.jsonl: lacks the grades of 1 of 2 responses \(for example prompt 'q1', draw 1\)",
     ):
         joins.check_complete(rows(0, 1), {"judge": rows(0), "oracle": []}, paths)
+
+
+def test_log_probabilities_that_lack_a_response_are_named_with_the_first_of_them():
+    paths = {name: f"results/logprobs/{name}.parquet" for name in ("base", "a")}
+    whole, short = pl.DataFrame({"prompt_id": ["q1", "q2"]}), pl.DataFrame({"prompt_id": ["q2"]})
+    joins.check_scored(rows(0, 1), {"base": whole, "a": whole}, paths)
+    with pytest.raises(
+        UserError,
+        match=r"^results/logprobs/a.parquet: has no log probability of 2 of 2 responses \(the first: prompt 'q1', draw 0\)",
+    ):
+        joins.check_scored(rows(0, 1), {"base": whole, "a": short}, paths)

@@ -2,10 +2,10 @@
 
     outcome = inject(study, "kill -9 of a job", seed=3, folder=tmp_path)
 
-A study is a small experiment with a tiny random model and its run without a fault. Each fault strikes a run of the same
-experiment in a folder of its own; then `arena-cje doctor --redo` and the same command bring it to its end. Lost are finished
-items that are not in the journals any more, doubled are items that were made twice, different are results that are not the
-bytes of the run without a fault.
+A study is a small experiment with a tiny random model and its run without a fault. Each fault strikes in a folder of its own:
+in one where that run is finished, or in one that is as it was at a random moment and from which the same command goes on. Then
+`arena-cje doctor --redo` and the same command bring it to its end. Lost are finished items that are not in the journals any
+more, doubled are items that were made twice, different are results that are not the bytes of the run without a fault.
 """
 
 from __future__ import annotations
@@ -39,12 +39,16 @@ if TYPE_CHECKING:
 
 TARGET = "results/coverage_0.5/snips.json"
 LONGEST = 300  # seconds that any run of the study takes
-SMALL_DISK, LARGE_DISK = (200_000, 2_500_000), 64_000_000  # bytes
+START = 2  # seconds before the first job of a run begins
+SMALL_DISK, LARGE_DISK = (10_000, 600_000), 64_000_000  # bytes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run. silent: a fault that had to be told and was not, in words; empty otherwise."""
+    """What became of a run.
+
+    silent: a fault that had to be told and was not, unfinished: what kept the command from its end; in words, or empty.
+    """
 
     fault: str
     seed: int
@@ -53,6 +57,7 @@ class Outcome:
     different: int
     silent: str
     detail: str
+    unfinished: str = ""
 
 
 @dataclass
@@ -82,11 +87,29 @@ class Study:
             self.finished[name] = run
         return self.finished[name]
 
-    def copy(self, folder: Path) -> Run:
-        """The run without a fault, finished, in another folder."""
+    def copy(self, folder: Path, share: float = 1.0) -> Run:
+        """The run without a fault in another folder, as it was when a share of its time was over; finished by default."""
         run = self.clean()
-        shutil.copytree(run.directory, folder, symlinks=True)
+        shutil.copytree(run.directory, folder, symlinks=True, dirs_exist_ok=True)
+        if share < 1:
+            times = [path.stat().st_mtime for path in _made(folder)]
+            _forget(folder, min(times) + share * (max(times) - min(times)))
         return Run(folder, copy.deepcopy(run.config))
+
+
+MADE_BY_A_RUN = ("results", ".snakemake", ".arena-cje", "logs")
+
+
+def _made(folder: Path) -> list[Path]:
+    """The files that a run has made."""
+    return [path for name in MADE_BY_A_RUN for path in (folder / name).rglob("*") if path.is_file()]
+
+
+def _forget(folder: Path, moment: float) -> None:
+    """Take a folder back to a moment: files are written at once and never changed, journals end with their stage."""
+    for path in _made(folder):
+        if path.stat().st_mtime > moment:
+            path.unlink()
 
 
 def new_study(folder: Path) -> Study:
@@ -135,9 +158,10 @@ def _finished_items(run: Run) -> list[str]:
 def _signal(number: signal.Signals, whom: str) -> Fault:
     @contextlib.contextmanager
     def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
-        run = study.run(folder)
+        share = chance.uniform(0, 0.9)
+        run = study.copy(folder, share)
         process = run.start(TARGET)
-        moment = chance.uniform(0.1, 0.95) * study.seconds
+        moment = chance.uniform(0.1, 0.95) * (START + (1 - share) * study.seconds)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moment)
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
@@ -149,7 +173,7 @@ def _signal(number: signal.Signals, whom: str) -> Fault:
             else:
                 process.send_signal(number)
         _end(process)
-        yield run, study.clean(), "", f"after {moment:.1f} s"
+        yield run, study.clean(), "", f"{share:.0%} done, after {moment:.1f} s"
 
     return strike
 
@@ -222,10 +246,11 @@ def _journal(damage: Callable[[bytes, random.Random], bytes]) -> Fault:
     def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
         run = study.copy(folder)
         path = chance.choice(sorted((folder / "results" / "journal").rglob("*.jsonl")))
+        written = path.stat().st_mtime
         path.write_bytes(damage(path.read_bytes(), chance))
-        for part in (folder / "results").iterdir():
-            if part.name != "journal":
-                shutil.rmtree(part)
+        for other in _made(folder):  # what was made of it, and all that was made since
+            if other.stat().st_mtime >= written and "journal" not in other.parts:
+                other.unlink()
         yield run, study.clean(), "", str(path.relative_to(folder))
 
     return strike
@@ -247,11 +272,12 @@ def _other_configuration(study: Study, chance: random.Random, folder: Path) -> I
 def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
     """The disk is full somewhere in the run, and then larger."""
     folder.mkdir()
-    size = chance.randrange(*SMALL_DISK)
-    used = (study.folder / "tiny.gguf").stat().st_size
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + size}", "tmpfs", str(folder)], check=True)
+    size, share = chance.randrange(*SMALL_DISK), chance.uniform(0, 0.9)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={LARGE_DISK}", "tmpfs", str(folder)], check=True)
     try:
-        run = study.run(folder / "run")
+        run = study.copy(folder / "run", share)
+        used = shutil.disk_usage(folder).used
+        subprocess.run(["mount", "-o", f"remount,size={used + size}", str(folder)], check=True)
         process = subprocess.run(
             run.command(TARGET),
             cwd=run.directory,
@@ -264,7 +290,7 @@ def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[St
         own = [line for line in said.splitlines() if "arena_cje" in line and line.lstrip().startswith("File ")]
         silent = f"a traceback: {own[-1].strip()}" if own else ""
         subprocess.run(["mount", "-o", f"remount,size={LARGE_DISK}", str(folder)], check=True)
-        yield run, study.clean(), silent, f"{size} bytes, exit status {process.returncode}"
+        yield run, study.clean(), silent, f"{share:.0%} done, {size} bytes left, exit status {process.returncode}"
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
@@ -272,9 +298,10 @@ def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[St
 @contextlib.contextmanager
 def _race(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
     """Two runs at the same time in one folder."""
-    run = study.run(folder)
+    share = chance.uniform(0, 0.9)
+    run = study.copy(folder, share)
     first = run.start(TARGET)
-    time.sleep(chance.uniform(0, 0.5) * study.seconds)
+    time.sleep(chance.uniform(0, 0.5) * (START + (1 - share) * study.seconds))
     second = run.start(TARGET)
     for process in (first, second):
         process.wait(LONGEST)

@@ -289,15 +289,21 @@ def scores(*values):
     )
 
 
+def logged(responses, grades, logprobs, **policies):
+    tally = assemble.Tally()
+    rows = list(assemble.logged_rows(responses, grades, logprobs, tally, **policies))
+    return rows, assemble.logged_summary(tally, logprobs, **policies)
+
+
 def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
     responses, grades = [response(k) for k in range(3)], {"judge": [graded(k) for k in range(3)]}
-    rows, summary = assemble.logged_rows(responses, grades, {}, base_policy="base", targets=["b", "a"])
+    rows, summary = logged(responses, grades, {}, base_policy="base", targets=["b", "a"])
     assert [row["base_policy_logprob"] for row in rows] == [None] * 3
     assert [list(row["target_policy_logprobs"].items()) for row in rows] == [[("b", None), ("a", None)]] * 3
     assert (summary["dropped"], summary["not_scored"]) == ({}, {"b": 3, "a": 3})
     # Where it can be, a row without one is of no use to weights and is dropped as before.
     told = {"base": scores(-1.0, None, -2.0), "a": scores(-1.0, -3.0, None)}
-    rows, summary = assemble.logged_rows(responses, grades, told, base_policy="base", targets=["b", "a"])
+    rows, summary = logged(responses, grades, told, base_policy="base", targets=["b", "a"])
     assert [(row["prompt_id"], row["target_policy_logprobs"]) for row in rows] == [
         ("q0", {"b": None, "a": -1.0}),
         ("q2", {"b": None, "a": None}),
@@ -307,7 +313,8 @@ def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
 
 
 def test_tokens_are_counted_where_they_are_known():
-    rows, _ = assemble.draw_rows([response(0), response(1, token_ids=[5, 6])], {"judge": [graded(0), graded(1)]})
+    responses = [response(0), response(1, token_ids=[5, 6])]
+    rows = assemble.draw_rows(responses, {"judge": [graded(0), graded(1)]}, assemble.Tally())
     assert [row["metadata"] for row in rows] == [
         {"finish_reason": "stop"},
         {"response_token_count": 2, "finish_reason": "stop"},
@@ -320,7 +327,7 @@ def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
     schemas.RESPONSES.write(tmp_path / "r.jsonl", rows)
     assert schemas.RESPONSES.read(tmp_path / "r.jsonl") == rows
     grades = {"judge": [graded(k, None) for k in range(4)]}
-    _, summary = assemble.logged_rows(rows, grades, {}, base_policy="base", targets=["a"])
+    _, summary = logged(rows, grades, {}, base_policy="base", targets=["a"])
     assert summary["dropped"] == {
         "no judge score: unreadable": 1,
         **{f"response {status}": 1 for status in statuses[1:]},

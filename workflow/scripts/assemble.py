@@ -16,12 +16,15 @@ with job(snakemake) as log:
     grade_files = assemble.grade_files(files.judge, files.oracle, files.judges)
     grades = assemble.read_grades(grade_files, json.loads(params.max_unscored))
     joins.check_complete(responses, grades, grade_files)
-    logprobs = {Path(path).stem: schemas.LOGPROBS.read(path, assemble.LOGPROB_COLUMNS) for path in files.logprobs}
+    scored = {Path(path).stem: path for path in files.logprobs}
+    logprobs = {name: schemas.LOGPROBS.read(path, assemble.LOGPROB_COLUMNS) for name, path in scored.items()}
+    joins.check_scored(responses, logprobs, scored)
     # In declared order, which is that of tables and no parameter: another order makes nothing stale.
     targets = [name for name in snakemake.config["policies"] if name != base]
-    rows, summary = assemble.logged_rows(
-        schemas.RESPONSES.rows(files.responses), grades, logprobs, base_policy=base, targets=targets
-    )
+    tally, policies = assemble.Tally(), {"base_policy": base, "targets": targets}
+    rows = assemble.logged_rows(schemas.RESPONSES.rows(files.responses), grades, logprobs, tally, **policies)
+    write.write_logged(snakemake.output.dataset, rows)
+    summary = assemble.logged_summary(tally, logprobs, **policies)
     models = {Path(path).stem: schemas.read_json(path) for path in files.models}
     served = assemble.served(base, {"generate": responses, **grades})
     summary |= {
@@ -30,8 +33,8 @@ with job(snakemake) as log:
     }
     if files.people:
         summary["people"] = assemble.labels_by_people(schemas.read_json(files.people))
-    write.write_logged(snakemake.output.dataset, rows)
-    if rows:
+    del responses, grades, logprobs, rows  # the account needs their memory
+    if tally.n_rows:
         summary["data"] = account(snakemake.output.dataset, {}, json.loads(params.thresholds), base_policy=base)
     report(log, summary)
     schemas.write_json(snakemake.output.summary, summary)

@@ -17,8 +17,8 @@ with job(snakemake) as log:
         grade_files = assemble.grade_files_of(policy, files_of)
         grades = assemble.read_grades(grade_files, limits)
         joins.check_complete(responses, grades, grade_files)
-        rows, summary = assemble.draw_rows(schemas.RESPONSES.rows(path_of_responses), grades)
-        summary |= {"served": assemble.served(policy, {"generate": responses, **grades})}
+        tally = assemble.Tally()
+        write.write_draws(path, assemble.draw_rows(schemas.RESPONSES.rows(path_of_responses), grades, tally))
+        summary = assemble.draw_summary(tally) | {"served": assemble.served(policy, {"generate": responses, **grades})}
         report(log, summary, policy)
-        write.write_draws(path, rows)
         schemas.write_json(path.with_suffix(".json"), summary)

@@ -63,6 +63,8 @@ def left_out_sentences(result: ResultRecord) -> list[str]:
             policies_by_text.setdefault(", ".join(parts), []).append(policy)
     sentences += [f"Left out for {', '.join(policies)}: {text}." for text, policies in policies_by_text.items()]
     return sentences
+
+
 def reason_sentences(result: ResultRecord) -> list[str]:
     """The reasons of the verdicts, worst level first, each once with all the policies that have it.
 

@@ -10,7 +10,8 @@ probability, and only `direct` can be estimated.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,55 +75,93 @@ def by_key(rows: Iterable[Row]) -> dict[tuple[str, int], Row]:
     return {(row["prompt_id"], row["draw_idx"]): row for row in rows}
 
 
+@dataclass
+class Tally:
+    """What was counted while rows were made."""
+
+    n_rows: int = 0
+    n_oracle: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # rows that cannot be analysed, by reason
+    unscored: Counter[str] = field(default_factory=Counter)  # draws without a score of any judge, by reason
+    not_scored: Counter[str] = field(default_factory=Counter)  # rows without a log probability, by target
+    not_judged: Counter[str] = field(default_factory=Counter)  # rows without the score of a judge, by its field
+    finish_reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Row, judges: Collection[str]) -> Row:
+        """Count a row, with the fields of further judges."""
+        self.n_rows += 1
+        self.n_oracle += row["oracle_label"] is not None
+        self.not_judged["judge_score"] += row["judge_score"] is None
+        for name in judges:
+            self.not_judged[name] += row["metadata"][name] is None
+        return row
+
+
 def logged_rows(
     responses: Iterable[Row],
     grades: Grades,
     logprobs: Mapping[str, pl.DataFrame],
+    tally: Tally,
     *,
     base_policy: str,
     targets: Sequence[str],
-) -> tuple[list[Row], dict[str, Any]]:
-    """Rows of the logged data set and a summary of what they are and what was dropped.
+) -> Iterator[Row]:
+    """Rows of the logged data set one by one, as their responses are read, counted in the tally.
 
-    responses are read once, one by one; logprobs: by the policies that can be scored.
+    logprobs: by the policies that can be scored.
     """
     scores, labels, further = by_key(grades["judge"]), by_key(grades.get("oracle", ())), _further(grades)
-    log_probability = {
-        policy: dict(zip(frame["prompt_id"], frame["logprob"], strict=True)) for policy, frame in logprobs.items()
-    }
-    rows: list[Row] = []
-    dropped: Counter[str] = Counter()
-    not_scored: Counter[str] = Counter()
-    finish_reasons: Counter[str] = Counter()
+    place, log_probability = _side_by_side(logprobs)
+    scorable = base_policy in logprobs
     for response in responses:
-        finish_reasons[str(response["finish_reason"])] += 1
+        tally.finish_reasons[str(response["finish_reason"])] += 1
         key, prompt_id = (response["prompt_id"], response["draw_idx"]), response["prompt_id"]
-        base_logprob = log_probability[base_policy][prompt_id] if base_policy in logprobs else None
-        reason = _unusable(response, scores[key], [by_row[key] for by_row in further.values()])
-        if reason is None and base_logprob is None and base_policy in logprobs:
+        base_logprob = log_probability[base_policy][place[prompt_id]] if scorable else None
+        graded = {name: by_row[key] for name, by_row in further.items()}
+        reason = _unusable(response, scores[key], list(graded.values()))
+        if reason is None and base_logprob is None and scorable:
             reason = "no base log probability"
         if reason is not None:
-            dropped[reason] += 1
+            tally.dropped[reason] += 1
             continue
-        under = {policy: log_probability[policy][prompt_id] if policy in logprobs else None for policy in targets}
-        not_scored.update(policy for policy, value in under.items() if value is None)
-        row = _row(response, scores[key], labels.get(key), {name: by_row[key] for name, by_row in further.items()})
+        under = {
+            policy: log_probability[policy][place[prompt_id]] if policy in logprobs else None for policy in targets
+        }
+        tally.not_scored.update(policy for policy, value in under.items() if value is None)
+        row = _row(response, scores[key], labels.get(key), graded)
         row["base_policy_logprob"] = base_logprob
         row["target_policy_logprobs"] = under
-        rows.append(row)
-    summary = {
+        yield tally.add(row, further)
+
+
+def logged_summary(
+    tally: Tally, logprobs: Mapping[str, pl.DataFrame], *, base_policy: str, targets: Sequence[str]
+) -> dict[str, Any]:
+    """What the logged rows are that were counted, and what was dropped."""
+    return {
         "base_policy": base_policy,
         "target_policies": list(targets),
-        "n_responses": finish_reasons.total(),
-        "n_rows": len(rows),
-        "n_oracle": sum(row["oracle_label"] is not None for row in rows),
-        "dropped": dict(dropped),
-        "not_scored": {policy: not_scored[policy] for policy in targets},
-        "not_judged": _not_judged(rows, further),
-        "finish_reasons": dict(finish_reasons),
+        "n_responses": tally.finish_reasons.total(),
+        "n_rows": tally.n_rows,
+        "n_oracle": tally.n_oracle,
+        "dropped": dict(tally.dropped),
+        "not_scored": {policy: tally.not_scored[policy] for policy in targets},
+        "not_judged": _positive(tally.not_judged),
+        "finish_reasons": dict(tally.finish_reasons),
         "scoring": {policy: _scoring(frame) for policy, frame in logprobs.items()},
     }
-    return rows, summary
+
+
+def _side_by_side(logprobs: Mapping[str, pl.DataFrame]) -> tuple[dict[str, int], dict[str, list[float | None]]]:
+    """The place of each prompt, and the log probabilities of each policy by that place."""
+    if not logprobs:
+        return {}, {}
+    ids = next(iter(logprobs.values())).select("prompt_id")
+    values = {
+        policy: ids.join(frame, on="prompt_id", how="left", maintain_order="left")["logprob"].to_list()
+        for policy, frame in logprobs.items()
+    }
+    return {prompt_id: k for k, prompt_id in enumerate(ids["prompt_id"])}, values
 
 
 def _further(grades: Grades) -> dict[str, dict[tuple[str, int], Row]]:
@@ -138,11 +177,9 @@ def _unusable(response: Row, grade: Row, further: Sequence[Row]) -> str | None:
     return None if scored else f"no judge score: {grade['reason']}"
 
 
-def _not_judged(rows: Sequence[Row], further: Collection[str]) -> dict[str, int]:
-    """Rows without a score of one judge that another judge scored, by judge; an analysis leaves out those of its own judge."""
-    without = {"judge_score": sum(row["judge_score"] is None for row in rows)}
-    without |= {name: sum(row["metadata"][name] is None for row in rows) for name in further}
-    return {name: count for name, count in without.items() if count}
+def _positive(counts: Mapping[str, int]) -> dict[str, int]:
+    """Those of some counts that are not 0. A row without a score of one judge has that of another."""
+    return {name: count for name, count in counts.items() if count}
 
 
 def _row(response: Row, grade: Row, label: Row | None, further: Mapping[str, Row] | None = None) -> Row:
@@ -187,23 +224,29 @@ def _scoring(frame: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def draw_rows(responses: Iterable[Row], grades: Grades) -> tuple[list[Row], dict[str, Any]]:
-    """Fresh draws of one policy in the CJE format, and a summary: how many no judge gave a score, and why.
+def draw_rows(responses: Iterable[Row], grades: Grades, tally: Tally) -> Iterator[Row]:
+    """Fresh draws of one policy in the CJE format one by one, counted in the tally.
 
     A draw without a score stays, with null: the analysis leaves its prompt out for this policy alone, and says so.
     """
     scores, labels, further = by_key(grades["judge"]), by_key(grades.get("oracle", ())), _further(grades)
-    rows: list[Row] = []
-    unscored: Counter[str] = Counter()
     for response in responses:
         key = (response["prompt_id"], response["draw_idx"])
         graded = {name: by_row[key] for name, by_row in further.items()}
         reason = _unusable(response, scores[key], list(graded.values()))
         if reason is not None:
-            unscored[reason] += 1
-        rows.append(_row(response, scores[key], labels.get(key), graded) | {"target_policy": response["policy"]})
-    summary = {"n_rows": len(rows), "unscored": dict(unscored), "not_judged": _not_judged(rows, further)}
-    return rows, summary
+            tally.unscored[reason] += 1
+        row = _row(response, scores[key], labels.get(key), graded) | {"target_policy": response["policy"]}
+        yield tally.add(row, further)
+
+
+def draw_summary(tally: Tally) -> dict[str, Any]:
+    """How many draws there are, how many no judge gave a score, and why."""
+    return {
+        "n_rows": tally.n_rows,
+        "unscored": dict(tally.unscored),
+        "not_judged": _positive(tally.not_judged),
+    }
 
 
 def served(policy: str, stages: Mapping[str, Iterable[Row]]) -> Served:

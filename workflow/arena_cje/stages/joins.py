@@ -13,6 +13,8 @@ from arena_cje.stages.seals import MEND
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import polars as pl
+
     from arena_cje.files import Row
 
 
@@ -35,10 +37,23 @@ def check_complete(responses: Sequence[Row], grades: Mapping[str, Sequence[Row]]
     grades, paths: by stage. An oracle labels some of the responses; a judge reads them all.
     """
     for stage, rows in grades.items():
-        graded = {(row["prompt_id"], row["draw_idx"]) for row in rows}
-        missing = [row for row in responses if (row["prompt_id"], row["draw_idx"]) not in graded]
-        if missing and stage != "oracle":
-            first = f"prompt {missing[0]['prompt_id']!r}, draw {missing[0]['draw_idx']}"
-            raise UserError(
-                f"{paths[stage]}: lacks the grades of {len(missing)} of {len(responses)} responses (for example {first}); {MEND}"
-            )
+        if stage != "oracle":
+            graded = {(row["prompt_id"], row["draw_idx"]) for row in rows}
+            missing = [row for row in responses if (row["prompt_id"], row["draw_idx"]) not in graded]
+            _check_none(missing, responses, paths[stage], "grade")
+
+
+def check_scored(responses: Sequence[Row], logprobs: Mapping[str, pl.DataFrame], paths: Mapping[str, str]) -> None:
+    """Raise a `UserError` where a response has no row among the log probabilities of a policy; all by policy."""
+    for policy, frame in logprobs.items():
+        scored = set(frame["prompt_id"])
+        missing = [row for row in responses if row["prompt_id"] not in scored]
+        _check_none(missing, responses, paths[policy], "log probability")
+
+
+def _check_none(missing: Sequence[Row], responses: Sequence[Row], path: str, what: str) -> None:
+    if missing:
+        first = f"prompt {missing[0]['prompt_id']!r}, draw {missing[0]['draw_idx']}"
+        raise UserError(
+            f"{path}: lacks the {what} of {len(missing)} of {len(responses)} responses (for example {first}); {MEND}"
+        )
