@@ -35,7 +35,7 @@ def test_a_judge_that_lacks_a_response_is_named_with_the_first_of_them():
     joins.check_complete(rows(0, 1), {"judge": rows(0, 1), "oracle": rows(0)}, paths)  # an oracle labels some
     with pytest.raises(
         UserError,
-        match=r"^results/judge/base.jsonl: lacks the grades of 1 of 2 responses \(for example prompt 'q1', draw 1\)",
+        match=r"^results/judge/base.jsonl: lacks the grade of 1 of 2 responses \(for example prompt 'q1', draw 1\)",
     ):
         joins.check_complete(rows(0, 1), {"judge": rows(0), "oracle": []}, paths)
 
@@ -46,6 +46,6 @@ def test_log_probabilities_that_lack_a_response_are_named_with_the_first_of_them
     joins.check_scored(rows(0, 1), {"base": whole, "a": whole}, paths)
     with pytest.raises(
         UserError,
-        match=r"^results/logprobs/a.parquet: has no log probability of 2 of 2 responses \(the first: prompt 'q1', draw 0\)",
+        match=r"^results/logprobs/a.parquet: lacks the log probability of 2 of 2 responses \(for example prompt 'q1', draw 0\)",
     ):
         joins.check_scored(rows(0, 1), {"base": whole, "a": short}, paths)

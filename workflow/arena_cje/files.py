@@ -160,8 +160,8 @@ def _check_is_jsonl(path: Path, line: bytes) -> None:
         )
     start = line.splitlines()[0][:40].decode(errors="replace")
     raise UserError(
-        f"{path}: is not JSONL (it begins with {start!r}); expected one JSON object per line (`arena-cje convert` makes it from CSV "
-        "files and from files of other tools)"
+        f"{path}: is not JSONL (it begins with {start!r}); expected one JSON object per line (`arena-cje convert` makes "
+        "it from CSV files and from files of other tools)"
     )
 
 
