@@ -314,7 +314,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path):
         ),
         (b"item_id,score\nx,2\n", "has no column 'annotator_id' for annotator_id"),
         (b"item_id,score,score\nx,2,3\n", "has the column 'score' more than once"),
-        ("item_id,annotator_id,score\nx,é,3\n".encode("latin-1"), "a.csv:2: is no UTF-8 text.*save the file as UTF-8"),
+        ("item_id,annotator_id,score\nx,é,3\n".encode("latin-1"), "a.csv:2: is not valid UTF-8 text.*save the file as UTF-8"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, sentence):
