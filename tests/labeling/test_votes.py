@@ -230,7 +230,7 @@ def damaged(tmp_path, change, texts=False):
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("item_id", "0123456789abcdef0123", "an unknown item: the file belongs to another study, or the response was generated again"),
+        ("item_id", "0123456789abcdef0123", "an unknown item: the file belongs to another study, or the response"),
         ("batch", "second", "a wrong batch: 'second'; the item belongs to batch 'first'"),
         ("annotator_id", "", "no rater: annotator_id is empty"),
         ("score", "", "a missing vote: score is empty and the item not skipped"),
