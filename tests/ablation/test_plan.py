@@ -83,7 +83,7 @@ def test_what_determines_a_block_is_in_its_parameters():
         (
             {"variants": {"mine": {"estimator": "direct", "judge": "other"}}, "estimators": ["mine"],
              "judges": {"other": {"provider": "llama_cpp", "model": "smollm2"}}},
-            "variant 'mine' reads another judge",
+            "variant 'mine' uses another judge",
         ),
     ],
 )  # fmt: skip

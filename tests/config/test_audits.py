@@ -28,7 +28,7 @@ def test_fifty_labels_of_a_target_cannot_pass():
     (note,) = audits.notes(config(0.01))
     assert "buys 50 labels of each target" in note
     assert "205 labels (`oracle.target_labels: 0.041`) give 80 %" in note
-    assert "`direct` and the doubly robust family use the labels themselves" in note
+    assert "`direct` and the doubly robust estimators are corrected by these labels" in note
 
 
 def test_fewer_labels_than_correct_an_estimate_say_from_when_they_would():

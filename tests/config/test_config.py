@@ -124,7 +124,7 @@ def test_coverages_may_be_written_as_numbers(raw):
         (
             ("variants", "mine"),
             {"estimator": "direct", "calibration": "auto", "covariates": ["oracle_label"]},
-            "`variants.mine`: covariate 'oracle_label' is a field of the format",
+            "`variants.mine`: covariate 'oracle_label' is another field of the CJE format",
         ),
         (("judge",), None, "`judge` is missing"),
         (("verdict",), {"few_lables": 3}, "few_lables"),
@@ -251,7 +251,7 @@ def test_planned_looks_are_targets(raw):
         ({"until": "width"}, "give `width` with `until: width`"),
         ({"width": 0.1}, "give `width` with `until: width`"),
         ({"coverages": ["0.1", "0.1"]}, "`looks.coverages` lists '0.1' more than once"),
-        ({"coverages": ["0.5"], "max_labels": 10}, "the first look, at coverage 0.5, takes"),
+        ({"coverages": ["0.5"], "max_labels": 10}, "the first look, at coverage 0.5, needs"),
         ({"spent": 1}, "spending"),
     ],
 )
@@ -263,7 +263,7 @@ def test_planned_looks_that_cannot_be(raw, looks, sentence):
 def test_user_data_may_have_another_scale():
     assert parse({"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}}).analysis.scale == (0.0, 100.0)
     for wrong in ([1, 1], [5, 1]):
-        with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .* the lower first"):
+        with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .* lowest, highest"):
             parse({"logged_data": "mine.jsonl", "analysis": {"scale": wrong}})
     with pytest.raises(UserError, match="analysis.scale"):
         parse({"logged_data": "mine.jsonl", "analysis": {"scale": [1]}})
@@ -276,7 +276,7 @@ def test_probes_need_fresh_draws():
 
 
 def test_the_example_of_a_variant_is_a_variant(raw):
-    example = re.search(r"variants: .*each a target: (\{.*\})", Path("config/config.yaml").read_text())[1]
+    example = re.search(r"variants: .*under a name, e\.g\. (\{.*\})", Path("config/config.yaml").read_text())[1]
     raw["variants"] = yaml.safe_load(example)
     assert parse(raw).variants["direct-length"].estimator == "direct"
 
@@ -427,7 +427,7 @@ def test_a_scale_belongs_to_the_judge_that_it_was_given_for():
     assert scales == {"direct": (0, 10), "length": (0, 10), "other": None, "scaled": (1, 5)}
     assert all(config.estimator_of(name)[1]["label_scale"] == (0, 1) for name in variants)
     for key in ("judge_scale", "label_scale"):
-        with pytest.raises(UserError, match=rf"`analysis\.{key}`: {key} is .* the lower first"):
+        with pytest.raises(UserError, match=rf"`analysis\.{key}`: {key} is .* lowest, highest"):
             parse({"logged_data": "mine.jsonl", "analysis": {key: [1, 0]}})
         with pytest.raises(UserError, match=rf"`analysis\.{key}` is set without `logged_data`"):
             parse({"analysis": {key: [0, 10]}})
@@ -436,7 +436,7 @@ def test_a_scale_belongs_to_the_judge_that_it_was_given_for():
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("seed: 3 # Sé".encode("cp1252"), r"config\.yaml:1: is no UTF-8 text: byte 0xe9 at position 11"),
+        ("seed: 3 # Sé".encode("cp1252"), r"config\.yaml:1: is not valid UTF-8 text: byte 0xe9 at position 11"),
         ("seed: 3".encode("utf-16"), r"config\.yaml: is UTF-16 or UTF-32 text, and Snakemake reads UTF-8"),
     ],
 )

@@ -440,10 +440,13 @@ def test_a_text_is_read_without_its_mark(encoding, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("Sé brief.".encode("cp1252"), r"text:1: is no UTF-8 text: byte 0xe9 at position 1; save the file as UTF-8"),
-        ("One.\nSé brief.".encode("cp1252"), r"text:2: is no UTF-8 text: byte 0xe9 at position 6"),
+        (
+            "Sé brief.".encode("cp1252"),
+            r"text:1: is not valid UTF-8 text: byte 0xe9 at position 1; save the file as UTF-8",
+        ),
+        ("One.\nSé brief.".encode("cp1252"), r"text:2: is not valid UTF-8 text: byte 0xe9 at position 6"),
         ("Sé brief.".encode("utf-16-le"), r"text: has a NUL character at position 1"),
-        (b"\xff\xfea", r"text:1: is no UTF-16 text"),
+        (b"\xff\xfea", r"text:1: is not valid UTF-16 text"),
         (b"\x00\x01\x02", r"has a NUL character"),
     ],
 )

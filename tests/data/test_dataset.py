@@ -542,7 +542,7 @@ def test_a_value_outside_the_declared_scale_is_refused(lines):
     ):
         load_logged(lines(logged_row("a", judge_score=50)))
     for scale in ((1, 0), (0, 0), (0, math.inf)):
-        with pytest.raises(UserError, match="the lower first"):
+        with pytest.raises(UserError, match="lowest, highest"):
             Reading(scale=scale)
 
 

@@ -32,7 +32,7 @@ def test_a_scale_is_mapped_to_the_unit_interval_and_back(scale):
 
 @pytest.mark.parametrize("scale", [(1, 0), (0, 0), (0, math.inf), (0,), (0, 1, 2), ("0", "1")])
 def test_a_scale_that_does_not_rise_is_refused(scale):
-    with pytest.raises(UserError, match="expected its two ends, the lower first"):
+    with pytest.raises(UserError, match=r"expected \[lowest, highest\]"):
         Reading(scale=scale)
 
 
@@ -40,7 +40,7 @@ def test_a_covariate_is_named_once_and_is_no_field_of_the_format():
     assert Reading(["depth"]).covariates == ("depth",)
     with pytest.raises(UserError, match="covariates name 'depth' more than once"):
         Reading(("depth", "depth"))
-    with pytest.raises(UserError, match="covariate 'oracle_label' is a field of the format"):
+    with pytest.raises(UserError, match="covariate 'oracle_label' is another field of the CJE format"):
         Reading(("oracle_label",))
 
 

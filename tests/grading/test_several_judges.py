@@ -233,7 +233,7 @@ def raw():
                 "analysis.covariates": ["response_token_count"],
                 "policies.cool": {"provider": "openai", "model": "m"},
             },
-            "covariate 'response_token_count' is no number",
+            "covariate 'response_token_count' is not a number",
         ),
     ],
 )

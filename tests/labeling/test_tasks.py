@@ -85,7 +85,7 @@ def test_a_budget_is_spent_on_whole_prompts_and_never_exceeded(limit):
 
 
 def test_money_needs_a_price():
-    with pytest.raises(UserError, match="a vote has no price; give `price`"):
+    with pytest.raises(UserError, match="the price of a vote is unknown; set `price`"):
         make(limit=tasks.Limit(usd=5.0), terms=tasks.Terms(price=None))
 
 
@@ -163,7 +163,7 @@ def test_a_study_has_one_secret_that_its_owner_alone_reads(tmp_path):
     assert tasks.study_secret(path) == secret
     assert [file.name for file in tmp_path.iterdir()] == ["secret.key"]
     path.write_bytes(b"")
-    with pytest.raises(UserError, match="is no secret of a labelling study"):
+    with pytest.raises(UserError, match="is not the secret file of this labelling study"):
         tasks.study_secret(path)
 
 

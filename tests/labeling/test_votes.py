@@ -177,14 +177,16 @@ def test_partial_votes_are_used_and_the_open_ones_counted(tmp_path):
     ballot = collect(write(tmp_path / "some.csv", canonical(some)))
     assert ballot.n_labelled == 7
     assert ballot.n_open == 3 * len(ITEMS) - 14
-    assert ballot.notes == (f"{ballot.n_open} votes are open: {len(ITEMS) - 7} items have none, 7 have fewer than 3",)
+    assert ballot.notes == (
+        f"{ballot.n_open} votes are missing: {len(ITEMS) - 7} items have no vote, 7 have fewer than 3",
+    )
 
 
 def test_a_file_that_is_read_twice_changes_nothing(tmp_path, ballot):
     path = write(tmp_path / "a.csv", canonical())
     twice = collect(path, path)
     assert scores(twice) == scores(ballot)
-    assert twice.notes[0].startswith(f"{len(VOTES)} votes appear again unchanged and count once: {path} (row 2), ")
+    assert twice.notes[0].startswith(f"{len(VOTES)} votes appear twice unchanged and count once: {path} (row 2), ")
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path, ballot):
@@ -228,15 +230,15 @@ def damaged(tmp_path, change, texts=False):
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("item_id", "0123456789abcdef0123", "an unknown item: the file is of another study, or the response was generated again"),
-        ("batch", "second", "a wrong batch: 'second', the item is one of batch 'first'"),
+        ("item_id", "0123456789abcdef0123", "an unknown item: the file belongs to another study, or the response"),
+        ("batch", "second", "a wrong batch: 'second'; the item belongs to batch 'first'"),
         ("annotator_id", "", "no rater: annotator_id is empty"),
         ("score", "", "a missing vote: score is empty and the item not skipped"),
         ("score", "6", "score is 6, expected 1 to 5"),
         ("score", "0", "score is 0, expected 1 to 5"),
         ("score", "2.5", "score is 2.5, expected steps of 1"),
-        ("score", "good", "score is no number (scale 1 to 5)"),
-        ("score", "nan", "score is no number (scale 1 to 5)"),
+        ("score", "good", "score is not a number (scale 1 to 5)"),
+        ("score", "nan", "score is not a number (scale 1 to 5)"),
         ("skipped", "maybe", "skipped is 'maybe', expected 1 or empty"),
     ],
 )  # fmt: skip
@@ -275,7 +277,7 @@ def test_a_sheet_that_sorted_one_column_alone_is_refused(tmp_path):
         for row, item in zip(rows, ids, strict=True):
             row["item_id"] = item
 
-    assert "a changed text: prompt and response are not those of the item" in damaged(tmp_path, change, texts=True)
+    assert "a changed text: prompt and response differ from those of the item" in damaged(tmp_path, change, texts=True)
 
 
 def test_a_changed_text_is_refused(tmp_path):
@@ -310,11 +312,14 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path):
         (b"", "is empty; expected CSV with a header"),
         (
             b"a,b\n1,2\n",
-            "has no column 'item_id' for item_id; it has a, b: say under `labeling.columns` what its columns are",
+            "has no column 'item_id' for item_id; its columns are a, b: map them under `labeling.columns`",
         ),
         (b"item_id,score\nx,2\n", "has no column 'annotator_id' for annotator_id"),
         (b"item_id,score,score\nx,2,3\n", "has the column 'score' more than once"),
-        ("item_id,annotator_id,score\nx,é,3\n".encode("latin-1"), "a.csv:2: is no UTF-8 text.*save the file as UTF-8"),
+        (
+            "item_id,annotator_id,score\nx,é,3\n".encode("latin-1"),
+            "a.csv:2: is not valid UTF-8 text.*save the file as UTF-8",
+        ),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, sentence):
@@ -326,7 +331,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content, sentence):
 @pytest.mark.parametrize("content", ["{}", '[{"data": {}}]', "[1]", '{"a": 1}'])
 def test_json_of_another_kind_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match="is no JSON export of Label Studio"):
+    with pytest.raises(UserError, match="is not a JSON export of Label Studio"):
         votes.read(str(tmp_path / "a.json"))
 
 

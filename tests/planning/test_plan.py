@@ -95,11 +95,11 @@ def test_the_command_plans_from_data_and_its_plan_can_be_asked_again(folder, tmp
     file.parent.mkdir(parents=True)
     prices = ("--price-judge", 0.01, "--price-label", 0.1)
     printed = run(capsys, logged, "--fresh-draws", draws, "--difference", 0.05, *prices, "--json", file)
-    assert "Cheapest: " in printed and "Pilot: 300 prompts by direct; labelled prompts: base 60" in printed
+    assert "Cheapest: " in printed and "Pilot: 300 prompts, estimator direct; labelled prompts: base 60" in printed
     cheapest = next(line for line in printed.splitlines() if line.startswith("Cheapest"))
     for place in (file, tmp_path / "results", tmp_path):  # the prices are those of the plan
         assert cheapest in run(capsys, place, "--difference", 0.05)
-    assert "Best for $30.00" in run(capsys, file, "--budget", 30)
+    assert "Most precise study for $30.00" in run(capsys, file, "--budget", 30)
 
 
 def test_a_results_file_plans_alone_and_by_the_data_beside_it(folder, tmp_path, capsys):

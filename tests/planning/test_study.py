@@ -194,7 +194,7 @@ def test_targets_without_enough_labels_have_no_plan_and_a_reason():
     assert one.omitted == {"clone": "its responses have labels on 15 prompts, and a plan needs 20"}
     unlabelled = replace(logged, oracle_label=np.full(400, np.nan))
     assert set(pilot_of_data(unlabelled, draws, None, Options()).omitted.values()) >= {
-        "the base has labels on 0 prompts, and a plan takes 20"
+        "base responses have labels on 0 prompts, and a plan needs 20"
     }
     empty = pilot_of_data(logged, {p: replace(d, oracle_label=none) for p, d in draws.items()}, None, Options())
     assert empty.differences == {} and set(empty.omitted) == {"clone", "better"}

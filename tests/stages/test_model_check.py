@@ -49,14 +49,14 @@ def configuration(url: str, **policies) -> Config:
 
 def found(config: Config) -> list[model_check.Finding]:
     rubrics = {"helpfulness.yaml": load_rubric(RESOURCES / "judges" / "helpfulness.yaml")}
-    return model_check.check(model_check.wanted(config, Texts((), rubrics=rubrics)))
+    return model_check.check(model_check.trials(config, Texts((), rubrics=rubrics)))
 
 
 def test_a_model_that_answers_is_ok_and_named_by_its_version():
     with FaultServer() as server:
         (one,) = found(configuration(server.url))
     assert (one.ok, one.wanted, one.users) == (True, "writes", ("policies.base",))
-    assert one.said.startswith("toy-2025-01-01, ") and one.said.endswith(" ms")
+    assert one.answer.startswith("toy-2025-01-01, ") and one.answer.endswith(" ms")
     (body,) = server.bodies
     assert body["max_tokens"] == 1
 
@@ -76,8 +76,8 @@ def test_why_a_model_does_not_answer(fault, says, monkeypatch):
     monkeypatch.setenv("ARENA_TEST_KEY", KEY)
     with FaultServer(faults=scripted(*[fault] * 9)) as server:
         (one,) = found(configuration(server.url, base={"provider": "locked", "model": "toy"}))
-    assert not one.ok and says in one.said
-    assert KEY not in one.said and KEY[:8] not in one.said  # the server repeats it
+    assert not one.ok and says in one.answer
+    assert KEY not in one.answer and KEY[:8] not in one.answer  # the server repeats it
     assert server.keys[KEY] == server.sent.total() == 1
 
 
@@ -85,7 +85,7 @@ def test_a_model_that_thinks_longer_than_one_token_answers():
     """Some servers call it an error that the answer did not begin; the model is there all the same."""
     with FaultServer(faults=scripted("unfinished")) as server:
         (one,) = found(configuration(server.url))
-    assert one.ok and one.said.startswith("version unknown, ")
+    assert one.ok and one.answer.startswith("version unknown, ")
     assert server.sent.total() == 1
 
 
@@ -96,14 +96,14 @@ def test_a_missing_key_is_named_by_its_variable_and_nothing_is_sent(monkeypatch)
             server.url, base={"provider": "locked", "model": "toy"}, other={"provider": "here", "model": "toy"}
         )
         locked, here = found(config)
-    assert not locked.ok and "ARENA_TEST_KEY" in locked.said
+    assert not locked.ok and "ARENA_TEST_KEY" in locked.answer
     assert here.ok and server.sent.total() == 1  # one that fails keeps no other from being tried
 
 
 def test_a_server_that_is_not_there(monkeypatch):
     monkeypatch.setattr(model_check, "ATTEMPTS", 1)
     (one,) = found(configuration("http://127.0.0.1:9"))
-    assert not one.ok and "no answer from http://127.0.0.1:9/v1" in one.said
+    assert not one.ok and "no answer from http://127.0.0.1:9/v1" in one.answer
 
 
 def test_a_failure_that_passes_is_tried_again():
@@ -125,7 +125,7 @@ def test_a_judge_that_chooses_needs_log_probabilities():
     judge = {"judge": {"provider": "here", "model": "judge", "rubric": "helpfulness.yaml"}}
     with FaultServer() as server:
         config = Config.model_validate({**configuration(server.url).model_dump(), **judge})
-        things = model_check.wanted(config, Texts((), rubrics={"helpfulness.yaml": load_rubric(RUBRIC)}))
+        things = model_check.trials(config, Texts((), rubrics={"helpfulness.yaml": load_rubric(RUBRIC)}))
         assert [one.ok for one in model_check.check(things)] == [True, True]
     assert any(body.get("logprobs") for body in server.bodies)
     (chooser,) = (one for one in things if one.what == "chooses")
@@ -149,7 +149,7 @@ def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, 
     policy, judge = findings
     assert policy.ok and policy.wanted == "writes"
     assert (judge.ok, judge.wanted, judge.users) == (shift == 0, "scores", ("judge",))
-    assert says in judge.said
+    assert says in judge.answer
     (helpful,) = {body["prompt"].partition("<|im_start|>user")[0] for body in server.bodies if body["model"] == "judge"}
     assert (RESOURCES / "policies" / "helpful.txt").read_text().strip() in helpful
 
@@ -283,10 +283,10 @@ def test_a_real_server_that_is_right_for_one_template_and_wrong_for_another(tmp_
                 "base_policy": "bos",
             }
         )
-        right, wrong = model_check.check(model_check.wanted(config, Texts((), templates=templates)))
-    assert right.ok and "scores given text" in right.said, right
+        right, wrong = model_check.check(model_check.trials(config, Texts((), templates=templates)))
+    assert right.ok and "scores given text" in right.answer, right
     assert (
-        not wrong.ok and "score" in wrong.said
+        not wrong.ok and "score" in wrong.answer
     )  # wrongly, or it says so much besides that nothing can be read from it
 
 
@@ -302,9 +302,9 @@ def local(tmp_path: Path, **model) -> model_check.Finding:
 
 def test_a_local_model_is_a_file_or_a_recipe(tmp_path, tiny_model):
     here = local(tmp_path, path=str(tiny_model))
-    assert here.ok and here.users == ("policies.base", "policies.other") and "MB" in here.said
+    assert here.ok and here.users == ("policies.base", "policies.other") and "MB" in here.answer
     gone = local(tmp_path, path=str(tmp_path / "gone.gguf"))
-    assert not gone.ok and "does not exist" in gone.said
+    assert not gone.ok and "does not exist" in gone.answer
     (tmp_path / "text.gguf").write_text("hello")
     assert not local(tmp_path, path=str(tmp_path / "text.gguf")).ok
     assert local(tmp_path, file="SmolLM2-135M-Instruct.F16.gguf").ok
@@ -315,9 +315,9 @@ def test_a_recorded_hash_is_told_and_held_against_the_expected(tmp_path, tiny_mo
     record = tmp_path / "results" / "models" / "mine.json"
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"sha256": "ab" * 32}))
-    assert "sha256 abababababab…" in local(tmp_path, path=str(tiny_model)).said
+    assert "sha256 abababababab…" in local(tmp_path, path=str(tiny_model)).answer
     assert local(tmp_path, path=str(tiny_model), sha256="ab" * 32).ok
-    assert "expected cd" in local(tmp_path, path=str(tiny_model), sha256="cd" * 32).said
+    assert "expected cd" in local(tmp_path, path=str(tiny_model), sha256="cd" * 32).answer
 
 
 # The command

@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="arena-cje",
-        description="Results, decisions and plans of Causal Judge Evaluation; conversion and checks of data; status and repair of a run.",
+        description="Results, decisions and plans of Causal Judge Evaluation; conversion and checks of data; "
+        "status and repair of a run.",
     )
     parser.add_argument("--version", action="version", version=f"arena-cje {arena_cje.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -270,7 +271,8 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "plan",
         help="say how many prompts and labels a study needs, from a pilot",
-        description="From a pilot: how many prompts and labels a study needs to detect a difference between policies, the most precise study for a budget, and the number of labels for a transport audit.",
+        description="From a pilot: how many prompts and labels a study needs to detect a difference between policies, the most "
+        "precise study for a budget, and the number of labels for a transport audit.",
         epilog=PLAN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -261,7 +261,7 @@ def _check_label_design(config: Config) -> None:
         return
     if config.logged_data is not None:
         raise UserError(
-            "config: `oracle.design` is 'by_score' but `logged_data` already has its labels; leave it out, and put known "
+            "config: `oracle.design` is 'by_score', but `logged_data` already has its labels; leave it out, and put known "
             "labelling probabilities into the rows as `label_probability`"
         )
     if oracle.provider == HUMAN:

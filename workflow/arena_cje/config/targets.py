@@ -130,7 +130,9 @@ def _check_target(target: str, config: Config) -> None:
     if folder == LOOKS or (_is_coverage_folder(folder) and file.endswith(ESTIMATE_SUFFIXES)):
         _check_analysis(target, file.split(".")[0], config)
     _check_policy(target, config)
-    raise UserError(f"{target}: no such target{did_you_mean(target, targets)}; the README has a table of all targets")
+    raise UserError(
+        f"{target}: there is no such target{did_you_mean(target, targets)}; the README has a table of all targets"
+    )
 
 
 def _all_targets(config: Config, *, coverage: str) -> set[str]:

@@ -99,5 +99,5 @@ def coverage_name(coverage: str | float) -> str:
         )
     name = "1.0" if number == 1 else format(Decimal(repr(number)), "f")
     if isinstance(coverage, str) and coverage != name:
-        raise UserError(f"coverage {coverage!r} must be written as coverage_{name}")
+        raise UserError(f"coverage {coverage!r} is not in its shortest form; write coverage_{name}")
     return name

@@ -264,7 +264,7 @@ def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], w
     if not isinstance(files, str | PathLike):
         raise UserError(
             f"{what.replace(' ', '_')} is of type {type(files).__name__}, expected a folder with one file per policy, or a "
-            f"mapping {policy: rows}"
+            f"mapping {{policy: rows}}"
         )
     return draw_paths(Path(files), known, what), str(files)
 

@@ -92,7 +92,7 @@ def sides(
         if not verdict.ok
     }
     of_base = Side(base, logged.labelled, LABELS if has_labels else JUDGE, **refusals.get(logged.base_policy, {}))
-    found = {logged.base_policy: of_base}
+    by_policy = {logged.base_policy: of_base}
     for column, policy in enumerate(logged.policies):
         own, audit = np.zeros(len(cluster), dtype=bool), evidence[policy].audit
         rests_on = LABELS
@@ -101,8 +101,8 @@ def sides(
             rests_on = AUDITED if audit.status == "PASS" and -margin < low and high < margin else JUDGE
         elif evidence[policy].own_labels:
             own = (~np.isnan(draws[policy].scored_label)).any(axis=1)
-        found[policy] = Side(evaluation.estimates[policy], own, rests_on, **refusals.get(policy, {}))
-    return found
+        by_policy[policy] = Side(evaluation.estimates[policy], own, rests_on, **refusals.get(policy, {}))
+    return by_policy
 
 
 def reasons(one: Contrast, by_policy: Mapping[str, Side]) -> tuple[Reason, ...]:
@@ -173,25 +173,25 @@ def _entry(
         "needs": None,
     }
     if math.isnan(one.difference):
-        nobody = {"difference": None, "se": None, "corrected_interval": [None, None], "judge_only": False}
-        return entry | nobody | {"status": "refused", "sentence": _refusal(policy, own, other, against, remedies)}
+        refused = {"difference": None, "se": None, "corrected_interval": [None, None], "judge_only": False}
+        return entry | refused | {"status": "refused", "sentence": _refusal(policy, own, other, against, remedies)}
     difference = own.estimate - other.estimate
     if alpha_each is not None:
         entry["corrected_interval"] = list(difference.interval(alpha_each))
     low, high = entry["corrected_interval"]
-    found = status(low, high, rule.margin) if may_decide(rests_on, rule.assume_transport) else "not_yet_known"
+    outcome = status(low, high, rule.margin) if may_decide(rests_on, rule.assume_transport) else "not_yet_known"
     numbers = f"{_signed(one.difference)}, interval {_signed(low)} to {_signed(high)}"
-    if found != "not_yet_known":
-        known = _decided(found, low, high, against, rule.margin)
-        return entry | {"status": found, "sentence": f"{policy} is {known} (difference {numbers})."}
+    if outcome != "not_yet_known":
+        known = _decided(outcome, low, high, against, rule.margin)
+        return entry | {"status": outcome, "sentence": f"{policy} is {known} (difference {numbers})."}
     if not may_decide(rests_on, rule.assume_transport):
-        return entry | {"status": found, "sentence": _judge_only_sentence(policy, own, against, numbers)}
+        return entry | {"status": outcome, "sentence": _judge_only_sentence(policy, own, against, numbers)}
     parts = variance_parts(difference, own.labelled | other.labelled)
     critical = (high - low) / 2 / one.se
     needs = need(one.difference, parts, critical, rule.margin) if one.se > 0 and critical > 0 else None
     text, numbers_needed = _needs(policy, own, against, other, needs, rule.margin)
     sentence = f"{policy} compared with {against}: not yet known (difference {numbers}). {text}".rstrip()
-    return entry | {"status": found, "needs": numbers_needed, "sentence": sentence}
+    return entry | {"status": outcome, "needs": numbers_needed, "sentence": sentence}
 
 
 def variance_parts(difference: Estimate, labelled: np.ndarray) -> Parts:
@@ -258,16 +258,16 @@ def rounded_up(count: float) -> int:
     return math.ceil(count / unit) * unit
 
 
-def _decided(found: str, low: float, high: float, against: str, margin: float) -> str:
+def _decided(outcome: str, low: float, high: float, against: str, margin: float) -> str:
     """What is known, to be read after "is"."""
-    if found == "equivalent":
+    if outcome == "equivalent":
         side = "better" if low > 0 else "worse" if high < 0 else ""
         return f"equivalent to {against} within {margin:g}{side and f' ({side}, but by less than {margin:g})'}"
     return {
         "better_by_margin": f"better than {against} by at least {margin:g}",
         "better": f"better than {against}, possibly by less than {margin:g}",
         "worse": f"worse than {against}",
-    }[found]
+    }[outcome]
 
 
 def _judge_only_sentence(policy: str, own: Side, against: str, numbers: str) -> str:

@@ -195,8 +195,8 @@ def _plain_readings(plan: Plan, looks: Sequence[Look], policy: str, alpha: float
             continue
         low, high = difference.interval(alpha)
         narrow = look.base_labels >= plan.min_labels and high - low <= (plan.width or 0.0)
-        found = "narrow" if narrow else "not_yet_known"
-        readings.append(Reading(found, "", None, difference.value, difference.se, level=alpha, interval=(low, high)))
+        outcome = "narrow" if narrow else "not_yet_known"
+        readings.append(Reading(outcome, "", None, difference.value, difference.se, level=alpha, interval=(low, high)))
     return readings
 
 

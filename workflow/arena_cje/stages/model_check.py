@@ -1,4 +1,4 @@
-"""Does every configured model answer, and can it do what it is wanted for? Each is asked for a few tokens,
+"""Does every configured model answer, and can it do what it is used for? Each is asked for a few tokens,
 with the parameters of its requests in the run.
 
     writes    a policy, or a judge that answers in words: there is a reply
@@ -56,31 +56,31 @@ SIDE_BY_SIDE = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """What one model was wanted for, and how that went."""
+    """The use of one model, and the result of its trial."""
 
     model: str
     where: str  # provider, or file
-    wanted: str
+    use: str
     users: tuple[str, ...]
     ok: bool
-    said: str
+    answer: str
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Something to try, and for whom."""
+class Trial:
+    """A trial of one model for one user of it."""
 
     endpoint: Endpoint
     model: str
     what: str  # "writes", "chooses", "scores"
     form: str | None  # template, if text is sent
-    check: Callable[[Ask], str]  # says how it went, or raises
+    check: Callable[[Ask], str]  # describes the result, or raises
     user: str
     parameters: tuple[str, ...] = ()  # names of those that are sent
 
 
-def wanted(config: Config, texts: Texts) -> list[Wanted]:
-    """What the configuration wants of models behind APIs, each user apart."""
+def trials(config: Config, texts: Texts) -> list[Trial]:
+    """The trials of models behind APIs, one for each user."""
     if config.logged_data is not None:
         return []
     hosted_ones = [(place, block) for place, block in config.model_blocks.items() if block.hosted]
@@ -92,31 +92,33 @@ def wanted(config: Config, texts: Texts) -> list[Wanted]:
     ]
 
 
-def _of_policy(config: Config, name: str, texts: Texts) -> Wanted:
+def _of_policy(config: Config, name: str, texts: Texts) -> Trial:
     policy = config.policies[name]
-    told = texts.system_prompts[policy.system_prompt] if policy.system_prompt else None
+    system_prompt = texts.system_prompts[policy.system_prompt] if policy.system_prompt else None
     writer = replace(
-        hosted_writer.writer(config, policy, told, None),
+        hosted_writer.writer(config, policy, system_prompt, None),
         template=texts.templates[policy.template] if policy.template else None,
     )
     scores = config.has_logprobs(name)
     check = (lambda ask: _scores(ask, writer)) if scores else (lambda ask: _writes(ask, writer))
     what = "scores" if scores else "writes"
     parameters = tuple(writer.request(PROMPT, seed=1).body)
-    return Wanted(writer.endpoint, policy.model, what, policy.template, check, f"policies.{name}", parameters)
+    return Trial(writer.endpoint, policy.model, what, policy.template, check, f"policies.{name}", parameters)
 
 
-def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Wanted:
-    asked = config.endpoint(grader)
+def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Trial:
+    endpoint = config.endpoint(grader)
     rubric = texts.rubrics[grader.rubric]
     if rubric.SCORES_TEXT:
-        told = texts.system_prompts[rubric.system_prompt]
-        reader = Writer(asked, str(grader.model), told, texts.templates[grader.template], extra=grader.extra)
-        return Wanted(asked, reader.model, "scores", grader.template, lambda ask: _scores(ask, reader), name)
-    form, task = rubric.request_parameters(asked), rubric.TASK
-    seed, _ = hosted_writer.seed_or_sample(asked, 1) if rubric.n_samples > 1 else ({}, None)
+        system_prompt = texts.system_prompts[rubric.system_prompt]
+        reader = Writer(
+            endpoint, str(grader.model), system_prompt, texts.templates[grader.template], extra=grader.extra
+        )
+        return Trial(endpoint, reader.model, "scores", grader.template, lambda ask: _scores(ask, reader), name)
+    form, task = rubric.request_parameters(endpoint), rubric.TASK
+    seed, _ = hosted_writer.seed_or_sample(endpoint, 1) if rubric.n_samples > 1 else ({}, None)
     body = hosted_writer.chat_body(
-        asked,
+        endpoint,
         model=str(grader.model),
         messages=hosted_writer.messages(None, PROMPT),
         max_tokens=JUDGED if task == "writes" and form else 1,
@@ -125,7 +127,7 @@ def _of_grader(config: Config, name: str, grader: Grading, texts: Texts) -> Want
         extra={**form, **grader.extra},
     )
     request = Request("chat", body)
-    return Wanted(asked, str(grader.model), task, None, lambda ask: _answers(ask, request, task), name, tuple(body))
+    return Trial(endpoint, str(grader.model), task, None, lambda ask: _answers(ask, request, task), name, tuple(body))
 
 
 def _answers(ask: Ask, request: Request, what: str) -> str:
@@ -158,9 +160,9 @@ def _scores(ask: Ask, writer: Writer) -> str:
         if apart <= SAME:
             return f"{_version(drawn)}, scores given text to {apart:.2g} nats a token"
         wrong.append(
-            f"its log probabilities of given text are inconsistent: {text!r} had log probabilities {_told(given)} when it "
+            f"its log probabilities of given text are inconsistent: {text!r} had log probabilities {_listed(given)} when it "
             "was drawn and "
-            f"{_told(scored.token_logprobs)} when it was scored{ADVICE}"
+            f"{_listed(scored.token_logprobs)} when it was scored{ADVICE}"
         )
         if len(wrong) == 2:
             break
@@ -193,7 +195,7 @@ def _logprob_gap(drawn: Sequence[float], scored: Sequence[float]) -> float:
     return abs(math.fsum(drawn) - math.fsum(scored)) / len(drawn)
 
 
-def _told(values: Sequence[float]) -> str:
+def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values)
 
 
@@ -210,9 +212,9 @@ def _version(reply: Reply) -> str:
     return reply.model or "version unknown"
 
 
-def check(things: Sequence[Wanted]) -> list[Finding]:
-    """How each went, all side by side; what several users want in the same way is tried once."""
-    groups: dict[Any, list[Wanted]] = {}
+def check(things: Sequence[Trial]) -> list[Finding]:
+    """The results of the trials, made at the same time; equal trials of several users are made once."""
+    groups: dict[Any, list[Trial]] = {}
     for one in things:
         # Another system prompt or another value of a parameter asks nothing else of the server.
         who = (one.endpoint.identity.items(), one.endpoint.api_key_env, one.model, one.what, one.form, one.parameters)
@@ -221,16 +223,16 @@ def check(things: Sequence[Wanted]) -> list[Finding]:
         return list(pool.map(_tried, groups.values()))
 
 
-def _tried(group: Sequence[Wanted]) -> Finding:
+def _tried(group: Sequence[Trial]) -> Finding:
     first = group[0]
     began = time.monotonic()
     try:
-        said, ok = first.check(lambda requests: asyncio.run(_asked(first.endpoint, requests))), True
-        said += f", {1000 * (time.monotonic() - began):.0f} ms"
+        answer, ok = first.check(lambda requests: asyncio.run(_asked(first.endpoint, requests))), True
+        answer += f", {1000 * (time.monotonic() - began):.0f} ms"
     except UserError as error:
-        said, ok = str(error), False
+        answer, ok = str(error), False
     users = tuple(one.user for one in group)
-    return Finding(first.model, first.endpoint.provider, first.what, users, ok, said)
+    return Finding(first.model, first.endpoint.provider, first.what, users, ok, answer)
 
 
 async def _asked(where: Endpoint, requests: Sequence[Request]) -> list[Reply]:
@@ -269,10 +271,10 @@ def local(config: Config, resources: Path, *, results: Path = Path("results")) -
 def _local(name: str, model: Model, users: tuple[str, ...], resources: Path, results: Path) -> Finding:
     path = Path(model.path) if model.path else resources / "models" / str(model.file)
     try:
-        said, ok = _file(path, model, resources, results / "models" / f"{name}.json"), True
+        answer, ok = _file(path, model, resources, results / "models" / f"{name}.json"), True
     except UserError as error:
-        said, ok = str(error), False
-    return Finding(name, path.name, "file", users, ok, said)
+        answer, ok = str(error), False
+    return Finding(name, path.name, "file", users, ok, answer)
 
 
 def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
@@ -296,16 +298,16 @@ def table(findings: Sequence[Finding]) -> str:
     """All findings, those that failed marked."""
     if not findings:
         return "No model is used, because `logged_data` is set."
-    rows = [("", "model", "at", "wanted", "by", "answer")]
+    rows = [("", "model", "at", "use", "needed by", "answer")]
     for one in findings:
         by = one.users[0] + (f" and {len(one.users) - 1} more" if len(one.users) > 1 else "")
-        rows.append(("ok" if one.ok else "NO", one.model.rsplit("/", 1)[-1], one.where, one.wanted, by, one.said))
+        rows.append(("ok" if one.ok else "NO", one.model.rsplit("/", 1)[-1], one.where, one.use, by, one.answer))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
     return printable("\n".join(lines))
 
 
 def run(config: Config, pool: str | None, resources: str) -> list[Finding]:
-    """Everything that the configuration wants, tried."""
+    """The results of all trials of a configuration."""
     texts = estimate.load_texts(config, pool and Path(pool), Path(resources))
-    return [*local(config, Path(resources)), *check(wanted(config, texts))]
+    return [*local(config, Path(resources)), *check(trials(config, texts))]
