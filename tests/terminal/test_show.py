@@ -86,8 +86,9 @@ def test_files_of_every_kind_are_shown(results, tmp_path, capsys):
     table = show.text(coverage / "comparisons.json")
     assert table.startswith(f"{decision['headline']}\n")
     row = next(line for line in table.splitlines() if line.split()[:2] == ["near", "base"])
-    entry = json.loads((coverage / "comparisons.json").read_text())["estimators"]["direct"]["comparisons"]
-    difference = next(one["difference"] for one in entry if (one["first"], one["second"]) == ("near", "base"))
+    content = json.loads((coverage / "comparisons.json").read_text())
+    pairs = content["estimators"][content["recommended"]["estimator"]]["comparisons"]
+    difference = next(one["difference"] for one in pairs if (one["first"], one["second"]) == ("near", "base"))
     assert f"{difference:.4g}" in row.split()
     assert show.text(coverage / "decision.json").startswith(decision["headline"])
     assert "direct: 400 logged responses" in show.text(coverage / "direct.json")

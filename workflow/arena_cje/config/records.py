@@ -783,7 +783,7 @@ class Config(Record):
     progress_seconds: float | None = Field(
         60.0,
         gt=0,
-        description="seconds between the lines of overall progress where the output of a run is a file or pipe; null: no progress",
+        description="seconds between the lines of overall progress where a run's output is a file or pipe; null: no progress",
     )
     logged_data: LoggedData | None = Field(
         None,
