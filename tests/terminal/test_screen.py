@@ -49,6 +49,7 @@ RUN = [
     record("Config file config.yaml is extended"),
     START,
     record("Building DAG of jobs..."),
+    record("Creating conda environment envs/stats.yaml..."),
     record(STATS, event="run_info"),
     record(BLOCK, event="job_info"),
     record("a file is older than it was", logging.WARNING),
@@ -60,7 +61,8 @@ RUN = [
 
 
 def test_a_run_shows_warnings_and_errors_and_no_jobs(shown):
-    assert shown(*RUN) == ["a file is older than it was", "MissingInputException: no file"]
+    environment = "Creating conda environment envs/stats.yaml..."
+    assert shown(*RUN) == [environment, "a file is older than it was", "MissingInputException: no file"]
     assert "Error in rule estimate:" in shown(*RUN, show_failed_logs=True)
 
 
@@ -80,7 +82,7 @@ def test_a_dry_run_shows_its_numbers_once_and_no_blocks(shown):
         record("Reasons:\n    (check individual jobs above for details)"),
         record("This was a dry-run (flag -n)."),
     ]
-    plan = [*RUN[:5], record(STATS, event="run_info"), *closing]
+    plan = [*RUN[:3], *RUN[4:6], record(STATS, event="run_info"), *closing]
     assert shown(*plan, dryrun=True) == [
         STATS,
         "Reasons:",

@@ -29,6 +29,7 @@ REQUESTED = ("shellcmd", "debug_dag")  # Snakemake's handler leaves them out unl
 SETTING_UP = ("Config file ", "Assuming unrestricted shared filesystem usage")
 JOBS_FAILED = ("Exiting because a job execution failed", "WorkflowError:\nAt least one job did not complete")
 ANSWERS = ("Nothing to be done", "Will exit after finishing", "Terminating processes on user request")
+SOFTWARE = ("Creating conda environment", "Environment for ", "Pulling singularity image")  # takes minutes
 PROVENANCE, EACH_JOB = "Some jobs were triggered by provenance", "(check individual jobs above for details)"
 DRY_RUN = "This was a dry-run"
 
@@ -111,7 +112,7 @@ class RunLines(logging.Handler):
         if event == "workflow_started":
             self._is_run = True
             return False
-        if event in REQUESTED or text.startswith(ANSWERS):
+        if event in REQUESTED or text.startswith((*ANSWERS, *SOFTWARE)):
             return True
         if record.levelno >= logging.WARNING:
             is_of_job = event in JOB_ERRORS or (text.startswith("RuleException") and "CalledProcessError" in text)
