@@ -145,7 +145,8 @@ subprocess.run([sys.executable, "-c", "import sys; print('a traceback of a job',
 print("of this process", file=sys.stderr)
 logger.warning("of Snakemake")
 terminal.end(["the last line"])
-logger.error("after the end")
+logger.error("WorkflowError:\\nAt least one job did not complete successfully.")
+logger.error("the results are damaged")
 subprocess.run([sys.executable, "-c", "import sys; print('after the run', file=sys.stderr)"])
 """
 
@@ -155,10 +156,16 @@ def test_jobs_write_to_their_log_and_this_process_to_the_terminal(tmp_path):
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
     run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, **run)
-    assert done.stderr.splitlines() == ["of this process", "of Snakemake", "the last line", "after the run"]
+    assert done.stderr.splitlines() == [
+        "of this process",
+        "of Snakemake",
+        "the last line",
+        "the results are damaged",
+        "after the run",
+    ]
     assert (tmp_path / screen.JOBS_LOG).read_text() == "a traceback of a job\n"
     loud = subprocess.run([sys.executable, "-c", CODE], env=environment | {"VERBOSE": "1"}, **run)
-    assert "a traceback of a job" in loud.stderr
+    assert "a traceback of a job" in loud.stderr and "At least one job" not in loud.stderr
 
 
 def test_a_terminal_of_another_logger_stays_as_it_is():
