@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 # What jobs on a machine share is in a folder of this run's own; test modules hand the environment on to processes.
 MACHINE = tempfile.TemporaryDirectory(prefix="arena-cje-tests-")
 os.environ["TMPDIR"] = tempfile.tempdir = MACHINE.name
-# Tests read what Snakemake and jobs write; tests/terminal and tests/workflow/test_terminal.py take it away.
-os.environ["VERBOSE"] = "1"
 
 
 @pytest.fixture(scope="session")

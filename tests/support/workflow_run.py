@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 WORKFLOW_FILES = ("Snakefile", "workflow", "config", "profiles", "resources", "envs")
+# Who reads the output of these runs reads what single jobs write, too.
+os.environ["VERBOSE"] = "1"
 
 CONFIG: dict[str, Any] = {
     "seed": 1,

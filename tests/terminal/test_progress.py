@@ -105,4 +105,9 @@ def test_trouble_with_the_progress_is_a_note_and_no_end_of_the_run(made):
     progress.start()
     progress.end()
     assert stream.getvalue().startswith("NOTE the progress is not shown any more (UserError ")
-    progress.end()
+
+
+def test_progress_that_nobody_wants_to_see_has_no_end(made):
+    stream = io.StringIO()
+    Progress(made.folder, Screen(stream), None, redraw=False).end()
+    assert stream.getvalue() == ""

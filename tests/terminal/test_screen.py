@@ -49,6 +49,7 @@ RUN = [
     record("Config file config.yaml is extended"),
     START,
     record("Building DAG of jobs..."),
+    record("Creating conda environment envs/stats.yaml..."),
     record(STATS, event="run_info"),
     record(BLOCK, event="job_info"),
     record("a file is older than it was", logging.WARNING),
@@ -60,7 +61,8 @@ RUN = [
 
 
 def test_a_run_shows_warnings_and_errors_and_no_jobs(shown):
-    assert shown(*RUN) == ["a file is older than it was", "MissingInputException: no file"]
+    environment = "Creating conda environment envs/stats.yaml..."
+    assert shown(*RUN) == [environment, "a file is older than it was", "MissingInputException: no file"]
     assert "Error in rule estimate:" in shown(*RUN, show_failed_logs=True)
 
 
@@ -80,7 +82,7 @@ def test_a_dry_run_shows_its_numbers_once_and_no_blocks(shown):
         record("Reasons:\n    (check individual jobs above for details)"),
         record("This was a dry-run (flag -n)."),
     ]
-    plan = [*RUN[:5], record(STATS, event="run_info"), *closing]
+    plan = [*RUN[:3], *RUN[4:6], record(STATS, event="run_info"), *closing]
     assert shown(*plan, dryrun=True) == [
         STATS,
         "Reasons:",
@@ -143,7 +145,8 @@ subprocess.run([sys.executable, "-c", "import sys; print('a traceback of a job',
 print("of this process", file=sys.stderr)
 logger.warning("of Snakemake")
 terminal.end(["the last line"])
-logger.error("after the end")
+logger.error("WorkflowError:\\nAt least one job did not complete successfully.")
+logger.error("the results are damaged")
 subprocess.run([sys.executable, "-c", "import sys; print('after the run', file=sys.stderr)"])
 """
 
@@ -153,10 +156,16 @@ def test_jobs_write_to_their_log_and_this_process_to_the_terminal(tmp_path):
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
     run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, **run)
-    assert done.stderr.splitlines() == ["of this process", "of Snakemake", "the last line", "after the run"]
+    assert done.stderr.splitlines() == [
+        "of this process",
+        "of Snakemake",
+        "the last line",
+        "the results are damaged",
+        "after the run",
+    ]
     assert (tmp_path / screen.JOBS_LOG).read_text() == "a traceback of a job\n"
     loud = subprocess.run([sys.executable, "-c", CODE], env=environment | {"VERBOSE": "1"}, **run)
-    assert "a traceback of a job" in loud.stderr
+    assert "a traceback of a job" in loud.stderr and "At least one job" not in loud.stderr
 
 
 def test_a_terminal_of_another_logger_stays_as_it_is():

@@ -86,10 +86,11 @@ def test_files_of_every_kind_are_shown(results, tmp_path, capsys):
     table = show.text(coverage / "comparisons.json")
     assert table.startswith(f"{decision['headline']}\n")
     row = next(line for line in table.splitlines() if line.split()[:2] == ["near", "base"])
-    entry = json.loads((coverage / "comparisons.json").read_text())["estimators"]["direct"]["comparisons"]
-    difference = next(one["difference"] for one in entry if (one["first"], one["second"]) == ("near", "base"))
+    content = json.loads((coverage / "comparisons.json").read_text())
+    pairs = content["estimators"][content["recommended"]["estimator"]]["comparisons"]
+    difference = next(one["difference"] for one in pairs if (one["first"], one["second"]) == ("near", "base"))
     assert f"{difference:.4g}" in row.split()
-    assert show.text(coverage / "decision.json").startswith(decision["headline"])
+    assert show.text(coverage / "decision.json").startswith(decision["headline"][:90])
     assert "direct: 400 logged responses" in show.text(coverage / "direct.json")
     first, *rows = show.text(coverage / "direct.csv").splitlines()
     assert first.split()[:2] == ["policy", "estimate"] and len(rows) == 5
@@ -105,8 +106,8 @@ def test_files_of_every_kind_are_shown(results, tmp_path, capsys):
     ]
     pilot = [str(results / "logged.jsonl"), "--fresh-draws", str(results / "draws")]
     assert main(["plan", *pilot, "--difference", "0.1", "--json", str(tmp_path / "plan.json")]) == 0
-    printed = capsys.readouterr().out
-    assert show.text(tmp_path / "plan.json") == printed.rstrip("\n")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1] in show.text(tmp_path / "plan.json").splitlines()
 
 
 def test_cells_are_short_and_missing_values_empty(tmp_path):

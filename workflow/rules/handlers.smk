@@ -55,7 +55,7 @@ def show_results():
     if not only_tells() and os.environ.get("ARENA_CJE_SHOW") != "no":
         paths = [path for path in results_to_show() if Path(path).exists()]
         if paths:
-            show(paths)
+            or_exit(show, paths)
 
 
 def tell_spending():

@@ -91,10 +91,10 @@ def _whole(status: Status, *, with_others: bool = True) -> str:
 class Progress:
     """Shows the progress of the run in a folder until it ends, in a thread of this process: it ends with it.
 
-    every: seconds between the lines for the whole in a file or pipe.
+    every: seconds between the lines for the whole in a file or pipe; None for a progress that is never started.
     """
 
-    def __init__(self, folder: Path, screen: Screen, every: float, *, redraw: bool):
+    def __init__(self, folder: Path, screen: Screen, every: float | None, *, redraw: bool):
         self._folder, self._screen, self._every, self._redraw = folder, screen, every, redraw
         self._finished: dict[PlannedJob, JobState] = {}
         self._begun: set[str] = set()
@@ -107,9 +107,9 @@ class Progress:
         self._thread.start()
 
     def end(self) -> None:
-        """Show it a last time."""
-        if not self._stop.is_set():
-            self._stop.set()
+        """Show it a last time, where it was shown."""
+        self._stop.set()
+        if self._thread.is_alive():
             self._thread.join(timeout=30)
 
     def _follow(self) -> None:
@@ -118,7 +118,7 @@ class Progress:
             while not self._stop.wait(wait):
                 began = time.monotonic()
                 status = self._show()
-                if not self._redraw and began - last_line >= self._every:
+                if not self._redraw and began - last_line >= (self._every or 0):
                     last_line = began
                     self._screen.write([f"{duration(status.elapsed)}: {status.progress()}"])
                 wait = max(POLL, (time.monotonic() - began) / MOST_LOAD)

@@ -29,6 +29,7 @@ REQUESTED = ("shellcmd", "debug_dag")  # Snakemake's handler leaves them out unl
 SETTING_UP = ("Config file ", "Assuming unrestricted shared filesystem usage")
 JOBS_FAILED = ("Exiting because a job execution failed", "WorkflowError:\nAt least one job did not complete")
 ANSWERS = ("Nothing to be done", "Will exit after finishing", "Terminating processes on user request")
+SOFTWARE = ("Creating conda environment", "Environment for ", "Pulling singularity image")  # takes minutes
 PROVENANCE, EACH_JOB = "Some jobs were triggered by provenance", "(check individual jobs above for details)"
 DRY_RUN = "This was a dry-run"
 
@@ -95,30 +96,28 @@ class RunLines(logging.Handler):
         self.inner, self.screen, self._settings, self._lock_sentence = inner, screen, settings, lock_sentence
         self.verbose = is_verbose() or settings.verbose
         self.is_quiet = bool({"ALL", "PROGRESS"} & {choice.name for choice in settings.quiet or ()})
-        self.ended = False  # after the last lines of a run nothing follows
+        self.ended = False  # only what goes wrong follows the last lines of a run
         self._is_run = self._has_stats = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, or leave it out."""
+        self._is_run = self._is_run or getattr(record, "event", None) == "workflow_started"
         if getattr(record, "exception", None) == "LockException":
             self.screen.write([self._lock_sentence()])
-        elif not self.ended and (self.verbose or self._is_shown(record)):
+        elif (self.verbose and not self.ended) or self._is_shown(record):
             with self.screen.above_rows():
                 self.inner.handle(self._in_short(record))
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
         event, text = getattr(record, "event", None), str(record.msg)
-        if event == "workflow_started":
-            self._is_run = True
-            return False
-        if event in REQUESTED or text.startswith(ANSWERS):
+        if event in REQUESTED or text.startswith((*ANSWERS, *SOFTWARE)):
             return True
         if record.levelno >= logging.WARNING:
             is_of_job = event in JOB_ERRORS or (text.startswith("RuleException") and "CalledProcessError" in text)
             return self._settings.show_failed_logs if is_of_job else not text.startswith(JOBS_FAILED)
         if not self._is_run:  # a report, an unlocking: Snakemake's lines are the answer
             return not text.startswith(SETTING_UP)
-        if not self._settings.dryrun:
+        if event == "workflow_started" or not self._settings.dryrun:
             return False
         if event == "run_info":  # the numbers of jobs, at the beginning and again at the end
             is_first, self._has_stats = not self._has_stats, True
