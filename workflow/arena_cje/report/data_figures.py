@@ -50,7 +50,10 @@ def weight_distributions(logged: Logged) -> p9.ggplot:
     if not len(bars):
         return message(title, "The logged responses have no log probabilities under a target policy: no weights.")
     low, high = min(bars["left"].min(), -0.5), max(bars["right"].max(), 0.5)
-    at_ends = {LOWEST: "the first bar has all smaller weights and zeros", HIGHEST: "the last bar has all larger weights"}
+    at_ends = {
+        LOWEST: "the first bar has all smaller weights and zeros",
+        HIGHEST: "the last bar has all larger weights",
+    }
     notes = [text for end, text in at_ends.items() if low < end < high and (low < LOWEST or high > HIGHEST)]
     lines = [math.log10(weight) for weight in EXTREME if low < math.log10(weight) < high]
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
@@ -74,7 +77,11 @@ def weight_distributions(logged: Logged) -> p9.ggplot:
             title,
             "A weight is the probability of a logged response under the target over that under the base. A policy equal to the "
             "base has only weights of 1 (black line). ESS, the effective sample size, is the smaller the more they differ."
-            + (" Dashed: weights of 0.01 and 100." if len(lines) == len(EXTREME) else " Dashed: a weight of " * len(lines))
+            + (
+                " Dashed: weights of 0.01 and 100."
+                if len(lines) == len(EXTREME)
+                else " Dashed: a weight of " * len(lines)
+            )
             + "".join(f"{10**at:g}." for at in lines if len(lines) == 1),
             width,
             notes=[f"{'; '.join(notes).capitalize()}."] if notes else (),
@@ -195,7 +202,9 @@ def _calibration_marks(table: tidy.CalibrationTable) -> dict[str, Mark]:
 
 def _calibration_subtitle(table: tidy.CalibrationTable, result: ResultRecord) -> str:
     """What the figure shows, in a sentence or two."""
-    text = f"Calibration of {result.name}." if table.mode != "none" else f"{result.name} does not calibrate judge scores."
+    text = (
+        f"Calibration of {result.name}." if table.mode != "none" else f"{result.name} does not calibrate judge scores."
+    )
     if not len(table.points):
         return f"{text} There are no oracle labels to compare with."
     return text + (" Grey areas: fewer than 3 labels for the scores there." if len(table.sparse) else "")

@@ -81,7 +81,9 @@ def policy_estimates(results: Sequence[ResultRecord], truth: Mapping[str, float]
     levels = [level for level in LEVEL_COLORS if (published["level"] == level).any()]
     return (
         p9.ggplot(table, p9.aes(y="at"))
-        + p9.facet_wrap(panel, ncol=columns, labeller=panel_titles({one: name(words[one], PANEL_WIDTH) for one in panels}))
+        + p9.facet_wrap(
+            panel, ncol=columns, labeller=panel_titles({one: name(words[one], PANEL_WIDTH) for one in panels})
+        )
         + _refused_rows(refused, limits)
         + _truth_marks(table[table["level"] != "refuse"])
         + p9.geom_segment(p9.aes(x="start", xend="end", yend="at", color="level"), data=published, size=0.9)
@@ -104,7 +106,10 @@ def policy_estimates(results: Sequence[ResultRecord], truth: Mapping[str, float]
             + ("; arrows: the interval goes on beyond the axis" if published["arrow"].any() else "")
             + ".",
             width,
-            notes=[*notes, *(["Refused: the data are insufficient, no estimate is published."] if len(refused) else [])],
+            notes=[
+                *notes,
+                *(["Refused: the data are insufficient, no estimate is published."] if len(refused) else []),
+            ],
         )
         + look(width, height)
         + p9.theme(panel_grid_major_y=p9.element_blank())
@@ -201,7 +206,9 @@ def comparison_heatmap(result: ResultRecord) -> p9.ggplot:
     computed, unknown = table[table["kind"] == "known"], table[table["kind"] == "unknown"]
     reach = max([LEAST_REACH, *computed["difference"].abs()])
     dark = computed["difference"].abs() > 0.8 * reach
-    by_judge = computed["judge_only"] & ~computed["judge_only"].all()  # where all are, a sentence says so in place of marks
+    by_judge = (
+        computed["judge_only"] & ~computed["judge_only"].all()
+    )  # where all are, a sentence says so in place of marks
     cells = zip(computed["difference"], computed["apart"], by_judge, strict=True)
     computed = computed.assign(text=[_difference_text(*cell) for cell in cells])
     numbered = count > MANY_CELLS

@@ -11,9 +11,7 @@ PART = re.compile(r".+?(?:[\s_/:#-](?![\s_/:#-])|\.(?=\D)|$)")
 
 def parts(text: str, width: int = WIDTH) -> list[str]:
     """The pieces of a text between which a line may end, none longer than `width`; together they are the text."""
-    return [
-        part[at : at + width] for part in PART.findall(text) for at in range(0, len(part.rstrip()), width)
-    ]
+    return [part[at : at + width] for part in PART.findall(text) for at in range(0, len(part.rstrip()), width)]
 
 
 def wrapped(text: str, width: int = WIDTH) -> list[str]:

@@ -35,5 +35,7 @@ def weight_bins(log_weights: Sequence[np.ndarray]) -> list[list[Bin]]:
     bins = []
     for values in log10:
         code, count = np.unique(np.rint(values / step).astype(int), return_counts=True)
-        bins.append([Bin((k - 0.5) * step, (k + 0.5) * step, n) for k, n in zip(code.tolist(), count.tolist(), strict=True)])
+        bins.append(
+            [Bin((k - 0.5) * step, (k + 0.5) * step, n) for k, n in zip(code.tolist(), count.tolist(), strict=True)]
+        )
     return bins
