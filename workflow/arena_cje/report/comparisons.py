@@ -167,13 +167,13 @@ def _top_sentence(best: str | None, published: int, rivals: Sequence[str]) -> st
     if best is None:
         return "No policy is published."
     if published == 1:
-        return f"{best} is the only policy that is published, so that there is nothing to rank it against."
+        return f"{best} is the only published policy: there is nothing to rank it against."
     if rivals:
-        return f"No policy is known to be best: the highest value, that of {best}, is not told apart from {', '.join(rivals)}."
-    return f"{best} has the highest value, and is told apart from every other published policy."
+        return f"No policy is known to be best: {best} has the highest estimate, without a significant difference from {', '.join(rivals)}."
+    return f"{best} has the highest estimate, with a significant difference from every other published policy."
 
 
 def _refusal_sentences(refused: Sequence[str], higher: Sequence[str]) -> list[str]:
     """Sentences about refused policies; higher: those with a higher number than the best one."""
-    sentences = [f"Refused, and so not ranked: {', '.join(refused)}."] if refused else []
-    return sentences + ([f"Computed higher, but not published: {', '.join(higher)}."] if higher else [])
+    sentences = [f"Refused, so not ranked: {', '.join(refused)}."] if refused else []
+    return sentences + ([f"Unpublished estimates above it: {', '.join(higher)}."] if higher else [])

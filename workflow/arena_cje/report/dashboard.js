@@ -13,6 +13,20 @@
     return made;
   }
 
+  // A name that may break after its parts, and within a part only where that is too long; as in names.py.
+  const NAME = 24;
+  function breakable(parent, text) {
+    for (const [at, part] of (text.length <= NAME ? [text] : parts(text)).entries()) {
+      if (at) parent.append(document.createElement("wbr"));
+      parent.append(part);
+    }
+    return parent;
+  }
+  const parts = (text) => text.match(/.{1,23}?(?:[\s_/:#-](?![\s_/:#-])|\.(?=\D))|[^]{1,24}/g) || [];
+  // Where a name ends a line of at most `width` characters in a figure; a text that fits has no match.
+  const wrap = (width) => `(?!.{1,${width}}$)(.{1,${width - 1}}(?:[\\s_/:#-]|\\.(?!\\d))|.{1,${width}})`;
+  const linesOf = (text, width) => text.replace(new RegExp(wrap(width), "g"), "$1\n").split("\n").length;
+
   // ---- numbers of a row -------------------------------------------------------------------------------------------
   const OUTSIDE = "outside";
   function weight(k, p) {
@@ -69,15 +83,24 @@
     header: { labelColor: "var(--ink)", titleColor: "var(--ink)", labelFontSize: 12 },
     view: { stroke: "var(--line)" }, facet: { spacing: 18 }, text: { fontSize: 12, font: "system-ui, 'DejaVu Sans', sans-serif" },
   };
-  const PANEL = { estimators: [420, 150, 20], weights: [270, 0, 80], sweep: [270, 60, 20] };  // least width, room left of all, room of each
+  const PANEL = { estimators: [420, 170, 20], weights: [300, 0, 105], sweep: [270, 70, 20] };  // least width, room left of all, room of each
+  const ROW = { forest: 30, differences: 30, estimators: 18 };  // least height of a row
 
   function sized(figure, width) {
     const spec = structuredClone(figure.spec);
     spec.datasets = figure.rows;
-    for (const param of spec.params || []) if (figure.values && Object.hasOwn(figure.values, param.name)) param.value = figure.values[param.name];
+    const data = Object.values(figure.rows)[0];
+    const label = width < 520 ? 16 : 28;  // characters in a line of a name
+    const values = { ...figure.values, wrap: wrap(spec.facet && figure.name !== "estimators" ? 28 : label) };
+    for (const param of spec.params || []) if (Object.hasOwn(values, param.name)) param.value = values[param.name];
+    if (figure.name in ROW) {
+      const names = [...new Set(data.map((row) => (spec.facet ? row.estimator : row.policy)))];
+      const step = Math.max(ROW[figure.name], 4 + 14 * Math.max(1, ...names.map((name) => linesOf(name, label))));
+      (spec.facet ? spec.spec : spec).height = step * names.length;
+    }
     if (!spec.facet) return Object.assign(spec, { width, autosize: { type: "fit-x", contains: "padding" } });
     const [least, once, each] = PANEL[figure.name];
-    const panels = new Set(Object.values(figure.rows)[0].map((row) => row.policy)).size;
+    const panels = new Set(data.map((row) => row.policy)).size;
     spec.columns = Math.max(1, Math.min(spec.columns, panels, Math.floor(width / least)));
     spec.spec.width = Math.max(120, Math.floor((width - once) / spec.columns) - each);
     return spec;
@@ -91,7 +114,9 @@
     if (!figure || !place) return;
     if (name === "scatter") fillScatter(figure);
     if (name === "calibration") fillCalibration(figure);
-    const width = Math.max(260, Math.min(document.querySelector("main").clientWidth - 100, 1240));
+    const main = document.querySelector("main");
+    const around = 2 * parseFloat(getComputedStyle(main).paddingLeft) + 2 * 17;  // of main, and of the figure with its frame
+    const width = Math.max(240, Math.min(main.clientWidth - around, 1240));
     const size = name === "scatter" || name === "calibration" ? Math.min(width, 820) : width;
     const made = await vegaEmbed(place, sized(figure, size), {
       mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false, config: look,
@@ -130,7 +155,7 @@
   function tip(handler, event, item, value) {
     const box = $("tip");
     if (value === null || value === undefined || value === "") { box.hidden = true; return; }
-    const lines = typeof value === "object" ? Object.entries(value).map(([key, said]) => `${key}: ${typeof said === "number" ? digits(said) : said}`) : [String(value)];
+    const lines = typeof value === "object" ? Object.entries(value).map(([key, entry]) => `${key}: ${typeof entry === "number" ? digits(entry) : entry}`) : [String(value)];
     box.replaceChildren(...lines.map((line) => node("p", line)));
     box.hidden = false;
     box.style.left = Math.min(event.clientX + 14, innerWidth - box.offsetWidth - 8) + "px";
@@ -140,7 +165,7 @@
 
   let policy = 0;
   let chosen = -1;
-  function said(name, text) { $("extra-" + name).textContent = text; }
+  function extra(name, text) { $("extra-" + name).textContent = text; }
 
   function fillScatter(figure) {
     const rows = [];
@@ -155,9 +180,9 @@
     figure.rows.points = rows;
     const seen = rows.map((row) => row.y);
     figure.values = { lowest: Math.min(0.5, ...seen) / 1.5, highest: Math.max(2, ...seen) * 1.5 };
-    said("scatter", `${payload.policies[policy]}: ${rows.length} of ${items.n_rows} rows are drawn` +
+    extra("scatter", `${payload.policies[policy]}: ${rows.length} of ${items.n_rows} responses are drawn` +
       (listed < items.n_rows ? ", the most influential ones and a random sample" : "") +
-      (zero ? `; ${zero} have weight zero` : "") + (missing ? `; ${missing} were not scored` : "") + ".");
+      (zero ? `; ${zero} have weight zero` : "") + (missing ? `; ${missing} have no weight` : "") + ".");
   }
   function fillCalibration(figure) {
     const rows = [];
@@ -168,19 +193,25 @@
       if (rows.length < payload.points) rows.push({ k, x: items.score[k], y: items.label[k], id: items.id[k], labelled: true });
     }
     figure.rows.points = rows;
-    if (items && rows.length < all) said("calibration", `${rows.length} of ${all} labelled rows are drawn, the most influential ones and a random sample.`);
+    if (items && rows.length < all) extra("calibration", `${rows.length} of ${all} labelled responses are drawn, the most influential ones and a random sample.`);
   }
 
   // ---- items ------------------------------------------------------------------------------------------------------
   const columns = [
-    { name: "share", title: "influence", of: (k) => items.share[k], down: true },
+    { name: "share", title: "influence", of: (k) => share(k), down: true },
     { name: "id", title: "prompt id", of: (k) => items.id[k] },
     { name: "prompt", title: "prompt", of: (k) => beginning(k) },
-    { name: "score", title: "judge", of: (k) => items.score[k], down: true },
-    { name: "label", title: "oracle", of: (k) => items.label[k], down: true },
+    { name: "score", title: "judge score", of: (k) => items.score[k], down: true },
+    { name: "label", title: "oracle label", of: (k) => items.label[k], down: true },
     { name: "ratio", title: "log ratio", of: (k) => (items.ratio[policy][k] === OUTSIDE ? -Infinity : items.ratio[policy][k]), down: true },
     { name: "weight", title: "weight", of: (k) => weight(k, policy), down: true },
   ];
+  // Share of a row in the sampling variance of the chosen policy; over all rows of the data they sum to one.
+  function share(k) {
+    const at = payload.policies.length ? policy + 1 : 0;
+    const move = items.move[at][k];
+    return move === null || !items.squares[at] ? null : move ** 2 / items.squares[at];
+  }
   const sorting = { by: "share", down: true };
   let found = [];
   let page = 0;
@@ -236,25 +267,28 @@
     body.replaceChildren(...shown.map(line));
     const stop = body.querySelector("[aria-selected=true]") || body.rows[0];
     if (stop) stop.tabIndex = 0;
-    $("found").textContent = `${found.length} of ${items.id.length} listed rows` + (found.length ? "" : ": nothing fits; clear a filter");
+    $("found").textContent = `${found.length} of ${items.id.length} listed responses` + (found.length ? "" : ": no match; clear a filter");
     $("page").textContent = `page ${page + 1} of ${pages()}`;
     $("first").disabled = $("previous").disabled = page === 0;
     $("next").disabled = $("last").disabled = page >= pages() - 1;
   }
   function line(k) {
-    const row = node("tr", null, { "aria-selected": k === chosen, tabindex: -1 });
+    const row = node("tr", null, { "aria-selected": k === chosen, tabindex: -1, role: "row" });
     row.dataset.k = k;
-    row.append(node("td", items.share[k] === null ? MISSING : (100 * items.share[k]).toFixed(2) + " %", { class: "number" }));
-    row.append(node("th", items.id[k], { scope: "row" }), node("td", beginning(k) ?? MISSING, { class: "text", dir: "auto" }));
-    for (const value of [items.score[k], items.label[k], items.ratio[policy]?.[k], payload.policies.length ? weight(k, policy) : null])
-      row.append(node("td", digits(value, 3), { class: "number" }));
+    const influence = share(k);
+    const cell = (text, title) => node("td", text, { class: "number", role: "cell", "data-label": title });
+    row.append(cell(influence === null ? MISSING : (100 * influence).toFixed(2) + " %", "influence"));
+    row.append(breakable(node("th", null, { scope: "row", role: "rowheader" }), items.id[k]));
+    row.append(node("td", beginning(k) ?? MISSING, { class: "text", dir: "auto", role: "cell", "data-label": "prompt" }));
+    const values = [items.score[k], items.label[k], items.ratio[policy]?.[k], payload.policies.length ? weight(k, policy) : null];
+    values.forEach((value, at) => row.append(cell(digits(value, 3), columns[at + 3].title)));
     return row;
   }
   function heads() {
     const row = $("list").tHead.rows[0];
     row.replaceChildren(...columns.map((column) => {
       const on = sorting.by === column.name;
-      const head = node("th", null, { scope: "col", "aria-sort": on ? (sorting.down ? "descending" : "ascending") : "none" });
+      const head = node("th", null, { scope: "col", role: "columnheader", "aria-sort": on ? (sorting.down ? "descending" : "ascending") : "none" });
       const button = node("button", column.title + (on ? (sorting.down ? " ▼" : " ▲") : ""), { type: "button", "data-sort": column.name });
       button.addEventListener("click", () => {
         sorting.down = on ? !sorting.down : Boolean(column.down);
@@ -320,23 +354,23 @@
     if (text === null || text === undefined) parts.push(node("p", fallback, { class: "note" }));
     else {
       parts.push(node("pre", whole(text), { dir: "auto", tabindex: 0 }));
-      if (Array.isArray(text)) parts.push(node("p", `Cut: the first ${text[0].length} of ${text[1]} characters.`, { class: "note" }));
+      if (Array.isArray(text)) parts.push(node("p", `The first ${text[0].length} of ${text[1]} characters.`, { class: "note" }));
     }
     return parts;
   }
   function detail(k) {
     $("item-title").textContent = items.id[k] + (items.draw && items.draw[k] ? `, draw ${items.draw[k]}` : "");
     const held = k < items.texts.length ? items.texts[k] : null;
-    const none = "Its text is not in this page, see above the table.";
+    const none = `This page stores the texts of ${items.texts.length} of ${items.n_rows} responses, and not this one: look it up in the data set by its prompt id.`;
     const body = [node("p", `Judge score ${digits(items.score[k])}, oracle label ${items.label[k] === null ? "none" : digits(items.label[k])}.`)];
     body.push(numbers(k));
-    body.push(...block("Prompt", held ? held[0] : null, held ? "The data hold no prompt." : none));
-    body.push(...block(`Response of ${payload.base} (logged)`, held ? held[1] : null, held ? "The data hold no response." : none));
+    body.push(...block("Prompt", held ? held[0] : null, held ? "The data have no text of this prompt." : none));
+    body.push(...block(`Response of ${payload.base} (logged)`, held ? held[1] : null, held ? "The data have no text of this response." : none));
     payload.policies.forEach((name, p) => {
       items.draws[p][k].forEach(([score, label], j) => {
-        const title = `Draw ${j} of ${name}: judge score ${digits(score)}` + (label === null ? "" : `, label ${digits(label)}`);
+        const title = `Fresh draw ${j} of ${name}: judge score ${digits(score)}` + (label === null ? "" : `, oracle label ${digits(label)}`);
         const text = held && j < held[2][p].length ? held[2][p][j] : null;
-        body.push(...block(title, text, held && j < held[2][p].length ? "The data hold no response." : none));
+        body.push(...block(title, text, held && j < held[2][p].length ? "The data have no text of this response." : none));
       });
     });
     $("item-body").replaceChildren(...body);
@@ -347,13 +381,13 @@
     const table = node("table");
     table.append(node("caption", "By policy"));
     const head = node("tr");
-    for (const title of ["policy", "log ratio", "weight", "moves the estimate by"]) head.append(node("th", title, { scope: "col" }));
+    for (const title of ["policy", "log ratio", "weight", "effect on the estimate"]) head.append(node("th", title, { scope: "col" }));
     table.append(node("thead"));
     table.tHead.append(head);
     const body = node("tbody");
     [payload.base, ...payload.policies].forEach((name, at) => {
       const row = node("tr");
-      row.append(node("th", name, { scope: "row" }));
+      row.append(breakable(node("th", null, { scope: "row" }), name));
       row.append(node("td", at ? digits(items.ratio[at - 1][k]) : MISSING, { class: "number" }));
       row.append(node("td", at ? digits(weight(k, at - 1)) : MISSING, { class: "number" }));
       row.append(node("td", digits(items.move[at][k]), { class: "number" }));
@@ -370,14 +404,14 @@
   function start() {
     const held = items.texts.length, listed = items.id.length;
     let counted = listed < items.n_rows
-      ? `${listed} of ${items.n_rows} rows are listed: the most influential ones, and as many drawn at random. `
-      : `All ${items.n_rows} rows are listed, the most influential first. `;
+      ? `${listed} of ${items.n_rows} logged responses are listed, half of them the most influential ones, half a random sample. `
+      : `All ${items.n_rows} logged responses are listed, the most influential first. `;
     counted += held < listed
-      ? `Texts of ${held} of them are in this page, chosen in the same way; the others show the beginning of their prompt. Search looks through prompt ids and the texts that are here. `
+      ? `The page stores the texts of ${held} of them, half the most influential ones, half a random sample; of the others it shows the beginning of the prompt. Search looks in prompt ids and stored texts. `
       : "";
     const cut = countCut();
-    counted += cut ? `${cut} texts are cut at ${items.cut} characters. ` : "";
-    counted += "Influence: the row's share in the sampling variance of the policy where that is largest. Weight: raw, mean one.";
+    counted += cut ? `${cut} texts are cut after ${items.cut} characters. ` : "";
+    counted += "Influence: share of the sampling variance of the chosen policy's estimate; over all responses it sums to 100 %. Log ratio: log probability under the policy minus that under the base. Weight: importance weight, scaled to mean 1.";
     $("counted").textContent = counted;
     for (const select of document.querySelectorAll("select.policy")) {
       payload.policies.forEach((name, p) => select.append(node("option", name, { value: p })));

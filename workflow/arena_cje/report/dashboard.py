@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
+from arena_cje.report.pages import FOLDER, environment
 from arena_cje.report.dashboard_items import analysed_rows, items, script_json, valid_unicode, weights_of
 from arena_cje.results.recommendation import recommend
 from arena_cje.results.sentences import judge_sentences
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
-FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "dashboard.html.j2", "dashboard.css", "dashboard.js"
 
 
@@ -72,7 +72,7 @@ def render(
     }
     return _page(
         title=f"Policy values at coverage {coverage}",
-        subtitle=data.subtitle(first),
+        subtitle=data.subtitle(first, summary),
         payload=payload,
         figures=page_figures,
         first=first,
@@ -99,8 +99,8 @@ def _figures(
         drawings.append(figures.sweep(by_coverage, truths))
     if rows:
         ratio, log_mean = weights_of(rows, first.policies)
-        drawings.append(figures.weights(first.policies, ratio, log_mean))
-        drawings.append(figures.scatter())
+        histograms = figures.weights(first.policies, ratio, log_mean)
+        drawings += [histograms, figures.scatter()] if histograms else []
     drawings.append(figures.calibration(first, [row for row in rows if row.oracle_label is not None]))
     return {figure.name: figure for figure in drawings}
 
@@ -141,23 +141,22 @@ def _tables(
 
 def _page(*, payload: Any, **content: Any) -> str:
     """The template with its content; the page's security policy lists the scripts by their hashes."""
-    import jinja2
     from markupsafe import Markup
 
     scripts = {"vega": vega(), "page": _asset(SCRIPT)}
     for name, source in {**scripts, "style": _asset(STYLE)}.items():
         if re.search("</script|</style|<!--", source, re.IGNORECASE):
             raise ValueError(f"the page's own {name} holds text that would end it")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    page = environment.get_template(TEMPLATE).render(
-        **content,
-        payload=Markup(script_json(payload)),
-        style=Markup(_asset(STYLE)),
-        scripts={name: Markup(source) for name, source in scripts.items()},
-        hashes=[base64.b64encode(sha256(source.encode()).digest()).decode() for source in scripts.values()],
+    page = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            **content,
+            payload=Markup(script_json(payload)),
+            style=Markup(_asset(STYLE)),
+            scripts={name: Markup(source) for name, source in scripts.items()},
+            hashes=[base64.b64encode(sha256(source.encode()).digest()).decode() for source in scripts.values()],
+        )
     )
     return valid_unicode(page)
 

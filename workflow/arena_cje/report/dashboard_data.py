@@ -1,5 +1,7 @@
 """Sentences and tables of the dashboard, as records for the template.
 
+Every column has a title that stands alone, since a narrow page shows it beside each of its cells.
+
 The text of a cell never holds the value of a refused policy: it is "refused", and the computed number is in `withheld`,
 which the page hides in a section with a warning. A missing number is a dash, not a zero.
 """
@@ -15,6 +17,8 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.report import comparisons as pairwise
+from arena_cje.report import names
+from arena_cje.results.notebook import weight_status
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 MISSING = "–"
+LONG = 40  # characters
+SHAPES = {"pair": 2, "plain": 6, "middle": 9}  # classes of the style sheet, with the largest number of columns
 WORDS = {"ok": "ok", "caution": "caution", "refuse": "refused"}
 
 
@@ -35,6 +41,16 @@ class Cell:
     withheld: str = ""
     numeric: bool = False
 
+    @property
+    def long(self) -> bool:
+        """Whether the cell needs a line of its own where a row is shown as a block."""
+        return len(self.text) > LONG
+
+    @property
+    def short(self) -> bool:
+        """Whether the cell stays on one line."""
+        return len(self.text) <= names.WIDTH
+
 
 @dataclass(frozen=True)
 class Table:
@@ -45,6 +61,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
 
+    @property
+    def shape(self) -> str:
+        """By its number of columns, how narrow the table can be before its rows become blocks."""
+        return next((shape for shape, columns in SHAPES.items() if len(self.columns) <= columns), "wide")
+
 
 @dataclass(frozen=True)
 class Card:
@@ -54,6 +75,7 @@ class Card:
     role: str
     level: Cell
     value: Cell
+    decision: str  # sentence about the difference to another policy; empty where there is none to publish
     reasons: tuple[tuple[str, str], ...]  # (level, sentence), worst first
     remedies: tuple[str, ...]  # what would lift the level of its verdict
 
@@ -63,7 +85,10 @@ def number(value: Any, form: str = ".3f") -> Cell:
     value = float(value) if isinstance(value, str) else value
     if value is None or math.isnan(value):
         return Cell(MISSING, numeric=True)
-    return Cell(format(value, form) if math.isfinite(value) else f"{'-' if value < 0 else ''}∞", numeric=True)
+    if not math.isfinite(value):
+        return Cell(f"{'-' if value < 0 else ''}∞", numeric=True)
+    shown = format(value, form).replace("%", " %")
+    return Cell(shown if any(digit in shown for digit in "123456789") else shown.lstrip("+-"), numeric=True)
 
 
 def text(value: Any) -> Cell:
@@ -95,26 +120,33 @@ def value(result: ResultRecord, policy: str) -> Cell:
 # Overview
 
 
-def subtitle(result: ResultRecord) -> str:
-    """One sentence about the analysed data."""
+def subtitle(result: ResultRecord, summary: Mapping[str, Any]) -> str:
+    """One sentence about the analysed data; summary: of the data set, empty where it is not known."""
     meta = result.document["metadata"]
+    requested = summary.get("n_labels_wanted", meta["n_labels_wanted"])
     sentence = f"{meta['n_samples']} logged responses of {result.base_policy} to {meta['n_prompts']} prompts, "
-    sentence += f"{meta['n_oracle']} of them labelled by the oracle ({meta['n_oracle'] / meta['n_samples']:.1%})"
-    if meta["n_oracle"] < meta["n_labels_wanted"]:
-        sentence += f", {meta['n_labels_wanted']} were asked for"
-    return f"{sentence}; {len(result.policies)} target policies; estimator {result.name}."
+    sentence += (
+        f"{meta['n_oracle']} of them labelled by the oracle ({100 * meta['n_oracle'] / meta['n_samples']:.3g} %)"
+    )
+    if meta["n_oracle"] < requested:
+        sentence += f", of {requested} that the coverage asks for"
+    targets = "one target policy" if len(result.policies) == 1 else f"{len(result.policies)} target policies"
+    return f"{sentence}; {targets}; estimator {result.name}."
 
 
 def cards(result: ResultRecord) -> list[Card]:
     """Verdict, reasons and remedies of every policy; of a refused policy only the reasons that refuse it."""
-    policy_cards = []
+    policy_cards, decided = [], result.decision.get("policies", {})
     for policy, verdict in result.verdicts.items():
         reasons = [r for r in verdict.reasons if verdict.ok or r.level == "refuse"]
         reasons.sort(key=lambda reason: -LEVELS.index(reason.level))
         sentences = tuple((reason.level, reason.sentence) for reason in reasons)
         role = "base policy, logged" if policy == result.base_policy else "target policy"
         remedies = tuple(result.remedies(policy))
-        policy_cards.append(Card(policy, role, badge(verdict.level), value(result, policy), sentences, remedies))
+        entry = decided.get(policy, {"status": "refused"})  # of a refused policy the reasons and remedies say it all
+        sentence = "" if entry["status"] == "refused" and not verdict.ok else entry.get("sentence", "")
+        level = badge(verdict.level)
+        policy_cards.append(Card(policy, role, level, value(result, policy), sentence, sentences, remedies))
     return policy_cards
 
 
@@ -136,7 +168,7 @@ def looks(account: Mapping[str, Any] | None) -> list[str]:
 
 
 def decision(result: ResultRecord) -> Table:
-    """What is decided about each policy, with the difference and what is missing."""
+    """What is decided about each policy, with the difference; the sentences are on the cards of the policies."""
     record = result.decision
     if not record:
         return Table("Decision", ("policy",), ())
@@ -145,16 +177,21 @@ def decision(result: ResultRecord) -> Table:
         low, high = entry["corrected_interval"]
         status = Cell(words(entry["status"], record["margin"]), level=DECISION_LEVELS.get(entry["status"], "ok"))
         limits = Cell(interval(low, high, "+.3f") if low is not None else MISSING, numeric=True)
-        difference = number(entry["difference"], "+.3f").text + (" (judge alone)" if entry["judge_only"] else "")
-        rows.append((text(policy), status, Cell(difference, numeric=True), limits, Cell(entry["sentence"])))
-    columns = ("policy", "decision", f"minus {record['against']}", "corrected interval", "in words")
-    transport = "Transport is assumed, so that differences which rest on the judge alone decide, too."
+        basis = MISSING if entry["difference"] is None else "judge scores alone" if entry["judge_only"] else "labels"
+        rows.append((text(policy), status, number(entry["difference"], "+.3f"), limits, Cell(basis)))
+    against = record["against"]
+    columns = ("policy", "decision", f"value minus that of {against}", "corrected interval", "based on")
     note = (
-        f"{percent(result)} intervals of paired differences, corrected for {comparison_count(record['n_differences'])}: all of "
-        f"them hold at once. Margin: {record['margin']:g}, a difference that does not matter. "
-        f"{transport if record['assume_transport'] else ''}"
+        f"Corrected interval: {percent(result)}, for {comparison_count(record['n_differences'])} at once. Differences of less "
+        f"than {record['margin']:g} (the margin) do not matter. "
     )
-    return Table(f"Decision against {record['against']} by {result.name}", columns, tuple(rows), note.strip())
+    if any(entry["judge_only"] for entry in record["policies"].values()):
+        note += (
+            "Differences based on judge scores alone decide here, since `assume_transport` is set."
+            if record["assume_transport"]
+            else "A difference based on judge scores alone decides nothing: label some of the policy's own responses."
+        )
+    return Table(f"Decision against {against} by {result.name}", columns, tuple(rows), note.strip())
 
 
 def percent(result: ResultRecord) -> str:
@@ -164,7 +201,7 @@ def percent(result: ResultRecord) -> str:
 
 def comparison_count(count: int) -> str:
     """The number of comparisons in words."""
-    return "the one comparison" if count == 1 else f"{count} comparisons"
+    return "one comparison" if count == 1 else f"{count} comparisons"
 
 
 def p_value(p: float | None, equals: str = "") -> str:
@@ -178,8 +215,8 @@ def p_value(p: float | None, equals: str = "") -> str:
 def estimates(results: Sequence[ResultRecord], validation: Sequence[Row]) -> Table:
     """Estimates of every policy by every estimator, with the truth where it is known."""
     validation_rows = {(row["estimator"], row["policy"]): row for row in validation}
-    columns = ["policy", "estimator", "verdict", "estimate", "standard error", "interval", "df", "rows used"]
-    columns += ["truth", "absolute error", "interval holds truth"] if validation else []
+    columns = ["policy", "estimator", "verdict", "estimate", "standard error", f"{percent(results[0])} interval"]
+    columns += ["truth", "absolute error", "interval covers truth"] if validation else []
     rows = [
         _estimate_row(result, policy, validation_rows.get((result.name, policy), {}), bool(validation))
         for policy in results[0].all_policies
@@ -198,7 +235,6 @@ def _estimate_row(result: ResultRecord, policy: str, truth: Row, validated: bool
     if policy in result.refused:
         numbers = [value_cell, Cell(MISSING), Cell(MISSING)]
     cells = [text(policy), text(result.name), badge(result.verdicts[policy].level), *numbers]
-    cells += [number(summary["df"], ".0f"), number(result.document["n_used"][policy], "d")]
     if validated:
         covered = {True: "yes", False: "no", None: MISSING}[truth.get("covered")]
         cells += [number(truth.get("truth")), number(truth.get("absolute_error")), Cell(covered)]
@@ -220,66 +256,80 @@ def over_coverages(by_coverage: Sequence[tuple[str, ResultRecord]]) -> Table:
 
 # Weights
 
+OVERLAP = {"GOOD": ("ok", "ok"), "WARNING": ("limited", "caution"), "CRITICAL": ("insufficient", "refuse")}
 WEIGHT_FIGURES = (
-    ("n", "rows", "d"),
-    ("ess_share", "effective share", ".3f"),
-    ("max_weight", "largest", ".3g"),
+    ("n", "responses", "d"),
+    ("max_weight", "largest weight", ".3g"),
     ("tail_index", "tail index", ".2f"),
-    ("top5_mass", "top 5 %", ".3f"),
-    ("n_above_1000", "> 1000", "d"),
-    ("n_above_100", "> 100", "d"),
-    ("n_below_0_01", "< 0.01", "d"),
-    ("n_below_0_001", "< 0.001", "d"),
+    ("top5_mass", "share of the largest 5 %", ".1%"),
+    ("n_above_100", "above 100", "d"),
+    ("n_below_0_01", "below 0.01", "d"),
     ("n_zero", "zero", "d"),
 )
 
 
 def weights(result: ResultRecord) -> Table:
-    """Statistics of the raw weights, and effective share and maximum of the weights that the estimator used."""
-    columns = ("policy", "verdict", *(title for _, title, _ in WEIGHT_FIGURES), "mean", "used share", "used largest")
+    """Statistics and status of the raw weights, and those of the weights that the estimator used."""
+    status = weight_status(result)
+    entries = {policy: result.document["metadata"]["diagnostics"][policy] for policy in status}
+    caption = "Raw importance weights"
+    if not status:
+        without = f"The data have no log probabilities, so that there are no weights; {result.name} needs none."
+        return Table(caption, ("policy",), (), without)
+    is_used = any(entry.get("ess") is not None for entry in entries.values())
+    columns = ("policy", "raw ESS", "overlap", *(title for _, title, _ in WEIGHT_FIGURES), "mean before scaling")
+    columns += ("ESS as used", "largest as used") if is_used else ()
     rows = []
-    for policy in result.policies:
-        diagnostics = result.document["metadata"]["diagnostics"].get(policy, {})
-        weights = diagnostics.get("weights") or {}
-        raw = weights.get("raw") or {}
-        mean = number(weights.get("mean_weight"), ".3g").text
-        if weights.get("mean_weight_se") is not None:
-            mean += f" ± {number(weights['mean_weight_se'], '.2g').text}"
-        rows.append(
-            (
-                text(policy),
-                badge(result.verdicts[policy].level),
-                *(number(raw.get(name), form) for name, _, form in WEIGHT_FIGURES),
-                Cell(mean, numeric=True),
-                number(diagnostics.get("ess")),
-                number(diagnostics.get("max_weight"), ".3g"),
-            )
-        )
+    for policy, entry in entries.items():
+        raw, mean = entry["weights"]["raw"], number(entry["weights"].get("mean_weight"), ".3g").text
+        if entry["weights"].get("mean_weight_se") is not None:
+            mean += f" ± {number(entry['weights']['mean_weight_se'], '.2g').text}"
+        cells = [text(policy), number(raw["ess_share"], ".1%"), Cell(*OVERLAP[status[policy].status])]
+        cells += [number(raw.get(name), form) for name, _, form in WEIGHT_FIGURES]
+        cells += [Cell(mean, numeric=True)]
+        cells += [number(entry.get("ess"), ".1%"), number(entry.get("max_weight"), ".3g")] if is_used else []
+        rows.append(tuple(cells))
+    limits = result.document["metadata"]["thresholds"]
     note = (
-        "Effective share: (Σw)² / (n Σw²), 1 for equal weights. Overlap is judged by the raw weights alone: those that "
-        "the estimator used have the effective share that their cap gives them. Tail index: below 2 the variance of the "
-        "weights is infinite, below 1 their mean. Top 5 %: share of the total in the largest weights. Mean: of π′/π₀ "
-        "before it is made one, with its standard error; 1 in expectation. A dash: not known, or not used by this "
-        "estimator. Verdict: of the estimate, for any reason, not of the weights alone."
+        "ESS: effective sample size, as a share of the responses; 100 % for equal weights. "
+        f"Overlap: whether the raw weights suffice for an estimate by weights alone (raw ESS of at least "
+        f"{100 * limits['ess_refuse']:g} %, good from {100 * limits['ess_caution']:g} %, and their tail). "
+        "Tail index: below 2 the weights have no finite variance, below 1 no finite mean. "
+        "Mean before scaling: of the ratios of probabilities, 1 in expectation, with its standard error. "
     )
-    return Table(f"Weights of {len(rows)} target policies in figures", columns, tuple(rows), note)
+    note += (
+        "As used: after capping, which raises the ESS and adds bias."
+        if is_used
+        else f"{result.name} uses no weights: its verdicts do not depend on this table."
+    )
+    return Table(caption, columns, tuple(rows), note)
 
 
 # Calibration
 
 CALIBRATION_FIGURES = (
-    ("mode", "calibrator", "", "how scores become rewards"),
-    ("n_labels", "labels", "d", "labelled responses it was fitted to"),
-    ("n_folds", "folds", "d", "of cross-fitting"),
-    ("spearman", "Spearman", ".2f", "rank correlation of judge score and label"),
-    ("rmse", "RMSE", ".3f", "held out: typical distance of reward and label"),
-    ("calibration_error", "calibration error", ".3f", "held out: mean gap over groups of like reward"),
-    ("within_tenth", "within 0.1", ".2f", "held out: share of rows whose reward is within 0.1 of the label"),
-    ("instability", "instability", ".3f", "largest mean change of the rewards when one fold is left out"),
-    ("f_min", "lowest reward", ".3f", ""),
-    ("f_max", "highest reward", ".3f", ""),
-    ("score_min", "lowest labelled score", ".3f", ""),
-    ("score_max", "highest labelled score", ".3f", ""),
+    (
+        "mode",
+        "calibrator",
+        "",
+        "monotone: by judge score alone; two_stage: by covariates, too; none: scores as they are",
+    ),
+    ("n_labels", "labels", "d", "labelled responses that it was fitted to"),
+    ("n_folds", "folds", "d", "parts of the data, each scored by a calibrator that did not see it"),
+    ("spearman", "rank correlation", ".2f", "Spearman's, of judge score and label"),
+    ("rmse", "root mean square error", ".3f", "of the expected label, on labels that were held out"),
+    (
+        "calibration_error",
+        "calibration error",
+        ".3f",
+        "mean gap of expected and actual labels, on labels that were held out",
+    ),
+    ("within_tenth", "within 0.1", ".0%", "share of held-out labels that are within 0.1 of the expected label"),
+    ("instability", "instability", ".3f", "largest mean change of expected labels when one fold is left out"),
+    ("f_min", "lowest expected label", ".3f", "of all judge scores"),
+    ("f_max", "highest expected label", ".3f", "of all judge scores"),
+    ("score_min", "lowest labelled score", ".3f", "below it the expected label is extrapolated"),
+    ("score_max", "highest labelled score", ".3f", "above it the expected label is extrapolated"),
 )
 
 
@@ -292,7 +342,7 @@ def calibration(result: ResultRecord) -> Table:
     ]
     warnings = ", ".join(record["reasons"]).replace("_", " ")
     return Table(
-        "The calibrator in figures", ("figure", "value", "meaning"), tuple(rows), f"Warnings: {warnings or 'none'}."
+        "The calibration in numbers", ("statistic", "value", "meaning"), tuple(rows), f"Warnings: {warnings or 'none'}."
     )
 
 
@@ -302,10 +352,10 @@ def support(result: ResultRecord) -> Table:
         "policy",
         "verdict",
         "effective labels",
-        "of all labels",
-        "outside labelled scores",
-        "affinity",
-        "transport",
+        "share of all labels",
+        "responses beyond labelled scores",
+        "similarity of scores",
+        "transport audit",
     )
     rows = []
     for policy in result.all_policies:
@@ -315,17 +365,17 @@ def support(result: ResultRecord) -> Table:
                 text(policy),
                 badge(result.verdicts[policy].level),
                 number(diagnostics.get("effective_labels"), ".1f"),
-                number(diagnostics.get("label_share"), ".3f"),
-                number(diagnostics.get("unsupported_share"), ".3f"),
-                number(diagnostics.get("judge_affinity"), ".3f"),
+                number(diagnostics.get("label_share"), ".1%"),
+                number(diagnostics.get("unsupported_share"), ".1%"),
+                number(diagnostics.get("judge_affinity"), ".2f"),
                 Cell(_transport(diagnostics.get("transport"))),
             )
         )
-    note = "Effective labels: how many of the labels stand at scores where this policy's responses are. Affinity: 1 where its "
-    note += (
-        "scores are distributed like the logged ones. Transport: labels of its own responses against the calibration."
+    note = (
+        "Effective labels: the number of labels in this policy's score range. Similarity: 1 where its judge scores are distributed "
+        "like those of the base policy. Transport audit: whether labels of its own responses agree with the calibration."
     )
-    return Table("What labels say about each policy", columns, tuple(rows), note)
+    return Table("Labels behind each policy", columns, tuple(rows), note)
 
 
 def _transport(audit: Mapping[str, Any] | None) -> str:
@@ -342,45 +392,49 @@ def _transport(audit: Mapping[str, Any] | None) -> str:
 
 
 def comparisons(result: ResultRecord) -> Table:
-    """Differences of all pairs of policies; a pair with a refused policy has no numbers."""
-    columns = ("pair", "difference", "corrected interval", "standard error", "p (corrected)", "remark")
+    """Differences of all pairs of published policies."""
+    columns = ("policy", "minus", "difference", "corrected interval", "corrected p", "significant")
+    caption = "Paired differences of all published policies"
     try:
         pairs = pairwise.pairs(result)
     except UserError as error:
-        return Table("Paired differences", columns, (), f"Not at hand: {error}.")
+        return Table(caption, columns, (), f"Not available: {error}.")
     rows = []
     for pair in pairs:
+        if pair["refused"]:
+            continue
         low, high = pair["corrected_lower"], pair["corrected_upper"]
         rows.append(
             (
-                Cell(f"{pair['first']} minus {pair['second']}"),
+                Cell(pair["first"]),
+                Cell(pair["second"]),
                 number(pair["difference"], "+.3f"),
                 Cell(interval(low, high, "+.3f") if low is not None else MISSING, numeric=True),
-                number(pair["se"]),
                 Cell(p_value(pair["p_corrected"]), numeric=True),
-                Cell(_remark(pair)),
+                Cell(_significance(pair)),
             )
         )
     against = result.decision.get("against", result.base_policy)
     tested = [pair for pair in pairs if pair["p_value"] is not None]
     of_decision = sum(against in (pair["first"], pair["second"]) for pair in tested)
     rest = len(tested) - of_decision
-    note = (
-        f"Paired over prompts and labels by {result.name}. {len(tested)} of {len(pairs)} differences are tested. "
-        f"Intervals and p are corrected for {comparison_count(of_decision)} with {against}"
-        + (f", and for {comparison_count(rest)} of the others" if rest else "")
-        + ". Raw p-values, and those by Holm and by Benjamini and Hochberg, are in comparisons.csv."
-    )
-    sentences = " ".join((note, pairwise.top(result, pairs).says))
-    return Table("Paired differences of all policies", columns, tuple(rows), sentences)
+    notes = []
+    if tested:
+        notes.append(
+            f"By {result.name}, paired over prompts and labels. Corrected for {comparison_count(of_decision)} with {against}"
+            + (f", and for {comparison_count(rest)} of the others" if rest else "")
+            + "; comparisons.csv also has the uncorrected p-values."
+        )
+    return Table(caption, columns, tuple(rows), " ".join([*notes, pairwise.top(result, pairs).says]))
 
 
-def _remark(pair: Row) -> str:
-    """What there is to say about a pair."""
+def _significance(pair: Row) -> str:
+    """Whether a difference is significant, in words."""
     if pair["difference"] is None:
-        return f"refused: {', '.join(pair['refused'])}" if pair["refused"] else "cannot be computed"
-    caution = "caution: rests on the judge alone" if pair["judge_only"] else ""
-    return ", ".join(filter(None, ("told apart" if pair["apart"] else "not told apart", caution)))
+        return "cannot be computed"
+    if pair["judge_only"]:
+        return "yes" if pair["apart"] else "not claimed: judge scores alone"
+    return "yes" if pair["apart"] else "no"
 
 
 # Data
@@ -390,13 +444,14 @@ def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
     """Counts of rows and labels, and of dropped rows by reason."""
     meta = result.document["metadata"]
     read, analysed = summary or meta["data"], meta["data"]
+    labels = {name: summary.get(name, meta[name]) for name in ("n_labels_found", "n_labels_wanted")}
     counts = [
         ("responses read", read.get("n_responses")),
-        ("rows analysed", meta["n_samples"]),
+        ("responses analysed", meta["n_samples"]),
         ("prompts", meta["n_prompts"]),
+        ("oracle labels in the data", labels["n_labels_found"]),
+        ("oracle labels at this coverage", labels["n_labels_wanted"]),
         ("oracle labels used", meta["n_oracle"]),
-        ("oracle labels asked for", meta["n_labels_wanted"]),
-        ("oracle labels that there are", meta["n_labels_found"]),
     ]
     dropped = dict(read.get("dropped") or {})
     for reason, count in (analysed.get("dropped") or {}).items():
@@ -421,19 +476,19 @@ def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
         }
         rows += tuple((Cell(name), number(people[key], "d")) for name, key in names.items())
         rows += ((Cell("share of the labels' variance that is noise of raters"), number(people["noise_share"], ".0%")),)
-    return Table("Rows of the base policy", ("what", "count"), rows)
+    return Table("Logged responses of the base policy", ("quantity", "count"), rows)
 
 
 def rows_used(result: ResultRecord) -> Table:
     """Number of rows that the estimator used, by policy."""
     rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in result.all_policies)
-    return Table(f"Rows that {result.name} used", ("policy", "rows"), rows)
+    return Table(f"Logged responses or prompts that {result.name} used", ("policy", "number"), rows)
 
 
 def draws(result: ResultRecord, responses: Mapping[str, Sequence[Response]]) -> Table:
     """Counts of fresh draws by policy: all, unscored, labelled, and of prompts without a logged row."""
     counts = result.document["metadata"]["data"].get("fresh_draws") or {}
-    columns = ("policy", "draws", "without a judge score", "labelled", "of prompts not logged")
+    columns = ("policy", "fresh draws", "without a judge score", "labelled", "for prompts that were not logged")
     rows = []
     for policy in result.policies:
         if policy in responses:
@@ -447,7 +502,7 @@ def draws(result: ResultRecord, responses: Mapping[str, Sequence[Response]]) -> 
         else:
             cells = [None] * 4
         rows.append((text(policy), *(number(cell, "d") for cell in cells)))
-    note = "" if responses else "No fresh draws were given: only estimators by weights can be run."
+    note = "" if responses else "There are no fresh draws: only estimators by weights can run."
     return Table("Fresh draws of the target policies", columns, tuple(rows), note)
 
 
@@ -472,11 +527,11 @@ def throughput(benchmarks: Sequence[Row]) -> Table:
         cells += [number(_total(jobs, "cpu_time"), ",.1f"), number(memory, ",.0f")]
         rows.append((*cells, number(_total(jobs, "cost_usd"), ",.4f")) if costs else tuple(cells))
     note = (
-        "Of the last run of each job: items found in a journal took no time. Jobs ran side by side, so that their sum is "
-        "not the time waited."
+        "Of the last run of each job; what an earlier run had finished took no time. Jobs ran side by side: the sum of their "
+        "seconds is not the time that passed."
     )
-    note += "" if costs else " No job wrote down a cost."
-    note = note if rows else "Nothing was timed."
+    note += "" if costs else " No job recorded a cost."
+    note = note if rows else "No times were recorded."
     return Table("Time, items and tokens of each stage", tuple(columns), tuple(rows), note)
 
 
@@ -490,8 +545,8 @@ def spending(calls: Sequence[Row]) -> Table:
         sums = [number(_total(group, name), ",.0f") for name in ("prompt_tokens", "completion_tokens")]
         rows.append((text(stage), text(model), number(len(group), ",d"), *sums, number(_total(group, "usd"), ",.4f")))
     unknown = sum(call["usd"] is None for call in calls)
-    note = "Of all runs in this folder, at list prices."
-    note += f" The price of {unknown:,} calls is not known, and is in no sum." if unknown else ""
+    note = "All runs in this folder, at list prices."
+    note += f" {unknown:,} calls have no known price and are in no sum." if unknown else ""
     columns = ("stage", "model", "calls", "tokens read", "tokens written", "spent, US$")
     return Table("Calls to APIs", columns, tuple(rows), note)
 

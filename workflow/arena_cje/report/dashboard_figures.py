@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arena_cje.report import value_axis
 from arena_cje.report.reliability import reliability
+from arena_cje.report.weight_bins import EXTREME, HIGHEST, LOWEST, weight_bins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 REFUSED = "refused"
-STEP = 30  # pixels per policy
-EXTREME = (0.001, 0.01, 100.0, 1000.0)  # weights at which lines are drawn, as in the tables
-FLOOR, CEILING = 1e-6, 1e6  # weights beyond are in the first and the last bin
-BIN = 0.25  # width of a bin in log10 of the weight
+WRAP = "wrap"  # parameter: pattern of the lines of a name, which the page sets to the width that it has
+LINES = f"split(replace(datum.label, regexp({WRAP}, 'g'), '$1\\n'), '\\n')"
+MOST_LINES = 9  # of a name
+MARKS = {"ok": ("circle", "var(--accent)"), "caution": ("triangle-up", "var(--ring)")}
+VALUE, WEIGHT = "policy value: mean oracle label", "importance weight, scaled to mean 1"
 POINTS = 2000  # largest number of points in a scatter plot
 
 
@@ -52,36 +55,69 @@ def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return spec
 
 
-def _y(names: Sequence[str], title: str | None = None) -> alt.Y:
+def _wrap() -> alt.Parameter:
+    """The parameter of names in several lines; by itself it matches nothing."""
+    import altair as alt
+
+    return alt.param(name=WRAP, value="(?!)")
+
+
+def _y(names: Sequence[str], field: str = "policy") -> alt.Y:
     import altair as alt
 
     scale = alt.Scale(domain=list(names))
-    return alt.Y("policy:N", title=title, sort=None, scale=scale, axis=alt.Axis(labelLimit=240, ticks=False))
+    # Several lines start at the middle of their row: half of the others' height moves them up.
+    shifts = [{"test": f"length({LINES}) === {n}", "value": -7 * (n - 1)} for n in range(2, MOST_LINES)]
+    offset = {"condition": shifts, "value": 0}
+    axis = alt.Axis(labelExpr=LINES, labelLimit=0, labelOffset=offset, ticks=False)
+    return alt.Y(f"{field}:N", title=None, sort=None, scale=scale, axis=axis)
 
 
-def _interval_layers(rows: Sequence[Row], y: Any, tooltip: list[Any], title: str) -> list[alt.Chart]:
-    """Layers for interval, point and, where refused, the word; the chart supplies the data."""
+def _interval_layers(span: tuple[float, float], y: Any, tooltip: list[Any], title: str) -> list[alt.Chart]:
+    """Layers for interval, point and, where refused, the word; the chart supplies the data.
+
+    An interval that goes on beyond the axis has an arrow at its edge.
+    """
     import altair as alt
 
     chart = alt.Chart()
-    published, refused = chart.transform_filter("isValid(datum.value)"), chart.transform_filter("datum.refused")
-    axis = alt.X("low:Q", title=title, scale=_span(rows), axis=alt.Axis(tickCount=6))
-    line = published.mark_rule(color="var(--accent)", strokeWidth=2).encode(axis, alt.X2("high:Q"), y)
-    point = published.mark_point(color="var(--accent)", fill="var(--accent)", size=64, opacity=1)
-    point = point.encode(alt.X("value:Q", title=title), y, tooltip=tooltip)
-    word = refused.mark_text(align="left", text=f"✕ {REFUSED}", color="var(--refuse)", fontWeight="bold", dx=4)
-    return [line, point, word.encode(y, x=alt.value(0))]
+    scale = alt.Scale(domain=[_four(end) for end in span], nice=False, zero=False)
+    axis = alt.X("low:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6))
+    layers = []
+    for level, (shape, color) in MARKS.items():
+        of_level = chart.transform_filter(f"isValid(datum.value) && datum.level === '{level}'")
+        line = of_level.mark_rule(color=color, strokeWidth=2, clip=True).encode(axis, alt.X2("high:Q"), y)
+        point = of_level.mark_point(shape=shape, color=color, fill=color, size=64, opacity=1)
+        layers += [line, point.encode(alt.X("value:Q", title=title), y, tooltip=tooltip)]
+    edges = {"left": ("◂", 0, "left", "datum.low < "), "right": ("▸", "width", "right", "datum.high > ")}
+    for (arrow, at, align, beyond), end in zip(edges.values(), span, strict=True):
+        mark = chart.transform_filter(f"isValid(datum.value) && {beyond}{_four(end)}")
+        mark = mark.mark_text(text=arrow, align=align, color="var(--ink)", fontSize=13)
+        layers.append(mark.encode(y, x=alt.value(at)))
+    refused = chart.transform_filter("datum.refused")
+    word = refused.mark_text(align="left", color="var(--refuse)", fontWeight="bold", dx=4)
+    return [*layers, word.encode(y, alt.Text("word:N"), x=alt.value(0))]
 
 
-def _span(rows: Sequence[Row]) -> alt.Scale:
-    """A scale over all values, intervals and truths; [0, 1] with a margin if there is none."""
+def _interval_note(rows: Sequence[Row], span: tuple[float, float], level: str) -> str:
+    """What the marks are, only those that there are."""
+    levels = {row["level"] for row in rows if row["value"] is not None}
+    notes = [f"Lines: {level} intervals."]
+    notes += [{"ok": "Circle: verdict ok.", "caution": "Triangle: caution."}[one] for one in MARKS if one in levels]
+    beyond = [row for row in rows if row["low"] is not None and (row["low"] < span[0] or row["high"] > span[1])]
+    notes += ["Arrow: the interval goes on beyond the axis."] if beyond else []
+    shown = any(row.get("truth") is not None and row["value"] is not None for row in rows)
+    notes += ["Upright bar: the truth, which no estimate used."] if shown else []
+    return " ".join(notes)
+
+
+def _truth(tooltip: list[Any], y: Any = None) -> alt.Chart:
+    """Bars at the truths of published policies."""
     import altair as alt
 
-    values = [row[name] for row in rows for name in ("value", "low", "high", "truth") if row.get(name) is not None]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.04 * (high - low) or 0.05
-    left = 4 * margin if any(row.get("refused") for row in rows) else margin  # room for the word
-    return alt.Scale(domain=[_four(low - left), _four(high + margin)], nice=False, zero=False)
+    mark = alt.Chart().transform_filter("isValid(datum.truth) && isValid(datum.value)")
+    mark = mark.mark_tick(orient="vertical", thickness=3, color="var(--ink)", clip=True)
+    return mark.encode(alt.X("truth:Q"), y, tooltip=tooltip)
 
 
 def _tooltip(**titles: str) -> list[alt.Tooltip]:
@@ -95,13 +131,21 @@ def _level_tooltip(**more: str) -> list[alt.Tooltip]:
     return _tooltip(policy="policy", **more, value="estimate", low="from", high="to")
 
 
-def level_row(result: ResultRecord, policy: str) -> Row:
-    """Value and interval of a policy for a figure; None if it is refused."""
-    if policy in result.refused:
-        return {"policy": policy, "value": None, "low": None, "high": None, "refused": True}
+def level_row(result: ResultRecord, policy: str, truths: Mapping[str, float]) -> Row:
+    """Value, interval and verdict of a policy for a figure; no number of a refused one but the truth, in words."""
+    truth = _short(truths.get(policy))
+    row = {
+        "policy": policy,
+        "level": result.verdicts[policy].level,
+        "refused": policy in result.refused,
+        "truth": truth,
+    }
+    if row["refused"]:
+        word = f"✕ {REFUSED}" + ("" if truth is None else f" (truth {truth:.3f})")
+        return row | {"value": None, "low": None, "high": None, "word": word}
     summary = result.summary(policy)
     numbers = {"value": summary["estimate"], "low": summary["ci_lower"], "high": summary["ci_upper"]}
-    return {"policy": policy, "refused": False} | {k: None if math.isnan(v) else _short(v) for k, v in numbers.items()}
+    return row | {k: None if math.isnan(v) else _short(v) for k, v in numbers.items()}
 
 
 def forest(result: ResultRecord, truths: Mapping[str, float]) -> Figure:
@@ -109,18 +153,15 @@ def forest(result: ResultRecord, truths: Mapping[str, float]) -> Figure:
     import altair as alt
 
     names = list(result.all_policies)
-    rows = [level_row(result, policy) | {"truth": _short(truths.get(policy))} for policy in names]
-    y, percent = _y(names), _percent(result)
-    layers = _interval_layers(rows, y, _level_tooltip(), "value (mean oracle label)")
-    with_truth = [name for name in names if name in truths]
-    if with_truth:
-        mark = alt.Chart().transform_filter("isValid(datum.truth)")
-        mark = mark.mark_point(shape="diamond", size=110, color="var(--second)", strokeWidth=2, opacity=1)
-        layers.append(mark.encode(alt.X("truth:Q"), y, tooltip=_tooltip(policy="policy", truth="truth")))
-    spec = _spec(alt.layer(*layers, data=alt.NamedData(name="levels")).properties(height=STEP * len(names)))
-    note = f"Point and line: estimate and {percent} interval. " + ("Diamond: the truth. " if with_truth else "")
-    note += "Refused policies are listed without an estimate." if result.refused else ""
-    return Figure("forest", f"Values by {result.name}", _forest_finding(result), note, spec, {"levels": rows})
+    rows = [level_row(result, policy, truths) for policy in names]
+    y, span = _y(names), value_axis.limits(rows)
+    layers = _interval_layers(span, y, _level_tooltip(), VALUE)
+    layers.insert(0, _truth(_tooltip(policy="policy", truth="truth"), y))
+    chart = alt.layer(*layers, data=alt.NamedData(name="levels")).add_params(_wrap())
+    note = _interval_note(rows, span, _percent(result))
+    return Figure(
+        "forest", f"Policy values by {result.name}", _forest_finding(result), note, _spec(chart), {"levels": rows}
+    )
 
 
 def _forest_finding(result: ResultRecord) -> str:
@@ -136,108 +177,135 @@ def _percent(result: ResultRecord) -> str:
 
 
 def estimators(results: Sequence[ResultRecord], truths: Mapping[str, float]) -> Figure:
-    """Values of every estimator, one panel per policy."""
+    """Values of every estimator, one panel per policy that any of them publishes."""
     import altair as alt
 
     names = list(results[0].all_policies)
     rows = [
-        level_row(result, policy) | {"estimator": result.name, "truth": _short(truths.get(policy)), "at": at}
+        level_row(result, policy, truths) | {"estimator": result.name, "at": at}
         for at, policy in enumerate(names)
         for result in results
         if policy in result.all_policies
     ]
-    scale = alt.Scale(domain=[result.name for result in results])
-    y = alt.Y("estimator:N", title=None, sort=None, scale=scale, axis=alt.Axis(labelLimit=150, ticks=False))
-    layers = _interval_layers(rows, y, _level_tooltip(estimator="estimator"), "value (mean oracle label)")
-    if truths:
-        rule = alt.Chart().transform_filter("isValid(datum.truth)")
-        layers.insert(0, rule.mark_rule(color="var(--second)", strokeDash=[5, 3]).encode(alt.X("truth:Q")))
-    panel = alt.layer(*layers, data=alt.NamedData(name="levels")).properties(height=18 * len(results))
-    spec = _spec(panel.facet(facet=_panel(), columns=2))
-    note = f"A panel for each policy. Lines: {_percent(results[0])} intervals. "
-    note += "Dashed: the truth. " if truths else ""
+    shown, notes = _without_empty(rows)
+    y, span = _y([result.name for result in results], "estimator"), value_axis.limits(shown)
+    layers = _interval_layers(span, y, _level_tooltip(estimator="estimator"), VALUE)
+    layers.insert(0, _truth(_tooltip(policy="policy", truth="truth"), y))
+    panel = alt.layer(*layers, data=alt.NamedData(name="levels"))
+    spec = _spec(panel.facet(facet=_panel(), columns=2).resolve_axis(x="independent").add_params(_wrap()))
+    note = " ".join([_interval_note(shown, span, _percent(results[0])), *notes])
     n_refused = sum(row["refused"] for row in rows)
     label = f"{len(results)} estimators of {len(names)} policies; {n_refused} of {len(rows)} values are refused."
-    return Figure("estimators", "Estimators side by side", label, note, spec, {"levels": rows})
+    return Figure("estimators", "Policy values by every estimator", label, note, spec, {"levels": shown})
+
+
+def _without_empty(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """The rows of policies with a value anywhere, and a note that names the others."""
+    published = {row["policy"] for row in rows if row["value"] is not None}
+    empty = dict.fromkeys(row["policy"] for row in rows if row["policy"] not in published)
+    shown = [row for row in rows if row["policy"] in published]
+    return shown, [f"Refused in every case, so not drawn: {', '.join(empty)}."] if empty else []
 
 
 def _panel() -> alt.Facet:
     """One panel per policy, in declared order."""
     import altair as alt
 
-    header = alt.Header(title=None, labelAnchor="start", labelFontWeight="bold", labelLimit=260, labelOrient="top")
+    header = alt.Header(
+        title=None, labelAnchor="start", labelFontWeight="bold", labelLimit=0, labelOrient="top", labelExpr=LINES
+    )
     order = alt.EncodingSortField(field="at", op="min", order="ascending")  # the default order is alphabetical
     return alt.Facet("policy:N", sort=order, header=header, title=None)
 
 
 def sweep(by_coverage: Sequence[tuple[str, ResultRecord]], truths: Mapping[str, float]) -> Figure:
-    """Values of one estimator by share of labelled prompts, one panel per policy."""
+    """Values of one estimator by share of labelled prompts, one panel per policy that is published at any share."""
     import altair as alt
 
     first = by_coverage[0][1]
     names = list(first.all_policies)
     rows = [
-        level_row(result, policy) | {"coverage": coverage, "truth": _short(truths.get(policy)), "at": at}
+        level_row(result, policy, truths) | {"coverage": coverage, "at": at}
         for at, policy in enumerate(names)
         for coverage, result in by_coverage
         if policy in result.all_policies
     ]
+    shown, notes = _without_empty(rows)
     order = alt.Scale(domain=[coverage for coverage, _ in by_coverage])
     x = alt.X("coverage:O", title="share of prompts with a label", sort=None, scale=order, axis=alt.Axis(labelAngle=0))
-    chart = alt.Chart()
-    published = chart.transform_filter("isValid(datum.value)")
-    axis = alt.Y("low:Q", title="value", scale=_span(rows), axis=alt.Axis(tickCount=4))
-    layers = [
-        published.mark_rule(color="var(--accent)", strokeWidth=2).encode(x, axis, alt.Y2("high:Q")),
-        published.mark_point(color="var(--accent)", fill="var(--accent)", size=50, opacity=1).encode(
-            x, alt.Y("value:Q"), tooltip=_level_tooltip(coverage="coverage")
-        ),
-        chart.transform_filter("datum.refused")
-        .mark_text(text="✕", color="var(--refuse)", fontSize=13, baseline="bottom")
-        .encode(x, y=alt.value(140)),
-    ]
-    if truths:
-        rule = chart.transform_filter("isValid(datum.truth)").mark_rule(color="var(--second)", strokeDash=[5, 3])
+    chart, span = alt.Chart(), value_axis.limits(shown)
+    scale = alt.Scale(domain=[_four(end) for end in span], nice=False, zero=False)
+    axis = alt.Y("low:Q", title="policy value", scale=scale, axis=alt.Axis(tickCount=4))
+    layers = []
+    for level, (shape, color) in MARKS.items():
+        of_level = chart.transform_filter(f"isValid(datum.value) && datum.level === '{level}'")
+        layers.append(of_level.mark_rule(color=color, strokeWidth=2, clip=True).encode(x, axis, alt.Y2("high:Q")))
+        point = of_level.mark_point(shape=shape, color=color, fill=color, size=50, opacity=1)
+        layers.append(point.encode(x, alt.Y("value:Q"), tooltip=_level_tooltip(coverage="coverage")))
+    refused = chart.transform_filter("datum.refused")
+    refused = refused.mark_text(text="✕", color="var(--refuse)", fontSize=13, baseline="bottom")
+    layers.append(refused.encode(x, y=alt.value(140)))
+    if any(row["truth"] is not None for row in shown):
+        rule = chart.transform_filter("isValid(datum.truth)").mark_rule(color="var(--ink)", clip=True)
         layers.insert(0, rule.encode(alt.Y("truth:Q")))
+        notes.insert(0, "Level line: the truth.")
     panel = alt.layer(*layers, data=alt.NamedData(name="levels")).properties(height=140)
-    spec = _spec(panel.facet(facet=_panel(), columns=3))
-    note = "✕ at the foot: refused at that share. " + ("Dashed: the truth." if truths else "")
+    spec = _spec(panel.facet(facet=_panel(), columns=3).resolve_axis(x="independent").add_params(_wrap()))
+    levels = {row["level"] for row in shown if row["value"] is not None}
+    marks = [{"ok": "Circle: verdict ok.", "caution": "Triangle: caution."}[one] for one in MARKS if one in levels]
+    marks += [f"✕: {REFUSED} at that share."] if any(row["refused"] for row in shown) else []
+    note = " ".join([f"Lines: {_percent(first)} intervals.", *marks, *notes])
     label = (
         f"{first.name} at {len(by_coverage)} shares of labelled prompts, {by_coverage[0][0]} to {by_coverage[-1][0]}."
     )
-    return Figure("sweep", f"{first.name} with more labels", label, note, spec, {"levels": rows})
+    return Figure("sweep", f"{first.name} by share of labelled prompts", label, note, spec, {"levels": shown})
 
 
-def weights(policies: Sequence[str], ratio: np.ndarray, log_mean: np.ndarray) -> Figure:
-    """Histograms of the raw mean-one weights of all rows, one panel per policy."""
+def weights(policies: Sequence[str], ratio: np.ndarray, log_mean: np.ndarray) -> Figure | None:
+    """Histograms of the raw mean-one weights of all rows, one panel per policy with weights; None without any."""
     import altair as alt
 
-    rows = [row | {"at": k} for k, policy in enumerate(policies) for row in _bins(policy, ratio[:, k] - log_mean[k])]
-    span = [min((row["low"] for row in rows), default=0.1), max((row["high"] for row in rows), default=10)]
-    chart = alt.Chart()
-    axis = alt.X("low:Q", title="raw weight, mean one", scale=alt.Scale(type="log", domain=span), axis=_powers())
-    tooltip = _tooltip(policy="policy", range="weight", n="rows")
-    # Square roots, so that bars of single rows are visible next to bars of hundreds.
-    rows_axis = alt.Y("n:Q", title="rows", scale=alt.Scale(type="sqrt"), axis=alt.Axis(tickCount=3))
-    bars = chart.mark_bar(color="var(--bar)", stroke="var(--paper)", strokeWidth=0.5).encode(
-        axis, alt.X2("high:Q"), rows_axis, alt.Y2Datum(0), tooltip=tooltip
-    )
-    lines = [
-        chart.mark_rule(
-            color="var(--ink)" if at == 1 else "var(--refuse)", strokeDash=[1, 0] if at == 1 else [4, 3]
-        ).encode(x=alt.XDatum(at))
-        for at in (*EXTREME, 1.0)
-        if span[0] <= at <= span[1]
+    log_weights = {policy: _log_weights(ratio[:, k], log_mean[k]) for k, policy in enumerate(policies)}
+    log_weights = {policy: one for policy, one in log_weights.items() if len(one)}
+    if not log_weights:
+        return None
+    rows = [
+        {"policy": policy, "at": at, "low": _four(10**low), "high": _four(10**high), "n": n}
+        | {"share": n / len(log_weights[policy]), "range": f"{10**low:.3g} to {10**high:.3g}"}
+        for at, (policy, bins) in enumerate(zip(log_weights, weight_bins(list(log_weights.values())), strict=True))
+        for low, high, n in bins
     ]
-    panel = alt.layer(bars, *lines, data=alt.NamedData(name="bins")).properties(height=90)
-    spec = _spec(panel.facet(facet=_panel(), columns=3).resolve_scale(y="independent"))
-    label = " ".join(_weights_finding(policy, ratio[:, k] - log_mean[k]) for k, policy in enumerate(policies))
-    note = (
-        "Solid line: weight 1, which every response has under a policy equal to the base. Dashed: 0.001, 0.01, 100 and 1000, "
-        f"where in range. Heights are roots of counts. Beyond {FLOOR:g} and {CEILING:g} rows stand in the last bar; zero "
-        "weights are in the table."
+    span = [min(0.3, *(row["low"] for row in rows)), max(3.0, *(row["high"] for row in rows))]
+    chart = alt.Chart()
+    axis = alt.X("low:Q", title=WEIGHT, scale=alt.Scale(type="log", domain=span, nice=False), axis=_powers())
+    tooltip = _tooltip(policy="policy", range="weight", n="responses")
+    share_axis = alt.Y("share:Q", title="share of responses", axis=alt.Axis(tickCount=3, format="%"))
+    bars = chart.mark_bar(color="var(--bar)", stroke="var(--paper)", strokeWidth=0.5).encode(
+        axis, alt.X2("high:Q"), share_axis, alt.Y2Datum(0), tooltip=tooltip
     )
-    return Figure("weights", "Importance weights", label, note, spec, {"bins": rows})
+    extreme = [at for at in EXTREME if span[0] < at < span[1]]
+    lines = [chart.mark_rule(color="var(--ink)").encode(x=alt.XDatum(1.0))]
+    lines += [chart.mark_rule(color="var(--refuse)", strokeDash=[4, 3]).encode(x=alt.XDatum(at)) for at in extreme]
+    panel = alt.layer(*lines, bars, data=alt.NamedData(name="bins")).properties(height=90)
+    spec = _spec(
+        panel.facet(facet=_panel(), columns=3)
+        .resolve_scale(y="independent")
+        .resolve_axis(x="independent")
+        .add_params(_wrap())
+    )
+    label = " ".join(_weights_finding(policy, one) for policy, one in log_weights.items())
+    without = [policy for policy in policies if policy not in log_weights]
+    note = "Solid line: weight 1. A policy equal to the base has only weights of 1; the more they differ, the smaller the ESS."
+    note += f" Dashed: {' and '.join(f'{at:g}' for at in extreme)}." if extreme else ""
+    note += f" The first bar also has all weights below {10.0**LOWEST:f} and zeros." if span[0] < 10.0**LOWEST else ""
+    note += f" The last bar also has all weights above {10.0**HIGHEST:,.0f}." if span[1] > 10.0**HIGHEST else ""
+    note += f" Without weights: {', '.join(without)}." if without else ""
+    return Figure("weights", "Importance weights of the logged responses", label, note, spec, {"bins": rows})
+
+
+def _log_weights(log_ratio: np.ndarray, log_mean: float) -> np.ndarray:
+    """Logarithms of the mean-one weights of the scored rows; empty where there are none."""
+    return log_ratio[~np.isnan(log_ratio)] - log_mean if not math.isnan(log_mean) else np.empty(0)
 
 
 def _powers() -> alt.Axis:
@@ -245,21 +313,6 @@ def _powers() -> alt.Axis:
     import altair as alt
 
     return alt.Axis(format="~g", tickCount=4, grid=False, labelOverlap="greedy", labelFlush=False)
-
-
-def _bins(policy: str, log_weight: np.ndarray) -> list[Row]:
-    """Counts of rows by bin of weight, for bins with rows."""
-    log10 = log_weight[np.isfinite(log_weight)] / math.log(10)
-    if not len(log10):
-        return [{"policy": policy, "low": 0.5, "high": 2.0, "n": 0, "range": "no weights"}]
-    # A weight of 1 up to rounding is in the middle of a bin, not on its edge.
-    code = np.floor(np.clip(log10, math.log10(FLOOR), math.log10(CEILING)) / BIN + 0.5).astype(int)
-    bins, count = np.unique(code, return_counts=True)
-    edges = 10.0 ** ((bins[:, None] + np.array([-0.5, 0.5])) * BIN)
-    return [
-        {"policy": policy, "low": _four(low), "high": _four(high), "n": int(n), "range": f"{low:.3g} to {high:.3g}"}
-        for (low, high), n in zip(edges.tolist(), count, strict=True)
-    ]
 
 
 def _short(value: float | None) -> float | None:
@@ -272,14 +325,11 @@ def _four(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _weights_finding(policy: str, log_weight: np.ndarray) -> str:
+def _weights_finding(policy: str, log_weights: np.ndarray) -> str:
     """A sentence about the weights of a policy."""
-    log_weights = log_weight[~np.isnan(log_weight)]
-    if not len(log_weights):
-        return f"{policy}: no weights."
     weight = np.exp(log_weights)
     share = weight.sum() ** 2 / (len(weight) * np.sum(weight**2))
-    return f"{policy}: raw weights make {share:.1%} of the rows effective, the largest is {weight.max():.3g}."
+    return f"{policy}: raw ESS {100 * share:.1f} %, largest weight {weight.max():.3g}."
 
 
 def scatter() -> Figure:
@@ -289,11 +339,11 @@ def scatter() -> Figure:
     tooltip = _tooltip(id="prompt", x="judge score", w="weight")
     # The page sets the range with the policy.
     span = alt.Scale(type="log", domain=[alt.ExprRef("lowest"), alt.ExprRef("highest")])
-    y = alt.Y("y:Q", title="raw weight, mean one", scale=span, axis=_powers())
+    y = alt.Y("y:Q", title=WEIGHT, scale=span, axis=_powers())
     spec = _points(alt.X("x:Q", title="judge score", scale=alt.Scale(domain=[0, 1])), y, tooltip)
-    note = "Filled: labelled by the oracle. Click a point to open its item."
-    label = "Raw weight against judge score, a point for each row of the policy chosen above."
-    return Figure("scatter", "Weight and judge score, row by row", label, note, spec, {"points": []})
+    note = "A point is a logged response; filled: with an oracle label. Click a point to see its texts."
+    label = "Raw weight against judge score, a point for each logged response, for the policy chosen above."
+    return Figure("scatter", "Weight and judge score of each response", label, note, spec, {"points": []})
 
 
 def _points(x: Any, y: Any, tooltip: list[Any], *below: Any) -> dict[str, Any]:
@@ -334,25 +384,34 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
     ]
     x = alt.X("x:Q", title="judge score", scale=alt.Scale(domain=[0, 1]))
     y = alt.Y("y:Q", title="oracle label", scale=alt.Scale(domain=[0, 1]))
-    line = alt.Chart(alt.NamedData(name="curve")).mark_line(color="var(--ink)", strokeWidth=2.5)
+    line = alt.Chart(alt.NamedData(name="curve")).mark_line(color="var(--accent)", strokeWidth=3)
     means = alt.Chart(alt.NamedData(name="groups"))
-    bars = means.mark_rule(color="var(--second)", strokeWidth=2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"))
-    tooltip = _tooltip(x="mean judge score", y="mean oracle label", low="from", high="to", n="rows")
-    squares = means.mark_point(
-        shape="square", color="var(--second)", fill="var(--paper)", size=70, strokeWidth=2, opacity=1
+    bars = means.mark_rule(color="var(--ring)", strokeWidth=2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"))
+    tooltip = _tooltip(x="mean judge score", y="mean oracle label", low="from", high="to", n="labels")
+    diamonds = means.mark_point(
+        shape="diamond", color="var(--ring)", fill="var(--paper)", size=130, strokeWidth=2, opacity=1
     ).encode(x, y, tooltip=tooltip)
     of_points = _tooltip(id="prompt", x="judge score", y="label")
-    spec = _points(x, y, of_points, line.encode(x, y), bars, squares)
+    spec = _points(x, y, of_points, line.encode(x, y), bars, diamonds)
     rank = fitted["spearman"]
-    label = f"{len(labelled)} labelled rows, judge score against oracle label"
+    label = f"{len(labelled)} labelled responses, oracle label by judge score"
     label += f"; Spearman's rank correlation is {rank:.2f}." if rank is not None else "."
     if curve:
-        label += f" The fitted reward rises from {fitted['f_min']:.2f} to {fitted['f_max']:.2f}."
-    note = "Line: the fitted reward. Squares: mean label of rows of like score, with 95 % intervals. "
-    note += "Click a point to open its item."
+        label += f" The expected label rises from {fitted['f_min']:.2f} to {fitted['f_max']:.2f}."
+    note = "Dots: labelled responses. Line: calibration, the label that is expected at a judge score. "
+    note += "Diamonds: mean label of responses with similar scores, with 95 % intervals. Click a dot to see its texts."
     if not curve:
-        note += " No curve: without labels, or with judge scores taken as they are, nothing is fitted."
-    return Figure("calibration", "Judge against oracle", label, note, spec, {"curve": curve, "groups": groups})
+        note = note.replace(
+            "Line: calibration, the label that is expected at a judge score. ", "No line: nothing was calibrated. "
+        )
+    return Figure(
+        "calibration",
+        "Oracle label by judge score, and the calibration",
+        label,
+        note,
+        spec,
+        {"curve": curve, "groups": groups},
+    )
 
 
 def differences(result: ResultRecord) -> Figure:
@@ -366,18 +425,19 @@ def differences(result: ResultRecord) -> Figure:
         low, high = entry["corrected_interval"]
         numbers = {"value": entry["difference"], "low": low, "high": high}
         numbers = {name: _short(value) for name, value in numbers.items()}
-        judge_only = entry["judge_only"]
-        rows.append({"policy": policy, "refused": entry["difference"] is None, "judge_only": judge_only} | numbers)
-    title, y = f"value minus {against}", _y(list(entries))
-    layers = _interval_layers([*rows, {"value": 0.0}], y, _level_tooltip(), title)
+        flags = {"refused": entry["difference"] is None, "judge_only": entry["judge_only"], "level": "ok"}
+        rows.append({"policy": policy, "word": f"✕ {REFUSED}"} | flags | numbers)
+    y, span = _y(list(entries)), value_axis.limits([*rows, {"value": 0.0}], least_span=0.0)
+    layers = _interval_layers(span, y, _level_tooltip(), f"value minus that of {against}")
     hollow = alt.Chart().transform_filter("datum.judge_only")
     hollow = hollow.mark_point(color="var(--accent)", fill="var(--paper)", size=64, opacity=1)
     layers.append(hollow.encode(alt.X("value:Q"), y, tooltip=_level_tooltip()))
     zero = alt.Chart().mark_rule(color="var(--ink)").encode(x=alt.XDatum(0))
-    chart = alt.layer(zero, *layers, data=alt.NamedData(name="levels"))
-    spec = _spec(chart.properties(height=STEP * max(len(entries), 1)))
+    chart = alt.layer(zero, *layers, data=alt.NamedData(name="levels")).add_params(_wrap())
     label = f"Differences to {against} by {result.name}. {decision.get('headline', '')}".strip()
-    count = decision.get("n_differences", 0)
-    note = f"Points and {_percent(result)} intervals of paired differences, corrected for the number of differences, {count}."
-    note += " Hollow: the difference rests on the judge alone." if any(row["judge_only"] for row in rows) else ""
-    return Figure("differences", f"Minus {against}", label, note, spec, {"levels": rows})
+    many = f" that are corrected for {decision.get('n_differences', 0)} comparisons" if len(rows) > 1 else ""
+    note = f"Points: paired differences. Lines: {_percent(result)} intervals{many}."
+    note += " Hollow: based on judge scores alone." if any(row["judge_only"] for row in rows) else ""
+    return Figure(
+        "differences", f"Difference to {against} by {result.name}", label, note, _spec(chart), {"levels": rows}
+    )

@@ -120,10 +120,11 @@ def items(result: ResultRecord, logged: Sequence[Response], draws: Mapping[str, 
         "begin": [_beginning(response) if k >= len(texts) else None for k, response in enumerate(listed)],
         "score": _rounded([response.judge_score for response in listed]),
         "label": _rounded([response.oracle_label for response in listed]),
-        "share": _rounded(share[order]),
         "ratio": [_rounded(np.round(column, 3), digits=9) for column in ratio[order].T],
         "log_mean": [None if math.isnan(value) else value for value in log_mean.tolist()],
-        "move": [_rounded(column) for column in influence[order].T / max(len(rows), 1)],  # the base policy first
+        # The base policy first; of a row's move and the sum of squares follows its share in the sampling variance.
+        "move": [_rounded(column) for column in influence[order].T / max(len(rows), 1)],
+        "squares": _rounded(np.nansum((influence / max(len(rows), 1)) ** 2, axis=0)),
         "draws": [
             [[[_short(draw.judge_score), _short(draw.oracle_label)] for draw in of_row[k]] for of_row in draws_by_row]
             for k in range(len(policies))

@@ -5,40 +5,38 @@ One HTML file without scripts, for a browser without a network. The template esc
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.report.dashboard_data import Cell, Table, number, text
+from arena_cje.report.pages import FOLDER, environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FOLDER = Path(__file__).parent
 TEMPLATE, STYLE = "data_report.html.j2", "dashboard.css"
 BARS = "·▁▂▃▄▅▆▇█"  # from none to all
 
 
 def render(account: Mapping[str, Any], summary: Mapping[str, Any], coverage: str) -> str:
     """The page as HTML; account: that of `results.account`, summary: of the data set."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template(TEMPLATE).render(
-        title=f"Data at coverage {coverage}",
-        notes=_notes(account),
-        tables=[
-            _counts(account),
-            _dropped(summary),
-            _logprobs(account),
-            _distribution(account, "judge_score", "Judge scores"),
-            _labels(account),
-            _distribution(account, "words", "Words of a response", form=".0f"),
-        ],
-        style=Markup((FOLDER / STYLE).read_text(encoding="utf-8")),
+    return (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            title=f"Data at coverage {coverage}",
+            notes=_notes(account),
+            tables=[
+                _counts(account),
+                _dropped(summary),
+                _logprobs(account),
+                _distribution(account, "judge_score", "Judge scores"),
+                _labels(account),
+                _distribution(account, "words", "Words of a response", form=".0f"),
+            ],
+            style=Markup((FOLDER / STYLE).read_text(encoding="utf-8")),
+        )
     )
 
 
@@ -62,7 +60,10 @@ def _counts(account: Mapping[str, Any]) -> Table:
         for cell, own in _policies(account)
     )
     return Table(
-        "Responses by policy", columns, rows, note="Responses of the base policy are logged, others fresh draws."
+        "Responses by policy",
+        columns,
+        rows,
+        note="Those of the base policy are logged responses, the others fresh draws.",
     )
 
 
@@ -75,29 +76,41 @@ def _dropped(summary: Mapping[str, Any]) -> Table:
     for name, scoring in (summary.get("scoring") or {}).items():
         rows += [(f"scored under {name}: {status}", count) for status, count in scoring["status"].items()]
     rows += [(f"ended by {reason}", count) for reason, count in (summary.get("finish_reasons") or {}).items()]
-    return Table("Stages", ("what", "count"), tuple((text(name), number(count, "d")) for name, count in rows))
+    return Table(
+        "From responses to data", ("step", "count"), tuple((text(name), number(count, "d")) for name, count in rows)
+    )
 
 
 def _logprobs(account: Mapping[str, Any]) -> Table:
     columns = {
-        "with a ratio": "n_ratios",
+        "with a weight": "n_ratios",
         "rejected": "n_rejected",
-        "exactly zero": "n_zero",
-        "outside the support": "n_outside_support",
-        "ratio of one": "n_equal",
-        "extreme": "n_extreme",
-        "very extreme": "n_very_extreme",
+        "log probability of exactly 0": "n_zero",
+        "impossible under the target": "n_outside_support",
+        "same as the base": "n_equal",
+        "extreme ratio": "n_extreme",
+        "very extreme ratio": "n_very_extreme",
     }
     rows = tuple(
         (text(name), number(counts["n_rows"], "d"), *(number(counts[key], "d") for key in columns.values()))
         for name, counts in account["logprobs"].items()
     )
-    note = "Extreme: the ratio of target and base is above a limit or below its inverse (100 and 1,000 by default)."
-    return Table("Log probabilities of the logged responses", ("target policy", "rows", *columns), rows, note)
+    note = (
+        "Ratio: the probability of a response under the target over that under the base. Extreme: above a limit or below its "
+        "inverse, 100 and 1,000 by default."
+    )
+    return Table("Log probabilities of the logged responses", ("target policy", "responses", *columns), rows, note)
 
 
 def _distribution(account: Mapping[str, Any], field: str, caption: str, form: str = ".3f") -> Table:
-    quantiles = ("mean", "min", "p5", "median", "p95", "max")
+    quantiles = {
+        "mean": "mean",
+        "min": "lowest",
+        "p5": "5 % quantile",
+        "median": "median",
+        "p95": "95 % quantile",
+        "max": "highest",
+    }
     rows = tuple(
         (
             cell,
@@ -108,7 +121,7 @@ def _distribution(account: Mapping[str, Any], field: str, caption: str, form: st
         for cell, own in _policies(account)
     )
     has_bins = any("bins" in own[field] for own in account["policies"].values())
-    return Table(caption, ("policy", "number", *quantiles, *(("from 0 to 1",) if has_bins else ())), rows)
+    return Table(caption, ("policy", "responses", *quantiles, *(("histogram, 0 to 1",) if has_bins else ())), rows)
 
 
 def _labels(account: Mapping[str, Any]) -> Table:
@@ -118,7 +131,11 @@ def _labels(account: Mapping[str, Any]) -> Table:
         between = labels["n"] - labels["zero"] - labels["one"]
         counts = (labels["n"], labels["zero"], between, labels["one"])
         rows.append((cell, *(number(n, "d") for n in counts), number(labels["mean"]), Cell(histogram(labels["bins"]))))
-    return Table("Oracle labels", ("policy", "number", "0", "between", "1", "mean", "from 0 to 1"), tuple(rows))
+    return Table(
+        "Oracle labels",
+        ("policy", "labels", "label 0", "between 0 and 1", "label 1", "mean", "histogram, 0 to 1"),
+        tuple(rows),
+    )
 
 
 def histogram(bins: Sequence[int]) -> str:

@@ -21,7 +21,7 @@ LEAST_SPAN = 0.2  # smallest range, so that small differences do not look large
 MARGIN = 0.05  # share of the range that is free at both ends
 
 
-def limits(rows: Sequence[Mapping[str, float | None]]) -> tuple[float, float]:
+def limits(rows: Sequence[Mapping[str, float | None]], least_span: float = LEAST_SPAN) -> tuple[float, float]:
     """The ends of the axis for rows with `value`, `low`, `high` and perhaps `truth`; None and NaN are missing.
 
     A row without a value has no share in it; without any value the range is that of labels.
@@ -36,5 +36,5 @@ def limits(rows: Sequence[Mapping[str, float | None]]) -> tuple[float, float]:
     reach = REACH * np.median(half[np.isfinite(half)]) if np.isfinite(half).any() else 0.0
     start = min(known.min(), max(np.nanmin([*low, known.min()]), known.min() - reach))
     end = max(known.max(), min(np.nanmax([*high, known.max()]), known.max() + reach))
-    room = MARGIN * (end - start) + max(0.0, LEAST_SPAN - (1 + 2 * MARGIN) * (end - start)) / 2
-    return float(start - room), float(end + room)
+    room = MARGIN * (end - start) + max(0.0, least_span - (1 + 2 * MARGIN) * (end - start)) / 2
+    return (float(start - room), float(end + room)) if room > 0 else (float(start) - MARGIN, float(end) + MARGIN)
