@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import posixpath
 import re
@@ -12,9 +13,11 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 import yaml
 
+import notebooks
 from arena_cje.diagnostics.remedies import LIFTS
 from arena_cje.estimation.decision import STATUSES
 from arena_cje.estimation.records import LEVELS
@@ -181,6 +184,19 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(source, followed):
     shown = re.findall(r"^```text\n(.*?)^```", text(source), re.MULTILINE | re.DOTALL)
     lines = [line for block in shown for line in block.splitlines() if line != "..."]
     assert [line for line in lines if " ".join(line.split()) not in printed] == []
+
+
+def test_the_notebook_is_valid_and_its_cells_give_its_outputs():
+    """Pictures are not compared: their bytes depend on the fonts of a machine."""
+    notebook = json.loads(text("docs/example.ipynb"))
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    pictures = 0
+    for cell, made in zip(code, notebooks.outputs(notebook), strict=True):
+        for output in (*cell["outputs"], *made):
+            pictures += bool(output.get("data", {}).pop("image/png", ""))
+        assert cell["outputs"] == made, "write them anew: python tests/support/notebooks.py docs/example.ipynb"
+    assert pictures == 4  # two figures, stored and drawn
 
 
 def test_the_tutorial_ends_in_two_decisions(followed):

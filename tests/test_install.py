@@ -1,12 +1,26 @@
-"""`make setup`: the switches of the llama.cpp build, the progress line, and what a failed installation prints."""
+"""`make setup`: switches of the llama.cpp build, progress, what a failed installation prints; wheel and source distribution."""
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import shutil
+import subprocess
 import sys
+import sysconfig
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
 
 import pytest
+import yaml
 from envs import install
+
+import arena_cje
+from own_data import write_world
+from workflow_run import ROOT
 
 
 @pytest.fixture
@@ -125,3 +139,100 @@ def test_a_missing_compiler_is_named(tmp_path, capfd):
     )
     assert install.run(command, tmp_path / "log", interval=9) == 1
     assert "A C and C++ compiler is needed" in capfd.readouterr().out
+
+
+# The distributions
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[str]:
+    """The files of the repository, those that are new among them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return sorted(name for name in listed.stdout.splitlines() if (ROOT / name).is_file())
+
+
+@pytest.fixture(scope="module")
+def distributions(sources, tmp_path_factory) -> dict[str, Path]:
+    """The source distribution of the repository's files, and the wheel that is built from it."""
+    copy, made = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("dist")
+    for name in sources:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", made, copy], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (wheel,), (sdist,) = made.glob("*.whl"), made.glob("*.tar.gz")
+    return {"wheel": wheel, "sdist": sdist}
+
+
+def test_the_wheel_is_the_library_and_nothing_else(distributions, sources):
+    with zipfile.ZipFile(distributions["wheel"]) as wheel:
+        files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    library = {name.removeprefix("workflow/") for name in sources if name.startswith("workflow/arena_cje/")}
+    assert files == library
+    assert {Path(name).suffix for name in files} == {".py", ".css", ".j2", ".js", ".json"}
+
+
+def test_the_source_distribution_is_the_whole_repository(distributions, sources):
+    with tarfile.open(distributions["sdist"]) as sdist:
+        files = {member.name.partition("/")[2] for member in sdist.getmembers() if member.isfile()}
+    left_out = {name for name in sources if name not in files}
+    assert {name for name in left_out if not name.startswith(".ci/")} == set()
+    assert {name for name in files - {*sources} if ".egg-info/" not in name} == {"PKG-INFO", "setup.cfg"}
+
+
+@pytest.fixture(scope="module")
+def installed(distributions, tmp_path_factory) -> Path:
+    """The programs of an environment with the wheel; what it needs is taken from the environment of the tests."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    install = ["--python", python, "install", "--quiet", "--no-deps", "--no-index", distributions["wheel"]]
+    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *install], check=True)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    (packages / "needed.pth").write_text(sysconfig.get_path("purelib"))
+    return python.parent
+
+
+ANALYSIS = """
+from pathlib import Path
+import arena_cje
+from arena_cje.results.result import write
+
+assert Path(arena_cje.__file__).is_relative_to(Path(sys.prefix)), arena_cje.__file__
+result = arena_cje.analyze("mine.jsonl", "draws", estimator="direct")
+write(result, "direct.json", "direct.csv", "direct.influence.parquet")
+assert arena_cje.load("direct.json").to_json() == result.to_json()
+assert "minus base" in result._repr_html_()
+print(result)
+"""
+
+
+def test_the_wheel_analyses_data_outside_of_the_repository(installed, tmp_path):
+    write_world(tmp_path, n=120)
+
+    def run(*command: str | Path) -> str:
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=own)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    program = installed / "arena-cje"
+    assert run(program, "--version").strip() == f"arena-cje {arena_cje.__version__}"
+    assert "validate" in run(program, "--help")
+    assert run(installed / "python", "-c", f"import sys\n{ANALYSIS}").startswith("Compared with base")
+    assert "mine.jsonl: usable" in run(program, "validate", "mine.jsonl", "--fresh-draws", "draws")
+    assert "minus base" in run(program, "show", "direct.json")
+    assert "labels" in run(program, "plan", "mine.jsonl", "--fresh-draws", "draws", "--help")
+
+
+def test_one_version_stands_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert arena_cje.__version__ == version
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    newest = re.search(r"^## (\S+) \((\S+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest.groups() == (version, str(citation["date-released"]))

@@ -192,6 +192,15 @@ ESTIMATORS = {
 }
 
 
+def test_a_new_version_makes_nothing_stale():
+    """Its number stands in the package's own `__init__`, which no stage depends on, and is no parameter of a rule."""
+    assert "__version__" in (provenance.PACKAGE / "__init__.py").read_text()
+    for modules, _ in STAGES.values():
+        assert "__init__.py" not in files(*modules)
+    rules = (provenance.PACKAGE.parent / "rules").glob("*.smk")
+    assert [path.name for path in rules if "version__" in path.read_text() or "pyproject" in path.read_text()] == []
+
+
 def files(*modules: str) -> set[str]:
     return closure(*(f"arena_cje.{name}" for name in modules))
 

@@ -25,7 +25,7 @@ from arena_cje.results import notebook
 from arena_cje.results.result import write
 from arena_cje.simulate import Target, World
 from own_data import write_world
-from workflow_run import CONFIG, ROOT, Run, write_prompts
+from workflow_run import CONFIG, Run, write_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -522,18 +522,6 @@ def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
     assert f"{plain.results[0].estimates[0]:.3f}" in said
     assert not [number for number in refused_numbers(plain.results[0]) if f"{number:.3f}" in said]
     assert "refuse: unhelpful: " in said and "effective" in said
-
-
-def test_the_example_runs(plain, tmp_path):
-    write(plain.results[0], tmp_path / "ips.json", tmp_path / "ips.csv", tmp_path / "ips.influence.parquet")
-    rows, _ = frames(plain.logged, plain.draws)
-    (tmp_path / "cje_dataset.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.to_dicts()))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "example.py"), "ips.json"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "unhelpful: CRITICAL" in done.stdout and "refused: unhelpful" in done.stdout
-    assert image.imread(tmp_path / "estimates.png").size and image.imread(tmp_path / "weights.png").size
 
 
 # In the workflow

@@ -2,7 +2,6 @@
 # {estimator}.json, cje_dataset.jsonl, fresh_draws/ -> results/coverage_{coverage}/validation.csv, decision.json, plots/…, …
 #                                                   -> results/export/coverage_{coverage}/…, results/plots/sweep.png, …
 # all of these                                      -> results/archive.zip
-import arena_cje
 
 
 report: "../report/workflow.rst"
@@ -76,7 +75,6 @@ rule archive:
     conda:
         "../../envs/stats.yaml"
     params:
-        package_version=arena_cje.__version__,
         configuration=literal(json.dumps(settings_shown())),  # in declared order, that of policies in every table
         code=code_hash("arena_cje.report.archive"),
     script:

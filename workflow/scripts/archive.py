@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import arena_cje
 from arena_cje.report import archive
 from arena_cje.stages.jobs import job
 
@@ -11,7 +12,7 @@ with job(snakemake) as log:
         snakemake.input.results,
         root=Path("results"),
         configuration=json.loads(snakemake.params.configuration),
-        package_version=snakemake.params.package_version,
+        package_version=arena_cje.__version__,  # no parameter: an archive is not stale for it
         texts=snakemake.input.texts,
         throughput=Path("logs/benchmarks"),
     )

@@ -1,6 +1,6 @@
 """The format of a results file: its JSON Schema, and the relations between its entries.
 
-`workflow/schemas/results.schema.json` (draft 2020-12) declares every field. A JSON Schema cannot express relations between
+`results.schema.json` beside this file (draft 2020-12) declares every field. A JSON Schema cannot express relations between
 a name in one field and a position in another, so that these are checked here: the arrays have an element for each target
 policy, every policy has a verdict, and the number of a refused policy is under `refused` and not among the published ones.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jsonschema import Draft202012Validator
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "results.schema.json"
+SCHEMA = Path(__file__).with_name("results.schema.json")
 BY_TARGET = ("estimates", "standard_errors", "confidence_intervals")
 BY_POLICY = ("verdicts", "se_components", "n_used")
 
