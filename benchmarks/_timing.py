@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -43,8 +43,8 @@ def measure(sides: Sides, *, rounds: int = ROUNDS) -> Rates:
     rates: Rates = {name: [] for name in sides}
     for done in range(rounds):
         for name, side in sides.items():
-            n_tokens, seconds = _timed(side, time.process_time)
-            rates[name].append(n_tokens / seconds)
+            timing = _timed(side)
+            rates[name].append(timing.n_tokens / timing.processor)
             progress(f"round {done + 1} of {rounds}: {name}, {rates[name][-1]:.0f} tokens/s")
     return rates
 
@@ -78,31 +78,51 @@ class Turn:
     n_processes: int
 
 
-def side_by_side(
-    prepare: Callable[[], AbstractContextManager[Sides]],
-    turns: Sequence[Turn],
-    *,
-    clock: Callable[[], float],
-    rounds: int = ROUNDS,
-) -> Rates:
-    """Tokens per second of all processes of a turn together; they are ready before they start, and start at once.
+class Clocks(NamedTuple):
+    """Tokens per second of all processes of a turn together, by two clocks.
 
-    `prepare` opens the sides in each process. With `time.perf_counter` a turn lasts until its slowest process has
-    ended; with `time.process_time` it counts the most processor time that one of them took.
+    By the one on the wall a turn lasts until its slowest process has ended; of processor time it counts the most that one of
+    them took, which leaves out what others had of the cores, and holds what the processes took from each other's caches.
+    """
+
+    wall: Rates
+    processor: Rates
+
+
+def side_by_side(
+    prepare: Callable[[], AbstractContextManager[Sides]], turns: Sequence[Turn], *, rounds: int = ROUNDS
+) -> Clocks:
+    """The speed of processes side by side, which are ready before they start, and start at once.
+
+    `prepare` opens the sides in each process.
     """
     n_processes = max(turn.n_processes for turn in turns)
     spawn = multiprocessing.get_context("spawn")  # a fork would share the parent's model and its locks
     barrier = spawn.Barrier(n_processes)
     with ProcessPoolExecutor(n_processes, spawn, _join, (barrier,)) as pool:
-        jobs = [pool.submit(_take_part, i, prepare, turns, clock, rounds) for i in range(n_processes)]
+        jobs = [pool.submit(_take_part, i, prepare, turns, rounds) for i in range(n_processes)]
         failed = [error for job in jobs if (error := job.exception()) is not None]
     if failed:  # the one that failed first, not those that then waited for it in vain
         raise min(failed, key=lambda error: isinstance(error, threading.BrokenBarrierError))
-    timings = [job.result() for job in jobs]  # one a process: {turn: [(tokens, seconds), by round]}
+    timings = [job.result() for job in jobs]  # one a process: {turn: [Timing, by round]}
+    return Clocks(*(_rates(timings, turns, clock) for clock in ("wall", "processor")))
+
+
+class Timing(NamedTuple):
+    """What a process did in a turn, and in how many seconds."""
+
+    n_tokens: int
+    wall: float
+    processor: float
+
+
+def _rates(timings: Sequence[Mapping[str, Sequence[Timing]]], turns: Sequence[Turn], clock: str) -> Rates:
     rates: Rates = {}
     for turn in turns:
-        rounds_ = zip(*(timing[turn.name] for timing in timings[: turn.n_processes]), strict=True)
-        rates[turn.name] = [sum(n for n, _ in round_) / max(seconds for _, seconds in round_) for round_ in rounds_]
+        rounds = zip(*(timing[turn.name] for timing in timings[: turn.n_processes]), strict=True)
+        rates[turn.name] = [
+            sum(one.n_tokens for one in each) / max(getattr(one, clock) for one in each) for each in rounds
+        ]
     return rates
 
 
@@ -111,10 +131,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _timed(side: Side, clock: Callable[[], float]) -> tuple[int, float]:
-    start = clock()
+def _timed(side: Side) -> Timing:
+    wall, processor = time.perf_counter(), time.process_time()
     n_tokens = side()
-    return n_tokens, clock() - start
+    return Timing(n_tokens, time.perf_counter() - wall, time.process_time() - processor)
 
 
 def _join(barrier: Barrier) -> None:
@@ -126,18 +146,17 @@ def _take_part(
     index: int,
     prepare: Callable[[], AbstractContextManager[Sides]],
     turns: Sequence[Turn],
-    clock: Callable[[], float],
     rounds: int,
-) -> dict[str, list[tuple[int, float]]]:
+) -> dict[str, list[Timing]]:
     assert _barrier is not None
-    timings: dict[str, list[tuple[int, float]]] = {turn.name: [] for turn in turns}
+    timings: dict[str, list[Timing]] = {turn.name: [] for turn in turns}
     try:
         with prepare() as sides:
             for done in range(rounds):
                 for turn in turns:
                     _barrier.wait(PATIENCE)
                     if index < turn.n_processes:
-                        timings[turn.name].append(_timed(sides[turn.side], clock))
+                        timings[turn.name].append(_timed(sides[turn.side]))
                     if index == 0:
                         progress(f"round {done + 1} of {rounds}: {turn.name}")
     except BaseException:

@@ -48,9 +48,13 @@ def open_default() -> Model:
 
 def draw(model: Model) -> Work:
     """The items, the same in every run on a machine."""
-    short = _drawn(model, requests(model, PROMPTS[:N_SHORT]), SHORT)
     long = _drawn(model, requests(model, [joined(i, PROMPTS_PER_TEXT) for i in range(N_DRAWN)]), LONG)
-    return Work(short, sorted(long, key=lambda item: len(item.response_ids))[-N_LONG:])
+    return Work(draw_short(model), sorted(long, key=lambda item: len(item.response_ids))[-N_LONG:])
+
+
+def draw_short(model: Model) -> list[Item]:
+    """The short items alone, which takes seconds."""
+    return _drawn(model, requests(model, PROMPTS[:N_SHORT]), SHORT)
 
 
 def requests(model: Model, texts: Sequence[str]) -> list[Request]:

@@ -52,7 +52,7 @@ def run() -> Iterator[Result]:
     with _server() as url, tempfile.TemporaryDirectory() as folder:
         progress(f"calls: {CALLS} at {LATENCY * 1000:.0f} ms, {LIMIT} at a time ...")
         turns = [Turn("one job", "all", 1), Turn("two jobs", "half", 2)]
-        rates = side_by_side(functools.partial(_jobs, url, Path(folder)), turns, clock=time.perf_counter)
+        rates = side_by_side(functools.partial(_jobs, url, Path(folder)), turns).wall
         where = f"{CALLS} calls of {LATENCY * 1000:.0f} ms, {LIMIT} at a time"
         yield _over_ideal("time / ideal, one job", rates["one job"], where)
         yield _over_ideal("time / ideal, two jobs", rates["two jobs"], f"{where} in both together")

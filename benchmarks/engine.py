@@ -1,4 +1,4 @@
-"""The engine against what bounds it and against the calls it replaces: scorer, generator, processes, memory.
+"""The engine against what bounds it and against the calls it replaces: scorer, generator, memory.
 
 Every comparison of one process runs one thread and counts processor time; sides are timed in turn and compared by the
 median of their ratios within a round (`_timing` says why). The yardsticks are llama.cpp's own calls, replayed with
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import statistics
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +37,6 @@ N_SIDE_BY_SIDE = 12  # items of each process
 N_ECHOED = 4  # items; create_completion with log probabilities is slow
 N_CHECKED = 8  # short items whose log probabilities are checked, beside the long ones
 N_CHATS = 6
-OWN = {"scoring": "scorer", "generating": "generator"}  # what a process of its own does
 PREFIXES = {20: (8, "> 1"), 200: (8, "> 1"), 800: (8, "> 1")}  # tokens of the system prompt: items, goal
 
 
@@ -78,27 +76,9 @@ def scorer_in_all_processes(_: Model, work: Work) -> Iterator[Result]:
     n = min(cores(), MOST_PROCESSES)
     items = work.short[:N_SIDE_BY_SIDE]
     turns = [Turn("scorer", "scorer", n), Turn("decode calls", "decode calls", n)]
-    rates = side_by_side(functools.partial(_own_scoring_sides, items), turns, clock=time.process_time)
+    rates = side_by_side(functools.partial(_own_scoring_sides, items), turns).processor
     where = f"{n} processes, each {described(items)}"
     yield _compared("scorer / its decode calls, a process a core", rates, "scorer", "decode calls", ">= 0.95", where)
-
-
-def two_processes(_: Model, work: Work) -> Iterator[Result]:
-    """Two processes against one, scoring and generating, by the clock on the wall: do they slow each other?
-
-    A local judge scores its answers by the scorer's passes.
-    """
-    goal = ">= 1.8"
-    items = work.short[:N_SIDE_BY_SIDE]
-    for what, sides in (("scoring", _own_scoring_sides), ("generating", _own_generating_sides)):
-        name = f"two {what} processes / one"
-        if cores() < 2:
-            yield Result(name, None, goal, "not measured: this machine has one core")
-            continue
-        turns = [Turn("one process", OWN[what], 1), Turn("two processes", OWN[what], 2)]
-        rates = side_by_side(functools.partial(sides, items), turns, clock=time.perf_counter)
-        where = f"wall time, spoilt by other work; each {described(items)}"
-        yield _compared(name, rates, "two processes", "one process", goal, where)
 
 
 def scorer_and_completion(model: Model, work: Work) -> Iterator[Result]:
@@ -184,7 +164,6 @@ def shared_prefix(model: Model, _: Work) -> Iterator[Result]:
 BENCHMARKS: tuple[Callable[[Model, Work], Iterator[Result]], ...] = (
     scorer,
     scorer_in_all_processes,
-    two_processes,
     scorer_and_completion,
     scorer_error,
     generator,
@@ -229,18 +208,6 @@ def _own_scoring_sides(items: list[Item]) -> Iterator[Sides]:
     """The same for a process that has no model open yet."""
     with _work.open_default() as model, _scoring_sides(model, items) as sides:
         yield sides
-
-
-@contextlib.contextmanager
-def _own_generating_sides(items: list[Item]) -> Iterator[Sides]:
-    """The generator on as many prompts, for a process that has no model open yet."""
-    with _work.open_default() as model:
-
-        def draw() -> int:
-            requests = _work.requests(model, PROMPTS[: len(items)])
-            return sum(len(response.token_ids) for response in generate(model, requests, ONE, SHORT))
-
-        yield {"generator": draw}
 
 
 def _plain(model: Model, item: Item) -> Item:

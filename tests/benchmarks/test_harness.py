@@ -138,9 +138,10 @@ def broken(folder: Path):
 def test_processes_start_at_once_and_their_work_adds_up(tmp_path):
     turns = [_timing.Turn("one", "sleep", 1), _timing.Turn("two", "sleep", 2)]
     prepare = functools.partial(sleeper, tmp_path)
-    rates = _timing.side_by_side(prepare, turns, clock=time.perf_counter, rounds=2)
+    rates, processor = _timing.side_by_side(prepare, turns, rounds=2)
     assert len(rates["one"]) == len(rates["two"]) == 2
     assert 1.5 < _timing.ratio(rates, "two", "one") < 2.5
+    assert min(processor["two"]) > 10 * max(rates["two"])  # to sleep takes no processor time
     notes = [list(map(float, path.read_text().split())) for path in tmp_path.glob("*.txt")]
     second, first = sorted(notes, key=len)
     assert len(first) == 4  # both rounds of both turns
@@ -150,7 +151,7 @@ def test_processes_start_at_once_and_their_work_adds_up(tmp_path):
 def test_a_process_that_fails_is_told_by_its_own_error_and_none_waits_for_it(tmp_path):
     turns = [_timing.Turn("two", "sleep", 2)]
     with pytest.raises(ValueError, match="no such model"):
-        _timing.side_by_side(functools.partial(broken, tmp_path), turns, clock=time.perf_counter)
+        _timing.side_by_side(functools.partial(broken, tmp_path), turns)
 
 
 @pytest.fixture(scope="module")

@@ -872,6 +872,20 @@ def test_the_budget_counts_the_calls_of_all_jobs(tmp_path):
         one.check_budget()
 
 
+def test_what_was_paid_is_on_disk_with_the_name_of_its_file(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def record(file):
+        sync(file)
+        synced.append(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fsync", record)
+    ledger = Ledger(tmp_path / "spending.jsonl", call_price)
+    record_calls(ledger)
+    ledger.sync()
+    assert synced == [ledger.path.stat().st_ino, tmp_path.stat().st_ino]
+
+
 def test_a_damaged_line_leaves_the_others_readable(tmp_path, caplog):
     ledger = Ledger(tmp_path / "spending.jsonl", call_price)
     record_calls(ledger, 2)

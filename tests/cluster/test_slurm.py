@@ -5,13 +5,16 @@ One run meets all that nodes do to jobs; it must end with the bytes of an undist
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -106,9 +109,17 @@ def test_a_disturbed_run_on_two_nodes_ends_with_the_bytes_of_one_machine(folders
     states = slurm("squeue", "--noheader", "--states=all", "--format=%i|%N|%T|%k").splitlines()
     jobs = [line.split("|") for line in states]
     completed = [job for job in jobs if job[2] == "COMPLETED"]
+    took = time.monotonic() - start
     print(
         f"\n{len(jobs)} submissions, {len(completed)} completed, on {', '.join(sorted({job[1] for job in completed}))}; "
-        f"{time.monotonic() - start:.0f} s, on one machine {on_one_machine:.0f} s; disturbed: {json.dumps(disturbance.met)}"
+        f"{took:.0f} s, on one machine {on_one_machine:.0f} s, {(took - on_one_machine) / len(jobs):.1f} s more a submission; "
+        f"disturbed: {json.dumps(disturbance.met)}"
+    )
+    waits, lengths = zip(*(waited_and_lasted(job[0]) for job in completed), strict=True)
+    scripts = [seconds(path) for path in (cluster / "logs" / "benchmarks").rglob("*.tsv")]
+    print(
+        f"a completed job waited {statistics.mean(waits):.1f} s and lasted {statistics.mean(lengths):.1f} s, "
+        f"its script {statistics.mean(scripts):.1f} s"
     )
     assert disturbance.met.keys() == {"killed", "out of time", "node down"}
     assert {job[1] for job in completed} == {"node1", "node2"}
@@ -119,6 +130,45 @@ def test_a_disturbed_run_on_two_nodes_ends_with_the_bytes_of_one_machine(folders
     files = sorted(path.relative_to(local) for path in (local / "results").rglob("*") if comparable(path))
     assert [path for path in files if (local / path).read_bytes() != (cluster / path).read_bytes()] == []
     assert len(files) > 20
+
+
+def waited_and_lasted(job: str) -> tuple[float, float]:
+    """Seconds that a job waited in the queue, and that it ran."""
+    shown = slurm("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%V|%S|%e").strip()
+    submitted, began, ended = map(datetime.fromisoformat, shown.split("|"))
+    return (began - submitted).total_seconds(), (ended - began).total_seconds()
+
+
+def seconds(benchmark: Path) -> float:
+    """What the script of a job took, from the table that Snakemake writes."""
+    with benchmark.open() as file:
+        return float(next(csv.DictReader(file, delimiter="\t"))["s"])
+
+
+N_SUBMITTED = 20
+
+
+def test_an_array_is_submitted_faster_than_single_jobs_and_runs_as_they_do(tmp_path):
+    """Of jobs that do nothing; Slurm itself, without Snakemake."""
+    times = {}
+    for name, calls in {"single jobs": [()] * N_SUBMITTED, "an array": [(f"--array=1-{N_SUBMITTED}",)]}.items():
+        start, ids = time.monotonic(), []
+        for arguments in calls:
+            output = slurm("sbatch", "--parsable", f"--output={tmp_path}/%j.log", *arguments, "--mem=50", "--wrap=true")
+            ids.append(output.strip())
+        submitted = time.monotonic() - start
+        listed = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", "--format=%T")
+        while (states := slurm(*listed).split()) != ["COMPLETED"] * N_SUBMITTED:
+            assert time.monotonic() - start < PATIENCE / 4, states
+            time.sleep(0.2)
+        times[name] = (submitted, time.monotonic() - start)
+    for name, (submitted, ended) in times.items():
+        print(
+            f"\n{N_SUBMITTED} jobs as {name}: {submitted:.2f} s to submit, {ended:.1f} s until the last has ended",
+            end="",
+        )
+    print()
+    assert times["an array"][0] < times["single jobs"][0]
 
 
 def comparable(path: Path) -> bool:

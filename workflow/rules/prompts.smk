@@ -8,7 +8,7 @@ SHARDS = data_prompts.shards(CONFIG.n_prompts, CONFIG.shard_size)
 rule sample_prompts:
     """Cut shard {wildcards.shard} of the prompts"""
     input:
-        ancient(lambda w: str(prompt_pool().path)),
+        local(ancient(lambda w: str(prompt_pool().path))),  # also where the other files are in an object store
     output:
         "results/prompts/{shard}.jsonl",
     log:

@@ -18,6 +18,7 @@ import orjson
 
 from arena_cje.calls.limits import locked_file
 from arena_cje.errors import UserError, file_errors
+from arena_cje.journal import sync_folder
 
 if TYPE_CHECKING:
     from arena_cje.calls.endpoint import Endpoint
@@ -72,7 +73,8 @@ class Ledger:
         with file_errors(self.path):
             if self.path.exists():
                 with self.path.open("rb+") as file:
-                    os.fsync(file)
+                    os.fsync(file.fileno())
+                sync_folder(self.path.parent)
 
     def total_usd(self) -> float:
         """US dollars paid by all jobs and runs so far. Only the part of the file that is new since the last call is read."""
