@@ -100,7 +100,7 @@ EXHIBIT_MODULES = {
     "report.plan_figure": {"report/plan_figure.py", "report/theme.py"},
     "report.data_report": {"report/data_report.py"},
     **dict.fromkeys(
-        ("report.comparisons", "report.dashboard", "report.exports", "results.recommendation", "results.validation"),
+        ("report.comparisons", "report.dashboard", "report.exports", "results.decision_file", "results.validation"),
         set(),
     ),
 }

@@ -17,7 +17,7 @@ from arena_cje.estimation.decision import JUDGE, LABELS, DecisionRule, level_of_
 from arena_cje.estimation.records import Estimate, Options
 from arena_cje.evaluation.evaluate import evaluate
 from arena_cje.files import read_json, write_json
-from arena_cje.results import recommendation
+from arena_cje.results import decision_file, recommendation
 from arena_cje.results.decision import Side, decide, rounded_up, variance_parts
 from arena_cje.results.result import Result, load, write
 from arena_cje.simulate import Target, World, draw
@@ -296,7 +296,7 @@ def files(labelled, tmp_path_factory):
     results = [analyzed(labelled, name, None) for name in ("calibrated-ips", "direct")]
     for one in results:
         write(one, *(folder / f"{one.name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
-    write_json(folder / "decision.json", recommendation.document(results, "0.3"))
+    write_json(folder / "decision.json", decision_file.document(results, "0.3"))
     return folder
 
 
@@ -349,7 +349,7 @@ def test_the_exit_status_is_the_decision(file, policy, code, files, capsys):
 def test_equivalent_supports_shipping_and_refused_does_not(labelled, unlabelled, tmp_path):
     for name, (folder, coverage, margin) in {"a": (labelled, None, 0.2), "b": (unlabelled, 0.5, 0.02)}.items():
         found = analyzed(folder, "direct", coverage, margin=margin)
-        write_json(tmp_path / f"{name}.json", recommendation.document([found], "0.5"))
+        write_json(tmp_path / f"{name}.json", decision_file.document([found], "0.5"))
     assert main(["decide", str(tmp_path / "a.json"), "--ship", "same"]) == 0
     assert main(["decide", str(tmp_path / "b.json"), "--ship", "far"]) == 1
     assert main(["decide", str(tmp_path / "b.json"), "--ship", "better"]) == 2  # the judge's

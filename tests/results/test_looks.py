@@ -12,7 +12,7 @@ import pytest
 from arena_cje.estimation import spending
 from arena_cje.estimation.records import Estimate
 from arena_cje.files import write_json
-from arena_cje.results import looks, recommendation
+from arena_cje.results import decision_file, looks
 
 COVERAGES = ("0.1", "0.2", "0.5", "1.0")
 PLAN = looks.Plan(coverages=COVERAGES)
@@ -142,7 +142,7 @@ def test_a_decision_over_all_looks_answers_who_ships(tmp_path):
     account = looks.document(PLAN, found, alpha=0.05, estimator="direct", against="base")
     write_json(path, account)
     assert looks.is_account(json.loads(path.read_text()))
-    answers = {policy: recommendation.answer(path, policy) for policy in ("one", "two", "three")}
+    answers = {policy: decision_file.answer(path, policy) for policy in ("one", "two", "three")}
     assert [code for _, code in answers.values()] == [0, 2, 1]
     assert answers["one"][0] == (
         "Shipping one is supported (direct). one compared with base, after the planned looks up to coverage 0.5: better by at "

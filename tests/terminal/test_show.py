@@ -13,7 +13,7 @@ from arena_cje.__main__ import main
 from arena_cje.errors import UserError
 from arena_cje.files import write_csv, write_json
 from arena_cje.report import comparisons
-from arena_cje.results import recommendation
+from arena_cje.results import decision_file, recommendation
 from arena_cje.results.result import write
 from arena_cje.stages import run_record
 from arena_cje.terminal import show
@@ -32,7 +32,7 @@ def results(tmp_path_factory):
         found.append(arena_cje.analyze(folder / "logged.jsonl", folder / "draws", name))
         write(found[-1], *(coverage / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
     ordered = recommendation.recommended_first(found)
-    write_json(coverage / "decision.json", recommendation.document(ordered, "0.5"))
+    write_json(coverage / "decision.json", decision_file.document(ordered, "0.5"))
     write_json(coverage / "comparisons.json", comparisons.document(ordered, "0.5"))
     (coverage / "plots" / "policy_estimates.png").touch()
     (coverage / "diagnostics_dashboard.html").touch()

@@ -159,9 +159,9 @@ def show(paths: Iterable[str | Path]) -> int:
 
 def _decide(file: Path, policy: str) -> int:
     """Print what is decided about a policy; the exit status is that of `DECIDE_HELP`."""
-    from arena_cje.results import recommendation
+    from arena_cje.results import decision_file
 
-    sentence, status = recommendation.answer(file, policy)
+    sentence, status = decision_file.answer(file, policy)
     print(sentence)
     return status
 

@@ -115,7 +115,7 @@ EXHIBITS = (
     Exhibit(
         "decision",
         f"{RESULTS}/decision.json",
-        "arena_cje.results.recommendation.document",
+        "arena_cje.results.decision_file.document",
         {"results": "results", "coverage": "coverage"},
     ),
     Exhibit(

@@ -9,10 +9,18 @@ import html
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
-from arena_cje.estimation.decision import words
 from arena_cje.results.notebook import decimal
-from arena_cje.results.sentences import judge_sentences, reason_sentences, remedy_sentences
-from arena_cje.results.text import MEANING
+from arena_cje.results.sentences import (
+    difference_remark,
+    differences_title,
+    judge_sentences,
+    left_out_sentences,
+    legend,
+    open_sentences,
+    own_labels_sentences,
+    reason_sentences,
+    remedy_sentences,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,12 +41,13 @@ def page(result: ResultRecord) -> str:
     blocks = [
         headline,
         policies,
+        _list("Left out", left_out_sentences(result)),
         _differences(result),
-        _list("Not yet known", _open_sentences(result)),
+        _list("Not yet known", open_sentences(result)),
         _list("Notes", reason_sentences(result)),
-        _list("What would help", remedy_sentences(result)),
-        _list("What the judge is worth", judge_sentences(result)),
-        f"<details><summary>What the columns mean</summary><p>{html.escape(MEANING)}</p></details>",
+        _list("What would help", remedy_sentences(result) + own_labels_sentences(result)),
+        _list("Labels that the judge saves", judge_sentences(result)),
+        f"<details><summary>What the columns mean</summary><p>{html.escape(legend(result))}</p></details>",
     ]
     return printable("".join(blocks))
 
@@ -80,25 +89,12 @@ def _differences(result: ResultRecord) -> str:
     }
     if not entries:
         return ""
-    count = decision["n_differences"]
-    corrected = f", corrected for {count} differences" if count > 1 else ""
-    caption = (
-        f"minus {decision['against']} ({100 * (1 - decision['alpha']):g} % intervals{corrected}; "
-        f"margin {decision['margin']:g})"
-    )
     rows = []
     for policy, entry in entries.items():
         low, high = (decimal(end, "+.3f") for end in entry["corrected_interval"])
-        remark = words(entry["status"], decision["margin"])
-        remark += ", caution: rests on the judge alone" if entry["judge_only"] else ""
-        rows.append([policy, decimal(entry["difference"], "+.3f"), decimal(entry["se"]), f"[{low}, {high}]", remark])
-    return _table(caption, ("Policy", "Difference", "SE", "Interval", "Decision"), rows)
-
-
-def _open_sentences(result: ResultRecord) -> list[str]:
-    """What the undecided differences take."""
-    entries = result.decision.get("policies", {}).values()
-    return [entry["sentence"] for entry in entries if entry["status"] == "not_yet_known"]
+        numbers = [decimal(entry["difference"], "+.3f"), decimal(entry["se"]), f"[{low}, {high}]"]
+        rows.append([policy, *numbers, difference_remark(decision, entry)])
+    return _table(differences_title(decision), ("Policy", "Difference", "SE", "Interval", "Decision"), rows)
 
 
 def _list(title: str, sentences: Sequence[str]) -> str:

@@ -9,8 +9,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
-from arena_cje.estimation.decision import words
 from arena_cje.results.notebook import decimal
+from arena_cje.results.sentences import difference_remark, left_out_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,13 +31,14 @@ def overview(result: ResultRecord) -> str:
         *(_policy_cells(result, policy) for policy in result.all_policies),
     ]
     if decision:
-        count = decision["n_differences"]
-        rows[0].append(f"minus {decision['against']}" + (f", corrected for {count} differences" if count > 1 else ""))
+        simultaneous = " (simultaneous)" if decision["n_differences"] > 1 else ""
+        rows[0].append(f"difference to {decision['against']}, {level}{simultaneous}")
         for row, policy in zip(rows[1:], result.all_policies, strict=True):
             row.append(_difference(result, policy))
     headline = textwrap.wrap(decision["headline"], WIDTH) if decision else []
+    left_out = [line for sentence in left_out_sentences(result) for line in textwrap.wrap(sentence, WIDTH)]
     data = f"{result.name}: {metadata['n_samples']} logged responses, {metadata['n_oracle']} oracle labels"
-    return printable("\n".join([*headline, "", data, *_table(rows), "", DETAILS]).lstrip("\n"))
+    return printable("\n".join([*headline, "", data, *left_out, *_table(rows), "", DETAILS]).lstrip("\n"))
 
 
 def _policy_cells(result: ResultRecord, policy: str) -> list[str]:
@@ -59,8 +60,7 @@ def _difference(result: ResultRecord, policy: str) -> str:
     entry = result.decision["policies"].get(policy)
     if entry is None or entry["status"] == "refused":
         return ""
-    status = words(entry["status"], result.decision["margin"])
-    status += ", rests on the judge alone" if entry["judge_only"] else ""
+    status = difference_remark(result.decision, entry)
     if entry["difference"] is None:
         return status
     low, high = (decimal(end, "+.3f") for end in entry["corrected_interval"])

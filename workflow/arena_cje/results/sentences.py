@@ -5,10 +5,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from arena_cje import estimators
+from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from arena_cje.results.record import ResultRecord
+
+MEANING = (
+    "Estimate: mean oracle label that the policy would earn on prompts like these. Interval: includes prompt sampling and label "
+    "uncertainty."
+)
+MEANING_OF_ESS = (
+    "ESS: effective sample size ÷ n after capping; raw ESS: before capping. Raw ESS decides the overlap verdict. Max weight: "
+    "after capping, where the mean weight is 1."
+)
+MEANING_OF_LABELS = "Labels: effective number of labels in this policy's score range."
+OWN_LABELS = (
+    "Labels of a policy's own responses: set `oracle.target_labels`; with your own data, put `oracle_label` into its fresh draws "
+    "or add `probes`."
+)
+
+
+def legend(result: ResultRecord) -> str:
+    """What the columns of the table mean; those of the weights only where the estimator uses them."""
+    parts = (MEANING, MEANING_OF_ESS if uses_weights(result) else "", MEANING_OF_LABELS)
+    return " ".join(filter(None, parts))
+
+
+def uses_weights(result: ResultRecord) -> bool:
+    diagnostics = result.document["metadata"]["diagnostics"].values()
+    return any(entry.get("ess") is not None for entry in diagnostics)
+
+
+def differences_title(decision: Mapping[str, Any]) -> str:
+    """Title of the differences that decide: the policy that all are compared with, the kind of intervals, the margin."""
+    level, count = f"{100 * (1 - decision['alpha']):g} %", decision["n_differences"]
+    intervals = f"simultaneous {level} intervals of {count} differences" if count > 1 else f"{level} interval"
+    return f"Difference to {decision['against']} ({intervals}; margin {decision['margin']:g})"
+
+
+def difference_remark(decision: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """What the difference of a policy decides, with a caution where it depends on judge scores alone."""
+    caution = " (caution: judge scores alone)" if entry["judge_only"] else ""
+    return words(entry["status"], decision["margin"]) + caution
+
+
+def open_sentences(result: ResultRecord) -> list[str]:
+    """What would decide the undecided differences, a sentence each."""
+    entries = result.decision.get("policies", {}).values()
+    return [entry["sentence"] for entry in entries if entry["status"] == "not_yet_known"]
 
 
 def judge_sentences(result: ResultRecord) -> list[str]:
@@ -89,6 +136,12 @@ def remedy_sentences(result: ResultRecord) -> list[str]:
         for sentence in result.remedies(policy):
             policies.setdefault(sentence, []).append(policy)
     return [f"{', '.join(names)}: {sentence}" for sentence, names in policies.items()]
+
+
+def own_labels_sentences(result: ResultRecord) -> list[str]:
+    """Where labels of a policy's own responses go, if a remedy takes some."""
+    kinds = {remedy["kind"] for remedies in result.document.get("remedies", {}).values() for remedy in remedies}
+    return [OWN_LABELS] if "own_labels" in kinds else []
 
 
 def _tenths(worth: dict[str, Any], level: str) -> str:

@@ -12,10 +12,19 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
-from arena_cje.estimation.decision import words
-from arena_cje.estimation.records import LEVELS
 from arena_cje.results.notebook import decimal, weight_table
-from arena_cje.results.sentences import judge_sentences, left_out_sentences
+from arena_cje.results.sentences import (
+    difference_remark,
+    differences_title,
+    judge_sentences,
+    left_out_sentences,
+    legend,
+    open_sentences,
+    own_labels_sentences,
+    reason_sentences,
+    remedy_sentences,
+    uses_weights,
+)
 
 if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
@@ -32,19 +41,6 @@ COLUMNS = (
     ("labels", 6),
     ("verdict", 8),
 )
-MEANING = (
-    "Estimate: mean oracle label that the policy would earn on prompts like these. Interval: includes prompt sampling and label "
-    "uncertainty."
-)
-MEANING_OF_ESS = (
-    "ESS: effective sample size ÷ n after capping; raw ESS: before capping. Raw ESS decides the overlap verdict. Max weight: "
-    "after capping, where the mean weight is 1."
-)
-MEANING_OF_LABELS = "Labels: effective number of labels in this policy's score range."
-OWN_LABELS = (
-    "Labels of a policy's own responses: set `oracle.target_labels`; with your own data, put `oracle_label` into its fresh draws "
-    "or add `probes`."
-)
 
 
 def console_table(result: ResultRecord) -> str:
@@ -56,7 +52,7 @@ def console_table(result: ResultRecord) -> str:
     lines = [
         *_decision_lines(result),
         _data_line(result),
-        *(line for sentence in left_out_sentences(result) for line in _wrapped(sentence)),
+        *_block(left_out_sentences(result))[1:],
         "",
         _line(titles, width),
         "-" * (width + sum(2 + size for _, size in COLUMNS)),
@@ -67,25 +63,13 @@ def console_table(result: ResultRecord) -> str:
     lines += _difference_lines(result, width) + _weight_lines(result) + _judge_lines(result)
     lines += [
         "",
-        *textwrap.wrap(_meaning(result), WIDTH),
-        *_open_lines(result),
-        *_reason_lines(result),
-        *_remedy_lines(result),
+        *textwrap.wrap(legend(result), WIDTH),
+        *_block(open_sentences(result)),
+        *_block(reason_sentences(result)),
+        *_block([f"remedy: {sentence}" for sentence in remedy_sentences(result)] + own_labels_sentences(result)),
+        *_block(judge_sentences(result)),
     ]
-    if sentences := judge_sentences(result):
-        lines += ["", *(line for sentence in sentences for line in _wrapped(sentence))]
     return printable("\n".join(lines))
-
-
-def _meaning(result: ResultRecord) -> str:
-    """The legend of the table, with the weights only where the estimator uses them."""
-    parts = (MEANING, MEANING_OF_ESS if _uses_weights(result) else "", MEANING_OF_LABELS)
-    return " ".join(filter(None, parts))
-
-
-def _uses_weights(result: ResultRecord) -> bool:
-    diagnostics = result.document["metadata"]["diagnostics"].values()
-    return any(entry.get("ess") is not None for entry in diagnostics)
 
 
 def _decision_lines(result: ResultRecord) -> list[str]:
@@ -104,19 +88,13 @@ def _difference_lines(result: ResultRecord, width: int) -> list[str]:
         low, high = entry["corrected_interval"]
         interval = f"[{decimal(low, '+.3f')}, {decimal(high, '+.3f')}]"
         name = textwrap.shorten(policy, width, placeholder="...")
-        remark = words(entry["status"], decision["margin"])
-        remark += " (caution: judge scores alone)" if entry["judge_only"] else ""
         numbers = f"{decimal(entry['difference'], '+.3f'):>8}  {decimal(entry['se']):>6}  {interval:>16}"
-        rows.append(f"{name:<{width}}  {numbers}  {remark}")
-    level, count = f"{100 * (1 - decision['alpha']):g} %", decision["n_differences"]
-    intervals = f"simultaneous {level} intervals of {count} differences" if count > 1 else f"{level} interval"
-    return ["", f"Difference to {decision['against']} ({intervals}; margin {decision['margin']:g})", *rows]
+        rows.append(f"{name:<{width}}  {numbers}  {difference_remark(decision, entry)}")
+    return ["", differences_title(decision), *rows]
 
 
-def _open_lines(result: ResultRecord) -> list[str]:
-    """What would decide the undecided differences, a sentence each."""
-    entries = result.decision.get("policies", {}).values()
-    sentences = [entry["sentence"] for entry in entries if entry["status"] == "not_yet_known"]
+def _block(sentences: list[str]) -> list[str]:
+    """An empty line, then the sentences; no lines without sentences."""
     return ["", *(line for sentence in sentences for line in _wrapped(sentence))] if sentences else []
 
 
@@ -126,7 +104,7 @@ def _wrapped(text: str) -> list[str]:
 
 def _weight_lines(result: ResultRecord) -> list[str]:
     """The table of the raw importance weights; no lines where the estimator uses none."""
-    if not _uses_weights(result):
+    if not uses_weights(result):
         return []
     return ["", "Importance weights before capping", *weight_table(result).splitlines()]
 
@@ -170,37 +148,3 @@ def _policy_row(result: ResultRecord, policy: str) -> list[str]:
 def _line(cells: list[str], width: int) -> str:
     padded = (f"  {cell:>{size}}" for cell, (_, size) in zip(cells[1:], COLUMNS, strict=True))
     return f"{cells[0]:<{width}}{''.join(padded)}".rstrip()
-
-
-def _reason_lines(result: ResultRecord) -> list[str]:
-    """The sentences of the verdicts, worst level first, each once with all the policies that have it.
-
-    A refused policy has only the reasons of its refusal here; the others are in the results file.
-    """
-    policies_by_reason: dict[tuple[str, str], list[str]] = {}
-    for level in reversed(LEVELS):
-        for policy, verdict in result.verdicts.items():
-            for reason in verdict.reasons:
-                if reason.level == level and (verdict.ok or level == "refuse"):
-                    policies_by_reason.setdefault((level, reason.sentence), []).append(policy)
-    lines = []
-    for (level, sentence), policies in policies_by_reason.items():
-        lines += _wrapped(f"{'note' if level == 'ok' else level}: {', '.join(policies)}: {sentence}")
-    return ["", *lines] if lines else []
-
-
-def _remedy_lines(result: ResultRecord) -> list[str]:
-    """What would lift the verdicts that are not ok, a sentence each with all the policies that it concerns."""
-    policies_by_remedy: dict[str, list[str]] = {}
-    for policy in result.all_policies:
-        for sentence in result.remedies(policy):
-            policies_by_remedy.setdefault(sentence, []).append(policy)
-    lines = [
-        line
-        for sentence, policies in policies_by_remedy.items()
-        for line in _wrapped(f"remedy: {', '.join(policies)}: {sentence}")
-    ]
-    if not lines:
-        return []
-    kinds = {one["kind"] for of_policy in result.document.get("remedies", {}).values() for one in of_policy}
-    return ["", *lines, *(_wrapped(OWN_LABELS) if "own_labels" in kinds else [])]

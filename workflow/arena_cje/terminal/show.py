@@ -15,7 +15,7 @@ from arena_cje import files
 from arena_cje.config.exhibits import EXHIBITS, RESULTS
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.planning import text as planning_text
-from arena_cje.results import looks, recommendation
+from arena_cje.results import decision_file, looks
 from arena_cje.results.result import from_document
 from arena_cje.stages import run_record, seals
 
@@ -57,8 +57,8 @@ def _document(path: Path, content: Any) -> str:
     keys = content.keys() if isinstance(content, dict) else set()
     if looks.is_account(content):
         return looks.table(content)
-    if recommendation.is_decision(content):
-        return recommendation.text(content)
+    if decision_file.is_decision(content):
+        return decision_file.text(content)
     if {"pilot", "goal"} <= keys:
         return "\n".join(planning_text.lines(content))
     if {"recommended", "estimators"} <= keys:
@@ -200,7 +200,7 @@ def _decision(folder: Path, estimators: Sequence[str]) -> Iterator[str]:
     """The decision by the recommended estimator, or by the newest result where nothing has been recommended yet."""
     path = folder / DECISION
     content = files.read_json(path) if path.is_file() else None
-    if recommendation.is_decision(content):
+    if decision_file.is_decision(content):
         name, headline = content["recommended"]["estimator"], content["decision"]["headline"]
         yield f"decision by {name}, the recommended: {headline} ({path})"
     elif estimators:
