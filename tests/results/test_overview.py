@@ -89,7 +89,7 @@ def test_a_notebook_shows_decision_table_differences_notes_remedies_and_legend(r
     assert texts[0] == ("b", result.decision["headline"])
     captions = [text for tag, text in texts if tag == "caption"]
     assert captions[0].startswith("direct: 200 logged responses") and captions[1].startswith(
-        "minus base (95 % intervals"
+        "Difference to base (simultaneous 95 % intervals"
     )
     items = [text for tag, text in texts if tag == "li"]
     for policy, verdict in result.verdicts.items():
