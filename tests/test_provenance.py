@@ -75,6 +75,7 @@ EXHIBIT_SOURCES = (
     | {
         "estimation/contrasts.py",
         "estimation/decision.py",
+        "estimators/__init__.py",
         "results/recommendation.py",
         "results/sentences.py",
         "results/validation.py",

@@ -263,7 +263,7 @@ def test_planned_looks_that_cannot_be(raw, looks, sentence):
 def test_user_data_may_have_another_scale():
     assert parse({"logged_data": "mine.jsonl", "analysis": {"scale": [0, 100]}}).analysis.scale == (0.0, 100.0)
     for wrong in ([1, 1], [5, 1]):
-        with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .* lowest, highest"):
+        with pytest.raises(UserError, match=r"`analysis\.scale`: scale is .*lowest, highest"):
             parse({"logged_data": "mine.jsonl", "analysis": {"scale": wrong}})
     with pytest.raises(UserError, match="analysis.scale"):
         parse({"logged_data": "mine.jsonl", "analysis": {"scale": [1]}})
@@ -427,7 +427,7 @@ def test_a_scale_belongs_to_the_judge_that_it_was_given_for():
     assert scales == {"direct": (0, 10), "length": (0, 10), "other": None, "scaled": (1, 5)}
     assert all(config.estimator_of(name)[1]["label_scale"] == (0, 1) for name in variants)
     for key in ("judge_scale", "label_scale"):
-        with pytest.raises(UserError, match=rf"`analysis\.{key}`: {key} is .* lowest, highest"):
+        with pytest.raises(UserError, match=rf"`analysis\.{key}`: {key} is .*lowest, highest"):
             parse({"logged_data": "mine.jsonl", "analysis": {key: [1, 0]}})
         with pytest.raises(UserError, match=rf"`analysis\.{key}` is set without `logged_data`"):
             parse({"analysis": {key: [0, 10]}})

@@ -445,9 +445,9 @@ def test_a_text_is_read_without_its_mark(encoding, tmp_path):
             r"text:1: is not valid UTF-8 text: byte 0xe9 at position 1; save the file as UTF-8",
         ),
         ("One.\nSé brief.".encode("cp1252"), r"text:2: is not valid UTF-8 text: byte 0xe9 at position 6"),
-        ("Sé brief.".encode("utf-16-le"), r"text: has a NUL character at position 1"),
+        ("Sé brief.".encode("utf-16-le"), r"text: contains a NUL character at position 1"),
         (b"\xff\xfea", r"text:1: is not valid UTF-16 text"),
-        (b"\x00\x01\x02", r"has a NUL character"),
+        (b"\x00\x01\x02", r"contains a NUL character"),
     ],
 )
 def test_what_is_no_text_gets_a_sentence(content, sentence, tmp_path):

@@ -470,7 +470,7 @@ def test_draws_and_their_distributions_keep_their_places(lines):
         ({"judge_distribution": [[0.5, 0.5], [None, 0.5]]}, "has a score that is missing or null"),
         ({"judge_distribution": [[0.5, 1.5], [0.7, -0.5]]}, "has the mass -0.5, expected a number above 0"),
         ({"judge_distribution": [[0.5, 1.0], [0.7, 0]]}, "has the mass 0, expected a number above 0"),
-        ({"judge_distribution": [[0.5, 0.9]]}, "has masses that sum to 0.9, expected 1"),
+        ({"judge_distribution": [[0.5, 0.9]]}, "has masses with the sum 0.9, expected 1"),
         ({"judge_distribution": [[0.5, 0.5, 0.5]]}, r"has the element \[0.5, 0.5, 0.5\], expected a pair"),
         ({"judge_distribution": [0.5]}, r"elements of type float, expected a list of \[score, mass\] pairs"),
         ({"judge_distribution": []}, "judge_distribution is empty"),

@@ -38,7 +38,7 @@ def test_a_scale_that_does_not_rise_is_refused(scale):
 
 def test_a_covariate_is_named_once_and_is_no_field_of_the_format():
     assert Reading(["depth"]).covariates == ("depth",)
-    with pytest.raises(UserError, match="covariates name 'depth' more than once"):
+    with pytest.raises(UserError, match="covariates list 'depth' more than once"):
         Reading(("depth", "depth"))
     with pytest.raises(UserError, match="covariate 'oracle_label' is another field of the CJE format"):
         Reading(("oracle_label",))

@@ -76,7 +76,11 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("{oops}", "not valid JSON"), ("[1]", "expected one JSON object a line, got list"), ('{"a": NaN}', "write null")],
+    [
+        ("{oops}", "not valid JSON"),
+        ("[1]", "expected one JSON object per line, got list"),
+        ('{"a": NaN}', "write null"),
+    ],
 )
 def test_a_malformed_line_is_named(tmp_path, line, said):
     path = tmp_path / "x.jsonl"

@@ -109,7 +109,7 @@ def test_odd_raters_are_named():
     assert odd["r0"] == odd["r1"] == ""
     assert odd["r2"] == "constant: all votes are equal"
     assert "too fast: 1.5 seconds" in odd["r3"]
-    assert "self-inconsistent" in odd["r3"]
+    assert "inconsistent" in odd["r3"]
 
 
 def test_items_by_hand():

@@ -338,7 +338,7 @@ def test_json_of_another_kind_is_refused(tmp_path, content):
 def test_columns_that_do_not_exist_are_named(tmp_path):
     path = write(tmp_path / "a.csv", [{"Item": "x", "Who": "ann", "Score": "3"}])
     with pytest.raises(
-        UserError, match=r"has no column 'Sore' for score \(did you mean 'Score'\?\); it has Item, Who, Score"
+        UserError, match=r"has no column 'Sore' for score \(did you mean 'Score'\?\); its columns are Item, Who, Score"
     ):
         votes.read(path, {"item_id": "Item", "annotator_id": "Who", "score": "Sore"})
     with pytest.raises(UserError, match=r"`columns` maps 'scor' \(did you mean 'score'\?\)"):

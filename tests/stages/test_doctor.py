@@ -51,7 +51,7 @@ def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
     assert main(["doctor"]) == 1
     assert SHARDS[1].exists()
     assert main(["doctor", ".", "--redo"]) == 0
-    assert "Took away 1" in capsys.readouterr().out
+    assert "Removed 1" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before if path.exists()} == {
         path: content for path, content in before.items() if path != SHARDS[1]
     }
@@ -61,8 +61,8 @@ def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
 def test_what_was_made_from_others_than_are_there_is_found_with_what_followed_from_it():
     job([], SHARDS[2], seed=9)
     assert found() == {
-        str(JOINED): f"was made from another {SHARDS[2]} than is there now",
-        str(ESTIMATE): f"was made from another {JOINED} than is there now",
+        str(JOINED): f"was made from another version of {SHARDS[2]}",
+        str(ESTIMATE): f"was made from another version of {JOINED}",
     }
     doctor.redo(doctor.examine())
     assert not JOINED.exists()
@@ -73,7 +73,7 @@ def test_what_was_made_from_others_than_are_there_is_found_with_what_followed_fr
 def test_a_damaged_journal_keeps_its_other_items():
     content = JOURNAL.read_bytes()
     JOURNAL.write_bytes(content.replace(b'"value":"b"', b'"value":"x"') + b"0000 half")
-    assert found() == {str(JOURNAL): "has 2 damaged line(s), whose items are made again"}
+    assert found() == {str(JOURNAL): "has 2 damaged line(s); their items are computed again"}
     doctor.redo(doctor.examine())
     lines = content.splitlines(keepends=True)
     assert JOURNAL.read_bytes() == lines[0] + lines[2]

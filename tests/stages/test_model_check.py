@@ -55,7 +55,7 @@ def found(config: Config) -> list[model_check.Finding]:
 def test_a_model_that_answers_is_ok_and_named_by_its_version():
     with FaultServer() as server:
         (one,) = found(configuration(server.url))
-    assert (one.ok, one.wanted, one.users) == (True, "writes", ("policies.base",))
+    assert (one.ok, one.use, one.users) == (True, "writes", ("policies.base",))
     assert one.answer.startswith("toy-2025-01-01, ") and one.answer.endswith(" ms")
     (body,) = server.bodies
     assert body["max_tokens"] == 1
@@ -129,7 +129,7 @@ def test_a_judge_that_chooses_needs_log_probabilities():
         assert [one.ok for one in model_check.check(things)] == [True, True]
     assert any(body.get("logprobs") for body in server.bodies)
     (chooser,) = (one for one in things if one.what == "chooses")
-    with pytest.raises(UserError, match="without log probabilities"):
+    with pytest.raises(UserError, match="contain no log probabilities"):
         chooser.check(lambda requests: [Reply("7", model="m") for _ in requests])
 
 
@@ -147,8 +147,8 @@ def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, 
         config["n_prompts"] = 2
         findings = model_check.run(Config.model_validate(config), str(tmp_path / "prompts.jsonl"), str(RESOURCES))
     policy, judge = findings
-    assert policy.ok and policy.wanted == "writes"
-    assert (judge.ok, judge.wanted, judge.users) == (shift == 0, "scores", ("judge",))
+    assert policy.ok and policy.use == "writes"
+    assert (judge.ok, judge.use, judge.users) == (shift == 0, "scores", ("judge",))
     assert says in judge.answer
     (helpful,) = {body["prompt"].partition("<|im_start|>user")[0] for body in server.bodies if body["model"] == "judge"}
     assert (RESOURCES / "policies" / "helpful.txt").read_text().strip() in helpful
@@ -220,7 +220,7 @@ def test_a_little_rounding_is_no_other_token():
         if right:
             assert "to 0.04 nats" in model_check._scores(server, writer)
         else:
-            with pytest.raises(UserError, match="wrongly"):
+            with pytest.raises(UserError, match="are inconsistent"):
                 model_check._scores(server, writer)
 
 

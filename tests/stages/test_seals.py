@@ -95,7 +95,7 @@ def test_what_a_job_leaves_that_did_not_end_is_no_output(error):
 
     with pytest.raises(BaseException, match=r"no|^$"):
         job([], TABLE, write=written_and_ended)
-    with pytest.raises(UserError, match=f"^{TABLE}: is not finished"):
+    with pytest.raises(UserError, match=f"^{TABLE}: is incomplete"):
         seals.check(TABLE)
     job([], TABLE)
     assert seals.check(TABLE)

@@ -23,7 +23,6 @@ import numpy as np
 from arena_cje import estimators
 from arena_cje.diagnostics import calibration
 from arena_cje.diagnostics.agreement import agreement
-from arena_cje.diagnostics.overlap import NEAR_ZERO
 from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ def overlap_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, .
     reasons = _low_value_reasons("low_ess", "raw ESS", raw.ess_share, meaning, t.ess_refuse, t.ess_caution, PERCENT)
     if raw.near_zero_share > t.near_zero_refuse:
         text = (
-            f"{100 * raw.near_zero_share:.1f} % of the raw weights are below {NEAR_ZERO:g} (maximum "
+            f"{100 * raw.near_zero_share:.1f} % of the raw weights are practically 0 (maximum "
             f"{100 * t.near_zero_refuse:.0f} %): this policy would almost never give these responses"
         )
         reasons.append(Reason("near_zero_weights", text, "refuse"))

@@ -1,4 +1,4 @@
-"""Paired differences between policies, and what corrects for many of them at once.
+"""Paired differences between policies, and corrections for many of them at once.
 
     d = V_1 - V_2,   t = d / se(d),   influence, jackknife, bias and bootstrap draws subtracted row by row
     corrected interval = interval at level 1 - alpha / K,   corrected p-value = min(1, K p)
@@ -6,7 +6,7 @@
 Policies share prompts, labels and calibrator, and what they share cancels. With bootstrap draws the p-value is
 2 (1 + #{draws on the rarer side of zero}) / (B + 1). There are two families of K differences: those to the reference, the base
 policy unless another is named, which decide (`arena_cje.estimation.decision`), and those of the other pairs, which rank. The
-intervals of a family hold at once (Dunn 1961); what is told apart is read from them alone. Holm's correction bounds the
+intervals of a family hold at once (Dunn 1961); whether two policies differ is read from them alone. Holm's correction bounds the
 probability of any false rejection over all pairs, that of Benjamini and Hochberg the expected share of false rejections. A
 refused policy has no difference, and is not counted among the tests.
 

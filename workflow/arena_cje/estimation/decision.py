@@ -46,11 +46,11 @@ CHANCE = 0.8  # of a decision, at the numbers of labels and prompts that are nam
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRule:
-    """What is asked of the differences.
+    """The options of decisions.
 
     against: the policy that the others are compared with; None is the base policy.
     margin: the largest difference that does not matter, above 0 and below 1.
-    assume_transport: whether a difference that rests on the judge alone may decide.
+    assume_transport: whether a difference that depends on judge scores alone may decide.
 
     Raises a `UserError` for a margin out of its range.
     """
@@ -89,7 +89,7 @@ def words(one: str, margin: float) -> str:
 
 
 def judge_only(rests_on: Sequence[str]) -> bool:
-    """Whether the difference of policies that rest on these is the judge's."""
+    """Whether the difference of policies that rest on these depends on judge scores alone."""
     return any(one != LABELS for one in rests_on)
 
 
@@ -109,7 +109,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Need:
-    """What an undecided difference would take, if it stays where it is."""
+    """What would decide an undecided difference, if the true difference is the measured one."""
 
     outcome: str  # the status that is nearest: better, worse or equivalent
     labels: float | None  # factor on the numbers of labels; None where no number of labels is enough
@@ -117,7 +117,7 @@ class Need:
 
 
 def need(value: float, parts: Parts, critical: float, margin: float) -> Need:
-    """What a decision about a difference takes; critical: half width of its interval in standard errors."""
+    """What would decide a difference; critical: half width of its interval in standard errors."""
     outcome = "equivalent" if margin - abs(value) >= abs(value) else "better" if value > 0 else "worse"
     allowed = needed_error(value, critical, margin) ** 2 - parts.bias**2
     return Need(

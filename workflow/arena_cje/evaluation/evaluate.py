@@ -537,7 +537,7 @@ def _on_joint_level(
 ) -> tuple[Estimate, dict[str, Estimate], dict[str, LabelShares]]:
     """The base policy's value of the joint estimate, all targets on its level, and what they rest on.
 
-    A target without labels of its own keeps its difference to the base, which its labels cannot tell: what the joint
+    A target without labels of its own keeps its difference to the base, since no labels correct it: what the joint
     estimate adds to the base's mean calibrated score is added to it too.
     """
     if rows.labels_are_rewards:  # the base's value is the mean label already

@@ -1,9 +1,9 @@
 """The joint estimate of `arena_cje.estimation.joint` on a data set: calibrated scores, values, and values without each fold.
 
 The policies are the base and the targets that have labels on ten prompts of their own responses, as long as one target
-is among them. Their calibrated scores come from one calibrator, cross-fitted over prompts and fitted to the labels of all
-of them but those of a target whose labels differ clearly from what the base's calibrator says. The other targets keep their
-differences to the base, on the level of its joint value.
+is among them. Their calibrated scores come from one calibrator, cross-fitted over prompts and fitted to the labels of
+all of them but those of a target whose labels differ clearly from the predictions of the base's calibrator. The other
+targets keep their differences to the base, on the level of its joint value.
 """
 
 from __future__ import annotations

@@ -191,9 +191,9 @@ def analyze(
     base_policy: name of the base policy, where the rows do not give it.
     variant: name of the result; None is the name of the estimator.
     thresholds: thresholds of the verdicts by name, where they differ from those of `Thresholds`.
-    against: policy that the decision compares the others with; None is the base policy.
-    margin: largest difference that does not matter to the decision, in units of [0, 1].
-    assume_transport: whether differences that rest on the judge alone may decide.
+    against: the policy that the others are compared with; None is the base policy.
+    margin: largest difference that does not matter, on the scale from 0 to 1.
+    assume_transport: whether differences that depend on judge scores alone may decide.
     cautions: further reasons for the verdicts, by policy, each a (code, sentence, level).
     provenance: written into the result as it is.
     seed, n_folds, jackknife_folds and **options: rewards, calibration, covariates, weights, correction, label_term, clip,
