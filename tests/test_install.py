@@ -199,6 +199,8 @@ def installed(distributions, tmp_path_factory) -> Path:
 
 ANALYSIS = """
 from pathlib import Path
+
+sys.modules.update(dict.fromkeys(["llama_cpp", "snakemake", "openai", "fireworks", "datasets"]))  # cannot be imported
 import arena_cje
 from arena_cje.results.result import write
 
