@@ -173,7 +173,7 @@ def test_the_wheel_is_the_library_and_nothing_else(distributions, sources):
         files = {name for name in wheel.namelist() if ".dist-info/" not in name}
     library = {name.removeprefix("workflow/") for name in sources if name.startswith("workflow/arena_cje/")}
     assert files == library
-    assert {Path(name).suffix for name in files} == {".py", ".css", ".j2", ".js", ".json"}
+    assert {Path(name).suffix for name in files} == {".py", ".typed", ".css", ".j2", ".js", ".json"}
 
 
 def test_the_source_distribution_is_the_whole_repository(distributions, sources):

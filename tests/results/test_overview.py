@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import subprocess
+import sys
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from arena_cje.estimation.records import Estimate, Reason, Verdict
 from arena_cje.results import result as results
 from import_graph import FILES, tree
 from own_data import write_world
+from workflow_run import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,6 +172,19 @@ def test_the_help_of_analyze_has_formula_shapes_units_and_errors():
     page = inspect.getdoc(arena_cje.analyze)
     for word in ("V(policy) =", "[0, 1]", "nats", "(p,)", "(n, p)", "Raises a `UserError`", "TypeError"):
         assert word in page, word
+
+
+def test_the_package_lists_what_it_gives():
+    code = "import arena_cje; print(dir(arena_cje)); print(arena_cje.Result.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True)
+    assert done.stdout.decode().split("\n")[:2] == ["['Result', '__version__', 'analyze', 'load']", "Result"]
+
+
+def test_the_status_of_weights_is_one_line(folder):
+    for policy, status in arena_cje.analyze(folder / "mine.jsonl", estimator="snips").diagnose_weights().items():
+        assert repr(status).startswith(
+            f"WeightStatus('{policy}': {status.status}, ESS {status.ess_share:.1%} of 200 rows"
+        )
 
 
 def test_everything_public_has_types():
