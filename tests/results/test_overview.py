@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -66,6 +67,18 @@ def test_a_refused_policy_has_no_number(folder):
     for policy in refused.refused:
         line = next(line for line in repr(refused).splitlines() if line.startswith(policy))
         assert line.split()[1:] == ["refused", "refuse"]
+
+
+def test_a_file_of_an_earlier_version_is_shown_without_what_it_lacks(result, tmp_path):
+    later = ("decision", "remedies", "judge_worth")
+    document = {name: entry for name, entry in result.document.items() if name not in later}
+    (tmp_path / "direct.json").write_text(json.dumps(document))
+    earlier = arena_cje.load(tmp_path / "direct.json")
+    lines = repr(earlier).splitlines()
+    assert lines[0].startswith("direct: 200 logged responses") and "minus" not in lines[1]
+    assert len(lines) == 5 + len(earlier.all_policies)
+    captions = [text for tag, text in Blocks(earlier._repr_html_()).texts if tag == "caption"]
+    assert len(captions) == 1 and earlier.details()
 
 
 class Blocks(HTMLParser):
