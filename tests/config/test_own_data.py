@@ -42,7 +42,7 @@ def test_what_the_data_lack_is_said():
     sentences = own_data.notes(config(), DATA, ["snips", "direct"], ["0.1", "0.5"], {"policies": {}})
     assert sentences == [
         "`policies` are not used beside `logged_data`; the policies are those of the data: base, clone, shift",
-        "no fresh draws of shift: `direct` has no value for it",
+        "no fresh draws of shift, which estimators by draws therefore refuse",
         "mine.jsonl has labels on 50 of 200 rows, so that coverage 0.5 uses all of them, as coverage 0.25 would",
     ]
     assert own_data.notes(config(), DATA, ["snips"], ["0.1"], {}) == []

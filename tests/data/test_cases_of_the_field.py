@@ -134,6 +134,21 @@ def test_labels_on_half_of_their_scale_are_cautioned_about():
     assert not any("unusual_units" in {one.code for one in verdict.reasons} for verdict in result.verdicts.values())
 
 
+def test_scores_and_labels_on_one_scale_that_only_one_of_them_fills_are_cautioned_about():
+    """Scores from 1 to 10 and labels from 1 to 5, both read on (1, 10): labels of 5 would count as .44."""
+    rows = [
+        row | {"judge_score": 1 + 9 * row["judge_score"], "oracle_label": 1 + 4 * row["oracle_label"]}
+        for row in world()
+    ]
+    one_scale = arena_cje.analyze(rows, estimator="snips", scale=(1, 10))
+    for verdict in one_scale.verdicts.values():
+        (reason,) = (reason for reason in verdict.reasons if reason.code == "unusual_units")
+        assert reason.level == "caution" and "no oracle label exceeds 5" in reason.sentence
+    own = arena_cje.analyze(rows, estimator="snips", judge_scale=(1, 10), label_scale=(1, 5))
+    assert not any("unusual_units" in {one.code for one in verdict.reasons} for verdict in own.verdicts.values())
+    assert values(own) == pytest.approx(TRUTH, abs=0.02)
+
+
 def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
     rows = on_other_scales(judge=10)
     poor = [{"prompt_id": row["prompt_id"], "judge_score": k % 2} for k, row in enumerate(rows)]

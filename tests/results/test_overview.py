@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
+import subprocess
+import sys
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,7 @@ from arena_cje.estimation.records import Estimate, Reason, Verdict
 from arena_cje.results import result as results
 from import_graph import FILES, tree
 from own_data import write_world
+from workflow_run import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +67,18 @@ def test_a_refused_policy_has_no_number(folder):
     for policy in refused.refused:
         line = next(line for line in repr(refused).splitlines() if line.startswith(policy))
         assert line.split()[1:] == ["refused", "refuse"]
+
+
+def test_a_file_of_an_earlier_version_is_shown_without_what_it_lacks(result, tmp_path):
+    later = ("decision", "remedies", "judge_worth")
+    document = {name: entry for name, entry in result.document.items() if name not in later}
+    (tmp_path / "direct.json").write_text(json.dumps(document))
+    earlier = arena_cje.load(tmp_path / "direct.json")
+    lines = repr(earlier).splitlines()
+    assert lines[0].startswith("direct: 200 logged responses") and "minus" not in lines[1]
+    assert len(lines) == 5 + len(earlier.all_policies)
+    captions = [text for tag, text in Blocks(earlier._repr_html_()).texts if tag == "caption"]
+    assert len(captions) == 1 and earlier.details()
 
 
 class Blocks(HTMLParser):
@@ -169,6 +185,19 @@ def test_the_help_of_analyze_has_formula_shapes_units_and_errors():
     page = inspect.getdoc(arena_cje.analyze)
     for word in ("V(policy) =", "[0, 1]", "nats", "(p,)", "(n, p)", "Raises a `UserError`", "TypeError"):
         assert word in page, word
+
+
+def test_the_package_lists_what_it_gives():
+    code = "import arena_cje; print(dir(arena_cje)); print(arena_cje.Result.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True)
+    assert done.stdout.decode().split("\n")[:2] == ["['Result', '__version__', 'analyze', 'load']", "Result"]
+
+
+def test_the_status_of_weights_is_one_line(folder):
+    for policy, status in arena_cje.analyze(folder / "mine.jsonl", estimator="snips").diagnose_weights().items():
+        assert repr(status).startswith(
+            f"WeightStatus('{policy}': {status.status}, ESS {status.ess_share:.1%} of 200 rows"
+        )
 
 
 def test_everything_public_has_types():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.calibration import MIN_LABELLED_PROMPTS
+from arena_cje.files import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def check(config: Config, data: Preview, estimates: Sequence[str]) -> None:
     """Raise a `UserError` where the data cannot give the estimates that a run is to make; estimates: their names."""
-    against, where = config.decision.against, config.logged_data
+    against, where = config.decision.against, user_path(config.logged_data)
     if against is not None and against not in data.policies:
         raise UserError(
             f"config: `decision.against` is {against!r}, which is not a policy of the data"
@@ -55,17 +56,17 @@ def notes(
         sentences.append(f"left out because there are no fresh draws: {', '.join(left_out)} (fresh_draws=DIR)")
     without_draws = [name for name in data.with_logprobs if name not in data.with_draws]
     if any(map(config.needs_draws, estimates)) and without_draws:
-        sentences.append(f"no fresh draws of {', '.join(without_draws)}: `direct` has no value for it")
+        sentences.append(f"no fresh draws of {', '.join(without_draws)}, which estimators by draws therefore refuse")
     without_logprobs = [name for name in data.with_draws if name not in data.with_logprobs]
     if any(map(config.needs_weights, estimates)) and without_logprobs:
         sentences.append(
-            f"no log probabilities of {', '.join(without_logprobs)}: estimators by weights have no value for it"
+            f"no log probabilities of {', '.join(without_logprobs)}, which estimators by weights therefore refuse"
         )
     if data.n_rows is not None and data.n_labels:
         larger = [coverage for coverage in coverages if round(float(coverage) * data.n_rows) > data.n_labels]
         if larger:
             sentences.append(
-                f"{config.logged_data} has labels on {data.n_labels} of {data.n_rows} rows, so that coverage "
+                f"{user_path(config.logged_data)} has labels on {data.n_labels} of {data.n_rows} rows, so that coverage "
                 f"{', '.join(larger)} uses all of them, as coverage {data.n_labels / data.n_rows:.3g} would"
             )
     return sentences

@@ -20,6 +20,7 @@ from arena_cje.data.draws import check_policy
 from arena_cje.data.logged import base_policy_of, check_scored
 from arena_cje.data.rows import NO_TEXTS, Response, check_label_probabilities, checked_rows, log_ratios, n_labels
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, PROBES
+from arena_cje.data.sources import source_name
 from arena_cje.data.units import differing_units, unusual_units
 from arena_cje.data.user_data import policy_names, read_user_data
 from arena_cje.errors import UserError
@@ -105,7 +106,7 @@ def _preview(files: OwnFiles, reading: Reading, base_policy: str | None) -> Prev
     )
     n_found = data.summary["n_labels_found"]
     has_labels = n_found > 0 or files.calibration_data is not None
-    notes = _unit_notes(responses, files.logged, reading)
+    notes = _unit_notes(responses, source_name(files.logged), reading)
     return Preview(**facts, has_labels=has_labels, n_rows=data.summary["n_rows"], n_labels=n_found, notes=notes)
 
 
@@ -117,7 +118,7 @@ def _check_first_rows(
     for response in responses:
         log_ratios(response, targets)
     if len(responses) < ROWS or not n_labels(responses):
-        check_scored(responses, files.logged, reading)
+        check_scored(responses, source_name(files.logged), reading)
     for table, sources, what in ((DRAWS, files.draws, "the fresh draws"), (PROBES, files.probes, "the probes")):
         plain = reading if table is DRAWS else reading.without_covariates()
         for policy, path in (sources or {}).items():
@@ -150,7 +151,7 @@ def _has_label(path: str) -> bool:
 def _with_format(path: str, error: UserError) -> UserError:
     """The error, or one that names the tool whose format the logged data have."""
     file = user_path(path)
-    if str(path) not in str(error) or file.stat().st_size > WHOLE:
+    if str(file) not in str(error) or file.stat().st_size > WHOLE:
         return error
     try:
         name = convert.recognise(file)
@@ -159,6 +160,6 @@ def _with_format(path: str, error: UserError) -> UserError:
     if name in (None, "cje-eval"):  # whose fields have the names of ours, so that it is no other tool
         return error
     return UserError(
-        f"{path}: is a file of the format {name}, expected JSONL in the CJE format; convert it (arena-cje convert {name} {path} "
-        f"--to DIR), or write logged_data: {{format: {name}, file: {path}}}"
+        f"{file}: is a file of the format {name}, expected JSONL in the CJE format; convert it (arena-cje convert {name} {file} "
+        f"--to DIR), or write logged_data: {{format: {name}, file: {file}}}"
     )

@@ -47,7 +47,7 @@ def placed_rows(source: Source, what: str = "the data") -> Iterable[RowWithPlace
 def source_name(source: Source) -> str:
     """The name of a source in errors."""
     if isinstance(source, str | os.PathLike):
-        return str(source)
+        return str(user_path(source))
     return "the rows" if isinstance(source, list | tuple) else "the data frame"
 
 

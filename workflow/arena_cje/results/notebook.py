@@ -69,6 +69,12 @@ class WeightStatus:
         bool | None
     )  # whether all weights are 1; None where the policy is not declared equal to the base policy
 
+    def __repr__(self) -> str:
+        return (
+            f"WeightStatus({self.policy!r}: {self.status}, ESS {self.ess_share:.1%} of {self.n} rows, mean weight "
+            f"{decimal(self.mean_weight)}, largest {decimal(self.max_weight, '.1f')}; {', '.join(self.issues) or 'no issues'})"
+        )
+
 
 def weight_status(result: ResultRecord, logged: Source | Logged | None = None) -> dict[str, WeightStatus]:
     """The status of every policy that has weights, in declared order.
