@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from arena_cje.llama.scorer import Item
 
 RUBRIC = ROOT / "resources" / "judges" / "likelihood.yaml"
-N_ITEMS = 24  # of each process
+N_ITEMS = 16  # of each process
 GOAL = ">= 1.8"
 TURNS = ("one process", "two processes", "one process again")
 

@@ -125,8 +125,10 @@ def test_a_row_without_a_score_has_no_reward_and_shifts_no_other(data, result, t
 def test_fields_are_read_wherever_they_are_in_the_file(data, tmp_path):
     """Older files keep id, score and label under metadata, and do not number the rows of a prompt."""
     rows = schemas.read_jsonl(data / "logged.jsonl")
-    plain = exports.log_rows(
-        exports.logged_rows(data / "logged.jsonl", analyzed_alone(data / "logged.jsonl"))[0], range(400), "b"
+    plain = list(
+        exports.log_rows(
+            exports.logged_rows(data / "logged.jsonl", analyzed_alone(data / "logged.jsonl"))[0], range(400), "b"
+        )
     )
     fields = ("prompt_id", "judge_score", "oracle_label")
     moved = [
@@ -136,7 +138,7 @@ def test_fields_are_read_wherever_they_are_in_the_file(data, tmp_path):
     ]
     files.write_jsonl(tmp_path / "old.jsonl", moved)
     result = analyzed_alone(tmp_path / "old.jsonl")
-    assert exports.log_rows(exports.logged_rows(tmp_path / "old.jsonl", result)[0], range(400), "b") == plain
+    assert list(exports.log_rows(exports.logged_rows(tmp_path / "old.jsonl", result)[0], range(400), "b")) == plain
     assert [row["judge_raw"] for row in plain] == [row["judge_score"] for row in rows]
     files.write_jsonl(tmp_path / "twice.jsonl", [*rows, rows[0] | {"response": "said otherwise"}])
     twice = exports.logged_rows(tmp_path / "twice.jsonl", analyzed_alone(tmp_path / "twice.jsonl"))[0]
@@ -146,7 +148,7 @@ def test_fields_are_read_wherever_they_are_in_the_file(data, tmp_path):
 
 
 def test_sampler_rows_hold_the_log_probabilities_as_they_are(logged):
-    rows = exports.sampler_rows(logged, [0.5] * len(logged))
+    rows = list(exports.sampler_rows(logged, [0.5] * len(logged)))
     for row, source in zip(rows, logged, strict=True):
         assert row["total_logprob"] == source["base_policy_logprob"]
         assert row["target_logps"] == source["target_policy_logprobs"]
@@ -163,7 +165,7 @@ def test_what_a_target_cannot_say_keeps_its_mark(logged):
 
 
 def test_log_rows_have_the_guides_fields_and_null_where_unknown(logged):
-    rows = exports.log_rows(logged, [0.25] * len(logged), "base", {logged[0]["prompt_id"]: [-20.0, -40.0]})
+    rows = list(exports.log_rows(logged, [0.25] * len(logged), "base", {logged[0]["prompt_id"]: [-20.0, -40.0]}))
     guide = ("uid", "prompt", "answer", "token_logprobs", "action", "sequence_logp", "pi0", "oracle_score", "judge_raw")
     assert tuple(rows[0]) == (*guide, "calibrated_reward")
     assert rows[0]["token_logprobs"] == [-20.0, -40.0] and rows[1]["token_logprobs"] is None

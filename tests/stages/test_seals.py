@@ -12,6 +12,7 @@ from arena_cje import files
 from arena_cje.__main__ import main
 from arena_cje.errors import UserError
 from arena_cje.stages import seals
+from arena_cje.stages.jobs import recorded
 
 TABLE = Path("results/responses/base/0003.jsonl")
 ROWS = [{"prompt_id": f"q{k}", "response": "text"} for k in range(8)]
@@ -124,3 +125,13 @@ def test_parameters_that_follow_from_outputs_are_those_of_the_rules():
         path.read_text(encoding="utf-8") for path in (Path(__file__).parents[2] / "workflow/rules").glob("*.smk")
     )
     assert set(re.findall(r"(\w+)=lambda w, output", rules)) == set(seals.DERIVED)
+
+
+@pytest.mark.parametrize("record", [{}, {"sha256": None}, [], "text"])
+def test_a_record_of_a_model_without_its_hash_is_one_sentence(record):
+    path = Path("results/models/small.json")
+    files.write_json(path, record)
+    with pytest.raises(UserError, match=f"^{path}: has no sha256, which the record of a model has; .*--redo"):
+        recorded(path, "sha256")
+    files.write_json(path, {"sha256": "ab"})
+    assert recorded(path, "sha256") == "ab"

@@ -246,7 +246,7 @@ def test_figures_and_exports_do_without(partly, tmp_path):
     logged, _ = load_logged(partly["all"] / "logged.jsonl", reading=result.reading)
     figures.save(figures.weight_distributions(logged), tmp_path / "weights.png")
     assert [panel.n for panel in tidy.weights(logged)[1]] == [0, 0, 0, 0]
-    written = exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base")
+    written = list(exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base"))
     assert {(row["sequence_logp"], row["pi0"]) for row in written} == {(None, None)}
     assert all(row["calibrated_reward"] is not None for row in written)
 

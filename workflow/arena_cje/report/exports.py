@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,8 @@ def _rewards(data: Dataset, result: ResultRecord) -> list[float | None]:
 
 def without_logprobs(logged: Sequence[Row], policies: Collection[str], base_policy: str) -> list[Row]:
     """The rows with null as the log probabilities of some policies."""
+    if not policies:
+        return list(logged)
     return [
         row
         | ({"base_policy_logprob": None} if base_policy in policies else {})
@@ -99,9 +101,9 @@ def without_logprobs(logged: Sequence[Row], policies: Collection[str], base_poli
     ]
 
 
-def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> list[Row]:
-    """Rows of precomputed_sampler.jsonl: a target log probability of -10000 stands for minus infinity."""
-    return [_sampler_row(row, value) for row, value in zip(logged, reward, strict=True)]
+def sampler_rows(logged: Sequence[Row], reward: Sequence[float | None]) -> Iterator[Row]:
+    """Rows of precomputed_sampler.jsonl one by one: a target log probability of -10000 stands for minus infinity."""
+    return (_sampler_row(row, value) for row, value in zip(logged, reward, strict=True))
 
 
 def _sampler_row(row: Row, reward: float | None) -> Row:
@@ -124,10 +126,10 @@ def log_rows(
     reward: Sequence[float | None],
     base_policy: str,
     tokens: Mapping[str, Sequence[float]] | None = None,
-) -> list[Row]:
-    """Rows of stochastic_log.jsonl; tokens: log probabilities of the base responses by token, by prompt id."""
+) -> Iterator[Row]:
+    """Rows of stochastic_log.jsonl one by one; tokens: log probabilities of the base responses by token, by prompt id."""
     uids, tokens = _uids(logged), tokens or {}
-    return [
+    return (
         {
             "uid": uid,
             "prompt": row.get("prompt"),
@@ -141,7 +143,7 @@ def log_rows(
             "calibrated_reward": value,
         }
         for uid, row, value in zip(uids, logged, reward, strict=True)
-    ]
+    )
 
 
 def token_logprobs(path: str | Path) -> dict[str, list[float]]:
