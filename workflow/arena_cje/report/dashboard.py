@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from arena_cje.report import dashboard_data as data
 from arena_cje.report import dashboard_figures as figures
-from arena_cje.report.pages import FOLDER, environment
 from arena_cje.report.dashboard_items import analysed_rows, items, script_json, valid_unicode, weights_of
+from arena_cje.report.pages import FOLDER, environment
 from arena_cje.results.recommendation import recommend
 from arena_cje.results.sentences import judge_sentences
 
