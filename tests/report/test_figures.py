@@ -343,7 +343,7 @@ def test_one_wide_interval_does_not_stretch_the_axis():
 
 def test_an_interval_beyond_the_axis_has_an_arrow(plain):
     document = json.loads(plain.results[1].to_json())
-    document["estimates"]["better"]["confidence_interval"] = [-3.0, 4.0]
+    document["confidence_intervals"][0] = [-3.0, 4.0]
     wide = replace(plain.results[1], document=document)
     words = texts(figures.policy_estimates([plain.results[1], wide, plain.results[0]]))
     assert {"◂", "▸"} <= set(words)

@@ -486,7 +486,7 @@ def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
 def rows_used(result: ResultRecord) -> Table:
     """Number of rows that the estimator used, by policy."""
     rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in result.all_policies)
-    return Table(f"Logged responses or prompts that {result.name} used", ("policy", "number"), rows)
+    return Table(f"Logged responses that {result.name} used", ("policy", "number"), rows)
 
 
 def draws(result: ResultRecord, responses: Mapping[str, Sequence[Response]]) -> Table:

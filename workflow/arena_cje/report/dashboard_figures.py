@@ -426,20 +426,24 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
     )
 
 
-def differences(result: ResultRecord) -> Figure:
-    """Difference of each policy to the one that the decision compares with, with corrected intervals."""
+def differences(result: ResultRecord) -> Figure | None:
+    """Difference of each policy to the one that the decision compares with, corrected intervals; None if there is none."""
     import altair as alt
 
     decision = result.decision
     entries, against = decision.get("policies", {}), decision.get("against", result.base_policy)
     rows = []
     for policy, entry in entries.items():
+        if entry["difference"] is None:
+            continue
         low, high = entry["corrected_interval"]
         numbers = {"value": entry["difference"], "low": low, "high": high}
         numbers = {name: _short(value) for name, value in numbers.items()}
-        flags = {"refused": entry["difference"] is None, "judge_only": entry["judge_only"], "level": "ok"}
-        rows.append({"policy": policy, "word": f"✕ {REFUSED}"} | flags | numbers)
-    y, span = _y(list(entries)), value_axis.limits([*rows, {"value": 0.0}], least_span=0.0)
+        rows.append({"policy": policy, "judge_only": entry["judge_only"], "level": "ok"} | numbers)
+    refused = [policy for policy, entry in entries.items() if entry["difference"] is None]
+    if not rows:
+        return None
+    y, span = _y([row["policy"] for row in rows]), value_axis.limits([*rows, {"value": 0.0}], least_span=0.0)
     layers = _interval_layers(span, y, _level_tooltip(), f"value minus that of {against}")
     rows = _with_arrows(rows, span)
     hollow = alt.Chart().transform_filter("datum.judge_only")
@@ -451,6 +455,7 @@ def differences(result: ResultRecord) -> Figure:
     many = f" that are corrected for {decision.get('n_differences', 0)} comparisons" if len(rows) > 1 else ""
     note = f"Points: paired differences. Lines: {_percent(result)} intervals{many}."
     note += " Hollow: based on judge scores alone." if any(row["judge_only"] for row in rows) else ""
+    note += f" Not compared, since refused: {', '.join(refused)}." if refused else ""
     return Figure(
         "differences", f"Difference to {against} by {result.name}", label, note, _spec(chart), {"levels": rows}
     )
