@@ -121,7 +121,9 @@ def _distribution(account: Mapping[str, Any], field: str, caption: str, form: st
         for cell, own in _policies(account)
     )
     has_bins = any("bins" in own[field] for own in account["policies"].values())
-    return Table(caption, ("policy", "responses", *quantiles.values(), *(("histogram, 0 to 1",) if has_bins else ())), rows)
+    return Table(
+        caption, ("policy", "responses", *quantiles.values(), *(("histogram, 0 to 1",) if has_bins else ())), rows
+    )
 
 
 def _labels(account: Mapping[str, Any]) -> Table:
