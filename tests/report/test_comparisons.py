@@ -97,8 +97,8 @@ def test_a_policy_equal_to_the_base_shares_its_rank(data):
 def test_a_certain_lead_is_stated(data):
     top = _top(analyzed(data, assume_transport=True))
     assert (top.policy, top.second, top.apart_from_second, top.not_apart_from) == ("better", "near", True, ())
-    assert "is told apart from every other published policy" in top.says
-    assert "Refused, and so not ranked: far." in top.says
+    assert "with a significant difference from every other published policy" in top.says
+    assert "Refused, so not ranked: far." in top.says
 
 
 def test_an_uncertain_lead_names_the_rivals(tmp_path):
@@ -150,7 +150,7 @@ def test_apart_from_the_second_is_not_apart_from_all(data):
     unsure["apart"] = False
     top = comparisons.top(result, pairs)
     assert top.second == "near" and top.apart_from_second is True
-    assert top.not_apart_from == ("base",) and "is not told apart from base" in top.says
+    assert top.not_apart_from == ("base",) and "without a significant difference from base" in top.says
 
 
 def test_refused_policies_that_computed_higher_are_named_without_a_number(data):
@@ -158,7 +158,7 @@ def test_refused_policies_that_computed_higher_are_named_without_a_number(data):
     assert "better" in result.refused
     top = _top(result)
     assert top.refused_but_higher == ("better",)
-    assert top.says.endswith("Computed higher, but not published: better.")
+    assert top.says.endswith("Unpublished estimates above it: better.")
     assert not any(digits in top.says for digits in _digits(result.refused["better"]["estimate"]))
 
 
@@ -168,7 +168,7 @@ def test_where_all_are_refused_nobody_leads(data):
     assert _ranking(result) == []
     top = _top(result)
     assert (top.policy, top.second, top.apart_from_second, top.not_apart_from) == (None, None, None, ())
-    assert top.says.startswith("No policy is published. Refused, and so not ranked: base, same,")
+    assert top.says == "No policy is published. Refused, so not ranked: base, same, better, near, far."
     assert {row["p_holm"] for row in comparisons.pairs(result)} == {None}
 
 

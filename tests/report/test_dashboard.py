@@ -88,10 +88,11 @@ def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
             assert [row["value"], row["low"], row["high"]] == pytest.approx([value, low, high], abs=1e-5)
     assert list(rows) == ["base", *result.policies]
     assert rows["better"]["truth"] == 0.61234
-    for name in ("estimators", "sweep", "differences"):
-        of_refused = [row for row in figure(page, name)["rows"]["levels"] if row["policy"] == "unhelpful"]
-        assert of_refused
-        assert all(row["value"] is row["low"] is row["high"] is None for row in of_refused if row["refused"])
+    assert rows["better"]["level"] == "ok" and "refused" in rows["unhelpful"]["word"]
+    assert page.count("Not compared, since refused: unhelpful.") == 1
+    for name in ("estimators", "sweep", "differences"):  # a panel without any value is left out, and named
+        assert "unhelpful" not in {row["policy"] for row in figure(page, name)["rows"]["levels"]}
+    assert page.count("Refused in every case, so not drawn: unhelpful.") == 2
 
 
 def test_the_groups_of_like_score_are_those_of_the_figure(page, result, small):
@@ -150,10 +151,15 @@ def test_the_page_begins_with_the_decision(page, result):
     assert any("is recommended" in part for part in text[at : at + 3])
     table = dashboard_data.decision(result)
     assert at < text.index(table.caption)
+    cards = {card.policy: card for card in dashboard_data.cards(result)}
     for row, (policy, entry) in zip(table.rows, result.decision["policies"].items(), strict=True):
-        assert (row[0].text, row[4].text) == (policy, entry["sentence"])
+        assert row[0].text == policy
         assert row[1].text == entry["status"].replace("_", " ")
-        assert ("judge alone" in row[2].text) == entry["judge_only"]
+        refused = entry["difference"] is None
+        assert row[4].text == (dashboard_data.MISSING if refused else "judge scores alone")
+        assert entry["judge_only"] or refused
+        assert cards[policy].decision == ("" if policy in result.refused else entry["sentence"])  # said once
+    assert "decides nothing" in table.note
 
 
 def test_the_page_says_what_planned_looks_say(result):
@@ -181,16 +187,15 @@ def test_a_result_of_an_earlier_version_has_a_page_without_a_decision(result):
 def test_comparisons_are_those_of_the_result(result):
     table = dashboard_data.comparisons(result)
     pairs = result.comparisons().to_dicts()
-    assert [row[0].text for row in table.rows] == [f"{p['first']} minus {p['second']}" for p in pairs]
-    for row, pair in zip(table.rows, pairs, strict=True):
-        if "unhelpful" in (pair["first"], pair["second"]):
-            assert {cell.text for cell in row[1:5]} == {dashboard_data.MISSING}
-            assert row[5].text == "refused: unhelpful"
-        else:
-            assert row[1].text == f"{pair['difference']:+.3f}"
-            assert row[2].text == f"[{pair['corrected_lower']:+.3f}, {pair['corrected_upper']:+.3f}]"
-            assert row[4].text == dashboard_data.p_value(pair["p_corrected"])
-            assert row[5].text == "not told apart, caution: rests on the judge alone"
+    published = [pair for pair in pairs if "unhelpful" not in (pair["first"], pair["second"])]
+    assert len(published) == 6 < len(pairs)
+    for row, pair in zip(table.rows, published, strict=True):
+        assert (row[0].text, row[1].text) == (pair["first"], pair["second"])
+        assert row[2].text == f"{pair['difference']:+.3f}"
+        assert row[3].text == f"[{pair['corrected_lower']:+.3f}, {pair['corrected_upper']:+.3f}]"
+        assert row[4].text == dashboard_data.p_value(pair["p_corrected"])
+        assert row[5].text == "not claimed"
+    assert "Not claimed: the difference is based on judge scores alone." in table.note
     assert comparisons.top(result, comparisons.pairs(result)).says in table.note
 
 
@@ -207,7 +212,7 @@ def test_without_influence_values_the_page_says_so(small, result):
     bare = Result(result.document)
     page = dashboard.render([bare], **small.arguments)
     assert "influence values" in " ".join(Read(page).text)
-    assert set(payload(page)["items"]["share"]) == {None}
+    assert set(payload(page)["items"]["squares"]) == {0}
     assert payload(page)["items"]["move"][0][0] is None
 
 
@@ -232,7 +237,7 @@ def test_what_was_dropped_is_counted_with_its_reason(result):
     }
     rows = {row[0].text: row[1].text for row in dashboard_data.rows_read(result, summary).rows}
     assert rows["responses read"] == "250"
-    assert rows["rows analysed"] == "240"
+    assert rows["responses analysed"] == "240"
     assert rows["dropped: response empty"] == "7"
     assert rows["dropped: no judge score: refused"] == "3"
     assert rows["not scored under better"] == "2"
@@ -243,7 +248,8 @@ def test_a_clone_has_equal_weights_and_an_infinite_tail_index(tmp_path):
     result = of.result(oracle_coverage=1.0)
     table = dashboard_data.weights(result)
     row = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
-    assert (row["effective share"], row["largest"], row["tail index"], row["mean"]) == ("1.000", "1", "∞", "1 ± 0")
+    assert (row["raw ESS"], row["largest weight"], row["tail index"]) == ("100.0 %", "1", "∞")
+    assert (row["overlap"], row["mean before scaling"]) == ("ok", "1 ± 0")
     bins = figure(dashboard.render([result], **of.arguments), "weights")["rows"]["bins"]
     (bar,) = [row for row in bins if row["policy"] == "clone"]
     assert bar["n"] == 120
@@ -258,9 +264,9 @@ def test_a_missing_cost_is_not_a_zero(tmp_path):
     row = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
     assert (row["stage"], row["jobs"], row["items"], row["seconds of jobs"]) == ("judge", "2", "20", "4.0")
     assert (row["items a second"], row["prompt tokens"], row["response tokens"]) == ("5.0", "–", "42")
-    assert "No job wrote down a cost" in table.note
+    assert "No job recorded a cost" in table.note
     assert "cost, US$" not in table.columns
-    assert dashboard_data.throughput([]).note == "Nothing was timed."
+    assert dashboard_data.throughput([]).note == "No times were recorded."
 
 
 def test_costs_are_summed_where_they_are_known():
@@ -284,9 +290,14 @@ def test_weights_on_the_page_are_the_mean_one_weights(page, small):
 
 def test_the_most_influential_row_comes_first_and_every_row_once(page, result):
     page_items = payload(page)["items"]
-    share = dashboard_items.influence_shares(np.column_stack([result.base_influence, result.influence]))
+    influence = np.column_stack([result.base_influence, result.influence])
+    share = dashboard_items.influence_shares(influence)
     assert page_items["id"][0] == result.prompt_id[np.argmax(share)]
-    assert page_items["share"][0] == pytest.approx(share.max(), rel=1e-3)
+    of_policy = (
+        np.array(page_items["move"]) ** 2 / np.array(page_items["squares"])[:, None]
+    )  # as the page's script has it
+    assert of_policy.sum(axis=1) == pytest.approx(1, rel=1e-3)  # the shares of each policy are shares of a whole
+    assert of_policy[:, 0].max() == pytest.approx(share.max(), rel=1e-3)
     assert sorted(page_items["id"]) == sorted(result.prompt_id.tolist())
 
 
@@ -299,12 +310,6 @@ def test_infinite_and_missing_ratios_are_distinct():
     assert dashboard_items._rounded(np.array([np.nan, -np.inf, 0.0, 2.0, 0.123456])) == [None, "outside", 0, 2, 0.1235]
     assert dashboard_items._log_mean(np.array([-np.inf, 0.0])) == pytest.approx(np.log(0.5))
     assert np.isnan(dashboard_items._log_mean(np.array([])))
-    bins = dashboard_figures._bins("a", np.array([-np.inf, np.nan, 0.0, 0.0, -100.0, 1e-12]))
-    assert [row["n"] for row in bins] == [
-        1,
-        3,
-    ]  # a weight that is too small stands at the edge, zero and unknown ones do not
-    assert bins[1]["low"] < 1 < bins[1]["high"]
 
 
 def test_rows_and_texts_that_do_not_fit_are_counted(small, result, monkeypatch):
@@ -406,6 +411,11 @@ EXPRESSIONS = {
     "lowest",
     "datum.judge_only",
     "highest",
+    "datum.left",
+    "datum.right",
+    *(f"isValid(datum.value) && datum.level === '{level}'" for level in ("ok", "caution")),
+    "isValid(datum.truth) && isValid(datum.value)",
+    *(f"length({dashboard_figures.LINES}) === {n}" for n in range(2, dashboard_figures.MOST_LINES)),
 }
 
 
@@ -491,5 +501,5 @@ def test_labels_by_people_are_counted_with_the_noise_of_their_raters(result):
         ("their votes", "114"),
         ("raters", "3"),
         ("open votes", "6"),
-        ("share of the labels' variance that is noise of raters", "12%"),
+        ("share of the labels' variance that is noise of raters", "12 %"),
     ]

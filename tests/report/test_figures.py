@@ -20,7 +20,7 @@ from matplotlib.text import Text
 import arena_cje
 from arena_cje import simulate
 from arena_cje.errors import UserError
-from arena_cje.report import figures, theme, tidy
+from arena_cje.report import dashboard_figures, figures, theme, tidy, value_axis, weight_bins
 from arena_cje.results import notebook
 from arena_cje.results.result import write
 from arena_cje.simulate import Target, World
@@ -188,11 +188,17 @@ def test_no_figure_holds_a_refused_number(plain, cases):
 
 def test_a_refused_policy_is_there_and_called_refused(plain):
     figure_words = {figure: texts(DRAW[figure](plain)) for figure in OF_ESTIMATES}
-    assert all("unhelpful" in words and "refused" in words for words in figure_words.values())
-    assert (
-        figure_words["policy_estimates"].count("refused") == sum(len(result.refused) for result in plain.results) == 2
+    refusals = [word for word in figure_words["policy_estimates"] if word.startswith("refused (truth")]
+    assert len(refusals) == sum(len(result.refused) for result in plain.results) == 2
+    assert "unhelpful" in figure_words["policy_estimates"]
+    # Without a single estimate of it there is no row, column or panel, but a sentence.
+    assert any(
+        "Not compared, since calibrated-ips refuses them: unhelpful." in text
+        for text in figure_words["comparison_heatmap"]
     )
-    assert figure_words["comparison_heatmap"].count("refused") == 7  # its row and its column of a 4 x 4 table
+    assert any("Refused by every estimator: unhelpful." in text for text in figure_words["sweep"])
+    for figure in ("comparison_heatmap", "sweep"):
+        assert "unhelpful" not in figure_words[figure] and "refused" not in figure_words[figure]
 
 
 def test_hostile_names_stay_text(cases):
@@ -269,12 +275,12 @@ def test_weights_are_counted_and_none_is_lost():
     weight = np.concatenate([np.zeros(5), weight]) / weight.sum() * 997
     assert (far.n, far.n_unscored, far.n_zero) == (997, 3, 5)
     assert far.ess_share == pytest.approx(weight.sum() ** 2 / (997 * (weight**2).sum()))
-    assert far.n_beyond_100 == np.sum((weight > 100) | (weight < 0.01))
-    assert far.n_beyond_1000 == np.sum((weight > 1000) | (weight < 0.001))
+    assert (far.n_above_100, far.n_below_0_01) == (np.sum(weight > 100), np.sum(weight < 0.01))
+    assert far.max_weight == pytest.approx(weight.max()) and (clone.n_equal, far.n_equal) == (1000, 0)
     mine = bars[bars["policy"] == "far"]
     assert mine["share"].sum() == pytest.approx(1)
     lowest = mine.loc[mine["left"].idxmin()]
-    assert lowest["share"] >= 5 / 997 and lowest["left"] < tidy.LEAST < lowest["right"]
+    assert lowest["share"] >= 5 / 997 and lowest["left"] < weight_bins.LOWEST < lowest["right"]
     for at in (-2.0, 0.0, 1.0):  # every weight is in the bar over it
         inside = mine[mine["right"] <= at]["share"].sum(), mine[mine["left"] < at]["share"].sum()
         share = np.mean(np.log10(np.maximum(weight, 1e-6)) < at)
@@ -282,11 +288,94 @@ def test_weights_are_counted_and_none_is_lost():
     assert (never.n, never.impossible) == (0, 1000)
 
 
-def test_thresholds_of_extreme_weights_are_drawn_where_in_range(cases):
-    far, near = (texts(DRAW["weight_distributions"](cases[name])) for name in ("one refused", "two policies"))
-    assert {"100", "1,000"} <= set(far)
-    assert not {"100", "1,000"} & set(near)
-    assert any("every weight is exactly 1" in text for text in far)
+def test_lines_at_extreme_weights_are_named_where_they_are_drawn(cases):
+    far, near = (" ".join(texts(DRAW["weight_distributions"](cases[name]))) for name in ("one refused", "two policies"))
+    assert "Dashed: weights of 0.01 and 100." in " ".join(far.split())
+    assert "Dashed" not in near
+    assert "every weight is exactly 1" in far
+    assert "above 100: " in far and "below 0.01: " in far  # each direction has its own count
+
+
+def test_every_panel_of_weights_has_ticks(cases):
+    """Also one above a place that stays empty."""
+    figure = DRAW["weight_distributions"](cases["one refused"]).draw()
+    try:
+        panels = [axes for axes in figure.axes if axes.get_visible()]
+        assert len(panels) == 3
+        assert all(len([t for t in axes.get_xticklabels() if t.get_visible() and t.get_text()]) >= 3 for axes in panels)
+    finally:
+        pyplot.close(figure)
+
+
+def test_png_and_dashboard_have_the_same_histogram(plain):
+    bars, _ = tidy.weights(plain.logged)
+    log_mean = np.log(np.exp(plain.logged.log_ratio).mean(axis=0))
+    figure = dashboard_figures.weights(plain.logged.policies, plain.logged.log_ratio, log_mean)
+    for policy in plain.logged.policies:
+        mine = bars[bars["policy"] == policy]
+        rows = [row for row in figure.rows["bins"] if row["policy"] == policy]
+        assert [row["share"] for row in rows] == pytest.approx(mine["share"].tolist())
+        assert np.log10([row["low"] for row in rows]) == pytest.approx(mine["left"].to_numpy(), abs=1e-3)
+
+
+def test_zeros_and_tiny_weights_are_in_the_first_bin_and_equal_policies_in_one():
+    first, second = weight_bins.weight_bins([np.array([-np.inf, np.nan, 0.0, 1e-12, -100.0]), np.zeros(3)])
+    assert [one.n for one in first] == [2, 2]
+    assert first[0].low < weight_bins.LOWEST < first[0].high and first[1].low < 0 < first[1].high
+    assert [one.n for one in second] == [3]
+
+
+def row(value, half, truth=None):
+    return {"value": value, "low": value - half, "high": value + half, "truth": truth}
+
+
+def test_one_wide_interval_does_not_stretch_the_axis():
+    narrow = [row(0.6, 0.02), row(0.7, 0.03)]
+    limits = value_axis.limits([*narrow, row(0.65, 0.6)])
+    assert limits[0] > 0.4 and limits[1] < 0.9
+    assert value_axis.limits([row(0.5, 0.3), row(0.6, 0.4)]) == pytest.approx((0.16, 1.04))  # all wide: all is shown
+    far = [*narrow, {"value": None, "low": None, "high": None, "truth": 0.05}]
+    assert value_axis.limits(far) == value_axis.limits(narrow)  # the truth of a refused policy is written, not drawn
+    assert value_axis.limits([*narrow, row(0.1, 0.02)])[0] < 0.1  # an estimate is always in range
+    assert np.ptp(value_axis.limits([row(0.6, 0.001)])) == pytest.approx(value_axis.LEAST_SPAN)
+    assert value_axis.limits([]) == pytest.approx((-0.05, 1.05))
+
+
+def test_an_interval_beyond_the_axis_has_an_arrow(plain):
+    document = json.loads(plain.results[1].to_json())
+    document["confidence_intervals"][0] = [-3.0, 4.0]
+    wide = replace(plain.results[1], document=document)
+    words = texts(figures.policy_estimates([plain.results[1], wide, plain.results[0]]))
+    assert {"◂", "▸"} <= set(words)
+    assert any("arrows: the interval goes on beyond the axis" in " ".join(text.split()) for text in words)
+
+
+def test_legends_name_what_is_there_and_nothing_else(plain, cases):
+    """The verdicts of the estimates that are drawn; no truth where none is known."""
+    for of in (plain, cases["two policies"]):
+        words = texts(DRAW["policy_estimates"](of))
+        levels = {
+            result.verdicts[policy].level
+            for result in of.results
+            for policy in result.all_policies
+            if policy not in result.refused
+        }
+        assert {word for word in words if word in ("ok", "caution")} == levels
+        assert any("truth" in word for word in words) == (of.truth is not None)
+
+
+def test_of_many_estimators_each_policy_has_a_panel(plain):
+    four = [plain.results[0], *(replace(plain.results[1], document=named(plain.results[1], f"e{k}")) for k in range(3))]
+    plot = figures.policy_estimates(four)
+    assert plot.facet.vars == ["policy"]
+    assert figures.policy_estimates(four[:3]).facet.vars == ["estimator"]
+    assert sum("(recommended)" in word for word in texts(plot)) >= 1
+
+
+def named(result, name):
+    """The document of a result as that of a variant."""
+    document = json.loads(result.to_json())
+    return {**document, "metadata": {**document["metadata"], "variant": name}}
 
 
 def test_data_without_log_probabilities_say_so(plain):
@@ -311,9 +400,10 @@ def test_the_calibration_is_the_results_own(plain):
 def test_of_many_labels_a_sample_is_plotted():
     many = case({"better": Target(0.2)}, ("snips",), n=5000, world=World(coverage=0.5))
     plot = figures.calibration_curve(many.results[0], many.logged)
-    dots = [table for table in tables(plot) if list(table.columns) == ["score", "label"]]
+    dots = [table for table in tables(plot) if list(table.columns) == ["score", "label", "kind"]]
     assert [len(table) for table in dots] == [2000]
-    assert "Dots: 2000 of 2500 labelled responses" in " ".join(" ".join(texts(plot)).split())
+    assert dots[0]["label"].between(0, 1).all()  # shifted by chance, but not out of the range of labels
+    assert "2000 of 2500 labelled responses" in texts(plot)
     assert len(tidy.calibration_of(many.results[0], many.logged).points) == 2500
 
 
@@ -335,7 +425,8 @@ def test_full_coverage_and_no_calibration_are_stated(cases):
     full = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["full coverage"]))).split())
     assert "Every logged response is labelled" in full
     none = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["one label"]))).split())
-    assert "nothing was calibrated" in none and "Dots: 1 labelled responses" in none
+    assert "does not calibrate judge scores" in none and "1 labelled response " in none
+    assert "without one fold" in full and "without one fold" not in none
 
 
 def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
@@ -353,11 +444,20 @@ def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
 
 
 @pytest.mark.parametrize(
-    ("value", "apart", "shown"),
-    [(0.1234, True, "+0.123\n*"), (-0.05, True, "−0.050\n*"), (-0.0001, False, "0.000\nns")],
+    ("value", "apart", "judge_only", "shown"),
+    [(0.1234, True, False, "+0.123*"), (-0.05, False, True, "−0.050†"), (-0.0001, False, False, "0.000")],
 )
-def test_a_cell_has_the_difference_and_whether_it_tells_apart(value, apart, shown):
-    assert figures._difference_text(value, apart) == shown
+def test_a_cell_has_the_difference_and_whether_it_is_significant(value, apart, judge_only, shown):
+    assert figures._difference_text(value, apart, judge_only) == shown
+
+
+def test_the_heat_map_explains_the_marks_that_it_has(plain, cases):
+    result = plain.results[1]
+    assert all(one["judge_only"] for one in result.comparisons().to_dicts() if one["difference"] is not None)
+    words = " ".join(" ".join(texts(figures.comparison_heatmap(result))).split())
+    assert "All differences are based on judge scores alone" in words and "†" not in words and "Star" not in words
+    alone = " ".join(" ".join(texts(figures.comparison_heatmap(cases["all refused"].results[0]))).split())
+    assert "There are no two published policies to compare" in alone
 
 
 def test_few_scores_are_bars_at_the_scores_themselves(cases):

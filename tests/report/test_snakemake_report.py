@@ -26,8 +26,9 @@ def page(tmp_path_factory):
         write_data(tmp_path_factory.mktemp("run"), n=200),
         {"logged_data": "logged.jsonl", "fresh_draws": "draws", "coverages": ["0.5"], "estimators": ["snips"]},
     )
-    run.snakemake(*TABLES)
-    run.snakemake(*TABLES, "--report", "report.html")
+    targets = (*TABLES, "results/coverage_0.5/decision.html")
+    run.snakemake(*targets)
+    run.snakemake(*targets, "--report", "report.html")
     return (run.directory / "report.html").read_text(encoding="utf-8")
 
 
@@ -41,6 +42,14 @@ def test_every_table_is_in_it_in_its_category(page, table):
     assert embedded(page, "results")[table]["mime_type"] == "text/csv"
     place = "coverage 0.5" if "0.5" in table else "all coverages"
     assert table in embedded(page, "categories")["Tables"][place]
+
+
+def test_the_front_page_begins_with_the_result(page):
+    start = page.index("workflow_desc = ")
+    front = json.JSONDecoder().raw_decode(page, start + len("workflow_desc = "))[0]
+    assert "Result at coverage 0.5" in front[: front.index("What was estimated")]
+    assert "<td>refused</td>" in front and "Compared with base" in front
+    assert ":file:" not in front
 
 
 def test_captions_are_filled_in(page):

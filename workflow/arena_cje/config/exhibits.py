@@ -119,6 +119,13 @@ EXHIBITS = (
         {"results": "results", "coverage": "coverage"},
     ),
     Exhibit(
+        "decision_page",
+        f"{RESULTS}/decision.html",
+        "arena_cje.report.decision_page.render",
+        {"results": "results", "coverage": "coverage"},
+        {"table": "decision"},
+    ),
+    Exhibit(
         "comparisons",
         f"{RESULTS}/comparisons.json",
         "arena_cje.report.comparisons.document",

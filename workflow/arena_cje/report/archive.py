@@ -47,6 +47,7 @@ MEANING = (
     ("*/summary.json", "what was analysed at this coverage, and what was dropped and why"),
     ("*/validation.csv", "each estimate beside the truth"),
     ("*/decision.json", "what is known of each policy against the base, and the recommended estimator"),
+    ("*/decision.html", "the same as a table for a browser"),
     ("*/comparisons.*", "differences of all pairs of policies, and what the top rank rests on"),
     ("*/precomputed_sampler.jsonl", "the analysed rows with their log probabilities in total"),
     ("*/stochastic_log.jsonl", "the analysed rows with their log probabilities by token"),

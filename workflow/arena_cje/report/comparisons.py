@@ -102,7 +102,9 @@ def top(result: ResultRecord, comparisons: Sequence[Row]) -> Top:
     rivals = tuple(place.policy for place in places[1:] if not by_pair[frozenset((best, place.policy))]["apart"])
     refused = tuple(result.refused)
     higher = tuple(result.document["best_policy"]["refused_but_higher"])
-    sentence = " ".join((_top_sentence(best, len(places), rivals), *_refusal_sentences(refused, higher)))
+    sentence = " ".join(
+        (_top_sentence(best, len(places), rivals), *_refusal_sentences(refused, higher if best else ()))
+    )
     return Top(best, second, second not in rivals if second else None, rivals, refused, higher, sentence)
 
 
@@ -169,7 +171,8 @@ def _top_sentence(best: str | None, published: int, rivals: Sequence[str]) -> st
     if published == 1:
         return f"{best} is the only published policy: there is nothing to rank it against."
     if rivals:
-        return f"No policy is known to be best: {best} has the highest estimate, without a significant difference from {', '.join(rivals)}."
+        equals = ", ".join(rivals)
+        return f"No policy is known to be best: {best} has the highest estimate, without a significant difference from {equals}."
     return f"{best} has the highest estimate, with a significant difference from every other published policy."
 
 

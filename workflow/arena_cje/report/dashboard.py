@@ -100,9 +100,9 @@ def _figures(
     if rows:
         ratio, log_mean = weights_of(rows, first.policies)
         histograms = figures.weights(first.policies, ratio, log_mean)
-        drawings += [histograms, figures.scatter()] if histograms else []
+        drawings += [histograms, figures.scatter() if histograms else None]
     drawings.append(figures.calibration(first, [row for row in rows if row.oracle_label is not None]))
-    return {figure.name: figure for figure in drawings}
+    return {figure.name: figure for figure in drawings if figure is not None}
 
 
 def _tables(

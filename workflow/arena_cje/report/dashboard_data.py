@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 LONG = 40  # characters
-SHAPES = {"pair": 2, "plain": 6, "middle": 9}  # classes of the style sheet, with the largest number of columns
+PLAIN = 6  # columns
 WORDS = {"ok": "ok", "caution": "caution", "refuse": "refused"}
 
 
@@ -63,8 +63,9 @@ class Table:
 
     @property
     def shape(self) -> str:
-        """By its number of columns, how narrow the table can be before its rows become blocks."""
-        return next((shape for shape, columns in SHAPES.items() if len(self.columns) <= columns), "wide")
+        """How much room it needs before its rows become blocks, by its columns; one with long texts counts twice."""
+        long = sum(any(len(row[k].text) > names.WIDTH for row in self.rows) for k in range(len(self.columns)))
+        return "pair" if len(self.columns) <= 2 else "plain" if len(self.columns) + long <= PLAIN else "wide"
 
 
 @dataclass(frozen=True)
@@ -372,8 +373,9 @@ def support(result: ResultRecord) -> Table:
             )
         )
     note = (
-        "Effective labels: the number of labels in this policy's score range. Similarity: 1 where its judge scores are distributed "
-        "like those of the base policy. Transport audit: whether labels of its own responses agree with the calibration."
+        "Effective labels: the number of labels in this policy's score range. Similarity: 1 where its judge scores are "
+        "distributed like those of the base policy. Transport audit: whether labels of its own responses agree with the "
+        "calibration."
     )
     return Table("Labels behind each policy", columns, tuple(rows), note)
 
@@ -425,6 +427,8 @@ def comparisons(result: ResultRecord) -> Table:
             + (f", and for {comparison_count(rest)} of the others" if rest else "")
             + "; comparisons.csv also has the uncorrected p-values."
         )
+    if any(pair["judge_only"] and not pair["apart"] for pair in pairs):
+        notes.append("Not claimed: the difference is based on judge scores alone.")
     return Table(caption, columns, tuple(rows), " ".join([*notes, pairwise.top(result, pairs).says]))
 
 
@@ -433,7 +437,7 @@ def _significance(pair: Row) -> str:
     if pair["difference"] is None:
         return "cannot be computed"
     if pair["judge_only"]:
-        return "yes" if pair["apart"] else "not claimed: judge scores alone"
+        return "yes" if pair["apart"] else "not claimed"
     return "yes" if pair["apart"] else "no"
 
 
@@ -482,7 +486,7 @@ def rows_read(result: ResultRecord, summary: Mapping[str, Any]) -> Table:
 def rows_used(result: ResultRecord) -> Table:
     """Number of rows that the estimator used, by policy."""
     rows = tuple((text(policy), number(result.document["n_used"][policy], "d")) for policy in result.all_policies)
-    return Table(f"Logged responses or prompts that {result.name} used", ("policy", "number"), rows)
+    return Table(f"Logged responses that {result.name} used", ("policy", "number"), rows)
 
 
 def draws(result: ResultRecord, responses: Mapping[str, Sequence[Response]]) -> Table:

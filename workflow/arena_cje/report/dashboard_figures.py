@@ -89,23 +89,33 @@ def _interval_layers(span: tuple[float, float], y: Any, tooltip: list[Any], titl
         line = of_level.mark_rule(color=color, strokeWidth=2, clip=True).encode(axis, alt.X2("high:Q"), y)
         point = of_level.mark_point(shape=shape, color=color, fill=color, size=64, opacity=1)
         layers += [line, point.encode(alt.X("value:Q", title=title), y, tooltip=tooltip)]
-    edges = {"left": ("◂", 0, "left", "datum.low < "), "right": ("▸", "width", "right", "datum.high > ")}
-    for (arrow, at, align, beyond), end in zip(edges.values(), span, strict=True):
-        mark = chart.transform_filter(f"isValid(datum.value) && {beyond}{_four(end)}")
-        mark = mark.mark_text(text=arrow, align=align, color="var(--ink)", fontSize=13)
+    for side, arrow, at in (("left", "◂", 0), ("right", "▸", "width")):
+        mark = chart.transform_filter(f"datum.{side}").mark_text(
+            text=arrow, align=side, color="var(--ink)", fontSize=13
+        )
         layers.append(mark.encode(y, x=alt.value(at)))
     refused = chart.transform_filter("datum.refused")
     word = refused.mark_text(align="left", color="var(--refuse)", fontWeight="bold", dx=4)
     return [*layers, word.encode(y, alt.Text("word:N"), x=alt.value(0))]
 
 
-def _interval_note(rows: Sequence[Row], span: tuple[float, float], level: str) -> str:
+def _with_arrows(rows: Sequence[Row], span: tuple[float, float]) -> list[Row]:
+    """The rows with the sides on which their intervals go on beyond the axis."""
+    ends = [(row["low"], row["high"]) for row in rows]
+    return [
+        row | {"left": low is not None and low < span[0], "right": high is not None and high > span[1]}
+        for row, (low, high) in zip(rows, ends, strict=True)
+    ]
+
+
+def _interval_note(rows: Sequence[Row], level: str) -> str:
     """What the marks are, only those that there are."""
     levels = {row["level"] for row in rows if row["value"] is not None}
     notes = [f"Lines: {level} intervals."]
     notes += [{"ok": "Circle: verdict ok.", "caution": "Triangle: caution."}[one] for one in MARKS if one in levels]
-    beyond = [row for row in rows if row["low"] is not None and (row["low"] < span[0] or row["high"] > span[1])]
-    notes += ["Arrow: the interval goes on beyond the axis."] if beyond else []
+    notes += (
+        ["Arrow: the interval goes on beyond the axis."] if any(row["left"] or row["right"] for row in rows) else []
+    )
     shown = any(row.get("truth") is not None and row["value"] is not None for row in rows)
     notes += ["Upright bar: the truth, which no estimate used."] if shown else []
     return " ".join(notes)
@@ -155,10 +165,11 @@ def forest(result: ResultRecord, truths: Mapping[str, float]) -> Figure:
     names = list(result.all_policies)
     rows = [level_row(result, policy, truths) for policy in names]
     y, span = _y(names), value_axis.limits(rows)
+    rows = _with_arrows(rows, span)
     layers = _interval_layers(span, y, _level_tooltip(), VALUE)
     layers.insert(0, _truth(_tooltip(policy="policy", truth="truth"), y))
     chart = alt.layer(*layers, data=alt.NamedData(name="levels")).add_params(_wrap())
-    note = _interval_note(rows, span, _percent(result))
+    note = _interval_note(rows, _percent(result))
     return Figure(
         "forest", f"Policy values by {result.name}", _forest_finding(result), note, _spec(chart), {"levels": rows}
     )
@@ -189,11 +200,12 @@ def estimators(results: Sequence[ResultRecord], truths: Mapping[str, float]) -> 
     ]
     shown, notes = _without_empty(rows)
     y, span = _y([result.name for result in results], "estimator"), value_axis.limits(shown)
+    shown = _with_arrows(shown, span)
     layers = _interval_layers(span, y, _level_tooltip(estimator="estimator"), VALUE)
     layers.insert(0, _truth(_tooltip(policy="policy", truth="truth"), y))
     panel = alt.layer(*layers, data=alt.NamedData(name="levels"))
     spec = _spec(panel.facet(facet=_panel(), columns=2).resolve_axis(x="independent").add_params(_wrap()))
-    note = " ".join([_interval_note(shown, span, _percent(results[0])), *notes])
+    note = " ".join([_interval_note(shown, _percent(results[0])), *notes])
     n_refused = sum(row["refused"] for row in rows)
     label = f"{len(results)} estimators of {len(names)} policies; {n_refused} of {len(rows)} values are refused."
     return Figure("estimators", "Policy values by every estimator", label, note, spec, {"levels": shown})
@@ -414,21 +426,26 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
     )
 
 
-def differences(result: ResultRecord) -> Figure:
-    """Difference of each policy to the one that the decision compares with, with corrected intervals."""
+def differences(result: ResultRecord) -> Figure | None:
+    """Difference of each policy to the one that the decision compares with, corrected intervals; None if there is none."""
     import altair as alt
 
     decision = result.decision
     entries, against = decision.get("policies", {}), decision.get("against", result.base_policy)
     rows = []
     for policy, entry in entries.items():
+        if entry["difference"] is None:
+            continue
         low, high = entry["corrected_interval"]
         numbers = {"value": entry["difference"], "low": low, "high": high}
         numbers = {name: _short(value) for name, value in numbers.items()}
-        flags = {"refused": entry["difference"] is None, "judge_only": entry["judge_only"], "level": "ok"}
-        rows.append({"policy": policy, "word": f"✕ {REFUSED}"} | flags | numbers)
-    y, span = _y(list(entries)), value_axis.limits([*rows, {"value": 0.0}], least_span=0.0)
+        rows.append({"policy": policy, "judge_only": entry["judge_only"], "level": "ok"} | numbers)
+    refused = [policy for policy, entry in entries.items() if entry["difference"] is None]
+    if not rows:
+        return None
+    y, span = _y([row["policy"] for row in rows]), value_axis.limits([*rows, {"value": 0.0}], least_span=0.0)
     layers = _interval_layers(span, y, _level_tooltip(), f"value minus that of {against}")
+    rows = _with_arrows(rows, span)
     hollow = alt.Chart().transform_filter("datum.judge_only")
     hollow = hollow.mark_point(color="var(--accent)", fill="var(--paper)", size=64, opacity=1)
     layers.append(hollow.encode(alt.X("value:Q"), y, tooltip=_level_tooltip()))
@@ -438,6 +455,7 @@ def differences(result: ResultRecord) -> Figure:
     many = f" that are corrected for {decision.get('n_differences', 0)} comparisons" if len(rows) > 1 else ""
     note = f"Points: paired differences. Lines: {_percent(result)} intervals{many}."
     note += " Hollow: based on judge scores alone." if any(row["judge_only"] for row in rows) else ""
+    note += f" Not compared, since refused: {', '.join(refused)}." if refused else ""
     return Figure(
         "differences", f"Difference to {against} by {result.name}", label, note, _spec(chart), {"levels": rows}
     )

@@ -49,7 +49,7 @@ def _notes(account: Mapping[str, Any]) -> list[str]:
 
 def _policies(account: Mapping[str, Any]) -> list[tuple[Cell, Mapping[str, Any]]]:
     base = account["base_policy"]
-    return [(Cell(f"{name}{' (base)' * (name == base)}"), own) for name, own in account["policies"].items()]
+    return [(Cell(f"{name}{' (logged)' * (name == base)}"), own) for name, own in account["policies"].items()]
 
 
 def _counts(account: Mapping[str, Any]) -> Table:
@@ -121,7 +121,9 @@ def _distribution(account: Mapping[str, Any], field: str, caption: str, form: st
         for cell, own in _policies(account)
     )
     has_bins = any("bins" in own[field] for own in account["policies"].values())
-    return Table(caption, ("policy", "responses", *quantiles, *(("histogram, 0 to 1",) if has_bins else ())), rows)
+    return Table(
+        caption, ("policy", "responses", *quantiles.values(), *(("histogram, 0 to 1",) if has_bins else ())), rows
+    )
 
 
 def _labels(account: Mapping[str, Any]) -> Table:
