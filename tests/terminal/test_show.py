@@ -53,7 +53,7 @@ def test_a_folder_is_listed_with_what_is_missing(results, monkeypatch):
     assert "  figures: policy_estimates.png (" in text
     assert f"  pages: {results}/results/coverage_0.5/diagnostics_dashboard.html" in text
     assert f"  archive of all: {results}/results/archive.zip" in text
-    assert "  not made: data_report.html, plots/weight_distributions.png, " in text
+    assert "  not made: decision.html, data_report.html, plots/weight_distributions.png, " in text
     assert "missing of what the last run was to make: results/coverage_0.5/tmle.json; the same command makes it" in text
 
 
@@ -76,7 +76,7 @@ def test_a_folder_with_nothing_says_what_was_looked_for(tmp_path, monkeypatch, c
     jobs = [run_record.PlannedJob(("results/coverage_0.5/direct.json",), True)]
     run_record.write_start(jobs)
     (tmp_path / "results").mkdir()
-    with pytest.raises(UserError, match="`arena-cje status` tells how far its run is"):
+    with pytest.raises(UserError, match="`arena-cje status` shows the progress of its run"):
         show.text(tmp_path)
 
 

@@ -16,7 +16,7 @@ from arena_cje.terminal.screen import JOBS_LOG
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from arena_cje.stages.status import JobState, Status
@@ -92,7 +92,7 @@ def note_interrupts(interrupted: threading.Event) -> None:
         if not callable(before):
             continue
 
-        def note(number: int, frame: FrameType | None, before=before) -> None:
+        def note(number: int, frame: FrameType | None, before: Callable[..., object] = before) -> None:
             interrupted.set()
             before(number, frame)
 

@@ -154,7 +154,7 @@ def _folder(folder: Path) -> Iterator[str]:
     others = [*_others(results)] if results not in coverages else []
     missing = _missing(results)
     if not any(shown.values()) and not others:
-        hint = "; `arena-cje status` tells how far its run is" if missing else ""
+        hint = "; `arena-cje status` shows the progress of its run" if missing else ""
         raise UserError(
             f"{folder}: no results in it; looked for {results / 'coverage_*' / 'ESTIMATOR.json'}, {DECISION}, {DASHBOARD} and "
             f"plots/ beside it{hint}"
