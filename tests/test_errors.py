@@ -117,7 +117,7 @@ def test_no_line_of_a_job_has_control_characters(tmp_path, ending):
 
 
 def test_the_table_of_checked_models_is_printable():
-    finding = model_check.Finding("m", "local", "writes", ("judge",), ok=True, said=f"{HOSTILE}, 3 ms")
+    finding = model_check.Finding("m", "local", "writes", ("judge",), ok=True, answer=f"{HOSTILE}, 3 ms")
     assert is_clean(model_check.table([finding]))
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (HOSTILE,), None)
     assert is_clean(jobs._Redacting("%(message)s", ()).format(record))
