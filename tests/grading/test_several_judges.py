@@ -279,7 +279,7 @@ def test_shipped_providers_speak_to_whom_they_name(raw):
 
 
 def test_the_example_of_a_judge_is_a_judge(raw):
-    example = re.search(r"judges: \{\} .*side by side, e\.g\. (\{.*\})", Path("config/config.yaml").read_text())[1]
+    example = re.search(r"judges: \{\} .*further judges, e\.g\. (\{.*\})", Path("config/config.yaml").read_text())[1]
     raw["judges"] = yaml.safe_load(example)
     assert parse(raw).judges
 

@@ -238,7 +238,7 @@ def test_results_are_not_brought_along_to_their_own_place(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"prompt_id,judge_score\na,0.5\n", "is not JSONL .it begins with 'prompt_id,judge_score'"),
+        (b"prompt_id,judge_score\na,0.5\n", "is not JSONL (it begins with 'prompt_id,judge_score'"),
         (b"\x1f\x8b\x08\x00", "is compressed"),
         (b'[{"prompt_id": "a"}]', "is one JSON array"),
     ],
