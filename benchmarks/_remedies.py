@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ESTIMATORS = ("direct", "calibrated-ips", "ips", "dr-cpo", "tr-cpo")
 KINDS = {"own_labels", "base_labels", "estimator"}  # what a simulation can give
-NAMED = re.compile(r"the estimator '([\w-]+)'")
+NAMED = re.compile(r"the estimator `([\w-]+)`")
 THRESHOLDS = Thresholds()
 
 Row = dict[str, Any]

@@ -148,7 +148,7 @@ def test_the_model_check_leads_to_the_configuration_that_works():
         for name, value in (("token_limit", "max_completion_tokens"), ("seed", "omit")):
             config = configuration(server.url, **keys)
             findings = model_check.check(model_check.trials(config, Texts((), rubrics={"rating.yaml": several})))
-            assert [(one.ok, f"set `providers.here.{name}: {value}`" in one.said) for one in findings] == [
+            assert [(one.ok, f"set `providers.here.{name}: {value}`" in one.answer) for one in findings] == [
                 (False, True)
             ] * 2
             keys[name] = value
@@ -178,7 +178,7 @@ def test_the_model_check_sends_the_parameters_of_the_run(rubric, name, advice):
         rubrics = {rubric: load_rubric(ROOT / "resources" / "judges" / rubric)}
         policy, judge = model_check.check(model_check.trials(config, Texts((), rubrics=rubrics)))
     assert policy.ok
-    assert not judge.ok and advice in judge.said
+    assert not judge.ok and advice in judge.answer
 
 
 def test_a_limit_has_the_configured_name_and_other_names_stay_those_of_the_api():

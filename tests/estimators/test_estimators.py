@@ -331,7 +331,9 @@ def test_ten_thousand_rows_are_a_matter_of_seconds():
 
 def test_needs_are_checked_at_the_door():
     logged, draws, _ = healthy()
-    with pytest.raises(UserError, match="'direct' needs fresh draws of every target policy; none for 'clone', 'worse'"):
+    with pytest.raises(
+        UserError, match="'direct' needs fresh draws of every target policy; there are none for 'clone', 'worse'"
+    ):
         evaluate("direct", logged, {"better": draws["better"]}, OPTIONS)
     unscored = replace(logged, log_ratio=np.full_like(logged.log_ratio, np.nan))
     with pytest.raises(UserError, match="'snips' needs log probabilities"):

@@ -190,7 +190,7 @@ def test_answers_far_below_the_floor_and_broken_logits(model):
     logits = np.zeros(model.n_vocab)
     tokens = list(judge(model).tokens)
     logits[tokens] = -40.0
-    assert chosen(model, logits).reason == "the rubric's answers have probability below 1e-06 together"
+    assert chosen(model, logits).reason == "the rubric's answers have a total probability below 1e-06"
     logits[tokens] = -math.inf
     assert chosen(model, logits).choice_mass == 0
     logits[tokens[0]] = 0.0

@@ -198,15 +198,15 @@ def raw():
         ),
         (
             {"policies.clone.base_url": "http://here/v1"},
-            "`policies.clone.base_url` is given, but provider 'llama_cpp' is no",
+            "`policies.clone.base_url` is set, but provider 'llama_cpp' is not an API",
         ),
-        ({"oracle.provider": "llama_cpp"}, "`oracle.model` is missing; give a name under `models`"),
+        ({"oracle.provider": "llama_cpp"}, "`oracle.model` is missing; set a name under `models`"),
         (
             {"oracle.provider": "llama_cpp", "oracle.model": "smolm2"},
             "`oracle.model` is 'smolm2', which is not under `models`",
         ),
         ({"judges": {"b": {"model": "gpt"}}}, "`judges.b.model` is 'gpt', which is not under `models`"),
-        ({"judges": {"b": {"provider": "openai"}}}, "`judges.b.model` is missing; give its name at provider 'openai'"),
+        ({"judges": {"b": {"provider": "openai"}}}, "`judges.b.model` is missing; set its name at provider 'openai'"),
         ({"oracle.provider": "openai", "oracle.model": "gpt"}, "`oracle.rubric` is 'likelihood.yaml', which needs log"),
         ({"judges": {"b": HOSTED | {"rubric": "likelihood.yaml"}}}, "provider 'openai' returns none"),
         ({"judge.ensemble": ["b", "c"]}, "`judge.ensemble` names 'b', which is not under `judges`; defined: none"),
@@ -283,7 +283,7 @@ def test_shipped_providers_speak_to_whom_they_name(raw):
 
 
 def test_the_example_of_a_judge_is_a_judge(raw):
-    example = re.search(r"judges: \{\} .*side by side, e\.g\. (\{.*\})", Path("config/config.yaml").read_text())[1]
+    example = re.search(r"judges: \{\} .*further judges, e\.g\. (\{.*\})", Path("config/config.yaml").read_text())[1]
     raw["judges"] = yaml.safe_load(example)
     assert parse(raw).judges
 

@@ -168,9 +168,7 @@ def test_the_page_says_what_planned_looks_say(result):
     found = looks.Look.of("0.25", result, target_labels=0, usd_per_label=0.5)
     account = looks.document(plan, [found], alpha=0.05, estimator=result.name, against=result.base_policy)
     text = Read(dashboard.render([result], look=account)).text
-    lines = [
-        part for part in text if part.startswith("Planned looks: at look 1 of 2 (coverage 0.25, 60 labels, 30.00 US")
-    ]
+    lines = [part for part in text if part.startswith("Planned look 1 of 2 (coverage 0.25, 60 labels, 30.00 US")]
     assert len(lines) == 1
     assert account["sentence"] in lines[0]
     assert "<b>worse</b> not yet known" in lines[0]

@@ -49,7 +49,7 @@ def test_parameters_that_an_api_has_beside_are_sent():
 
 
 def test_a_hosted_judge_does_not_take_over_the_model_of_the_shipped_one():
-    with pytest.raises(UserError, match="`judge.model` is missing; give its name at provider 'second'"):
+    with pytest.raises(UserError, match="`judge.model` is missing; set its name at provider 'second'"):
         parse(judge={"provider": "second", "rubric": "rating.yaml"})
 
 

@@ -170,7 +170,7 @@ def test_votes_are_checked_and_the_open_ones_counted(done):
     )
     assert f"{3 * len(pilot)} votes of 3 raters on {len(pilot)} of {len(pilot)} texts" in first
     assert f"{3 * len(both)} votes of 3 raters on {len(both)} of {len(both)} texts" in second
-    assert "noise of raters: " in second
+    assert "rater noise: " in second
     assert "open" not in second
 
 
