@@ -89,8 +89,12 @@ EXHIBIT_SOURCES = (
             "dashboard_figures",
             "dashboard_items",
             "exports",
+            "names",
+            "pages",
             "reliability",
             "sources",
+            "value_axis",
+            "weight_bins",
         )
     }
 )
@@ -100,6 +104,7 @@ EXHIBIT_MODULES = {
     "report.data_figures": FIGURES,
     "report.plan_figure": {"report/plan_figure.py", "report/theme.py"},
     "report.data_report": {"report/data_report.py"},
+    "report.decision_page": {"report/decision_page.py"},
     **dict.fromkeys(
         ("report.comparisons", "report.dashboard", "report.exports", "results.decision_file", "results.validation"),
         set(),
@@ -178,6 +183,7 @@ STAGES = {
             "errors.py",
             "files.py",
             "report/ablation_figures.py",
+            "report/names.py",
             "report/theme.py",
         },
     ),

@@ -16,10 +16,10 @@ from arena_cje.data.draws import read_draws
 from arena_cje.data.logged import load_logged, read_logged
 from arena_cje.errors import UserError
 from arena_cje.estimation.weights import hajek
-from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items, tidy
+from arena_cje.report import comparisons, dashboard, dashboard_data, dashboard_figures, dashboard_items, pages, tidy
 from arena_cje.results import looks
 from arena_cje.results.result import Result
-from dashboard_study import HOSTILE, Study, large_page, payload, study
+from dashboard_study import HOSTILE, Study, large_page, payload, study, write
 from workflow_run import Run
 
 
@@ -200,7 +200,9 @@ def test_comparisons_are_those_of_the_result(result):
 def test_the_chart_of_differences_has_the_intervals_of_its_table(page, result):
     """Corrected beside corrected, as in the decision; hollow where the judge alone speaks."""
     rows = {row["policy"]: row for row in figure(page, "differences")["rows"]["levels"]}
-    for policy, entry in result.decision["policies"].items():
+    compared = {policy: one for policy, one in result.decision["policies"].items() if one["difference"] is not None}
+    assert list(rows) == list(compared)
+    for policy, entry in compared.items():
         ends = [rows[policy][name] for name in ("low", "high")]
         assert ends == pytest.approx(entry["corrected_interval"], abs=1e-5)
         assert rows[policy]["judge_only"] == entry["judge_only"]
@@ -252,6 +254,63 @@ def test_a_clone_has_equal_weights_and_an_infinite_tail_index(tmp_path):
     (bar,) = [row for row in bins if row["policy"] == "clone"]
     assert bar["n"] == 120
     assert bar["low"] < 1 < bar["high"]
+
+
+def test_the_weights_of_an_estimator_that_uses_none_have_no_verdict_of_it(small):
+    """`direct` publishes a policy whose weights are useless: the table says what the weights allow."""
+    result = small.result("direct", thresholds={"effective_labels_refuse": 0, "label_share_refuse": 0})
+    table = dashboard_data.weights(result)
+    rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert "verdict" not in table.columns and "ESS as used" not in table.columns
+    assert (rows["unhelpful"]["overlap"].text, rows["unhelpful"]["overlap"].level) == ("insufficient", "refuse")
+    assert rows["better"]["overlap"].level == "ok"
+    assert "direct uses no weights" in table.note
+    assert "ESS as used" in dashboard_data.weights(small.result()).columns
+
+
+def test_without_log_probabilities_there_is_a_sentence_and_no_empty_axes(tmp_path):
+    of = study(tmp_path, 120, ("better", "unhelpful"))
+    rows = [json.loads(line) for line in (of.folder / "logged.jsonl").read_text().splitlines()]
+    bare = [{k: v for k, v in row.items() if not k.endswith(("_logprob", "_logprobs"))} for row in rows]
+    write(of.folder / "logged.jsonl", bare)
+    result = of.result("direct")
+    draws = {name: read_draws(of.folder / "draws" / f"{k}.jsonl", name) for k, name in enumerate(of.policies)}
+    logged = read_logged(of.folder / "logged.jsonl", policies=of.policies)[0]
+    page = dashboard.render([result], logged=logged, draws=draws)
+    assert not {"weights", "scatter"} & {one["name"] for one in payload(page)["figures"]}
+    assert "no log probabilities, so that there are no weights; direct needs none" in " ".join(Read(page).text)
+
+
+def test_labels_in_the_data_are_those_of_the_summary_not_of_the_masked_file(result):
+    summary = {"n_labels_found": 480, "n_labels_wanted": 100}
+    rows = {row[0].text: row[1].text for row in dashboard_data.rows_read(result, summary).rows}
+    assert (rows["oracle labels in the data"], rows["oracle labels at this coverage"]) == ("480", "100")
+    assert rows["oracle labels used"] == str(result.document["metadata"]["n_oracle"])
+    assert "of 100 that the coverage asks for" in dashboard_data.subtitle(result, summary)
+    assert "asks for" not in dashboard_data.subtitle(result, {})
+
+
+def test_every_column_has_a_title(page):
+    read = Read(page)
+    cells = [attributes for tag, attributes in read.tags if tag == "td" and attributes.get("role") == "cell"]
+    assert len(cells) > 100
+    assert all(attributes["data-label"] for attributes in cells)
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("parallel_universe_prompt's", "parallel_universe_prompt&#39;s"),
+        ("a/" * 15 + "b", "<wbr>".join(["a/"] * 15 + ["b"])),
+        ("see <b> " + "x" * 30, "see &lt;b&gt; " + "x" * 24 + "<wbr>" + "x" * 6),
+    ],
+)
+def test_long_words_may_break_after_their_parts_and_stay_text(text, html):
+    assert str(pages.breakable(text)) == html
+
+
+def test_small_differences_have_no_signed_zero():
+    assert dashboard_data.interval(-0.0001, 0.0171, "+.3f") == "[0.000, +0.017]"
 
 
 def test_a_missing_cost_is_not_a_zero(tmp_path):

@@ -200,11 +200,11 @@ def test_search_and_filters_and_their_clearing(opened, written):
 def test_sorting_and_paging(opened, written):
     page = opened(hash="#items")
     page_items = payload(written.read_text())["items"]
-    assert rows(page)[0] == page_items["id"][0]  # the most influential one
+    assert rows(page)[0] == page_items["id"][most_influential(page_items, 0)]
     page.click("[data-sort=score]")
     top = sorted(range(240), key=lambda k: -page_items["score"][k])
     assert rows(page)[0] == page_items["id"][top[0]]
-    assert page.locator("#list th[aria-sort=descending]").inner_text().startswith("judge")
+    assert page.locator("#list th[aria-sort=descending]").inner_text().startswith("judge score")
     page.click("[data-sort=score]")
     assert rows(page)[0] in {
         page_items["id"][k] for k in range(240) if page_items["score"][k] == min(page_items["score"])
@@ -222,6 +222,27 @@ def test_sorting_and_paging(opened, written):
         page.click("#next")
         seen |= set(rows(page))
     assert seen == set(page_items["id"])
+
+
+def most_influential(page_items, policy: int) -> int:
+    """Row with the largest influence on a target; the base policy comes before the targets."""
+    return max(range(len(page_items["id"])), key=lambda k: (page_items["move"][policy + 1][k] ** 2, -k))
+
+
+def test_influence_is_that_on_the_chosen_policy_and_sums_to_one(opened, written):
+    page = opened(hash="#items")
+    page_items = payload(written.read_text())["items"]
+    page.select_option("#size", "100")
+    for policy in (0, 2):
+        page.select_option("#policy", str(policy))
+        assert rows(page)[0] == page_items["id"][most_influential(page_items, policy)]
+        shares = []
+        while True:
+            shares += page.locator("#list tbody td:first-child").all_inner_texts()
+            if not page.is_enabled("#next"):
+                break
+            page.click("#next")
+        assert sum(float(text.removesuffix(" %")) for text in shares) == pytest.approx(100, abs=1)
 
 
 def test_the_table_by_keys(opened):
@@ -346,6 +367,90 @@ def test_a_narrow_page_does_not_scroll_sideways_and_print_shows_every_section(op
     assert page.locator("#plot-calibration svg").is_visible()
 
 
+LONG = (
+    "meta-llama/Llama-3.1-8B-Instruct/system-prompt-v2/temperature-0.7",
+    "8f14e45fceea167a5a36dedd4bea2543f3a0c0e1b2c3d4e5f60718293a4b5c6d",
+    "parallel_universe_prompt",
+    "candidate_with_underscores_in_its_name_and_no_slash_at_all_2026",
+    "unhelpful",
+)
+# Boxes whose content is wider than they are, and cells that are taller than a few lines, in the visible section.
+CLIPPED = """() => [...document.querySelectorAll('main section:not([hidden]) :is(.scroll, .plot)')]
+  .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.id || one.getAttribute('aria-label'))"""
+TALL = """() => [...document.querySelectorAll('main section:not([hidden]) tbody tr')]
+  .map((row) => row.getBoundingClientRect().height).filter((height) => height > 480)"""
+
+
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory) -> Path:
+    """A page of policies whose names are 24 to 65 characters long, with the truth known."""
+    folder = tmp_path_factory.mktemp("long")
+    of = study(folder / "study", 160, LONG)
+    results = [of.result(name) for name in ("direct", "calibrated-ips", "raw-ips", "snips")]
+    truths = [{"estimator": "direct", "policy": policy, "truth": 0.6, "absolute_error": 0.1} for policy in LONG]
+    page = dashboard.render(
+        results, **of.arguments, validation=truths, others=[("0.1", of.result("direct", oracle_coverage=0.1))],
+        benchmarks=[{"stage": "generate", "s": 12.0, "items": 400, "cpu_time": 11.0, "max_rss": 320.0}],
+        configuration={"policies": list(LONG)}, coverage="0.25",
+    )  # fmt: skip
+    (folder / "page.html").write_text(page, encoding="utf-8")
+    return folder / "page.html"
+
+
+@pytest.mark.parametrize("width", [1400, 1000, 400])
+def test_nothing_is_clipped_and_no_row_grows_beyond_the_screen(opened, long_names, width):
+    page = opened(long_names, drawn=True)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(600)
+    for name in TABS:
+        page.click(f"#tab-{name}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert page.evaluate(CLIPPED) == [], name
+        assert page.evaluate(TALL) == [], name
+
+
+def test_every_value_has_its_column_title_where_rows_are_blocks(opened, long_names):
+    page = opened(long_names, hash="#estimates")
+    page.set_viewport_size({"width": 400, "height": 900})
+    unnamed = "all => all.filter((one) => !getComputedStyle(one, '::before').content.match(/[a-z]/)).length"
+    cells = page.locator("#estimates table.plain tbody td, #estimates table.wide tbody td")
+    assert cells.count() > 50
+    assert cells.evaluate_all(unnamed) == 0
+
+
+def test_short_names_stay_whole_and_long_ones_break_after_their_parts(opened, long_names):
+    page = opened(long_names)
+    heading = page.locator("#overview .card h4", has_text="parallel_universe_prompt")
+    assert heading.locator("wbr").count() == 0
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.click("#tab-overview")
+    lines = "one => one.getClientRects().length"
+    assert page.locator("#overview tbody th", has_text="parallel_universe_prompt").evaluate(lines) == 1
+    parts = page.locator("#overview .card h4", has_text="meta-llama").evaluate(
+        "one => [...one.childNodes].filter((part) => part.nodeType === 3).map((part) => part.textContent)"
+    )
+    assert "".join(parts) == LONG[0] and all(part[-1] in "-/_" for part in parts[:-1])
+
+
+def test_verdicts_differ_by_shape_and_word_too(opened, tmp_path):
+    """A policy of each verdict: a circle, a triangle, a word."""
+    of = study(tmp_path / "study", 240, ("near", "unhelpful"), coverage=0.1)
+    result = of.result(thresholds={"ess_caution": 0.999})
+    assert [result.verdicts[policy].level for policy in ("near", "unhelpful")] == ["caution", "refuse"]
+    (tmp_path / "page.html").write_text(dashboard.render([result], **of.arguments), encoding="utf-8")
+    page = opened(tmp_path / "page.html", drawn=True)
+    shapes = {
+        path.split("A")[0][:4]
+        for path in page.locator("#plot-forest svg .mark-symbol path").evaluate_all(
+            "all => all.map((one) => one.getAttribute('d'))"
+        )
+    }
+    assert len(shapes) == len({result.verdicts[policy].level for policy in ("base", "near")})
+    note = page.inner_text("#overview figcaption")
+    assert "Triangle: caution." in note
+    assert page.locator("#plot-forest svg text", has_text="refused").count() == 1
+
+
 # ---- large -------------------------------------------------------------------------------------------------------------
 
 
@@ -355,7 +460,7 @@ def test_10_000_prompts_open_and_answer_in_time(opened, tmp_path, tmp_path_facto
     page = opened(tmp_path / "large.html", hash="#items", drawn=True)
     assert time.monotonic() - start < 15
     assert "10000 of 10000" in page.inner_text("#found")
-    assert re.search(r"Texts of \d+ of them are in this page", page.inner_text("#counted"))
+    assert re.search(r"The page stores the texts of \d+ of them", page.inner_text("#counted"))
     assert page.locator("#list tbody tr").count() == 25
     assert page.locator("#plot-scatter svg .mark-symbol path").count() <= 2 * 2000 + 1
     start = time.monotonic()

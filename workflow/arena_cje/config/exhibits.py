@@ -62,6 +62,7 @@ def dependencies(exhibits: Iterable[Exhibit]) -> tuple[str, ...]:
 READS = {
     "coverage": (),
     "results": ("results",),
+    "ordered_results": ("results",),
     "paired_results": ("results", "influence"),
     "paired_first": ("first", "first_influence"),
     "paired_recommended": ("results", "influence"),
@@ -122,7 +123,7 @@ EXHIBITS = (
         "decision_page",
         f"{RESULTS}/decision.html",
         "arena_cje.report.decision_page.render",
-        {"results": "results", "coverage": "coverage"},
+        {"results": "ordered_results", "coverage": "coverage"},
         {"table": "decision"},
     ),
     Exhibit(
@@ -187,7 +188,7 @@ EXHIBITS = (
         "arena_cje.report.data_report.render",
         {"account": "account", "summary": "summary", "coverage": "coverage"},
     ),
-    _figure("policy_estimates", "policy values", "figures.policy_estimates", results="results", truth="truth"),
+    _figure("policy_estimates", "policy values", "figures.policy_estimates", results="ordered_results", truth="truth"),
     _figure("weight_distributions", "importance weights", "data_figures.weight_distributions", logged="logged"),
     _figure(
         "calibration_curve",

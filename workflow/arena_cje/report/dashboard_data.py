@@ -18,7 +18,6 @@ from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.report import comparisons as pairwise
 from arena_cje.report import names
-from arena_cje.results.notebook import weight_status
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response
@@ -257,7 +256,6 @@ def over_coverages(by_coverage: Sequence[tuple[str, ResultRecord]]) -> Table:
 
 # Weights
 
-OVERLAP = {"GOOD": ("ok", "ok"), "WARNING": ("limited", "caution"), "CRITICAL": ("insufficient", "refuse")}
 WEIGHT_FIGURES = (
     ("n", "responses", "d"),
     ("max_weight", "largest weight", ".3g"),
@@ -271,10 +269,11 @@ WEIGHT_FIGURES = (
 
 def weights(result: ResultRecord) -> Table:
     """Statistics and status of the raw weights, and those of the weights that the estimator used."""
-    status = weight_status(result)
-    entries = {policy: result.document["metadata"]["diagnostics"][policy] for policy in status}
+    diagnostics, limits = (result.document["metadata"][name] for name in ("diagnostics", "thresholds"))
+    raw = {policy: (diagnostics.get(policy, {}).get("weights") or {}).get("raw") for policy in result.policies}
+    entries = {policy: diagnostics[policy] for policy in result.policies if raw[policy] and raw[policy]["n"]}
     caption = "Raw importance weights"
-    if not status:
+    if not entries:
         without = f"The data have no log probabilities, so that there are no weights; {result.name} needs none."
         return Table(caption, ("policy",), (), without)
     is_used = any(entry.get("ess") is not None for entry in entries.values())
@@ -282,19 +281,18 @@ def weights(result: ResultRecord) -> Table:
     columns += ("ESS as used", "largest as used") if is_used else ()
     rows = []
     for policy, entry in entries.items():
-        raw, mean = entry["weights"]["raw"], number(entry["weights"].get("mean_weight"), ".3g").text
+        mean = number(entry["weights"].get("mean_weight"), ".3g").text
         if entry["weights"].get("mean_weight_se") is not None:
             mean += f" ± {number(entry['weights']['mean_weight_se'], '.2g').text}"
-        cells = [text(policy), number(raw["ess_share"], ".1%"), Cell(*OVERLAP[status[policy].status])]
-        cells += [number(raw.get(name), form) for name, _, form in WEIGHT_FIGURES]
+        cells = [text(policy), number(raw[policy]["ess_share"], ".1%"), _overlap(raw[policy]["ess_share"], limits)]
+        cells += [number(raw[policy].get(name), form) for name, _, form in WEIGHT_FIGURES]
         cells += [Cell(mean, numeric=True)]
         cells += [number(entry.get("ess"), ".1%"), number(entry.get("max_weight"), ".3g")] if is_used else []
         rows.append(tuple(cells))
-    limits = result.document["metadata"]["thresholds"]
     note = (
         "ESS: effective sample size, as a share of the responses; 100 % for equal weights. "
-        f"Overlap: whether the raw weights suffice for an estimate by weights alone (raw ESS of at least "
-        f"{100 * limits['ess_refuse']:g} %, good from {100 * limits['ess_caution']:g} %, and their tail). "
+        "Overlap: whether the raw ESS suffices for an estimate by weights alone: insufficient below "
+        f"{100 * limits['ess_refuse']:g} %, limited below {100 * limits['ess_caution']:g} %. "
         "Tail index: below 2 the weights have no finite variance, below 1 no finite mean. "
         "Mean before scaling: of the ratios of probabilities, 1 in expectation, with its standard error. "
     )
@@ -304,6 +302,16 @@ def weights(result: ResultRecord) -> Table:
         else f"{result.name} uses no weights: its verdicts do not depend on this table."
     )
     return Table(caption, columns, tuple(rows), note)
+
+
+def _overlap(ess_share: float | None, limits: Mapping[str, float]) -> Cell:
+    """What the raw ESS allows, with the limits of the verdict."""
+    if ess_share is None:
+        return Cell("none", level="refuse")
+    if ess_share < limits["ess_caution"]:
+        is_insufficient = ess_share < limits["ess_refuse"]
+        return Cell("insufficient" if is_insufficient else "limited", level="refuse" if is_insufficient else "caution")
+    return Cell("ok", level="ok")
 
 
 # Calibration

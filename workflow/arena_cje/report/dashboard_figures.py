@@ -30,7 +30,7 @@ REFUSED = "refused"
 WRAP = "wrap"  # parameter: pattern of the lines of a name, which the page sets to the width that it has
 LINES = f"split(replace(datum.label, regexp({WRAP}, 'g'), '$1\\n'), '\\n')"
 MOST_LINES = 9  # of a name
-MARKS = {"ok": ("circle", "var(--accent)"), "caution": ("triangle-up", "var(--ring)")}
+MARKS = {"ok": ("circle", "var(--accent)"), "caution": ("triangle-up", "var(--mark)")}
 VALUE, WEIGHT = "policy value: mean oracle label", "importance weight, scaled to mean 1"
 POINTS = 2000  # largest number of points in a scatter plot
 
@@ -398,10 +398,10 @@ def calibration(result: ResultRecord, labelled: Sequence[Response]) -> Figure:
     y = alt.Y("y:Q", title="oracle label", scale=alt.Scale(domain=[0, 1]))
     line = alt.Chart(alt.NamedData(name="curve")).mark_line(color="var(--accent)", strokeWidth=3)
     means = alt.Chart(alt.NamedData(name="groups"))
-    bars = means.mark_rule(color="var(--ring)", strokeWidth=2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"))
+    bars = means.mark_rule(color="var(--mark)", strokeWidth=2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"))
     tooltip = _tooltip(x="mean judge score", y="mean oracle label", low="from", high="to", n="labels")
     diamonds = means.mark_point(
-        shape="diamond", color="var(--ring)", fill="var(--paper)", size=130, strokeWidth=2, opacity=1
+        shape="diamond", color="var(--mark)", fill="var(--paper)", size=130, strokeWidth=2, opacity=1
     ).encode(x, y, tooltip=tooltip)
     of_points = _tooltip(id="prompt", x="judge score", y="label")
     spec = _points(x, y, of_points, line.encode(x, y), bars, diamonds)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from arena_cje.estimation.decision import words
 from arena_cje.report.dashboard_data import MISSING, WORDS, lead, percent, value
 from arena_cje.report.pages import breakable
-from arena_cje.results.recommendation import recommend, recommended_first
+from arena_cje.results.recommendation import recommend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def render(results: Sequence[ResultRecord], coverage: str) -> str:
-    """The part as HTML, by the recommended one of the results."""
+    """The part as HTML; results: the recommended one first."""
     from markupsafe import Markup
 
-    first = recommended_first(results)[0]
+    first = results[0]
     headline, reason = lead(first, recommend(results))
     decided = first.decision.get("policies", {})
     margin, against = first.decision.get("margin", 0.0), first.decision.get("against", first.base_policy)

@@ -33,7 +33,6 @@ from arena_cje.report.theme import (
     ticks,
     titles,
 )
-from arena_cje.results.recommendation import recommended_first
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,8 +61,11 @@ VALUE = "policy value: mean oracle label"
 
 
 def policy_estimates(results: Sequence[ResultRecord], truth: Mapping[str, float] | None = None) -> p9.ggplot:
-    """Estimates and intervals: a panel per estimator with a row per policy; of many estimators the other way round."""
-    title, results = "Policy values", recommended_first(results)
+    """Estimates and intervals: a panel per estimator with a row per policy; of many estimators the other way round.
+
+    results: the recommended one first.
+    """
+    title = "Policy values"
     table = tidy.estimates(results, truth)
     panel, row = ("estimator", "policy") if len(results) <= FEW_ESTIMATORS else ("policy", "estimator")
     table, notes = _without_empty(table, panel)

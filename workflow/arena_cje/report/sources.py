@@ -54,11 +54,16 @@ class Sources:
         return [_load(path) for path in self._files["results"]]
 
     @property
-    def paired_results(self) -> list[Result]:
-        """The same results with influence values, for differences; the recommended one first."""
+    def ordered_results(self) -> list[Result]:
+        """The same results, the recommended one first."""
         from arena_cje.results.recommendation import recommended_first
 
         return recommended_first(self.results)
+
+    @property
+    def paired_results(self) -> list[Result]:
+        """The same results with influence values, for differences; the recommended one first."""
+        return self.ordered_results
 
     @property
     def paired_recommended(self) -> Result:
