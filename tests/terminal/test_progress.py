@@ -93,7 +93,7 @@ def test_a_pipe_has_lines_when_stages_begin_and_end(made, monkeypatch):
     made.record(ended=time.time(), succeeded=True)
     progress.end()
     lines = stream.getvalue().splitlines()
-    assert lines[-1] == "all: 40 of 40 items (100%), 2 of 2 other jobs done in 1 min"
+    assert lines[-1] == "all: 40 of 40 items (100%), 2 of 2 other jobs done; took 1 min"
     assert sum(line.startswith("generate: 20/20 done") for line in lines) == 1
     assert "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
 

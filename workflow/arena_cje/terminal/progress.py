@@ -84,7 +84,7 @@ def rows(status: Status) -> list[str]:
 
 def _whole(status: Status, *, with_others: bool = True) -> str:
     """The progress of all stages, and of a run that has ended how long it took."""
-    took = f" in {duration(status.elapsed)}" if status.record.ended is not None else ""
+    took = f"; took {duration(status.elapsed)}" if status.record.ended is not None else ""
     return f"{status.progress(with_others=with_others)}{took}"
 
 
