@@ -251,7 +251,7 @@ def test_a_run_without_items_has_its_other_jobs_alone(made):
     made.join("results/coverage_1.0/direct.json")
     text = status.table(made.status())
     assert "stage" not in text
-    assert "0 of 1 other jobs done" in text
+    assert "0 of 1 jobs done" in text
 
 
 def test_the_status_needs_no_snakemake():

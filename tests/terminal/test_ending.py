@@ -63,7 +63,7 @@ def test_damage_names_its_command():
 
 def test_an_interrupted_run_says_what_stays():
     first, last = ending.lines(ended(interrupted=True))
-    assert first == "Interrupted. What is finished stays: 1 of 1 other jobs."
+    assert first == "Interrupted. What is finished stays: 1 of 1 jobs."
     assert last == GOES_ON
 
 

@@ -68,7 +68,10 @@ def test_a_row_for_each_stage_and_the_time_left_for_the_whole(made):
 def test_a_stage_with_nothing_to_do_has_no_row(made):
     made.jobs = made.jobs[4:]
     made.record()
-    assert [row.split()[0] for row in rows(made.status())] == ["other", "all"]
+    assert [" ".join(row.split()) for row in rows(made.status())] == [
+        "jobs 1/2",
+        "all 1 of 2 jobs done, time left not known yet",
+    ]
 
 
 def wait_for(text, stream):
@@ -93,7 +96,7 @@ def test_a_pipe_has_lines_when_stages_begin_and_end(made, monkeypatch):
     made.record(ended=time.time(), succeeded=True)
     progress.end()
     lines = stream.getvalue().splitlines()
-    assert lines[-1] == "all: 40 of 40 items (100%), 2 of 2 other jobs done in 1 min"
+    assert lines[-1] == "all: 40 of 40 items (100%), 2 of 2 other jobs done; took 1 min"
     assert sum(line.startswith("generate: 20/20 done") for line in lines) == 1
     assert "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
 

@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_and_goes_on(run):
     assert {state.state for state in finished.other_jobs} == {"done"}
     assert sum(state.fresh_items for state in finished.jobs) == N_PROMPTS - n_done
     assert f"{N_PROMPTS} of {N_PROMPTS} items (100%)" in told(run)
-    assert f"all: {N_PROMPTS} of {N_PROMPTS} items (100%), 4 of 4 other jobs done in " in output
+    assert f"all: {N_PROMPTS} of {N_PROMPTS} items (100%), 4 of 4 other jobs done; took " in output
     # What only tells, or has nothing to do, is no run.
     run.snakemake("status")
     run.snakemake("-n", TARGET)

@@ -84,7 +84,7 @@ def test_a_run_is_planned_interrupted_locked_and_goes_on(run):
     assert process.wait(timeout=60) == 0
     last = drawn.rpartition("\x1b[J")[2].splitlines()
     assert [line.split()[0] for line in last] == ["generate", "other", "all"]
-    assert last[-1].split(" in ")[0].split() == f"all {N_PROMPTS} of {N_PROMPTS} items (100%)".split()
+    assert last[-1].split(";")[0].split() == f"all {N_PROMPTS} of {N_PROMPTS} items (100%)".split()
     assert "[generate base 0000] INFO" in (run.directory / "logs" / "jobs.log").read_text()
     assert lines_of(run.snakemake(TARGET)) == ["Nothing to be done (all requested files are present and up to date)."]
 

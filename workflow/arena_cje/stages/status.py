@@ -167,7 +167,7 @@ class Status:
         """How many items are done, where there are any, and how many other jobs."""
         total, n_others = self.total, sum(state.state == "done" for state in self.other_jobs)
         items = f"{number(total.items_done)} of {number(total.items)} items ({total.share:.0%})"
-        others = f"{number(n_others)} of {number(len(self.other_jobs))} other jobs"
+        others = f"{number(n_others)} of {number(len(self.other_jobs))} {'other ' if total.items else ''}jobs"
         return [items, others] if total.items else [others]
 
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 POLL = 1.0  # seconds
 MOST_LOAD = 0.05  # of a core, for reading the files of a run with many jobs
-OTHERS = "other jobs"  # those that join, analyse and show
+OTHERS, ALL = (
+    "other jobs",
+    "jobs",
+)  # those that join, analyse and show: beside jobs with items, and where there are no others
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ def stages(status: Status) -> list[StageProgress]:
     for state in sorted(status.jobs, key=lambda state: stage_order(state.job.stage)):
         by_stage.setdefault(state.job.stage, []).append(state)
     found = [_stage(name, states, [state.job.items for state in states]) for name, states in by_stage.items()]
-    found.append(_stage(OTHERS, status.other_jobs, [1] * len(status.other_jobs)))
-    needed = {state.job.stage or OTHERS for state in (*status.jobs, *status.other_jobs) if state.job.needed}
+    others = OTHERS if found else ALL
+    found.append(_stage(others, status.other_jobs, [1] * len(status.other_jobs)))
+    needed = {state.job.stage or others for state in (*status.jobs, *status.other_jobs) if state.job.needed}
     return [stage for stage in found if stage.name in needed]
 
 
@@ -84,7 +88,7 @@ def rows(status: Status) -> list[str]:
 
 def _whole(status: Status, *, with_others: bool = True) -> str:
     """The progress of all stages, and of a run that has ended how long it took."""
-    took = f" in {duration(status.elapsed)}" if status.record.ended is not None else ""
+    took = f"; took {duration(status.elapsed)}" if status.record.ended is not None else ""
     return f"{status.progress(with_others=with_others)}{took}"
 
 
