@@ -240,7 +240,7 @@ def test_results_are_not_brought_along_to_their_own_place(tmp_path):
     [
         (
             b"prompt_id,judge_score\na,0.5\n",
-            "is not JSONL (it begins with 'prompt_id,judge_score'); expected one JSON object per line (`arena-cje convert` makes it",
+            "is not JSONL (it begins with 'prompt_id,judge_score'); expected one JSON object per line (`arena-cje convert` ",
         ),
         (b"\x1f\x8b\x08\x00", "is compressed"),
         (b'[{"prompt_id": "a"}]', "is one JSON array"),
