@@ -710,7 +710,7 @@ def test_rewards_by_the_judge_are_called_what_they_are(data):
     levels = {reason.code: reason.level for reason in result.verdicts["near"].reasons}
     assert levels["uncalibrated_rewards"] == "refuse"
     assert "judge scores are used without calibration" in " ".join(repr(result).split())
-    with pytest.raises(UserError, match="no row has an oracle_label"):
+    with pytest.raises(UserError, match="no row has an `oracle_label`"):
         arena_cje.analyze(frame, data / "fresh", "direct")
 
 
