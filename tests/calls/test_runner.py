@@ -718,7 +718,7 @@ def test_a_folder_of_limits_that_others_can_open_is_refused(tmp_path, monkeypatc
         machine_folder()
     folder.unlink()
     folder.write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         machine_folder()
 
 

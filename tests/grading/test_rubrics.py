@@ -493,7 +493,7 @@ def test_an_empty_first_answer_stops_nothing_and_several_do():
     grades = hosted(CHOICES).grade(items(*"abc"), Asked(first_is_empty))
     assert [grade.score for grade in grades] == [None, 1.0, 1.0]
     ask = Asked(lambda request: Reply(finish_reason="length"))
-    with pytest.raises(UserError, match="without log probabilities"):
+    with pytest.raises(UserError, match="contain no log probabilities"):
         hosted(CHOICES).grade(items(*"abcdef"), ask)
     assert len(ask.requests) == grading_hosted.TRIED
 

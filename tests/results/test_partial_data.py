@@ -85,7 +85,7 @@ def test_labels_of_one_target_alone_name_what_helps(tmp_path):
     data = logged(tmp_path, oracle_label=None)
     draws = write_draws(tmp_path, "shift", range(N), oracle_label=1.0)
     with pytest.raises(
-        arena_cje.errors.UserError, match="fresh draws of shift have labels: pass their file as calibration_data"
+        arena_cje.errors.UserError, match="fresh draws of shift have labels: pass .* as calibration_data"
     ):
         arena_cje.analyze(data, draws, "direct")
     helped = arena_cje.analyze(data, draws, "direct", calibration_data=draws / "shift.jsonl")

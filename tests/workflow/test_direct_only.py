@@ -89,7 +89,9 @@ def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, mo
     assert all(name in note for name in listed if name != "direct")
     targets.check(["results/coverage_0.1/direct.json"], config)
     for name in ("snips", "dr-cpo"):
-        with pytest.raises(UserError, match=f"estimator '{name}' needs log probabilities of .* none under 'base'"):
+        with pytest.raises(
+            UserError, match=f"estimator '{name}' needs log probabilities of .* none can be computed under 'base'"
+        ):
             targets.check([f"results/coverage_0.1/{name}.json"], config)
     with pytest.raises(UserError, match="no log probabilities under policy 'base'"):
         targets.check(["results/logprobs/near.parquet"], config)
