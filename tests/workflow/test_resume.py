@@ -96,7 +96,7 @@ def test_a_killed_snakemake_is_unlocked_and_goes_on(tmp_path, tiny_model, uninte
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
 
-    assert "--unlock" in run.snakemake(TARGET, ok=False)
+    assert "`arena-cje unlock` removes it, then the same command goes on" in run.snakemake(TARGET, ok=False)
     run.snakemake("--unlock")
     run.snakemake(TARGET)
     keys = run.journal_keys("generate/base")
