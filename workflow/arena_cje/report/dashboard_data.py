@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 LONG = 40  # characters
-PLAIN = 6  # columns
+SHAPES = {"pair": 2, "narrow": 4, "plain": 6, "middle": 9, "wide": 99}  # with the columns that it has room for
+LONG_COLUMN = 2  # further columns for which one with long texts counts
 WORDS = {"ok": "ok", "caution": "caution", "refuse": "refused"}
 
 
@@ -62,9 +63,10 @@ class Table:
 
     @property
     def shape(self) -> str:
-        """How much room it needs before its rows become blocks, by its columns; one with long texts counts twice."""
+        """A class of the style sheet: how narrow the table can be before its rows become blocks."""
         long = sum(any(len(row[k].text) > names.WIDTH for row in self.rows) for k in range(len(self.columns)))
-        return "pair" if len(self.columns) <= 2 else "plain" if len(self.columns) + long <= PLAIN else "wide"
+        room = len(self.columns) + LONG_COLUMN * long
+        return next(shape for shape, columns in SHAPES.items() if room <= columns)
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def estimates(results: Sequence[ResultRecord], validation: Sequence[Row]) -> Tab
     """Estimates of every policy by every estimator, with the truth where it is known."""
     validation_rows = {(row["estimator"], row["policy"]): row for row in validation}
     columns = ["policy", "estimator", "verdict", "estimate", "standard error", f"{percent(results[0])} interval"]
-    columns += ["truth", "absolute error", "interval covers truth"] if validation else []
+    columns += ["truth", "interval covers truth"] if validation else []
     rows = [
         _estimate_row(result, policy, validation_rows.get((result.name, policy), {}), bool(validation))
         for policy in results[0].all_policies
@@ -237,7 +239,7 @@ def _estimate_row(result: ResultRecord, policy: str, truth: Row, validated: bool
     cells = [text(policy), text(result.name), badge(result.verdicts[policy].level), *numbers]
     if validated:
         covered = {True: "yes", False: "no", None: MISSING}[truth.get("covered")]
-        cells += [number(truth.get("truth")), number(truth.get("absolute_error")), Cell(covered)]
+        cells += [number(truth.get("truth")), Cell(covered)]
     return tuple(cells)
 
 

@@ -30,7 +30,7 @@ def render(results: Sequence[ResultRecord], coverage: str) -> str:
     rows = [
         (
             policy,
-            value(first, policy).text,
+            MISSING if policy in first.refused else value(first, policy).text,
             WORDS[verdict.level],
             words(decided[policy]["status"], margin) if policy in decided else MISSING,
         )
