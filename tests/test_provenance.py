@@ -106,7 +106,7 @@ EXHIBIT_MODULES = {
     "report.data_report": {"report/data_report.py"},
     "report.decision_page": {"report/decision_page.py"},
     **dict.fromkeys(
-        ("report.comparisons", "report.dashboard", "report.exports", "results.decision_file", "results.validation"),
+        ("report.comparisons", "report.dashboard", "report.exports", "results.validation"),
         set(),
     ),
 }
