@@ -105,6 +105,7 @@ EXHIBIT_MODULES = {
     "report.plan_figure": {"report/plan_figure.py", "report/theme.py"},
     "report.data_report": {"report/data_report.py"},
     "report.decision_page": {"report/decision_page.py"},
+    "results.decision_file": {"results/decision_file.py"},
     **dict.fromkeys(
         ("report.comparisons", "report.dashboard", "report.exports", "results.validation"),
         set(),

@@ -279,8 +279,8 @@ def test_every_policy_of_a_result_has_the_remedies_of_its_reasons(tmp_path):
             assert set().union(*found) <= {"reason", "kind", "amount", "usd", "text"}
         (sentence,) = result.remedies("far")
         assert f"remedy: far: {sentence}" in " ".join(console_table(result).split())
-    page = dashboard.render([results[1]])
-    assert f"<li>{escape(results[1].remedies('far')[0])}</li>" in page and page.count("What would lift it") >= 1
+    page = dashboard.render([results[1]]).replace("<wbr>", "")
+    assert f"<li>{escape(results[1].remedies('far')[0])}</li>" in page and page.count("What to do") >= 1
 
 
 def test_remedies_that_do_not_fit_the_verdicts_are_no_results_file(tmp_path):

@@ -218,7 +218,7 @@ def test_a_refused_policy_has_its_reason_and_no_number(result):
     error = {"far": {"truth": 0.1, "absolute_error": 0.3}}  # which would give the number away
     assert exports.token_level(result, "0.5", error)["refused"]["far"]["absolute_error"] is None
     assert entry["verdict"] == "refuse" and entry["reasons"] == result.refused["far"]["reasons"]
-    assert any(sentence.startswith("refuse: far: raw weights make") for sentence in document["guard_rail_violations"])
+    assert any(sentence.startswith("refuse: far: raw ESS") for sentence in document["guard_rail_violations"])
     assert no_refused_number(files.json_text(document), result)
 
 
