@@ -94,6 +94,11 @@ def test_a_dry_run_shows_its_numbers_once_and_no_blocks(shown):
     ]
 
 
+def test_an_answer_that_snakemake_repeats_stands_once(shown):
+    leaving = record("Will exit after finishing currently running jobs (scheduler).")
+    assert shown(START, *[leaving] * 3) == [leaving[1]]
+
+
 def test_what_is_no_run_keeps_its_lines(shown):
     assert shown(record("Unlocking working directory.")) == ["Unlocking working directory."]
 

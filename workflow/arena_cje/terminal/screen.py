@@ -98,6 +98,7 @@ class RunLines(logging.Handler):
         self.is_quiet = bool({"ALL", "PROGRESS"} & {choice.name for choice in settings.quiet or ()})
         self.ended = False  # only what goes wrong follows the last lines of a run
         self._is_run = self._has_stats = False
+        self._answers: set[str] = set()  # those that were shown: Snakemake repeats one with each job that ends
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, or leave it out."""
@@ -110,8 +111,12 @@ class RunLines(logging.Handler):
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
         event, text = getattr(record, "event", None), str(record.msg)
-        if event in REQUESTED or text.startswith((*ANSWERS, *SOFTWARE)):
+        if event in REQUESTED or text.startswith(SOFTWARE):
             return True
+        if text.startswith(ANSWERS):
+            is_new = text not in self._answers
+            self._answers.add(text)
+            return is_new
         if record.levelno >= logging.WARNING:
             is_of_job = event in JOB_ERRORS or (text.startswith("RuleException") and "CalledProcessError" in text)
             return self._settings.show_failed_logs if is_of_job else not text.startswith(JOBS_FAILED)
