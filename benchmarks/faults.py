@@ -54,7 +54,7 @@ def run() -> Iterator[Result]:
         study = faults.new_study(Path(folder))
         for name, seed in asked:
             if (name, seed) not in outcomes:
-                outcomes[name, seed] = outcome = _inject(study, name, seed, Path(folder) / "run")
+                outcomes[name, seed] = outcome = _inject(study, name, seed, Path(folder) / f"run-{len(outcomes)}")
                 numbers = ", ".join(f"{getattr(outcome, count)} {count}" for count in COUNTS)
                 told = f"{outcome.silent}{outcome.unfinished} ({outcome.detail})"
                 progress(f"faults: {len(outcomes)} of {n}, {name} {seed}: {numbers} {told}")

@@ -6,7 +6,7 @@ Every stage of a data set runs as its script does in a job, in a process of its 
     slope = (time at n rows / n) / (time at 10 000 rows / 10 000),
 
 1 or less, as what a process takes to start is part of the time at 10 000. ARENA_CJE_BENCH_ROWS names other numbers of rows,
-the first of which slopes start from: with 10000,1000000 it takes some 12 GB of disk, 5 GB of memory and 18 CPU-minutes.
+the first of which slopes start from: with 10000,1000000 it takes some 16 GB of disk, 5 GB of memory and 18 CPU-minutes.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from arena_cje import files
@@ -89,6 +90,15 @@ def test_halves_of_killed_processes_are_leftovers_and_those_of_others_are_not():
     assert list(found()) == [str(left)]
     doctor.redo(doctor.examine())
     assert (left.exists(), in_work.exists()) == (False, True)
+
+
+def test_a_number_that_a_later_process_has_is_not_the_writers():
+    path = Path(f"results/.base.jsonl.{os.getpid()}")
+    path.write_text("half")
+    assert list(found()) == []
+    before = psutil.Process().create_time() - 60
+    os.utime(path, (before, before))
+    assert list(found()) == [str(path)]
 
 
 def test_prompts_that_were_cut_are_found():

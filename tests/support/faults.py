@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Fault = Callable[["Study", random.Random, Path], contextlib.AbstractContextManager[Struck]]
 
 TARGET = "results/coverage_0.5/snips.json"
-LONGEST = 300  # seconds that any run of the study takes
+LONGEST = 300  # seconds that any run of the study takes; one that takes longer hangs
 START = 2  # seconds before the first job of a run begins
 SMALL_DISK, LARGE_DISK = (10_000, 600_000), 64_000_000  # bytes
 
@@ -172,8 +172,13 @@ def _signal(number: signal.Signals, whom: str) -> Fault:
                 os.killpg(process.pid, number)
             else:
                 process.send_signal(number)
-        _end(process)
-        yield run, study.clean(), "", f"{share:.0%} done, after {moment:.1f} s"
+        hung = _end(process)
+        yield (
+            run,
+            study.clean(),
+            "",
+            f"{share:.0%} done, after {moment:.1f} s{', then killed, as it hung' if hung else ''}",
+        )
 
     return strike
 
@@ -188,14 +193,25 @@ def _jobs(process: subprocess.Popen) -> list[psutil.Process]:
     return jobs
 
 
-def _end(process: subprocess.Popen) -> None:
-    """Wait for the end of a run and of the jobs that outlive a Snakemake which was killed."""
-    process.wait(LONGEST)
+def _end(process: subprocess.Popen) -> bool:
+    """Wait for the end of a run and of the jobs that outlive a Snakemake which was killed; whether it had to be killed.
+
+    A signal that meets Snakemake while it notes the end of a job makes it wait for itself for ever. Schedulers kill what does
+    not end after a signal, and so do people.
+    """
+    hung = False
+    try:
+        process.wait(LONGEST)
+    except subprocess.TimeoutExpired:
+        hung = True
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(LONGEST)
     for _ in range(LONGEST * 10):
         alive = [other for other in psutil.process_iter(["pid"]) if _group(other.pid) == process.pid]
         if not any(other.status() != psutil.STATUS_ZOMBIE for other in alive):
-            return
+            break
         time.sleep(0.1)
+    return hung
 
 
 def _group(pid: int) -> int | None:

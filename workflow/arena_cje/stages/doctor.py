@@ -34,6 +34,7 @@ LOCKS = Path(".snakemake/locks")
 TEMPORARY = re.compile(
     r"\..+\.(\d+)"
 )  # what `files.replace` writes before it renames; the number is that of its process
+CLOCKS_DIFFER = 1.0  # seconds between the clocks of files and processes, at most
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,19 @@ def _rewrite(path: Path) -> None:
     index.remove(path.parent)
 
 
+def _may_be_writing(process: int, path: Path) -> bool:
+    """Whether a process with this number runs that is as old as a file: numbers of processes that have ended are used again."""
+    try:
+        return psutil.Process(process).create_time() <= path.stat().st_mtime + CLOCKS_DIFFER
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+
+
 def _leftovers() -> Iterator[Finding]:
     for folder in (seals.RESULTS, Path(".arena-cje")):
         for path in sorted(folder.rglob(".*")):
             match = TEMPORARY.fullmatch(path.name)
-            if match and path.is_file() and not psutil.pid_exists(int(match[1])):
+            if match and path.is_file() and not _may_be_writing(int(match[1]), path):
                 yield Finding(path, "is an incomplete file of a killed process", (path,))
     if LOCKS.is_dir() and any(LOCKS.iterdir()) and _running_snakemake(Path()) is None:
         yield Finding(LOCKS, "is the lock of a Snakemake process that was killed", tuple(LOCKS.iterdir()))
