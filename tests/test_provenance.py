@@ -64,7 +64,7 @@ ESTIMATE = (
         )
     }
     | RESULTS
-    | {"results/analyze.py", "results/arguments.py", "results/decision.py"}
+    | {"results/analyze.py", "results/arguments.py", "results/decision.py", "results/numbers.py"}
 )
 # An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
 EXHIBIT_SOURCES = (
@@ -76,6 +76,7 @@ EXHIBIT_SOURCES = (
         "estimation/contrasts.py",
         "estimation/decision.py",
         "estimators/__init__.py",
+        "results/numbers.py",
         "results/recommendation.py",
         "results/sentences.py",
         "results/validation.py",
@@ -122,7 +123,7 @@ STAGES = {
         CALIBRATES
         | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "spending")}
         | {f"diagnostics/{name}.py" for name in ("agreement", "calibration", "verdict")}
-        | {"estimators/__init__.py", "results/decision.py", "results/looks.py"},
+        | {"estimators/__init__.py", "results/decision.py", "results/looks.py", "results/numbers.py"},
     ),
     "assemble": (
         ("stages.assemble", "data.write", "results.account"),

@@ -309,8 +309,9 @@ def test_long_words_may_break_after_their_parts_and_stay_text(text, html):
     assert str(pages.breakable(text)) == html
 
 
-def test_small_differences_have_no_signed_zero():
-    assert dashboard_data.interval(-0.0001, 0.0171, "+.3f") == "[0.000, +0.017]"
+def test_a_limit_below_zero_keeps_its_sign():
+    assert dashboard_data.interval(-0.0001, 0.0171, "+.3f") == "[-0.000, +0.017]"
+    assert dashboard_data.interval(-0.0001, 0.0171) == "[0.000, 0.017]"
 
 
 def test_a_missing_cost_is_not_a_zero(tmp_path):

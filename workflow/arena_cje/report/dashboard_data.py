@@ -18,6 +18,7 @@ from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.report import comparisons as pairwise
 from arena_cje.report import names
+from arena_cje.results.numbers import decimal
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response
@@ -89,8 +90,7 @@ def number(value: Any, form: str = ".3f") -> Cell:
         return Cell(MISSING, numeric=True)
     if not math.isfinite(value):
         return Cell(f"{'-' if value < 0 else ''}∞", numeric=True)
-    shown = format(value, form).replace("%", " %")
-    return Cell(shown if any(digit in shown for digit in "123456789") else shown.lstrip("+-"), numeric=True)
+    return Cell(decimal(value, form).replace("%", " %"), numeric=True)
 
 
 def text(value: Any) -> Cell:

@@ -34,6 +34,7 @@ from arena_cje.estimation.decision import (
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
 from arena_cje.estimation.inference import clustered_variance
 from arena_cje.estimation.records import Reason
+from arena_cje.results.numbers import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,7 +181,8 @@ def _entry(
         entry["corrected_interval"] = list(difference.interval(alpha_each))
     low, high = entry["corrected_interval"]
     outcome = status(low, high, rule.margin) if may_decide(rests_on, rule.assume_transport) else "not_yet_known"
-    numbers = f"{_signed(one.difference)}, interval {_signed(low)} to {_signed(high)}"
+    value, lower, upper = (decimal(number, "+.3f") for number in (one.difference, low, high))
+    numbers = f"{value}, interval {lower} to {upper}"
     if outcome != "not_yet_known":
         known = _decided(outcome, low, high, against, rule.margin)
         return entry | {"status": outcome, "sentence": f"{policy} is {known} (difference {numbers})."}
@@ -304,9 +306,3 @@ def headline(entries: Mapping[str, Mapping[str, Any]], against: str, margin: flo
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _signed(value: float) -> str:
-    """A difference with its sign; without one where it rounds to zero."""
-    text = f"{value:+.3f}"
-    return text[1:] if float(text) == 0 else text

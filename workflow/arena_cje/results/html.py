@@ -9,7 +9,7 @@ import html
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
-from arena_cje.results.notebook import decimal
+from arena_cje.results.numbers import decimal
 from arena_cje.results.sentences import (
     difference_remark,
     differences_title,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import printable
+from arena_cje.results.numbers import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Logged, Reason
     from arena_cje.results.record import ResultRecord
 
-LARGE = 1e8  # numbers from here on have an exponent, as their digits would not fit
 STATUS = {"ok": "GOOD", "caution": "WARNING", "refuse": "CRITICAL"}
 # Reasons of the verdict by code and level, in a few words for a narrow column; the sentences are in `reasons`.
 SHORT = {
@@ -228,14 +228,6 @@ def _weight_row(status: WeightStatus) -> tuple[str, ...]:
     form = ".3f" if status.mean_weight < 1e4 else ".2e"
     mean = "-" if math.isnan(status.mean_weight) else format(status.mean_weight, form)
     return (status.policy, f"{status.ess_share:.1%}", mean, status.status, ", ".join(status.issues) or "None")
-
-
-def decimal(value: float | None, form: str = ".3f") -> str:
-    """A number in a format, "-" for an unknown one, and without the sign of -0.000."""
-    if value is None or math.isnan(value):
-        return "-"
-    text = format(value, ".2e" if abs(value) >= LARGE else form)
-    return text.replace("-", "+" if "+" in form else "") if float(text) == 0 else text
 
 
 def plot_estimates(result: ResultRecord, truth: Mapping[str, float] | None = None) -> p9.ggplot:

@@ -12,7 +12,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
-from arena_cje.results.notebook import decimal, weight_table
+from arena_cje.results.notebook import weight_table
+from arena_cje.results.numbers import decimal
 from arena_cje.results.sentences import (
     difference_remark,
     differences_title,
