@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     decide_command = commands.add_parser(
         "decide",
-        help="say whether a policy may be shipped, also by exit status 0, 1 or 2",
+        help="say whether a policy may be shipped, also by exit status (0 yes, 1 no, 2 not yet known, 3 no answer)",
         description=DECIDE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
