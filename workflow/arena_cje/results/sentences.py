@@ -22,6 +22,9 @@ MEANING_OF_ESS = (
     "after capping, where the mean weight is 1."
 )
 MEANING_OF_LABELS = "Labels: effective number of labels in this policy's score range."
+MEANING_OF_OWN_LABELS = (
+    "It does not count labels of the policy's own responses; where these correct the estimate, a note has their number."
+)
 OWN_LABELS = (
     "Labels of a policy's own responses: set `oracle.target_labels`; with your own data, put `oracle_label` into its fresh draws "
     "or add `probes`."
@@ -30,7 +33,14 @@ OWN_LABELS = (
 
 def legend(result: ResultRecord) -> str:
     """What the columns of the table mean; those of the weights only where the estimator uses them."""
-    parts = (MEANING, MEANING_OF_ESS if uses_weights(result) else "", MEANING_OF_LABELS)
+    diagnostics = result.document["metadata"]["diagnostics"].values()
+    own = any(entry.get("own_labels_used") for entry in diagnostics)
+    parts = (
+        MEANING,
+        MEANING_OF_ESS if uses_weights(result) else "",
+        MEANING_OF_LABELS,
+        MEANING_OF_OWN_LABELS if own else "",
+    )
     return " ".join(filter(None, parts))
 
 
