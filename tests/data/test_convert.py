@@ -116,6 +116,46 @@ def test_votes_of_the_oracle_are_averaged_and_kept(tmp_path):
     assert conversion.logged[0]["metadata"]["label_votes"] == [0.0, 1.0, 1.0]
 
 
+def test_several_columns_of_a_score_are_votes_and_missing_votes_stay_missing(tmp_path):
+    columns = {"oracle_label": ("h1", "h2", "h3")}
+    rows = [
+        answer(prompt="a", h1=0, h2=1, h3=1),
+        answer(prompt="b", h1=None, h2=1, h3=""),
+        answer(prompt="c", h1=None, h2=None, h3=None),
+    ]
+    conversion = rows_of(tmp_path, rows, columns=columns)
+    assert [row["oracle_label"] for row in conversion.logged] == [pytest.approx(2 / 3), 1.0, None]
+    assert conversion.logged[0]["metadata"]["label_votes"] == [0.0, 1.0, 1.0]
+    assert conversion.summary["not_carried"] == {}
+    assert conversion.summary["policies"]["base"]["responses"] == 3
+    judged = [answer(response=None, judge_score=0.2, other=0.6)]
+    assert rows_of(tmp_path, judged, columns={"judge_score": ("judge_score", "other")}).logged[0]["judge_score"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"prompt": ("prompt", "response")}, r"2 columns for 'prompt' \(prompt, response\), expected one"),
+        ({"oracle_label": ("h1", "h1")}, "'h1' twice for 'oracle_label'"),
+        ({"oracle_label": ("h1", "h9")}, "no column 'h9' for oracle_label"),
+    ],
+)
+def test_several_columns_that_are_no_votes_are_refused(tmp_path, columns, sentence):
+    with pytest.raises(UserError, match=sentence):
+        rows_of(tmp_path, [answer(h1=0)], columns=columns)
+
+
+def test_the_command_takes_a_field_several_times_and_a_scale_once(tmp_path, capsys):
+    file = foreign_files.write_lines(tmp_path / "wide.jsonl", [answer(h1=1, h2=3), answer(prompt="b", h1=5, h2=None)])
+    arguments = ["convert", "table", file, "--to", str(tmp_path / "data"), "--scale", "oracle_label=1,5"]
+    assert main([*arguments, "--columns", "oracle_label=h1,oracle_label=h2"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "data" / "logged.jsonl").read_text().splitlines()]
+    assert sorted(row["oracle_label"] for row in rows) == [0.25, 1.0]
+    capsys.readouterr()
+    assert main([*arguments, "--scale", "oracle_label=0,5"]) == 1
+    assert "--scale: 'oracle_label' is there twice" in capsys.readouterr().err
+
+
 def test_several_judges_go_through_and_one_is_chosen(tmp_path):
     rows = [answer(judge_gpt=0.7, judge_llama=0.1) | {"judge_score": None}]
     row = rows_of(tmp_path, rows, judge="gpt").logged[0]

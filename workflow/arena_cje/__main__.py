@@ -21,7 +21,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import arena_cje
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
@@ -170,7 +170,7 @@ def _votes(files: Iterable[Path], folder: Path, columns: str) -> int:
     """Print what files of votes say; raises a `UserError` where one cannot be used."""
     from arena_cje.labeling import labels, sentences
 
-    names = dict(_pair(entry, "--columns", "FIELD=COLUMN") for entry in columns.split(",") if entry)
+    names = _once((_pair(entry, "--columns", "FIELD=COLUMN") for entry in columns.split(",") if entry), "--columns")
     for sentence in sentences.of_votes(labels.from_files(files, folder, names).report):
         print(sentence)
     return 0
@@ -208,22 +208,45 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--scale", action="append", default=[], metavar="[SCORER=]LOW,HIGH", help="lowest and highest score of a scorer"
     )
-    command.add_argument("--columns", default="", metavar="FIELD=COLUMN,...", help="columns of a plain table")
+    command.add_argument(
+        "--columns",
+        default="",
+        metavar="FIELD=COLUMN,...",
+        help="columns of a plain table; several columns for oracle_label or a judge score are votes on the same response",
+    )
 
 
 def _convert(options: argparse.Namespace) -> int:
     """Convert files of another tool, and print what was carried and what was not."""
     from arena_cje.data import convert
 
-    columns = dict(_pair(entry, "--columns", "FIELD=COLUMN") for entry in options.columns.split(",") if entry)
-    scales = dict(_scale(entry) for entry in options.scale)
-    choices = convert.Choices(options.base, options.judge, options.oracle, scales, columns)
+    scales = _once(map(_scale, options.scale), "--scale")
+    choices = convert.Choices(options.base, options.judge, options.oracle, scales, _columns(options.columns))
     conversion = convert.convert(options.format, options.files, choices)
     convert.write(conversion, options.to)
     print(f"{options.format} -> {options.to}\n{convert.summary_text(conversion.summary)}")
     draws = f" fresh_draws={options.to / 'fresh_draws'}" if conversion.fresh else ""
     print(f"next: snakemake --config logged_data={options.to / 'logged.jsonl'}{draws}")
     return 0
+
+
+def _columns(option: str) -> dict[str, str | tuple[str, ...]]:
+    """The column of each field, or the columns of one that is there several times."""
+    columns: dict[str, tuple[str, ...]] = {}
+    for entry in filter(None, option.split(",")):
+        field, column = _pair(entry, "--columns", "FIELD=COLUMN")
+        columns[field] = (*columns.get(field, ()), column)
+    return {field: names[0] if len(names) == 1 else names for field, names in columns.items()}
+
+
+def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """Pairs as a dictionary; raises a `UserError` for a name that is there twice, of which one would get lost."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise UserError(f"{option}: {name!r} is there twice ({values[name]} and {value}); name it once")
+        values[name] = value
+    return values
 
 
 def _pair(entry: str, option: str, form: str) -> tuple[str, str]:
@@ -264,7 +287,13 @@ PLAN_EXAMPLES = """examples:
   arena-cje plan logged.jsonl --fresh-draws draws --budget 50 --price-judge 0.004 --price-label 0.05
 
 A pilot is a study with oracle labels on responses of the base policy and of the targets, best on the same 50 or more prompts.
-Plans are for differences of the targets to the base."""
+Plans are for differences of the targets to the base. Exit status: 0 with a plan, 1 where no target can be planned for.
+
+PILOT is one of these:
+  a folder of a run or of its results
+  results/planning/plan.json
+  a results file that a run wrote, with ESTIMATOR.influence.parquet beside it; `result.to_json()` alone is not enough
+  logged data in the CJE format (JSONL), with --fresh-draws"""
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
@@ -304,7 +333,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    """Print the plan of a study; the exit status is 0."""
+    """Print the plan of a study; the exit status is 1 where there is none."""
     from arena_cje import files
     from arena_cje.planning import plan, sources, text
     from arena_cje.planning.study import Goal
@@ -317,7 +346,7 @@ def _plan(options: argparse.Namespace) -> int:
         files.write_json(options.json, content)
     for line in text.lines(content):
         print(printable(line))
-    return 0
+    return 0 if known.pilot.differences else 1
 
 
 def _unlock(directory: Path) -> int:

@@ -33,7 +33,8 @@ class Choices:
     judge: str | None = None
     oracle: str | None = None
     scales: Mapping[str, Scale] = field(default_factory=dict)  # by scorer; "*" for all others
-    columns: Mapping[str, str] = field(default_factory=dict)  # of a plain table: field of the format -> column
+    # of a plain table: field of the format -> column, or columns with votes
+    columns: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, scale in self.scales.items():
