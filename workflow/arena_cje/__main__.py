@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,9 @@ import arena_cje
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from arena_cje.data.convert import Conversion
 
 NO_ANSWER = 3  # exit status of `decide` where it cannot answer: 1 and 2 are answers
 DECIDE_HELP = """\
@@ -225,9 +228,27 @@ def _convert(options: argparse.Namespace) -> int:
     conversion = convert.convert(options.format, options.files, choices)
     convert.write(conversion, options.to)
     print(f"{options.format} -> {options.to}\n{convert.summary_text(conversion.summary)}")
-    draws = f" fresh_draws={options.to / 'fresh_draws'}" if conversion.fresh else ""
-    print(f"next: snakemake --config logged_data={options.to / 'logged.jsonl'}{draws}")
+    for line in _next_commands(options.to.resolve(), conversion):
+        print(line)
     return 0
+
+
+def _next_commands(folder: Path, conversion: Conversion) -> Iterator[str]:
+    """The commands that check and analyse converted data, with absolute paths.
+
+    The analysis needs labels, and responses of another policy or log probabilities under it.
+    """
+    logged, draws = str(folder / "logged.jsonl"), str(folder / "fresh_draws")
+    check = ["arena-cje", "validate", logged, *(["--fresh-draws", draws] if conversion.fresh else [])]
+    yield f"next: {shlex.join(check)}"
+    has_logprobs = any("target_policy_logprobs" in row for row in conversion.logged)
+    has_labels = any(row["oracle_label"] is not None for row in conversion.logged)
+    if has_labels and (conversion.fresh or has_logprobs):
+        run = ["snakemake", "--cores", "2", "--config", f"logged_data={logged}"]
+        run += [f"fresh_draws={draws}"] if conversion.fresh else []
+        estimator = "direct" if conversion.fresh else "calibrated-ips"
+        run += ["--directory", str(folder / "run"), f"results/coverage_1.0/{estimator}.json"]
+        yield f"then, in the project folder (which has the Snakefile): {shlex.join(run)}"
 
 
 def _columns(option: str) -> dict[str, str | tuple[str, ...]]:

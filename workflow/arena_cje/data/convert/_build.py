@@ -99,7 +99,12 @@ def build(
     for (name, _, _), response in responses.items():
         rows[name].append(_row(response, name, originals[name], judge, oracle, scales, is_base=name == base))
     summary = _summary(rows, base, originals, losses)
-    summary |= {"judge": judge, "oracle": oracle, "scales": {name: list(scale) for name, scale in scales.items()}}
+    summary |= {
+        "judge": judge,
+        "oracle": oracle,
+        "scorers": with_votes,
+        "scales": {name: list(scale) for name, scale in scales.items()},
+    }
     summary["repeated_votes"] = sum(len(v) - 1 for one in responses.values() for v in one.votes.values() if len(v) > 1)
     return Conversion(rows[base], {name: rows[name] for name in rows if name != base}, summary)
 
