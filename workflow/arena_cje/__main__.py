@@ -28,7 +28,7 @@ import arena_cje
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from arena_cje.data.convert import Conversion
 
@@ -107,6 +107,12 @@ def main(arguments: list[str] | None = None) -> int:
     validate_command.add_argument(
         "--fresh-draws", type=Path, metavar="DIR", help="folder of fresh draws for logged data"
     )
+    validate_command.add_argument(
+        "--probes", type=Path, metavar="DIR", help="labels of some of these draws, in separate files"
+    )
+    validate_command.add_argument(
+        "--calibration-data", type=Path, metavar="FILE", help="labelled responses for the calibration alone"
+    )
     validate_command.add_argument("--base", metavar="NAME", help="base policy, if the rows do not name it")
     _add_plan(commands)
     escape_what_it_lacks()
@@ -128,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         "redo": lambda: _redo(options.directory, options.policies),
         "convert": lambda: _convert(options),
         "plan": lambda: _plan(options),
-        "validate": lambda: _validate(options.files, options.fresh_draws, options.base),
+        "validate": lambda: _validate(options),
     }
     try:
         with file_errors():
@@ -287,14 +293,15 @@ def _scale(entry: str) -> tuple[str, tuple[float, float]]:
     return name, (low, high)
 
 
-def _validate(files: Sequence[Path], fresh_draws: Path | None, base: str | None) -> int:
+def _validate(options: argparse.Namespace) -> int:
     """Print whether files can be analysed; the exit status is 1 if one of them cannot."""
     from arena_cje.results.usability import usability
     from arena_cje.stages import seals
 
-    for file in files:
+    for file in options.files:
         seals.check(file)
-    accounts = {file: usability(file, fresh_draws, base) for file in files}
+    beside = {"base_policy": options.base, "probes": options.probes, "calibration_data": options.calibration_data}
+    accounts = {file: usability(file, options.fresh_draws, **beside) for file in options.files}
     for file, account in accounts.items():
         print(f"{file}: {'usable' if account.usable else 'not usable'}")
         print("".join(f"  {line}\n" for line in account.lines), end="")
