@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arena_cje.config import own_data, parse
+from arena_cje.data import convert
 from arena_cje.data.preview import Preview
 from arena_cje.errors import UserError
 from workflow_run import CONFIG
@@ -46,6 +47,18 @@ def test_what_the_data_lack_is_said():
         "mine.jsonl has labels on 50 of 200 rows, so that coverage 0.5 uses all of them, as coverage 0.25 would",
     ]
     assert own_data.notes(config(), DATA, ["snips"], ["0.1"], {}) == []
+
+
+def test_several_columns_of_votes_may_be_a_list(tmp_path):
+    file = tmp_path / "wide.csv"
+    file.write_text("prompt,policy,response,judge_score,h1,h2\nhello,base,yes,0.5,0,1\n")
+    foreign = {"format": "table", "file": str(file), "columns": {"oracle_label": ["h1", "h2"]}}
+    data = config(logged_data=foreign, fresh_draws=None).logged_data
+    choices = convert.Choices(**data.model_dump(exclude={"format", "file"}))
+    (row,) = convert.convert(data.format, data.file, choices).logged
+    assert row["oracle_label"] == 0.5
+    with pytest.raises(UserError, match=r"logged_data.columns"):
+        config(logged_data=foreign | {"columns": {"oracle_label": []}}, fresh_draws=None)
 
 
 def test_estimators_that_are_left_out_are_named():

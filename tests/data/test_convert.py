@@ -116,6 +116,46 @@ def test_votes_of_the_oracle_are_averaged_and_kept(tmp_path):
     assert conversion.logged[0]["metadata"]["label_votes"] == [0.0, 1.0, 1.0]
 
 
+def test_several_columns_of_a_score_are_votes_and_missing_votes_stay_missing(tmp_path):
+    columns = {"oracle_label": ("h1", "h2", "h3")}
+    rows = [
+        answer(prompt="a", h1=0, h2=1, h3=1),
+        answer(prompt="b", h1=None, h2=1, h3=""),
+        answer(prompt="c", h1=None, h2=None, h3=None),
+    ]
+    conversion = rows_of(tmp_path, rows, columns=columns)
+    assert [row["oracle_label"] for row in conversion.logged] == [pytest.approx(2 / 3), 1.0, None]
+    assert conversion.logged[0]["metadata"]["label_votes"] == [0.0, 1.0, 1.0]
+    assert conversion.summary["not_carried"] == {}
+    assert conversion.summary["policies"]["base"]["responses"] == 3
+    judged = [answer(response=None, judge_score=0.2, other=0.6)]
+    assert rows_of(tmp_path, judged, columns={"judge_score": ("judge_score", "other")}).logged[0]["judge_score"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"prompt": ("prompt", "response")}, r"2 columns for 'prompt' \(prompt, response\), expected one"),
+        ({"oracle_label": ("h1", "h1")}, "'h1' twice for 'oracle_label'"),
+        ({"oracle_label": ("h1", "h9")}, "no column 'h9' for oracle_label"),
+    ],
+)
+def test_several_columns_that_are_no_votes_are_refused(tmp_path, columns, sentence):
+    with pytest.raises(UserError, match=sentence):
+        rows_of(tmp_path, [answer(h1=0)], columns=columns)
+
+
+def test_the_command_takes_a_field_several_times_and_a_scale_once(tmp_path, capsys):
+    file = foreign_files.write_lines(tmp_path / "wide.jsonl", [answer(h1=1, h2=3), answer(prompt="b", h1=5, h2=None)])
+    arguments = ["convert", "table", file, "--to", str(tmp_path / "data"), "--scale", "oracle_label=1,5"]
+    assert main([*arguments, "--columns", "oracle_label=h1,oracle_label=h2"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "data" / "logged.jsonl").read_text().splitlines()]
+    assert sorted(row["oracle_label"] for row in rows) == [0.25, 1.0]
+    capsys.readouterr()
+    assert main([*arguments, "--scale", "oracle_label=0,5"]) == 1
+    assert "--scale: 'oracle_label' is there twice" in capsys.readouterr().err
+
+
 def test_several_judges_go_through_and_one_is_chosen(tmp_path):
     rows = [answer(judge_gpt=0.7, judge_llama=0.1) | {"judge_score": None}]
     row = rows_of(tmp_path, rows, judge="gpt").logged[0]
@@ -375,11 +415,36 @@ def test_the_command_says_what_it_did_and_what_is_next(tmp_path, capsys):
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "base policy  base-1: 120 responses to 120 prompts, 120 labels" in printed
+    logged, draws = f"{tmp_path}/data/logged.jsonl", f"{tmp_path}/data/fresh_draws"
+    assert f"next: arena-cje validate {logged} --fresh-draws {draws}\n" in printed
     assert (
-        f"next: snakemake --config logged_data={tmp_path}/data/logged.jsonl fresh_draws={tmp_path}/data/fresh_draws"
-        in printed
-    )
+        f": snakemake --cores 2 --config logged_data={logged} fresh_draws={draws} --directory {tmp_path}/data/run "
+        "results/coverage_1.0/direct.json\n"
+    ) in printed
+    assert "NOTE" not in printed
     assert json.loads((tmp_path / "data/conversion.json").read_text())["format"] == "promptfoo"
+
+
+def test_the_command_prints_absolute_quoted_paths(tmp_path, monkeypatch, capsys):
+    (file,), _ = foreign_files.promptfoo(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", "promptfoo", file, "--to", "my data", "--oracle", "human", "--base", "base-1"]) == 0
+    printed = capsys.readouterr().out
+    assert f"next: arena-cje validate '{tmp_path}/my data/logged.jsonl' --fresh-draws" in printed
+    assert f"--config 'logged_data={tmp_path}/my data/logged.jsonl'" in printed
+
+
+def test_a_conversion_without_labels_names_the_scorers_that_could_give_them(tmp_path, capsys):
+    (file,), _ = foreign_files.promptfoo(tmp_path)
+    assert main(["convert", "promptfoo", file, "--to", str(tmp_path / "data"), "--base", "base-1"]) == 0
+    note = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("NOTE"))
+    assert "no oracle labels were converted, and an analysis needs some" in note
+    assert set(note.split("takes those of a scorer: ")[1].split(", ")) == {"human", "fluency"}
+    foreign_files.write_lines(tmp_path / "table.jsonl", [answer()])
+    assert main(["convert", "table", str(tmp_path / "table.jsonl"), "--to", str(tmp_path / "2")]) == 0
+    printed = capsys.readouterr().out
+    assert "NOTE: no oracle labels were converted" in printed and "no scores of a further scorer" in printed
+    assert "snakemake" not in printed
 
 
 def test_the_command_takes_columns_and_scales(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from arena_cje.diagnostics.audit_size import chance_to_pass, labels_to_pass
+from arena_cje.diagnostics.audit_size import chance_to_pass, labels_of_both_to_pass, labels_to_pass
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.diagnostics.transport import audit
 from arena_cje.estimation.records import Options
@@ -28,6 +28,14 @@ def test_labels_by_hand():
 def test_no_number_of_labels_is_enough_beside_a_calibrator_that_is_too_uncertain():
     assert labels_to_pass(THRESHOLDS, family=1, base_labels=114) is None
     assert labels_to_pass(THRESHOLDS, family=1, base_labels=116) > 5000
+
+
+def test_the_labels_of_both_pass_and_fewer_of_both_do_not():
+    """Twice 114.4, as 1/m + 1/m is 1/114.4."""
+    both = labels_of_both_to_pass(THRESHOLDS, family=1)
+    assert both == 229
+    assert labels_to_pass(THRESHOLDS, family=1, base_labels=both) <= both
+    assert labels_to_pass(THRESHOLDS, family=1, base_labels=both - 1) > both - 1
 
 
 def test_a_pass_has_at_least_the_labels_that_its_rule_asks_for():

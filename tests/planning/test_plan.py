@@ -43,8 +43,8 @@ def known(folder) -> sources.Known:
     return sources.read(folder / "logged.jsonl", folder / "draws")
 
 
-def run(capsys, *arguments: object) -> str:
-    assert main(["plan", *map(str, arguments)]) == 0
+def run(capsys, *arguments: object, status: int = 0) -> str:
+    assert main(["plan", *map(str, arguments)]) == status
     return capsys.readouterr().out
 
 
@@ -119,6 +119,15 @@ def test_a_results_file_plans_alone_and_by_the_data_beside_it(folder, tmp_path, 
     assert "Studies whose intervals are at most ± 0.03" in run(capsys, place / "direct.json", "--half-width", 0.03)
 
 
+def test_a_result_without_influence_values_is_refused_with_the_command_that_plans(folder, tmp_path, capsys):
+    result = arena_cje.analyze(folder / "logged.jsonl", folder / "draws", "direct")
+    (tmp_path / "direct.json").write_text(result.to_json())
+    assert main(["plan", str(tmp_path / "direct.json")]) == 1
+    errors = capsys.readouterr().err
+    assert "direct.influence.parquet" in errors and errors.count("\n") == 1
+    assert "`arena-cje plan logged.jsonl --fresh-draws draws`" in errors
+
+
 def test_labels_of_all_responses_do_not_tell_what_the_judge_saves(tmp_path):
     folder = write_data(tmp_path, 200, replace(WORLD, coverage=1.0, target_labels=1.0))
     result = arena_cje.analyze(folder / "logged.jsonl", folder / "draws", "direct")
@@ -131,7 +140,7 @@ def test_labels_of_all_responses_do_not_tell_what_the_judge_saves(tmp_path):
 
 def test_targets_without_labels_have_the_labels_of_their_audit_and_no_plan(tmp_path, capsys):
     folder = write_data(tmp_path, 200, replace(WORLD, target_labels=0))
-    printed = run(capsys, folder / "logged.jsonl", "--fresh-draws", folder / "draws", "--difference", 0.05)
+    printed = run(capsys, folder / "logged.jsonl", "--fresh-draws", folder / "draws", "--difference", 0.05, status=1)
     assert "No plan for clone, better: none of its own responses has a label" in printed
     assert "Transport audit of clone, better: not checked with 0 labels" in printed
 
@@ -154,7 +163,9 @@ def test_a_file_of_another_kind_is_refused_in_one_sentence(tmp_path, capsys, nam
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--difference", "-1"], "difference must be a number above 0"),
+        (["--difference", "-1"], "difference must lie in (0, 1), got -1"),
+        (["--difference", "2"], "difference must lie in (0, 1), got 2; 0.02 is a difference of two points of 100"),
+        (["--half-width", "1"], "half_width must lie in (0, 1), got 1"),
         (["--power", "0.2"], "power must lie in"),
         (["--budget", "1"], "a budget needs the prices"),
         (["--price-judge", "0", "--price-label", "1"], "the cost `judge` must be a number above 0"),
@@ -174,3 +185,11 @@ def test_the_audit_of_a_plan_has_the_facts_of_the_analysis(known):
     audit = known.audits["better"]
     assert audit["base_labels"] == 60 and audit["labels"] == 60 and audit["margin"] == 0.05
     assert np.isfinite(audit["residual_sd"])
+
+
+def test_an_audit_that_too_few_base_labels_prevent_says_how_many_would_do(known):
+    audit = known.audits["better"]
+    both = audit["labels_of_both_to_pass"]
+    assert audit["labels_to_pass"] is None and both > 60
+    printed = "\n".join(text.lines(plan.document(known.pilot, Goal(), Prices(), audits=known.audits)))
+    assert f"needs more base labels first, such as {both} of the base and {both} of the target" in printed

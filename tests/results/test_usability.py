@@ -6,15 +6,22 @@ from pathlib import Path
 
 import pytest
 
+import arena_cje
 import foreign_files
 from arena_cje.__main__ import main
 from arena_cje.data import convert
+from arena_cje.errors import UserError
 from arena_cje.results.usability import usability
 
 
-def logged_rows(**changed) -> list[dict]:
-    row = {"judge_score": 0.5, "base_policy_logprob": -3.0, "target_policy_logprobs": {"new": -2.0}}
-    return [{"prompt_id": k, **row, **changed} for k in range(4)]
+def logged_rows(n: int = 4, **changed) -> list[dict]:
+    row = {
+        "judge_score": 0.5,
+        "base_policy_logprob": -3.0,
+        "target_policy_logprobs": {"new": -2.0},
+        "oracle_label": 0.5,
+    }
+    return [{"prompt_id": k, **row, **changed} for k in range(n)]
 
 
 def draws(policy: str, n: int = 4) -> list[dict]:
@@ -29,7 +36,7 @@ def test_log_probabilities_alone_serve_weighting_estimators(tmp_path):
     assert "target new: log probabilities on 4 of 4 rows" in text
     assert "estimators: calibrated-ips, ips, raw-ips, snips\n" in text
     assert "also possible with fresh draws: direct, dr-cpo" in text
-    assert "no oracle label" in text
+    assert "4 oracle labels: estimates are computed, but published only from 10 labels on" in text
 
 
 def test_fresh_draws_beside_them_serve_all(tmp_path):
@@ -42,10 +49,80 @@ def test_fresh_draws_beside_them_serve_all(tmp_path):
 
 
 def test_labels_of_too_few_prompts_to_calibrate_are_told(tmp_path):
-    rows = logged_rows()
+    rows = logged_rows(oracle_label=None)
     rows[0]["oracle_label"] = rows[1]["oracle_label"] = 0.5
-    account = usability(Path(foreign_files.write_lines(tmp_path / "logged.jsonl", rows)))
-    assert any("oracle labels on at least 4 prompts, got 2" in line for line in account.lines)
+    account = usability(logged_file(tmp_path, rows))
+    assert not account.usable and "estimators: none" in account.lines
+    assert any("oracle labels on at least 4 prompts of" in line and "got 2" in line for line in account.lines)
+
+
+def logged_file(folder: Path, rows: list[dict]) -> Path:
+    return Path(foreign_files.write_lines(folder / "logged.jsonl", rows))
+
+
+def test_without_labels_no_estimator_is_usable_and_the_status_is_1(tmp_path, capsys):
+    file = logged_file(tmp_path, logged_rows(oracle_label=None))
+    assert main(["validate", str(file)]) == 1
+    printed = capsys.readouterr().out
+    assert "logged.jsonl: not usable" in printed and "estimators: none" in printed and "got 0" in printed
+
+
+def test_ten_labels_need_no_remark(tmp_path):
+    account = usability(logged_file(tmp_path, logged_rows(10)))
+    assert account.usable and account.lines[-1].startswith("also possible with")
+
+
+def test_labels_on_rows_without_a_score_are_not_usable(tmp_path):
+    rows = [*logged_rows(2), *({"prompt_id": f"unscored {k}", "oracle_label": 1.0} for k in range(9))]
+    account = usability(logged_file(tmp_path, rows))
+    assert not account.usable
+    assert "2 usable oracle labels (9 more are on rows without a judge score, and cannot be used)" in account.lines[0]
+
+
+def test_every_policy_has_its_own_estimators(tmp_path):
+    """`new` has log probabilities, `drawn` draws."""
+    file = logged_file(tmp_path, logged_rows(12))
+    foreign_files.write_lines(tmp_path / "draws" / "drawn.jsonl", draws("drawn", 12))
+    account = usability(file, tmp_path / "draws")
+    assert "target drawn: log probabilities on 0 of 12 rows" in account.lines
+    assert "fresh draws of new: none" in account.lines
+    assert "estimators for new: calibrated-ips, ips, raw-ips, snips" in account.lines
+    assert "estimators for drawn: direct" in account.lines
+    assert any(line.startswith("also possible for drawn with log probabilities: ") for line in account.lines)
+
+
+def test_prompts_without_a_draw_are_counted(tmp_path):
+    file = logged_file(tmp_path, logged_rows(12))
+    drawn = draws("new", 5)
+    drawn[0]["judge_score"] = None
+    foreign_files.write_lines(tmp_path / "draws" / "new.jsonl", drawn)
+    account = usability(file, tmp_path / "draws")
+    assert any(line.endswith("; 8 of 12 logged prompts lack a draw with a judge score") for line in account.lines)
+
+
+def test_labels_of_draws_alone_do_not_calibrate_as_analyze_says(tmp_path):
+    file = logged_file(tmp_path, logged_rows(12, oracle_label=None))
+    labelled = [row | {"oracle_label": 0.5} for row in draws("new", 12)]
+    foreign_files.write_lines(tmp_path / "draws" / "new.jsonl", labelled)
+    account = usability(file, tmp_path / "draws")
+    assert not account.usable
+    with pytest.raises(UserError, match="no logged row has an oracle_label.*calibration_data") as raised:
+        arena_cje.analyze(file, tmp_path / "draws", estimator="direct")
+    assert account.lines[-1] == str(raised.value)
+    calibration = foreign_files.write_lines(tmp_path / "calibration.jsonl", labelled)
+    arguments = ["validate", str(file), "--fresh-draws", str(tmp_path / "draws"), "--calibration-data", calibration]
+    assert main(arguments) == 0
+    arena_cje.analyze(file, tmp_path / "draws", estimator="direct", calibration_data=calibration)
+
+
+def test_labels_of_probes_count_as_labels_of_draws(tmp_path, capsys):
+    file = logged_file(tmp_path, logged_rows(12))
+    foreign_files.write_lines(tmp_path / "draws" / "new.jsonl", draws("new", 12))
+    probes = [row | {"oracle_label": 1.0} for row in draws("new", 3)]
+    foreign_files.write_lines(tmp_path / "probes" / "new.jsonl", probes)
+    arguments = ["validate", str(file), "--fresh-draws", str(tmp_path / "draws"), "--probes", str(tmp_path / "probes")]
+    assert main(arguments) == 0
+    assert "fresh draws of new: 12 of 12 have a judge score, 12 prompts, 3 labels\n" in capsys.readouterr().out
 
 
 def test_a_bad_line_is_named(tmp_path, capsys):

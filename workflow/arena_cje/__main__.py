@@ -19,15 +19,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import arena_cje
 from arena_cje.errors import UserError, escape_what_it_lacks, file_errors, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator
+
+    from arena_cje.data.convert import Conversion
 
 NO_ANSWER = 3  # exit status of `decide` where it cannot answer: 1 and 2 are answers
 DECIDE_HELP = """\
@@ -104,6 +107,12 @@ def main(arguments: list[str] | None = None) -> int:
     validate_command.add_argument(
         "--fresh-draws", type=Path, metavar="DIR", help="folder of fresh draws for logged data"
     )
+    validate_command.add_argument(
+        "--probes", type=Path, metavar="DIR", help="labels of some of these draws, in separate files"
+    )
+    validate_command.add_argument(
+        "--calibration-data", type=Path, metavar="FILE", help="labelled responses for the calibration alone"
+    )
     validate_command.add_argument("--base", metavar="NAME", help="base policy, if the rows do not name it")
     _add_plan(commands)
     escape_what_it_lacks()
@@ -125,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         "redo": lambda: _redo(options.directory, options.policies),
         "convert": lambda: _convert(options),
         "plan": lambda: _plan(options),
-        "validate": lambda: _validate(options.files, options.fresh_draws, options.base),
+        "validate": lambda: _validate(options),
     }
     try:
         with file_errors():
@@ -170,7 +179,7 @@ def _votes(files: Iterable[Path], folder: Path, columns: str) -> int:
     """Print what files of votes say; raises a `UserError` where one cannot be used."""
     from arena_cje.labeling import labels, sentences
 
-    names = dict(_pair(entry, "--columns", "FIELD=COLUMN") for entry in columns.split(",") if entry)
+    names = _once((_pair(entry, "--columns", "FIELD=COLUMN") for entry in columns.split(",") if entry), "--columns")
     for sentence in sentences.of_votes(labels.from_files(files, folder, names).report):
         print(sentence)
     return 0
@@ -208,22 +217,63 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--scale", action="append", default=[], metavar="[SCORER=]LOW,HIGH", help="lowest and highest score of a scorer"
     )
-    command.add_argument("--columns", default="", metavar="FIELD=COLUMN,...", help="columns of a plain table")
+    command.add_argument(
+        "--columns",
+        default="",
+        metavar="FIELD=COLUMN,...",
+        help="columns of a plain table; several columns for oracle_label or a judge score are votes on the same response",
+    )
 
 
 def _convert(options: argparse.Namespace) -> int:
     """Convert files of another tool, and print what was carried and what was not."""
     from arena_cje.data import convert
 
-    columns = dict(_pair(entry, "--columns", "FIELD=COLUMN") for entry in options.columns.split(",") if entry)
-    scales = dict(_scale(entry) for entry in options.scale)
-    choices = convert.Choices(options.base, options.judge, options.oracle, scales, columns)
+    scales = _once(map(_scale, options.scale), "--scale")
+    choices = convert.Choices(options.base, options.judge, options.oracle, scales, _columns(options.columns))
     conversion = convert.convert(options.format, options.files, choices)
     convert.write(conversion, options.to)
     print(f"{options.format} -> {options.to}\n{convert.summary_text(conversion.summary)}")
-    draws = f" fresh_draws={options.to / 'fresh_draws'}" if conversion.fresh else ""
-    print(f"next: snakemake --config logged_data={options.to / 'logged.jsonl'}{draws}")
+    for line in _next_commands(options.to.resolve(), conversion):
+        print(line)
     return 0
+
+
+def _next_commands(folder: Path, conversion: Conversion) -> Iterator[str]:
+    """The commands that check and analyse converted data, with absolute paths.
+
+    The analysis needs labels, and responses of another policy or log probabilities under it.
+    """
+    logged, draws = str(folder / "logged.jsonl"), str(folder / "fresh_draws")
+    check = ["arena-cje", "validate", logged, *(["--fresh-draws", draws] if conversion.fresh else [])]
+    yield f"next: {shlex.join(check)}"
+    has_logprobs = any("target_policy_logprobs" in row for row in conversion.logged)
+    has_labels = any(row["oracle_label"] is not None for row in conversion.logged)
+    if has_labels and (conversion.fresh or has_logprobs):
+        run = ["snakemake", "--cores", "2", "--config", f"logged_data={logged}"]
+        run += [f"fresh_draws={draws}"] if conversion.fresh else []
+        estimator = "direct" if conversion.fresh else "calibrated-ips"
+        run += ["--directory", str(folder / "run"), f"results/coverage_1.0/{estimator}.json"]
+        yield f"then, in the project folder (which has the Snakefile): {shlex.join(run)}"
+
+
+def _columns(option: str) -> dict[str, str | tuple[str, ...]]:
+    """The column of each field, or the columns of one that is there several times."""
+    columns: dict[str, tuple[str, ...]] = {}
+    for entry in filter(None, option.split(",")):
+        field, column = _pair(entry, "--columns", "FIELD=COLUMN")
+        columns[field] = (*columns.get(field, ()), column)
+    return {field: names[0] if len(names) == 1 else names for field, names in columns.items()}
+
+
+def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """Pairs as a dictionary; raises a `UserError` for a name that is there twice, of which one would get lost."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise UserError(f"{option}: {name!r} is there twice ({values[name]} and {value}); name it once")
+        values[name] = value
+    return values
 
 
 def _pair(entry: str, option: str, form: str) -> tuple[str, str]:
@@ -243,14 +293,15 @@ def _scale(entry: str) -> tuple[str, tuple[float, float]]:
     return name, (low, high)
 
 
-def _validate(files: Sequence[Path], fresh_draws: Path | None, base: str | None) -> int:
+def _validate(options: argparse.Namespace) -> int:
     """Print whether files can be analysed; the exit status is 1 if one of them cannot."""
     from arena_cje.results.usability import usability
     from arena_cje.stages import seals
 
-    for file in files:
+    for file in options.files:
         seals.check(file)
-    accounts = {file: usability(file, fresh_draws, base) for file in files}
+    beside = {"base_policy": options.base, "probes": options.probes, "calibration_data": options.calibration_data}
+    accounts = {file: usability(file, options.fresh_draws, **beside) for file in options.files}
     for file, account in accounts.items():
         print(f"{file}: {'usable' if account.usable else 'not usable'}")
         print("".join(f"  {line}\n" for line in account.lines), end="")
@@ -264,7 +315,13 @@ PLAN_EXAMPLES = """examples:
   arena-cje plan logged.jsonl --fresh-draws draws --budget 50 --price-judge 0.004 --price-label 0.05
 
 A pilot is a study with oracle labels on responses of the base policy and of the targets, best on the same 50 or more prompts.
-Plans are for differences of the targets to the base."""
+Plans are for differences of the targets to the base. Exit status: 0 with a plan, 1 where no target can be planned for.
+
+PILOT is one of these:
+  a folder of a run or of its results
+  results/planning/plan.json
+  a results file that a run wrote, with ESTIMATOR.influence.parquet beside it; `result.to_json()` alone is not enough
+  logged data in the CJE format (JSONL), with --fresh-draws"""
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
@@ -304,7 +361,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    """Print the plan of a study; the exit status is 0."""
+    """Print the plan of a study; the exit status is 1 where there is none."""
     from arena_cje import files
     from arena_cje.planning import plan, sources, text
     from arena_cje.planning.study import Goal
@@ -317,7 +374,7 @@ def _plan(options: argparse.Namespace) -> int:
         files.write_json(options.json, content)
     for line in text.lines(content):
         print(printable(line))
-    return 0
+    return 0 if known.pilot.differences else 1
 
 
 def _unlock(directory: Path) -> int:

@@ -663,7 +663,11 @@ class ForeignData(Record):
     scales: dict[str, tuple[float, float]] = Field(
         default_factory=dict, description='lowest and highest score of each scorer, `"*"` for all others'
     )
-    columns: dict[str, str] = Field(default_factory=dict, description="column of each field, for the format `table`")
+    columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="column of each field, for the format `table`; a list for `oracle_label` or a judge score has votes on the "
+        "same response",
+    )
 
 
 LoggedData = Annotated[

@@ -22,7 +22,7 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.records import Judged, Labelled, design_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from arena_cje.data.sources import Source
 
@@ -30,6 +30,14 @@ NO_LABEL, REPEATED, ALREADY_LOGGED = "no oracle label", "repeated", "labelled in
 
 # Largest difference of two labels of one response, by an oracle that is called twice or that rounds.
 LABEL_TOLERANCE = 0.05
+
+
+def labels_on_draws_alone(policies: Iterable[str]) -> str:
+    """Why labels of policies' fresh draws are not enough, and what to do."""
+    return (
+        f"no logged row has an oracle_label, but fresh draws of {', '.join(policies)} have labels: pass their file as "
+        "calibration_data, too, so that the calibration of all policies uses them"
+    )
 
 
 def load_calibration(

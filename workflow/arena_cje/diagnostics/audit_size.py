@@ -51,14 +51,26 @@ def labels_to_pass(
     power: float = POWER,
 ) -> int | None:
     """Labelled prompts of a target with which it passes with this probability; None where no number of them is enough."""
-    from scipy.special import ndtri
-
-    reach = _quantile(thresholds, family) + float(ndtri((1 + power) / 2))
-    alone = (reach * residual_sd / thresholds.transport_margin) ** 2
+    alone = _alone(thresholds, family, residual_sd, power)
     if alone >= base_labels:
         return None
     needed = alone / (1 - alone / base_labels)
     return math.ceil(max(needed, thresholds.transport_prompts) - 1e-9)
+
+
+def labels_of_both_to_pass(
+    thresholds: Thresholds, *, family: int, residual_sd: float = RESIDUAL_SD, power: float = POWER
+) -> int:
+    """Labelled prompts with which a target passes with this probability if the base has as many: 2 m_0."""
+    return math.ceil(max(2 * _alone(thresholds, family, residual_sd, power), thresholds.transport_prompts) - 1e-9)
+
+
+def _alone(thresholds: Thresholds, family: int, residual_sd: float, power: float) -> float:
+    """m_0: labelled prompts of a target where the calibrator is exact."""
+    from scipy.special import ndtri
+
+    reach = _quantile(thresholds, family) + float(ndtri((1 + power) / 2))
+    return (reach * residual_sd / thresholds.transport_margin) ** 2
 
 
 def _quantile(thresholds: Thresholds, family: int) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.diagnostics.audit_size import chance_to_pass, labels_to_pass
+from arena_cje.diagnostics.audit_size import chance_to_pass, labels_of_both_to_pass, labels_to_pass
 from arena_cje.errors import UserError
 from arena_cje.planning.sample_size import Costs
 from arena_cje.planning.study import (
@@ -116,6 +116,7 @@ def audits_of(result: ResultRecord, thresholds: Thresholds) -> dict[str, Documen
         return {}
     facts = {"family": family, "residual_sd": residual_sd, "base_labels": base_labels}
     needed = labels_to_pass(thresholds, **facts)
+    of_both = labels_of_both_to_pass(thresholds, family=family, residual_sd=residual_sd)
     audits = {}
     for policy in result.policies:
         audit = metadata["diagnostics"].get(policy, {}).get("transport") or {"status": "NOT_CHECKED"}
@@ -125,6 +126,7 @@ def audits_of(result: ResultRecord, thresholds: Thresholds) -> dict[str, Documen
             "labels": labels,
             "chance_to_pass": chance_to_pass(labels, thresholds, **facts),
             "labels_to_pass": needed,
+            "labels_of_both_to_pass": of_both,
             "residual_sd": residual_sd,
             "base_labels": base_labels,
             "margin": thresholds.transport_margin,

@@ -104,6 +104,11 @@ def _of_result(path: Path) -> Known:
     dataset, draws = path.parent / "cje_dataset.jsonl", path.parent / "fresh_draws"
     if dataset.is_file() and draws.is_dir() and result.options.inference == "jackknife":
         pilot = _pilot_beside(result, dataset, draws)
+    elif result.influence is None:
+        raise UserError(
+            f"{path}: {path.stem}.influence.parquet, with the influence values that a plan needs, is not beside it; plan from "
+            "the data instead: `arena-cje plan logged.jsonl --fresh-draws draws`"
+        )
     else:
         pilot = pilot_of_result(result)
     return Known(pilot, audits_of(result, thresholds), prices)

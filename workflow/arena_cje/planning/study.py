@@ -134,8 +134,8 @@ class Goal:
 
     def __post_init__(self) -> None:
         for name, value in (("difference", self.difference), ("half_width", self.half_width)):
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UserError(f"{name} must be a number above 0, in units of the policy value, got {value}")
+            if value is not None and not 0 < value < 1:
+                raise UserError(f"{name} must lie in (0, 1), got {value:g}; 0.02 is a difference of two points of 100")
         if not 0.5 <= self.power < 1:
             raise UserError(f"power must lie in [0.5, 1), got {self.power}; 0.8 is common")
 

@@ -85,11 +85,17 @@ def _audit(audit: Document) -> str:
     state = f"{audit['status'].replace('_', ' ').lower()} with {audit['labels']} labels"
     facts = f"standard deviation of residuals {audit['residual_sd']:.3f}, {audit['base_labels']} base labels"
     if audit["labels_to_pass"] is None:
-        return f"{state}; a PASS within ± {audit['margin']:g} needs more base labels first ({facts})."
+        return f"{state}; a PASS within ± {audit['margin']:g} needs more base labels first{_of_both(audit)} ({facts})."
     return (
         f"{state}; if the calibration holds, {audit['labels_to_pass']} labels give a PASS within ± {audit['margin']:g} with 80 % "
         f"probability ({facts})."
     )
+
+
+def _of_both(audit: Document) -> str:
+    """How many labels of base and target would do; nothing in plans of earlier versions."""
+    count = audit.get("labels_of_both_to_pass")
+    return "" if count is None else f", such as {count} of the base and {count} of the target"
 
 
 def _grouped(sentences: Mapping[str, str]) -> dict[str, list[str]]:

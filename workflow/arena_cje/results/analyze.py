@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from arena_cje import estimators
+from arena_cje.data.calibration import labels_on_draws_alone
 from arena_cje.data.coverage import first_labels
 from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_draws
 from arena_cje.data.logged import base_logprobs, further_judges
@@ -344,10 +345,7 @@ def _check_labels(data: _Data, options: Options) -> None:
         return
     labelled = [policy for policy, draws in data.draws.items() if not np.isnan(draws.oracle_label).all()]
     if labelled:
-        raise UserError(
-            f"no logged row has an oracle_label, but fresh draws of {', '.join(labelled)} have labels: pass their file as "
-            "calibration_data, too, so that the calibration of all policies uses them"
-        )
+        raise UserError(labels_on_draws_alone(labelled))
 
 
 def _read(

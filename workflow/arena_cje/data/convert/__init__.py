@@ -165,7 +165,19 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     if summary["repeated_votes"]:
         lines.append(("votes", f"{summary['repeated_votes']} repeated scores of one response by one scorer, averaged"))
     lines += [("not carried", f"{count} x {reason}") for reason, count in summary["not_carried"].items()]
-    return "\n".join(f"  {name:<13}{text}" for name, text in lines)
+    text = "\n".join(f"  {name:<13}{text}" for name, text in lines)
+    return text if any(counts["labels"] for counts in policies.values()) else f"{text}\n{_no_labels_text(summary)}"
+
+
+def _no_labels_text(summary: Mapping[str, Any]) -> str:
+    """That there are no labels, and which scorers could give them."""
+    others = [name for name in summary["scorers"] if name not in (summary["judge"], summary["oracle"])]
+    remedy = (
+        f"--oracle NAME (`oracle` in the configuration) takes those of a scorer: {', '.join(others)}"
+        if others
+        else "the files have no scores of a further scorer, so add labels to the files or to logged.jsonl (`oracle_label`)"
+    )
+    return f"NOTE: no oracle labels were converted, and an analysis needs some; {remedy}"
 
 
 def _policy_text(name: str, counts: Mapping[str, Any]) -> str:

@@ -33,7 +33,8 @@ class Choices:
     judge: str | None = None
     oracle: str | None = None
     scales: Mapping[str, Scale] = field(default_factory=dict)  # by scorer; "*" for all others
-    columns: Mapping[str, str] = field(default_factory=dict)  # of a plain table: field of the format -> column
+    # of a plain table: field of the format -> column, or columns with votes
+    columns: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, scale in self.scales.items():
@@ -98,7 +99,12 @@ def build(
     for (name, _, _), response in responses.items():
         rows[name].append(_row(response, name, originals[name], judge, oracle, scales, is_base=name == base))
     summary = _summary(rows, base, originals, losses)
-    summary |= {"judge": judge, "oracle": oracle, "scales": {name: list(scale) for name, scale in scales.items()}}
+    summary |= {
+        "judge": judge,
+        "oracle": oracle,
+        "scorers": with_votes,
+        "scales": {name: list(scale) for name, scale in scales.items()},
+    }
     summary["repeated_votes"] = sum(len(v) - 1 for one in responses.values() for v in one.votes.values() if len(v) > 1)
     return Conversion(rows[base], {name: rows[name] for name in rows if name != base}, summary)
 

@@ -4,15 +4,18 @@
 judge_NAME (a further judge), base_policy_logprob, target_policy_logprobs.NAME, cluster; a field without an entry is in
 the column of its own name. Long tables have a row for each score: `scorer` is the column with the scorer's name, `score`
 that with its score. Rows of one prompt and policy with the same response are votes on it, others are draws.
+A wide table has several columns of votes: `columns` then names several for `judge_score`, `judge_NAME` or `oracle_label`.
 
 Dropped: other columns.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Answer, Loss, id_of, number, text_id, text_of
+from arena_cje.data.convert._build import ORACLE
 from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -38,14 +41,42 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
     for field in choices.columns:
         if field not in FIELDS and not field.startswith(PREFIXES):
             raise UserError(f"columns has the field {field!r}{did_you_mean(field, FIELDS)}; known: {', '.join(FIELDS)}")
+    first, further = _first_and_further(choices.columns)
     draws = _Draws()
     for document in documents:
-        columns = _columns(document, choices.columns)
+        columns = _columns(document, first, further)
         for where, row in document.rows:
-            yield _answer(document, where, row, columns, draws)
-        others = [name for name in _names(document) if name not in columns.values()]
+            answer = _answer(document, where, row, columns, draws)
+            yield answer
+            for field, column in further:  # votes on the same response
+                yield replace(answer, scores={_scorer(field): number(row.get(column), where, column)})
+        carried = {*columns.values(), *(column for _, column in further)}
+        others = [name for name in _names(document) if name not in carried]
         if others:
             yield Loss(f"columns that are no field: {', '.join(others)}", len(others))
+
+
+def _first_and_further(columns: Mapping[str, str | Sequence[str]]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The first column of each field, and the field of each further column.
+
+    Raises a `UserError` for several columns of a field that is no score, and for a column that is there twice.
+    """
+    several = {field: (names,) if isinstance(names, str) else tuple(names) for field, names in columns.items()}
+    for field, names in several.items():
+        if len(names) > 1 and not (field == ORACLE or field.startswith("judge_")):
+            raise UserError(
+                f"columns has {len(names)} columns for {field!r} ({', '.join(names)}), expected one; only scores may have "
+                "several (oracle_label, judge_score, judge_NAME), which are votes on the same response"
+            )
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"columns has {repeated!r} twice for {field!r}; name each column of votes once")
+    further = [(field, name) for field, names in several.items() for name in names[1:]]
+    return {field: names[0] for field, names in several.items()}, further
+
+
+def _scorer(field: str) -> str:
+    """The scorer of a field with scores."""
+    return field if field == JUDGE else field.removeprefix("judge_")
 
 
 def _names(document: Document) -> list[str]:
@@ -55,21 +86,23 @@ def _names(document: Document) -> list[str]:
     return list(dict.fromkeys(name for _, row in document.rows for name in row))
 
 
-def _columns(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
-    """The column of each field that the table has; raises a `UserError` for a column that it lacks."""
+def _columns(document: Document, columns: Mapping[str, str], further: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The column of each field that the table has, the first of several; raises a `UserError` for a column that it lacks.
+
+    further: fields and their columns after the first.
+    """
     names = _names(document)
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise UserError(f"{document.path}: has more than one column {repeated!r}; rename one of them")
-    for field, column in columns.items():
+    for field, column in [*columns.items(), *further]:
         if column not in names:
             raise UserError(
                 f"{document.path}: has no column {column!r} for {field}{did_you_mean(column, names)}; its columns: "
                 f"{', '.join(names)}"
             )
-    own = {
-        name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in columns.values()
-    }
+    used = {*columns.values(), *(column for _, column in further)}
+    own = {name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in used}
     column_by_field = own | dict(columns)
     if "prompt_id" not in column_by_field and "prompt" not in column_by_field:
         raise UserError(
@@ -99,7 +132,7 @@ def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str]
     response = text_of(cell.get("response"))
     draw = number(cell.get("draw_idx"), where, "draw_idx")
     scores = {
-        field.removeprefix("judge_") if field != JUDGE else field: number(value, where, columns[field])
+        _scorer(field): number(value, where, columns[field])
         for field, value in cell.items()
         if field.startswith("judge_") or field == "oracle_label"
     }
