@@ -16,6 +16,7 @@ from arena_cje.config.exhibits import EXHIBITS, RESULTS
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.planning import text as planning_text
 from arena_cje.results import decision_file, looks
+from arena_cje.results.recommendation import recommended_first
 from arena_cje.results.result import from_document
 from arena_cje.stages import run_record, seals
 
@@ -193,22 +194,22 @@ def _coverage(folder: Path) -> Iterator[str]:
         possible = [path.removeprefix(f"{RESULTS}/") for path in own]
         absent = [name for name in possible if not (folder / name).is_file() and name.endswith((".html", ".png"))]
         if absent:
-            yield f"not made: {', '.join(absent)} (targets of snakemake, such as {folder / absent[0]})"
+            yield f"not made: {', '.join(absent)} (targets of snakemake, such as results/{folder.name}/{absent[0]})"
 
 
 def _decision(folder: Path, estimators: Sequence[str]) -> Iterator[str]:
-    """The decision by the recommended estimator, or by the newest result where nothing has been recommended yet."""
+    """The decision by the recommended estimator, also where its file has not been made."""
     path = folder / DECISION
     content = files.read_json(path) if path.is_file() else None
     if decision_file.is_decision(content):
         name, headline = content["recommended"]["estimator"], content["decision"]["headline"]
         yield f"decision by {name}, the recommended: {headline} ({path})"
     elif estimators:
-        results = [folder / f"{name}.json" for name in estimators]
-        newest = max(results, key=lambda result: (result.stat().st_mtime_ns, result))
-        decision = from_document(files.read_json(newest), newest).decision
-        headline = decision["headline"] if decision else "made by an earlier version, without a decision"
-        yield f"decision by {newest.stem}, the newest: {headline} ({newest})"
+        paths = {name: folder / f"{name}.json" for name in estimators}
+        results = [from_document(files.read_json(path), path) for path in paths.values()]
+        first = recommended_first(results)[0]
+        headline = first.decision["headline"] if first.decision else "made by an earlier version, without a decision"
+        yield f"decision by {first.name}, the recommended: {headline} ({paths.get(first.name, folder)})"
 
 
 def _others(results: Path) -> Iterator[str]:
