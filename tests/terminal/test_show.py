@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -148,3 +149,20 @@ def test_without_a_path_the_newest_estimates_are_shown(results, monkeypatch, cap
     assert main(["show"]) == 0
     shown = capsys.readouterr().out
     assert "snips: 400 logged responses" in shown and shown.endswith("What else is there: arena-cje show results\n")
+
+
+def test_a_run_ends_with_its_pages_its_figures_and_what_lists_the_rest(results, tmp_path, monkeypatch):
+    monkeypatch.chdir(results)
+    assert [*show.closing(["0.5", "0.9"], Path())] == [
+        "pages: results/coverage_0.5/diagnostics_dashboard.html",
+        "figures: results/coverage_0.5/plots/",
+        "all results: arena-cje show results",
+    ]
+    page, figures, everything = show.closing(["0.5"], Path("my run"))
+    assert page == "pages: my run/results/coverage_0.5/diagnostics_dashboard.html"
+    assert (figures, everything) == (
+        "figures: my run/results/coverage_0.5/plots/",
+        "all results: arena-cje show 'my run'",
+    )
+    monkeypatch.chdir(tmp_path)
+    assert [*show.closing(["0.5"], Path())] == []

@@ -55,7 +55,7 @@ if IS_MODULE and (workflow.modifier.path_modifier.prefix or workflow.modifier.pa
 # The terminal is that of the outer workflow, too: what it shows of its jobs is not for a module to say.
 TERMINAL = Terminal()
 if workflow.is_main_process and not IS_MODULE:
-    TERMINAL.take(workflow.output_settings, ending.lock_sentence)
+    TERMINAL.take(workflow.output_settings, ending.lock_sentence, lambda: closing_lines())
     ending.explain_early_interrupts()
 
 # What the user says: in config/config.yaml of a working directory that is not the workflow's folder, by --configfile and

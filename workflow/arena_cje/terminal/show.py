@@ -7,6 +7,7 @@ figures, what belongs to no single coverage, and what is missing.
 from __future__ import annotations
 
 import math
+import shlex
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,23 @@ def _cut(lines: Sequence[str]) -> list[str]:
 
 
 # Folders
+
+
+def closing(coverages: Iterable[str], folder: Path) -> Iterator[str]:
+    """The last lines of a run in the working directory: where its pages and figures are, and what lists all results.
+
+    folder: of the run, as the command line names it.
+    """
+    places = [Path("results") / f"coverage_{coverage}" for coverage in coverages]
+    pages = [folder / path for place in places for path in sorted(place.glob("*.html"))]
+    figures = [f"{folder / place / 'plots'}/" for place in places if any((place / "plots").glob("*.png"))]
+    if pages:
+        yield f"pages: {_names(map(str, pages))}"
+    if figures:
+        yield f"figures: {_names(figures)}"
+    if pages or figures or any(True for place in places for _ in place.glob("*.influence.parquet")):
+        shown_folder = folder if folder != Path() else Path("results")
+        yield f"all results: arena-cje show {shlex.quote(str(shown_folder))}"
 
 
 def _folder(folder: Path) -> Iterator[str]:
