@@ -79,6 +79,8 @@ def test_an_interrupted_run_says_what_stays():
     first, last = ending.lines(ended(interrupted=True))
     assert first == "Interrupted. What is finished stays: 1 of 1 jobs."
     assert last == GOES_ON
+    again, _ = ending.lines(ended(interrupted=True), {"done.json"})  # the file is there, and its job runs again
+    assert again == "Interrupted. What is finished stays: 0 of 1 jobs."
 
 
 def test_a_program_is_named_as_it_is_typed(tmp_path, monkeypatch):

@@ -109,7 +109,9 @@ def last_lines():
     """Why the run has failed, and how it goes on."""
     if only_tells():
         return []
-    return or_exit(lambda: [*ending.lines(status.read_status(Path("."), with_rows=False))])
+    dag = workflow.dag
+    unfinished = {str(path) for job in dag.jobs if not dag.noneedrun_finished(job) for path in job.output}
+    return or_exit(lambda: [*ending.lines(status.read_status(Path("."), with_rows=False), unfinished)])
 
 
 onstart:

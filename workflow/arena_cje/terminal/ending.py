@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from arena_cje.terminal.screen import JOBS_LOG
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import FrameType
 
     from arena_cje.stages.status import JobState, Status
@@ -58,14 +59,17 @@ def _tool(words: str, option: str = "") -> str:
     return " ".join(filter(None, ["arena-cje", words, *named]))
 
 
-def lines(status: Status) -> Iterator[str]:
-    """Why jobs of a run that has ended failed, and how it goes on."""
+def lines(status: Status, unfinished: Collection[str] = ()) -> Iterator[str]:
+    """Why jobs of a run that has ended failed, and how it goes on.
+
+    unfinished: outputs of jobs that Snakemake will run again, though their files may be there.
+    """
     reasons: dict[str, list[JobState]] = {}
     for state in (*status.jobs, *status.other_jobs):
         if state.state == "failed":
             reasons.setdefault(state.error or "", []).append(state)
     if status.state == "interrupted":
-        yield f"Interrupted. What is finished stays: {' and '.join(status.done())}."
+        yield f"Interrupted. What is finished stays: {' and '.join(_at_rest(status, unfinished).done())}."
     for error, states in list(reasons.items())[:N_REASONS]:
         yield printable(f"ERROR {_with_logs(error, states)}")
     if len(reasons) > N_REASONS:
@@ -73,6 +77,15 @@ def lines(status: Status) -> Iterator[str]:
     if any(DOCTOR in error for error in reasons):
         yield f"First take away what is damaged: arena-cje doctor {shlex.quote(str(run_folder()))} --redo"
     yield f"The same command goes on from here: {command()}"
+
+
+def _at_rest(status: Status, unfinished: Collection[str]) -> Status:
+    """The status without the jobs that run again among the finished ones; their items stay, as journals have them."""
+    others = tuple(
+        replace(state, state="started") if state.state == "done" and {*state.job.outputs} & {*unfinished} else state
+        for state in status.other_jobs
+    )
+    return replace(status, other_jobs=others)
 
 
 def _with_logs(error: str, states: list[JobState]) -> str:
