@@ -295,6 +295,11 @@ def test_the_example_of_a_threshold_is_a_threshold(raw):
         ("results/responses/base.json", "(did you mean 'results/responses/base.jsonl'?)"),
         ("results/coverage_0.1/snips.jsn", "(did you mean 'results/coverage_0.1/snips.json'?)"),
         ("results/models/foo.json", "no such target"),
+        (
+            "my run/results/coverage_0.1/decision.html",
+            "from the folder of the run (--directory), here results/coverage_0.1/",
+        ),
+        ("/run/results/coverage_0.1/plots/x.png", "(--directory), here results/coverage_0.1/plots/x.png"),
         ("results/coverage_0.1", "no such target"),
         ("results/ablation/sumary.csv", "did you mean 'results/ablation/summary.csv'?"),
         ("results/coverage_0.10/calibrated-ips.json", "write coverage_0.1"),
@@ -314,6 +319,8 @@ def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence, t
 def test_valid_targets_pass(raw):
     arguments = [
         "-n",
+        "./results/coverage_0.1/decision.html",
+        "run=../results/coverage_0.1/decision.html",
         "results/coverage_0.33/raw-ips.csv",
         "results/coverage_0.1/validation.csv",
         "results/prompts.jsonl",

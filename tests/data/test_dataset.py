@@ -221,7 +221,7 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
     lines(draw, name="fresh/premum.jsonl")
     with pytest.raises(UserError, match="fresh draws of 'premum', which is not .* .did you mean 'premium'"):
         find_draws(tmp_path / "fresh", "base", ("q", "premium"))
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder; expected"):
         find_draws(tmp_path / "gone", "base", ("q",))
 
 

@@ -386,3 +386,20 @@ def test_the_help_names_each_status(capsys):
     said = capsys.readouterr().out
     for line in ("0  supported", "1  not supported", "2  not yet known", "3  no answer"):
         assert line in said
+
+
+def test_a_decision_that_is_not_there_says_what_is(files, tmp_path, monkeypatch, capsys):
+    coverage = tmp_path / "results" / "coverage_0.1"
+    coverage.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    decide_arguments = ["decide", "results/coverage_0.1/decision.json", "--ship", "better"]
+    makes_it = "in the folder of the run `snakemake --cores 2 results/coverage_0.1/decision.json` makes it"
+    assert main(decide_arguments) == 3
+    assert capsys.readouterr().err == f"ERROR: results/coverage_0.1/decision.json: no such file; {makes_it}\n"
+    for kind in ("json", "influence.parquet"):
+        (coverage / f"direct.{kind}").write_bytes((files / f"direct.{kind}").read_bytes())
+    assert main(decide_arguments) == 3
+    there = "results files that are there: results/coverage_0.1/direct.json"
+    assert capsys.readouterr().err.endswith(f"no such file; {there}; {makes_it}\n")
+    assert main(["decide", "nowhere.json", "--ship", "better"]) == 3
+    assert "expected results/coverage_*/decision.json, or a results file beside it" in capsys.readouterr().err

@@ -146,7 +146,9 @@ def test_a_foreign_file_gets_its_command_and_is_usable_after_it(kind, tmp_path):
     assert usability(tmp_path / "data" / "fresh_draws").usable
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_one_sentence(tmp_path, monkeypatch):
     account = usability(tmp_path / "none.jsonl")
     assert not account.usable
-    assert "none.jsonl: no such file in" in account.lines[0]
+    assert f"{tmp_path}/none.jsonl: no such file" == account.lines[0]  # an absolute path is in no other folder
+    monkeypatch.chdir(tmp_path)
+    assert f"none.jsonl: no such file in {tmp_path}" in usability(Path("none.jsonl")).lines[0]

@@ -48,6 +48,20 @@ def test_each_reason_once_and_then_the_command(monkeypatch):
     assert [*ending.lines(ended("no key"))][-1] == "The same command goes on from here: make run CORES=2"
 
 
+def test_paths_and_commands_are_those_of_the_folder_where_the_command_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "jobs.log").write_text("[a] WARNING one\n[b] WARNING two\n")
+    for arguments, folder in ([], ""), (["-d", "my run"], "my run/"), (["--directory=/runs/a"], "/runs/a/"):
+        monkeypatch.setattr(sys, "argv", ["snakemake", "-n", *arguments, "x.json"])
+        assert [*ending.warnings_note()] == [f"NOTE 2 warnings of jobs in {folder}logs/jobs.log"]
+        found = [*ending.lines(ended("no key", "it ended in logs/1.log"))]
+        assert found[:2] == [f"ERROR no key ({folder}logs/0.log)", f"ERROR it ended in {folder}logs/1.log"]
+    many = [*ending.lines(ended(*map(str, range(30))))]
+    assert many[-2] == "ERROR 20 other reasons; `arena-cje status /runs/a` tells them"
+    assert "`arena-cje unlock --directory /runs/a` removes it" in ending.lock_sentence()
+
+
 def test_many_reasons_are_counted():
     found = [*ending.lines(ended(*map(str, range(30))))]
     assert len(found) == ending.N_REASONS + 2
@@ -65,6 +79,8 @@ def test_an_interrupted_run_says_what_stays():
     first, last = ending.lines(ended(interrupted=True))
     assert first == "Interrupted. What is finished stays: 1 of 1 jobs."
     assert last == GOES_ON
+    again, _ = ending.lines(ended(interrupted=True), {"done.json"})  # the file is there, and its job runs again
+    assert again == "Interrupted. What is finished stays: 0 of 1 jobs."
 
 
 def test_a_program_is_named_as_it_is_typed(tmp_path, monkeypatch):

@@ -31,7 +31,13 @@ def shown(monkeypatch):
         stream = io.StringIO()
         monkeypatch.setenv("VERBOSE", environment)
         options = {"dryrun": False, "quiet": None, "verbose": False, "show_failed_logs": False} | settings
-        lines = RunLines(logging.StreamHandler(stream), Screen(stream), SimpleNamespace(**options), lambda: "locked")
+        lines = RunLines(
+            logging.StreamHandler(stream),
+            Screen(stream),
+            SimpleNamespace(**options),
+            lambda: "locked",
+            lambda: ["pages: a.html"],
+        )
         logger.handlers = [lines]
         for level, text, extra in records:
             logger.log(level, text, extra=extra)
@@ -89,9 +95,9 @@ def test_a_dry_run_shows_its_numbers_once_and_no_blocks(shown):
         "    (of each job with VERBOSE=1)",
         "This was a dry run: nothing was made. VERBOSE=1 shows every job.",
     ]
-    assert shown(START, record("Nothing to be done (all files are present).")) == [
-        "Nothing to be done (all files are present)."
-    ]
+    nothing = "Nothing to be done (all files are present)."
+    assert shown(START, record(nothing)) == [nothing, "pages: a.html"]
+    assert shown(START, record(nothing), dryrun=True) == [nothing]
 
 
 def test_an_answer_that_snakemake_repeats_stands_once(shown):
@@ -144,7 +150,7 @@ logger = logging.getLogger("{screen.SNAKEMAKE_LOGGER}")
 logger.addHandler(handler)
 terminal = Terminal()
 quiet = SimpleNamespace(dryrun=False, quiet=None, verbose=False, show_failed_logs=False)
-terminal.take(quiet, lambda: "locked")
+terminal.take(quiet, lambda: "locked", lambda: [])
 terminal.send_jobs_to_log()
 subprocess.run([sys.executable, "-c", "import sys; print('a traceback of a job', file=sys.stderr)"])
 print("of this process", file=sys.stderr)
@@ -175,5 +181,5 @@ def test_jobs_write_to_their_log_and_this_process_to_the_terminal(tmp_path):
 
 def test_a_terminal_of_another_logger_stays_as_it_is():
     terminal = Terminal()
-    terminal.take(None, None)
+    terminal.take(None, None, None)
     assert terminal.is_verbose and not terminal.is_quiet and not terminal.can_redraw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -54,17 +55,20 @@ def test_a_folder_is_listed_with_what_is_missing(results, monkeypatch):
     assert f"  pages: {results}/results/coverage_0.5/diagnostics_dashboard.html" in text
     assert f"  archive of all: {results}/results/archive.zip" in text
     assert "  not made: decision.html, data_report.html, plots/weight_distributions.png, " in text
+    assert "(targets of snakemake, such as results/coverage_0.5/decision.html)" in text
     assert "missing of what the last run was to make: results/coverage_0.5/tmle.json; the same command makes it" in text
 
 
-def test_the_folder_of_a_coverage_without_a_decision_has_that_of_its_newest_result(results, tmp_path):
+def test_the_folder_of_a_coverage_without_a_decision_has_that_of_the_recommended_result(results, tmp_path):
     folder = tmp_path / "coverage_0.5"
     folder.mkdir()
     for name in ("direct", "snips"):
         for kind in ("json", "influence.parquet"):
             (folder / f"{name}.{kind}").write_bytes((results / f"results/coverage_0.5/{name}.{kind}").read_bytes())
-    os.utime(folder / "direct.json", (1, 1))
-    assert "  decision by snips, the newest: " in show.text(folder)
+    decision = json.loads((results / "results/coverage_0.5/decision.json").read_text())
+    name, headline = decision["recommended"]["estimator"], decision["decision"]["headline"]
+    os.utime(folder / f"{name}.json", (1, 1))  # the older one
+    assert f"  decision by {name}, the recommended: {headline} ({folder / name}.json)" in show.text(folder)
 
 
 def test_a_folder_with_nothing_says_what_was_looked_for(tmp_path, monkeypatch, capsys):
@@ -145,3 +149,20 @@ def test_without_a_path_the_newest_estimates_are_shown(results, monkeypatch, cap
     assert main(["show"]) == 0
     shown = capsys.readouterr().out
     assert "snips: 400 logged responses" in shown and shown.endswith("What else is there: arena-cje show results\n")
+
+
+def test_a_run_ends_with_its_pages_its_figures_and_what_lists_the_rest(results, tmp_path, monkeypatch):
+    monkeypatch.chdir(results)
+    assert [*show.closing(["0.5", "0.9"], Path())] == [
+        "pages: results/coverage_0.5/diagnostics_dashboard.html",
+        "figures: results/coverage_0.5/plots/",
+        "all results: arena-cje show results",
+    ]
+    page, figures, everything = show.closing(["0.5"], Path("my run"))
+    assert page == "pages: my run/results/coverage_0.5/diagnostics_dashboard.html"
+    assert (figures, everything) == (
+        "figures: my run/results/coverage_0.5/plots/",
+        "all results: arena-cje show 'my run'",
+    )
+    monkeypatch.chdir(tmp_path)
+    assert [*show.closing(["0.5"], Path())] == []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import foreign_files
 from workflow_run import CONFIG, ROOT, Run, write_prompts
 
 
@@ -232,7 +233,7 @@ def test_results_are_not_brought_along_to_their_own_place(tmp_path):
     place.mkdir(parents=True)
     (place / "cje_dataset.jsonl").write_text(json.dumps(LOGGED))
     run = Run(tmp_path, {"logged_data": "results/coverage_0.5/cje_dataset.jsonl"})
-    refused(run, "lies among the results of this working directory", "results/coverage_0.5/snips.json")
+    refused(run, "is among the results of this working directory", "results/coverage_0.5/snips.json")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,17 @@ def test_results_are_not_brought_along_to_their_own_place(tmp_path):
 def test_files_of_other_kinds_are_named(tmp_path, content, sentence):
     (tmp_path / "mine.jsonl").write_bytes(content)
     refused(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
+
+
+def test_a_file_of_another_kind_comes_before_what_it_lacks(tmp_path):
+    """Here fresh draws and log probabilities, which no estimator could find in such a file."""
+    (tmp_path / "mine.csv").write_text("prompt_id,judge_score\na,0.5\n")
+    run = Run(tmp_path, {"logged_data": "mine.csv"})
+    refused(run, "mine.csv: is not JSONL", "results/coverage_0.1/direct.json")
+    (file,), _ = foreign_files.promptfoo(tmp_path)
+    run = Run(tmp_path, {"logged_data": str(file), "fresh_draws": "draws"})
+    output = run.snakemake("results/coverage_0.1/direct.json", "-n", ok=False)
+    assert f"ERROR {file}: is a file of the format promptfoo" in output and "NOTE" not in output
 
 
 def test_a_bad_row_behind_those_that_a_plan_reads_fails_in_the_job(tmp_path):

@@ -46,6 +46,11 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.readlink(path)) if path.parent.parent == LINKS and path.is_symlink() else path
 
 
+def looked_in(path: str | os.PathLike[str]) -> str:
+    """For the sentence about a path that is not there: the folder that a relative one was looked for in."""
+    return "" if Path(path).is_absolute() else f" in {Path.cwd()}"
+
+
 # UTF-32 first: its mark for little-endian text begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),

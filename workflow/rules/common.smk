@@ -55,7 +55,7 @@ if IS_MODULE and (workflow.modifier.path_modifier.prefix or workflow.modifier.pa
 # The terminal is that of the outer workflow, too: what it shows of its jobs is not for a module to say.
 TERMINAL = Terminal()
 if workflow.is_main_process and not IS_MODULE:
-    TERMINAL.take(workflow.output_settings, ending.lock_sentence)
+    TERMINAL.take(workflow.output_settings, ending.lock_sentence, lambda: closing_lines())
     ending.explain_early_interrupts()
 
 # What the user says: in config/config.yaml of a working directory that is not the workflow's folder, by --configfile and
@@ -95,6 +95,31 @@ if workflow.is_main_process:
         print(printable(f"NOTE {note}"), file=sys.stderr)
     if not PRINTING_TARGETS & {*sys.argv[1:]}:
         or_exit(prices.check_budget, CONFIG)
+
+
+def own_reading():
+    """How the columns of a user's own data are read."""
+    from arena_cje.data.reading import Reading
+
+    analysis = CONFIG.analysis
+    return or_exit(
+        Reading,
+        analysis.covariates,
+        scale=analysis.scale,
+        judge=analysis.judge,
+        judge_scale=analysis.judge_scale,
+        label_scale=analysis.label_scale,
+    )
+
+
+# Jobs read the configuration again, and need not hear of the data.
+CHECKS_DATA = workflow.is_main_process and not PRINTING_TARGETS & {*sys.argv[1:]}
+# A file that is no logged data comes before all that follows from what it lacks. Files of another tool are read further down.
+if CHECKS_DATA and isinstance(CONFIG.logged_data, str):
+    from arena_cje.data import preview, user_data
+
+    or_exit(user_data.check_user_file, CONFIG.logged_data, results=Path("results"))
+    or_exit(preview.check_first_row, CONFIG.logged_data, own_reading())
 # Snakemake tells the targets only after it has read this file; then a slip would be a missing rule instead of a sentence.
 if not IS_MODULE:
     or_exit(targets.check, sys.argv[1:], CONFIG)
@@ -246,16 +271,15 @@ def has_logprobs():
 # The configured estimators and variants whose needs are met: a user's own data may have no fresh draws or log probabilities, a
 # base policy behind an API may have no log probabilities.
 ESTIMATORS = [name for name in CONFIG.estimators if CONFIG.can_run(name)]
+WITHOUT_LOGPROBS = []  # estimators that are left out because the data have no log probabilities
 if not has_logprobs():
-    by_weights = [name for name in ESTIMATORS if CONFIG.needs_weights(name)]
-    ESTIMATORS = [name for name in ESTIMATORS if name not in by_weights]
+    WITHOUT_LOGPROBS = [name for name in ESTIMATORS if CONFIG.needs_weights(name)]
+    ESTIMATORS = [name for name in ESTIMATORS if name not in WITHOUT_LOGPROBS]
     if not ESTIMATORS:
         sys.exit(
             f"ERROR config: none of `estimators` can run on {CONFIG.logged_data}, which has no log probabilities: "
             f"{', '.join(CONFIG.estimators)}; list 'direct', which needs fresh draws alone (fresh_draws=DIR)"
         )
-    if by_weights and workflow.is_main_process:
-        print(f"NOTE left out because the data have no log probabilities: {', '.join(by_weights)}", file=sys.stderr)
 
 
 def settings_shown():

@@ -58,6 +58,16 @@ def show_results():
             or_exit(show, paths)
 
 
+def closing_lines():
+    """Where the requested pages and figures are, and what lists all results; `make run` ends with its own table."""
+    from arena_cje.terminal.show import closing
+
+    if only_tells() or os.environ.get("ARENA_CJE_SHOW") == "no":
+        return []
+    named = [coverage for target in workflow.dag_settings.targets or () if (coverage := targets.coverage_in(target))]
+    return list(map(printable, closing(dict.fromkeys(named or CONFIG.coverages), ending.run_folder())))
+
+
 def tell_spending():
     """One line on what the calls to APIs have cost, where there were any."""
     from arena_cje.calls.ledger import LEDGER
@@ -99,7 +109,9 @@ def last_lines():
     """Why the run has failed, and how it goes on."""
     if only_tells():
         return []
-    return or_exit(lambda: [*ending.lines(status.read_status(Path("."), with_rows=False))])
+    dag = workflow.dag
+    unfinished = {str(path) for job in dag.jobs if not dag.noneedrun_finished(job) for path in job.output}
+    return or_exit(lambda: [*ending.lines(status.read_status(Path("."), with_rows=False), unfinished)])
 
 
 onstart:
@@ -112,6 +124,8 @@ onsuccess:
     TERMINAL.end([] if TERMINAL.is_verbose or only_tells() else ending.warnings_note())
     show_results()
     tell_spending()
+    if closing := closing_lines():
+        print("", *closing, sep="\n")
 
 
 onerror:

@@ -29,7 +29,10 @@ def check_own_data():
     estimates = [name for name in stems if name in CONFIG.analyses] if named else ESTIMATORS
     or_exit(own_data.check, CONFIG, data, estimates)
     coverages = [coverage for path in named if (coverage := targets.coverage_in(path))] or CONFIG.coverages
-    for note in own_data.notes(CONFIG, data, estimates, list(dict.fromkeys(coverages)), own):
+    notes = own_data.notes(CONFIG, data, estimates, list(dict.fromkeys(coverages)), own)
+    if WITHOUT_LOGPROBS:
+        notes.insert(0, f"left out because the data have no log probabilities: {', '.join(WITHOUT_LOGPROBS)}")
+    for note in notes:
         print(printable(f"NOTE {note}"), file=sys.stderr)
 
 
@@ -45,23 +48,12 @@ def overview_of_conversion():
 def preview_of_files():
     """What files in the CJE format give; ends the workflow where they cannot be analysed."""
     from arena_cje.data import preview
-    from arena_cje.data.reading import Reading
 
-    analysis = CONFIG.analysis
-    reading = or_exit(
-        Reading,
-        analysis.covariates,
-        scale=analysis.scale,
-        judge=analysis.judge,
-        judge_scale=analysis.judge_scale,
-        label_scale=analysis.label_scale,
-    )
     sources = preview.OwnFiles(
         CONFIG.logged_data, CONFIG.fresh_draws, IMPORTED, CONFIG.probes and PROBED, CONFIG.calibration_data
     )
-    return or_exit(preview.preview, sources, reading, OWN_BASE)
+    return or_exit(preview.preview, sources, own_reading(), OWN_BASE)
 
 
-# Jobs read the configuration again, and need not hear of it.
-if workflow.is_main_process and not PRINTING_TARGETS & {*sys.argv[1:]}:
+if CHECKS_DATA:
     check_own_data()

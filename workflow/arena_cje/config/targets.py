@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from arena_cje.config.records import Config
 
 COVERAGE = re.compile(r"(?:^|/)coverage_(?!auto(?:/|$))(.+?)(?:\.jsonl$|/|$)")
+OF_A_RUN = re.compile(r"(?!-|\./)[^=]*/(?=results/coverage_[^/]+/.)")  # the folder of a run before a target
 SHARD = re.compile(r"(?<=/)\d{4,}(?=\.)")
 ESTIMATE_SUFFIXES = (".json", ".csv", ".influence.parquet")
 LOOKS = "results/coverage_auto"  # folder of the planned looks
@@ -42,18 +43,24 @@ PATH_OPTIONS = ("--report", "--archive", "--configfile", "--directory", "-d", "-
 
 def check(arguments: Sequence[str], config: Config) -> None:
     """Raise a `UserError` for a target among the arguments of a command line that no rule makes."""
+    for target in filter(OF_A_RUN.match, _paths(arguments)):
+        raise UserError(
+            f"{target}: targets are named from the folder of the run (--directory), here {OF_A_RUN.sub('', target)}"
+        )
     for target in file_targets(arguments):
         _check_target(target, config)
 
 
 def file_targets(arguments: Sequence[str]) -> list[str]:
     """The files under results/ that a command line names as targets, relative to the working directory."""
-    paths = [
-        os.path.relpath(argument) if argument.startswith(("/", "./")) else argument
-        for previous, argument in zip(("", *arguments), arguments, strict=False)
-        if previous not in PATH_OPTIONS
-    ]
+    paths = (os.path.relpath(path) if path.startswith(("/", "./")) else path for path in _paths(arguments))
     return [path for path in paths if path.startswith("results/")]
+
+
+def _paths(arguments: Sequence[str]) -> list[str]:
+    """Arguments that may be targets: all but the values of options that take a path."""
+    before = ("", *arguments)
+    return [argument for argument, option in zip(arguments, before, strict=False) if option not in PATH_OPTIONS]
 
 
 def whole_experiment(arguments: Sequence[str]) -> bool:

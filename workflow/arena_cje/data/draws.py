@@ -33,7 +33,7 @@ from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
 from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
 from arena_cje.estimation.records import Draws
-from arena_cje.files import user_path
+from arena_cje.files import looked_in, user_path
 
 if TYPE_CHECKING:
     from arena_cje.data.sources import Source
@@ -174,7 +174,7 @@ def _files(folder: Path, what: str, deepest: int) -> list[Path]:
     """The JSONL files of a folder and of its sub folders down to a level, but for hidden ones."""
     with file_errors(folder):
         if not folder.is_dir():
-            why = "is a file" if folder.exists() else f"no such folder in {Path.cwd()}"
+            why = "is a file" if folder.exists() else f"no such folder{looked_in(folder)}"
             raise UserError(f"{folder}: {why}; expected a folder of {what}, one file per policy")
         paths = sorted(path for level in range(deepest + 1) for path in folder.glob("*/" * level + "*.jsonl"))
     for path in paths:

@@ -72,6 +72,14 @@ class Preview:
         return tuple(dict.fromkeys((self.base_policy, *self.with_logprobs, *self.with_draws)))
 
 
+def check_first_row(logged: str, reading: Reading) -> None:
+    """Raise a `UserError` for logged data whose first row is not one: before all errors that follow from what they lack."""
+    try:
+        next(checked_rows(LOGGED, logged, reading, NO_TEXTS), None)
+    except UserError as error:
+        raise _with_format(logged, error) from None
+
+
 def preview(files: OwnFiles, reading: Reading, base_policy: str | None = None) -> Preview:
     """What the data say; base_policy: its name, where the rows do not give it.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,10 +31,11 @@ from arena_cje.data.rows import (
 from arena_cje.data.schemas import DRAWS, LOGGED
 from arena_cje.data.sources import source_name
 from arena_cje.errors import UserError, file_errors
-from arena_cje.files import iterate_rows, user_path
+from arena_cje.files import iterate_rows, looked_in, user_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from arena_cje.data.sources import Source
     from arena_cje.files import Row
@@ -94,7 +94,7 @@ def check_user_file(path: str | Path, *, results: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path}: is a folder, expected a JSONL file in the CJE format")
     if not path.is_file():
-        raise UserError(f"{path}: no such file in {Path.cwd()}; name a JSONL file in the CJE format")
+        raise UserError(f"{path}: no such file{looked_in(path)}; name a JSONL file in the CJE format")
     if path.resolve().is_relative_to(results.resolve()):
         raise UserError(
             f"{path}: is among the results of this working directory, which this run would replace; copy it elsewhere, or "

@@ -51,6 +51,8 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
 
     file: decision.json, or a results file. Raises a `UserError` where the file holds no decision about the policy.
     """
+    if not file.exists():
+        raise UserError(f"{file}: no such file{_what_there_is(file)}")
     document = read_json(file)
     if is_decision(document):
         decision, name = document["decision"], document["recommended"]["estimator"]
@@ -72,3 +74,12 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
     code = 0 if status in SUPPORTS_SHIPPING else 2 if status == "not_yet_known" else 1
     verdict = ("supported", "not supported", "neither supported nor ruled out yet")[code]
     return f"Shipping {policy} is {verdict} ({name}). {entries[policy]['sentence']}", code
+
+
+def _what_there_is(file: Path) -> str:
+    """What to name in place of a file that is not there, or how it is made."""
+    results = [path for path in sorted(file.parent.glob("*.json")) if path.with_suffix(".influence.parquet").is_file()]
+    there = f"; results files that are there: {', '.join(map(str, results))}" if results else ""
+    if not file.parent.name.startswith("coverage_"):
+        return there or "; expected results/coverage_*/decision.json, or a results file beside it"
+    return f"{there}; in the folder of the run `snakemake --cores 2 results/{file.parent.name}/{file.name}` makes it"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from arena_cje.terminal.screen import JOBS_LOG
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import FrameType
 
     from arena_cje.stages.status import JobState, Status
@@ -40,27 +42,62 @@ def command(arguments: Sequence[str] = ()) -> str:
     return printable(shlex.join([program, *words]))
 
 
-def lines(status: Status) -> Iterator[str]:
-    """Why jobs of a run that has ended failed, and how it goes on."""
+def run_folder() -> Path:
+    """The folder of the run from where the command was typed, as `--directory` names it."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--directory", "-d", type=Path, default=Path())
+    try:
+        return parser.parse_known_args(sys.argv[1:])[0].directory
+    except argparse.ArgumentError:
+        return Path()
+
+
+def _tool(words: str, option: str = "") -> str:
+    """A command of `arena-cje` for the folder of the run."""
+    folder = run_folder()
+    named = [option, shlex.quote(str(folder))] if folder != Path() else []
+    return " ".join(filter(None, ["arena-cje", words, *named]))
+
+
+def lines(status: Status, unfinished: Collection[str] = ()) -> Iterator[str]:
+    """Why jobs of a run that has ended failed, and how it goes on.
+
+    unfinished: outputs of jobs that Snakemake will run again, though their files may be there.
+    """
     reasons: dict[str, list[JobState]] = {}
     for state in (*status.jobs, *status.other_jobs):
         if state.state == "failed":
             reasons.setdefault(state.error or "", []).append(state)
     if status.state == "interrupted":
-        yield f"Interrupted. What is finished stays: {' and '.join(status.done())}."
+        yield f"Interrupted. What is finished stays: {' and '.join(_at_rest(status, unfinished).done())}."
     for error, states in list(reasons.items())[:N_REASONS]:
-        yield printable(f"ERROR {error}{_logs(error, states)}")
+        yield printable(f"ERROR {_with_logs(error, states)}")
     if len(reasons) > N_REASONS:
-        yield f"ERROR {len(reasons) - N_REASONS} other reasons; `arena-cje status` tells them"
+        yield f"ERROR {len(reasons) - N_REASONS} other reasons; `{_tool('status')}` tells them"
     if any(DOCTOR in error for error in reasons):
-        yield "First take away what is damaged: arena-cje doctor . --redo"
+        yield f"First take away what is damaged: arena-cje doctor {shlex.quote(str(run_folder()))} --redo"
     yield f"The same command goes on from here: {command()}"
 
 
-def _logs(error: str, states: list[JobState]) -> str:
+def _at_rest(status: Status, unfinished: Collection[str]) -> Status:
+    """The status without the jobs that run again among the finished ones; their items stay, as journals have them."""
+    others = tuple(
+        replace(state, state="started") if state.state == "done" and {*state.job.outputs} & {*unfinished} else state
+        for state in status.other_jobs
+    )
+    return replace(status, other_jobs=others)
+
+
+def _with_logs(error: str, states: list[JobState]) -> str:
+    """A reason with the log of the first job that has it, and how many others there are."""
     log, others = states[0].job.log, len(states) - 1
-    more = f" and {others} more job{'s' * (others > 1)}" if others else ""
-    return f" ({log}{more})" if log and log not in error else f" ({more.strip()})" if more else ""
+    more = f"and {others} more job{'s' * (others > 1)}" if others else ""
+    if not log:
+        return f"{error} ({more})" if more else error
+    path = str(run_folder() / log)
+    if log in error:
+        return f"{error.replace(log, path)}{f' ({more})' if more else ''}"
+    return f"{error} ({' '.join(filter(None, (path, more)))})"
 
 
 def warnings_note() -> Iterator[str]:
@@ -70,7 +107,7 @@ def warnings_note() -> Iterator[str]:
     except OSError:
         return
     if count := text.count("] WARNING "):
-        yield f"NOTE {count} warning{'s' * (count > 1)} of jobs in {JOBS_LOG}"
+        yield f"NOTE {count} warning{'s' * (count > 1)} of jobs in {run_folder() / JOBS_LOG}"
 
 
 def lock_sentence() -> str:
@@ -80,8 +117,8 @@ def lock_sentence() -> str:
     except UserError as error:
         return f"ERROR {error}"
     return (
-        "ERROR this folder has the lock of a Snakemake that was killed; `arena-cje unlock` removes it, then the same command "
-        f"goes on: {command()}"
+        "ERROR this folder has the lock of a Snakemake that was killed; "
+        f"`{_tool('unlock', '--directory')}` removes it, then the same command goes on: {command()}"
     )
 
 

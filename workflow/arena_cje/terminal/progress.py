@@ -129,7 +129,7 @@ class Progress:
             status = self._show()
             if self._redraw:
                 self._screen.keep_rows()
-            else:
+            elif status.state != "interrupted":  # what stays of such a run, the last lines count
                 self._screen.write([f"all: {_whole(status)}"])
         except Exception as error:  # files that another program changes, a terminal that is gone: the run goes on
             reason = " ".join(f"{type(error).__name__} {error}".split())

@@ -28,7 +28,8 @@ BLOCKS = ("job_info", "group_info", "job_started", "job_finished", "progress", "
 REQUESTED = ("shellcmd", "debug_dag")  # Snakemake's handler leaves them out unless the command line asks for them
 SETTING_UP = ("Config file ", "Assuming unrestricted shared filesystem usage")
 JOBS_FAILED = ("Exiting because a job execution failed", "WorkflowError:\nAt least one job did not complete")
-ANSWERS = ("Nothing to be done", "Will exit after finishing", "Terminating processes on user request")
+NOTHING = "Nothing to be done"
+ANSWERS = (NOTHING, "Will exit after finishing", "Terminating processes on user request")
 SOFTWARE = ("Creating conda environment", "Environment for ", "Pulling singularity image")  # takes minutes
 PROVENANCE, EACH_JOB = "Some jobs were triggered by provenance", "(check individual jobs above for details)"
 DRY_RUN = "This was a dry-run"
@@ -89,11 +90,15 @@ class RunLines(logging.Handler):
     """Hands on to Snakemake's handler what a user needs to see.
 
     settings: Snakemake's settings of its output. lock_sentence: what takes the place of Snakemake's on a locked folder.
+    closing_lines: what follows where nothing was to be done, so that no handler of the workflow is called.
     """
 
-    def __init__(self, inner: logging.StreamHandler, screen: Screen, settings: Any, lock_sentence: Any):
+    def __init__(
+        self, inner: logging.StreamHandler, screen: Screen, settings: Any, lock_sentence: Any, closing_lines: Any
+    ):
         super().__init__()
         self.inner, self.screen, self._settings, self._lock_sentence = inner, screen, settings, lock_sentence
+        self._closing_lines = closing_lines
         self.verbose = is_verbose() or settings.verbose
         self.is_quiet = bool({"ALL", "PROGRESS"} & {choice.name for choice in settings.quiet or ()})
         self.ended = False  # only what goes wrong follows the last lines of a run
@@ -108,6 +113,8 @@ class RunLines(logging.Handler):
         elif (self.verbose and not self.ended) or self._is_shown(record):
             with self.screen.above_rows():
                 self.inner.handle(self._in_short(record))
+            if str(record.msg).startswith(NOTHING) and not self._settings.dryrun:
+                self.screen.write(self._closing_lines())
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
         event, text = getattr(record, "event", None), str(record.msg)
@@ -162,12 +169,12 @@ class Terminal:
         """Whether rows are drawn again in their place: not among the lines of others."""
         return self.screen.can_redraw and not self.is_verbose
 
-    def take(self, settings: Any, lock_sentence: Any) -> None:
+    def take(self, settings: Any, lock_sentence: Any, closing_lines: Any) -> None:
         """Have the lines of Snakemake come through `RunLines`, where its own handler has the terminal."""
         logger = logging.getLogger(SNAKEMAKE_LOGGER)
         for handler in logger.handlers:
             if handler.name == SNAKEMAKE_HANDLER and isinstance(handler, logging.StreamHandler):
-                self._lines = RunLines(handler, self.screen, settings, lock_sentence)
+                self._lines = RunLines(handler, self.screen, settings, lock_sentence, closing_lines)
                 logger.removeHandler(handler)
                 logger.addHandler(self._lines)
                 return

@@ -7,6 +7,7 @@ figures, what belongs to no single coverage, and what is missing.
 from __future__ import annotations
 
 import math
+import shlex
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from arena_cje.config.exhibits import EXHIBITS, RESULTS
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.planning import text as planning_text
 from arena_cje.results import decision_file, looks
+from arena_cje.results.recommendation import recommended_first
 from arena_cje.results.result import from_document
 from arena_cje.stages import run_record, seals
 
@@ -146,6 +148,23 @@ def _cut(lines: Sequence[str]) -> list[str]:
 # Folders
 
 
+def closing(coverages: Iterable[str], folder: Path) -> Iterator[str]:
+    """The last lines of a run in the working directory: where its pages and figures are, and what lists all results.
+
+    folder: of the run, as the command line names it.
+    """
+    places = [Path("results") / f"coverage_{coverage}" for coverage in coverages]
+    pages = [folder / path for place in places for path in sorted(place.glob("*.html"))]
+    figures = [f"{folder / place / 'plots'}/" for place in places if any((place / "plots").glob("*.png"))]
+    if pages:
+        yield f"pages: {_names(map(str, pages))}"
+    if figures:
+        yield f"figures: {_names(figures)}"
+    if pages or figures or any(True for place in places for _ in place.glob("*.influence.parquet")):
+        shown_folder = folder if folder != Path() else Path("results")
+        yield f"all results: arena-cje show {shlex.quote(str(shown_folder))}"
+
+
 def _folder(folder: Path) -> Iterator[str]:
     """What is in a results folder, in that of a run, or in that of one coverage."""
     results = folder / "results" if (folder / "results").is_dir() else folder
@@ -193,22 +212,22 @@ def _coverage(folder: Path) -> Iterator[str]:
         possible = [path.removeprefix(f"{RESULTS}/") for path in own]
         absent = [name for name in possible if not (folder / name).is_file() and name.endswith((".html", ".png"))]
         if absent:
-            yield f"not made: {', '.join(absent)} (targets of snakemake, such as {folder / absent[0]})"
+            yield f"not made: {', '.join(absent)} (targets of snakemake, such as results/{folder.name}/{absent[0]})"
 
 
 def _decision(folder: Path, estimators: Sequence[str]) -> Iterator[str]:
-    """The decision by the recommended estimator, or by the newest result where nothing has been recommended yet."""
+    """The decision by the recommended estimator, also where its file has not been made."""
     path = folder / DECISION
     content = files.read_json(path) if path.is_file() else None
     if decision_file.is_decision(content):
         name, headline = content["recommended"]["estimator"], content["decision"]["headline"]
         yield f"decision by {name}, the recommended: {headline} ({path})"
     elif estimators:
-        results = [folder / f"{name}.json" for name in estimators]
-        newest = max(results, key=lambda result: (result.stat().st_mtime_ns, result))
-        decision = from_document(files.read_json(newest), newest).decision
-        headline = decision["headline"] if decision else "made by an earlier version, without a decision"
-        yield f"decision by {newest.stem}, the newest: {headline} ({newest})"
+        paths = {name: folder / f"{name}.json" for name in estimators}
+        results = [from_document(files.read_json(path), path) for path in paths.values()]
+        first = recommended_first(results)[0]
+        headline = first.decision["headline"] if first.decision else "made by an earlier version, without a decision"
+        yield f"decision by {first.name}, the recommended: {headline} ({paths.get(first.name, folder)})"
 
 
 def _others(results: Path) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arena_cje.errors import UserError
+from arena_cje.files import looked_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def split_name(file: str | Path) -> tuple[str | None, Path]:
 def members(path: Path) -> list[Path]:
     """The file itself, or the data files below a folder; raises a `UserError` where there are none."""
     if not path.exists():
-        raise UserError(f"{path}: no such file in {Path.cwd()}")
+        raise UserError(f"{path}: no such file{looked_in(path)}")
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in SUFFIXES)
