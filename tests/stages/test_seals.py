@@ -131,7 +131,7 @@ def test_parameters_that_follow_from_outputs_are_those_of_the_rules():
 def test_a_record_of_a_model_without_its_hash_is_one_sentence(record):
     path = Path("results/models/small.json")
     files.write_json(path, record)
-    with pytest.raises(UserError, match=f"^{path}: lacks sha256, which the record of a model has; .*--redo"):
+    with pytest.raises(UserError, match=f"^{path}: lacks sha256, which the record of a model must have; .*--redo"):
         recorded(path, "sha256")
     files.write_json(path, {"sha256": "ab"})
     assert recorded(path, "sha256") == "ab"
