@@ -65,9 +65,9 @@ def test_policies_and_labels_are_those_of_the_data(tmp_path, size):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"judge_score": 7}, "logged.jsonl:1: judge_score is 7, expected at most 1; give the ranges of your data by"),
+        ({"judge_score": 7}, "logged.jsonl:1: judge_score is 7, expected at most 1; set the ranges of your data"),
         ({"judge_score": None}, "logged.jsonl: none of 40 rows has a judge_score"),
-        ({"prompt_id": None}, "logged.jsonl:1: neither prompt_id nor prompt"),
+        ({"prompt_id": None}, "logged.jsonl:1: has neither prompt_id nor prompt"),
         ({"metadata": {"response_token_count": "12"}}, "response_token_count is '12', expected a number"),
         ({"target_policy_logprobs": {"clown": 1.5}}, "logged.jsonl:1: target_policy_logprobs.clown is 1.5"),
     ],

@@ -166,3 +166,16 @@ def test_a_run_ends_with_its_pages_its_figures_and_what_lists_the_rest(results, 
     )
     monkeypatch.chdir(tmp_path)
     assert [*show.closing(["0.5"], Path())] == []
+
+
+def test_what_columns_mean_stands_once_for_tables_that_have_the_same(results, monkeypatch, capsys):
+    monkeypatch.chdir(results / "results" / "coverage_0.5")
+    assert main(["show", "direct.json", "direct.json", "decision.json"]) == 0
+    first, second, _ = capsys.readouterr().out.split(".json\n")[1:]
+    assert "Estimate: " not in first and second.count("Estimate: mean oracle label") == 1
+    assert len(first.split("\n\n")) == len(second.split("\n\n")) - 1
+    assert main(["show", "direct.json", "snips.json"]) == 0  # weights have a column of their own
+    assert capsys.readouterr().out.count("Estimate: mean oracle label") == 2
+    assert main(["show", "direct.json", "nowhere.json"]) == 1
+    printed = capsys.readouterr()
+    assert "Estimate: mean oracle label" in printed.out and printed.err.startswith("ERROR: nowhere.json: ")

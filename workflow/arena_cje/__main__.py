@@ -159,8 +159,8 @@ def show(paths: Iterable[str | Path]) -> int:
     from arena_cje.terminal.show import shown
 
     paths = list(map(Path, paths))
-    for path in paths or [newest(Path("results"))]:
-        print(shown(path))
+    for text in shown(paths or [newest(Path("results"))]):
+        print(text)
     if not paths:
         print("\nWhat else is there: arena-cje show results")
     return 0

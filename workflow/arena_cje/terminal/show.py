@@ -19,6 +19,7 @@ from arena_cje.planning import text as planning_text
 from arena_cje.results import decision_file, looks
 from arena_cje.results.recommendation import recommended_first
 from arena_cje.results.result import from_document
+from arena_cje.results.sentences import MEANING
 from arena_cje.stages import run_record, seals
 
 if TYPE_CHECKING:
@@ -262,6 +263,26 @@ def _names(paths: Iterable[str]) -> str:
     return f"{', '.join(paths[: N_ROWS // 2])}{more}"
 
 
-def shown(path: Path) -> str:
-    """The text under its name, without control characters."""
-    return printable(f"\n{path}\n{text(path)}")
+def shown(paths: Sequence[Path]) -> Iterator[str]:
+    """The texts under their names, without control characters; what columns mean stands under the last table alone.
+
+    Raises a `UserError` for the first that cannot be shown, after the texts before it.
+    """
+    texts: list[str] = []
+    problem = None
+    for path in paths:
+        try:
+            texts.append(printable(f"\n{path}\n{text(path)}"))
+        except UserError as error:
+            problem = error
+            break
+    parts = [one.split("\n\n") for one in texts]
+    for k, own in enumerate(parts):
+        later = {part for other in parts[k + 1 :] for part in other if _is_legend(part)}
+        yield "\n\n".join(part for part in own if part not in later)
+    if problem:
+        raise problem
+
+
+def _is_legend(part: str) -> bool:
+    return " ".join(part.split()).startswith(MEANING)
