@@ -208,7 +208,7 @@ assert Path(arena_cje.__file__).is_relative_to(Path(sys.prefix)), arena_cje.__fi
 result = arena_cje.analyze("mine.jsonl", "draws", estimator="direct")
 write(result, "direct.json", "direct.csv", "direct.influence.parquet")
 assert arena_cje.load("direct.json").to_json() == result.to_json()
-assert "minus base" in result._repr_html_()
+assert "Difference to base" in result._repr_html_()
 print(result)
 """
 

@@ -146,7 +146,7 @@ def test_where_labels_are_fewer_than_a_coverage_asks_for_all_of_them_count():
 
 
 def test_larger_samples_than_the_data_set_are_refused():
-    with pytest.raises(UserError, match="500 prompts of a data set that has 400"):
+    with pytest.raises(UserError, match="500 prompts, but the data set has 400"):
         recorded()[0].sample(500, 0)
 
 

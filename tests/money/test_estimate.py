@@ -450,7 +450,7 @@ def test_the_dashboard_shows_spending_by_stage_and_calls_without_price():
         ["judge", "n", "1", "10", "2", dashboard_data.MISSING],
         ["oracle", "m", "1", "10", "2", "2.0000"],
     ]
-    assert "The price of 1 calls is not known" in table.note
+    assert "1 call has no known price and is in no sum" in table.note
     assert dashboard_data.spending([]).rows == ()
 
 

@@ -71,7 +71,7 @@ def test_tables_and_figures_of_ones_own_data(finished):
     table = pl.read_csv(run.path("ablation/summary.csv"))
     assert table["cells"].unique().to_list() == [3]
     assert set(zip(table["n"], table["coverage"], strict=True)) == {(n, c) for n in (60, 120) for c in (0.2, 0.5)}
-    assert "## bad, apart" in run.path("ablation/summary.md").read_text()
+    assert "## bad, separately" in run.path("ablation/summary.md").read_text()
     assert {path.stem for path in run.path("ablation/plots").glob("*.png")} == {
         "errors",
         "coverage",

@@ -257,7 +257,7 @@ def test_a_real_server_answers_judges_labels_and_scores(real, default_model, tmp
     }
     run = Run(tmp_path, config)
     said = run.snakemake("results/coverage_1.0/direct.json", "results/coverage_1.0/calibrated-ips.json")
-    assert "talker" in said and "`direct` only" in said
+    assert "only `direct` can estimate policy 'talker'" in said
     assert "talker" in arena_cje.load(run.path("coverage_1.0/calibrated-ips.json")).refused
     judged = schemas.GRADES.read(run.path("judge/talker.jsonl"))
     assert any(row["score"] is not None and 0 < row["choice_mass"] <= 1 for row in judged)

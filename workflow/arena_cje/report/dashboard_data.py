@@ -560,7 +560,8 @@ def spending(calls: Sequence[Row]) -> Table:
         rows.append((text(stage), text(model), number(len(group), ",d"), *sums, number(_total(group, "usd"), ",.4f")))
     unknown = sum(call["usd"] is None for call in calls)
     note = "All runs in this folder, at list prices."
-    note += f" {unknown:,} calls have no known price and are in no sum." if unknown else ""
+    calls_are = "call has no known price and is" if unknown == 1 else "calls have no known price and are"
+    note += f" {unknown:,} {calls_are} in no sum." if unknown else ""
     columns = ("stage", "model", "calls", "tokens read", "tokens written", "spent, US$")
     return Table("Calls to APIs", columns, tuple(rows), note)
 
