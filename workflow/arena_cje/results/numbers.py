@@ -18,7 +18,7 @@ def decimal(value: float | None, form: str = ".3f") -> str:
     if value is None or math.isnan(value):
         return "-"
     text = format(value, ".2e" if abs(value) >= LARGE else form)
-    if float(text.rstrip("%")):
+    if any(digit in text for digit in "123456789"):
         return text
     sign = ("-" if value < -ROUNDING else "+") if "+" in form else ""
     return sign + text.lstrip("+-")
