@@ -227,7 +227,7 @@ def test_the_wheel_analyses_data_outside_of_the_repository(installed, tmp_path):
     assert "validate" in run(program, "--help")
     assert run(installed / "python", "-c", f"import sys\n{ANALYSIS}").startswith("Compared with base")
     assert "mine.jsonl: usable" in run(program, "validate", "mine.jsonl", "--fresh-draws", "draws")
-    assert "minus base" in run(program, "show", "direct.json")
+    assert "Difference to base" in run(program, "show", "direct.json")
     assert "labels" in run(program, "plan", "mine.jsonl", "--fresh-draws", "draws", "--help")
 
 
