@@ -1,7 +1,8 @@
-"""What a machine may lack: space on its disk, the right to write, a character of its terminal."""
+"""What a machine may lack or do: no space on its disk, no right to write, an interrupt, no character on its terminal."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import logging
@@ -9,6 +10,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -188,6 +190,30 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line(snakemake, tmp_path, c
     with job(snakemake) as log:
         log.info("a line that is lost")
     assert "Traceback" not in capsys.readouterr().err
+
+
+@ctypes.CFUNCTYPE(None)
+def interrupted_callback():
+    """What Python does with an interrupt during a callback from C: it drops the error."""
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_a_callback_from_c_ends_the_job(snakemake, capsys):
+    hook = sys.unraisablehook
+    with pytest.raises(SystemExit) as ended, job(snakemake):
+        interrupted_callback()
+        time.sleep(30)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "[estimate 名前] WARNING interrupted; the same command continues from here\n"
+    assert sys.unraisablehook is hook
+
+
+def test_other_errors_in_a_callback_are_shown_as_ever(snakemake, monkeypatch):
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    with job(snakemake):
+        ctypes.CFUNCTYPE(None)(lambda: 1 / 0)()
+    assert [one.exc_type for one in dropped] == [ZeroDivisionError]
 
 
 # The terminal.

@@ -11,9 +11,11 @@ it writes is sealed after.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from arena_cje.calls.totals import CallTotals
     from arena_cje.config.records import Config
 
+RESEND_SECONDS = 0.05  # until an interrupt that was dropped is sent again
+
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[logging.Logger]:
@@ -58,7 +62,10 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
                 root.addHandler(_handler(file, "%(asctime)s %(levelname)s %(message)s", keys))
             if paths := snakemake.config.get("plugins"):
                 plugins.register(paths)
-            with seals.sealed(snakemake.input, snakemake.output, snakemake.rule, dict(snakemake.params.items())):
+            with (
+                _no_interrupt_lost(),
+                seals.sealed(snakemake.input, snakemake.output, snakemake.rule, dict(snakemake.params.items())),
+            ):
                 yield logging.getLogger("arena_cje")
     except UserError as error:
         root.error("%s", error)
@@ -70,6 +77,32 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
         root.exception("%s; this is a fault of the program, please report it", what)
         sys.exit(1)
+
+
+@contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Send an interrupt again that came where Python drops errors: in a callback from C, like that of llama.cpp's log.
+
+    It is sent a moment later, since an interrupt inside the hook would be dropped as well.
+    """
+    timers: list[threading.Timer] = []
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            earlier(dropped)
+            return
+        timer = threading.Timer(RESEND_SECONDS, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+
+    earlier, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = earlier
+        for timer in timers:
+            timer.cancel()
 
 
 class _Redacting(logging.Formatter):
