@@ -1,5 +1,6 @@
 """A result says the same from memory, from its file and in its table; what is refused is nowhere published."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -423,6 +424,20 @@ def test_the_table_stays_readable_with_many_and_long_names(tmp_path):
     heading = next(k for k, line in enumerate(lines) if line.startswith("snips: "))
     assert " ".join(" ".join(lines[:heading]).split()) == result.decision["headline"]
     assert lines[heading + 4].startswith("base (logged)")
+
+
+def test_each_table_has_the_whole_of_a_name_that_is_longer_than_its_column(tmp_path):
+    targets = {f"team-a/a-policy-with-quite-a-long-name-and-number-{k}": Target(0.1 * k) for k in range(2)}
+    logged, _, _ = simulate.draw(World(targets=targets, coverage=0.5), 120, 1)
+    write_logged(tmp_path / "x.jsonl", rows_of(logged))
+    result = arena_cje.analyze(tmp_path / "x.jsonl", estimator="snips")
+    details, short = result.details(), str(result)
+    _, _, differences = details.partition("\nDifference to base")
+    for table in (details, differences, short):
+        lines = table.splitlines()
+        names = {first[:30].strip() + second.strip() for first, second in itertools.pairwise(lines)}
+        assert set(targets) <= names
+        assert "..." not in table
 
 
 def lines_of(path):

@@ -294,8 +294,8 @@ EXHIBIT_INPUTS = {
 }
 # Template, style and script of the dashboard: read as files, as the library that uses them is slow to import.
 REPORT = WORKFLOW / "arena_cje" / "report"
-PAGE = [REPORT / name for name in ("dashboard.html.j2", "tables.html.j2", "dashboard.css", "dashboard.js")]
-DATA_PAGE = [REPORT / name for name in ("data_report.html.j2", "tables.html.j2", "dashboard.css")]
+PAGE = [REPORT / name for name in ("dashboard.html.j2", "tables.html.j2", "dashboard.css.j2", "dashboard.js")]
+DATA_PAGE = [REPORT / name for name in ("data_report.html.j2", "tables.html.j2", "dashboard.css.j2")]
 EXHIBIT_PARAMS = {
     "scores_of": CONFIG.analysis.judge,
     "non_propensity": scoring.non_propensity(CONFIG),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from arena_cje.files import Row
     from arena_cje.results.record import ResultRecord
 
-TEMPLATE, STYLE, SCRIPT = "dashboard.html.j2", "dashboard.css", "dashboard.js"
+TEMPLATE, SCRIPT = "dashboard.html.j2", "dashboard.js"
 
 
 def render(
@@ -144,8 +144,8 @@ def _page(*, payload: Any, **content: Any) -> str:
     from markupsafe import Markup
 
     scripts = {"vega": vega(), "page": _asset(SCRIPT)}
-    for name, source in {**scripts, "style": _asset(STYLE)}.items():
-        if re.search("</script|</style|<!--", source, re.IGNORECASE):
+    for name, source in scripts.items():
+        if re.search("</script|<!--", source, re.IGNORECASE):
             raise ValueError(f"the page's own {name} holds text that would end it")
     page = (
         environment()
@@ -153,7 +153,6 @@ def _page(*, payload: Any, **content: Any) -> str:
         .render(
             **content,
             payload=Markup(script_json(payload)),
-            style=Markup(_asset(STYLE)),
             scripts={name: Markup(source) for name, source in scripts.items()},
             hashes=[base64.b64encode(sha256(source.encode()).digest()).decode() for source in scripts.values()],
         )

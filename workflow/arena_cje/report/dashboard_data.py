@@ -17,7 +17,7 @@ from arena_cje.errors import UserError
 from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
 from arena_cje.report import comparisons as pairwise
-from arena_cje.report import names
+from arena_cje.results import line_breaks
 from arena_cje.results.numbers import decimal
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Cell:
     @property
     def short(self) -> bool:
         """Whether the cell stays on one line."""
-        return len(self.text) <= names.WIDTH
+        return len(self.text) <= line_breaks.WIDTH
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Table:
     @property
     def shape(self) -> str:
         """A class of the style sheet: how narrow the table can be before its rows become blocks."""
-        long = sum(any(len(row[k].text) > names.WIDTH for row in self.rows) for k in range(len(self.columns)))
+        long = sum(any(len(row[k].text) > line_breaks.WIDTH for row in self.rows) for k in range(len(self.columns)))
         room = len(self.columns) + LONG_COLUMN * long
         return next(shape for shape, columns in SHAPES.items() if room <= columns)
 

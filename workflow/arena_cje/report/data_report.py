@@ -8,18 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.report.dashboard_data import Cell, Table, number, text
-from arena_cje.report.pages import FOLDER, environment
+from arena_cje.report.pages import environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TEMPLATE, STYLE = "data_report.html.j2", "dashboard.css"
+TEMPLATE = "data_report.html.j2"
 BARS = "·▁▂▃▄▅▆▇█"  # from none to all
 
 
 def render(account: Mapping[str, Any], summary: Mapping[str, Any], coverage: str) -> str:
     """The page as HTML; account: that of `results.account`, summary: of the data set."""
-    from markupsafe import Markup
 
     return (
         environment()
@@ -35,7 +34,6 @@ def render(account: Mapping[str, Any], summary: Mapping[str, Any], coverage: str
                 _labels(account),
                 _distribution(account, "words", "Words of a response", form=".0f"),
             ],
-            style=Markup((FOLDER / STYLE).read_text(encoding="utf-8")),
         )
     )
 

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arena_cje.report import names
+from arena_cje.results import line_breaks
 
 if TYPE_CHECKING:
     import jinja2
     from markupsafe import Markup
 
 FOLDER = Path(__file__).parent
-UNBROKEN = names.WIDTH + 4  # characters of a word that has no breaks: a name in a sentence has punctuation around it
+UNBROKEN = line_breaks.WIDTH + 4  # characters of a word without breaks: a name in a sentence has punctuation around it
 
 
 def environment() -> jinja2.Environment:
@@ -34,5 +34,5 @@ def breakable(text: str) -> Markup:
 
     words = re.split(r"(\s+)", str(text))
     return Markup("").join(
-        escape(word) if len(word) <= UNBROKEN else Markup("<wbr>").join(names.parts(word)) for word in words
+        escape(word) if len(word) <= UNBROKEN else Markup("<wbr>").join(line_breaks.parts(word)) for word in words
     )

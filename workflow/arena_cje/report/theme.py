@@ -17,7 +17,7 @@ import numpy as np
 import plotnine as p9
 
 from arena_cje.files import write_bytes
-from arena_cje.report import names
+from arena_cje.results import line_breaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,19 +31,19 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)  # the yellow of the 
 SHAPES = ("o", "s", "^", "D", "v", "<", ">", "p", "*", "h", "d", "8")  # all have a hollow form
 
 DPI = 150
-NAME_WIDTH = names.WIDTH  # characters of a policy name per line
+NAME_WIDTH = line_breaks.WIDTH  # characters of a policy name per line
 INCH = 13.0  # characters of a subtitle per inch
 CAPTION_INCH = 14.5
 
 
 def name(text: str, width: int = NAME_WIDTH) -> str:
     """A name in lines of at most `width` characters, with dollar signs escaped so that none begins a formula."""
-    return "\n".join(names.wrapped(text, width)).replace("$", r"\$")
+    return "\n".join(line_breaks.wrapped(text, width)).replace("$", r"\$")
 
 
 def lines(texts: Sequence[str], width: int = NAME_WIDTH) -> int:
     """Largest number of lines of one of the names."""
-    return max((len(names.wrapped(text, width)) for text in texts), default=1)
+    return max((len(line_breaks.wrapped(text, width)) for text in texts), default=1)
 
 
 def cycle(values: Sequence[str], count: int) -> list[str]:

@@ -9,9 +9,8 @@ import html
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
-from arena_cje.results.numbers import decimal
+from arena_cje.results.cells import difference_cells, policy_cells
 from arena_cje.results.sentences import (
-    difference_remark,
     differences_title,
     judge_sentences,
     left_out_sentences,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from arena_cje.results.record import ResultRecord
 
 RESULT_TITLES = ("Policy", "Estimate", "SE", "Interval", "ESS", "Raw ESS", "Max weight", "Labels", "Verdict")
+DIFFERENCE_TITLES = ("Policy", "Difference", "SE", "Interval", "Decision")
 LEFT = ' style="text-align:left"'
 
 
@@ -37,7 +37,7 @@ def page(result: ResultRecord) -> str:
     headline = f"<p><b>{html.escape(decision['headline'])}</b></p>" if decision else ""
     level = f"{100 * (1 - metadata['alpha']):g} % intervals"
     caption = f"{result.name}: {metadata['n_samples']} logged responses, {metadata['n_oracle']} oracle labels, {level}"
-    policies = _table(caption, RESULT_TITLES, (_policy_row(result, policy) for policy in result.all_policies))
+    policies = _table(caption, RESULT_TITLES, policy_cells(result))
     blocks = [
         headline,
         policies,
@@ -67,34 +67,10 @@ def _cell(text: str) -> str:
     return f"<td{LEFT}>{html.escape(text)}</td>"
 
 
-def _policy_row(result: ResultRecord, policy: str) -> list[str]:
-    diagnostics = result.document["metadata"]["diagnostics"].get(policy, {})
-    role = " (logged)" if policy == result.base_policy else ""
-    if policy in result.refused:
-        numbers = ["refused", "", ""]
-    else:
-        summary = result.summary(policy)
-        interval = f"[{decimal(summary['ci_lower'])}, {decimal(summary['ci_upper'])}]"
-        numbers = [decimal(summary["estimate"]), decimal(summary["se"]), interval]
-    formats = {"ess": ".3f", "ess_raw": ".3f", "max_weight": ".1f", "effective_labels": ".0f"}
-    numbers += [decimal(diagnostics.get(name), form) for name, form in formats.items()]
-    return [policy + role, *numbers, result.verdicts[policy].level]
-
-
 def _differences(result: ResultRecord) -> str:
     """The table of the differences that decide; empty where none is published."""
-    decision = result.decision
-    entries = {
-        policy: entry for policy, entry in decision.get("policies", {}).items() if entry["difference"] is not None
-    }
-    if not entries:
-        return ""
-    rows = []
-    for policy, entry in entries.items():
-        low, high = (decimal(end, "+.3f") for end in entry["corrected_interval"])
-        numbers = [decimal(entry["difference"], "+.3f"), decimal(entry["se"]), f"[{low}, {high}]"]
-        rows.append([policy, *numbers, difference_remark(decision, entry)])
-    return _table(differences_title(decision), ("Policy", "Difference", "SE", "Interval", "Decision"), rows)
+    rows = difference_cells(result.decision).values()
+    return _table(differences_title(result.decision), DIFFERENCE_TITLES, rows) if rows else ""
 
 
 def _list(title: str, sentences: Sequence[str]) -> str:

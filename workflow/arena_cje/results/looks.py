@@ -28,6 +28,7 @@ from arena_cje.errors import printable
 from arena_cje.estimation import spending
 from arena_cje.estimation.decision import DecisionRule, level_of_each, may_decide, status, words
 from arena_cje.results.decision import headline
+from arena_cje.results.numbers import decimal, interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -307,11 +308,10 @@ def table(account: Mapping[str, Any]) -> str:
     for look in account["looks"]:
         cells = [look["coverage"], str(look["labels"]), _cell(look["usd"], ".2f")]
         for policy, one in look["targets"].items():
-            low, high = one["interval"] or (None, None)
-            interval = f"[{_cell(low, '+.3f')}, {_cell(high, '+.3f')}]" if one["interval"] else ""
+            ends = interval(*one["interval"], "+.3f") if one["interval"] else ""
             numbers = [_cell(one["fraction"], ".2f"), _cell(one["spent"], ".2g"), _cell(one["boundary"], ".2f")]
             finding = one["note"] or words(one["status"], plan["margin"])
-            rows.append((*cells, policy, *numbers, _cell(one["difference"], "+.3f"), interval, finding))
+            rows.append((*cells, policy, *numbers, _cell(one["difference"], "+.3f"), ends, finding))
             cells = ["", "", ""]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -335,7 +335,7 @@ def _words(account: Mapping[str, Any], policy: str) -> str:
 
 
 def _cell(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return "" if value is None else decimal(value, form)
 
 
 def _dollars(usd: float | None) -> str:

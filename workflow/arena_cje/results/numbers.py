@@ -22,3 +22,8 @@ def decimal(value: float | None, form: str = ".3f") -> str:
         return text
     sign = ("-" if value < -ROUNDING else "+") if "+" in form else ""
     return sign + text.lstrip("+-")
+
+
+def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """An interval in brackets, both ends in a format."""
+    return f"[{decimal(low, form)}, {decimal(high, form)}]"

@@ -12,10 +12,11 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
+from arena_cje.results.cells import difference_cells, policy_cells
+from arena_cje.results.line_breaks import wrapped
 from arena_cje.results.notebook import weight_table
 from arena_cje.results.numbers import decimal
 from arena_cje.results.sentences import (
-    difference_remark,
     differences_title,
     judge_sentences,
     left_out_sentences,
@@ -28,6 +29,8 @@ from arena_cje.results.sentences import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arena_cje.results.record import ResultRecord
 
 WIDTH = 110
@@ -46,21 +49,20 @@ COLUMNS = (
 
 def console_table(result: ResultRecord) -> str:
     """The table of a result, after the decision and the numbers of rows and labels, before the reasons of the verdicts."""
-    rows = [_policy_row(result, policy) for policy in result.all_policies]
-    width = min(NAME_WIDTH, max(len("policy"), *(len(name) for name, *_ in rows)))
+    rows = policy_cells(result)
+    width = min(NAME_WIDTH, max(len("policy"), *(len(row.policy) for row in rows)))
     level = f"{100 * (1 - result.document['metadata']['alpha']):g} % interval"
-    titles = ["policy", *(level if title == "interval" else title for title, _ in COLUMNS)]
+    titles = [level if title == "interval" else title for title, _ in COLUMNS]
     lines = [
         *_decision_lines(result),
         _data_line(result),
         *_block(left_out_sentences(result))[1:],
         "",
-        _line(titles, width),
+        *_row("policy", width, _cells(titles)),
         "-" * (width + sum(2 + size for _, size in COLUMNS)),
     ]
     for row in rows:
-        first, *more = textwrap.wrap(row[0], width, break_on_hyphens=False) or [""]
-        lines += [_line([first, *row[1:]], width), *(f"  {part}" for part in more)]
+        lines += _row(row.policy, width, _cells(row[1:]))
     lines += _difference_lines(result, width) + _weight_lines(result) + _judge_lines(result)
     lines += [
         "",
@@ -80,18 +82,13 @@ def _decision_lines(result: ResultRecord) -> list[str]:
 
 def _difference_lines(result: ResultRecord, width: int) -> list[str]:
     """The difference of each policy to the one that the decision compares with; no lines where none is published."""
-    entries = result.decision.get("policies", {})
-    published = {policy: entry for policy, entry in entries.items() if entry["difference"] is not None}
-    if not published:
+    rows = difference_cells(result.decision).values()
+    if not rows:
         return []
-    decision, rows = result.decision, []
-    for policy, entry in published.items():
-        low, high = entry["corrected_interval"]
-        interval = f"[{decimal(low, '+.3f')}, {decimal(high, '+.3f')}]"
-        name = textwrap.shorten(policy, width, placeholder="...")
-        numbers = f"{decimal(entry['difference'], '+.3f'):>8}  {decimal(entry['se']):>6}  {interval:>16}"
-        rows.append(f"{name:<{width}}  {numbers}  {difference_remark(decision, entry)}")
-    return ["", differences_title(decision), *rows]
+    lines = ["", differences_title(result.decision)]
+    for row in rows:
+        lines += _row(row.policy, width, f"  {row.difference:>8}  {row.se:>6}  {row.interval:>16}  {row.decision}")
+    return lines
 
 
 def _block(sentences: list[str]) -> list[str]:
@@ -127,25 +124,12 @@ def _data_line(result: ResultRecord) -> str:
     return f"{result.name}: {rows} logged responses, {labels} oracle labels ({100 * labels / rows:.1f} %){note}"
 
 
-def _policy_row(result: ResultRecord, policy: str) -> list[str]:
-    """The cells of a policy: its name, then one for each of COLUMNS."""
-    role = " (logged)" if policy == result.base_policy else ""
-    summary, diagnostics = result.summary(policy), result.document["metadata"]["diagnostics"].get(policy, {})
-    if policy in result.refused:
-        numbers = ["refused", "", ""]
-    else:
-        interval = f"[{decimal(summary['ci_lower'])}, {decimal(summary['ci_upper'])}]"
-        numbers = [decimal(summary["estimate"]), decimal(summary["se"]), interval]
-    weights = diagnostics if diagnostics.get("ess") is not None else {}  # none without weights
-    numbers += [
-        decimal(weights.get("ess")),
-        decimal(weights.get("ess_raw")),
-        decimal(weights.get("max_weight"), ".1f"),
-    ]
-    numbers.append(decimal(diagnostics.get("effective_labels"), ".0f"))
-    return [policy + role, *numbers, result.verdicts[policy].level]
+def _cells(cells: Sequence[str]) -> str:
+    """The cells of `COLUMNS`, each in its width."""
+    return "".join(f"  {cell:>{size}}" for cell, (_, size) in zip(cells, COLUMNS, strict=True))
 
 
-def _line(cells: list[str], width: int) -> str:
-    padded = (f"  {cell:>{size}}" for cell, (_, size) in zip(cells[1:], COLUMNS, strict=True))
-    return f"{cells[0]:<{width}}{''.join(padded)}".rstrip()
+def _row(policy: str, width: int, cells: str) -> list[str]:
+    """A line of a table, and the lines in which a long name is continued."""
+    first, *more = wrapped(policy, width)
+    return [f"{first:<{width}}{cells}".rstrip(), *(f"  {part}" for part in more)]
