@@ -17,7 +17,7 @@ from arena_cje.ablation.grid import DISTRIBUTION, SCORE, Block, Switches, settin
 from arena_cje.ablation.populations import Simulated
 from arena_cje.ablation.run import run_block
 from arena_cje.ablation.worlds import COVARIATE
-from arena_cje.config.records import Ablation
+from arena_cje.config.records.analysis import Ablation
 from arena_cje.diagnostics.thresholds import Thresholds
 from benchmarks._result import Result
 from benchmarks._timing import progress

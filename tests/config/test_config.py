@@ -12,7 +12,8 @@ import yaml
 
 from arena_cje.config import documents, targets
 from arena_cje.config.parse import find_file, parse
-from arena_cje.config.records import Analysis, Config
+from arena_cje.config.records import Config
+from arena_cje.config.records.analysis import Analysis
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Options
 from arena_cje.report.settings import settings

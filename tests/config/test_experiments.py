@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from arena_cje.config import parse
-from arena_cje.config.records import LOCAL
+from arena_cje.config.records.values import LOCAL
 from arena_cje.money import prices
 from arena_cje.stages import plan
 from workflow_run import ROOT

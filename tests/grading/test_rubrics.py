@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from arena_cje.calls.endpoint import Endpoint
 from arena_cje.calls.request import Reply, Request
-from arena_cje.config.records import Judge as JudgeBlock
-from arena_cje.config.records import Oracle as OracleBlock
+from arena_cje.config.records.grading import Judge as JudgeBlock
+from arena_cje.config.records.grading import Oracle as OracleBlock
 from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.estimation.records import Judged

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arena_cje.calls.request import Reply, Usage
-from arena_cje.config.records import Judge, Provider
+from arena_cje.config.records.grading import Judge
+from arena_cje.config.records.models import Provider
 from arena_cje.data import schemas
 from arena_cje.errors import UserError
 from arena_cje.grading import grades as grading_grades

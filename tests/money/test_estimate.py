@@ -17,7 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arena_cje.calls.request import Reply, Request, Usage
-from arena_cje.config.records import Config, Price
+from arena_cje.config.records import Config
+from arena_cje.config.records.models import Price
 from arena_cje.data.coverage import has_label
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template

@@ -15,7 +15,7 @@ rule assemble:
         judges=expand(f"results/judges/{{judge}}/{BASE}.jsonl", judge=CONFIG.judges),
         logprobs=expand("results/logprobs/{policy}.parquet", policy=CONFIG.policies_with_logprobs),
         models=expand("results/models/{model}.json", model=CONFIG.local_models),
-        people="results/labeling/agreement.json" if CONFIG.oracle.provider == records.HUMAN else [],
+        people="results/labeling/agreement.json" if CONFIG.oracle.provider == values.HUMAN else [],
     output:
         dataset="results/coverage_{coverage}/cje_dataset.jsonl",
         summary="results/coverage_{coverage}/summary.json",

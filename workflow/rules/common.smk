@@ -13,7 +13,8 @@ from snakemake.utils import update_config
 from arena_cje import estimators, files
 from arena_cje.calls import endpoint as endpoints
 from arena_cje.config import parse as config_parse
-from arena_cje.config import audits, plugins, records, scoring, targets
+from arena_cje.config import audits, plugins, scoring, targets
+from arena_cje.config.records import inputs, values
 from arena_cje.data.prompt_sets.pool import describe
 from arena_cje.errors import UserError, file_errors, printable
 from arena_cje.files import contains
@@ -162,7 +163,7 @@ def literal(value):
 
 
 # Files of another tool are converted first; what follows reads the converted data.
-FOREIGN = CONFIG.logged_data if isinstance(CONFIG.logged_data, records.ForeignData) else None
+FOREIGN = CONFIG.logged_data if isinstance(CONFIG.logged_data, inputs.ForeignData) else None
 CONVERTED = "results/converted"
 if FOREIGN:
     from arena_cje.data import convert
@@ -192,9 +193,9 @@ if workflow.resource_settings.nodes is None and "model_slots" not in workflow.gl
 
 wildcard_constraints:
     shard=r"\d\d\d\d+",
-    policy=records.NAME,
+    policy=values.NAME,
     context="[A-Za-z0-9_.-]+",
-    model=records.NAME,
+    model=values.NAME,
     coverage=r"1\.0|0\.[0-9]*[1-9]",
     estimator="|".join(CONFIG.analyses),
 
@@ -237,13 +238,13 @@ def any_of(names):
 
 def system_prompt_file(name):
     """The file of a system prompt; a text of the configuration is written into one."""
-    file = records.system_prompt_file(name)
-    if records.is_text(name) and len(name) < 255 and Path(name).is_file():
+    file = values.system_prompt_file(name)
+    if values.is_text(name) and len(name) < 255 and Path(name).is_file():
         sys.exit(
             f"ERROR config: `system_prompt` {printable(name)!r} would be read as a text, and is a file; give the file a name that "
             "ends in .txt"
         )
-    if records.is_text(name) and not Path(file).is_file():
+    if values.is_text(name) and not Path(file).is_file():
         or_exit(files.write_bytes, file, name.encode())
     return resource_file(file, "policies")
 
@@ -339,7 +340,7 @@ def gguf_parts(model):
 
 def model_record(block):
     """What is recorded of the model that a policy or a grader runs here; nothing where it runs elsewhere."""
-    return f"results/models/{block.model}.json" if block.provider == records.LOCAL else []
+    return f"results/models/{block.model}.json" if block.provider == values.LOCAL else []
 
 
 def memory(path):

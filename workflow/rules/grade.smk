@@ -112,7 +112,7 @@ if GRADERS["oracle"].rubric:
         script:
             "../scripts/grade.py"
 
-elif CONFIG.oracle.provider != records.HUMAN:
+elif CONFIG.oracle.provider != values.HUMAN:
 
     include: "reference.smk"
 

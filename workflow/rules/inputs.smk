@@ -3,6 +3,7 @@
 import json
 
 from arena_cje.config import exhibits
+from arena_cje.config.records.analysis import Looks
 from arena_cje.data.names import file_name
 from arena_cje.diagnostics import thresholds
 from arena_cje.provenance import sha256
@@ -114,7 +115,7 @@ def target_labels(policies, coverage):
 def sharded_tables():
     """Patterns of the tables that are made in shards; the reference oracle and people label all shards at once."""
     grades = ["judge/[^/]+", "judges/[^/]+/[^/]+"]
-    labels = [] if CONFIG.oracle.provider in (records.REFERENCE, records.HUMAN) else ["oracle/[^/]+/coverage_[^/]+"]
+    labels = [] if CONFIG.oracle.provider in (values.REFERENCE, values.HUMAN) else ["oracle/[^/]+/coverage_[^/]+"]
     return ["prompts", "responses/[^/]+", *grades, *labels]
 
 
@@ -217,7 +218,7 @@ def looks_up_to(coverage):
 def look_shown(coverage):
     """The look at a coverage that the dashboard shows, where looks are configured; by `direct` where it runs."""
     name = "direct" if "direct" in ESTIMATORS else ESTIMATORS[0]
-    shown = CONFIG.looks != records.Looks() and coverage in CONFIG.look_coverages
+    shown = CONFIG.looks != Looks() and coverage in CONFIG.look_coverages
     return f"results/coverage_auto/{name}/look_{coverage}.json" if shown else []
 
 
@@ -240,7 +241,7 @@ def last_look(w):
 def planning_settings():
     """What the next study is to reach, and its prices as far as the configuration has them."""
     votes = CONFIG.labeling
-    is_human = CONFIG.logged_data is None and CONFIG.oracle.provider == records.HUMAN
+    is_human = CONFIG.logged_data is None and CONFIG.oracle.provider == values.HUMAN
     price = votes.usd_per_vote * votes.votes_per_item if is_human and votes.usd_per_vote else None
     wanted = CONFIG.planning.model_dump()
     return wanted | {"price_label": wanted["price_label"] or price}

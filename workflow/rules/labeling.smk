@@ -42,7 +42,7 @@ def model_grades():
         for stage in GRADERS
         if stage != "oracle"
     }
-    if CONFIG.oracle.provider != records.HUMAN:
+    if CONFIG.oracle.provider != values.HUMAN:
         largest = {policy: CONFIG.label_coverages(policy)[-1:] for policy in HUMAN_POLICIES}
         graded["oracle"] = {
             policy: [f"results/oracle/{policy}/coverage_{coverage}.jsonl"]
@@ -155,7 +155,7 @@ rule oracles:
         "../scripts/oracles.py"
 
 
-if CONFIG.oracle.provider == records.HUMAN:
+if CONFIG.oracle.provider == values.HUMAN:
 
     rule oracle:
         """Give {wildcards.policy} the labels of people at coverage {wildcards.coverage}"""

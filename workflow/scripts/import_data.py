@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from arena_cje.config.records import SAME
+from arena_cje.config.records.values import SAME
 from arena_cje.data import schemas, write
 from arena_cje.data.names import file_name
 from arena_cje.data.reading import Reading

@@ -9,7 +9,7 @@ from arena_cje.ablation import grid
 from arena_cje.ablation.grid import Switches
 from arena_cje.ablation.populations import Simulated
 from arena_cje.config import scoring
-from arena_cje.config.records import HUMAN
+from arena_cje.config.records.values import HUMAN
 from arena_cje.diagnostics.thresholds import with_overrides
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.calibration import MIN_LABELLED_PROMPTS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arena_cje.config.records import REFERENCE
+from arena_cje.config.records.values import REFERENCE
 from arena_cje.data.coverage import has_label
 from arena_cje.diagnostics.audit_size import RESIDUAL_SD, chance_to_pass, labels_to_pass
 from arena_cje.diagnostics.thresholds import with_overrides

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from arena_cje import estimators
-from arena_cje.config.records import HUMAN, LIKELIHOOD, LOCAL, REFERENCE, ForeignData
+from arena_cje.config.records.inputs import ForeignData
+from arena_cje.config.records.values import HUMAN, LIKELIHOOD, LOCAL, REFERENCE
 from arena_cje.config.scoring import missing_input
 from arena_cje.data import convert
 from arena_cje.data.coverage import has_label
@@ -17,7 +18,9 @@ from arena_cje.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from arena_cje.config.records import Analysis, Config, Judge
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.analysis import Analysis
+    from arena_cje.config.records.grading import Judge
 
 
 # Files of results/coverage_*/ that are no estimates, so that no variant may have these names.

@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from arena_cje.config.records import AnalysisOptions, Config, Variant
+from arena_cje.config.records import Config
+from arena_cje.config.records.analysis import AnalysisOptions, Variant
 from arena_cje.diagnostics.thresholds import Thresholds
 
 if typing.TYPE_CHECKING:

@@ -10,23 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from arena_cje.config import checks, plugins
-from arena_cje.config.records import (
-    LOCAL,
-    Analysis,
-    Config,
-    ForeignData,
-    Judge,
-    Labeling,
-    Looks,
-    Model,
-    Oracle,
-    Policy,
-    Price,
-    PromptColumns,
-    Prompts,
-    Provider,
-    Variant,
-)
+from arena_cje.config.records import Config
+from arena_cje.config.records.analysis import Analysis, Looks, Variant
+from arena_cje.config.records.grading import Judge, Labeling, Oracle
+from arena_cje.config.records.inputs import ForeignData, PromptColumns, Prompts
+from arena_cje.config.records.models import Model, Policy, Price, Provider
+from arena_cje.config.records.values import LOCAL
 from arena_cje.data.prompt_sets import hub
 from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
 

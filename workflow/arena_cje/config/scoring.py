@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arena_cje.config.records import Config, Policy
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.models import Policy
 
 
 Caution = tuple[str, str, str]  # code, sentence and level of a reason in a verdict

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.config.checks import RESERVED_NAMES
 from arena_cje.config.exhibits import EXHIBITS
-from arena_cje.config.records import HUMAN, REFERENCE
+from arena_cje.config.records.values import HUMAN, REFERENCE
 from arena_cje.config.scoring import missing_input, why_no_logprobs
 from arena_cje.data.coverage import coverage_name
 from arena_cje.errors import UserError, did_you_mean, file_errors

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from arena_cje.calls.endpoint import Endpoint
-    from arena_cje.config.records import Grading
+    from arena_cje.config.records.grading import Grading
     from arena_cje.grading.rubrics.base import Rubric
     from arena_cje.grading.rubrics.question import Question
     from arena_cje.hosted.template import Template

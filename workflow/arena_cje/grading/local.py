@@ -33,7 +33,8 @@ from arena_cje.provenance import digest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from arena_cje.config.records import Config, Grading
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.grading import Grading
     from arena_cje.grading.rubrics.base import Rubric
 
 # Probability of all the answers together; with less the model did not take the question for one, and what tells the

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.config.records import HUMAN, REFERENCE
+from arena_cje.config.records.values import HUMAN, REFERENCE
 from arena_cje.grading import hosted, reference
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.llama import generator, scorer
@@ -14,7 +14,8 @@ from arena_cje.llama import generator, scorer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from arena_cje.config.records import Config, Judge, Oracle
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.grading import Judge, Oracle
     from arena_cje.grading.rubrics.base import Rubric
 
 ENGINES = {"scorer": scorer.VERSION, "generator": generator.VERSION}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arena_cje.calls.endpoint import Endpoint
-    from arena_cje.config.records import Config, ModelBlock, Policy
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.models import ModelBlock, Policy
     from arena_cje.hosted.template import Template
 
 # Raise it when the same reply would give another response or other log probabilities.

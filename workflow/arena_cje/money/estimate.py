@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from arena_cje.calls.tokens import ECHO_CALLS, Range, estimate_tokens, exact, mean_range
 from arena_cje.config.parse import find_file
-from arena_cje.config.records import is_text
+from arena_cje.config.records.values import is_text
 from arena_cje.data import prompts as data_prompts
 from arena_cje.data.coverage import has_label
 from arena_cje.files import read_text
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arena_cje.calls.endpoint import Endpoint
-    from arena_cje.config.records import Config, Grading, Policy
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.grading import Grading
+    from arena_cje.config.records.models import Policy
     from arena_cje.grading.rubrics import Rubric
     from arena_cje.hosted.template import Template
     from arena_cje.money.prices import Prices

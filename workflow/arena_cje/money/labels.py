@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arena_cje.calls.ledger import LEDGER
-from arena_cje.config.records import HUMAN
+from arena_cje.config.records.values import HUMAN
 from arena_cje.money.account import count_finished_rows, read_ledger, spending_by_key, sum_spending
 
 if TYPE_CHECKING:

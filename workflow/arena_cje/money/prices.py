@@ -15,13 +15,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.ledger import unknown_price_message
-from arena_cje.config.records import HUMAN
+from arena_cje.config.records.values import HUMAN
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from arena_cje.config.records import Config, ModelBlock, Price
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.models import ModelBlock, Price
 
 # Suffix of a model's name that does not make it another model: the date of a version, or `latest`.
 VERSION_SUFFIX = re.compile(r"(?:[-@]?(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest))?")

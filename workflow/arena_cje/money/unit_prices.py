@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arena_cje.config.records import HUMAN
+from arena_cje.config.records.values import HUMAN
 from arena_cje.money import estimate
 from arena_cje.money.prices import Prices
 

@@ -13,11 +13,11 @@ labels where they are GOOD.
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import printable
+from arena_cje.results.line_breaks import wrapped
 from arena_cje.results.numbers import decimal
 
 if TYPE_CHECKING:
@@ -207,13 +207,7 @@ def weight_table(result: ResultRecord) -> str:
     if not statuses:
         return ""
     rows = [WEIGHT_TITLES, *(_weight_row(status) for status in statuses.values())]
-    cells = [
-        [
-            textwrap.wrap(text, width, break_on_hyphens=False) or [""]
-            for text, width in zip(row, WEIGHT_WIDTHS, strict=True)
-        ]
-        for row in rows
-    ]
+    cells = [[wrapped(text, width) for text, width in zip(row, WEIGHT_WIDTHS, strict=True)] for row in rows]
     widths = [max(len(line) for row in cells for line in row[k]) for k in range(len(WEIGHT_TITLES))]
     lines = []
     for row in cells:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.calls.request import Ask, Reply, Request
-from arena_cje.config import records as config_records
+from arena_cje.config.records.values import LOCAL
 from arena_cje.errors import UserError, printable
 from arena_cje.hosted import echo
 from arena_cje.hosted import writer as hosted_writer
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from arena_cje.calls.endpoint import Endpoint
-    from arena_cje.config.records import Config, Grading, Model
+    from arena_cje.config.records import Config
+    from arena_cje.config.records.grading import Grading
+    from arena_cje.config.records.models import Model
     from arena_cje.money.estimate import Texts
 
 PROMPT = "Name the capital of France."
@@ -263,7 +265,7 @@ def local(config: Config, resources: Path, *, results: Path = Path("results")) -
     users: dict[str, list[str]] = {}
     if config.logged_data is None:
         for user, block in config.model_blocks.items():
-            if block.provider == config_records.LOCAL and block.model in config.models:
+            if block.provider == LOCAL and block.model in config.models:
                 users.setdefault(block.model, []).append(user)
     return [_local(name, config.models[name], tuple(who), resources, results) for name, who in users.items()]
 

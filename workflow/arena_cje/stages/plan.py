@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena_cje import files
-from arena_cje.config.records import REFERENCE
+from arena_cje.config.records.values import REFERENCE
 from arena_cje.data import prompts
 from arena_cje.data.prompt_sets import hub
 from arena_cje.data.prompt_sets.pool import Pool, Source, is_read, read_pool, stand_in

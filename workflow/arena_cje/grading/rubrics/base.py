@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from arena_cje.calls.endpoint import Endpoint
     from arena_cje.calls.tokens import CallSize
-    from arena_cje.config.records import Grading
+    from arena_cje.config.records.grading import Grading
 
 
 class Rubric(BaseModel):

@@ -22,7 +22,7 @@ from arena_cje.grading.rubrics.question import Question
 if TYPE_CHECKING:
     from arena_cje.calls.endpoint import Endpoint
     from arena_cje.calls.request import Reply
-    from arena_cje.config.records import Grading
+    from arena_cje.config.records.grading import Grading
 
 # Probability of all the answers together; with less the model did not take the question for one. Higher than for local
 # models, which give the probability of any token.

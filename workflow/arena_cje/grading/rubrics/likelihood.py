@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from arena_cje.calls.endpoint import Endpoint
-    from arena_cje.config.records import Grading
+    from arena_cje.config.records.grading import Grading
 
 
 def score(token_logprobs: Sequence[float]) -> float:

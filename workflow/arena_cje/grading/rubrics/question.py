@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from arena_cje.calls.endpoint import Endpoint
     from arena_cje.calls.request import Reply
-    from arena_cje.config.records import Grading
+    from arena_cje.config.records.grading import Grading
     from arena_cje.grading.grades import Grade
 
 # Calls a response: an answer that arrives damaged is asked for again, and may have been paid for; an empty response takes

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from arena_cje.calls.endpoint import Endpoint
     from arena_cje.calls.request import Reply
-    from arena_cje.config.records import Grading
+    from arena_cje.config.records.grading import Grading
 
 # Tokens, for the estimate of costs.
 SCHEMA = Range(0, 40, 200)  # of the description of a structured answer
