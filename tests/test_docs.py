@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import notebooks
-from arena_cje.diagnostics.remedies import LIFTS
+from arena_cje.diagnostics.measures import LIFTS
 from arena_cje.estimation.decision import STATUSES
 from arena_cje.estimation.records import LEVELS
 from arena_cje.results.text import COLUMNS

@@ -51,9 +51,11 @@ ESTIMATE = (
         for name in (
             "agreement",
             "calibration",
+            "circumstances",
             "evidence",
             "judge_worth",
             "label_needs",
+            "measures",
             "overlap",
             "plausibility",
             "remedies",

@@ -15,19 +15,12 @@ import arena_cje
 from arena_cje import estimators
 from arena_cje.config import scoring
 from arena_cje.diagnostics import calibration, plausibility, verdict
+from arena_cje.diagnostics.circumstances import Circumstances, weights_reach
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.label_needs import Limits, OwnLabels, ScoreCells
 from arena_cje.diagnostics.label_needs import own_labels as needs_of_own
-from arena_cje.diagnostics.remedies import (
-    LIFTS,
-    Circumstances,
-    Measure,
-    UnitPrices,
-    cheapest,
-    remedies,
-    remedies_of,
-    weights_reach,
-)
+from arena_cje.diagnostics.measures import LIFTS, NO_PRICES, Measure, UnitPrices
+from arena_cje.diagnostics.remedies import cheapest, remedies, remedies_of
 from arena_cje.diagnostics.support import effective_labels
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.transport import audit
@@ -42,7 +35,7 @@ from benchmarks._remedies import STUDIES, outcomes
 from dashboard_study import study
 
 T = Thresholds()
-PRICES, NO_PRICES = UnitPrices(label=0.5, response=0.02), UnitPrices()
+PRICES = UnitPrices(label=0.5, response=0.02)
 AT_HAND = Circumstances(
     estimator="direct",
     is_base=False,

@@ -27,7 +27,8 @@ from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.calibration import diagnose as diagnose_calibration
 from arena_cje.diagnostics.evidence import Evidence, gather
 from arena_cje.diagnostics.judge_worth import JudgeWorth, judge_worth
-from arena_cje.diagnostics.remedies import Remedy, UnitPrices, remedies
+from arena_cje.diagnostics.measures import UnitPrices
+from arena_cje.diagnostics.remedies import Remedy, remedies
 from arena_cje.diagnostics.thresholds import Thresholds, with_overrides
 from arena_cje.diagnostics.verdict import judge as verdicts_of
 from arena_cje.errors import UserError, did_you_mean
