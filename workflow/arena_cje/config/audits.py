@@ -43,11 +43,11 @@ def notes(config: Config) -> list[str]:
         if labels >= thresholds.own_labels
         else f"with {thresholds.own_labels:g} labels, `direct` and the doubly robust estimators need no audit"
     )
-    margin = f"within ±{thresholds.transport_margin:g}, residuals of {RESIDUAL_SD:g} as on chats"
     return [
         f"`oracle.target_labels: {share:g}` buys {labels} labels of each target. If the calibration holds, the transport audit "
-        f"({margin}) passes with a probability of {_percent(chance)}; {remedy}. {use}; estimators by weights alone stay at "
-        "`caution`"
+        f"establishes with a probability of {_percent(chance)} that its bias is within ±{thresholds.transport_margin:g} (for "
+        f"labels with a standard deviation of {RESIDUAL_SD:g} around the calibrated scores, as on chats); {remedy}. {use}; "
+        "estimators that use only weights stay at `caution`"
     ]
 
 

@@ -146,8 +146,8 @@ def _overlap(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measu
     reach = ""
     if not math.isnan(c.weights_reach):
         reach = (
-            f" Importance weights would need a policy closer to the base: at most {100 * c.weights_reach:.0f} % of this policy's "
-            "distance in log probability (for example, with a temperature closer to the base's)."
+            " Importance weights need a policy closer to the base: its log probabilities may differ from the base's by at most "
+            f"{100 * c.weights_reach:.0f} % of what this policy's do (for example, with a temperature closer to the base's)."
         )
     return [replace(measure, note=reach) for measure in _without_weights(c, level, thresholds)]
 

@@ -198,8 +198,8 @@ def overlap_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reason, .
         reasons.append(Reason("near_zero_weights", text, "refuse"))
     if raw.tail_index < t.tail_caution:
         text = (
-            f"tail index of the raw weights {raw.tail_index:.2f} (caution below {t.tail_caution:g}): a few very large weights "
-            "determine the estimate"
+            f"a few very large raw weights determine the estimate (Hill's tail index {raw.tail_index:.2f}, caution below "
+            f"{t.tail_caution:g})"
         )
         reasons.append(Reason("heavy_tail", text, "caution"))
     if raw.top5_mass > t.top5_caution and raw.cv > t.cv_caution:
@@ -223,8 +223,8 @@ def unnormalised_reasons(overlap: Overlap, thresholds: Thresholds) -> tuple[Reas
     t, reasons = thresholds, []
     if overlap.raw.tail_index < t.tail_refuse:
         text = (
-            f"tail index of the raw weights {overlap.raw.tail_index:.2f} (minimum {t.tail_refuse:g}): their variance is "
-            "infinite, and this estimator does not normalise them"
+            f"the raw weights have infinite variance (Hill's tail index {overlap.raw.tail_index:.2f}, minimum "
+            f"{t.tail_refuse:g}), and this estimator does not normalise them"
         )
         reasons.append(Reason("infinite_variance", text, "refuse"))
     if not abs(overlap.mean_weight - 1) <= t.mean_weight_refuse:

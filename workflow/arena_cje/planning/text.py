@@ -83,12 +83,13 @@ def _of_audits(audits: Mapping[str, Document]) -> Iterator[str]:
 def _audit(audit: Document) -> str:
     """The result of an audit, and the number of labels with which it would pass."""
     state = f"{audit['status'].replace('_', ' ').lower()} with {audit['labels']} labels"
-    facts = f"standard deviation of residuals {audit['residual_sd']:.3f}, {audit['base_labels']} base labels"
+    facts = f"standard deviation of label minus calibrated score {audit['residual_sd']:.3f}, {audit['base_labels']} base labels"
+    bias = f"the bias is within ± {audit['margin']:g}"
     if audit["labels_to_pass"] is None:
-        return f"{state}; a PASS within ± {audit['margin']:g} needs more base labels first{_of_both(audit)} ({facts})."
+        return f"{state}; it can establish that {bias} with more base labels only{_of_both(audit)} ({facts})."
     return (
-        f"{state}; if the calibration holds, {audit['labels_to_pass']} labels give a PASS within ± {audit['margin']:g} with 80 % "
-        f"probability ({facts})."
+        f"{state}; if the calibration holds, {audit['labels_to_pass']} labels establish with 80 % probability that {bias} "
+        f"({facts})."
     )
 
 
