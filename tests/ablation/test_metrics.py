@@ -50,8 +50,8 @@ def test_no_interval_of_another_width_has_a_smaller_score_than_that_of_the_quant
 
 
 def test_pairs_have_the_better_policy_first_and_leave_out_ties():
-    found = metrics.pairs(TRUTH, EXACT)
-    assert {tuple(pair) for pair in found.tolist()} == {(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)}
+    pairs = metrics.pairs(TRUTH, EXACT)
+    assert {tuple(pair) for pair in pairs.tolist()} == {(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)}
 
 
 def test_truths_closer_than_their_errors_are_no_pair():
