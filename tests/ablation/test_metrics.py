@@ -34,8 +34,8 @@ def test_intervals_for_the_mean_hold_a_truth_that_is_a_mean_itself_as_often_as_t
     rng = np.random.default_rng(1)
     estimate, truth = rng.normal(0, 0.03, 50_000), rng.normal(0, 0.04, 50_000)
     half = norm.ppf(0.975) * 0.03
-    missed = metrics.missed_by(estimate, estimate - half, estimate + half, truth, 0.04)
-    assert np.mean(missed == 0) == pytest.approx(0.95, abs=0.004)
+    distance = metrics.missed_by(estimate, estimate - half, estimate + half, truth, 0.04)
+    assert np.mean(distance == 0) == pytest.approx(0.95, abs=0.004)
 
 
 def test_no_interval_of_another_width_has_a_smaller_score_than_that_of_the_quantiles():

@@ -229,7 +229,7 @@ def test_a_summary_of_known_numbers():
     shares = {"refused": 0.5, "refused_rightly": 0.5, "refused_wrongly": 0, "published_wrongly": 0}
     assert {name: measures[name] for name in shares} == shares
     assert measures["reasons"] == "low_ess 1, few_labels 1"
-    assert measures["pairwise"] == pytest.approx(2 / 3)  # bad stands above base
+    assert measures["pairwise"] == pytest.approx(2 / 3)  # the estimate of bad is above that of base
     assert measures["kendall_tau"] == pytest.approx(1 / 3)
     assert (measures["pairs_published"], measures["pairwise_published"]) == (pytest.approx(1 / 3), 1.0)
     assert measures["pairwise_refused"] == pytest.approx(0.5)

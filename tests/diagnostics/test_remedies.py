@@ -235,7 +235,7 @@ def test_no_number_of_base_labels_is_named_where_none_would_do():
 def test_the_audit_passes_with_the_labels_that_are_named():
     """Nine of ten times if the estimated shift is the true one; the Monte Carlo error of 40 draws is .05."""
     world = replace(WORLDS["healthy"], coverage=800, target_labels=15, noise=0.15, paired=True)
-    passed = []
+    passes = []
     for seed in range(40):
         logged, draws, _ = draw(world, 1500, seed)
         evaluation = evaluate("calibrated-ips", logged, None, Options(seed=seed))
@@ -243,8 +243,8 @@ def test_the_audit_passes_with_the_labels_that_are_named():
         assert needed.prompts == 15 and needed.spread > 0
         if needed.passing is not None:
             more = draw(replace(world, target_labels=max(needed.passing, 15)), 1500, seed)[1]["clone"]
-            passed.append(audit(evaluation, logged, more, T, family=1).status == "PASS")
-    assert len(passed) > 20 and np.mean(passed) > 0.75
+            passes.append(audit(evaluation, logged, more, T, family=1).status == "PASS")
+    assert len(passes) > 20 and np.mean(passes) > 0.75
 
 
 def test_a_policy_at_the_named_distance_has_overlap():
@@ -320,10 +320,12 @@ def test_any_threshold_of_a_user_has_its_remedies():
 def test_refused_policies_are_published_with_what_their_remedies_name():
     """Of about fifty refusals 95 % are published with their remedies; `make bench ONLY=coverage` has more of them."""
     rows = [row for one_study in STUDIES for seed in range(2) for row in outcomes(one_study, seed)]
-    followed = [row for row in rows if row["published"] is not None]
-    assert len(followed) >= 30 and {"own_labels", "base_labels", "estimator"} <= {row["kinds"] for row in followed}
-    assert np.mean([row["published"] for row in followed]) >= 0.8
-    assert np.mean([row["wrong"] for row in followed]) <= 0.1
+    rows_with_remedy = [row for row in rows if row["published"] is not None]
+    assert len(rows_with_remedy) >= 30 and {"own_labels", "base_labels", "estimator"} <= {
+        row["kinds"] for row in rows_with_remedy
+    }
+    assert np.mean([row["published"] for row in rows_with_remedy]) >= 0.8
+    assert np.mean([row["wrong"] for row in rows_with_remedy]) <= 0.1
 
 
 def test_prices_come_with_the_settings(tmp_path):

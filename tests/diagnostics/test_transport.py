@@ -74,16 +74,16 @@ def test_residuals_are_held_out_and_the_calibrators_own_error_is_in_the_interval
     score = rng.random((400, 2))
     label = np.where(rng.random((400, 2)) < 0.2, rng.random((400, 2)), NAN)
     residual_shift = shift(fitted, Draws("target", score, label), np.arange(400))
-    here = ~np.isnan(label)
+    has_label = ~np.isnan(label)
     predicted = np.array([[fitted.cross_fitted[k](s) for s in row] for k, row in zip(fitted.fold, score, strict=True)])
-    residual = (label - predicted)[here]
+    residual = (label - predicted)[has_label]
     assert residual_shift.value == pytest.approx(residual.mean(), abs=1e-12)
-    without = [np.mean(label[here] - calibrator(score[here])) for calibrator in fitted.jackknife]
+    without = [np.mean(label[has_label] - calibrator(score[has_label])) for calibrator in fitted.jackknife]
     assert residual_shift.jackknife == pytest.approx(without, abs=1e-12)
     assert residual_shift.oracle_variance > 0
-    total = np.where(here, label - predicted - residual_shift.value, 0).sum(axis=1)[here.any(axis=1)]
+    total = np.where(has_label, label - predicted - residual_shift.value, 0).sum(axis=1)[has_label.any(axis=1)]
     prompts = len(total)
-    expected = prompts / (prompts - 1) * np.sum((total - total.mean()) ** 2) / here.sum() ** 2
+    expected = prompts / (prompts - 1) * np.sum((total - total.mean()) ** 2) / has_label.sum() ** 2
     assert residual_shift.sampling_variance == pytest.approx(expected, rel=1e-9)
 
 
@@ -237,12 +237,12 @@ def test_a_label_term_is_held_against_own_labels(world, mends):
 def test_few_labels_that_agree_by_chance_fail_no_calibration_that_holds(labels):
     """Labels of zero and one: the residuals of a handful are often all alike, and then have no variance of their own."""
     world = World({"same": Target(0.2, 0.2)}, binary=True, coverage=0.3, target_labels=labels)
-    failed = 0
+    failures = 0
     for seed in range(80):
         logged, draws, _ = draw(world, 400, seed)
         evaluation = evaluate("direct", logged, draws, Options(seed=seed))
-        failed += audit(evaluation, logged, draws["same"], Thresholds(), family=1).status == "FAIL"
-    assert failed <= 4
+        failures += audit(evaluation, logged, draws["same"], Thresholds(), family=1).status == "FAIL"
+    assert failures <= 4
 
 
 def test_labels_are_counted_once_however_often_their_prompt_was_logged():

@@ -391,8 +391,8 @@ BAD = {"support": Support(0.5, 0.1, 5.0), "audit": replace(AUDITED, status="FAIL
 @pytest.mark.parametrize("name", ["direct", *(name for name in ROBUST if name != "tr-cpo")])
 def test_fifty_labels_of_its_own_exempt_a_policy(name):
     assert levels_with(name, **BAD, own_labels=50) == {"own_labels": "ok"}
-    spared = levels_with(name, **BAD, own_labels=49)
-    assert (spared["unsupported_labels"], spared["transport_failed"]) == ("refuse", "refuse")
+    reason_levels = levels_with(name, **BAD, own_labels=49)
+    assert (reason_levels["unsupported_labels"], reason_levels["transport_failed"]) == ("refuse", "refuse")
     # Own labels exempt from support and audit, not from overlap.
     if name != "direct":
         assert (

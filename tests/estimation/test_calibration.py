@@ -271,8 +271,8 @@ def test_labels_beside_the_logged_rows_calibrate_as_if_they_were_logged():
     assert other.full(grid) == pytest.approx(one.full(grid), abs=1e-12)
     # A prompt keeps its fold, whichever table has its label.
     assert (other.fold == one.fold).all()
-    for mine, its in zip(other.cross_fitted + other.jackknife, one.cross_fitted + one.jackknife, strict=True):
-        assert mine(grid) == pytest.approx(its(grid), abs=1e-12)
+    for other_map, one_map in zip(other.cross_fitted + other.jackknife, one.cross_fitted + one.jackknife, strict=True):
+        assert other_map(grid) == pytest.approx(one_map(grid), abs=1e-12)
 
 
 def test_a_two_stage_fold_is_a_chain_of_its_own():

@@ -177,9 +177,11 @@ def test_complete_calibration_data_beside_the_logged_rows_keep_the_calibrator_un
     unlabelled = replace(logged, oracle_label=np.full(400, np.nan))
     own, other = evaluate(name, logged, draws, Options()), evaluate(name, unlabelled, draws, Options(), beside)
     for policy in logged.policies:
-        mine, its = own.estimates[policy], other.estimates[policy]
-        assert (its.value, its.se, its.oracle_variance) == pytest.approx((mine.value, mine.se, mine.oracle_variance))
-        assert its.se > 1.05 * np.sqrt(its.sampling_variance)
+        own_estimate, other_estimate = own.estimates[policy], other.estimates[policy]
+        assert (other_estimate.value, other_estimate.se, other_estimate.oracle_variance) == pytest.approx(
+            (own_estimate.value, own_estimate.se, own_estimate.oracle_variance)
+        )
+        assert other_estimate.se > 1.05 * np.sqrt(other_estimate.sampling_variance)
 
 
 def test_calibration_data_never_stand_for_the_logged_rows():

@@ -181,8 +181,8 @@ def test_few_more_labels_or_few_shared_prompts_lend_nothing():
     table = columns()
     assert [lenders_of(1, wider(table, rows=rows), [rows, 60, 60]) for rows in (80, 90)] == [[], [0]]
     label = np.where(np.arange(300) >= 60 - MIN_TUNED + 1, 0.5, NAN)  # shares 19 prompts
-    apart = Column(table[0].score, np.where(np.isnan(label), NAN, table[0].score), label, (~np.isnan(label)) * 1.0)
-    assert lenders_of(1, [apart, *table[1:]], [259, 60, 60]) == []
+    lender = Column(table[0].score, np.where(np.isnan(label), NAN, table[0].score), label, (~np.isnan(label)) * 1.0)
+    assert lenders_of(1, [lender, *table[1:]], [259, 60, 60]) == []
 
 
 def test_borrowed_labels_make_values_more_precise():
@@ -190,9 +190,9 @@ def test_borrowed_labels_make_values_more_precise():
     for seed in range(200):
         table = columns(m=200, policies=2, seed=seed)
         few = columns(m=40, policies=2, seed=seed)[1]
-        lent = joint_values([table[0], few], [200, 40])
+        with_lender = joint_values([table[0], few], [200, 40])
         alone = joint_values([columns(m=40, policies=2, seed=seed)[0], few], [40, 40])
-        errors.append([lent[1].value - 0.5, alone[1].value - 0.5])
+        errors.append([with_lender[1].value - 0.5, alone[1].value - 0.5])
     spread = np.sqrt(np.mean(np.square(errors), axis=0))
     assert spread[0] < 0.9 * spread[1]
 

@@ -139,7 +139,7 @@ def test_the_order_of_rows_does_not_matter():
 
 @pytest.mark.parametrize(("c", "rows"), [(0, 60), (1, 60), (3, 60), (1, 12)])
 def test_a_whole_weight_is_a_row_given_so_often(c, rows):
-    """Twelve rows that stand for twenty labels or more are no fallback, and have the knots of as many."""
+    """Twelve rows whose weights sum to twenty or more are no fallback, and have the knots of as many rows."""
     score, covariates, label = sample(rows, c)
     weight = np.random.default_rng(4).integers(0, 5, rows)
     weighted = fit(score, covariates, label, weight.astype(float))

@@ -143,17 +143,17 @@ def test_ties_get_equal_weights_among_many_rows_as_well():
     index = rng.integers(0, 50, rows) / 50 + 1e-6 * rng.random(rows)  # less than half a step apart
     weight = hajek(0.8 * index + 0.3 * rng.standard_normal(rows))
     fold, reward = rng.integers(0, 5, rows), index
-    stepped = simcal(weight, index, reward, fold, cap=1.0)[0]
+    rounded = simcal(weight, index, reward, fold, cap=1.0)[0]
     level = np.rint(index * RESOLUTION).astype(int)
     for k in range(5):
         in_fold = fold == k
         low, high = np.full(RESOLUTION + 2, np.inf), np.zeros(RESOLUTION + 2)
-        np.minimum.at(low, level[in_fold], stepped[in_fold])
-        np.maximum.at(high, level[in_fold], stepped[in_fold])
+        np.minimum.at(low, level[in_fold], rounded[in_fold])
+        np.maximum.at(high, level[in_fold], rounded[in_fold])
         assert np.max(high[high > 0] - low[high > 0]) < 1e-12
-    assert len(np.unique(stepped)) <= 5 * 51
+    assert len(np.unique(rounded)) <= 5 * 51
     few = simcal(weight[:-1], np.round(index[:-1], 4), reward[:-1], fold[:-1], cap=1.0)[0]
-    assert stepped[:-1] == pytest.approx(few, rel=1e-3)
+    assert rounded[:-1] == pytest.approx(few, rel=1e-3)
 
 
 @pytest.mark.parametrize(("shift", "direction"), [(0.8, 1), (-0.8, -1)])

@@ -178,11 +178,11 @@ def test_the_label_term_is_an_option_of_every_member(name):
     fitted = evaluate(name, logged, draws, Options()).calibration
     weight = np.exp(logged.log_ratio[:, 0])
     residual = logged.oracle_label - fitted.held_out(logged.judged, fitted.fold)
-    missed = np.where(logged.labelled, weight / weight.mean() * residual, 0) / logged.labelled.mean()
+    term = np.where(logged.labelled, weight / weight.mean() * residual, 0) / logged.labelled.mean()
     tolerance = {"abs": 2e-3} if name == "stacked-dr" else {"abs": 1e-12}  # stacking weighs its members anew
-    assert with_term.value - plain.value == pytest.approx(missed.mean(), **tolerance)
+    assert with_term.value - plain.value == pytest.approx(term.mean(), **tolerance)
     if name != "stacked-dr":
-        assert with_term.influence - plain.influence == pytest.approx(missed - missed.mean(), abs=1e-12)
+        assert with_term.influence - plain.influence == pytest.approx(term - term.mean(), abs=1e-12)
 
 
 def test_dr_cpo_with_raw_weights_and_the_label_term_is_tr_cpo():
@@ -226,8 +226,8 @@ def test_rows_without_a_log_ratio_or_without_a_draw_are_left_out_for_their_polic
 def test_policies_keep_their_order_and_do_not_see_each_other(name):
     """Declared order, not alphabetical order: trap T39."""
     logged, draws, _ = healthy()
-    turned = replace(logged, policies=logged.policies[::-1], log_ratio=logged.log_ratio[:, ::-1])
-    one, other = evaluate(name, logged, draws, Options()), evaluate(name, turned, draws, Options())
+    reverse = replace(logged, policies=logged.policies[::-1], log_ratio=logged.log_ratio[:, ::-1])
+    one, other = evaluate(name, logged, draws, Options()), evaluate(name, reverse, draws, Options())
     assert tuple(other.estimates) == ("worse", "clone", "better")
     for policy in logged.policies:
         assert one.estimates[policy].value == other.estimates[policy].value

@@ -84,20 +84,20 @@ def test_order_of_rows_changes_nothing_but_the_order(name):
     """Labels, weights and draws move with their row: trap T16."""
     logged, draws, _ = healthy()
     order = np.random.default_rng(5).permutation(len(logged.prompt_id))
-    there = evaluate(name, logged, draws, OPTIONS).estimates["better"]
-    back = evaluate(name, take(logged, order), take_draws(draws, order), OPTIONS).estimates["better"]
-    assert back.value == pytest.approx(there.value, abs=1e-12)
-    assert back.se == pytest.approx(there.se, abs=1e-12)
-    assert back.jackknife == pytest.approx(there.jackknife, abs=1e-12)
-    assert back.influence == pytest.approx(there.influence[order], abs=1e-9)
+    estimate = evaluate(name, logged, draws, OPTIONS).estimates["better"]
+    permuted = evaluate(name, take(logged, order), take_draws(draws, order), OPTIONS).estimates["better"]
+    assert permuted.value == pytest.approx(estimate.value, abs=1e-12)
+    assert permuted.se == pytest.approx(estimate.se, abs=1e-12)
+    assert permuted.jackknife == pytest.approx(estimate.jackknife, abs=1e-12)
+    assert permuted.influence == pytest.approx(estimate.influence[order], abs=1e-9)
 
 
 @pytest.mark.parametrize("name", NORMALISED + ROBUST)
 def test_a_constant_on_the_log_ratios_changes_nothing(name):
     logged, draws, _ = healthy()
-    there = evaluate(name, logged, draws, OPTIONS).estimates["better"]
-    back = evaluate(name, replace(logged, log_ratio=logged.log_ratio + 400), draws, OPTIONS).estimates["better"]
-    assert (back.value, back.se) == pytest.approx((there.value, there.se), abs=1e-10)
+    estimate = evaluate(name, logged, draws, OPTIONS).estimates["better"]
+    shifted = evaluate(name, replace(logged, log_ratio=logged.log_ratio + 400), draws, OPTIONS).estimates["better"]
+    assert (shifted.value, shifted.se) == pytest.approx((estimate.value, estimate.se), abs=1e-10)
 
 
 def test_an_infinite_clip_makes_raw_ips_snips():
@@ -301,10 +301,10 @@ def test_ips_by_hand():
     """Weights are neither normalised nor cut, so that a constant on the log ratios scales the value."""
     logged, _, _ = healthy(coverage=1.0)
     weight = np.exp(logged.log_ratio[:, 0])
-    earned = weight * logged.oracle_label
+    weighted_labels = weight * logged.oracle_label
     estimate = evaluate("ips", logged, None, OPTIONS).estimates["better"]
-    assert estimate.value == pytest.approx(earned.mean(), abs=1e-12)
-    assert estimate.se == pytest.approx(earned.std(ddof=1) / np.sqrt(400), rel=1e-9)
+    assert estimate.value == pytest.approx(weighted_labels.mean(), abs=1e-12)
+    assert estimate.se == pytest.approx(weighted_labels.std(ddof=1) / np.sqrt(400), rel=1e-9)
     twice = evaluate("ips", replace(logged, log_ratio=logged.log_ratio + np.log(2)), None, OPTIONS).estimates["better"]
     assert (twice.value, twice.se) == pytest.approx((2 * estimate.value, 2 * estimate.se))
     beyond = evaluate("ips", replace(logged, log_ratio=logged.log_ratio + 1e4), None, OPTIONS).estimates["better"]

@@ -45,8 +45,8 @@ def test_every_draw_by_hand(own):
         fitted = isotonic(logged.judge_score[labelled], logged.oracle_label[labelled], weight[labelled])(score)
         expected = np.average(fitted, weights=weight)
         if own:
-            here = ~np.isnan(label)
-            expected += np.average((label - fitted)[here], weights=weight[here])
+            has_label = ~np.isnan(label)
+            expected += np.average((label - fitted)[has_label], weights=weight[has_label])
         assert value == pytest.approx(expected, abs=1e-12)
 
 
@@ -63,8 +63,8 @@ def test_policies_share_their_weights():
     estimates = evaluate("direct", logged, draws, BOOTSTRAP).estimates
     contrast = estimates["better"] - estimates["worse"]
     assert contrast.replicates == pytest.approx(estimates["better"].replicates - estimates["worse"].replicates)
-    apart = np.hypot(estimates["better"].se, estimates["worse"].se)
-    assert contrast.se < 0.8 * apart
+    independent_se = np.hypot(estimates["better"].se, estimates["worse"].se)
+    assert contrast.se < 0.8 * independent_se
     same = {p: replace(draws["better"], policy=p) for p in logged.policies}
     estimates = evaluate("direct", logged, same, BOOTSTRAP).estimates
     assert (estimates["better"] - estimates["worse"]).se == 0
@@ -131,20 +131,20 @@ def test_a_draw_that_is_missing_leaves_the_pairing_as_it_is():
 def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
     logged, draws, _ = healthy(n=80)
     judged, label = draws["better"].judged, np.full((80, 1), np.nan)
-    strangers = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
-    acquainted = replace(strangers, question=logged.prompt_id[:30])
+    other_prompts = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
+    same_prompts = replace(other_prompts, question=logged.prompt_id[:30])
     one, other = (
         replicates(known, "monotone", names_of(logged, known), logged.prompt_id, judged, label, n=400, seed=1)
-        for known in (strangers, acquainted)
+        for known in (other_prompts, same_prompts)
     )
     assert np.isfinite([one, other]).all()
     assert one.mean() == pytest.approx(other.mean(), abs=0.02)
     rng = np.random.default_rng(1)
-    weight = rng.standard_exponential(110)  # names in sorted order: the strangers come first
+    weight = rng.standard_exponential(110)  # names in sorted order: other prompts come first
     by_hand = isotonic(
-        strangers.judged.score, strangers.oracle_label, weight[np.argsort(np.argsort(strangers.question))]
+        other_prompts.judged.score, other_prompts.oracle_label, weight[np.argsort(np.argsort(other_prompts.question))]
     )
-    names = np.unique(np.concatenate([logged.prompt_id, strangers.question]))
+    names = np.unique(np.concatenate([logged.prompt_id, other_prompts.question]))
     at_row = weight[np.searchsorted(names, logged.prompt_id)]
     assert one[0] == pytest.approx(np.average(by_hand(judged.score[:, 0]), weights=at_row), abs=1e-12)
 

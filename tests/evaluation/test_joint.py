@@ -93,8 +93,10 @@ def test_the_order_of_rows_and_policies_makes_no_difference():
     one, other = evaluate("direct", logged, draws, Options()), evaluate("direct", moved, shuffled, Options())
     for policy in draws:
         assert other.estimates[policy].value == pytest.approx(one.estimates[policy].value, abs=1e-10)
-        ours, theirs = one.estimates[policy] - one.base, other.estimates[policy] - other.base
-        assert (theirs.value, theirs.se) == pytest.approx((ours.value, ours.se), abs=1e-10)
+        difference, other_difference = one.estimates[policy] - one.base, other.estimates[policy] - other.base
+        assert (other_difference.value, other_difference.se) == pytest.approx(
+            (difference.value, difference.se), abs=1e-10
+        )
 
 
 def test_labels_of_one_prompt_leave_out_together():

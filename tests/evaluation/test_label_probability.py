@@ -102,10 +102,10 @@ def chosen_by_score(seed: int, n: int = 500, labels: int = 100, own: bool = True
     """Labels of prompts chosen by the targets' scores, with their probabilities; `own`: on the targets' draws, too."""
     logged, draws, truth = draw(PAIRED, n, seed)
     density = label_design.densities(logged.judge_score, [one.judge_score for one in draws.values()])
-    bought = label_design.chosen(density, np.random.default_rng(seed).random(n), labels)
+    is_chosen = label_design.chosen(density, np.random.default_rng(seed).random(n), labels)
     probability = label_design.probabilities(density, labels)
-    logged = replace(logged, oracle_label=np.where(bought, logged.oracle_label, NAN), label_probability=probability)
-    own_mask = bought[:, None] if own else np.zeros((n, 1), dtype=bool)
+    logged = replace(logged, oracle_label=np.where(is_chosen, logged.oracle_label, NAN), label_probability=probability)
+    own_mask = is_chosen[:, None] if own else np.zeros((n, 1), dtype=bool)
     draws = {
         p: replace(one, oracle_label=np.where(own_mask, one.oracle_label, NAN), label_probability=probability[:, None])
         for p, one in draws.items()

@@ -279,7 +279,7 @@ def test_a_grid_has_fewer_labels_than_prompts(prompts, share):
     cells = grid(prompts, labels)
     assert all(4 <= m <= 0.9 * n and m <= labels and n <= prompts for n, m in cells)
     assert len({n for n, _ in cells}) >= 2
-    fit([EVEN.at(n, m) for n, m in cells], *zip(*cells, strict=True))  # tells the components apart
+    fit([EVEN.at(n, m) for n, m in cells], *zip(*cells, strict=True))  # raises if the components are not identified
 
 
 def test_a_grid_by_hand():
