@@ -34,8 +34,8 @@ def test_intervals_for_the_mean_hold_a_truth_that_is_a_mean_itself_as_often_as_t
     rng = np.random.default_rng(1)
     estimate, truth = rng.normal(0, 0.03, 50_000), rng.normal(0, 0.04, 50_000)
     half = norm.ppf(0.975) * 0.03
-    missed = metrics.missed_by(estimate, estimate - half, estimate + half, truth, 0.04)
-    assert np.mean(missed == 0) == pytest.approx(0.95, abs=0.004)
+    distance = metrics.missed_by(estimate, estimate - half, estimate + half, truth, 0.04)
+    assert np.mean(distance == 0) == pytest.approx(0.95, abs=0.004)
 
 
 def test_no_interval_of_another_width_has_a_smaller_score_than_that_of_the_quantiles():
@@ -50,8 +50,8 @@ def test_no_interval_of_another_width_has_a_smaller_score_than_that_of_the_quant
 
 
 def test_pairs_have_the_better_policy_first_and_leave_out_ties():
-    found = metrics.pairs(TRUTH, EXACT)
-    assert {tuple(pair) for pair in found.tolist()} == {(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)}
+    pairs = metrics.pairs(TRUTH, EXACT)
+    assert {tuple(pair) for pair in pairs.tolist()} == {(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)}
 
 
 def test_truths_closer_than_their_errors_are_no_pair():

@@ -1,4 +1,4 @@
-"""A data set as the population of an ablation: its labels are the truth, and what speaks against its weights counts."""
+"""A data set as the population of an ablation: its labels are the truth, and cautions about its weights refuse estimators."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_what_speaks_against_the_weights_refuses_the_estimators_that_use_them():
     cautions = {"clone": [("no_log_probabilities", "they are not of its distribution", "refuse")]}
     population = recorded.load(logged_rows(), {"clone": draw_rows()}, cautions=cautions)
     chosen = settings({name: (name, {}) for name in ("direct", "snips")}, Switches())
-    made = run_block(population, Block(N, 0, 1), [0.5], chosen, Thresholds()).filter(pl.col("policy") == "clone")
-    assert dict(made.select("setting", "level").iter_rows())["snips"] == "refuse"
-    assert dict(made.select("setting", "refused_for").iter_rows()) == {"direct": "", "snips": "no_log_probabilities"}
+    rows = run_block(population, Block(N, 0, 1), [0.5], chosen, Thresholds()).filter(pl.col("policy") == "clone")
+    assert dict(rows.select("setting", "level").iter_rows())["snips"] == "refuse"
+    assert dict(rows.select("setting", "refused_for").iter_rows()) == {"direct": "", "snips": "no_log_probabilities"}
 
 
 def test_truths_of_a_run_are_in_its_grades(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Samples, masks and cells of an ablation: labels enter as a coverage says, and the truth enters nothing."""
+"""Samples, masks and cells of an ablation: a coverage sets the number of labels, and no estimate uses the truth."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_a_cell_is_what_the_estimator_says_of_the_masked_sample():
 def test_at_full_coverage_the_rewards_are_the_labels():
     population = Simulated(world())
     chosen = settings({name: (name, {}) for name in ("calibrated-ips", "snips")}, Switches())
-    made = run_block(population, Block(200, 7, 1), [1.0], chosen, Thresholds()).filter(pl.col("policy") == "clone")
+    rows = run_block(population, Block(200, 7, 1), [1.0], chosen, Thresholds()).filter(pl.col("policy") == "clone")
     mean_label = population.sample(200, 7).logged.oracle_label.mean()
-    np.testing.assert_allclose(made["estimate"], mean_label)  # the clone's weights are one
+    np.testing.assert_allclose(rows["estimate"], mean_label)  # the clone's weights are one
 
 
 def test_a_block_is_the_same_alone_and_among_others():
@@ -222,20 +222,16 @@ def test_a_summary_of_known_numbers():
         row | one | {"policy": policy, "seed": 0, "ci_lower": one["estimate"] - 0.2, "ci_upper": one["estimate"] + 0.2}
         for policy, one in of_policy.items()
     ]
-    made = summary.summarise(pl.DataFrame(rows, schema=COLUMNS)).row(0, named=True)
-    assert made["rmse"] == pytest.approx(np.sqrt((0.01 + 0.16) / 2))
-    assert made["rmse_published"] == pytest.approx(0.1)
-    assert (made["covered"], made["covered_published"]) == (0.5, 1.0)
-    assert (made["refused"], made["refused_rightly"], made["refused_wrongly"], made["published_wrongly"]) == (
-        0.5,
-        0.5,
-        0,
-        0,
-    )
-    assert made["reasons"] == "low_ess 1, few_labels 1"
-    assert made["pairwise"] == pytest.approx(2 / 3)  # bad stands above base
-    assert made["kendall_tau"] == pytest.approx(1 / 3)
-    assert (made["pairs_published"], made["pairwise_published"]) == (pytest.approx(1 / 3), 1.0)
-    assert made["pairwise_refused"] == pytest.approx(0.5)
-    assert (made["top_1"], made["regret"], made["decided"], made["top_1_published"]) == (1, 0, 1, 1)
-    assert made["interval_score"] == pytest.approx(np.sqrt(0.4 * (0.4 + 40 * 0.2)))
+    measures = summary.summarise(pl.DataFrame(rows, schema=COLUMNS)).row(0, named=True)
+    assert measures["rmse"] == pytest.approx(np.sqrt((0.01 + 0.16) / 2))
+    assert measures["rmse_published"] == pytest.approx(0.1)
+    assert (measures["covered"], measures["covered_published"]) == (0.5, 1.0)
+    shares = {"refused": 0.5, "refused_rightly": 0.5, "refused_wrongly": 0, "published_wrongly": 0}
+    assert {name: measures[name] for name in shares} == shares
+    assert measures["reasons"] == "low_ess 1, few_labels 1"
+    assert measures["pairwise"] == pytest.approx(2 / 3)  # the estimate of bad is above that of base
+    assert measures["kendall_tau"] == pytest.approx(1 / 3)
+    assert (measures["pairs_published"], measures["pairwise_published"]) == (pytest.approx(1 / 3), 1.0)
+    assert measures["pairwise_refused"] == pytest.approx(0.5)
+    assert (measures["top_1"], measures["regret"], measures["decided"], measures["top_1_published"]) == (1, 0, 1, 1)
+    assert measures["interval_score"] == pytest.approx(np.sqrt(0.4 * (0.4 + 40 * 0.2)))

@@ -1,4 +1,4 @@
-"""Whether the labels show that the judge knows the oracle, and what is refused where they do not."""
+"""Whether the labels show that the judge agrees with the oracle, and what is refused where they do not."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def correlated(rho, shape, seed):
 @pytest.mark.parametrize("m", [120, 200, 1000])
 def test_a_judge_that_knows_nothing_is_shown_to_know_in_under_one_percent(m):
     x, y = correlated(0.0, (4000, m), 1)
-    shown = [rank_correlation(a, b) > needed(m, 1.0, T) for a, b in zip(x, y, strict=True)]
-    assert np.mean(shown) < 0.01
+    is_shown = [rank_correlation(a, b) > needed(m, 1.0, T) for a, b in zip(x, y, strict=True)]
+    assert np.mean(is_shown) < 0.01
 
 
 @pytest.mark.parametrize("m", [30, 50, 200])
 def test_a_useful_judge_is_not_shown_in_under_five_percent(m):
     x, y = correlated(0.42, (2000, m), 2)
-    shown = [rank_correlation(a, b) > needed(m, 1.0, T) for a, b in zip(x, y, strict=True)]
-    assert np.mean(shown) > 0.95
+    is_shown = [rank_correlation(a, b) > needed(m, 1.0, T) for a, b in zip(x, y, strict=True)]
+    assert np.mean(is_shown) > 0.95
 
 
 def test_more_labels_need_less_correlation_once_both_errors_are_bounded():
@@ -70,22 +70,22 @@ LABEL = (RNG.random(200) < 0.5).astype(float)
 
 
 @pytest.mark.parametrize(
-    ("score", "label", "shown"),
+    ("score", "label", "is_shown"),
     [
         (SCORE, SCORE, True),
         (SCORE, LABEL, False),  # noise
         (SCORE, 1 - SCORE, False),  # reversed
         (np.full(200, 0.5), LABEL, False),  # constant
         (np.full(200, 0.5), np.ones(200), False),
-        (SCORE, np.ones(200), True),  # labels that are alike do not speak against the judge
+        (SCORE, np.ones(200), True),  # equal labels are no evidence against the judge
     ],
 )
-def test_what_labels_show(score, label, shown):
-    assert agreement_of(score, label).shown == shown
+def test_what_labels_show(score, label, is_shown):
+    assert agreement_of(score, label).shown == is_shown
 
 
 def test_with_covariates_the_index_counts():
-    """The score is noise, the covariate is the label with a little of it."""
+    """The score is noise, the covariate is the label with a little noise."""
     covariate = (LABEL + 0.1 * RNG.standard_normal(200))[:, None]
     assert not agreement_of(SCORE, LABEL).shown
     assert agreement_of(SCORE, LABEL, covariates=covariate).shown

@@ -1,4 +1,4 @@
-"""Labels of a transport audit: the formula, its limits, and audits of simulated data that pass as often as it says."""
+"""Labels of a transport audit: the formula, its limits, and audits of simulated data that pass with the planned power."""
 
 from __future__ import annotations
 

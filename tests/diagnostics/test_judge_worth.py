@@ -78,12 +78,12 @@ TRUE_SHARE = _true_share()
 
 
 def test_policies_are_not_pooled_and_a_mean_shift_between_them_saves_nothing():
-    found, logged, draws = of_world()
-    assert list(found.policies) == ["base", "shifted"]
-    assert found.policies["base"].n_prompts == 200 and found.policies["shifted"].n_prompts == 100
-    assert all(0.3 < one.share < 0.9 for one in found.policies.values())
+    savings, logged, draws = of_world()
+    assert list(savings.policies) == ["base", "shifted"]
+    assert savings.policies["base"].n_prompts == 200 and savings.policies["shifted"].n_prompts == 100
+    assert all(0.3 < one.share < 0.9 for one in savings.policies.values())
     of_base_alone = judge_worth(fit(logged, Options()), logged, {}, {}, T)
-    assert of_base_alone.policies["base"] == found.policies["base"]
+    assert of_base_alone.policies["base"] == savings.policies["base"]
     label, reward = draws["shifted"].oracle_label[:, 0], draws["shifted"].judge_score[:, 0]
     label, reward = label[~np.isnan(label)], reward[~np.isnan(label)]
     code = np.arange(len(label))
@@ -94,13 +94,13 @@ def test_a_judge_beside_itself_takes_the_same_labels_and_a_noisy_one_more():
     _, logged, _ = of_world()
     noise = np.random.default_rng(4).standard_normal(len(logged.judge_score))
     partly = np.where(np.arange(len(noise)) % 4, logged.judge_score, np.nan)
-    found, *_ = of_world(same=100 * logged.judge_score, noisy=logged.judge_score + noise, partly=partly)
-    same, noisy = found.others["same"], found.others["noisy"]
+    savings, *_ = of_world(same=100 * logged.judge_score, noisy=logged.judge_score + noise, partly=partly)
+    same, noisy = savings.others["same"], savings.others["noisy"]
     assert same.label_ratio == pytest.approx(1) and same.ratio_interval == pytest.approx((1, 1))
     assert noisy.label_ratio > 1.5 and noisy.ratio_interval[0] > 1
     assert noisy.worth.share < same.worth.share
-    assert 0 < found.others["partly"].worth.n_prompts < same.worth.n_prompts
-    assert found.better is None
+    assert 0 < savings.others["partly"].worth.n_prompts < same.worth.n_prompts
+    assert savings.better is None
 
 
 def test_the_judge_that_goes_better_with_the_oracle_is_named():
@@ -109,9 +109,9 @@ def test_the_judge_that_goes_better_with_the_oracle_is_named():
     logged = replace(logged, covariates=None)
     truth = np.where(np.isnan(logged.oracle_label), 0.5, logged.oracle_label)
     useful = truth + 0.3 * np.random.default_rng(5).standard_normal(len(truth))
-    found = judge_worth(fit(logged, Options()), logged, {}, {"judge_strong": useful}, T)
-    assert found.better == "judge_strong" and found.others["judge_strong"].label_ratio < 0.9
-    assert found.others["judge_strong"].ratio_interval[1] < 1
+    savings = judge_worth(fit(logged, Options()), logged, {}, {"judge_strong": useful}, T)
+    assert savings.better == "judge_strong" and savings.others["judge_strong"].label_ratio < 0.9
+    assert savings.others["judge_strong"].ratio_interval[1] < 1
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_a_judge_that_says_the_labels_saves_all_of_them_and_no_interval_is_claim
 
 def test_scores_that_are_not_calibrated_have_no_worth():
     logged, draws, _ = draw(CHAT, 300, 0)
-    found = judge_worth(fit(logged, Options(rewards="judge")), logged, draws, {"judge_b": logged.judge_score}, T)
-    assert found.policies == {} and found.others == {}
+    savings = judge_worth(fit(logged, Options(rewards="judge")), logged, draws, {"judge_b": logged.judge_score}, T)
+    assert savings.policies == {} and savings.others == {}
 
 
 def rows(n: int, labelled: int, **fields) -> list[dict]:
@@ -163,9 +163,9 @@ def test_judges_are_found_among_the_fields_of_the_rows():
         metadata=lambda i, s: {"judge_c": s, "judge_flag": True, "other": 1.0},
     )  # fmt: skip
     responses, *_ = read_logged(data)
-    found = further_judges(responses, Reading())
-    assert list(found) == ["judge_b", "judge_c"]
-    assert np.isnan(found["judge_b"][0]) and found["judge_b"][1:] == pytest.approx(100 * found["judge_c"][1:])
+    judges = further_judges(responses, Reading())
+    assert list(judges) == ["judge_b", "judge_c"]
+    assert np.isnan(judges["judge_b"][0]) and judges["judge_b"][1:] == pytest.approx(100 * judges["judge_c"][1:])
     assert list(further_judges(responses, Reading(judge="c"))) == ["judge_b", "judge_score"]
 
 
@@ -182,8 +182,8 @@ def test_the_result_says_in_words_what_its_judges_are_worth():
         second.startswith("Judge judge_noisy saves ") and "times as many labels as this judge (95 % interval " in second
     )
     assert entry["further_judges"]["judge_noisy"]["label_ratio"] > 1
-    shown = " ".join(console_table(result).split())
-    assert first in shown and second in shown
+    table = " ".join(console_table(result).split())
+    assert first in table and second in table
     page = dashboard.render([result])
     assert f"<p>{first}</p>" in page
 

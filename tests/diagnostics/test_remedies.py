@@ -1,4 +1,4 @@
-"""Remedies: every reason that is not ok has one, with numbers from the data, and it lifts what it says."""
+"""Remedies: every reason that is not ok has one, with numbers from the data, and it lifts that reason."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ LAST_RESORTS = {
 
 
 def codes() -> set[str]:
-    """Codes of all reasons that a verdict can have at `refuse` or `caution`, from the sources that make them."""
-    found = set()
+    """Codes of all reasons that a verdict can have at `refuse` or `caution`, from the source code that creates them."""
+    reason_codes = set()
     for module in (verdict, calibration, plausibility, analyze, scoring):
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Reason", "_low_value_reasons"):
                 levels = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
-                named = [a.value for a in node.args[:1] if isinstance(a, ast.Constant)]
+                literal_code = [a.value for a in node.args[:1] if isinstance(a, ast.Constant)]
                 # A reason without a level in its call is `ok`; one whose level is computed may be any.
                 if getattr(node.func, "id", "") != "Reason" or len(node.args) > 2 or {"refuse", "caution"} & {*levels}:
-                    found.update(named)
+                    reason_codes.update(literal_code)
             if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
-                found.add(node.value.elts[0].value)
-    return found
+                reason_codes.add(node.value.elts[0].value)
+    return reason_codes
 
 
 def one(code: str, level: str, at_hand: Circumstances = AT_HAND, prices: UnitPrices = NO_PRICES):
@@ -156,9 +156,10 @@ def test_a_price_is_said_where_it_is_known_and_only_there():
 
 def test_one_measure_that_lifts_several_reasons_is_cheaper_than_one_for_each():
     reasons = [Reason(code, ".", "refuse") for code in ("low_ess", "unsupported_labels", "few_effective_labels")]
-    found = remedies_of(reasons, BY_WEIGHTS, T)
-    assert {remedy.kind for remedy in found} == {"own_labels"} and len({remedy.text for remedy in found}) == 1
-    assert [remedy.reason for remedy in found] == ["low_ess", "unsupported_labels", "few_effective_labels"]
+    remedy_list = remedies_of(reasons, BY_WEIGHTS, T)
+    assert {remedy.kind for remedy in remedy_list} == {"own_labels"}
+    assert len({remedy.text for remedy in remedy_list}) == 1
+    assert [remedy.reason for remedy in remedy_list] == ["low_ess", "unsupported_labels", "few_effective_labels"]
 
 
 def test_of_two_amounts_of_a_kind_the_larger_stands_for_both():
@@ -176,9 +177,9 @@ def test_refusals_come_before_cautions_and_cheap_before_dear():
         Reason("judge_uninformative", ".", "refuse"),
         Reason("own_labels", ".", "ok"),
     ]
-    found = remedies_of([r for r in reasons if r.level != "ok"], replace(AT_HAND, n_labels=6), T)
-    assert [remedy.reason for remedy in found] == ["few_labels", "judge_uninformative", "bootstrap_too_short"]
-    assert [remedy.amount for remedy in found] == [4, 50, None]
+    remedy_list = remedies_of([r for r in reasons if r.level != "ok"], replace(AT_HAND, n_labels=6), T)
+    assert [remedy.reason for remedy in remedy_list] == ["few_labels", "judge_uninformative", "bootstrap_too_short"]
+    assert [remedy.amount for remedy in remedy_list] == [4, 50, None]
 
 
 # Numbers from the data
@@ -232,9 +233,9 @@ def test_no_number_of_base_labels_is_named_where_none_would_do():
 
 
 def test_the_audit_passes_with_the_labels_that_are_named():
-    """Nine of ten times where the calibration is off as it seems; the Monte Carlo error of 40 draws is .05."""
+    """Nine of ten times if the estimated shift is the true one; the Monte Carlo error of 40 draws is .05."""
     world = replace(WORLDS["healthy"], coverage=800, target_labels=15, noise=0.15, paired=True)
-    passed = []
+    passes = []
     for seed in range(40):
         logged, draws, _ = draw(world, 1500, seed)
         evaluation = evaluate("calibrated-ips", logged, None, Options(seed=seed))
@@ -242,8 +243,8 @@ def test_the_audit_passes_with_the_labels_that_are_named():
         assert needed.prompts == 15 and needed.spread > 0
         if needed.passing is not None:
             more = draw(replace(world, target_labels=max(needed.passing, 15)), 1500, seed)[1]["clone"]
-            passed.append(audit(evaluation, logged, more, T, family=1).status == "PASS")
-    assert len(passed) > 20 and np.mean(passed) > 0.75
+            passes.append(audit(evaluation, logged, more, T, family=1).status == "PASS")
+    assert len(passes) > 20 and np.mean(passes) > 0.75
 
 
 def test_a_policy_at_the_named_distance_has_overlap():
@@ -262,14 +263,14 @@ def test_a_policy_at_the_named_distance_has_overlap():
 
 
 def test_every_policy_of_a_result_has_the_remedies_of_its_reasons(tmp_path):
-    of = study(tmp_path / "s", 300, ("clone", "mid", "far"), coverage=0.12)
-    results = [of.result(name) for name in ("calibrated-ips", "direct", "dr-cpo")]
+    small_study = study(tmp_path / "s", 300, ("clone", "mid", "far"), coverage=0.12)
+    results = [small_study.result(name) for name in ("calibrated-ips", "direct", "dr-cpo")]
     for result in results:
         assert list(schema.problems(result.document)) == []
-        for policy, found in result.document["remedies"].items():
+        for policy, entries in result.document["remedies"].items():
             reasons = [r for r in result.verdicts[policy].reasons if r.level != "ok"]
-            assert {remedy["reason"] for remedy in found} == {reason.code for reason in reasons}
-            assert set().union(*found) <= {"reason", "kind", "amount", "usd", "text"}
+            assert {remedy["reason"] for remedy in entries} == {reason.code for reason in reasons}
+            assert set().union(*entries) <= {"reason", "kind", "amount", "usd", "text"}
         (sentence,) = result.remedies("far")
         assert f"remedy: far: {sentence}" in " ".join(console_table(result).split())
     page = dashboard.render([results[1]]).replace("<wbr>", "")
@@ -280,7 +281,7 @@ def test_remedies_that_do_not_fit_the_verdicts_are_no_results_file(tmp_path):
     result = study(tmp_path / "s", 200, ("clone", "far"), coverage=0.2).result("direct")
     lacking = result.document | {"remedies": result.document["remedies"] | {"far": []}}
     assert "remedies.far lifts []" in next(schema.problems(lacking))
-    others = {name: of for name, of in result.document["remedies"].items() if name != "far"}
+    others = {name: entries for name, entries in result.document["remedies"].items() if name != "far"}
     assert "remedies is of ['base', 'clone']" in next(schema.problems(result.document | {"remedies": others}))
     earlier = {name: value for name, value in result.document.items() if name not in ("remedies", "judge_worth")}
     assert list(schema.problems(earlier)) == []
@@ -294,9 +295,9 @@ def test_a_target_far_from_the_base_is_not_published_by_base_labels_at_its_score
     evidence = gather(evaluation, logged, draws, T)
     verdicts = verdict.judge(evaluation, logged, evidence, T)
     assert not verdicts["unhelpful"].ok
-    found = remedies(evaluation, logged, draws, evidence, verdicts, T)
-    assert {remedy.kind for remedy in found["unhelpful"]} == {"own_labels"}
-    assert found["better"] == ()
+    by_policy = remedies(evaluation, logged, draws, evidence, verdicts, T)
+    assert {remedy.kind for remedy in by_policy["unhelpful"]} == {"own_labels"}
+    assert by_policy["better"] == ()
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in arctanh")  # a correlation of infinity
@@ -310,27 +311,29 @@ def test_any_threshold_of_a_user_has_its_remedies():
             for evaluation in evaluations:
                 evidence = gather(evaluation, logged, draws, thresholds)
                 verdicts = verdict.judge(evaluation, logged, evidence, thresholds)
-                found = remedies(evaluation, logged, draws, evidence, verdicts, thresholds)
-                for policy, of_policy in found.items():
+                by_policy = remedies(evaluation, logged, draws, evidence, verdicts, thresholds)
+                for policy, of_policy in by_policy.items():
                     codes_of = {reason.code for reason in verdicts[policy].reasons if reason.level != "ok"}
                     assert {remedy.reason for remedy in of_policy} == codes_of, (field.name, value)
 
 
 def test_refused_policies_are_published_with_what_their_remedies_name():
-    """In `make bench ONLY=coverage` with more draws; here 95 % of some fifty refusals."""
+    """Of about fifty refusals 95 % are published with their remedies; `make bench ONLY=coverage` has more of them."""
     rows = [row for one_study in STUDIES for seed in range(2) for row in outcomes(one_study, seed)]
-    followed = [row for row in rows if row["published"] is not None]
-    assert len(followed) >= 30 and {"own_labels", "base_labels", "estimator"} <= {row["kinds"] for row in followed}
-    assert np.mean([row["published"] for row in followed]) >= 0.8
-    assert np.mean([row["wrong"] for row in followed]) <= 0.1
+    rows_with_remedy = [row for row in rows if row["published"] is not None]
+    assert len(rows_with_remedy) >= 30 and {"own_labels", "base_labels", "estimator"} <= {
+        row["kinds"] for row in rows_with_remedy
+    }
+    assert np.mean([row["published"] for row in rows_with_remedy]) >= 0.8
+    assert np.mean([row["wrong"] for row in rows_with_remedy]) <= 0.1
 
 
 def test_prices_come_with_the_settings(tmp_path):
-    of = study(tmp_path / "s", 200, ("clone", "far"), coverage=0.2)
+    small_study = study(tmp_path / "s", 200, ("clone", "far"), coverage=0.2)
     settings = analyze.Settings(Options(), prices=PRICES)
-    draws = {policy: of.folder / "draws" / f"{k}.jsonl" for k, policy in enumerate(of.policies)}
+    draws = {policy: small_study.folder / "draws" / f"{k}.jsonl" for k, policy in enumerate(small_study.policies)}
     (result,) = arena_cje.results.analyze.analyze_all(
-        of.folder / "logged.jsonl", draws, {"direct": "direct"}, settings
+        small_study.folder / "logged.jsonl", draws, {"direct": "direct"}, settings
     ).values()
     (sentence,) = result.remedies("far")
     assert sentence.endswith("(about $25.00).") and result.document["remedies"]["far"][0]["usd"] == 25

@@ -1,4 +1,4 @@
-"""The transport audit: a closed form, a t interval, and no PASS for want of data."""
+"""The transport audit: a closed form, a t interval, and no PASS from too little data."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def shift_of(residual):
 
 
 def test_the_shift_is_the_mean_residual_with_the_t_interval_of_its_prompts():
-    """Few probes have few degrees of freedom, and the interval says so: trap T32."""
+    """Few probes have few degrees of freedom, which widen the interval: trap T32."""
     residual = np.tile([0.1, 0.0, -0.1, 0.2], 3)
     result = audit_of(residual)
     assert result.delta == pytest.approx(residual.mean())
@@ -74,21 +74,21 @@ def test_residuals_are_held_out_and_the_calibrators_own_error_is_in_the_interval
     score = rng.random((400, 2))
     label = np.where(rng.random((400, 2)) < 0.2, rng.random((400, 2)), NAN)
     residual_shift = shift(fitted, Draws("target", score, label), np.arange(400))
-    here = ~np.isnan(label)
+    has_label = ~np.isnan(label)
     predicted = np.array([[fitted.cross_fitted[k](s) for s in row] for k, row in zip(fitted.fold, score, strict=True)])
-    residual = (label - predicted)[here]
+    residual = (label - predicted)[has_label]
     assert residual_shift.value == pytest.approx(residual.mean(), abs=1e-12)
-    without = [np.mean(label[here] - calibrator(score[here])) for calibrator in fitted.jackknife]
+    without = [np.mean(label[has_label] - calibrator(score[has_label])) for calibrator in fitted.jackknife]
     assert residual_shift.jackknife == pytest.approx(without, abs=1e-12)
     assert residual_shift.oracle_variance > 0
-    total = np.where(here, label - predicted - residual_shift.value, 0).sum(axis=1)[here.any(axis=1)]
+    total = np.where(has_label, label - predicted - residual_shift.value, 0).sum(axis=1)[has_label.any(axis=1)]
     prompts = len(total)
-    expected = prompts / (prompts - 1) * np.sum((total - total.mean()) ** 2) / here.sum() ** 2
+    expected = prompts / (prompts - 1) * np.sum((total - total.mean()) ** 2) / has_label.sum() ** 2
     assert residual_shift.sampling_variance == pytest.approx(expected, rel=1e-9)
 
 
 def test_ten_noisy_probes_are_no_pass():
-    """An interval that contains zero for want of data says nothing: trap T32."""
+    """An interval that contains zero because data are few is no evidence of transport: trap T32."""
     result = audit_of(np.tile([0.3, -0.3], 5))
     assert result.status == "INCONCLUSIVE" and result.interval[0] < 0 < result.interval[1]
 
@@ -188,14 +188,14 @@ def audits(world: str, policy: str, labels: int, seeds: int):
 
 
 def test_audits_distinguish_worlds():
-    """A drop of .15 is found with 75 labels; where labels keep their meaning, hardly any audit fails."""
+    """75 labels detect a drop of .15; where labels keep their meaning, hardly any audit fails."""
     statuses = [audit.status for audit in audits("no_transport_hidden", "worse", 75, 30)]
     assert statuses.count("FAIL") >= 27 and "PASS" not in statuses
     assert [audit.status for audit in audits("healthy", "better", 75, 30)].count("FAIL") <= 1
 
 
 def test_the_interval_covers_the_shift_it_measures():
-    """In a world that transports the shift is zero but for what the calibrator itself is off, which is counted."""
+    """In a world that transports the shift is zero but for the calibrator's own error, which the interval includes."""
     intervals = np.array([audit.interval for audit in audits("healthy", "better", 30, 150)])
     covered = np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0))
     assert covered >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / 150)
@@ -216,7 +216,7 @@ def test_what_a_label_term_adds_is_its_shift():
 
 @pytest.mark.parametrize(("world", "mends"), [("style_matters", True), ("no_transport_hidden", False)])
 def test_a_label_term_is_held_against_own_labels(world, mends):
-    """It mends what the weights know of, and cannot mend labels that fall whatever is said."""
+    """It corrects shifts that follow the weights, and cannot correct labels that fall for every response."""
     logged, draws, _ = draw(replace(WORLDS[world], target_labels=0.2), 2000, 0)
     policy = logged.policies[0]
     audit_by_name = {}
@@ -237,12 +237,12 @@ def test_a_label_term_is_held_against_own_labels(world, mends):
 def test_few_labels_that_agree_by_chance_fail_no_calibration_that_holds(labels):
     """Labels of zero and one: the residuals of a handful are often all alike, and then have no variance of their own."""
     world = World({"same": Target(0.2, 0.2)}, binary=True, coverage=0.3, target_labels=labels)
-    failed = 0
+    failures = 0
     for seed in range(80):
         logged, draws, _ = draw(world, 400, seed)
         evaluation = evaluate("direct", logged, draws, Options(seed=seed))
-        failed += audit(evaluation, logged, draws["same"], Thresholds(), family=1).status == "FAIL"
-    assert failed <= 4
+        failures += audit(evaluation, logged, draws["same"], Thresholds(), family=1).status == "FAIL"
+    assert failures <= 4
 
 
 def test_labels_are_counted_once_however_often_their_prompt_was_logged():

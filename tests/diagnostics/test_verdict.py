@@ -1,4 +1,4 @@
-"""Every line of the verdict, on the side where it speaks and on the side where it is silent."""
+"""Every threshold of the verdict: a reason on one side of it, none on the other."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_healthy_world_is_published_with_transport_unverified(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_an_unhelpful_policy_is_refused_although_no_label_lies_out_of_range(name):
-    """Its responses are the base's worst: what little data there is near them must not be published as its value."""
+    """Its responses are the base's worst: the few labels near them are too few for a published value."""
     logged, draws, values = draw(UNHELPFUL, 1000, seed=0)
     verdicts, evaluation = evaluate_verdicts(name, logged, draws)
     assert verdicts["unhelpful"].level == "refuse"
@@ -308,7 +308,7 @@ def test_effective_labels_follow_the_weights():
 
 
 def test_boundary_card_turns_with_what_lies_outside():
-    """It is computed, not assumed: trap T26."""
+    """Its status is computed from the scores, not fixed: trap T26."""
     label_score = np.linspace(0.3, 0.7, 50)
     label = np.linspace(0.2, 0.9, 50)
     calibrator, known = isotonic(label_score, label), Labelled(np.arange(50).astype(str), Judged.of(label_score), label)
@@ -353,7 +353,7 @@ def raw_weights(**figures) -> Overlap:
     ],
 )
 def test_weights_refuse_what_fresh_draws_beside_them_only_caution(name, figures, code, alone, beside):
-    """What is flagged for weights alone is flagged for the doubly robust, too: trap T27. Direct has no weights."""
+    """Weights that are flagged for IPS are flagged for doubly robust estimators, too: trap T27. Direct has no weights."""
     reason_levels = levels_with(name, overlap=raw_weights(**figures))
     expected = alone if name in WEIGHTED else beside if name in ROBUST else None
     assert reason_levels.get(code) == expected
@@ -379,7 +379,7 @@ def test_support_speaks_for_every_family(name, share, count, level):
     ],
 )
 def test_the_audit_speaks_for_every_family(name, status, code, level):
-    """A policy without labels of its own carries it among its reasons: trap T50."""
+    """A policy without labels of its own has the status of the audit among its reasons: trap T50."""
     reason_levels = levels_with(name, audit=replace(AUDITED, status=status, delta=0.1, interval=(0.0, 0.2)))
     assert reason_levels.get(code) == level
     assert [other for other in reason_levels if other.startswith("transport")] == [code]
@@ -391,9 +391,9 @@ BAD = {"support": Support(0.5, 0.1, 5.0), "audit": replace(AUDITED, status="FAIL
 @pytest.mark.parametrize("name", ["direct", *(name for name in ROBUST if name != "tr-cpo")])
 def test_fifty_labels_of_its_own_exempt_a_policy(name):
     assert levels_with(name, **BAD, own_labels=50) == {"own_labels": "ok"}
-    spared = levels_with(name, **BAD, own_labels=49)
-    assert (spared["unsupported_labels"], spared["transport_failed"]) == ("refuse", "refuse")
-    # Overlap is another matter.
+    reason_levels = levels_with(name, **BAD, own_labels=49)
+    assert (reason_levels["unsupported_labels"], reason_levels["transport_failed"]) == ("refuse", "refuse")
+    # Own labels exempt from support and audit, not from overlap.
     if name != "direct":
         assert (
             levels_with(name, overlap=raw_weights(near_zero_share=0.9), own_labels=50)["near_zero_weights"] == "caution"
@@ -405,7 +405,7 @@ def test_fifty_labels_of_its_own_exempt_a_policy(name):
 )
 @pytest.mark.parametrize("name", ROBUST)
 def test_a_label_term_with_effective_labels_exempts_from_support_and_not_from_the_audit(name, count, share, exempt):
-    """Twenty effective ones, and a tenth of them: what weighted labels cannot see, own labels still may."""
+    """At least twenty effective labels, and a tenth of all; the audit by own labels may still find another shift."""
     reason_levels = levels_with(name, label_term=True, **BAD, weighted_labels=(count, share))
     assert ("unsupported_labels" in reason_levels) == ("few_effective_labels" in reason_levels) == (not exempt)
     assert reason_levels["transport_failed"] == "refuse"
@@ -433,7 +433,7 @@ def test_evidence_counts_own_labels_only_where_they_are_used():
 
 
 def test_rewards_by_the_judge_alone_are_never_published():
-    """They say what the judge thinks, with labels or without: trap T29."""
+    """They are the judge's scores, with labels or without: trap T29."""
     logged, draws, _ = healthy()
     for name in estimators.NAMES:
         verdicts, evaluation = evaluate_verdicts(name, logged, draws, rewards="judge")
@@ -443,7 +443,7 @@ def test_rewards_by_the_judge_alone_are_never_published():
 
 
 def test_ips_is_refused_where_its_weights_do_not_average_to_one():
-    """Nothing takes out of it what normalising would."""
+    """Its weights are not normalised, so that an error of their mean is an error of the value."""
     logged, draws, _ = healthy(n=1000)
     shifted = replace(logged, log_ratio=logged.log_ratio - 0.5)
     assert levels(evaluate_verdicts("ips", shifted, draws)[0]["better"].reasons)["mean_weight_not_one"] == "refuse"
@@ -455,7 +455,7 @@ def test_ips_is_refused_where_its_weights_do_not_average_to_one():
 
 @pytest.mark.parametrize("name", WEIGHTED + ROBUST)
 def test_a_tail_that_cannot_be_known_is_not_good(name):
-    """Where 96 % of the weights are zero no line turns on the tail, and other lines speak: trap T20."""
+    """Where 96 % of the weights are zero the tail index is unknown, and other thresholds give the reasons: trap T20."""
     logged, draws, _ = healthy(n=1000)
     log_ratio = np.where(np.arange(1000)[:, None] < 960, -np.inf, logged.log_ratio)
     verdicts, evaluation = evaluate_verdicts(name, replace(logged, log_ratio=log_ratio), draws)
@@ -508,7 +508,7 @@ def test_typicality_does_not_know_the_length_of_responses():
     """By surprisal a token: twice the tokens at twice the surprisal are as typical; trap T25."""
     rng = np.random.default_rng(1)
     tokens, by_token = rng.integers(20, 400, 500), -rng.gamma(2.0, 0.3, 500)
-    weight = hajek(2 * by_token)  # the target says what surprises it less
+    weight = hajek(2 * by_token)  # the target prefers responses with little surprisal a token
     total = tokens * by_token
     once = overlap.typicality(-total / tokens, weight)
     twice = overlap.typicality(-(2 * total) / (2 * tokens), weight)
@@ -528,7 +528,7 @@ def test_typicality_is_among_the_evidence_where_tokens_are_counted():
 
 
 def test_affinity_by_hand():
-    """Of equal scores one, of scores that never meet none, of a half that meets the square root of a half."""
+    """Of equal scores one, of disjoint scores zero, of scores that half overlap the square root of a half."""
     score = np.linspace(0, 1, 2001)
     assert affinity(score, score, np.ones(2001)) == pytest.approx(1)
     low, high = np.zeros(10), np.ones(10)

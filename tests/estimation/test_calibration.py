@@ -1,4 +1,4 @@
-"""The calibrator: monotone, mean preserving, the same in any batch, honest about what it cannot see."""
+"""The calibrator: monotone, mean preserving, the same in any batch; diagnostics and errors where it fails."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_falling_fit_mirrors_the_rising_one():
 
 
 def test_a_batch_does_not_change_a_prediction():
-    """Whoever is predicted beside it: trap T41."""
+    """A prediction depends on its own row, not on the other rows of the batch: trap T41."""
     rng = np.random.default_rng(1)
     calibrator = isotonic(rng.random(40), rng.random(40))
     score = rng.random(500)
@@ -108,7 +108,7 @@ def test_held_out_rewards_never_saw_their_row():
 
 
 def test_an_unknown_fold_is_an_error():
-    """No zeros and no constant for a fold that nobody left out: trap T17."""
+    """A fold without a calibrator of its own gets neither zeros nor a constant: trap T17."""
     fitted = slice_of(np.linspace(0, 1, 40), np.linspace(0, 1, 40))
     with pytest.raises(ValueError, match="without fold 9"):
         fitted.held_out(Judged.of(np.array([0.5])), np.array([9]))
@@ -119,8 +119,8 @@ def test_folds_follow_the_number_of_labels(labels, crossing, leaving):
     """Few labels make few folds, none of them empty: trap T30."""
     fitted = slice_of(np.linspace(0, 1, labels), np.linspace(0, 1, labels), unlabelled=50)
     assert (len(fitted.cross_fitted), len(fitted.jackknife)) == (crossing, leaving)
-    said = [reason.code for reason in diagnose(fitted, Thresholds()).reasons]
-    assert ("few_folds" in said) == (crossing < 5)
+    codes = [reason.code for reason in diagnose(fitted, Thresholds()).reasons]
+    assert ("few_folds" in codes) == (crossing < 5)
 
 
 def test_three_labels_are_refused():
@@ -129,30 +129,32 @@ def test_three_labels_are_refused():
 
 
 def test_an_inverted_judge_is_said_aloud():
-    """A rising fit makes it a constant, which nobody may miss: trap T31."""
+    """A rising fit turns its scores into one constant reward; cautions name both: trap T31."""
     score = np.linspace(0, 1, 50)
-    found = diagnose(slice_of(score, 1 - score), Thresholds())
-    assert found.spearman == pytest.approx(-1)
-    assert found.f_min == pytest.approx(found.f_max)
-    assert {"inverted_judge", "constant_calibration"} <= {reason.code for reason in found.reasons}
-    assert {reason.level for reason in found.reasons} == {"caution"}
+    diagnostics = diagnose(slice_of(score, 1 - score), Thresholds())
+    assert diagnostics.spearman == pytest.approx(-1)
+    assert diagnostics.f_min == pytest.approx(diagnostics.f_max)
+    assert {"inverted_judge", "constant_calibration"} <= {reason.code for reason in diagnostics.reasons}
+    assert {reason.level for reason in diagnostics.reasons} == {"caution"}
 
 
 def test_a_perfect_judge_has_nothing_to_answer_for():
     score = np.linspace(0, 1, 200)
-    found = diagnose(slice_of(score, score), Thresholds())
-    assert (found.f_min, found.f_max, found.score_min, found.score_max) == pytest.approx((0, 1, 0, 1))
-    assert found.rmse < 0.01 and found.calibration_error < 0.01 and found.instability < 0.01
-    assert found.within_tenth == 1 and found.spearman == pytest.approx(1) and not found.reasons
+    diagnostics = diagnose(slice_of(score, score), Thresholds())
+    assert (diagnostics.f_min, diagnostics.f_max, diagnostics.score_min, diagnostics.score_max) == pytest.approx(
+        (0, 1, 0, 1)
+    )
+    assert diagnostics.rmse < 0.01 and diagnostics.calibration_error < 0.01 and diagnostics.instability < 0.01
+    assert diagnostics.within_tenth == 1 and diagnostics.spearman == pytest.approx(1) and not diagnostics.reasons
 
 
 def test_rmse_recovers_the_noise():
     rng = np.random.default_rng(4)
     score = rng.random(4000)
     label = np.clip(0.2 + 0.6 * score + rng.uniform(-0.1, 0.1, 4000), 0, 1)
-    found = diagnose(slice_of(score, label), Thresholds())
-    assert found.rmse == pytest.approx(0.2 / np.sqrt(12), rel=0.1)
-    assert found.calibration_error < found.rmse / 3
+    diagnostics = diagnose(slice_of(score, label), Thresholds())
+    assert diagnostics.rmse == pytest.approx(0.2 / np.sqrt(12), rel=0.1)
+    assert diagnostics.calibration_error < diagnostics.rmse / 3
 
 
 def test_calibration_error_by_hand():
@@ -172,7 +174,7 @@ def uncertain(n: int = 120, points: int = 3, seed: int = 0) -> Judged:
 
 
 def test_a_distribution_with_one_point_is_a_score():
-    """All its mass in one place, whatever other points are padded with."""
+    """All its mass is at one point, whatever the values of the padding points."""
     rng = np.random.default_rng(0)
     score, label = rng.random(80), rng.random(80)
     points = np.column_stack([rng.random(80), score, rng.random(80)])
@@ -190,16 +192,18 @@ def test_a_distribution_with_one_point_is_a_score():
 def test_the_map_under_distributions_is_the_monotone_one_of_least_squares(weighted):
     """No other monotone map through the same knots brings the mean rewards nearer to the labels."""
     judged, rng = uncertain(), np.random.default_rng(1)
-    label = 0.3 + 0.4 * judged.score + 0.05 * rng.standard_normal(120)  # the map need not be held within [0, 1]
+    label = 0.3 + 0.4 * judged.score + 0.05 * rng.standard_normal(120)  # the bounds [0, 1] of a map do not bind
     weight = rng.exponential(size=120) if weighted else np.ones(120)
-    found = calibrate(judged, label, "monotone", weight if weighted else None)
-    reward = rewards(found, judged)
-    assert (np.diff(found.values) >= 0).all()
-    # The mean label is kept: sum_i sum_s p_i(s) f(s) = sum_i Y_i.
+    calibrator = calibrate(judged, label, "monotone", weight if weighted else None)
+    reward = rewards(calibrator, judged)
+    assert (np.diff(calibrator.values) >= 0).all()
+    # The fit preserves the mean label: sum_i sum_s p_i(s) f(s) = sum_i Y_i.
     assert np.average(reward, weights=weight) == pytest.approx(np.average(label, weights=weight), abs=1e-9)
     error = weight @ (label - reward) ** 2
     for _ in range(200):
-        other = replace(found, values=np.sort(found.values + 0.02 * rng.standard_normal(len(found.values))))
+        other = replace(
+            calibrator, values=np.sort(calibrator.values + 0.02 * rng.standard_normal(len(calibrator.values)))
+        )
         assert weight @ (label - rewards(other, judged)) ** 2 >= error
 
 
@@ -209,40 +213,40 @@ def test_the_map_behind_mean_labels_comes_back():
     points = np.broadcast_to(np.linspace(0, 1, 5), (200, 5))
     judged = Judged(points, rng.dirichlet(np.ones(5), 200), np.empty((200, 0)))
     truth = np.array([0.1, 0.1, 0.2, 0.8, 0.9])
-    found = calibrate(judged, judged.mass @ truth, "monotone")
-    assert found(points[0]) == pytest.approx(truth, abs=1e-6)
+    calibrator = calibrate(judged, judged.mass @ truth, "monotone")
+    assert calibrator(points[0]) == pytest.approx(truth, abs=1e-6)
 
 
 def test_points_that_are_many_share_their_knots():
     judged = uncertain(2000)
-    found = calibrate(judged, judged.score, "monotone")
-    assert len(found.knots) <= KNOTS
-    assert found.knots[[0, -1]] == pytest.approx([judged.points.min(), judged.points.max()])
-    assert rewards(found, judged) == pytest.approx(judged.score, abs=0.02)
+    calibrator = calibrate(judged, judged.score, "monotone")
+    assert len(calibrator.knots) <= KNOTS
+    assert calibrator.knots[[0, -1]] == pytest.approx([judged.points.min(), judged.points.max()])
+    assert rewards(calibrator, judged) == pytest.approx(judged.score, abs=0.02)
 
 
 def test_the_reward_of_a_distribution_is_no_reward_of_its_mean():
-    """A calibrator that bends tells the two apart."""
-    bent = isotonic(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.0, 1.0]))
-    torn = Judged(np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]]), np.empty((1, 0)))
-    assert torn.score == pytest.approx([0.5])
-    assert rewards(bent, torn) == pytest.approx([0.5]) and bent(0.5) == 0
+    """The two differ where the calibrator is not linear."""
+    calibrator = isotonic(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.0, 1.0]))
+    judged = Judged(np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]]), np.empty((1, 0)))
+    assert judged.score == pytest.approx([0.5])
+    assert rewards(calibrator, judged) == pytest.approx([0.5]) and calibrator(0.5) == 0
 
 
 def test_distributions_go_through_the_whole_analysis():
     logged, draws, values = draw(WORLDS["judge_noise"], 600, 0)
-    found = evaluate_all(["direct", "snips"], logged, draws, Options())
-    fitted = found["direct"].calibration
-    assert found["direct"].estimates["better"].value == pytest.approx(
+    evaluations = evaluate_all(["direct", "snips"], logged, draws, Options())
+    fitted = evaluations["direct"].calibration
+    assert evaluations["direct"].estimates["better"].value == pytest.approx(
         rewards(fitted.full, draws["better"].judged).mean(), abs=1e-12
     )
-    for evaluation in found.values():
+    for evaluation in evaluations.values():
         for policy, estimate in evaluation.estimates.items():
             assert abs(estimate.value - values[policy]) < 4 * estimate.se
 
 
 def test_points_of_either_source_find_room():
-    """Labels from a judge of one score stand beside those from a judge of three."""
+    """Labels from a judge with one score a response are joined with those from a judge with three."""
     logged, _, _ = draw(WORLDS["judge_noise"], 60, 0)
     beside = Labelled(np.array(["x", "y"]), Judged.of(np.array([0.2, 0.8])), np.array([0.1, 0.9]))
     known = oracle_slice(logged, beside)
@@ -265,14 +269,14 @@ def test_labels_beside_the_logged_rows_calibrate_as_if_they_were_logged():
     one, other = fit(logged, Options()), fit(masked, Options(), beside)
     grid = np.linspace(0, 1, 101)
     assert other.full(grid) == pytest.approx(one.full(grid), abs=1e-12)
-    # A prompt keeps its fold, wherever its label stands.
+    # A prompt keeps its fold, whichever table has its label.
     assert (other.fold == one.fold).all()
-    for mine, its in zip(other.cross_fitted + other.jackknife, one.cross_fitted + one.jackknife, strict=True):
-        assert mine(grid) == pytest.approx(its(grid), abs=1e-12)
+    for other_map, one_map in zip(other.cross_fitted + other.jackknife, one.cross_fitted + one.jackknife, strict=True):
+        assert other_map(grid) == pytest.approx(one_map(grid), abs=1e-12)
 
 
 def test_a_two_stage_fold_is_a_chain_of_its_own():
-    """Index, rank among the fold's own training rows, monotone map of the rank, none of them another fit's: trap T4."""
+    """Index, rank among the fold's own training rows, monotone map of the rank: none is shared with another fit; trap T4."""
     logged, _, _ = draw(WORLDS["covariate_bias"], 300, 0)
     fitted = fit(logged, Options(calibration="two_stage", covariates=("style",)))
     known = fitted.slice
@@ -282,10 +286,10 @@ def test_a_two_stage_fold_is_a_chain_of_its_own():
         again = two_stage.fit(score, covariates, label)
         index = again.index(score, covariates)
         rank = np.array([np.mean(index < value) + np.mean(index == value) / 2 for value in index])
-        held = logged.judged[fitted.fold == k]
-        at = np.interp(again.index(held.score, held.covariates), np.sort(index), np.sort(rank))
+        held_out = logged.judged[fitted.fold == k]
+        at = np.interp(again.index(held_out.score, held_out.covariates), np.sort(index), np.sort(rank))
         expected = isotonic(rank, label)(at)
-        assert rewards(chain, held) == pytest.approx(expected, abs=1e-9)
+        assert rewards(chain, held_out) == pytest.approx(expected, abs=1e-9)
         assert fitted.held_out(logged.judged, fitted.fold)[fitted.fold == k] == pytest.approx(expected, abs=1e-9)
 
 
@@ -305,16 +309,16 @@ def test_each_fresh_draw_has_its_own_covariates():
     labelled = np.arange(2000) < 1000
     logged = replace(logged, oracle_label=np.where(labelled, logged.oracle_label, np.nan))
     options = Options(calibration="two_stage", covariates=("style",), jackknife_folds=2)
-    found = evaluate("direct", logged, draws, options)
+    evaluation = evaluate("direct", logged, draws, options)
     better = draws["better"]
-    expected = found.calibration.full(better.judge_score, better.covariates)
-    assert found.estimates["better"].value == pytest.approx(expected.mean(), abs=1e-12)
+    expected = evaluation.calibration.full(better.judge_score, better.covariates)
+    assert evaluation.estimates["better"].value == pytest.approx(expected.mean(), abs=1e-12)
     borrowed = replace(better, covariates=logged.covariates[:, None])
     wrong = evaluate("direct", logged, draws | {"better": borrowed}, options).estimates["better"]
-    assert abs(wrong.value - values["better"]) > 2 * abs(found.estimates["better"].value - values["better"])
+    assert abs(wrong.value - values["better"]) > 2 * abs(evaluation.estimates["better"].value - values["better"])
     unlabelled = np.where(logged.labelled[:, None], logged.covariates, 9.0)
     moved = evaluate("direct", replace(logged, covariates=unlabelled), draws, options).estimates["better"]
-    assert moved.value == found.estimates["better"].value
+    assert moved.value == evaluation.estimates["better"].value
 
 
 def test_auto_takes_covariates_where_they_matter_and_says_why():
@@ -331,23 +335,25 @@ def test_auto_takes_covariates_where_they_matter_and_says_why():
 
 @pytest.mark.parametrize("labels", [0, 2, 60])
 def test_judge_scores_as_rewards_need_no_label(labels):
-    """Nothing is fitted, with or without labels, and it is not called a calibration: trap T29."""
+    """Nothing is fitted, with or without labels, and the mode of the calibration is `none`: trap T29."""
     logged, draws, _ = healthy(n=100, coverage=labels if labels else 0.0)
-    found = evaluate_all(["direct", "snips", "dr-cpo"], logged, draws, Options(rewards="judge"))
-    assert found["direct"].calibration.mode == "none"
-    for evaluation in found.values():
+    evaluations = evaluate_all(["direct", "snips", "dr-cpo"], logged, draws, Options(rewards="judge"))
+    assert evaluations["direct"].calibration.mode == "none"
+    for evaluation in evaluations.values():
         assert evaluation.base.value == pytest.approx(logged.judge_score.mean(), abs=1e-12)
         assert evaluation.base.oracle_variance == 0
         assert all(
             np.isfinite(estimate.se) and not estimate.oracle_variance for estimate in evaluation.estimates.values()
         )
-    better = found["direct"].estimates["better"]
+    better = evaluations["direct"].estimates["better"]
     assert better.value == pytest.approx(draws["better"].judge_score.mean(), abs=1e-12)
     assert better.se == pytest.approx(draws["better"].judge_score.std(ddof=1) / 10)
     weight = np.exp(logged.log_ratio[:, 0])
-    assert found["snips"].estimates["better"].value == pytest.approx(np.average(logged.judge_score, weights=weight))
-    diagnosed = diagnose(found["direct"].calibration, Thresholds())
-    assert (diagnosed.mode, diagnosed.n_labels) == ("none", labels) and not diagnosed.reasons
+    assert evaluations["snips"].estimates["better"].value == pytest.approx(
+        np.average(logged.judge_score, weights=weight)
+    )
+    diagnostics = diagnose(evaluations["direct"].calibration, Thresholds())
+    assert (diagnostics.mode, diagnostics.n_labels) == ("none", labels) and not diagnostics.reasons
 
 
 def test_without_labels_calibration_is_refused():

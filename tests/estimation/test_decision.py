@@ -1,4 +1,4 @@
-"""What intervals decide: closed forms of the statuses, the error rate over targets, and what an undecided difference takes."""
+"""Statuses of differences: closed forms, the error rate over targets, and the labels that an undecided one needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARGIN = 0.02
     [
         (0.021, 0.09, "better_by_margin"),
         (0.02, 0.09, "better_by_margin"),
-        (0.001, 0.09, "better"),  # by 0.02 is not shown
+        (0.001, 0.09, "better"),  # a difference of 0.02 or more is not shown
         (0.001, 0.019, "equivalent"),
         (-0.019, 0.019, "equivalent"),
         (-0.019, -0.001, "equivalent"),  # worse, by less than what matters
@@ -44,7 +44,7 @@ def test_a_margin_is_a_difference_above_zero(margin):
 @pytest.mark.parametrize("truth", [0.0, MARGIN, -MARGIN, 0.5 * MARGIN], ids=str)
 @pytest.mark.parametrize("se", [0.002, 0.008, 0.03])
 def test_false_statuses_over_targets_are_as_rare_as_alpha(truth, se):
-    """Four correlated differences, 4000 studies; a status is false where the truth is not among what it says."""
+    """Four correlated differences, 4000 studies; a status is false where the truth is not a value that it allows."""
     rng, targets, studies = np.random.default_rng(1), 4, 4000
     error = se * (math.sqrt(0.5) * rng.normal(size=(studies, 1)) + math.sqrt(0.5) * rng.normal(size=(studies, targets)))
     half = norm.ppf(1 - level_of_each(0.05, targets) / 2) * se
@@ -60,17 +60,17 @@ def test_false_statuses_over_targets_are_as_rare_as_alpha(truth, se):
 
 
 def test_one_interval_in_ten_at_level_alpha_each_would_be_wrong_more_often():
-    """The error that the correction is for: four uncorrected ones find a difference of equal policies in one of six studies."""
+    """Without the correction, one study in six finds a difference between the base and one of four equal policies."""
     half = {count: norm.ppf(1 - level_of_each(0.05, count) / 2) for count in (1, 4)}
     d = np.random.default_rng(2).normal(size=(4000, 4))
-    found = {count: np.mean((np.abs(d) > reach).any(axis=1)) for count, reach in half.items()}
-    assert found[1] > 0.15
-    assert found[4] < 0.06
+    error_rate = {count: np.mean((np.abs(d) > reach).any(axis=1)) for count, reach in half.items()}
+    assert error_rate[1] > 0.15
+    assert error_rate[4] < 0.06
 
 
 @pytest.mark.parametrize("value", [0.0, 0.004, 0.013, 0.05, -0.05])
 def test_the_labels_named_decide_in_four_of_five_studies(value):
-    """With the labels grown by the factor, the interval decides as often as promised, if the difference is where it was."""
+    """With that factor of labels, four of five intervals decide, if the true difference is the estimated one."""
     parts, critical = Parts(labels=4e-4, prompts=1e-6), 2.0
     growth = need(value, parts, critical, MARGIN).labels
     se = math.sqrt(parts.labels / growth + parts.prompts)
@@ -86,10 +86,10 @@ def test_the_nearest_outcome_is_the_one_that_takes_least():
 
 
 def test_no_number_of_labels_is_enough_where_prompts_alone_leave_too_much_open():
-    found = need(0.05, Parts(labels=1e-3, prompts=1e-3), 2.0, MARGIN)
-    assert found.labels is None
+    requirement = need(0.05, Parts(labels=1e-3, prompts=1e-3), 2.0, MARGIN)
+    assert requirement.labels is None
     needed = (0.05 / (2 + norm.ppf(0.8))) ** 2  # far from the margin the one test of a difference
-    assert found.prompts == pytest.approx(2e-3 / needed, rel=1e-3)
+    assert requirement.prompts == pytest.approx(2e-3 / needed, rel=1e-3)
 
 
 def test_an_interval_of_half_the_margin_on_each_side_always_decides():
@@ -98,13 +98,13 @@ def test_an_interval_of_half_the_margin_on_each_side_always_decides():
 
 
 def test_neither_labels_nor_prompts_lift_the_bias_of_a_cap():
-    found = need(0.01, Parts(labels=1e-4, prompts=1e-4, bias=0.02), 2.0, MARGIN)
-    assert (found.labels, found.prompts) == (None, None)
+    requirement = need(0.01, Parts(labels=1e-4, prompts=1e-4, bias=0.02), 2.0, MARGIN)
+    assert (requirement.labels, requirement.prompts) == (None, None)
 
 
 def test_a_variance_that_is_unknown_promises_nothing():
-    found = need(0.01, Parts(labels=math.nan, prompts=0.0), 2.0, MARGIN)
-    assert (found.labels, found.prompts) == (None, None)
+    requirement = need(0.01, Parts(labels=math.nan, prompts=0.0), 2.0, MARGIN)
+    assert (requirement.labels, requirement.prompts) == (None, None)
 
 
 @pytest.mark.parametrize("critical", [0.1, 1.0, 60.0])

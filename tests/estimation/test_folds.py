@@ -1,4 +1,4 @@
-"""Folds belong to prompts: balanced, stable, blind to the order of rows."""
+"""Folds belong to prompts: balanced, stable, independent of the order of rows."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_order_of_rows_and_type_of_array_do_not_matter():
 
 def test_an_unchosen_prompt_keeps_its_fold_when_others_go():
     fold = deal(IDS, CHOSEN, 5, seed=42)
-    kept = ~CHOSEN & (np.arange(103) < 60)
-    assert (deal(IDS[kept], np.zeros(kept.sum(), bool), 5, seed=42) == fold[kept]).all()
+    keep = ~CHOSEN & (np.arange(103) < 60)
+    assert (deal(IDS[keep], np.zeros(keep.sum(), bool), 5, seed=42) == fold[keep]).all()
 
 
 def test_folds_change_with_the_seed():
-    """A seed of the user's is a seed of the folds: trap T40."""
+    """The user's seed sets the folds: trap T40."""
     assert (deal(IDS, CHOSEN, 5, seed=1) != deal(IDS, CHOSEN, 5, seed=2)).any()
 
 
@@ -56,7 +56,7 @@ def test_few_labels_bear_few_folds(prompts, folds):
 
 
 def test_another_salt_is_another_deal_that_is_as_even():
-    """What is fitted to logged rows must not share the folds of the oracle slice."""
+    """Models that are fitted to logged rows must not share the folds of the oracle slice."""
     prompts = Prompts.of(IDS, 42)
     one, other = (prompts.deal(CHOSEN, 5, salt=salt) for salt in (0, 2))
     assert 0.6 < np.mean(one != other) < 1

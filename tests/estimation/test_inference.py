@@ -35,7 +35,7 @@ def test_jackknife_variance_in_closed_form():
 
 
 def test_prompts_are_the_unit_of_sampling():
-    """Twice the same rows under the same prompts say no more than once."""
+    """The same rows twice under the same prompts add no information."""
     influence = np.random.default_rng(0).standard_normal(50)
     once = estimate_of(influence)
     twice = estimate_of(np.tile(influence, 2), cluster=np.tile(np.arange(50), 2))
@@ -66,7 +66,7 @@ def test_rows_that_were_not_used_lend_no_certainty():
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_a_single_prompt_has_no_standard_error(rows):
-    """Neither alone nor in a difference is it certain: trap T38."""
+    """Its standard error is unknown, alone and in a difference: trap T38."""
     cluster, used = np.repeat(np.arange(50), 2), np.arange(100) < rows
     one = estimate_of(np.zeros(100), jackknife=[0.4, 0.6], cluster=cluster, used=used)
     whole = estimate_of(np.linspace(-1, 1, 100), jackknife=[0.4, 0.6], cluster=cluster)
@@ -112,38 +112,38 @@ def test_a_contrast_cancels_what_is_shared():
 def test_full_coverage_and_equal_policies_give_the_textbook_standard_error(name):
     """Labels are the rewards, in the value and in its influence: trap T3, trap T45."""
     logged, draws, _ = healthy(coverage=1.0)
-    found = evaluate(name, logged, draws, Options())
+    evaluation = evaluate(name, logged, draws, Options())
     label = logged.oracle_label
-    for estimate in (found.estimates["clone"], found.base):
+    for estimate in (evaluation.estimates["clone"], evaluation.base):
         assert estimate.value == pytest.approx(label.mean(), abs=1e-12)
         assert estimate.se == pytest.approx(label.std(ddof=1) / np.sqrt(len(label)), rel=1e-9)
         assert len(estimate.jackknife) == 0
 
 
 def test_fresh_draws_keep_the_calibrator_uncertain_at_full_coverage():
-    """A label on every row known to the calibrator leaves it uncertain elsewhere: trap T13."""
+    """Labels on all logged rows leave the calibrator uncertain on other responses: trap T13."""
     logged, draws, _ = healthy(coverage=1.0)
-    found = evaluate("direct", logged, draws, Options())
-    estimate = found.estimates["better"]
+    evaluation = evaluate("direct", logged, draws, Options())
+    estimate = evaluation.estimates["better"]
     assert len(estimate.jackknife) == 20 and estimate.oracle_variance > 0
-    assert np.isfinite((estimate - found.base).se)
+    assert np.isfinite((estimate - evaluation.base).se)
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_the_jackknife_evaluates_the_estimator_without_each_fold(name):
     """Of every estimator, raw weights included: trap T44."""
     logged, draws, _ = healthy()
-    found = evaluate(name, logged, draws, Options())
-    for estimate in (*found.estimates.values(), found.base):
+    evaluation = evaluate(name, logged, draws, Options())
+    for estimate in (*evaluation.estimates.values(), evaluation.base):
         assert len(estimate.jackknife) == 20
         assert abs(estimate.jackknife.mean() - estimate.value) < 0.01
         spread = estimate.sampling_variance + estimate.oracle_variance
         assert estimate.se**2 == pytest.approx(spread + estimate.bias**2)
-    without = found.calibration.jackknife[0](logged.judge_score)
+    without = evaluation.calibration.jackknife[0](logged.judge_score)
     expected = without.mean()
     if name == "tr-cpo":  # the base has its label term, too, with weights of one
         expected += np.nanmean(logged.oracle_label - without)
-    assert found.base.jackknife[0] == pytest.approx(expected, abs=1e-12)
+    assert evaluation.base.jackknife[0] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
@@ -158,7 +158,7 @@ def test_every_interval_contains_its_estimate_and_influence_is_centred(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_rows_that_share_prompts_widen_the_interval(name):
-    """Every row twice under its prompt: n doubles, what is known does not, whatever the estimator; trap T44."""
+    """Every row twice under its prompt: n doubles, the information does not, for any estimator; trap T44."""
     logged, draws, _ = healthy(n=200, coverage=1.0)
     rows = np.repeat(np.arange(200), 2)
     once = evaluate(name, logged, draws, Options()).estimates["better"]
@@ -169,7 +169,7 @@ def test_rows_that_share_prompts_widen_the_interval(name):
 
 @pytest.mark.parametrize("name", ["direct", "dr-cpo", "snips"])
 def test_complete_calibration_data_beside_the_logged_rows_keep_the_calibrator_uncertain(name):
-    """All of their labels are there, and they are few all the same: trap T13."""
+    """None of their labels is missing, but there are few of them: trap T13."""
     logged, draws, _ = healthy()
     beside = Labelled(
         logged.prompt_id[logged.labelled], logged.judged[logged.labelled], logged.oracle_label[logged.labelled]
@@ -177,22 +177,24 @@ def test_complete_calibration_data_beside_the_logged_rows_keep_the_calibrator_un
     unlabelled = replace(logged, oracle_label=np.full(400, np.nan))
     own, other = evaluate(name, logged, draws, Options()), evaluate(name, unlabelled, draws, Options(), beside)
     for policy in logged.policies:
-        mine, its = own.estimates[policy], other.estimates[policy]
-        assert (its.value, its.se, its.oracle_variance) == pytest.approx((mine.value, mine.se, mine.oracle_variance))
-        assert its.se > 1.05 * np.sqrt(its.sampling_variance)
+        own_estimate, other_estimate = own.estimates[policy], other.estimates[policy]
+        assert (other_estimate.value, other_estimate.se, other_estimate.oracle_variance) == pytest.approx(
+            (own_estimate.value, own_estimate.se, own_estimate.oracle_variance)
+        )
+        assert other_estimate.se > 1.05 * np.sqrt(other_estimate.sampling_variance)
 
 
 def test_calibration_data_never_stand_for_the_logged_rows():
-    """Each policy keeps its own rows and draws, whoever calibrates: trap T11."""
+    """Each policy keeps its own rows and draws, whatever data calibrate: trap T11."""
     logged, draws, _ = healthy()
     more, _, _ = healthy(n=1000, seed=9)
     beside = Labelled(np.array([f"more-{i}" for i in range(1000)]), more.judged, np.round(more.judge_score, 2))
-    for name, found in evaluate_all(estimators.NAMES, logged, draws, Options(), beside).items():
-        values = [estimate.value for estimate in found.estimates.values()]
+    for name, evaluation in evaluate_all(estimators.NAMES, logged, draws, Options(), beside).items():
+        values = [estimate.value for estimate in evaluation.estimates.values()]
         assert len(set(np.round(values, 6))) == 3, name
-        assert {len(estimate.influence) for estimate in found.estimates.values()} == {400}
-        assert found.n_used == {"better": 400, "clone": 400, "worse": 400}
-        assert len(found.calibration.label) == 1100
+        assert {len(estimate.influence) for estimate in evaluation.estimates.values()} == {400}
+        assert evaluation.n_used == {"better": 400, "clone": 400, "worse": 400}
+        assert len(evaluation.calibration.label) == 1100
 
 
 def test_degrees_of_freedom_follow_the_kurtosis_of_the_prompts():
@@ -222,9 +224,9 @@ def test_degrees_of_freedom_make_the_variance_estimate_a_chi_squared():
 @pytest.mark.parametrize("df", [3.0, 30.0, np.inf])
 @pytest.mark.parametrize("bias", [0.0, 0.4, 1.0, 6.0])
 def test_the_critical_value_covers_exactly(df, bias):
-    found = critical_value(bias, df, 0.05)
-    assert stats.t.cdf(found - bias, df) - stats.t.cdf(-found - bias, df) == pytest.approx(0.95, abs=1e-9)
-    assert critical_value(-bias, df, 0.05) == pytest.approx(found)
+    critical = critical_value(bias, df, 0.05)
+    assert stats.t.cdf(critical - bias, df) - stats.t.cdf(-critical - bias, df) == pytest.approx(0.95, abs=1e-9)
+    assert critical_value(-bias, df, 0.05) == pytest.approx(critical)
 
 
 def test_critical_values_of_the_literature():
@@ -259,10 +261,10 @@ def replicates(scenario: str) -> dict[str, dict[str, np.ndarray]]:
         logged, draws, values = draw(world, 400, seed)
         if rounded:
             logged, draws = discrete(logged, draws)
-        for name, found in evaluate_all(estimators.NAMES, logged, draws, Options()).items():
-            intervals = {policy: estimate.interval() for policy, estimate in found.estimates.items()}
-            rows[name]["error"].append([e.value - values[policy] for policy, e in found.estimates.items()])
-            rows[name]["se"].append([estimate.se for estimate in found.estimates.values()])
+        for name, evaluation in evaluate_all(estimators.NAMES, logged, draws, Options()).items():
+            intervals = {policy: estimate.interval() for policy, estimate in evaluation.estimates.items()}
+            rows[name]["error"].append([e.value - values[policy] for policy, e in evaluation.estimates.items()])
+            rows[name]["se"].append([estimate.se for estimate in evaluation.estimates.values()])
             rows[name]["covered"].append([low <= values[p] <= high for p, (low, high) in intervals.items()])
     return {name: {key: np.array(value) for key, value in of.items()} for name, of in rows.items()}
 
@@ -275,10 +277,10 @@ SCENARIOS = {
 LEAST = 0.95 - 4 * np.sqrt(0.95 * 0.05 / REPLICATES)  # nominal coverage less four Monte Carlo errors
 
 
-def assert_honest(found: dict[str, np.ndarray]) -> None:
+def assert_honest(outcomes: dict[str, np.ndarray]) -> None:
     """Coverage of 95 % up to Monte Carlo error; a bias that is small beside the spread."""
-    assert (found["covered"].mean(axis=0) >= LEAST).all()
-    assert (np.abs(found["error"].mean(axis=0)) < 0.3 * found["error"].std(axis=0)).all()
+    assert (outcomes["covered"].mean(axis=0) >= LEAST).all()
+    assert (np.abs(outcomes["error"].mean(axis=0)) < 0.3 * outcomes["error"].std(axis=0)).all()
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
@@ -292,7 +294,7 @@ def test_intervals_cover_with_a_tenth_of_the_labels_and_a_judge_of_few_levels(na
 
 
 def test_intervals_cover_where_the_cap_on_weights_binds():
-    """Capped weights draw the value to the base's by several standard errors, and the interval says so."""
+    """Capped weights move the value towards the base's by several standard errors; the interval is as much wider."""
     world = World(targets={"far": Target(1.2)}, prompt_share=0.0)
     errors, covered = [], []
     for seed in range(REPLICATES):
@@ -308,15 +310,15 @@ def test_intervals_cover_where_the_cap_on_weights_binds():
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_intervals_cover_and_match_the_spread_at_full_coverage(name):
     """Nothing is counted twice and nothing is left out: trap T2; nor is the error made smaller than it is, trap T48."""
-    found = replicates("full")[name]
-    assert_honest(found)
-    ratio = np.sqrt(np.mean(found["se"] ** 2, axis=0)) / found["error"].std(axis=0, ddof=1)
+    outcomes = replicates("full")[name]
+    assert_honest(outcomes)
+    ratio = np.sqrt(np.mean(outcomes["se"] ** 2, axis=0)) / outcomes["error"].std(axis=0, ddof=1)
     assert ((ratio > 0.85) & (ratio < 1.15)).all()
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_the_spread_is_the_one_that_is_reported_with_few_labels(name):
-    """The calibrator's part, once: neither divided by the folds nor counted twice; trap T1, trap T12."""
-    found = replicates("quarter")[name]
-    ratio = np.sqrt(np.mean(found["se"] ** 2)) / found["error"].std(ddof=1)
+    """The calibrator's variance is neither divided by the folds nor counted twice; trap T1, trap T12."""
+    outcomes = replicates("quarter")[name]
+    ratio = np.sqrt(np.mean(outcomes["se"] ** 2)) / outcomes["error"].std(ddof=1)
     assert 0.85 < ratio < 1.35

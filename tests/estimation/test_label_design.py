@@ -30,11 +30,11 @@ def test_the_formula_by_hand():
     """Two cells: nine tenths of the base's responses in the first, nine tenths of the target's in the second."""
     base, target = np.repeat([0.2, 0.8], [90, 10]), np.repeat([0.2, 0.8], [10, 90])[:, None]
     share = np.array([[0.9, 0.1], [0.1, 0.9]])
-    wanted = np.array([1.0, 9.0]) / 1.8
+    optimal = np.array([1.0, 9.0]) / 1.8
     density = densities(base, [target])
     low, high = density[0], density[-1]
-    uniform = (low - wanted[0]) / (1 - wanted[0])
-    assert high == pytest.approx(uniform + (1 - uniform) * wanted[1])
+    uniform = (low - optimal[0]) / (1 - optimal[0])
+    assert high == pytest.approx(uniform + (1 - uniform) * optimal[1])
     variance = share**2 / share[0]
     loss = (variance / [low, high]).sum(axis=1) / variance.sum(axis=1)
     assert max(loss) <= LOSS < max(loss) + 0.02  # the least uniform design that no policy pays much for

@@ -40,11 +40,11 @@ def test_a_share_without_labels_is_added_in_full():
     ("label", "low", "high"),
     [
         (np.ones(40), 1.0, 1.0),
-        (np.full(40, 0.7), 1.0, 1.0),  # alike, wherever they are
+        (np.full(40, 0.7), 1.0, 1.0),  # equal, whatever their value
         (np.r_[np.ones(38), 0.0, 0.0], 0.9, 1.0),
         (np.r_[np.ones(30), np.full(8, 0.75), 0.5, 0.5], 0.3, 0.8),  # five grades, most of them the best
-        (np.resize([0.0, 1.0], 40), 0.1, 0.2),  # ten residuals' worth of variation was seen
-        (np.linspace(0.3, 0.9, 200), 0.0, 1e-4),  # finely graded: their variance shows what there is
+        (np.resize([0.0, 1.0], 40), 0.1, 0.2),  # variation as of ten residuals
+        (np.linspace(0.3, 0.9, 200), 0.0, 1e-4),  # finely graded: the sample variance is reliable
     ],
 )
 def test_the_floor_counts_where_labels_were_not_seen_to_vary(label, low, high):

@@ -37,7 +37,7 @@ def grid(c: int = 1, size: int = 1000):
 @pytest.mark.parametrize(("count", "knots"), [(30, 6), (300, 8)])
 def test_the_index_is_that_of_the_pipeline_of_scikit_learn(c, count, knots):
     score, covariates, label = sample(count, c)
-    weight = np.random.default_rng(3).uniform(0.7, 1, count)  # of no row more than a label
+    weight = np.random.default_rng(3).uniform(0.7, 1, count)  # no row counts for more than one label
     pipeline = make_pipeline(SplineTransformer(knots), RidgeCV(two_stage.PENALTIES))
     pipeline.fit(np.column_stack([score, covariates]), label, ridgecv__sample_weight=weight)
     at, other = grid(c)
@@ -90,10 +90,10 @@ def test_scikit_learn_is_imported_for_a_two_stage_fit_alone(mode, imported):
         f"calibration.calibrate(Judged.of(numpy.linspace(0, 1, 40)), numpy.linspace(0, 1, 40), {mode!r})\n"
         "print('sklearn' in sys.modules)"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True, text=True
     )
-    assert done.stdout == f"{imported}\n", done.stderr
+    assert process.stdout == f"{imported}\n", process.stderr
 
 
 @pytest.mark.parametrize("c", [0, 1, 3])
@@ -111,7 +111,7 @@ def test_a_batch_does_not_change_a_prediction(c):
     calibrator = fit(*sample(200, c))
     score, covariates = grid(c)
     score[::7] = sample(200, c)[0][:143]
-    covariates[::7] = sample(200, c)[1][:143]  # points that the ranks turn at
+    covariates[::7] = sample(200, c)[1][:143]  # training points, at which the ranks change
     at_once = calibrator(score, covariates)
     for size in (1, 3, 64, 999):
         parts = [calibrator(score[i : i + size], covariates[i : i + size]) for i in range(0, 1000, size)]
@@ -139,7 +139,7 @@ def test_the_order_of_rows_does_not_matter():
 
 @pytest.mark.parametrize(("c", "rows"), [(0, 60), (1, 60), (3, 60), (1, 12)])
 def test_a_whole_weight_is_a_row_given_so_often(c, rows):
-    """Twelve rows that stand for twenty labels or more are no fallback, and have the knots of as many."""
+    """Twelve rows whose weights sum to twenty or more are no fallback, and have the knots of as many rows."""
     score, covariates, label = sample(rows, c)
     weight = np.random.default_rng(4).integers(0, 5, rows)
     weighted = fit(score, covariates, label, weight.astype(float))
@@ -150,7 +150,7 @@ def test_a_whole_weight_is_a_row_given_so_often(c, rows):
 
 
 def test_a_row_without_weight_is_no_row():
-    """Not even where it lacks a score, as the padding of a judge's points may."""
+    """Not even where its score is missing, as in the padding of a judge's points."""
     score, covariates, label = sample(80)
     more = fit(
         np.append(score, [np.nan, 9.0]),
@@ -165,7 +165,7 @@ def test_a_row_without_weight_is_no_row():
     ("curve", "rms"),
     [
         (lambda z: 0.5 + 0.7 * z, 0.002),
-        # A sum over columns cannot follow this one exactly: the index is as near as sums come.
+        # The index is a sum over columns, which can only approximate this one.
         (lambda z: 1 / (1 + np.exp(-6 * z)), 0.03),
     ],
 )
@@ -188,17 +188,17 @@ def test_labels_that_rise_in_a_linear_index_are_found_again(curve, rms):
 def test_a_fold_is_the_whole_chain(without):
     """The monotone map of a fold is fitted on, and read at, ranks of that fold's index: never at scores."""
     score, covariates, label = sample(100, 2)
-    seen = np.arange(100) % 5 != without
-    calibrator = fit(score[seen], covariates[seen], label[seen])
-    index = calibrator.index(score[seen], covariates[seen])
-    rank = np.array([np.sum(index < g) + np.sum(index == g) / 2 for g in index]) / seen.sum()
-    assert calibrator.rank(score[seen], covariates[seen]) == pytest.approx(rank, abs=1e-12)
-    assert len(np.unique(index)) == seen.sum()
-    assert rank == pytest.approx(np.array([np.sum(index <= g) - 0.5 for g in index]) / seen.sum(), abs=1e-12)
-    held = calibrator.index(score[~seen], covariates[~seen])
+    train = np.arange(100) % 5 != without
+    calibrator = fit(score[train], covariates[train], label[train])
+    index = calibrator.index(score[train], covariates[train])
+    rank = np.array([np.sum(index < g) + np.sum(index == g) / 2 for g in index]) / train.sum()
+    assert calibrator.rank(score[train], covariates[train]) == pytest.approx(rank, abs=1e-12)
+    assert len(np.unique(index)) == train.sum()
+    assert rank == pytest.approx(np.array([np.sum(index <= g) - 0.5 for g in index]) / train.sum(), abs=1e-12)
+    held_out_index = calibrator.index(score[~train], covariates[~train])
     ordered = np.argsort(index)
-    by_hand = isotonic(rank, label[seen])(np.interp(held, index[ordered], rank[ordered]))
-    assert calibrator(score[~seen], covariates[~seen]) == pytest.approx(by_hand, abs=1e-12)
+    by_hand = isotonic(rank, label[train])(np.interp(held_out_index, index[ordered], rank[ordered]))
+    assert calibrator(score[~train], covariates[~train]) == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_tied_rows_share_the_middle_of_their_ranks():
@@ -273,9 +273,9 @@ def test_scores_and_covariates_beyond_the_labelled_rows_are_held_at_their_ends()
     score, covariates, label = sample(100)
     calibrator = fit(score, covariates, label)
     at, other = grid()
-    held = np.clip(at, score.min(), score.max()), np.clip(other, covariates.min(), covariates.max())
-    assert (at != held[0]).any() and (other != held[1]).any()
-    assert (calibrator(at, other) == calibrator(*held)).all()
+    clipped = np.clip(at, score.min(), score.max()), np.clip(other, covariates.min(), covariates.max())
+    assert (at != clipped[0]).any() and (other != clipped[1]).any()
+    assert (calibrator(at, other) == calibrator(*clipped)).all()
     assert calibrator(np.inf, np.array([-np.inf])) == calibrator(score.max(), covariates.min(axis=0))
     assert label.min() <= calibrator(at, other).min() <= calibrator(at, other).max() <= label.max()
 
@@ -327,28 +327,28 @@ def test_a_covariate_that_matters_brings_the_two_stage_map():
 
 
 def test_the_choice_is_by_one_standard_error_of_held_out_errors():
-    """By hand; effects from none to plain, so that both sides of the margin, and its inside, are seen."""
-    seen = set()
+    """By hand; effects from none to large, so that both sides of the margin, and its inside, occur."""
+    cases = set()
     for seed in range(30):
         score, covariates, label, fold = world(seed, effect=0.1 * (seed % 3))
         monotone, two = np.empty(250), np.empty(250)
         for k in range(5):
-            rest, held = fold != k, fold == k
-            monotone[held] = isotonic(score[rest], label[rest])(score[held])
-            two[held] = fit(score[rest], covariates[rest], label[rest])(score[held], covariates[held])
+            rest, in_fold = fold != k, fold == k
+            monotone[in_fold] = isotonic(score[rest], label[rest])(score[in_fold])
+            two[in_fold] = fit(score[rest], covariates[rest], label[rest])(score[in_fold], covariates[in_fold])
         one_error, other_error = np.sqrt(np.mean((label - monotone) ** 2)), np.sqrt(np.mean((label - two) ** 2))
         se = np.std((label - monotone) ** 2, ddof=1) / np.sqrt(250) / (2 * one_error)
         choice, figures = choose(score, covariates, label, fold)
         assert figures == pytest.approx({"rmse_monotone": one_error, "rmse_two_stage": other_error, "se": se})
         assert choice == ("two_stage" if other_error < one_error - se else "monotone")
-        seen.add((other_error < one_error, choice))
-    assert seen == {(False, "monotone"), (True, "monotone"), (True, "two_stage")}
+        cases.add((other_error < one_error, choice))
+    assert cases == {(False, "monotone"), (True, "monotone"), (True, "two_stage")}
 
 
 def test_a_monotone_map_without_error_is_kept():
     score = np.linspace(0, 1, 60)
     label = (score > 0.5).astype(float)
-    fold = np.arange(60) // 30 * 0  # one fold: nothing can be left out, so all is seen
+    fold = np.arange(60) // 30 * 0  # one fold: no row can be left out, so each map is fitted on all of them
     choice, figures = choose(score, np.zeros((60, 0)), label, fold)
     assert (choice, figures["rmse_monotone"], figures["se"]) == ("monotone", 0.0, 0.0)
 

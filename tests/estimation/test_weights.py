@@ -1,4 +1,4 @@
-"""Importance weights: mean one, blind to constants, capped where a cap is promised."""
+"""Importance weights: mean one, unchanged by a constant on the log ratios, capped where an option sets a cap."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_outside_the_support_weighs_nothing():
 
 
 def test_clipping_cuts_then_rescales():
-    """The greatest weight may exceed the clip after rescaling, as written: trap T47."""
+    """The largest weight may exceed the clip after rescaling, as documented: trap T47."""
     weight = np.array([8.0, 0.0, 0.0, 0.0])
     assert clipped(weight, np.inf) == pytest.approx(4 * weight / 8)
     assert clipped(np.array([3.0, 0.5, 0.5]), 1.0) == pytest.approx(np.array([1.0, 0.5, 0.5]) * 1.5)
@@ -90,28 +90,28 @@ def test_a_folds_weights_are_fitted_by_the_other_folds_and_average_to_one():
     cells = Cells.of(weight, index, reward, fold)
     fitted, centre = candidates(cells)
     for k in range(5):
-        held = fold == k
+        in_fold = fold == k
         assert np.average(fitted[:, :, k], axis=1, weights=cells.count[:, k]) == pytest.approx(1)
-        changed = Cells.of(np.where(held, 9 * weight[::-1], weight), index, reward, fold)
+        changed = Cells.of(np.where(in_fold, 9 * weight[::-1], weight), index, reward, fold)
         moved, _ = candidates(changed)
         assert moved[:, :, k] == pytest.approx(fitted[:, :, k], rel=1e-12)
         assert np.delete(moved, k, axis=2) != pytest.approx(np.delete(fitted, k, axis=2), rel=1e-3)
 
 
 def test_candidates_by_hand():
-    """A rising fit by the other fold, read off by interpolation, mean one in its own fold."""
+    """A rising fit on the other fold, evaluated by interpolation, with mean one in its own fold."""
     weight, index, reward, fold = problem()
     cells = Cells.of(weight, index, reward, np.minimum(fold, 1))
     fitted, centre = candidates(cells)
-    held = fold == 0
-    by_hand = isotonic(index[~held], weight[~held])(index)
-    assert fitted[0].ravel()[cells.cell[held]] == pytest.approx(by_hand[held] / by_hand[held].mean())
+    in_fold = fold == 0
+    by_hand = isotonic(index[~in_fold], weight[~in_fold])(index)
+    assert fitted[0].ravel()[cells.cell[in_fold]] == pytest.approx(by_hand[in_fold] / by_hand[in_fold].mean())
     typical = np.average(reward, weights=weight)
-    assert centre[0, 0] == pytest.approx(np.average(reward[~held] - typical, weights=by_hand[~held]))
+    assert centre[0, 0] == pytest.approx(np.average(reward[~in_fold] - typical, weights=by_hand[~in_fold]))
 
 
 def test_cells_add_up_to_what_the_rows_say():
-    """Shares of the two fits from sums by cell are those from the rows themselves."""
+    """The shares of the two fits, computed from sums by cell, equal those computed from rows."""
     weight, index, reward, fold = problem(shift=0.3)
     cells = Cells.of(weight, index, reward, fold)
     fitted, centre = candidates(cells)
@@ -128,7 +128,7 @@ def test_simcal_of_ones_is_ones():
 
 
 def test_ties_in_the_index_get_equal_weights():
-    """Rows that nothing tells apart weigh the same, whatever their order: trap T43."""
+    """Rows with equal index weigh the same, whatever their order: trap T43."""
     weight, index, reward, fold = problem()
     fitted = stabilised(weight, index, reward, fold)
     for k in range(5):
@@ -137,28 +137,28 @@ def test_ties_in_the_index_get_equal_weights():
 
 
 def test_ties_get_equal_weights_among_many_rows_as_well():
-    """Beyond so many rows the index counts in steps, to about the same weights; trap T43 there too."""
+    """Beyond MANY_ROWS the index is rounded to steps, which gives about the same weights; trap T43 there too."""
     rows = MANY_ROWS + 1
     rng = np.random.default_rng(0)
     index = rng.integers(0, 50, rows) / 50 + 1e-6 * rng.random(rows)  # less than half a step apart
     weight = hajek(0.8 * index + 0.3 * rng.standard_normal(rows))
     fold, reward = rng.integers(0, 5, rows), index
-    stepped = simcal(weight, index, reward, fold, cap=1.0)[0]
+    rounded = simcal(weight, index, reward, fold, cap=1.0)[0]
     level = np.rint(index * RESOLUTION).astype(int)
     for k in range(5):
-        held = fold == k
+        in_fold = fold == k
         low, high = np.full(RESOLUTION + 2, np.inf), np.zeros(RESOLUTION + 2)
-        np.minimum.at(low, level[held], stepped[held])
-        np.maximum.at(high, level[held], stepped[held])
+        np.minimum.at(low, level[in_fold], rounded[in_fold])
+        np.maximum.at(high, level[in_fold], rounded[in_fold])
         assert np.max(high[high > 0] - low[high > 0]) < 1e-12
-    assert len(np.unique(stepped)) <= 5 * 51
+    assert len(np.unique(rounded)) <= 5 * 51
     few = simcal(weight[:-1], np.round(index[:-1], 4), reward[:-1], fold[:-1], cap=1.0)[0]
-    assert stepped[:-1] == pytest.approx(few, rel=1e-3)
+    assert rounded[:-1] == pytest.approx(few, rel=1e-3)
 
 
 @pytest.mark.parametrize(("shift", "direction"), [(0.8, 1), (-0.8, -1)])
 def test_weights_rise_and_fall_with_the_truth(shift, direction):
-    """The direction is the target's, not the one that varies least."""
+    """The fit follows the direction of the target, not the one with the smaller variance."""
     weight, index, reward, fold = problem(shift=shift, style=0.0)
     fitted = stabilised(weight, index, reward, fold)
     assert direction * np.corrcoef(fitted, index)[0, 1] > 0.6
@@ -216,7 +216,7 @@ def test_smallest_on_the_simplex():
 
 @pytest.mark.parametrize("rows", range(1, 400, 7))
 def test_equal_weights_have_an_ess_share_of_at_most_one(rows):
-    """Whatever rounding does to them."""
+    """Rounding must not raise it above one."""
     assert 1 - 1e-12 < ess_share(np.full(rows, 1 / 3)) <= 1
 
 
@@ -235,7 +235,7 @@ def test_tail_index_recovers_a_pareto():
 
 
 def test_tail_index_knows_when_it_does_not_know():
-    """With 96 % of the weights zero there is no tail to look at: unknown, not infinite; trap T20."""
+    """With 96 % of the weights zero the tail index is unknown, not infinite; trap T20."""
     mostly_zero = np.zeros(1000)
     mostly_zero[:40] = 25
     assert np.isnan(tail_index(mostly_zero))
@@ -273,9 +273,9 @@ def test_a_weight_of_a_ten_billionth_is_near_zero(weight, share):
 
 def test_described_weights_count_what_is_extreme():
     weight = np.concatenate([np.full(10, 0.0), np.full(10, 0.0005), np.full(10, 0.005), np.full(968, 1.0), [150, 1500]])
-    found = describe(np.append(weight, np.nan))
-    assert found.n == 1000
-    assert (found.n_zero, found.n_below_0_001, found.n_below_0_01) == (10, 20, 30)
-    assert (found.n_above_100, found.n_above_1000, found.max_weight) == (2, 1, 1500)
-    assert found.near_zero_share == pytest.approx(0.01)
-    assert found.top5_mass == pytest.approx((1650 + 48) / weight.sum())
+    diagnostics = describe(np.append(weight, np.nan))
+    assert diagnostics.n == 1000
+    assert (diagnostics.n_zero, diagnostics.n_below_0_001, diagnostics.n_below_0_01) == (10, 20, 30)
+    assert (diagnostics.n_above_100, diagnostics.n_above_1000, diagnostics.max_weight) == (2, 1, 1500)
+    assert diagnostics.near_zero_share == pytest.approx(0.01)
+    assert diagnostics.top5_mass == pytest.approx((1650 + 48) / weight.sum())

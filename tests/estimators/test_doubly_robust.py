@@ -1,4 +1,4 @@
-"""Doubly robust estimation: right when either side is, the direct method where the policies are equal, one family."""
+"""Doubly robust estimation: unbiased if the calibrator or the weights are right, direct where policies are equal."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from arena_cje.simulate import WORLDS, Target, World, draw
 from worlds import healthy, take, take_draws
 
 ROBUST = [name for name in estimators.NAMES if set(estimators.get(name).NEEDS) == {"log_ratio", "fresh_score"}]
-BLIND = [name for name in ROBUST if name != "tr-cpo"]  # without a label term unless it is asked for
+NO_LABEL_TERM = [name for name in ROBUST if name != "tr-cpo"]  # unless the option `label_term` is set
 REPLICATES = 40
 
 
 def sample_of(seed: int = 0, n: int = 300, m: int = 2, **changes) -> Sample:
-    """A policy whose rewards are no function of the calibrated score, so that outcome models have something to do."""
+    """A policy whose rewards are no function of the calibrated score, so that an outcome model differs from it."""
     rng = np.random.default_rng(seed)
     index, fresh = rng.random(n), rng.random((n, m)) ** 0.7
     label = np.clip(index**2 + 0.1 * rng.standard_normal(n), 0, 1)
-    found = {
+    fields = {
         "log_ratio": 0.8 * index + 0.4 * rng.standard_normal(n),
         "cluster": np.arange(n),
         "fold": np.arange(n) % 5,
@@ -42,7 +42,7 @@ def sample_of(seed: int = 0, n: int = 300, m: int = 2, **changes) -> Sample:
         "fresh_label": np.full((n, m), np.nan),
         "weight_variance": 1.0,
     }
-    return Sample(**found | changes)
+    return Sample(**fields | changes)
 
 
 def same_policy(n: int = 400, **changes) -> tuple[Logged, dict[str, Draws]]:
@@ -58,31 +58,33 @@ def same_policy(n: int = 400, **changes) -> tuple[Logged, dict[str, Draws]]:
 def test_an_equal_policy_has_the_value_and_the_error_of_the_direct_method(name, coverage):
     """Weights of one and draws that are the logged responses: g and q cancel, in the jackknife too; trap T12.
 
-    The calibrator moves the estimate once, through g. Were q left where it was it would count twice, and the oracle
-    variance would be fourfold. With a label on every row the mean label itself is the answer.
+    The calibrator changes the estimate once, through g. If the jackknife did not fit q again, the calibrator would count
+    twice and the oracle variance would be fourfold. With a label on every row the estimate is the mean label itself.
     """
     logged, draws = same_policy(coverage=coverage)
-    # The label term is about what the calibrator misses and has an error of its own below full coverage.
+    # The label term estimates the calibrator's bias, and has an error of its own below full coverage.
     names = [name, "direct"]
-    found = {key: of.estimates["clone"] for key, of in evaluate_all(names, logged, draws, Options()).items()}
+    estimates = {
+        key: evaluation.estimates["clone"] for key, evaluation in evaluate_all(names, logged, draws, Options()).items()
+    }
     if coverage == 1:
-        assert found[name].value == pytest.approx(logged.oracle_label.mean(), abs=1e-12)
+        assert estimates[name].value == pytest.approx(logged.oracle_label.mean(), abs=1e-12)
         return
     if name == "tr-cpo":
-        assert found[name].value == pytest.approx(found["direct"].value, abs=0.02)
+        assert estimates[name].value == pytest.approx(estimates["direct"].value, abs=0.02)
         return
-    assert found[name].value == pytest.approx(found["direct"].value, abs=1e-9)
-    assert found[name].sampling_variance == pytest.approx(found["direct"].sampling_variance, rel=1e-6)
-    assert found[name].jackknife == pytest.approx(found["direct"].jackknife, abs=1e-9)
-    assert found[name].oracle_variance == pytest.approx(found["direct"].oracle_variance, rel=1e-6)
+    assert estimates[name].value == pytest.approx(estimates["direct"].value, abs=1e-9)
+    assert estimates[name].sampling_variance == pytest.approx(estimates["direct"].sampling_variance, rel=1e-6)
+    assert estimates[name].jackknife == pytest.approx(estimates["direct"].jackknife, abs=1e-9)
+    assert estimates[name].oracle_variance == pytest.approx(estimates["direct"].oracle_variance, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ROBUST)
 def test_a_clone_with_draws_of_its_own_is_its_direct_estimate(name):
-    """Without a difference in policy the weights mend what the folds missed, which is little."""
+    """For equal policies the weighted residuals are those of the cross-fitting alone, which are small."""
     logged, draws, _ = healthy()
-    found = evaluate_all([name, "direct"], logged, draws, Options())
-    gap = found[name].estimates["clone"] - found["direct"].estimates["clone"]
+    evaluations = evaluate_all([name, "direct"], logged, draws, Options())
+    gap = evaluations[name].estimates["clone"] - evaluations["direct"].estimates["clone"]
     assert abs(gap.value) < (0.025 if name == "tr-cpo" else 0.005)
 
 
@@ -90,16 +92,16 @@ def test_a_clone_with_draws_of_its_own_is_its_direct_estimate(name):
 def errors(world: str, *, wrong: bool = False, coverage: float = 0.25, **options) -> dict[str, np.ndarray]:
     """Errors (replicates,) by estimator; wrong weights are those of a policy that is the base."""
     worlds = WORLDS | {"plain": World({"better": Target(0.4, 0.3)})}
-    found = {name: [] for name in (*ROBUST, "direct")}
+    errors_by_name = {name: [] for name in (*ROBUST, "direct")}
     for seed in range(REPLICATES):
         logged, draws, values = draw(replace(worlds[world], coverage=coverage), 1000, seed)
         if wrong:
             logged = replace(logged, log_ratio=np.zeros_like(logged.log_ratio))
         policy = logged.policies[0]
-        made = evaluate_all(list(found), logged, draws, Options(jackknife_folds=2, **options))
-        for name, evaluation in made.items():
-            found[name].append(evaluation.estimates[policy].value - values[policy])
-    return {name: np.array(of) for name, of in found.items()}
+        evaluations = evaluate_all(list(errors_by_name), logged, draws, Options(jackknife_folds=2, **options))
+        for name, evaluation in evaluations.items():
+            errors_by_name[name].append(evaluation.estimates[policy].value - values[policy])
+    return {name: np.array(row) for name, row in errors_by_name.items()}
 
 
 def unbiased(error: np.ndarray) -> bool:
@@ -108,20 +110,20 @@ def unbiased(error: np.ndarray) -> bool:
 
 
 def test_the_label_term_is_right_when_either_calibrator_or_weights_are():
-    """Style moves labels and not scores: no calibrator transports, the weights know. And the other way round."""
+    """Style moves labels and not scores: no calibrator transports, but the weights are right. And the other way round."""
     assert unbiased(errors("style_matters")["tr-cpo"])
     assert unbiased(errors("plain", wrong=True)["tr-cpo"])
     assert errors("style_matters", wrong=True)["tr-cpo"].mean() > 0.06  # neither is
 
 
-@pytest.mark.parametrize("name", BLIND)
+@pytest.mark.parametrize("name", NO_LABEL_TERM)
 def test_a_calibrator_that_does_not_hold_is_not_mended_without_labels_under_the_weights(name):
     assert errors("style_matters")[name].mean() > 0.06
     assert unbiased(errors("style_matters", label_term=True)[name])
     assert unbiased(errors("plain")[name])
 
 
-@pytest.mark.parametrize("name", BLIND)
+@pytest.mark.parametrize("name", NO_LABEL_TERM)
 def test_labels_on_every_row_are_mended_by_raw_weights_and_not_by_those_fitted_to_the_score(name):
     """A weight that is a function of the score cannot undo what style does at the same score."""
     assert unbiased(errors("style_matters", coverage=1.0, weights="raw")[name])
@@ -129,30 +131,30 @@ def test_labels_on_every_row_are_mended_by_raw_weights_and_not_by_those_fitted_t
     assert errors("style_matters", coverage=1.0, weights="raw", wrong=True)[name].mean() > 0.06
 
 
-@pytest.mark.parametrize("name", BLIND)
+@pytest.mark.parametrize("name", NO_LABEL_TERM)
 def test_the_label_term_does_not_go_with_the_last_missing_label(name):
-    """With a label on every row the residual is all there is of it, and has raw weights."""
+    """With a label on every row the residual is the label term, and has raw weights."""
     assert unbiased(errors("style_matters", coverage=1.0, label_term=True)[name])
 
 
 def test_the_base_policy_has_the_label_term_as_well():
     """With weights of one, so that the noise of labels cancels where policies are equal."""
     logged, draws = same_policy()
-    found = evaluate("tr-cpo", logged, draws, Options())
-    contrast = found.estimates["clone"] - found.base
+    evaluation = evaluate("tr-cpo", logged, draws, Options())
+    contrast = evaluation.estimates["clone"] - evaluation.base
     assert (contrast.value, contrast.se) == pytest.approx((0, 0), abs=1e-9)
-    fitted = found.calibration
+    fitted = evaluation.calibration
     held_out = fitted.held_out(logged.judged, fitted.fold)
     expected = fitted.full(logged.judge_score).mean() + np.nanmean(logged.oracle_label - held_out)
-    assert found.base.value == pytest.approx(expected, abs=1e-12)
-    assert found.base.value == pytest.approx(np.nanmean(logged.oracle_label), abs=0.05)
+    assert evaluation.base.value == pytest.approx(expected, abs=1e-12)
+    assert evaluation.base.value == pytest.approx(np.nanmean(logged.oracle_label), abs=0.05)
 
 
 def test_the_label_term_is_gone_at_full_coverage():
-    """Labels are the rewards there: nothing is left between the two."""
+    """The rewards are the labels there, so that the term is zero."""
     logged, draws, _ = healthy(coverage=1.0)
-    found = evaluate_all(["dr-cpo", "tr-cpo"], logged, draws, Options(weights="raw"))
-    one, other = (found[name].estimates["better"] for name in found)
+    evaluations = evaluate_all(["dr-cpo", "tr-cpo"], logged, draws, Options(weights="raw"))
+    one, other = (evaluations[name].estimates["better"] for name in evaluations)
     assert (one.value, one.se, one.df) == pytest.approx((other.value, other.se, other.df), rel=1e-12)
 
 
@@ -166,21 +168,21 @@ def test_the_label_term_by_hand():
     assert (robust.label_residual(np.full(300, np.nan), sample.held_out, sample.raw) == 0).all()
 
 
-@pytest.mark.parametrize("name", BLIND)
+@pytest.mark.parametrize("name", NO_LABEL_TERM)
 def test_the_label_term_is_an_option_of_every_member(name):
     """It adds the mean weighted label residual, and its own part of the influence function."""
     logged, draws, _ = healthy()
-    plain, told = (
+    plain, with_term = (
         evaluate(name, logged, draws, Options(weights="raw", label_term=on)).estimates["better"] for on in (False, True)
     )
     fitted = evaluate(name, logged, draws, Options()).calibration
     weight = np.exp(logged.log_ratio[:, 0])
     residual = logged.oracle_label - fitted.held_out(logged.judged, fitted.fold)
-    missed = np.where(logged.labelled, weight / weight.mean() * residual, 0) / logged.labelled.mean()
+    term = np.where(logged.labelled, weight / weight.mean() * residual, 0) / logged.labelled.mean()
     tolerance = {"abs": 2e-3} if name == "stacked-dr" else {"abs": 1e-12}  # stacking weighs its members anew
-    assert told.value - plain.value == pytest.approx(missed.mean(), **tolerance)
+    assert with_term.value - plain.value == pytest.approx(term.mean(), **tolerance)
     if name != "stacked-dr":
-        assert told.influence - plain.influence == pytest.approx(missed - missed.mean(), abs=1e-12)
+        assert with_term.influence - plain.influence == pytest.approx(term - term.mean(), abs=1e-12)
 
 
 def test_dr_cpo_with_raw_weights_and_the_label_term_is_tr_cpo():
@@ -195,7 +197,7 @@ def test_dr_cpo_with_raw_weights_and_the_label_term_is_tr_cpo():
 def test_the_weights_are_those_that_the_options_name(name):
     logged, draws, _ = healthy()
     raw, calibrated = (
-        evaluate(name, logged, draws, Options(weights=of)).weights["better"] for of in ("raw", "calibrated")
+        evaluate(name, logged, draws, Options(weights=weights)).weights["better"] for weights in ("raw", "calibrated")
     )
     assert (raw.stabilised == raw.raw).all()
     assert (calibrated.raw == raw.raw).all()
@@ -208,24 +210,24 @@ def test_rows_without_a_log_ratio_or_without_a_draw_are_left_out_for_their_polic
     log_ratio, score = logged.log_ratio.copy(), draws["better"].judge_score.copy()
     log_ratio[:30, 0], score[20:60] = np.nan, np.nan
     fewer = draws | {"better": replace(draws["better"], judge_score=score)}
-    found = evaluate(name, replace(logged, log_ratio=log_ratio), fewer, Options())
-    assert found.n_used == {"better": 340, "clone": 400, "worse": 400}
-    better = found.estimates["better"]
+    evaluation = evaluate(name, replace(logged, log_ratio=log_ratio), fewer, Options())
+    assert evaluation.n_used == {"better": 340, "clone": 400, "worse": 400}
+    better = evaluation.estimates["better"]
     assert (better.influence[:60] == 0).all() and not better.used[:60].any()
-    assert np.isnan(found.weights["better"].stabilised[:60]).all()
-    assert np.nanmean(found.weights["better"].stabilised) == pytest.approx(1)
+    assert np.isnan(evaluation.weights["better"].stabilised[:60]).all()
+    assert np.nanmean(evaluation.weights["better"].stabilised) == pytest.approx(1)
     # The other rows alone, calibrated by the labels of all of them, are about the same.
     whole = evaluate(name, logged, draws, Options())
     assert better.value == pytest.approx(whole.estimates["better"].value, abs=0.03)
-    assert found.estimates["worse"].value == whole.estimates["worse"].value
+    assert evaluation.estimates["worse"].value == whole.estimates["worse"].value
 
 
 @pytest.mark.parametrize("name", ROBUST)
 def test_policies_keep_their_order_and_do_not_see_each_other(name):
-    """Declared order, not the alphabet's: trap T39."""
+    """Declared order, not alphabetical order: trap T39."""
     logged, draws, _ = healthy()
-    turned = replace(logged, policies=logged.policies[::-1], log_ratio=logged.log_ratio[:, ::-1])
-    one, other = evaluate(name, logged, draws, Options()), evaluate(name, turned, draws, Options())
+    reverse = replace(logged, policies=logged.policies[::-1], log_ratio=logged.log_ratio[:, ::-1])
+    one, other = evaluate(name, logged, draws, Options()), evaluate(name, reverse, draws, Options())
     assert tuple(other.estimates) == ("worse", "clone", "better")
     for policy in logged.policies:
         assert one.estimates[policy].value == other.estimates[policy].value
@@ -234,19 +236,19 @@ def test_policies_keep_their_order_and_do_not_see_each_other(name):
 
 @pytest.mark.parametrize("name", ROBUST)
 def test_the_influence_function_follows_the_estimate(name):
-    """A prompt given once more moves the value by its influence over n, but for folds, fits and terms of order 1/n^2.
+    """A repeated prompt moves the value by its influence over n, but for folds, fits and terms of order 1/n^2.
 
     An error made smaller by smoothing the influence function, without a change of the estimate, fails here: trap T48.
     """
     logged, draws, _ = healthy(coverage=1.0)
-    found = evaluate(name, logged, draws, Options(jackknife_folds=2, weights="raw"))
-    influence = found.estimates["better"].influence
+    evaluation = evaluate(name, logged, draws, Options(jackknife_folds=2, weights="raw"))
+    influence = evaluation.estimates["better"].influence
     moved = []
     rows = np.argsort(influence)[[0, 20, 200, 380, 399]]
     for row in rows:
         again = np.append(np.arange(400), np.full(4, row))
         more = evaluate(name, take(logged, again), take_draws(draws, again), Options(jackknife_folds=2, weights="raw"))
-        moved.append((more.estimates["better"].value - found.estimates["better"].value) * 404 / 4)
+        moved.append((more.estimates["better"].value - evaluation.estimates["better"].value) * 404 / 4)
     assert np.corrcoef(moved, influence[rows])[0, 1] > 0.99
     assert np.polyfit(influence[rows], moved, 1)[0] == pytest.approx(1, abs=0.2)
 
@@ -257,8 +259,8 @@ def test_equal_influence_gives_equal_errors_throughout_the_family(name):
     logged, draws, _ = healthy()
     coarse = {p: replace(d, judge_score=np.round(10 * d.judge_score) / 10) for p, d in draws.items()}
     logged = replace(logged, judge_score=np.round(10 * logged.judge_score) / 10, oracle_label=np.full(400, np.nan))
-    found = evaluate_all(["direct", name], logged, coarse, Options(rewards="judge"))
-    one, other = (found[key].estimates["better"] for key in ("direct", name))
+    evaluations = evaluate_all(["direct", name], logged, coarse, Options(rewards="judge"))
+    one, other = (evaluations[key].estimates["better"] for key in ("direct", name))
     assert other.influence == pytest.approx(one.influence, abs=1e-6)
     assert (other.value, other.se, other.df) == pytest.approx((one.value, one.se, one.df), rel=1e-6)
     assert other.interval() == pytest.approx(one.interval(), rel=1e-6)
@@ -268,22 +270,22 @@ def test_the_outcome_model_is_fitted_by_the_other_folds():
     sample = sample_of()
     weight = np.linspace(0.2, 1.8, 300)
     before, before_fresh = outcome.outcome(sample, weight)
-    held = sample.fold == 2
-    moved = replace(sample, reward=np.where(held, 1 - sample.reward, sample.reward))
-    after, after_fresh = outcome.outcome(moved, np.where(held, 3.0, weight))
-    assert (after[held] == before[held]).all() and (after_fresh[held] == before_fresh[held]).all()
-    assert (after[~held] != before[~held]).any()
-    by_hand = isotonic(sample.index[~held], sample.reward[~held], weight[~held])
-    assert before[held] == pytest.approx(by_hand(sample.index[held]))
-    assert before_fresh[held] == pytest.approx(by_hand(sample.fresh[held]))
+    in_fold = sample.fold == 2
+    moved = replace(sample, reward=np.where(in_fold, 1 - sample.reward, sample.reward))
+    after, after_fresh = outcome.outcome(moved, np.where(in_fold, 3.0, weight))
+    assert (after[in_fold] == before[in_fold]).all() and (after_fresh[in_fold] == before_fresh[in_fold]).all()
+    assert (after[~in_fold] != before[~in_fold]).any()
+    by_hand = isotonic(sample.index[~in_fold], sample.reward[~in_fold], weight[~in_fold])
+    assert before[in_fold] == pytest.approx(by_hand(sample.index[in_fold]))
+    assert before_fresh[in_fold] == pytest.approx(by_hand(sample.fresh[in_fold]))
 
 
 def test_mrdr_by_hand():
     sample = sample_of()
     weight = sample.raw
     at_logged, at_fresh = outcome.outcome(sample, weight)
-    found = mrdr.estimate(sample, Options(weights="raw"))
-    assert found.value == pytest.approx(at_fresh.mean() + np.mean(weight * (sample.reward - at_logged)), abs=1e-12)
+    point = mrdr.estimate(sample, Options(weights="raw"))
+    assert point.value == pytest.approx(at_fresh.mean() + np.mean(weight * (sample.reward - at_logged)), abs=1e-12)
     unweighted, _ = outcome.outcome(sample)
     assert np.mean(weight * (sample.reward - at_logged) ** 2) != pytest.approx(
         np.mean(weight * (sample.reward - unweighted) ** 2), rel=1e-6
@@ -308,31 +310,31 @@ def test_the_fluctuation_of_predictions_that_fit_is_none():
 
 
 def test_targeting_repairs_a_constant_outcome_model():
-    """Where the model knows nothing, TMLE is about IPS and far from the plug-in: trap T6."""
+    """With a constant outcome model TMLE is close to IPS and far from the plug-in: trap T6."""
     sample = sample_of(index=np.full(300, 0.5), fresh_held_out=np.full((300, 2), 0.5))
-    found = tmle.estimate(sample, Options(weights="raw"))
+    point = tmle.estimate(sample, Options(weights="raw"))
     ips = np.average(sample.reward, weights=np.exp(sample.log_ratio))
-    assert found.value == pytest.approx(ips, abs=1e-3)
+    assert point.value == pytest.approx(ips, abs=1e-3)
     assert abs(ips - sample.reward.mean()) > 0.03  # the plug-in's value
 
 
 def test_targeting_moves_fresh_draws_and_logged_responses_alike(monkeypatch):
-    """A constant model moved by the mean weight at a score; on the logged side alone it stays the plug-in: trap T6."""
+    """A constant model, fluctuated by the mean weight at a score; without fluctuated draws it is the plug-in: trap T6."""
     rng = np.random.default_rng(1)
     n = 4000
     index = rng.random(n)
     ratio = 1.5 * index + 0.2 * rng.standard_normal(n)
-    drawn = rng.choice(index, n, p=np.exp(ratio) / np.exp(ratio).sum())[:, None]
-    wide = {"fresh": drawn, "fresh_held_out": drawn, "fresh_label": np.full((n, 1), np.nan)}
+    fresh = rng.choice(index, n, p=np.exp(ratio) / np.exp(ratio).sum())[:, None]
+    wide = {"fresh": fresh, "fresh_held_out": fresh, "fresh_label": np.full((n, 1), np.nan)}
     wide |= {"fold": np.arange(n) % 5, "label": np.full(n, np.nan), "log_ratio": ratio, "cluster": np.arange(n)}
     sample = sample_of(index=index, reward=index, held_out=index, **wide)
     monkeypatch.setattr(tmle, "outcome", lambda sample: (np.full(n, 0.5), np.full((n, 1), 0.5)))
-    found = tmle.estimate(sample, Options(weights="raw"))
+    point = tmle.estimate(sample, Options(weights="raw"))
     clever, clever_fresh = tmle.mean_weight(sample, sample.raw)
     step = tmle.fluctuation(sample.reward, np.full(n, 0.5), clever)
     expected = expit(step * clever_fresh).mean() + np.mean(sample.raw * (sample.reward - expit(step * clever)))
-    assert found.value == pytest.approx(expected, abs=1e-12)
-    assert found.value == pytest.approx(np.average(index, weights=sample.raw), abs=0.01)
+    assert point.value == pytest.approx(expected, abs=1e-12)
+    assert point.value == pytest.approx(np.average(index, weights=sample.raw), abs=0.01)
     assert expit(step * clever_fresh).mean() - 0.5 > 0.05
 
 
@@ -342,15 +344,15 @@ def test_the_clever_covariate_is_the_mean_weight_at_a_score_by_the_other_folds()
     sample = sample_of(m=1, index=index, fresh_held_out=fresh)
     weight = sample.raw
     at_logged, at_fresh = tmle.mean_weight(sample, weight)
-    held = sample.fold == 1
-    level = [weight[~held & (index == score)].mean() for score in (0.1, 0.5, 0.9)]
-    assert at_logged[held & (index == 0.5)] == pytest.approx(level[1])
-    assert at_fresh[held & (fresh[:, 0] == 0.3), 0] == pytest.approx((level[0] + level[1]) / 2)
-    assert at_fresh[held & (fresh[:, 0] == 1.0), 0] == pytest.approx(level[2])
+    in_fold = sample.fold == 1
+    level = [weight[~in_fold & (index == score)].mean() for score in (0.1, 0.5, 0.9)]
+    assert at_logged[in_fold & (index == 0.5)] == pytest.approx(level[1])
+    assert at_fresh[in_fold & (fresh[:, 0] == 0.3), 0] == pytest.approx((level[0] + level[1]) / 2)
+    assert at_fresh[in_fold & (fresh[:, 0] == 1.0), 0] == pytest.approx(level[2])
 
 
 def stack(monkeypatch, influence: np.ndarray, values: tuple[float, ...] = (0.1, 0.4, 0.7)) -> Point:
-    """What stacking makes of members with these values and influence functions (c, u)."""
+    """The stacked estimate of members with these values and influence functions (c, u)."""
     points = [Point(value, row) for value, row in zip(values, influence, strict=True)]
     members = [SimpleNamespace(estimate=lambda sample, options, point=point: point) for point in points]
     monkeypatch.setattr(stacked_dr, "COMPONENTS", tuple(members))
@@ -358,14 +360,14 @@ def stack(monkeypatch, influence: np.ndarray, values: tuple[float, ...] = (0.1, 
 
 
 def test_members_that_are_alike_share_evenly(monkeypatch):
-    """Whatever else is known of their noise: trap T9."""
+    """Whatever their noise, none included: trap T9."""
     row = np.random.default_rng(0).standard_normal(500)
     assert stack(monkeypatch, np.tile(row, (3, 1))).value == pytest.approx(0.4, abs=1e-6)
     assert stack(monkeypatch, np.zeros((3, 500))).value == pytest.approx(0.4, abs=1e-9)
 
 
 def test_shares_do_not_know_the_unit_of_the_reward(monkeypatch):
-    """Ten times the influence, the same shares: trap T46. The influence is stacked by them as well."""
+    """Ten times the influence, the same shares: trap T46. They combine the influence functions as well."""
     rng = np.random.default_rng(1)
     influence = 0.02 * rng.standard_normal((3, 500)) * np.array([[1.0], [1.5], [2.0]])
     once, large, small = (stack(monkeypatch, unit * influence) for unit in (1.0, 10.0, 1e-3))
@@ -379,8 +381,11 @@ def test_a_stack_is_no_noisier_than_its_members():
     logged, draws, _ = healthy(coverage=1.0)
     options = Options(jackknife_folds=2, weights="raw")
     names = ("dr-cpo", "tmle", "mrdr")
-    found = {name: of.estimates["better"] for name, of in evaluate_all(ROBUST, logged, draws, options).items()}
-    least = min(found[name].sampling_variance for name in names)
-    assert found["stacked-dr"].sampling_variance <= least * (1 + 1e-6)
-    values = [found[name].value for name in names]
-    assert min(values) - 1e-12 <= found["stacked-dr"].value <= max(values) + 1e-12
+    estimates = {
+        name: evaluation.estimates["better"]
+        for name, evaluation in evaluate_all(ROBUST, logged, draws, options).items()
+    }
+    least = min(estimates[name].sampling_variance for name in names)
+    assert estimates["stacked-dr"].sampling_variance <= least * (1 + 1e-6)
+    values = [estimates[name].value for name in names]
+    assert min(values) - 1e-12 <= estimates["stacked-dr"].value <= max(values) + 1e-12

@@ -1,4 +1,4 @@
-"""What every estimator owes: exactness for the base policy, invariance, rows in, rows out, errors that help."""
+"""Properties of every estimator: exact values for the base policy, invariance, a result for each row, clear errors."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_the_base_policy_as_target_gives_the_base_value(name, coverage):
     """Equal log probabilities weigh one, exactly: trap T23."""
     logged, draws, _ = healthy(coverage=coverage)
-    found = evaluate(name, logged, draws, OPTIONS)
-    clone = found.estimates["clone"]
-    assert clone.value == pytest.approx(found.base.value, abs=1e-12)
-    assert clone.se == pytest.approx(found.base.se, abs=1e-12)
-    assert (found.weights["clone"].raw == 1).all()
-    contrast = clone - found.base
+    evaluation = evaluate(name, logged, draws, OPTIONS)
+    clone = evaluation.estimates["clone"]
+    assert clone.value == pytest.approx(evaluation.base.value, abs=1e-12)
+    assert clone.se == pytest.approx(evaluation.base.se, abs=1e-12)
+    assert (evaluation.weights["clone"].raw == 1).all()
+    contrast = clone - evaluation.base
     assert (contrast.value, contrast.se) == pytest.approx((0, 0), abs=1e-12)
 
 
@@ -57,9 +57,9 @@ def test_direct_on_the_logged_responses_gives_the_base_value():
     logged, _, _ = healthy()
     score = logged.judge_score[:, None]
     same = {p: Draws(p, score, np.full(score.shape, np.nan)) for p in logged.policies}
-    found = evaluate("direct", logged, same, OPTIONS)
-    assert found.estimates["clone"].value == pytest.approx(found.base.value, abs=1e-12)
-    assert found.estimates["clone"].se == pytest.approx(found.base.se, abs=1e-12)
+    evaluation = evaluate("direct", logged, same, OPTIONS)
+    assert evaluation.estimates["clone"].value == pytest.approx(evaluation.base.value, abs=1e-12)
+    assert evaluation.estimates["clone"].se == pytest.approx(evaluation.base.se, abs=1e-12)
 
 
 def test_calibration_preserves_the_mean_label_where_scores_repeat_those_of_the_slice():
@@ -67,16 +67,16 @@ def test_calibration_preserves_the_mean_label_where_scores_repeat_those_of_the_s
     labelled = logged.oracle_label[logged.labelled]
     score = logged.judge_score[logged.labelled][np.arange(len(logged.prompt_id)) % len(labelled)]
     repeated = {p: Draws(p, score[:, None], np.full((len(score), 1), np.nan)) for p in logged.policies}
-    found = evaluate("direct", logged, repeated, OPTIONS)
-    assert found.estimates["better"].value == pytest.approx(labelled.mean(), abs=1e-12)
+    evaluation = evaluate("direct", logged, repeated, OPTIONS)
+    assert evaluation.estimates["better"].value == pytest.approx(labelled.mean(), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_estimates_keep_the_declared_order(name):
-    """Not the alphabet's: trap T39."""
+    """Not alphabetical order: trap T39."""
     logged, draws, _ = healthy()
-    found = evaluate(name, logged, draws, OPTIONS)
-    assert tuple(found.estimates) == tuple(found.n_used) == logged.policies == ("better", "clone", "worse")
+    evaluation = evaluate(name, logged, draws, OPTIONS)
+    assert tuple(evaluation.estimates) == tuple(evaluation.n_used) == logged.policies == ("better", "clone", "worse")
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
@@ -84,20 +84,20 @@ def test_order_of_rows_changes_nothing_but_the_order(name):
     """Labels, weights and draws move with their row: trap T16."""
     logged, draws, _ = healthy()
     order = np.random.default_rng(5).permutation(len(logged.prompt_id))
-    there = evaluate(name, logged, draws, OPTIONS).estimates["better"]
-    back = evaluate(name, take(logged, order), take_draws(draws, order), OPTIONS).estimates["better"]
-    assert back.value == pytest.approx(there.value, abs=1e-12)
-    assert back.se == pytest.approx(there.se, abs=1e-12)
-    assert back.jackknife == pytest.approx(there.jackknife, abs=1e-12)
-    assert back.influence == pytest.approx(there.influence[order], abs=1e-9)
+    estimate = evaluate(name, logged, draws, OPTIONS).estimates["better"]
+    permuted = evaluate(name, take(logged, order), take_draws(draws, order), OPTIONS).estimates["better"]
+    assert permuted.value == pytest.approx(estimate.value, abs=1e-12)
+    assert permuted.se == pytest.approx(estimate.se, abs=1e-12)
+    assert permuted.jackknife == pytest.approx(estimate.jackknife, abs=1e-12)
+    assert permuted.influence == pytest.approx(estimate.influence[order], abs=1e-9)
 
 
 @pytest.mark.parametrize("name", NORMALISED + ROBUST)
 def test_a_constant_on_the_log_ratios_changes_nothing(name):
     logged, draws, _ = healthy()
-    there = evaluate(name, logged, draws, OPTIONS).estimates["better"]
-    back = evaluate(name, replace(logged, log_ratio=logged.log_ratio + 400), draws, OPTIONS).estimates["better"]
-    assert (back.value, back.se) == pytest.approx((there.value, there.se), abs=1e-10)
+    estimate = evaluate(name, logged, draws, OPTIONS).estimates["better"]
+    shifted = evaluate(name, replace(logged, log_ratio=logged.log_ratio + 400), draws, OPTIONS).estimates["better"]
+    assert (shifted.value, shifted.se) == pytest.approx((estimate.value, estimate.se), abs=1e-10)
 
 
 def test_an_infinite_clip_makes_raw_ips_snips():
@@ -112,10 +112,10 @@ def test_an_infinite_clip_makes_raw_ips_snips():
 def test_snips_by_hand():
     logged, _, _ = healthy(coverage=1.0)
     weight = np.exp(logged.log_ratio[:, 0])
-    found = evaluate("snips", logged, None, OPTIONS).estimates["better"]
-    assert found.value == pytest.approx(weight @ logged.oracle_label / weight.sum())
-    residual = weight * (logged.oracle_label - found.value) / weight.mean()
-    assert found.se == pytest.approx(residual.std(ddof=1) / np.sqrt(len(residual)))
+    estimate = evaluate("snips", logged, None, OPTIONS).estimates["better"]
+    assert estimate.value == pytest.approx(weight @ logged.oracle_label / weight.sum())
+    residual = weight * (logged.oracle_label - estimate.value) / weight.mean()
+    assert estimate.se == pytest.approx(residual.std(ddof=1) / np.sqrt(len(residual)))
 
 
 def test_raw_ips_cuts_weights_at_a_hundred_unless_told():
@@ -123,14 +123,14 @@ def test_raw_ips_cuts_weights_at_a_hundred_unless_told():
     log_ratio = logged.log_ratio.copy()
     log_ratio[:, 0] = 0
     log_ratio[0, 0] = np.log(999)  # half of the total: mean-one weights of 500 and 1/2
-    found = evaluate("raw-ips", replace(logged, log_ratio=log_ratio), None, OPTIONS)
-    weight = found.weights["better"].stabilised
+    evaluation = evaluate("raw-ips", replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    weight = evaluation.weights["better"].stabilised
     assert weight[0] / weight[1] == pytest.approx(100 / (1000 / 1998))
 
 
-def held_out_by_hand(found, logged):
+def held_out_by_hand(evaluation, logged):
     """Calibrated scores (n,), each from a calibrator that did not see the row's fold."""
-    fitted = found.calibration
+    fitted = evaluation.calibration
     return np.array([fitted.cross_fitted[k](s) for k, s in zip(fitted.fold, logged.judge_score, strict=True)])
 
 
@@ -138,23 +138,23 @@ def test_influence_functions_use_held_out_rewards():
     logged, draws, _ = healthy()
     weight = hajek(logged.log_ratio[:, 0])
     for name in ("snips", "raw-ips"):
-        found = evaluate(name, logged, None, OPTIONS)
-        reward = held_out_by_hand(found, logged)
+        evaluation = evaluate(name, logged, None, OPTIONS)
+        reward = held_out_by_hand(evaluation, logged)
         expected = weight * (reward - np.mean(weight * reward))
-        assert found.estimates["better"].influence == pytest.approx(expected, abs=1e-12)
-        assert found.base.influence == pytest.approx(reward - reward.mean(), abs=1e-12)
-    found = evaluate("direct", logged, draws, OPTIONS)
-    reward = held_out_by_hand(found, replace(logged, judge_score=draws["better"].judge_score[:, 0]))
-    assert found.estimates["better"].influence == pytest.approx(reward - reward.mean(), abs=1e-12)
+        assert evaluation.estimates["better"].influence == pytest.approx(expected, abs=1e-12)
+        assert evaluation.base.influence == pytest.approx(reward - reward.mean(), abs=1e-12)
+    evaluation = evaluate("direct", logged, draws, OPTIONS)
+    reward = held_out_by_hand(evaluation, replace(logged, judge_score=draws["better"].judge_score[:, 0]))
+    assert evaluation.estimates["better"].influence == pytest.approx(reward - reward.mean(), abs=1e-12)
 
 
 @pytest.mark.parametrize("coverage", [0.25, 1.0])
 def test_influence_of_calibrated_ips_by_hand(coverage):
-    """Fitted weights on the reward, and what raw ones add on the calibrated score."""
+    """Fitted weights times the reward, and raw less fitted weights times the calibrated score."""
     logged, _, _ = healthy(coverage=coverage)
-    found = evaluate("calibrated-ips", logged, None, OPTIONS)
-    estimate, weights = found.estimates["better"], found.weights["better"]
-    score = held_out_by_hand(found, logged)
+    evaluation = evaluate("calibrated-ips", logged, None, OPTIONS)
+    estimate, weights = evaluation.estimates["better"], evaluation.weights["better"]
+    score = held_out_by_hand(evaluation, logged)
     reward = logged.oracle_label if coverage == 1 else score
     centred = weights.stabilised * (reward - np.mean(weights.stabilised * reward))
     influence = centred + (weights.raw - weights.stabilised) * (score - estimate.value)
@@ -164,11 +164,11 @@ def test_influence_of_calibrated_ips_by_hand(coverage):
 def test_the_jackknife_fits_the_weights_again():
     """Without a fold of labels the calibrated score is another one, and so are weights that are monotone in it."""
     logged, _, _ = healthy()
-    found = evaluate("calibrated-ips", logged, None, OPTIONS)
+    evaluation = evaluate("calibrated-ips", logged, None, OPTIONS)
     n = len(logged.prompt_id)
     fold = Prompts.of(logged.prompt_id, 42).deal(np.ones(n, bool), 5, salt=ROWS)
     nothing = np.empty((n, 0))
-    for k, calibrator in enumerate(found.calibration.jackknife):
+    for k, calibrator in enumerate(evaluation.calibration.jackknife):
         reward = calibrator(logged.judge_score)
         sample = Sample(
             log_ratio=logged.log_ratio[:, 0],
@@ -184,25 +184,25 @@ def test_the_jackknife_fits_the_weights_again():
             weight_variance=OPTIONS.weight_variance,
         )
         expected = estimators.get("calibrated-ips").estimate(sample, OPTIONS).value
-        assert found.estimates["better"].jackknife[k] == pytest.approx(expected, abs=1e-12)
+        assert evaluation.estimates["better"].jackknife[k] == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_bias_of_capped_weights_is_measured_against_uncapped_ones():
     logged, _, values = draw(World(targets={"far": Target(1.2)}, prompt_share=0.0), 2000, seed=0)
-    found = evaluate("calibrated-ips", logged, None, OPTIONS)
+    evaluation = evaluate("calibrated-ips", logged, None, OPTIONS)
     free = evaluate("calibrated-ips", logged, None, Options(var_cap=np.inf, ess_floor=1e-9)).estimates["far"]
-    far = found.estimates["far"]
+    far = evaluation.estimates["far"]
     assert far.bias == pytest.approx(far.value - free.value, abs=1e-12)
     assert far.bias < -0.03 and abs(far.bias) > 0.7 * abs(far.value - values["far"])
-    assert free.bias == found.base.bias == 0
+    assert free.bias == evaluation.base.bias == 0
     assert far.jackknife != pytest.approx(free.jackknife, abs=0.01)
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_no_bias_is_taken_where_no_cap_binds(name):
     logged, draws, _ = healthy()
-    found = evaluate(name, logged, draws, OPTIONS)
-    assert [estimate.bias for estimate in (found.base, *found.estimates.values())] == [0, 0, 0, 0]
+    evaluation = evaluate(name, logged, draws, OPTIONS)
+    assert [estimate.bias for estimate in (evaluation.base, *evaluation.estimates.values())] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -210,10 +210,10 @@ def test_rows_outside_the_target_support_weigh_nothing_in_raw_weights(name):
     logged, _, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[:50, 0] = -np.inf
-    found = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
-    assert (found.weights["better"].raw[:50] == 0).all()
-    assert found.n_used["better"] == len(logged.prompt_id)
-    assert np.isfinite(found.estimates["better"].value)
+    evaluation = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    assert (evaluation.weights["better"].raw[:50] == 0).all()
+    assert evaluation.n_used["better"] == len(logged.prompt_id)
+    assert np.isfinite(evaluation.estimates["better"].value)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -222,13 +222,13 @@ def test_unscored_rows_are_left_out_for_that_policy_alone(name):
     logged, _, _ = healthy(coverage=1.0)
     log_ratio = logged.log_ratio.copy()
     log_ratio[::4, 0] = np.nan
-    found = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    evaluation = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
     whole = evaluate(name, logged, None, OPTIONS)
-    better = found.estimates["better"]
-    assert (found.n_used["better"], found.n_used["worse"]) == (300, 400)
-    assert found.estimates["worse"].value == whole.estimates["worse"].value
+    better = evaluation.estimates["better"]
+    assert (evaluation.n_used["better"], evaluation.n_used["worse"]) == (300, 400)
+    assert evaluation.estimates["worse"].value == whole.estimates["worse"].value
     assert (better.influence[::4] == 0).all() and len(better.influence) == 400
-    assert np.isnan(found.weights["better"].raw[::4]).all()
+    assert np.isnan(evaluation.weights["better"].raw[::4]).all()
     alone = evaluate(name, take(logged, np.flatnonzero(~np.isnan(log_ratio[:, 0]))), None, OPTIONS).estimates["better"]
     # Folds of all prompts and of those that are scored differ, and with them stabilised weights.
     near = {"abs": 1e-3, "rel": 5e-2} if name == "calibrated-ips" else {"rel": 1e-12}
@@ -241,11 +241,11 @@ def test_missing_draws_are_left_out_row_by_row():
     score = draws["better"].judge_score.copy()
     score[:40] = np.nan  # no draw at all
     score[40:80, 1] = np.nan  # one of two
-    found = evaluate("direct", logged, draws | {"better": replace(draws["better"], judge_score=score)}, OPTIONS)
-    reward = found.calibration.full(score)
+    evaluation = evaluate("direct", logged, draws | {"better": replace(draws["better"], judge_score=score)}, OPTIONS)
+    reward = evaluation.calibration.full(score)
     expected = np.mean([np.nanmean(row) for row in reward[40:]])
-    assert found.n_used["better"] == 360
-    assert found.estimates["better"].value == pytest.approx(expected, abs=1e-12)
+    assert evaluation.n_used["better"] == 360
+    assert evaluation.estimates["better"].value == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -253,13 +253,13 @@ def test_no_overlap_gives_no_number(name):
     logged, _, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[:, 0], log_ratio[:, 1] = -np.inf, np.nan
-    found = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
+    evaluation = evaluate(name, replace(logged, log_ratio=log_ratio), None, OPTIONS)
     for policy, used in (("better", 400), ("clone", 0)):
-        estimate = found.estimates[policy]
+        estimate = evaluation.estimates[policy]
         assert np.isnan([estimate.value, estimate.se, *estimate.interval()]).all()
-        assert found.n_used[policy] == used
-    assert np.isfinite(found.estimates["worse"].value)
-    assert "clone" not in found.weights
+        assert evaluation.n_used[policy] == used
+    assert np.isfinite(evaluation.estimates["worse"].value)
+    assert "clone" not in evaluation.weights
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
@@ -298,23 +298,23 @@ def test_estimators_in_company_say_what_they_say_alone(name):
 
 
 def test_ips_by_hand():
-    """The weights as they are: neither normalised nor cut, so that a constant on the log ratios scales the value."""
+    """Weights are neither normalised nor cut, so that a constant on the log ratios scales the value."""
     logged, _, _ = healthy(coverage=1.0)
     weight = np.exp(logged.log_ratio[:, 0])
-    earned = weight * logged.oracle_label
-    found = evaluate("ips", logged, None, OPTIONS).estimates["better"]
-    assert found.value == pytest.approx(earned.mean(), abs=1e-12)
-    assert found.se == pytest.approx(earned.std(ddof=1) / np.sqrt(400), rel=1e-9)
+    weighted_labels = weight * logged.oracle_label
+    estimate = evaluate("ips", logged, None, OPTIONS).estimates["better"]
+    assert estimate.value == pytest.approx(weighted_labels.mean(), abs=1e-12)
+    assert estimate.se == pytest.approx(weighted_labels.std(ddof=1) / np.sqrt(400), rel=1e-9)
     twice = evaluate("ips", replace(logged, log_ratio=logged.log_ratio + np.log(2)), None, OPTIONS).estimates["better"]
-    assert (twice.value, twice.se) == pytest.approx((2 * found.value, 2 * found.se))
+    assert (twice.value, twice.se) == pytest.approx((2 * estimate.value, 2 * estimate.se))
     beyond = evaluate("ips", replace(logged, log_ratio=logged.log_ratio + 1e4), None, OPTIONS).estimates["better"]
     assert np.isfinite(beyond.value)
 
 
 def test_the_means_of_normalised_weights_are_one_and_of_ips_need_not():
     logged, draws, _ = healthy()
-    for name, found in evaluate_all(estimators.NAMES, logged, draws, OPTIONS).items():
-        raw, used = found.weights["better"].raw, found.weights["better"].stabilised
+    for name, evaluation in evaluate_all(estimators.NAMES, logged, draws, OPTIONS).items():
+        raw, used = evaluation.weights["better"].raw, evaluation.weights["better"].stabilised
         assert raw.mean() == pytest.approx(1)
         assert (used.mean() == pytest.approx(1)) == (name != "ips")
         assert estimators.normalised(name) == (name != "ips")
@@ -324,9 +324,9 @@ def test_ten_thousand_rows_are_a_matter_of_seconds():
     """Doubly robust, fresh draws and jackknife included, without a search for each row: trap T51."""
     logged, draws, _ = healthy(n=10_000)
     began = time.process_time()
-    found = evaluate("dr-cpo", logged, draws, OPTIONS)
+    evaluation = evaluate("dr-cpo", logged, draws, OPTIONS)
     assert time.process_time() - began < 5
-    assert found.n_used["better"] == 10_000
+    assert evaluation.n_used["better"] == 10_000
 
 
 def test_needs_are_checked_at_the_door():
@@ -354,11 +354,11 @@ def test_impossible_inputs_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [({"n_folds": 1}, "n_folds"), ({"clip": 0.0}, "clip"), ({"ess_floor": 1.5}, "ess_floor")]
+    ("options", "field"), [({"n_folds": 1}, "n_folds"), ({"clip": 0.0}, "clip"), ({"ess_floor": 1.5}, "ess_floor")]
 )
-def test_options_check_themselves(wrong, said):
-    with pytest.raises(UserError, match=said):
-        Options(**wrong)
+def test_options_check_themselves(options, field):
+    with pytest.raises(UserError, match=field):
+        Options(**options)
 
 
 def test_the_simulated_truth_is_the_mean_label():

@@ -1,4 +1,4 @@
-"""The bootstrap of the direct method: prompts weighed at random, the calibrator fitted again, every draw kept."""
+"""The bootstrap of the direct method: random weights of prompts, the calibrator fitted again, no replicate dropped."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BOOTSTRAP = Options(inference="bootstrap", n_bootstrap=300)
 def test_without_labels_of_the_targets_it_is_finite_and_complete():
     """No label among the fresh draws is the usual case: trap T14."""
     logged, draws, _ = healthy()
-    found = evaluate("direct", logged, draws, BOOTSTRAP)
-    for estimate in (*found.estimates.values(), found.base):
+    evaluation = evaluate("direct", logged, draws, BOOTSTRAP)
+    for estimate in (*evaluation.estimates.values(), evaluation.base):
         assert len(estimate.replicates) == 300 and np.isfinite(estimate.replicates).all()
         low, high = estimate.interval()
         assert low < estimate.value < high
@@ -36,17 +36,17 @@ def test_without_labels_of_the_targets_it_is_finite_and_complete():
 def test_every_draw_by_hand(own):
     """One stream of exponential weights, a draw each, nothing drawn again where few labels count: trap T33."""
     logged, draws, _ = healthy(n=60, coverage=6, target_labels=20 if own else 0)
-    found = evaluate("direct", logged, draws, replace(BOOTSTRAP, seed=5)).estimates["better"].replicates
-    rng, kept = np.random.default_rng(5), logged.labelled
+    replicate_values = evaluate("direct", logged, draws, replace(BOOTSTRAP, seed=5)).estimates["better"].replicates
+    rng, labelled = np.random.default_rng(5), logged.labelled
     names, code = np.unique(logged.prompt_id, return_inverse=True)
     score, label = draws["better"].judge_score[:, 0], draws["better"].oracle_label[:, 0]
-    for value in found:
+    for value in replicate_values:
         weight = rng.standard_exponential(len(names))[code]
-        fitted = isotonic(logged.judge_score[kept], logged.oracle_label[kept], weight[kept])(score)
+        fitted = isotonic(logged.judge_score[labelled], logged.oracle_label[labelled], weight[labelled])(score)
         expected = np.average(fitted, weights=weight)
         if own:
-            here = ~np.isnan(label)
-            expected += np.average((label - fitted)[here], weights=weight[here])
+            has_label = ~np.isnan(label)
+            expected += np.average((label - fitted)[has_label], weights=weight[has_label])
         assert value == pytest.approx(expected, abs=1e-12)
 
 
@@ -58,16 +58,16 @@ def test_the_interval_runs_between_percentiles():
 
 
 def test_policies_share_their_weights():
-    """A difference is taken draw by draw, so that what is shared cancels."""
+    """A difference is taken replicate by replicate, so that shared errors cancel."""
     logged, draws, _ = healthy()
-    found = evaluate("direct", logged, draws, BOOTSTRAP).estimates
-    contrast = found["better"] - found["worse"]
-    assert contrast.replicates == pytest.approx(found["better"].replicates - found["worse"].replicates)
-    apart = np.hypot(found["better"].se, found["worse"].se)
-    assert contrast.se < 0.8 * apart
+    estimates = evaluate("direct", logged, draws, BOOTSTRAP).estimates
+    contrast = estimates["better"] - estimates["worse"]
+    assert contrast.replicates == pytest.approx(estimates["better"].replicates - estimates["worse"].replicates)
+    independent_se = np.hypot(estimates["better"].se, estimates["worse"].se)
+    assert contrast.se < 0.8 * independent_se
     same = {p: replace(draws["better"], policy=p) for p in logged.policies}
-    found = evaluate("direct", logged, same, BOOTSTRAP).estimates
-    assert (found["better"] - found["worse"]).se == 0
+    estimates = evaluate("direct", logged, same, BOOTSTRAP).estimates
+    assert (estimates["better"] - estimates["worse"]).se == 0
 
 
 def test_estimates_of_different_draws_have_no_difference():
@@ -104,7 +104,7 @@ def test_labels_on_every_draw_need_no_calibrator():
 
 
 def test_rows_of_a_prompt_share_its_weight():
-    """Every row twice under its prompt says no more than once: the same draws, value by value."""
+    """Every row twice under its prompt adds no information: each replicate is the same."""
     logged, draws, _ = healthy(n=200)
     rows = np.repeat(np.arange(200), 2)
     once = evaluate("direct", logged, draws, BOOTSTRAP).estimates["better"]
@@ -131,20 +131,20 @@ def test_a_draw_that_is_missing_leaves_the_pairing_as_it_is():
 def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
     logged, draws, _ = healthy(n=80)
     judged, label = draws["better"].judged, np.full((80, 1), np.nan)
-    strangers = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
-    acquainted = replace(strangers, question=logged.prompt_id[:30])
+    other_prompts = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
+    same_prompts = replace(other_prompts, question=logged.prompt_id[:30])
     one, other = (
         replicates(known, "monotone", names_of(logged, known), logged.prompt_id, judged, label, n=400, seed=1)
-        for known in (strangers, acquainted)
+        for known in (other_prompts, same_prompts)
     )
     assert np.isfinite([one, other]).all()
     assert one.mean() == pytest.approx(other.mean(), abs=0.02)
     rng = np.random.default_rng(1)
-    weight = rng.standard_exponential(110)  # names in sorted order: the strangers come first
+    weight = rng.standard_exponential(110)  # names in sorted order: other prompts come first
     by_hand = isotonic(
-        strangers.judged.score, strangers.oracle_label, weight[np.argsort(np.argsort(strangers.question))]
+        other_prompts.judged.score, other_prompts.oracle_label, weight[np.argsort(np.argsort(other_prompts.question))]
     )
-    names = np.unique(np.concatenate([logged.prompt_id, strangers.question]))
+    names = np.unique(np.concatenate([logged.prompt_id, other_prompts.question]))
     at_row = weight[np.searchsorted(names, logged.prompt_id)]
     assert one[0] == pytest.approx(np.average(by_hand(judged.score[:, 0]), weights=at_row), abs=1e-12)
 
@@ -155,18 +155,18 @@ def test_missing_draws_and_uncertain_judges_are_at_home_in_it():
     points = draws["better"].judge_points.copy()
     score[:20], points[:20] = np.nan, np.nan
     fewer = draws | {"better": replace(draws["better"], judge_score=score, judge_points=points)}
-    found = evaluate("direct", logged, fewer, replace(BOOTSTRAP, n_bootstrap=50))
-    assert found.n_used["better"] == 180
-    assert np.isfinite(found.estimates["better"].replicates).all()
-    assert (found.estimates["better"].influence[:20] == 0).all()
+    evaluation = evaluate("direct", logged, fewer, replace(BOOTSTRAP, n_bootstrap=50))
+    assert evaluation.n_used["better"] == 180
+    assert np.isfinite(evaluation.estimates["better"].replicates).all()
+    assert (evaluation.estimates["better"].influence[:20] == 0).all()
 
 
 def test_a_calibrator_with_covariates_is_fitted_again_as_well():
     logged, draws, values = draw(WORLDS["covariate_bias"], 300, 0)
     options = replace(BOOTSTRAP, calibration="two_stage", covariates=("length",), n_bootstrap=60)
-    found = evaluate("direct", logged, draws, options)
-    assert found.calibration.mode == "two_stage"
-    estimate = found.estimates["better"]
+    evaluation = evaluate("direct", logged, draws, options)
+    assert evaluation.calibration.mode == "two_stage"
+    estimate = evaluation.estimates["better"]
     assert estimate.replicates.mean() == pytest.approx(estimate.value, abs=0.02)
     assert abs(estimate.value - values["better"]) < 4 * estimate.se
 
@@ -191,7 +191,7 @@ def test_the_seed_is_that_of_the_options():
 
 @pytest.mark.parametrize(("n", "target_labels", "seeds"), [(1000, 0.0, 60), (200, 0.3, 100)])
 def test_it_covers_with_hundreds_of_labels_or_labels_of_the_targets_own(n, target_labels, seeds):
-    """Few labels and none of the target's are another matter: in-sample residuals of an isotonic fit are too small."""
+    """Not with few labels and none of the target's: in-sample residuals of an isotonic fit are too small."""
     world = World({"better": WORLDS["healthy"].targets["better"]}, target_labels=target_labels)
     covered = []
     for seed in range(seeds):

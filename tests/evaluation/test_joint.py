@@ -1,4 +1,4 @@
-"""The joint estimate on data sets: who is in it, pairs of labels, its variance, and that it says nothing without labels."""
+"""The joint estimate on data sets: which estimators take part, pairs of labels, its variance, no effect without labels."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ STRICT = World(
 
 
 def numbers(evaluation) -> list[float]:
-    """All that is said of values and differences."""
-    said = []
+    """Values, standard errors and intervals of all policies, and their differences to the base."""
+    figures = []
     for estimate in (evaluation.base, *evaluation.estimates.values()):
         difference = estimate - evaluation.base
-        said += [estimate.value, estimate.se, *estimate.interval(), difference.value, difference.se]
-    return said
+        figures += [estimate.value, estimate.se, *estimate.interval(), difference.value, difference.se]
+    return figures
 
 
 @pytest.mark.parametrize("own", [0, MIN_OWN - 1])
@@ -54,28 +54,28 @@ def test_estimators_without_fresh_draws_and_with_a_label_term_have_no_part_in_it
 
 def test_labels_on_every_response_are_mean_labels_and_paired_differences():
     logged, draws, _ = draw(replace(STRICT, coverage=1.0, target_labels=1.0), 200, 0)
-    found = evaluate("direct", logged, draws, Options())
+    evaluation = evaluate("direct", logged, draws, Options())
     label = {policy: one.oracle_label[:, 0] for policy, one in draws.items()} | {"base": logged.oracle_label}
-    for policy, estimate in (found.estimates | {"base": found.base}).items():
+    for policy, estimate in (evaluation.estimates | {"base": evaluation.base}).items():
         assert estimate.value == pytest.approx(label[policy].mean(), abs=1e-12)
         assert estimate.se == pytest.approx(label[policy].std(ddof=1) / np.sqrt(200))
     for policy in draws:
-        difference = found.estimates[policy] - found.base
+        difference = evaluation.estimates[policy] - evaluation.base
         assert difference.se == pytest.approx((label[policy] - label["base"]).std(ddof=1) / np.sqrt(200))
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
 def test_a_target_that_answers_like_the_base_differs_by_nothing(name):
-    """The same scores and labels on the same prompts: no doubt is left, though each level has some.
+    """The same scores and labels on the same prompts: the difference has no error, though each level has one.
 
     Doubly robust estimators add their weighted residual, which is small.
     """
     logged, _, _ = draw(replace(STRICT, targets={"clone": Target()}), 400, 0)
     draws = {"clone": Draws("clone", logged.judge_score[:, None], logged.oracle_label[:, None])}
-    found = evaluate(name, logged, draws, Options())
-    difference = found.estimates["clone"] - found.base
+    evaluation = evaluate(name, logged, draws, Options())
+    difference = evaluation.estimates["clone"] - evaluation.base
     assert difference.value == pytest.approx(0, abs=1e-12 if name == "direct" else 3e-3)
-    assert difference.oracle_variance < 1e-6 and found.base.oracle_variance > 1e-5
+    assert difference.oracle_variance < 1e-6 and evaluation.base.oracle_variance > 1e-5
 
 
 def test_the_order_of_rows_and_policies_makes_no_difference():
@@ -93,24 +93,26 @@ def test_the_order_of_rows_and_policies_makes_no_difference():
     one, other = evaluate("direct", logged, draws, Options()), evaluate("direct", moved, shuffled, Options())
     for policy in draws:
         assert other.estimates[policy].value == pytest.approx(one.estimates[policy].value, abs=1e-10)
-        ours, theirs = one.estimates[policy] - one.base, other.estimates[policy] - other.base
-        assert (theirs.value, theirs.se) == pytest.approx((ours.value, ours.se), abs=1e-10)
+        difference, other_difference = one.estimates[policy] - one.base, other.estimates[policy] - other.base
+        assert (other_difference.value, other_difference.se) == pytest.approx(
+            (difference.value, difference.se), abs=1e-10
+        )
 
 
 def test_labels_of_one_prompt_leave_out_together():
-    """The jackknife of a difference sees pairs: what an oracle gives to all responses of a prompt is in neither."""
+    """The jackknife leaves out pairs of labels: an effect that all labels of a prompt share is in no difference."""
     logged, draws, _ = draw(STRICT, 400, 0)
     rng = np.random.default_rng(0)
-    # Labels in [.2, .8], and the same whim for all labels of a prompt.
-    whim = np.where(logged.labelled, rng.choice([-0.2, 0.2], 400), NAN)
+    # Labels in [.2, .8], and the same effect for all labels of a prompt.
+    effect = np.where(logged.labelled, rng.choice([-0.2, 0.2], 400), NAN)
     logged = replace(logged, oracle_label=0.2 + 0.6 * logged.oracle_label)
     draws = {p: replace(d, oracle_label=0.2 + 0.6 * d.oracle_label) for p, d in draws.items()}
-    strict = replace(logged, oracle_label=logged.oracle_label + whim)
-    moved = {p: replace(d, oracle_label=d.oracle_label + whim[:, None]) for p, d in draws.items()}
-    calm, moody = (evaluate("direct", *data, Options()) for data in ((logged, draws), (strict, moved)))
+    moved_logged = replace(logged, oracle_label=logged.oracle_label + effect)
+    moved_draws = {p: replace(d, oracle_label=d.oracle_label + effect[:, None]) for p, d in draws.items()}
+    plain, shifted = (evaluate("direct", *data, Options()) for data in ((logged, draws), (moved_logged, moved_draws)))
     for policy in draws:
-        assert moody.estimates[policy].se > 1.3 * calm.estimates[policy].se
-        ratio = (moody.estimates[policy] - moody.base).se / (calm.estimates[policy] - calm.base).se
+        assert shifted.estimates[policy].se > 1.3 * plain.estimates[policy].se
+        ratio = (shifted.estimates[policy] - shifted.base).se / (plain.estimates[policy] - plain.base).se
         assert 0.75 < ratio < 1.25
 
 
@@ -155,16 +157,16 @@ def test_a_draw_without_a_score_is_left_out():
     logged, draws, values = draw(STRICT, 400, 2)
     missing = np.random.default_rng(0).random((400, 1)) < 0.1
     draws["better"] = replace(draws["better"], judge_score=np.where(missing, NAN, draws["better"].judge_score))
-    found = evaluate("direct", logged, draws, Options())
-    assert found.n_used == {"better": 400 - int(missing.sum()), "worse": 400}
-    assert not found.estimates["better"].influence[missing[:, 0]].any()
+    evaluation = evaluate("direct", logged, draws, Options())
+    assert evaluation.n_used == {"better": 400 - int(missing.sum()), "worse": 400}
+    assert not evaluation.estimates["better"].influence[missing[:, 0]].any()
     for policy in draws:
-        assert found.estimates[policy].value == pytest.approx(values[policy], abs=0.1)
+        assert evaluation.estimates[policy].value == pytest.approx(values[policy], abs=0.1)
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
 def test_labels_that_are_no_random_share_are_for_the_audit_alone(name):
-    """The best responses have labels: with `none` the value is that without labels, and the audit is that of before."""
+    """The best responses have labels: with `none` the value is that without labels, and the audit still uses them."""
     logged, draws, _ = draw(STRICT, 400, 0)
     unlabelled = {p: replace(d, oracle_label=np.full_like(d.oracle_label, NAN)) for p, d in draws.items()}
     chosen, bare = evaluate(name, logged, draws, NONE), evaluate(name, logged, unlabelled, NONE)
@@ -196,8 +198,8 @@ def test_intervals_of_levels_and_differences_cover(labels):
     world, covered = replace(STRICT, coverage=labels, target_labels=labels), []
     for seed in range(120):
         logged, draws, values = draw(world, 300, seed)
-        found = evaluate("direct", logged, draws, Options())
-        one, difference = found.estimates["worse"], found.estimates["better"] - found.base
+        evaluation = evaluate("direct", logged, draws, Options())
+        one, difference = evaluation.estimates["worse"], evaluation.estimates["better"] - evaluation.base
         truths = values["worse"], values["better"] - values["base"]
         covered.append(
             [e.interval()[0] <= t <= e.interval()[1] for e, t in zip((one, difference), truths, strict=True)]

@@ -1,4 +1,4 @@
-"""Labels with known probabilities in every estimate: weights 1 / pi, which do nothing where the probabilities are equal."""
+"""Labels with known probabilities in every estimate: weights 1 / pi, without effect where the probabilities are equal."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def with_probabilities(logged, draws, base: float, own: float):
 
 
 def numbers(logged, draws, options) -> list:
-    said = []
-    for name, found in evaluate_all(estimators.NAMES, logged, draws, options).items():
-        evidence = gather(found, logged, draws, Thresholds())
-        for policy, one in ({"base": found.base} | found.estimates).items():
-            difference = one - found.base
-            said.append((name, policy, one.value, one.se, one.df, *one.interval(), difference.value, difference.se))
-            said.append(repr((evidence[policy].support, evidence[policy].audit, evidence[policy].weighted_labels)))
-    return said
+    figures = []
+    for name, evaluation in evaluate_all(estimators.NAMES, logged, draws, options).items():
+        evidence = gather(evaluation, logged, draws, Thresholds())
+        for policy, one in ({"base": evaluation.base} | evaluation.estimates).items():
+            difference = one - evaluation.base
+            figures.append((name, policy, one.value, one.se, one.df, *one.interval(), difference.value, difference.se))
+            figures.append(repr((evidence[policy].support, evidence[policy].audit, evidence[policy].weighted_labels)))
+    return figures
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["joint", "plain", "label term", "two-stage"])
@@ -93,21 +93,21 @@ def test_effective_labels_are_those_of_kish():
     score = np.repeat([0.1, 0.9], [5, 10])
     weight = np.concatenate([np.ones(5), np.repeat([1.0, 3.0], 5)])
     plain = effective_labels(score, np.full(20, 0.9), np.ones(20))
-    found = effective_labels(score, np.full(20, 0.9), np.ones(20), weight)
+    weighted = effective_labels(score, np.full(20, 0.9), np.ones(20), weight)
     assert plain.effective_labels == pytest.approx(10)
-    assert found.effective_labels == pytest.approx(effective_number(weight[5:])) and found.effective_labels < 10
+    assert weighted.effective_labels == pytest.approx(effective_number(weight[5:])) and weighted.effective_labels < 10
 
 
 def chosen_by_score(seed: int, n: int = 500, labels: int = 100, own: bool = True):
-    """Labels where the targets' scores lie, with and without what is known of their probabilities."""
+    """Labels of prompts chosen by the targets' scores, with their probabilities; `own`: on the targets' draws, too."""
     logged, draws, truth = draw(PAIRED, n, seed)
     density = label_design.densities(logged.judge_score, [one.judge_score for one in draws.values()])
-    bought = label_design.chosen(density, np.random.default_rng(seed).random(n), labels)
+    is_chosen = label_design.chosen(density, np.random.default_rng(seed).random(n), labels)
     probability = label_design.probabilities(density, labels)
-    logged = replace(logged, oracle_label=np.where(bought, logged.oracle_label, NAN), label_probability=probability)
-    kept = bought[:, None] if own else np.zeros((n, 1), dtype=bool)
+    logged = replace(logged, oracle_label=np.where(is_chosen, logged.oracle_label, NAN), label_probability=probability)
+    own_mask = is_chosen[:, None] if own else np.zeros((n, 1), dtype=bool)
     draws = {
-        p: replace(one, oracle_label=np.where(kept, one.oracle_label, NAN), label_probability=probability[:, None])
+        p: replace(one, oracle_label=np.where(own_mask, one.oracle_label, NAN), label_probability=probability[:, None])
         for p, one in draws.items()
     }
     return logged, draws, truth
@@ -118,8 +118,8 @@ def test_estimates_from_labels_by_score_have_no_bias(correction):
     errors, covered = [], []
     for seed in range(40):
         logged, draws, truth = chosen_by_score(seed)
-        found = evaluate("direct", logged, draws, Options(correction=correction))
-        for policy, one in ({"base": found.base} | found.estimates).items():
+        evaluation = evaluate("direct", logged, draws, Options(correction=correction))
+        for policy, one in ({"base": evaluation.base} | evaluation.estimates).items():
             low, high = one.interval()
             errors.append(one.value - truth[policy])
             covered.append(low <= truth[policy] <= high)

@@ -1,4 +1,4 @@
-"""Labels of a target's own draws: they mend the calibrator, at the price of their noise."""
+"""Labels of a target's own draws: they correct the calibrator's bias, at the price of their noise."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from arena_cje.simulate import WORLDS, World, draw
 from worlds import healthy
 
 NAN = float("nan")
-DRAWN = [name for name in estimators.NAMES if estimators.needs_draws(name)]
-AUGMENTED = [name for name in DRAWN if name != "tr-cpo"]  # its label term mends the same fault
+WITH_DRAWS = [name for name in estimators.NAMES if estimators.needs_draws(name)]
+AUGMENTED = [name for name in WITH_DRAWS if name != "tr-cpo"]  # its label term corrects the same bias
 REPLICATES = 200
 PLAIN = Options(correction="plain")
 
 
-def with_labels(drawn: Draws, rows, offset: float = 0.0) -> Draws:
+def with_labels(draws: Draws, rows, offset: float = 0.0) -> Draws:
     """The draws with labels on these rows: the score itself, and an offset."""
-    label = np.full(drawn.judge_score.shape, NAN)
-    label[rows] = np.clip(drawn.judge_score[rows] + offset, 0, 1)
-    return replace(drawn, oracle_label=label)
+    label = np.full(draws.judge_score.shape, NAN)
+    label[rows] = np.clip(draws.judge_score[rows] + offset, 0, 1)
+    return replace(draws, oracle_label=label)
 
 
 @pytest.mark.parametrize("draws_per_prompt", [1, 3])
 @pytest.mark.parametrize("name", AUGMENTED)
 def test_labels_on_every_draw_are_the_estimate(name, draws_per_prompt):
-    """Exactly the mean label, with the textbook error, whatever the calibrator says: trap T45."""
+    """Exactly the mean label, with the textbook error, whatever the calibrated scores: trap T45."""
     world = replace(WORLDS["no_transport_hidden"], target_labels=1.0, draws_per_prompt=draws_per_prompt)
     logged, draws, _ = draw(world, 300, seed=0)
     label = draws["worse"].oracle_label
     assert not np.isnan(label).any()
-    found = evaluate(name, logged, draws, Options()).estimates["worse"]
+    estimate = evaluate(name, logged, draws, Options()).estimates["worse"]
     if name == "direct":
-        assert found.value == pytest.approx(label.mean(), abs=1e-12)
-        assert found.se == pytest.approx(label.mean(axis=1).std(ddof=1) / np.sqrt(300), rel=1e-9)
-        assert found.oracle_variance == pytest.approx(0, abs=1e-20)
+        assert estimate.value == pytest.approx(label.mean(), abs=1e-12)
+        assert estimate.se == pytest.approx(label.mean(axis=1).std(ddof=1) / np.sqrt(300), rel=1e-9)
+        assert estimate.oracle_variance == pytest.approx(0, abs=1e-20)
     else:
         # What the weights add compares rewards of logged responses with an outcome model, and is small.
-        assert found.value == pytest.approx(label.mean(), abs=0.01)
+        assert estimate.value == pytest.approx(label.mean(), abs=0.01)
 
 
 def test_a_missing_draw_needs_no_label():
-    """All that were drawn are labelled: exactly their mean, prompt by prompt; trap T45."""
+    """All draws that exist have labels: exactly their mean, prompt by prompt; trap T45."""
     reward = np.array([[0.2, 0.4], [0.6, NAN], [0.9, 0.7]])
     label = np.array([[0.0, 1.0], [0.3, NAN], [0.8, 0.6]])
     value, influence = fresh_mean(reward, reward, label, np.arange(len(label)))
@@ -73,36 +73,36 @@ def test_the_correction_by_hand():
     assert influence.mean() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", WITH_DRAWS)
 @pytest.mark.parametrize(("labels", "moves"), [(MIN_OWN - 1, False), (MIN_OWN, True)])
 def test_fewer_than_ten_labelled_prompts_leave_the_estimate(name, labels, moves):
-    """And an estimator with a label term leaves them throughout."""
+    """An estimator with a label term uses none of them, however many there are."""
     logged, draws, _ = healthy()
     plain = evaluate(name, logged, draws, Options()).estimates["better"]
-    told = draws | {"better": with_labels(draws["better"], np.arange(labels), offset=-0.3)}
-    found = evaluate(name, logged, told, Options()).estimates["better"]
-    assert (abs(found.value - plain.value) > 0.05) == (moves and name != "tr-cpo")
+    labelled_draws = draws | {"better": with_labels(draws["better"], np.arange(labels), offset=-0.3)}
+    estimate = evaluate(name, logged, labelled_draws, Options()).estimates["better"]
+    assert (abs(estimate.value - plain.value) > 0.05) == (moves and name != "tr-cpo")
     if not moves:
-        assert (found.value, found.se) == (plain.value, plain.se)
+        assert (estimate.value, estimate.se) == (plain.value, plain.se)
 
 
 def test_ten_labels_of_one_prompt_are_no_ten_prompts():
     logged, draws, _ = healthy(draws_per_prompt=12)
     plain = evaluate("direct", logged, draws, Options()).estimates["better"]
-    told = draws | {"better": with_labels(draws["better"], np.arange(2), offset=-0.3)}
-    assert evaluate("direct", logged, told, Options()).estimates["better"].value == plain.value
+    labelled_draws = draws | {"better": with_labels(draws["better"], np.arange(2), offset=-0.3)}
+    assert evaluate("direct", logged, labelled_draws, Options()).estimates["better"].value == plain.value
 
 
 @pytest.mark.parametrize("correction", ["joint", "plain"])
 @pytest.mark.parametrize("name", AUGMENTED)
 def test_own_labels_leave_the_differences_of_targets_without_any(name, correction):
-    """The joint estimate moves the base, and with it the targets without labels; the plain one moves nothing else."""
+    """The joint estimate moves the base, and with it the targets without labels; the plain one moves neither."""
     logged, draws, _ = healthy()
-    told = draws | {"better": with_labels(draws["better"], np.arange(200))}
-    one, other = (evaluate(name, logged, d, Options(correction=correction)) for d in (draws, told))
+    labelled_draws = draws | {"better": with_labels(draws["better"], np.arange(200))}
+    one, other = (evaluate(name, logged, d, Options(correction=correction)) for d in (draws, labelled_draws))
     assert one.estimates["better"].value != other.estimates["better"].value
     for policy in ("clone", "worse"):
-        before, after = (found.estimates[policy] - found.base for found in (one, other))
+        before, after = (evaluation.estimates[policy] - evaluation.base for evaluation in (one, other))
         assert (after.value, after.se) == pytest.approx((before.value, before.se), abs=1e-12)
         assert after.floor.value == pytest.approx(before.floor.value, rel=0.01)
         moved = other.estimates[policy].value - one.estimates[policy].value
@@ -113,29 +113,29 @@ def test_own_labels_leave_the_differences_of_targets_without_any(name, correctio
 @cache
 def hidden() -> dict[str, np.ndarray]:
     """Errors and coverage where labels fall by as much at every score, without labels of the target and with some."""
-    found = {key: [] for key in ("without", "error", "covered", "se")}
+    figures = {key: [] for key in ("without", "error", "covered", "se")}
     world = replace(WORLDS["no_transport_hidden"], target_labels=0.15)
     for seed in range(REPLICATES):
         logged, draws, values = draw(world, 400, seed)
         unlabelled = {p: replace(d, oracle_label=np.full_like(d.oracle_label, NAN)) for p, d in draws.items()}
-        found["without"].append(
+        figures["without"].append(
             evaluate("direct", logged, unlabelled, Options(jackknife_folds=2)).estimates["worse"].value
             - values["worse"]
         )
         estimate = evaluate("direct", logged, draws, Options()).estimates["worse"]
         low, high = estimate.interval()
-        found["error"].append(estimate.value - values["worse"])
-        found["covered"].append(low <= values["worse"] <= high)
-        found["se"].append(estimate.se)
-    return {key: np.array(value) for key, value in found.items()}
+        figures["error"].append(estimate.value - values["worse"])
+        figures["covered"].append(low <= values["worse"] <= high)
+        figures["se"].append(estimate.se)
+    return {key: np.array(value) for key, value in figures.items()}
 
 
 def test_a_share_of_labels_mends_a_calibrator_that_does_not_transport():
-    found = hidden()
-    assert found["without"].mean() > 0.1
-    assert abs(found["error"].mean()) < 0.3 * found["error"].std()
-    assert found["covered"].mean() >= 0.90
-    ratio = np.sqrt(np.mean(found["se"] ** 2)) / found["error"].std(ddof=1)
+    figures = hidden()
+    assert figures["without"].mean() > 0.1
+    assert abs(figures["error"].mean()) < 0.3 * figures["error"].std()
+    assert figures["covered"].mean() >= 0.90
+    ratio = np.sqrt(np.mean(figures["se"] ** 2)) / figures["error"].std(ddof=1)
     assert 0.85 < ratio < 1.2
 
 
@@ -144,20 +144,20 @@ def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
     logged, draws, _ = healthy()
     rng = np.random.default_rng(0)
     score = draws["better"].judge_score
-    told = {}
+    labelled_draws = {}
     for policy in logged.policies:
         label = np.where(
             rng.permutation(400)[:, None] < 100, np.clip(score + 0.2 * rng.standard_normal((400, 1)), 0, 1), NAN
         )
-        told[policy] = Draws(policy, score, label)
-    found = evaluate("direct", logged, told, PLAIN).estimates
-    contrast = found["better"] - found["worse"]
-    fitted = evaluate("direct", logged, told, PLAIN).calibration
-    predicted = fitted.held_out(told["better"].judged, fitted.fold)
-    noise = [np.nanvar(told[p].oracle_label - predicted, ddof=1) / 100 for p in ("better", "worse")]
+        labelled_draws[policy] = Draws(policy, score, label)
+    estimates = evaluate("direct", logged, labelled_draws, PLAIN).estimates
+    contrast = estimates["better"] - estimates["worse"]
+    fitted = evaluate("direct", logged, labelled_draws, PLAIN).calibration
+    predicted = fitted.held_out(labelled_draws["better"].judged, fitted.fold)
+    noise = [np.nanvar(labelled_draws[p].oracle_label - predicted, ddof=1) / 100 for p in ("better", "worse")]
     assert contrast.sampling_variance == pytest.approx(sum(noise), rel=0.15)
     plain = evaluate(
-        "direct", logged, {p: Draws(p, score, np.full_like(score, NAN)) for p in told}, Options()
+        "direct", logged, {p: Draws(p, score, np.full_like(score, NAN)) for p in labelled_draws}, Options()
     ).estimates
     assert (plain["better"] - plain["worse"]).se == pytest.approx(0, abs=1e-12)
 
@@ -168,8 +168,8 @@ def test_differences_of_augmented_estimates_are_covered():
     covered = []
     for seed in range(120):
         logged, draws, _ = draw(replace(world, target_labels=0.2), 200, seed)
-        found = evaluate("direct", logged, draws, Options(jackknife_folds=5)).estimates
-        low, high = (found["one"] - found["two"]).interval()
+        estimates = evaluate("direct", logged, draws, Options(jackknife_folds=5)).estimates
+        low, high = (estimates["one"] - estimates["two"]).interval()
         covered.append(low <= 0 <= high)
     assert np.mean(covered) >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / 120)
 
@@ -178,17 +178,17 @@ def test_differences_of_augmented_estimates_are_covered():
 def test_the_noise_of_draws_is_counted_once(draws_per_prompt):
     """The error is that of the prompts' means, and nothing is added for the draws; trap T5."""
     logged, draws, _ = healthy(draws_per_prompt=draws_per_prompt)
-    found = evaluate("direct", logged, draws, Options())
-    fitted = found.calibration
+    evaluation = evaluate("direct", logged, draws, Options())
+    fitted = evaluation.calibration
     mean = fitted.held_out(draws["better"].judged, fitted.fold).mean(axis=1)
-    estimate = found.estimates["better"]
+    estimate = evaluation.estimates["better"]
     assert estimate.sampling_variance == pytest.approx(mean.var(ddof=1) / 400, rel=1e-12)
     assert estimate.se**2 == pytest.approx(mean.var(ddof=1) / 400 + estimate.oracle_variance, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
 def test_the_family_is_augmented_in_the_same_way(name):
-    """A hidden drop is seen by labels of the target's own responses, with every estimator that looks at them."""
+    """Labels of the target's own responses correct a hidden drop in every estimator that uses them."""
     world = replace(WORLDS["no_transport_hidden"], target_labels=0.5)
     errors = []
     for seed in range(8):
@@ -200,7 +200,7 @@ def test_the_family_is_augmented_in_the_same_way(name):
 
 
 def test_a_label_term_leaves_own_labels_aside():
-    """Both mend the same fault: with both it would be mended twice."""
+    """Both correct the same bias: with both it would be corrected twice."""
     logged, draws, _ = draw(replace(WORLDS["no_transport_hidden"], target_labels=0.5), 400, 0)
     unlabelled = {p: replace(d, oracle_label=np.full_like(d.oracle_label, NAN)) for p, d in draws.items()}
     for options in (Options(label_term=True), Options(label_term=True, weights="raw")):
@@ -212,12 +212,12 @@ def test_a_label_term_leaves_own_labels_aside():
 
 @pytest.mark.parametrize("name", ["dr-cpo", "mrdr", "tmle", "stacked-dr"])
 def test_labels_and_raw_weights_do_not_mend_one_fault_twice(name):
-    """With a label on every row the residual under raw weights mends it already."""
+    """With a label on every row the residual under raw weights corrects the bias already."""
     world = replace(WORLDS["style_matters"], coverage=1.0, target_labels=200)
     errors = []
     for seed in range(8):
         logged, draws, values = draw(world, 1000, seed)
-        logged, draws = plain(logged), {policy: plain(drawn) for policy, drawn in draws.items()}
+        logged, draws = plain(logged), {policy: plain(of_policy) for policy, of_policy in draws.items()}
         errors.append(evaluate(name, logged, draws, Options(weights="raw")).estimates["worse"].value - values["worse"])
     assert abs(np.mean(errors)) < 0.02
 
@@ -248,9 +248,9 @@ def test_rows_of_one_prompt_are_one_labelled_prompt():
 
 def test_without_a_label_under_the_weights_the_label_term_leaves_the_field_to_own_labels():
     logged, draws, values = draw(replace(WORLDS["no_transport_hidden"], target_labels=100), 600, 0)
-    seen = logged.labelled
-    given = Labelled(logged.prompt_id[seen], logged.judged[seen], logged.oracle_label[seen])
+    labelled = logged.labelled
+    calibration_data = Labelled(logged.prompt_id[labelled], logged.judged[labelled], logged.oracle_label[labelled])
     bare = replace(logged, oracle_label=np.full(600, np.nan))
-    found = evaluate("tr-cpo", bare, draws, Options(), given).estimates["worse"]
-    low, high = found.interval()
+    estimate = evaluate("tr-cpo", bare, draws, Options(), calibration_data).estimates["worse"]
+    low, high = estimate.interval()
     assert low < values["worse"] < high

@@ -1,4 +1,4 @@
-"""Plans of files and data: the document, its sentences, the command `arena-cje plan`."""
+"""Plans from files and data: the document, its text, the command `arena-cje plan`."""
 
 from __future__ import annotations
 

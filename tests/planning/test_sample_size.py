@@ -1,4 +1,4 @@
-"""Plans keep to the budget, reach the effect and are the cheapest; the pilot's sizes are those that were drawn."""
+"""Plans keep to the budget, reach the effect and are the cheapest; a pilot counts the prompts and labels of its samples."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_plan_keeps_to_its_budget_and_bounds(variance, costs, min_labels, time
     assert plan.n >= plan.m >= min_labels
     assert costs.total(plan.n, plan.m) == plan.cost <= budget
     assert plan.variance == variance.at(plan.n, plan.m)
-    # What is left buys no further pair, nor a further prompt where prompts are what is short.
+    # The remaining budget is too small for a further pair, and for a further prompt unless every prompt has a label.
     assert costs.total(plan.n + 1, plan.m + 1) > budget
     assert plan.binding == "every_prompt_labelled" or costs.total(plan.n + 1, plan.m) > budget
 
@@ -59,7 +59,7 @@ def test_a_plan_keeps_to_its_budget_and_bounds(variance, costs, min_labels, time
 @settings(deadline=None)
 @given(VARIANCES, COSTS, st.floats(1, 30))
 def test_no_affordable_allocation_is_much_better(variance, costs, times):
-    """Trap T35: the optimum beats every other allocation, up to what whole numbers cost: one part in the least count."""
+    """Trap T35: the optimum beats every other allocation, up to rounding: one part in the smallest number of labels."""
     budget = budget_of(costs, 30, times)
     plan = allocate(variance, costs, budget)
     m = np.arange(30, max(30, math.floor(budget / (costs.judge + costs.label))) + 1)
@@ -112,7 +112,7 @@ def test_no_more_labels_than_prompts():
 
 
 def test_a_budget_of_exactly_the_least_plan_is_enough():
-    """30 (0.1 + 0.2) is more than 30 times the rounded sum allows: rounding must not take a pair away."""
+    """In floating point 30 (0.1 + 0.2) differs from 30 0.1 + 30 0.2: rounding must not cost a pair."""
     costs = Costs(0.1, 0.2)
     plan = allocate(EVEN, costs, costs.total(30, 30))
     assert (plan.n, plan.m) == (30, 30)
@@ -122,7 +122,7 @@ def test_rounding_never_leaves_a_label_without_its_prompt():
     """Here m* = n*, and a budget a hair below 185 pairs is rounded up to 185 labels."""
     costs = Costs(0.63, 0.52)
     plan = allocate(Variance(0.63, 0.52), costs, math.nextafter(costs.total(185, 185), 0))
-    assert (plan.n, plan.m) == (185, 184)  # what the last label left over buys a prompt
+    assert (plan.n, plan.m) == (185, 184)  # the money of the last label pays for a prompt
 
 
 def test_a_budget_below_the_least_plan_is_refused():
@@ -152,24 +152,24 @@ def test_levels_that_are_none_are_refused():
     for effect in (0, -0.1, math.nan, math.inf):
         with pytest.raises(UserError, match="effect must be a number above 0"):
             for_effect(EVEN, Costs(1, 1), effect)
-    for plan, wanted in ((allocate, 1000), (for_effect, 0.1)):
+    for plan, target in ((allocate, 1000), (for_effect, 0.1)):
         with pytest.raises(UserError, match="min_labels must be at least 1"):
-            plan(EVEN, Costs(1, 1), wanted, min_labels=0)
+            plan(EVEN, Costs(1, 1), target, min_labels=0)
 
 
 @settings(deadline=None)
 @given(VARIANCES, COSTS, LABELS, st.floats(1e-3, 10), st.floats(0.01, 0.2), st.floats(0.5, 0.99))
-def test_a_plan_reaches_its_effect_and_wastes_nothing(variance, costs, min_labels, effect, alpha, wanted):
+def test_a_plan_reaches_its_effect_and_wastes_nothing(variance, costs, min_labels, effect, alpha, target_power):
     """Trap T35: with the least labels binding the effect was missed by up to 75 %."""
-    levels = {"alpha": alpha, "power": wanted, "min_labels": min_labels}
+    levels = {"alpha": alpha, "power": target_power, "min_labels": min_labels}
     plan = for_effect(variance, costs, effect, **levels)
     assert plan.n >= plan.m >= min_labels
     assert plan.mde <= effect * (1 + 1e-9)
     assert plan.cost == costs.total(plan.n, plan.m)
-    assert power(effect, plan.se, alpha=alpha) >= wanted - 1e-9
+    assert power(effect, plan.se, alpha=alpha) >= target_power - 1e-9
     if plan.n > min_labels:
         fewer = variance.at(plan.n - 1, max(plan.m - 1, min_labels))
-        assert mde(math.sqrt(fewer), alpha=alpha, power=wanted) >= effect * (1 - 1e-9)
+        assert mde(math.sqrt(fewer), alpha=alpha, power=target_power) >= effect * (1 - 1e-9)
     # The other way round: the same money reaches the same effect.
     assume(plan.m >= 30)
     assert allocate(variance, costs, plan.cost, **levels).mde <= 1.02 * effect
@@ -279,7 +279,7 @@ def test_a_grid_has_fewer_labels_than_prompts(prompts, share):
     cells = grid(prompts, labels)
     assert all(4 <= m <= 0.9 * n and m <= labels and n <= prompts for n, m in cells)
     assert len({n for n, _ in cells}) >= 2
-    fit([EVEN.at(n, m) for n, m in cells], *zip(*cells, strict=True))  # tells the components apart
+    fit([EVEN.at(n, m) for n, m in cells], *zip(*cells, strict=True))  # raises if the components are not identified
 
 
 def test_a_grid_by_hand():
@@ -298,28 +298,28 @@ def test_a_pilot_that_is_too_small_is_refused():
 
 def test_a_subsample_has_the_numbers_asked_for():
     with_label = np.arange(100) % 3 == 0
-    kept, keeps_label = subsample(with_label, 50, 20, np.random.default_rng(0))
-    assert (kept.sum(), keeps_label.sum()) == (50, 20)
-    assert not (keeps_label & ~kept).any()
-    assert not (keeps_label & ~with_label).any()
+    keep, keep_label = subsample(with_label, 50, 20, np.random.default_rng(0))
+    assert (keep.sum(), keep_label.sum()) == (50, 20)
+    assert not (keep_label & ~keep).any()
+    assert not (keep_label & ~with_label).any()
 
 
 def test_prompts_of_a_subsample_are_a_random_sample():
-    """Labelled prompts are neither more nor less likely to be drawn for the rest than any other."""
+    """Beyond the labelled ones of a subsample, every prompt is equally likely to be in it."""
     with_label = np.arange(100) < 40
-    drawn = [subsample(with_label, 50, 20, np.random.default_rng(seed))[0] for seed in range(400)]
-    assert np.mean(drawn, axis=0)[~with_label] == pytest.approx(np.full(60, 30 / 80), abs=0.1)
-    assert np.mean(drawn, axis=0)[with_label] == pytest.approx(np.full(40, 20 / 40 + 20 / 40 * 30 / 80), abs=0.1)
+    samples = [subsample(with_label, 50, 20, np.random.default_rng(seed))[0] for seed in range(400)]
+    assert np.mean(samples, axis=0)[~with_label] == pytest.approx(np.full(60, 30 / 80), abs=0.1)
+    assert np.mean(samples, axis=0)[with_label] == pytest.approx(np.full(40, 20 / 40 + 20 / 40 * 30 / 80), abs=0.1)
 
 
 class Recorder:
-    """An evaluation whose variance is known, and that remembers what it was given."""
+    """An evaluation with a known variance, which records its calls."""
 
     def __init__(self, variance: Variance):
-        self.variance, self.seen = variance, []
+        self.variance, self.calls = variance, []
 
     def __call__(self, name, logged, draws, options):
-        self.seen.append((name, logged, draws, options))
+        self.calls.append((name, logged, draws, options))
         n = len(np.unique(logged.prompt_id))
         m = len(np.unique(logged.prompt_id[logged.labelled]))
         se = math.sqrt(self.variance.at(n, m))
@@ -327,34 +327,34 @@ class Recorder:
 
     @property
     def sizes(self) -> set[tuple[int, int]]:
-        return {(len(set(some.prompt_id)), len(set(some.prompt_id[some.labelled]))) for _, some, _, _ in self.seen}
+        return {(len(set(part.prompt_id)), len(set(part.prompt_id[part.labelled]))) for _, part, _, _ in self.calls}
 
 
 @pytest.mark.parametrize("rows_per_prompt", [(1,), (2, 3, 4)])
 def test_a_pilot_finds_known_components_at_actual_sizes(rows_per_prompt):
-    """Trap T35: the fit sees the prompts and labels that were drawn, not rows, nor sizes the pilot cannot give."""
+    """Trap T35: the fit uses the numbers of prompts and labels of each sample, not rows, nor sizes beyond the pilot's."""
     logged, draws, _ = healthy(n=400, rows_per_prompt=rows_per_prompt)
-    known = Recorder(Variance(0.2, 0.05))
-    fitted = pilot(logged, draws, "direct", "clone", Options(), replicates=3, evaluate=known)
+    recorder = Recorder(Variance(0.2, 0.05))
+    fitted = pilot(logged, draws, "direct", "clone", Options(), replicates=3, evaluate=recorder)
     assert fitted.variance.sampling == pytest.approx(0.2)
     assert fitted.variance.calibration == pytest.approx(0.05)
-    assert set(zip(fitted.n, fitted.m, strict=True)) == known.sizes
+    assert set(zip(fitted.n, fitted.m, strict=True)) == recorder.sizes
     prompts = len(np.unique(logged.prompt_id))
     labelled = len(np.unique(logged.prompt_id[logged.labelled]))
-    assert known.sizes == set(grid(prompts, labelled))
-    assert len(known.seen) == 3 * len(known.sizes)
+    assert recorder.sizes == set(grid(prompts, labelled))
+    assert len(recorder.calls) == 3 * len(recorder.sizes)
 
 
 def test_a_pilot_counts_what_a_subsample_has(monkeypatch):
-    """Trap T35: were fewer drawn than asked for, the fit would use the fewer."""
+    """Trap T35: if a subsample is smaller than its cell of the grid, the fit uses its actual size."""
     logged, draws, _ = healthy(n=400)
 
-    def short(with_label, n, m, rng):
+    def smaller_subsample(with_label, n, m, rng):
         return subsample(with_label, n - 7, m - 3, rng)
 
-    monkeypatch.setattr(sample_size, "subsample", short)
-    known = Recorder(Variance(0.2, 0.05))
-    fitted = pilot(logged, draws, "direct", "clone", Options(), replicates=1, evaluate=known)
+    monkeypatch.setattr(sample_size, "subsample", smaller_subsample)
+    recorder = Recorder(Variance(0.2, 0.05))
+    fitted = pilot(logged, draws, "direct", "clone", Options(), replicates=1, evaluate=recorder)
     assert set(zip(fitted.n, fitted.m, strict=True)) == {(n - 7, m - 3) for n, m in grid(400, 100)}
     assert fitted.variance.calibration == pytest.approx(0.05)
 
@@ -363,43 +363,43 @@ def test_a_pilot_evaluates_one_policy_analytically_on_rows_that_belong_together(
     logged, draws, _ = healthy(n=400, rows_per_prompt=(1, 2), target_labels=0.5)
     before = logged.oracle_label.copy()
     options = Options(inference="bootstrap", seed=7)
-    known = Recorder(EVEN)
-    pilot(logged, draws, "direct", "worse", options, replicates=1, evaluate=known)
+    recorder = Recorder(EVEN)
+    pilot(logged, draws, "direct", "worse", options, replicates=1, evaluate=recorder)
     score = {s: (p, r) for s, p, r in zip(logged.judge_score, logged.prompt_id, logged.log_ratio[:, 2], strict=True)}
     fresh = dict(zip(logged.judge_score, draws["worse"].judge_score, strict=True))
-    for name, some, its, used in known.seen:
+    for name, part, part_draws, part_options in recorder.calls:
         assert name == "direct"
-        assert used == replace(options, inference="jackknife")
-        assert some.policies == ("worse",) and list(its) == ["worse"]
-        rows = zip(some.judge_score, some.prompt_id, some.log_ratio[:, 0], strict=True)
+        assert part_options == replace(options, inference="jackknife")
+        assert part.policies == ("worse",) and list(part_draws) == ["worse"]
+        rows = zip(part.judge_score, part.prompt_id, part.log_ratio[:, 0], strict=True)
         assert all(score[s] == (p, r) for s, p, r in rows)
-        assert all(fresh[s] == f for s, f in zip(some.judge_score, its["worse"].judge_score, strict=True))
-        for prompt in np.unique(some.prompt_id):  # all rows of a prompt, or none
-            assert (some.prompt_id == prompt).sum() == (logged.prompt_id == prompt).sum()
+        assert all(fresh[s] == f for s, f in zip(part.judge_score, part_draws["worse"].judge_score, strict=True))
+        for prompt in np.unique(part.prompt_id):  # a sample has all rows of a prompt, or none
+            assert (part.prompt_id == prompt).sum() == (logged.prompt_id == prompt).sum()
     assert np.array_equal(logged.oracle_label, before, equal_nan=True)
 
 
 def test_a_prompt_that_is_not_labelled_loses_the_labels_of_its_draws():
     logged, draws, _ = healthy(n=400, coverage=0.5, target_labels=0.5)
-    known = Recorder(EVEN)
-    fitted = pilot(logged, draws, "direct", "clone", Options(), replicates=1, evaluate=known)
-    for (_, some, its, _), m in zip(known.seen, fitted.m, strict=True):
-        either = some.labelled | ~np.isnan(its["clone"].oracle_label).all(axis=1)
-        assert len(np.unique(some.prompt_id[either])) == m
-        assert (either & ~some.labelled).any()  # a label of a draw alone is a label
+    recorder = Recorder(EVEN)
+    fitted = pilot(logged, draws, "direct", "clone", Options(), replicates=1, evaluate=recorder)
+    for (_, part, part_draws, _), m in zip(recorder.calls, fitted.m, strict=True):
+        either = part.labelled | ~np.isnan(part_draws["clone"].oracle_label).all(axis=1)
+        assert len(np.unique(part.prompt_id[either])) == m
+        assert (either & ~part.labelled).any()  # a label of a draw alone is a label
 
 
 def test_a_pilot_repeats_itself_and_moves_with_the_seed():
     logged, _, _ = healthy(n=120)
 
-    def drawn(seed: int) -> list[list[str]]:
-        known = Recorder(EVEN)
-        pilot(logged, None, "calibrated-ips", "clone", Options(seed=seed), replicates=2, evaluate=known)
-        return [some.prompt_id.tolist() for _, some, _, _ in known.seen]
+    def sampled_prompts(seed: int) -> list[list[str]]:
+        recorder = Recorder(EVEN)
+        pilot(logged, None, "calibrated-ips", "clone", Options(seed=seed), replicates=2, evaluate=recorder)
+        return [part.prompt_id.tolist() for _, part, _, _ in recorder.calls]
 
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
-    assert drawn(1)[0] != drawn(1)[1]  # replicates differ
+    assert sampled_prompts(1) == sampled_prompts(1)
+    assert sampled_prompts(1) != sampled_prompts(2)
+    assert sampled_prompts(1)[0] != sampled_prompts(1)[1]  # replicates differ
 
 
 def test_components_of_a_pilot_predict_the_whole_pilots_variance():

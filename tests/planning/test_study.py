@@ -167,7 +167,7 @@ def test_components_of_a_pilot_predict_the_standard_error_of_a_study():
 
 
 def test_a_pilot_from_data_has_as_many_labels_of_the_base_as_of_the_targets():
-    """Labels of the base that no target has beside it are left out, and those on shared prompts come first."""
+    """Labels of the base on prompts without a label of a target are left out first."""
     logged, draws = data(replace(WORLD, coverage=0.5, target_labels=60), 400, 1)
     one = pilot_of_data(logged, draws, None, Options())
     assert one.labels == {"base": 60, "clone": 60, "better": 60}
@@ -206,7 +206,7 @@ def test_a_difference_that_does_not_vary_is_none():
 
 
 def test_a_floor_of_the_standard_error_belongs_to_the_labels():
-    """Where labels hardly vary, the floor says more than the sample variance."""
+    """Where labels hardly vary, the floor is larger than their sample variance and replaces it."""
     flat = Estimate(0.0, np.zeros(50), np.arange(50), np.zeros(20), np.ones(50, bool), floor=Floor(value=0.1))
     variance = Difference.of(flat, 30).variance
     assert (variance.sampling, variance.calibration) == (0.0, pytest.approx(30 * 0.01))
