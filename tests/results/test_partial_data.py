@@ -1,4 +1,4 @@
-"""Data as people have them: what some policies or prompts lack is counted, and the rest is estimated."""
+"""Incomplete data: what some policies or prompts lack is counted, and the rest is estimated."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def twice(rows: list[dict], **changed) -> list[dict]:
 
 @pytest.mark.parametrize("estimator", ["calibrated-ips", "raw-ips", "direct", "dr-cpo"])
 def test_translations_of_a_question_are_one_cluster(tmp_path, estimator):
-    """Repeated data say no more than once: the cluster column gives the standard errors of the data themselves."""
+    """Repeated data add no information: the cluster column gives the standard errors of the data without repetition."""
     rows = [json.loads(line) for line in logged(tmp_path).read_text().splitlines()]
     fresh = [{"prompt_id": str(k), "judge_score": 0.9 if k % 2 == 0 else 0.1} for k in range(N)]
     results = []
