@@ -1,4 +1,4 @@
-"""The dashboard says what the results say, keeps refused levels folded away, and takes nothing that is data for code."""
+"""The dashboard shows the numbers of results, keeps refused levels folded, and never treats data as code."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Read(HTMLParser):
             (self.folded if self.depth else self.text).append(data)
 
 
-# ---- what it says ------------------------------------------------------------------------------------------------------
+# ---- what it shows -----------------------------------------------------------------------------------------------------
 
 
 def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
@@ -158,15 +158,15 @@ def test_the_page_begins_with_the_decision(page, result):
         refused = entry["difference"] is None
         assert row[4].text == (dashboard_data.MISSING if refused else "judge scores alone")
         assert entry["judge_only"] or refused
-        assert cards[policy].decision == ("" if policy in result.refused else entry["sentence"])  # said once
+        assert cards[policy].decision == ("" if policy in result.refused else entry["sentence"])  # only once
     assert "decides nothing" in table.note
 
 
 def test_the_page_says_what_planned_looks_say(result):
     """Beside the decision of the coverage alone, in one paragraph."""
     plan = looks.Plan(coverages=("0.25", "0.5"))
-    found = looks.Look.of("0.25", result, target_labels=0, usd_per_label=0.5)
-    account = looks.document(plan, [found], alpha=0.05, estimator=result.name, against=result.base_policy)
+    look = looks.Look.of("0.25", result, target_labels=0, usd_per_label=0.5)
+    account = looks.document(plan, [look], alpha=0.05, estimator=result.name, against=result.base_policy)
     text = Read(dashboard.render([result], look=account)).text
     lines = [part for part in text if part.startswith("Planned look 1 of 2 (coverage 0.25, 60 labels, 30.00 US")]
     assert len(lines) == 1
@@ -198,7 +198,7 @@ def test_comparisons_are_those_of_the_result(result):
 
 
 def test_the_chart_of_differences_has_the_intervals_of_its_table(page, result):
-    """Corrected beside corrected, as in the decision; hollow where the judge alone speaks."""
+    """Corrected intervals, as in the decision; hollow where the difference depends on judge scores alone."""
     rows = {row["policy"]: row for row in figure(page, "differences")["rows"]["levels"]}
     compared = {policy: one for policy, one in result.decision["policies"].items() if one["difference"] is not None}
     assert list(rows) == list(compared)
@@ -257,7 +257,7 @@ def test_a_clone_has_equal_weights_and_an_infinite_tail_index(tmp_path):
 
 
 def test_the_weights_of_an_estimator_that_uses_none_have_no_verdict_of_it(small):
-    """`direct` publishes a policy whose weights are useless: the table says what the weights allow."""
+    """`direct` publishes a policy whose weights are useless: the table shows what the weights allow."""
     result = small.result("direct", thresholds={"effective_labels_refuse": 0, "label_share_refuse": 0})
     table = dashboard_data.weights(result)
     rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
@@ -485,7 +485,7 @@ def strings(value, path=""):
         yield from strings(part, f"{path}.{key}")
 
 
-# ---- what it weighs ----------------------------------------------------------------------------------------------------
+# ---- size of a page ----------------------------------------------------------------------------------------------------
 
 
 def test_the_same_results_give_the_same_bytes(small, result):
@@ -545,7 +545,7 @@ def test_the_workflow_makes_the_page_and_only_when_something_changed(tmp_path):
     assert {f["name"] for f in payload(page)["figures"]} >= {"weights", "scatter", "sweep"}
     assert run.path("coverage_0.1/calibrated-ips.json").exists()
     assert "direct is recommended" in page
-    assert run.path("coverage_0.1/direct.json").exists()  # of what is recommended there are all coverages
+    assert run.path("coverage_0.1/direct.json").exists()  # the recommended estimator is run at all coverages
     assert "Nothing to be done" in run.snakemake(target)
     run.config["n_slots"] = 4
     assert "Nothing to be done" in run.snakemake(target)
