@@ -413,15 +413,15 @@ def test_the_command_says_what_it_did_and_what_is_next(tmp_path, capsys):
     assert "--base NAME" in capsys.readouterr().err
     arguments = ["convert", "promptfoo", file, "--to", str(tmp_path / "data"), "--oracle", "human", "--base", "base-1"]
     assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "base policy  base-1: 120 responses to 120 prompts, 120 labels" in printed
+    output = capsys.readouterr().out
+    assert "base policy  base-1: 120 responses to 120 prompts, 120 labels" in output
     logged, draws = f"{tmp_path}/data/logged.jsonl", f"{tmp_path}/data/fresh_draws"
-    assert f"next: arena-cje validate {logged} --fresh-draws {draws}\n" in printed
+    assert f"next: arena-cje validate {logged} --fresh-draws {draws}\n" in output
     assert (
         f": snakemake --cores 2 --config logged_data={logged} fresh_draws={draws} --directory {tmp_path}/data/run "
         "results/coverage_1.0/direct.json\n"
-    ) in printed
-    assert "NOTE" not in printed
+    ) in output
+    assert "NOTE" not in output
     assert json.loads((tmp_path / "data/conversion.json").read_text())["format"] == "promptfoo"
 
 
@@ -429,9 +429,9 @@ def test_the_command_prints_absolute_quoted_paths(tmp_path, monkeypatch, capsys)
     (file,), _ = foreign_files.promptfoo(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["convert", "promptfoo", file, "--to", "my data", "--oracle", "human", "--base", "base-1"]) == 0
-    printed = capsys.readouterr().out
-    assert f"next: arena-cje validate '{tmp_path}/my data/logged.jsonl' --fresh-draws" in printed
-    assert f"--config 'logged_data={tmp_path}/my data/logged.jsonl'" in printed
+    output = capsys.readouterr().out
+    assert f"next: arena-cje validate '{tmp_path}/my data/logged.jsonl' --fresh-draws" in output
+    assert f"--config 'logged_data={tmp_path}/my data/logged.jsonl'" in output
 
 
 def test_a_conversion_without_labels_names_the_scorers_that_could_give_them(tmp_path, capsys):
@@ -442,9 +442,9 @@ def test_a_conversion_without_labels_names_the_scorers_that_could_give_them(tmp_
     assert set(note.split("takes those of a scorer: ")[1].split(", ")) == {"human", "fluency"}
     foreign_files.write_lines(tmp_path / "table.jsonl", [answer()])
     assert main(["convert", "table", str(tmp_path / "table.jsonl"), "--to", str(tmp_path / "2")]) == 0
-    printed = capsys.readouterr().out
-    assert "NOTE: no oracle labels were converted" in printed and "no scores of a further scorer" in printed
-    assert "snakemake" not in printed
+    output = capsys.readouterr().out
+    assert "NOTE: no oracle labels were converted" in output and "no scores of a further scorer" in output
+    assert "snakemake" not in output
 
 
 def test_the_command_takes_columns_and_scales(tmp_path):

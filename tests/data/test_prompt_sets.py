@@ -570,7 +570,7 @@ def test_a_data_set_of_the_hub_is_read_at_a_commit_that_stays(contents, tmp_path
 )
 def test_what_the_hub_refuses_is_one_sentence(how, sentence, contents, tmp_path):
     with hub_server.serve(dict(contents)) as hub:
-        printed = read_hub(hub, tmp_path, **how)
-        assert sentence.format(address=hub.address, name=hub_server.NAME) in printed
-    assert printed.startswith(f"ERROR {how.get('name', hub_server.NAME)}: ")
-    assert len(printed.splitlines()) == 1
+        output = read_hub(hub, tmp_path, **how)
+        assert sentence.format(address=hub.address, name=hub_server.NAME) in output
+    assert output.startswith(f"ERROR {how.get('name', hub_server.NAME)}: ")
+    assert len(output.splitlines()) == 1

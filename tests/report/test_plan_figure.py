@@ -28,9 +28,10 @@ def content(*names: str, difference: float | None = 0.05, **labels: int):
 
 def texts(figure) -> str:
     drawing = figure.draw()
-    joined = "\n".join(text.get_text() for text in drawing.findobj(Text))
-    pyplot.close(drawing)
-    return joined
+    try:
+        return "\n".join(text.get_text() for text in drawing.findobj(Text))
+    finally:
+        pyplot.close(drawing)
 
 
 @pytest.mark.parametrize("names", [("one",), ("one", HOSTILE, "three", "four")])

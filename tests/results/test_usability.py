@@ -14,14 +14,14 @@ from arena_cje.errors import UserError
 from arena_cje.results.usability import usability
 
 
-def logged_rows(n: int = 4, **changed) -> list[dict]:
+def logged_rows(n: int = 4, **changes) -> list[dict]:
     row = {
         "judge_score": 0.5,
         "base_policy_logprob": -3.0,
         "target_policy_logprobs": {"new": -2.0},
         "oracle_label": 0.5,
     }
-    return [{"prompt_id": k, **row, **changed} for k in range(n)]
+    return [{"prompt_id": k, **row, **changes} for k in range(n)]
 
 
 def draws(policy: str, n: int = 4) -> list[dict]:
@@ -63,8 +63,8 @@ def logged_file(folder: Path, rows: list[dict]) -> Path:
 def test_without_labels_no_estimator_is_usable_and_the_status_is_1(tmp_path, capsys):
     file = logged_file(tmp_path, logged_rows(oracle_label=None))
     assert main(["validate", str(file)]) == 1
-    printed = capsys.readouterr().out
-    assert "logged.jsonl: not usable" in printed and "estimators: none" in printed and "got 0" in printed
+    output = capsys.readouterr().out
+    assert "logged.jsonl: not usable" in output and "estimators: none" in output and "got 0" in output
 
 
 def test_ten_labels_need_no_remark(tmp_path):
