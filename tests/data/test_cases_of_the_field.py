@@ -1,4 +1,4 @@
-"""Inputs as tools of this field write them: what they mean is read, and what they cannot mean is told in one sentence."""
+"""Inputs as tools of this field write them: values with a clear meaning are read, others are refused in one sentence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def world() -> list[dict]:
 
 
 def draws_of(rows: list[dict], policy: str) -> list[dict]:
-    """Fresh draws of a policy, with the share of good answers that its value says."""
+    """Fresh draws of a policy, of which a share equal to its value is good."""
     good = {"clone": 4}.get(policy, 2)
     return [{"prompt_id": row["prompt_id"], "judge_score": 0.9 if k % good == 0 else 0.1} for k, row in enumerate(rows)]
 
@@ -107,7 +107,7 @@ def test_scores_in_the_lowest_tenth_of_their_scale_are_refused():
 
 
 def test_labels_of_pass_rates_may_fill_one_end():
-    """Nearly all right, or nothing wrong at all, is what users have."""
+    """Data of users may have nearly all answers right, or all or none of them."""
     rows = on_other_scales(judge=1, label=100)
     for k, row in enumerate(rows):
         row["oracle_label"] = 100.0 if k % 8 else 92.0
@@ -127,7 +127,7 @@ def test_an_outlier_does_not_hide_a_wrong_scale():
 
 
 def test_labels_on_half_of_their_scale_are_cautioned_about():
-    """Labels 0, 1 and 2 may lack the highest, or be 0 and 1."""
+    """Labels of 0 and 1 on a scale of 0, 1 and 2: the highest may be absent by chance, or the scale wrong."""
     result = arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
     assert all("unusual_units" in {one.code for one in verdict.reasons} for verdict in result.verdicts.values())
     result = arena_cje.analyze(on_other_scales(label=2), estimator="snips", judge_scale=(0, 10), label_scale=(0, 2))
@@ -200,7 +200,7 @@ def test_an_import_keeps_the_scales(tmp_path):
 
 
 class ArrowTable:
-    """A table of another library: all that is known of it is that it speaks the Arrow C interface."""
+    """A table of another library, of which only the Arrow C interface is known."""
 
     def __init__(self, frame: pl.DataFrame):
         self.frame = frame
@@ -255,9 +255,9 @@ def test_missing_values_of_pandas_are_missing():
     rows[3]["draw_idx"] = None
     frame = pd.DataFrame(rows)
     assert frame["draw_idx"].dtype == float and frame["oracle_label"].isna().sum() == N / 2
-    read = [row for _, row in placed_rows(frame)]
-    assert [row["oracle_label"] for row in read] == [row["oracle_label"] for row in rows]
-    assert [row["draw_idx"] for row in read] == [row["draw_idx"] for row in rows]
+    frame_rows = [row for _, row in placed_rows(frame)]
+    assert [row["oracle_label"] for row in frame_rows] == [row["oracle_label"] for row in rows]
+    assert [row["draw_idx"] for row in frame_rows] == [row["draw_idx"] for row in rows]
 
 
 def test_a_folder_holds_the_parts_of_one_data_set(tmp_path):
@@ -297,7 +297,7 @@ def test_what_is_no_data_gets_a_sentence(source):
 @pytest.mark.parametrize("spelling", ["-Infinity", '"-inf"', '"-Infinity"', "-1e999", '"-INF"'])
 def test_minus_infinity_is_probability_zero(spelling, tmp_path):
     rows = world()
-    marked = [
+    reference_rows = [
         row
         if k % 8
         else row
@@ -312,14 +312,14 @@ def test_minus_infinity_is_probability_zero(spelling, tmp_path):
         lines[k] = lines[k].replace(json.dumps(rows[k]["target_policy_logprobs"]["shift"]), spelling)
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(lines))
-    result, expected = (arena_cje.analyze(source, estimator="ips") for source in (path, marked))
+    result, expected = (arena_cje.analyze(source, estimator="ips") for source in (path, reference_rows))
     assert values(result) == values(expected) == pytest.approx({"clone": 0.25, "shift": 0.25})
     assert result.verdicts == expected.verdicts
     assert result.verdicts["shift"].level == "refuse"
     data = read_user_data(path, None, 1.0, 1)
     schemas.LOGGED.write(tmp_path / "out.jsonl", data.logged)
     again = [row.get("metadata") for row in files.read_jsonl(tmp_path / "out.jsonl")]
-    assert again == [row.get("metadata") for row in marked]
+    assert again == [row.get("metadata") for row in reference_rows]
 
 
 @pytest.mark.parametrize(
@@ -562,7 +562,7 @@ def test_a_field_in_either_place_reads_from_a_frame_as_from_a_file(field, tmp_pa
 
 
 def test_a_masked_label_of_a_frame_stays_masked():
-    """Where rows have a label in both places, a null beside a label is no absent field."""
+    """Where rows have a label in both places, null is the value of one of them, and contradicts the other."""
     frame = pl.DataFrame([row | {"metadata": {"oracle_label": row["oracle_label"]}} for row in world()])
     masked = frame.with_columns(oracle_label=pl.when(pl.int_range(pl.len()) < 40).then("oracle_label"))
     for source in (masked, frame.with_columns(oracle_label=pl.lit(None, pl.Float64))):
@@ -610,14 +610,14 @@ PLAIN = ("clone", "", "a=b", "'quoted'", "-0.5", "+1e-3", "1,5", "O'Neil", "åå
 def test_cells_are_inert_and_read_as_they_were(tmp_path):
     frame = pl.DataFrame({"=policy": [*FORMULAS, *PLAIN], "value": [-1.5] * (len(FORMULAS) + len(PLAIN))})
     files.write_csv(tmp_path / "x.csv", frame)
-    written = pl.read_csv(tmp_path / "x.csv")
-    assert written.columns == ["'=policy", "value"]
-    cells = written["'=policy"].to_list()
+    raw_table = pl.read_csv(tmp_path / "x.csv")
+    assert raw_table.columns == ["'=policy", "value"]
+    cells = raw_table["'=policy"].to_list()
     assert [cell or "" for cell in cells] == [f"'{cell}" for cell in FORMULAS] + list(PLAIN)
-    assert written["value"].to_list() == frame["value"].to_list()
-    read = files.read_csv(tmp_path / "x.csv")
-    assert read.columns == frame.columns
-    assert read["=policy"].fill_null("").to_list() == frame["=policy"].to_list()
+    assert raw_table["value"].to_list() == frame["value"].to_list()
+    table = files.read_csv(tmp_path / "x.csv")
+    assert table.columns == frame.columns
+    assert table["=policy"].fill_null("").to_list() == frame["=policy"].to_list()
 
 
 def test_a_table_of_results_is_inert(tmp_path):

@@ -1,4 +1,4 @@
-"""Files of other tools become data whose values are those by hand."""
+"""Files of other tools become data whose policy values are known by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from arena_cje.errors import UserError
 KINDS = list(foreign_files.WRITERS)
 
 
-def converted(kind: str, folder: Path) -> tuple[convert.Conversion, Path]:
+def convert_kind(kind: str, folder: Path) -> tuple[convert.Conversion, Path]:
     name, write = foreign_files.WRITERS[kind]
     source = folder / "source"
     source.mkdir(parents=True)
@@ -30,7 +30,7 @@ def converted(kind: str, folder: Path) -> tuple[convert.Conversion, Path]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_converted_data_have_the_values_by_hand(kind, tmp_path):
-    _, data = converted(kind, tmp_path)
+    _, data = convert_kind(kind, tmp_path)
     result = arena_cje.analyze(data / "logged.jsonl", data / "fresh_draws", estimator="direct")
     assert result.policies == ("better-2",)
     assert result.document["base_policy"]["policy"] == "base-1"
@@ -40,7 +40,7 @@ def test_the_converted_data_have_the_values_by_hand(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_and_responses_go_through(kind, tmp_path):
-    conversion, _ = converted(kind, tmp_path)
+    conversion, _ = convert_kind(kind, tmp_path)
     assert len({row["prompt_id"] for row in conversion.logged}) == foreign_files.N
     assert all(row["response"] for row in conversion.logged)
     assert {row["prompt_id"] for row in conversion.fresh["better-2"]} == {row["prompt_id"] for row in conversion.logged}
@@ -251,7 +251,7 @@ def test_files_of_a_folder_are_policies_by_their_names(tmp_path):
 
 
 def test_what_cannot_be_carried_is_counted(tmp_path):
-    conversion, _ = converted("MT-bench", tmp_path)
+    conversion, _ = convert_kind("MT-bench", tmp_path)
     n = foreign_files.N
     assert conversion.summary["not_carried"] == {
         "answers to later turns": 2 * n,
@@ -259,14 +259,14 @@ def test_what_cannot_be_carried_is_counted(tmp_path):
         "pairwise judgments": 1,
         "reference answers": 1,
     }
-    conversion, _ = converted("oaieval log", tmp_path / "2")
+    conversion, _ = convert_kind("oaieval log", tmp_path / "2")
     assert conversion.summary["not_carried"] == {"samplings of a grader": 2 * n}
 
 
 def test_a_promptfoo_rating_is_no_score_of_the_judge(tmp_path):
     """The viewer overwrites the score of a rated row by the rating; the judge's is that of the other assertions."""
     rows = foreign_files.promptfoo_rows()
-    rows[1]["score"] = 1  # rated good, while its assertions gave .1
+    rows[1]["score"] = 1  # a good rating; the score by its assertions is .1
     file = foreign_files.write_lines(tmp_path / "rated.jsonl", rows)
     logged = convert.convert("promptfoo", [file], convert.Choices(base="base-1", oracle="human")).logged
     assert logged[1]["judge_score"] == 0.1
@@ -328,8 +328,8 @@ def test_two_logs_of_one_model_need_names(tmp_path):
     second = foreign_files.write_json(tmp_path / "b.json", log)
     with pytest.raises(UserError, match="b.json .* has another response to prompt '0' .* name them by NAME=FILE"):
         convert.convert("inspect-ai", [first, second], convert.Choices(judge="people"))
-    named = [f"base={first}", f"concise={second}"]
-    assert list(convert.convert("inspect-ai", named, convert.Choices(judge="people")).fresh) == ["concise"]
+    named_files = [f"base={first}", f"concise={second}"]
+    assert list(convert.convert("inspect-ai", named_files, convert.Choices(judge="people")).fresh) == ["concise"]
 
 
 def test_the_mt_bench_score_of_an_unreadable_judgment_is_missing(tmp_path):
@@ -413,15 +413,15 @@ def test_the_command_says_what_it_did_and_what_is_next(tmp_path, capsys):
     assert "--base NAME" in capsys.readouterr().err
     arguments = ["convert", "promptfoo", file, "--to", str(tmp_path / "data"), "--oracle", "human", "--base", "base-1"]
     assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "base policy  base-1: 120 responses to 120 prompts, 120 labels" in printed
+    output = capsys.readouterr().out
+    assert "base policy  base-1: 120 responses to 120 prompts, 120 labels" in output
     logged, draws = f"{tmp_path}/data/logged.jsonl", f"{tmp_path}/data/fresh_draws"
-    assert f"next: arena-cje validate {logged} --fresh-draws {draws}\n" in printed
+    assert f"next: arena-cje validate {logged} --fresh-draws {draws}\n" in output
     assert (
         f": snakemake --cores 2 --config logged_data={logged} fresh_draws={draws} --directory {tmp_path}/data/run "
         "results/coverage_1.0/direct.json\n"
-    ) in printed
-    assert "NOTE" not in printed
+    ) in output
+    assert "NOTE" not in output
     assert json.loads((tmp_path / "data/conversion.json").read_text())["format"] == "promptfoo"
 
 
@@ -429,9 +429,9 @@ def test_the_command_prints_absolute_quoted_paths(tmp_path, monkeypatch, capsys)
     (file,), _ = foreign_files.promptfoo(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["convert", "promptfoo", file, "--to", "my data", "--oracle", "human", "--base", "base-1"]) == 0
-    printed = capsys.readouterr().out
-    assert f"next: arena-cje validate '{tmp_path}/my data/logged.jsonl' --fresh-draws" in printed
-    assert f"--config 'logged_data={tmp_path}/my data/logged.jsonl'" in printed
+    output = capsys.readouterr().out
+    assert f"next: arena-cje validate '{tmp_path}/my data/logged.jsonl' --fresh-draws" in output
+    assert f"--config 'logged_data={tmp_path}/my data/logged.jsonl'" in output
 
 
 def test_a_conversion_without_labels_names_the_scorers_that_could_give_them(tmp_path, capsys):
@@ -442,9 +442,9 @@ def test_a_conversion_without_labels_names_the_scorers_that_could_give_them(tmp_
     assert set(note.split("takes those of a scorer: ")[1].split(", ")) == {"human", "fluency"}
     foreign_files.write_lines(tmp_path / "table.jsonl", [answer()])
     assert main(["convert", "table", str(tmp_path / "table.jsonl"), "--to", str(tmp_path / "2")]) == 0
-    printed = capsys.readouterr().out
-    assert "NOTE: no oracle labels were converted" in printed and "no scores of a further scorer" in printed
-    assert "snakemake" not in printed
+    output = capsys.readouterr().out
+    assert "NOTE: no oracle labels were converted" in output and "no scores of a further scorer" in output
+    assert "snakemake" not in output
 
 
 def test_the_command_takes_columns_and_scales(tmp_path):
@@ -509,6 +509,6 @@ def test_one_scorer_may_be_judge_and_oracle(tmp_path):
 
 def test_two_conversions_of_the_same_files_have_the_same_bytes(tmp_path):
     for name in ("first", "second"):
-        converted("MT-bench", tmp_path / name)
+        convert_kind("MT-bench", tmp_path / name)
     for file in ("logged.jsonl", "fresh_draws/better-2.jsonl", "conversion.json"):
         assert (tmp_path / "first/data" / file).read_bytes() == (tmp_path / "second/data" / file).read_bytes()

@@ -60,33 +60,33 @@ def test_the_golden_fraction_is_the_golden_ratio():
 def test_first_labels_are_the_requested_number_and_is_nested():
     names = [f"p{k}" for k in range(200)]
     labelled = np.arange(200) % 2 == 0
-    masks = [first_labels(names, 42, c, labelled) for c in (0.05, 0.2, 0.4, 0.8)]
-    assert [int(kept.mask.sum()) for kept in masks] == [10, 40, 80, 100]
-    assert [(kept.requested, kept.available) for kept in masks] == [(10, 100), (40, 100), (80, 100), (160, 100)]
-    for small, large in zip(masks, masks[1:], strict=False):
+    choices = [first_labels(names, 42, c, labelled) for c in (0.05, 0.2, 0.4, 0.8)]
+    assert [int(choice.mask.sum()) for choice in choices] == [10, 40, 80, 100]
+    assert [(choice.requested, choice.available) for choice in choices] == [(10, 100), (40, 100), (80, 100), (160, 100)]
+    for small, large in zip(choices, choices[1:], strict=False):
         assert not (small.mask & ~large.mask).any()
-    assert not (masks[-1].mask & ~labelled).any()
+    assert not (choices[-1].mask & ~labelled).any()
 
 
 def test_first_labels_go_by_prompt_and_seed_not_by_row_order():
     names = [f"p{k}" for k in range(100)]
     labelled = np.ones(100, dtype=bool)
-    kept = first_labels(names, 1, 0.3, labelled).mask
+    mask = first_labels(names, 1, 0.3, labelled).mask
     backwards = first_labels(names[::-1], 1, 0.3, labelled).mask
-    assert (kept == backwards[::-1]).all()
-    assert (kept != first_labels(names, 2, 0.3, labelled).mask).any()
+    assert (mask == backwards[::-1]).all()
+    assert (mask != first_labels(names, 2, 0.3, labelled).mask).any()
 
 
 def test_the_first_label_of_each_prompt_comes_before_second_ones():
     names = [f"p{k // 3}" for k in range(90)]
     labelled = np.arange(90) % 3 > 0  # the first draw of a prompt has none: its second is its first label
-    kept = first_labels(names, 1, 20 / 90, labelled, prompts_first=True).mask.reshape(30, 3)
-    assert kept.sum(axis=0).tolist() == [0, 20, 0]
+    mask = first_labels(names, 1, 20 / 90, labelled, prompts_first=True).mask.reshape(30, 3)
+    assert mask.sum(axis=0).tolist() == [0, 20, 0]
     one_draw = first_labels(names[::3], 1, 20 / 30, np.ones(30, dtype=bool)).mask
-    assert (kept.any(axis=1) == one_draw).all()  # the prompts that another policy with one draw has labels on
+    assert (mask.any(axis=1) == one_draw).all()  # the prompts that another policy with one draw has labels on
     more = first_labels(names, 1, 40 / 90, labelled, prompts_first=True).mask.reshape(30, 3)
     assert more.sum(axis=0).tolist() == [0, 30, 10]
-    assert (more | ~kept).all()
+    assert (more | ~mask).all()
 
 
 def test_no_labels_are_kept_at_coverage_zero():
@@ -94,23 +94,23 @@ def test_no_labels_are_kept_at_coverage_zero():
 
 
 @pytest.mark.parametrize(
-    ("given", "name"),
+    ("coverage", "name"),
     [("0.1", "0.1"), (0.1, "0.1"), (1, "1.0"), (1.0, "1.0"), ("1.0", "1.0"), (1e-5, "0.00001"), (0.25, "0.25")],
 )
-def test_coverage_name(given, name):
-    assert coverage_name(given) == name
+def test_coverage_name(coverage, name):
+    assert coverage_name(coverage) == name
 
 
 @pytest.mark.parametrize(
-    ("given", "name"),
+    ("spelling", "name"),
     [("0.10", "0.1"), (".1", "0.1"), ("10%", "0.1"), ("1e-1", "0.1"), ("1", "1.0"), (" 0.5", "0.5"), ("100%", "1.0")],
 )
-def test_another_spelling_is_refused_and_the_right_one_told(given, name):
+def test_another_spelling_is_refused_and_the_right_one_told(spelling, name):
     with pytest.raises(UserError, match=rf"write coverage_{name}$"):
-        coverage_name(given)
+        coverage_name(spelling)
 
 
-@pytest.mark.parametrize("given", ["0", "1.5", "nan", "-0.1", "inf", "", "half", "150%", 0, 0.0, 2, float("nan"), True])
-def test_what_is_no_share_is_refused(given):
+@pytest.mark.parametrize("share", ["0", "1.5", "nan", "-0.1", "inf", "", "half", "150%", 0, 0.0, 2, float("nan"), True])
+def test_what_is_no_share_is_refused(share):
     with pytest.raises(UserError, match=r"\(0, 1\]"):
-        coverage_name(given)
+        coverage_name(share)

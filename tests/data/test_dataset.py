@@ -1,4 +1,4 @@
-"""What cannot be right is refused with its line, what is missing is counted, labels are masked in every copy."""
+"""Impossible values are refused with their line, missing ones are counted, and labels are masked in every copy."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def without(row, name):
 
 @pytest.fixture
 def lines(tmp_path):
-    """Rows written as they are, the first line blank."""
+    """A function that writes rows without a check, after a blank first line."""
 
     def write(*rows, name="logged.jsonl"):
         path = tmp_path / name
@@ -103,15 +103,15 @@ def test_a_missing_log_probability_leaves_its_row_out_for_that_policy_alone(line
 def test_outside_the_support_survives_the_file(tmp_path):
     row = logged_row(target_policy_logprobs={"q": -math.inf, "p": -10000.0})
     write_logged(tmp_path / "x.jsonl", [row])
-    written = json.loads((tmp_path / "x.jsonl").read_text())
-    assert written["target_policy_logprobs"] == {"q": -10000.0, "p": -10000.0}
-    assert written["metadata"]["outside_support"] == ["q"]
+    file_row = json.loads((tmp_path / "x.jsonl").read_text())
+    assert file_row["target_policy_logprobs"] == {"q": -10000.0, "p": -10000.0}
+    assert file_row["metadata"]["outside_support"] == ["q"]
     assert load_logged(tmp_path / "x.jsonl")[0].log_ratio.tolist() == [[-math.inf, -9990.0]]
     assert load_logged(pl.DataFrame([row]))[0].log_ratio.tolist() == [[-math.inf, -9990.0]]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"base_policy_logprob": 0.1}, "base_policy_logprob is 0.1, expected at most 0"),
         ({"target_policy_logprobs": {"q": 3.0, "p": -1.0}}, r"target_policy_logprobs\.q is 3.0"),
@@ -131,17 +131,17 @@ def test_outside_the_support_survives_the_file(tmp_path):
         ({"base_policy": "other"}, "more than one base policy"),
     ],
 )
-def test_what_cannot_be_right_is_refused_with_its_line(lines, changes, said):
+def test_what_cannot_be_right_is_refused_with_its_line(lines, changes, message):
     path = lines(
         logged_row("a", base_policy="base", response="r"), logged_row("b", base_policy="base", response="r") | changes
     )
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_logged(path)
     assert "logged.jsonl:3" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"base_policy_logprob": -math.inf}, "row 0: base_policy_logprob is -inf"),
         ({"base_policy_logprob": math.nan}, "row 0: base_policy_logprob is NaN"),
@@ -150,8 +150,8 @@ def test_what_cannot_be_right_is_refused_with_its_line(lines, changes, said):
         ({"oracle_label": math.nan}, "row 0: oracle_label is NaN"),
     ],
 )
-def test_frames_are_checked_like_files(changes, said):
-    with pytest.raises(UserError, match=said):
+def test_frames_are_checked_like_files(changes, message):
+    with pytest.raises(UserError, match=message):
         load_logged(pl.DataFrame([logged_row() | changes]))
 
 
@@ -193,7 +193,7 @@ def test_draws_are_aligned_with_the_logged_prompts(lines):
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         (
             [{"prompt_id": "b", "judge_score": 0.5}],
@@ -204,8 +204,8 @@ def test_draws_are_aligned_with_the_logged_prompts(lines):
         ([{"prompt_id": "a", "judge_score": 5}], r"draws\.jsonl:2: judge_score is 5"),
     ],
 )
-def test_draws_that_cannot_be_right_are_refused(lines, rows, said):
-    with pytest.raises(UserError, match=said):
+def test_draws_that_cannot_be_right_are_refused(lines, rows, message):
+    with pytest.raises(UserError, match=message):
         load_draws(lines(*rows, name="draws.jsonl"), "q", ["a"])
 
 
@@ -213,9 +213,9 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
     draw = {"prompt_id": "a", "judge_score": 0.5}
     for name in ("fresh/q.jsonl", "fresh/q_responses.jsonl", "fresh/base.jsonl", "fresh/p_responses.jsonl"):
         lines(draw, name=name)
-    found = find_draws(tmp_path / "fresh", "base", ("q", "p"))
-    assert list(found) == ["base", "q", "p"]
-    assert found["q"].name == "q_responses.jsonl"
+    paths = find_draws(tmp_path / "fresh", "base", ("q", "p"))
+    assert list(paths) == ["base", "q", "p"]
+    assert paths["q"].name == "q_responses.jsonl"
     assert list(find_draws(tmp_path / "fresh", "base", ("q", "p", "other"))) == ["base", "q", "p"]
     assert list(find_draws(tmp_path / "fresh", "base", ("q",))) == ["base", "q", "p"]
     lines(draw, name="fresh/premum.jsonl")
@@ -228,8 +228,8 @@ def test_files_of_draws_are_found_by_policy(lines, tmp_path):
 def test_mask_clears_labels_in_both_places():
     both = logged_row(metadata={"oracle_label": 0.75, "length": 3})
     older = without(logged_row(metadata={"oracle_label": 0.5}), "oracle_label")
-    kept, cleared, cleared_older = mask_labels([both, both, older], [True, False, False])
-    assert kept == both
+    intact, cleared, cleared_older = mask_labels([both, both, older], [True, False, False])
+    assert intact == both
     assert cleared["oracle_label"] is None
     assert cleared["metadata"] == {"oracle_label": None, "length": 3}
     assert cleared_older["metadata"]["oracle_label"] is None
@@ -256,12 +256,12 @@ def user_files(lines, tmp_path):
     return lines(*rows), tmp_path / "fresh"
 
 
-@pytest.mark.parametrize(("coverage", "kept"), [(0.1, 4), (0.5, 20), (1.0, 29)])
-def test_every_copy_of_a_response_is_masked(user_files, tmp_path, coverage, kept):
+@pytest.mark.parametrize(("coverage", "n_labels"), [(0.1, 4), (0.5, 20), (1.0, 29)])
+def test_every_copy_of_a_response_is_masked(user_files, tmp_path, coverage, n_labels):
     rows, fresh, _, summary = read_user_data(*user_files, coverage, 42, 0.0)
     write_logged(tmp_path / "out.jsonl", rows)
     logged, _ = load_logged(tmp_path / "out.jsonl")
-    assert (len(list(rows)), summary["n_oracle"], int(logged.labelled.sum())) == (39, kept, kept)
+    assert (len(list(rows)), summary["n_oracle"], int(logged.labelled.sum())) == (39, n_labels, n_labels)
     assert summary["dropped"] == {"no judge score": 1}
     assert (summary["n_labels_wanted"], summary["n_labels_found"]) == (round(coverage * 39), 29)
     for name, draws in fresh.items():
@@ -326,7 +326,7 @@ def test_probes_are_labels_of_the_draws_they_name(lines):
 
 
 @pytest.mark.parametrize(
-    ("probe", "said"),
+    ("probe", "message"),
     [
         ({"prompt_id": "z"}, r"draws\.jsonl has no draw 0 of prompt 'z'"),
         ({"draw_idx": 1}, r"draws\.jsonl has no draw 1 of prompt 'a'"),
@@ -339,10 +339,10 @@ def test_probes_are_labels_of_the_draws_they_name(lines):
         ({"policy": "r"}, "policy is 'r' among the probes of 'q'"),
     ],
 )
-def test_a_probe_that_does_not_fit_its_draw_is_refused(lines, probe, said):
+def test_a_probe_that_does_not_fit_its_draw_is_refused(lines, probe, message):
     source = lines(draw("a", response="this", oracle_label=0.75), name="draws.jsonl")
     probes = lines(draw("a", oracle_label=0.75) | probe, name="probes.jsonl")
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_draws(source, "q", ["a"], probes=probes)
     assert "probes.jsonl:2: " in str(caught.value)
 
@@ -359,8 +359,8 @@ def test_a_draw_without_a_score_cannot_be_probed_and_none_is_probed_twice(lines)
 def test_probes_are_found_by_policy_and_need_not_be_of_every_one(lines, tmp_path):
     for name in ("probes/q.jsonl", "probes/p_responses.jsonl"):
         lines(draw("a", oracle_label=1.0), name=name)
-    found = find_probes(tmp_path / "probes", ("r", "p", "q"))
-    assert {policy: path.name for policy, path in found.items()} == {"p": "p_responses.jsonl", "q": "q.jsonl"}
+    paths = find_probes(tmp_path / "probes", ("r", "p", "q"))
+    assert {policy: path.name for policy, path in paths.items()} == {"p": "p_responses.jsonl", "q": "q.jsonl"}
     assert find_probes(None, ("q",)) == {}
     assert list(find_probes({"q": "here.jsonl", "p": "there.jsonl"}, ("p", "q")).items()) == [
         ("p", "there.jsonl"),
@@ -405,7 +405,7 @@ def test_each_row_has_its_own_covariates(lines):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"response": None}, "covariate response_length counts the words of `response`, which this row lacks"),
         ({"metadata": {"dpeth": 1}}, r"covariate 'depth' is missing \(did you mean 'dpeth'\?\)"),
@@ -415,9 +415,9 @@ def test_each_row_has_its_own_covariates(lines):
         ({"metadata": {"depth": 3}, "depth": 4}, "covariate 'depth' is 4 at the top level but 3 under metadata"),
     ],
 )
-def test_a_judged_row_without_a_covariate_is_refused(lines, changes, said):
+def test_a_judged_row_without_a_covariate_is_refused(lines, changes, message):
     path = lines(logged_row("a", metadata={"depth": 1}), logged_row("b", metadata={"depth": 1}) | changes)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_logged(path, reading=Reading(("response_length", "depth")))
     assert "logged.jsonl:3: " in str(caught.value)
     with pytest.raises(UserError, match="covariate"):
@@ -461,7 +461,7 @@ def test_draws_and_their_distributions_keep_their_places(lines):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"judge_distribution": [[0.5, 0.5], [1.5, 0.5]]},
@@ -481,14 +481,14 @@ def test_draws_and_their_distributions_keep_their_places(lines):
         ({"judge_scores": [0.5], "judge_distribution": [[0.5, 1]]}, "both set; keep one of the two"),
     ],
 )
-def test_a_distribution_that_cannot_be_right_is_refused(lines, changes, said):
+def test_a_distribution_that_cannot_be_right_is_refused(lines, changes, message):
     path = lines(logged_row("a"), logged_row("b") | changes)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_logged(path)
     assert "logged.jsonl:3: " in str(caught.value)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_draws(path, "q", ["a"])
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_calibration(path, logged=lines(logged_row("z"), name="other.jsonl"))
 
 
@@ -522,10 +522,10 @@ def test_another_scale_gives_the_same_arrays(lines, scale):
         draws, _ = load_draws(path, "q", logged.prompt_id, reading=reading, probes=path)
         return logged, draws, load_calibration(path, logged=beside, reading=reading)[0]
 
-    for expected, got in zip(everything(unit, other, None), everything(moved, other_moved, scale), strict=True):
-        np.testing.assert_allclose(got.oracle_label, expected.oracle_label, atol=1e-15)
-        np.testing.assert_allclose(got.judged.score, expected.judged.score, atol=1e-15)
-        np.testing.assert_allclose(got.judged.points, expected.judged.points, atol=1e-15)
+    for expected, actual in zip(everything(unit, other, None), everything(moved, other_moved, scale), strict=True):
+        np.testing.assert_allclose(actual.oracle_label, expected.oracle_label, atol=1e-15)
+        np.testing.assert_allclose(actual.judged.score, expected.judged.score, atol=1e-15)
+        np.testing.assert_allclose(actual.judged.points, expected.judged.points, atol=1e-15)
     assert load_logged(moved, reading=Reading(scale=scale))[1]["label_scale"] == list(scale)
     with pytest.raises(UserError, match=r"moved\.jsonl:\d+: .* expected at (most|least)"):
         load_logged(moved)
@@ -587,7 +587,7 @@ def test_calibration_data_count_each_response_once(lines):
 
 
 def test_the_logged_data_again_are_nothing_new(lines):
-    """Whether responses of a prompt are told apart by their text or by their number."""
+    """Whether the text or the number of a response identifies it among those of a prompt."""
     texts = [logged_row("a", response=text, judge_score=s, oracle_label=s) for text, s in (("u", 0.5), ("v", 0.25))]
     numbered = [logged_row("a", draw_idx=k, judge_score=s, oracle_label=s) for k, s in enumerate((0.5, 0.25))]
     for rows in (texts, numbered):
@@ -600,7 +600,7 @@ def test_the_logged_data_again_are_nothing_new(lines):
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         (labelled_row("x", oracle_label=0.5), r"'x' appears again with other values \(first at .*more\.jsonl:2\)"),
         (labelled_row("x", judge_score=0.25), "'x' appears again with other values"),
@@ -609,9 +609,9 @@ def test_the_logged_data_again_are_nothing_new(lines):
         (labelled_row("y", policy="q", target_policy="p"), "policy is 'q' but target_policy is 'p'"),
     ],
 )
-def test_calibration_data_that_contradict_are_refused(lines, row, said):
+def test_calibration_data_that_contradict_are_refused(lines, row, message):
     own = lines(logged_row("a"), name="own.jsonl")
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_calibration(lines(labelled_row("x"), row, name="more.jsonl"), logged=own)
     assert "more.jsonl:3: " in str(caught.value)
 
@@ -647,7 +647,7 @@ def test_user_data_stay_on_their_scale(lines, tmp_path):
     lines(draw("p1", judge_score=70, oracle_label=30), name="probes/p.jsonl")
     more = lines(labelled_row("x", judge_score=40, oracle_label=10), name="more.jsonl")
     percent = Reading(scale=(0, 100))
-    found = read_user_data(
+    user_data = read_user_data(
         lines(*rows),
         tmp_path / "fresh",
         1.0,
@@ -656,11 +656,11 @@ def test_user_data_stay_on_their_scale(lines, tmp_path):
         calibration_data=more,
         reading=percent,
     )
-    assert found.summary["judge_scale"] == found.summary["label_scale"] == [0, 100]
-    assert [row.get("oracle_label") for row in found.fresh["p"]].count(30) == 1
-    write_logged(tmp_path / "out.jsonl", found.logged, percent)
-    write_draws(tmp_path / "q.jsonl", found.fresh["q"], percent)
-    write_calibration(tmp_path / "beside.jsonl", found.calibration, percent)
+    assert user_data.summary["judge_scale"] == user_data.summary["label_scale"] == [0, 100]
+    assert [row.get("oracle_label") for row in user_data.fresh["p"]].count(30) == 1
+    write_logged(tmp_path / "out.jsonl", user_data.logged, percent)
+    write_draws(tmp_path / "q.jsonl", user_data.fresh["q"], percent)
+    write_calibration(tmp_path / "beside.jsonl", user_data.calibration, percent)
     logged, _ = load_logged(tmp_path / "out.jsonl", reading=percent)
     np.testing.assert_allclose(logged.judge_score, np.arange(10) / 10)
     draws, _ = load_draws(tmp_path / "q.jsonl", "q", logged.prompt_id, reading=percent)
@@ -671,7 +671,7 @@ def test_user_data_stay_on_their_scale(lines, tmp_path):
 
 @pytest.mark.parametrize("table", ["draws", "probes", "calibration"])
 def test_a_label_that_is_not_a_number_is_refused_everywhere(lines, table):
-    """JSON has no NaN; in a frame it might stand for anything, so that only null says unlabelled."""
+    """JSON has no NaN, and in a frame its meaning is ambiguous: only null means unlabelled."""
     frame = pl.DataFrame([draw("a", oracle_label=math.nan)])
     with pytest.raises(UserError, match="row 0: oracle_label is NaN; write null where the value is missing"):
         if table == "draws":

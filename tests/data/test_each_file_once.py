@@ -1,4 +1,4 @@
-"""Whoever needs the data reads each file once: an analysis, an import, an export, a figure."""
+"""An analysis, an import, an export and a figure each read every file of the data once."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ def data(tmp_path_factory) -> Path:
     folder = write_data(tmp_path_factory.mktemp("data"), 100)
     more = [{"prompt_id": f"new{k}", "judge_score": k / 40, "oracle_label": 1.0} for k in range(40)]
     (folder / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
-    drawn = [json.loads(line) for line in (folder / "draws" / "near.jsonl").read_text().splitlines()]
+    draw_rows = [json.loads(line) for line in (folder / "draws" / "near.jsonl").read_text().splitlines()]
     (folder / "probes").mkdir()
-    probes = "".join(json.dumps(row | {"oracle_label": 0.5}) + "\n" for row in drawn[:20])
+    probes = "".join(json.dumps(row | {"oracle_label": 0.5}) + "\n" for row in draw_rows[:20])
     (folder / "probes" / "near.jsonl").write_text(probes)
     return folder
 
 
 @pytest.fixture()
-def read(data, monkeypatch) -> Counter[str]:
+def read_counts(data, monkeypatch) -> Counter[str]:
     """How often each file was read, by its path below the data."""
-    counted: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def counting(path):
-        counted[Path(path).relative_to(data).as_posix()] += 1
+        counts[Path(path).relative_to(data).as_posix()] += 1
         return original(path)
 
     original = data_sources.iterate_rows
     monkeypatch.setattr(data_sources, "iterate_rows", counting)
-    return counted
+    return counts
 
 
 DRAWS = dict.fromkeys((f"draws/{policy}.jsonl" for policy in TARGETS), 1) | {"probes/near.jsonl": 1}
 BESIDE = {"logged.jsonl": 1, "more.jsonl": 1}
 
 
-def test_an_analysis(data, read):
+def test_an_analysis(data, read_counts):
     analyzed(data, "direct", probes=data / "probes", calibration_data=data / "more.jsonl", covariates=())
-    assert read == BESIDE | DRAWS
+    assert read_counts == BESIDE | DRAWS
 
 
-def test_an_import(data, read):
+def test_an_import(data, read_counts):
     files = {"probes": data / "probes", "calibration_data": data / "more.jsonl"}
-    found = read_user_data(data / "logged.jsonl", data / "draws", 0.5, 42, **files)
-    assert read == BESIDE | DRAWS
-    assert sum(row.get("oracle_label") is not None for row in found.fresh["near"]) == 20
+    user_data = read_user_data(data / "logged.jsonl", data / "draws", 0.5, 42, **files)
+    assert read_counts == BESIDE | DRAWS
+    assert sum(row.get("oracle_label") is not None for row in user_data.fresh["near"]) == 20
 
 
 def test_draws_of_other_prompts_are_refused_in_both(data, tmp_path):
@@ -69,15 +69,15 @@ def test_draws_of_other_prompts_are_refused_in_both(data, tmp_path):
         analyze(data / "logged.jsonl", tmp_path, "direct")
 
 
-def test_an_export_and_a_figure(data, read):
+def test_an_export_and_a_figure(data, read_counts):
     result = analyzed(data, coverage=None, calibration_data=data / "more.jsonl")
-    read.clear()
+    read_counts.clear()
     rows, rewards = exports.logged_rows(data / "logged.jsonl", result, data / "more.jsonl")
-    assert read == BESIDE and len(rows) == len(rewards) == 100
-    read.clear()
+    assert read_counts == BESIDE and len(rows) == len(rewards) == 100
+    read_counts.clear()
     files.write_json(data / "summary.json", {"base_policy": "base"})
     paths = {"dataset": "logged.jsonl", "calibration": "more.jsonl", "summary": "summary.json"}
-    shown = sources.Sources({name: [str(data / path)] for name, path in paths.items()}, "1.0", {})
-    shown.fitted = result
-    logged, labelled = shown.fitted_logged, shown.fitted_calibration
-    assert read == BESIDE and (len(logged.prompt_id), len(labelled.question)) == (100, 40)
+    figure_sources = sources.Sources({name: [str(data / path)] for name, path in paths.items()}, "1.0", {})
+    figure_sources.fitted = result
+    logged, labelled = figure_sources.fitted_logged, figure_sources.fitted_calibration
+    assert read_counts == BESIDE and (len(logged.prompt_id), len(labelled.question)) == (100, 40)

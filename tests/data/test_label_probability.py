@@ -1,4 +1,4 @@
-"""Known probabilities of labels in data brought along: read, checked, and kept with their labels."""
+"""Known label probabilities in user data: they are read, checked, and masked together with their labels."""
 
 from __future__ import annotations
 
@@ -92,18 +92,18 @@ def test_a_share_of_the_labels_keeps_their_probabilities(tmp_path):
     (tmp_path / "draws").mkdir()
     (tmp_path / "draws" / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in draws(0.3)))
     data = read_user_data(path, tmp_path / "draws", 0.2, 0, 0.1)
-    kept = [row for row in data.logged if row["oracle_label"] is not None]
-    assert len(kept) == 12 and all(row["label_probability"] in (0.2, 0.5) for row in kept)
+    labelled_rows = [row for row in data.logged if row["oracle_label"] is not None]
+    assert len(labelled_rows) == 12 and all(row["label_probability"] in (0.2, 0.5) for row in labelled_rows)
     assert sum(row["oracle_label"] is not None for row in data.fresh["other"]) == 6
 
 
 def test_weights_undo_the_choice_of_labels():
-    """Labels of a half that the score does not tell apart, bought four times as often: the weighted mean is that of all."""
+    """At equal scores, a label of 1 is four times as likely as a label of 0: the weighted mean is that of all rows."""
     rows = []
     for i in range(400):
         label = float(i % 2)
-        bought = label == 1 or i % 8 == 0  # every 1, and a quarter of the 0
-        rows.append({"prompt_id": f"q{i}", "judge_score": 0.5, "oracle_label": label if bought else None})
+        is_labelled = label == 1 or i % 8 == 0  # every 1, and a quarter of the 0
+        rows.append({"prompt_id": f"q{i}", "judge_score": 0.5, "oracle_label": label if is_labelled else None})
         rows[-1]["label_probability"] = 1.0 if label else 0.25
     other = [{"prompt_id": f"q{i}", "judge_score": 0.5} for i in range(400)]
     result = arena_cje.analyze(rows, {"other": other}, "direct", rewards="calibrated")

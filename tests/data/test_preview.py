@@ -1,4 +1,4 @@
-"""What a plan sees of a user's own data: all of small data, as the import reads them, and the first rows of large ones."""
+"""What a plan reads of a user's data: all rows of small data, as the import does, and the first rows of large ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt sets: which rows of a foreign set become prompts, how the others are counted, and what broken files are refused with."""
+"""Prompt sets: which rows of a foreign set become prompts, how the others are counted, and the error of a broken file."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_every_copy_of_the_arena_gives_the_same_sample_and_counts(copy, tmp_path
         "n_eligible": 4,
         "flagged": 2,
         "dropped": DROPPED,
-        "language_known_by": {"field": 7},  # the five rows before this question are not asked it
+        "language_known_by": {"field": 7},  # five rows are dropped before their language is looked at
     }
     assert list(pool.rows(1)[0]) == ["prompt_id", "prompt"]
 
@@ -242,9 +242,9 @@ def test_a_map_of_columns_takes_other_sets(name, row, columns, expected, tmp_pat
 def test_a_set_without_ids_has_hashes_of_its_texts(tmp_path):
     rows = [{"instruction": text, "output": "", "generator": "x"} for text in ("Name a fish.", "Name a bird.")]
     (tmp_path / "alpaca_eval.json").write_text(json.dumps(rows))
-    found = sample(pool_of(tmp_path / "alpaca_eval.json", tmp_path, Selection(columns={"prompt": "instruction"})))
-    assert set(found.values()) == {"Name a fish.", "Name a bird."}
-    assert all(prompt_id.startswith("prompt-") and len(prompt_id) == 23 for prompt_id in found)
+    texts_by_id = sample(pool_of(tmp_path / "alpaca_eval.json", tmp_path, Selection(columns={"prompt": "instruction"})))
+    assert set(texts_by_id.values()) == {"Name a fish.", "Name a bird."}
+    assert all(prompt_id.startswith("prompt-") and len(prompt_id) == 23 for prompt_id in texts_by_id)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def cut_gzip(folder):
     return folder / "arena.jsonl.gz"
 
 
-def written(name, content):
+def raw_file(name, content):
     def write(folder):
         (folder / name).write_bytes(content)
         return folder / name
@@ -383,52 +383,52 @@ ROW = b'{"question_id": "a", "conversation_a": [{"role": "user", "content": "Hi?
 BROKEN = [
     (cut_parquet, r"arena\.parquet: not a readable Parquet file, it may be cut off"),
     (damaged_parquet, r"arena\.parquet: cannot be read from row 0 on, it may be damaged"),
-    (written("a.parquet", b"prompt_id,prompt\n"), r"a\.parquet: not a readable Parquet file"),
+    (raw_file("a.parquet", b"prompt_id,prompt\n"), r"a\.parquet: not a readable Parquet file"),
     (cut_gzip, r"arena\.jsonl\.gz:\d+: the compressed file is damaged or cut off"),
-    (written("a.jsonl", ROW + ROW[:40]), r"a\.jsonl:2: not valid JSON .*; the last line is cut off"),
+    (raw_file("a.jsonl", ROW + ROW[:40]), r"a\.jsonl:2: not valid JSON .*; the last line is cut off"),
     (
-        written("a.jsonl", ROW + b'{"question_id": "b", "conversation_a": 5}\n'),
+        raw_file("a.jsonl", ROW + b'{"question_id": "b", "conversation_a": 5}\n'),
         r"a\.jsonl:2: conversation_a is 5, expected a text",
     ),
     (
-        written("a.jsonl", ROW + b'{"question_id": "b", "conversation_a": [{"role": "user", "content": 7}]}\n'),
+        raw_file("a.jsonl", ROW + b'{"question_id": "b", "conversation_a": [{"role": "user", "content": 7}]}\n'),
         r"a\.jsonl:2: conversation_a is .*, expected a text, a list of texts or a list of messages",
     ),
     (
-        written("a.jsonl", ROW + ROW.replace(b'"a"', b"1.5").replace(b"Hi?", b"Ho?")),
+        raw_file("a.jsonl", ROW + ROW.replace(b'"a"', b"1.5").replace(b"Hi?", b"Ho?")),
         r"a\.jsonl:2: question_id is 1\.5, expected a string",
     ),
     (
-        written("a.jsonl", ROW + ROW.replace(b"Hi?", b"Ho?")),
+        raw_file("a.jsonl", ROW + ROW.replace(b"Hi?", b"Ho?")),
         r"a\.jsonl:2: prompt_id 'a' appears again \(first at .*a\.jsonl:1\)",
     ),
-    (written("a.jsonl", ROW + b"[1]\n"), r"a\.jsonl:2: expected one JSON object a line, got list"),
+    (raw_file("a.jsonl", ROW + b"[1]\n"), r"a\.jsonl:2: expected one JSON object a line, got list"),
     (
-        written("a.jsonl", b'{"model": "x", "score": 1}\n'),
+        raw_file("a.jsonl", b'{"model": "x", "score": 1}\n'),
         r"a\.jsonl: has no column 'prompt', it has model, score; name the columns",
     ),
-    (written("a.jsonl", b""), r"a\.jsonl: no prompts in it; expected one JSON object a line"),
+    (raw_file("a.jsonl", b""), r"a\.jsonl: no prompts in it; expected one JSON object a line"),
     (
-        written("a.json", b'[{"prompt_id": 1, "prompt": "x"}, 5]'),
+        raw_file("a.json", b'[{"prompt_id": 1, "prompt": "x"}, 5]'),
         r"a\.json \(element 1\): expected an array of JSON objects, got int",
     ),
-    (written("a.json", b'[{"prompt_id": 1, "prompt": "x"}'), r"a\.json: not valid JSON"),
+    (raw_file("a.json", b'[{"prompt_id": 1, "prompt": "x"}'), r"a\.json: not valid JSON"),
     (
-        written("a.txt", b"Why is the sky blue?\n"),
+        raw_file("a.txt", b"Why is the sky blue?\n"),
         r"a\.txt: is not a prompt set, it begins with 'Why is the sky blue\?'",
     ),
-    (written("a.csv", b"prompt_id,prompt\n1,Why?\n2\n"), r"a\.csv:3: has 1 fields, the header has 2"),
+    (raw_file("a.csv", b"prompt_id,prompt\n1,Why?\n2\n"), r"a\.csv:3: has 1 fields, the header has 2"),
     (
-        written("a.csv", b'prompt_id,prompt\n1,Why?\n2,"What\nis\n'),
+        raw_file("a.csv", b'prompt_id,prompt\n1,Why?\n2,"What\nis\n'),
         r"a\.csv:3: not valid CSV .*; the row is cut off or a quote",
     ),
-    (written("a.csv", b"prompt_id,prompt\n1,caf\xe9\n"), r"a\.csv:2: is not UTF-8 .*; save the file as UTF-8"),
-    (written("a.csv", b"prompt,prompt\n1,2\n"), r"a\.csv:1: the header has column 'prompt' more than once"),
+    (raw_file("a.csv", b"prompt_id,prompt\n1,caf\xe9\n"), r"a\.csv:2: is not UTF-8 .*; save the file as UTF-8"),
+    (raw_file("a.csv", b"prompt,prompt\n1,2\n"), r"a\.csv:1: the header has column 'prompt' more than once"),
     (
-        written("a.csv", b"conversation_a,question_id\nhello,1\n"),
+        raw_file("a.csv", b"conversation_a,question_id\nhello,1\n"),
         r"a\.csv:2: conversation_a is 'hello', expected a list or object as JSON",
     ),
-    (written("a.csv", b""), r"a\.csv: has no header"),
+    (raw_file("a.csv", b""), r"a\.csv: has no header"),
     (empty_folder, r"nothing: a folder without a data set; expected one written by `save_to_disk`"),
     (saved_without_data, r"saved: not a readable data set of `save_to_disk`"),
 ]
@@ -472,21 +472,21 @@ def test_a_larger_sample_begins_with_the_smaller_one_and_the_seed_orders(tmp_pat
 
 
 def test_a_source_is_read_once_until_it_or_the_selection_changes(tmp_path, monkeypatch):
-    opened = []
+    calls = []
     monkeypatch.setattr(
-        reading, "open_path", lambda *given, open_path=reading.open_path: opened.append(given) or open_path(*given)
+        reading, "open_path", lambda *args, open_path=reading.open_path: calls.append(args) or open_path(*args)
     )
     path = as_jsonl(tmp_path)
     first = pool_of(path, tmp_path)
     again = pool_of(path, tmp_path)
-    assert (len(opened), first.newly_read, again.newly_read) == (1, True, False)
+    assert (len(calls), first.newly_read, again.newly_read) == (1, True, False)
     assert (again.identity, again.summary) == (first.identity, first.summary)
     assert pool_of(path, tmp_path, ENGLISH).identity != first.identity
     pool_of(path, tmp_path, ENGLISH, seed=2)
     write_jsonl(path, ARENA[:3])
     pool_of(path, tmp_path, ENGLISH, seed=2)
-    assert len(opened) == 4
-    (tmp_path / "pool" / "prompts.json").write_text("{")  # the machine crashed
+    assert len(calls) == 4
+    (tmp_path / "pool" / "prompts.json").write_text("{")  # as a crash of the machine may leave it
     assert pool_of(path, tmp_path, ENGLISH, seed=2).newly_read
 
 
@@ -523,9 +523,9 @@ else:
 """
 
 
-def read_hub(hub, folder: Path, *, name=hub_server.NAME, revision=None, **given) -> str:
-    """What a process prints that reads a data set of the server; `given` are arguments of the environment."""
-    environment = hub.environment(folder / "cache", **given) | {"PYTHONPATH": str(ROOT / "workflow")}
+def read_hub(hub, folder: Path, *, name=hub_server.NAME, revision=None, **options) -> str:
+    """What a process prints that reads a data set of the server; options: arguments of `hub.environment`."""
+    environment = hub.environment(folder / "cache", **options) | {"PYTHONPATH": str(ROOT / "workflow")}
     command = [sys.executable, "-c", READ_HUB, name, json.dumps(revision)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120).stdout
 
@@ -570,7 +570,7 @@ def test_a_data_set_of_the_hub_is_read_at_a_commit_that_stays(contents, tmp_path
 )
 def test_what_the_hub_refuses_is_one_sentence(how, sentence, contents, tmp_path):
     with hub_server.serve(dict(contents)) as hub:
-        printed = read_hub(hub, tmp_path, **how)
-        assert sentence.format(address=hub.address, name=hub_server.NAME) in printed
-    assert printed.startswith(f"ERROR {how.get('name', hub_server.NAME)}: ")
-    assert len(printed.splitlines()) == 1
+        output = read_hub(hub, tmp_path, **how)
+        assert sentence.format(address=hub.address, name=hub_server.NAME) in output
+    assert output.startswith(f"ERROR {how.get('name', hub_server.NAME)}: ")
+    assert len(output.splitlines()) == 1

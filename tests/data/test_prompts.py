@@ -16,11 +16,11 @@ REFERENCES = {row["prompt_id"]: parse(row["reference"], where=row["prompt_id"]) 
 
 
 def model_answer(reference: Reference) -> str:
-    """A response built from the reference: what opens it, a phrase of every group, padding where length is asked."""
-    said = [reference.starts_with] if reference.starts_with else []
-    said += [group[0] for group in reference.all_of] + list(reference.any_of[:1])
-    short = (reference.min_words or 0) - len(words(" ".join(said)))
-    return " ".join(said + ["indeed"] * short)
+    """A response built from the reference: its opening, a phrase of every group, and padding up to the least length."""
+    phrases = [reference.starts_with] if reference.starts_with else []
+    phrases += [group[0] for group in reference.all_of] + list(reference.any_of[:1])
+    short = (reference.min_words or 0) - len(words(" ".join(phrases)))
+    return " ".join(phrases + ["indeed"] * short)
 
 
 def test_there_are_more_prompts_than_the_default_experiment_samples():

@@ -1,4 +1,4 @@
-"""A reading checks itself, maps the scale of the data to [0, 1] and back, and returns from a summary as it was."""
+"""A reading checks its arguments, maps the scale of the data to [0, 1] and back, and can be restored from a summary."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Tables are checked at both ends, files appear whole, and what JSON cannot hold is never written as null."""
+"""Tables are checked when written and when read, no file is half written, and NaN and infinity are never written as null."""
 
 import json
 import math
@@ -75,17 +75,17 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{oops}", "not valid JSON"),
         ("[1]", "expected one JSON object per line, got list"),
         ('{"a": NaN}', "write null"),
     ],
 )
-def test_a_malformed_line_is_named(tmp_path, line, said):
+def test_a_malformed_line_is_named(tmp_path, line, message):
     path = tmp_path / "x.jsonl"
     path.write_text(f'{{"a": 1}}\n\n{line}\n')
-    with pytest.raises(UserError, match=rf"x\.jsonl:3: .*{said}"):
+    with pytest.raises(UserError, match=rf"x\.jsonl:3: .*{message}"):
         read_jsonl(path)
 
 
@@ -116,7 +116,7 @@ def test_columns_are_written_in_declared_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "row", "said"),
+    ("table", "row", "message"),
     [
         (PROMPTS, {"prompt_id": "a", "prompt": ""}, "prompt is empty"),
         (PROMPTS, {"prompt": "x"}, "prompt_id is missing"),
@@ -147,8 +147,8 @@ def test_columns_are_written_in_declared_order(tmp_path):
         (LOGPROBS, SCORED | {"token_logprobs": [math.nan]}, "has a NaN in it"),
     ],
 )
-def test_a_row_that_breaks_its_declaration_is_refused(tmp_path, table, row, said):
-    with pytest.raises(UserError, match=said):
+def test_a_row_that_breaks_its_declaration_is_refused(tmp_path, table, row, message):
+    with pytest.raises(UserError, match=message):
         table.write(tmp_path / "x", [row])
     assert not (tmp_path / "x").exists()
 

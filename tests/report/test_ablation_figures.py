@@ -41,14 +41,14 @@ def test_figures_can_be_drawn(table, name):
     ("name", "column"), [("errors", "rmse_debiased"), ("coverage", "covered_published"), ("ranking", "pairwise")]
 )
 def test_a_dot_is_a_row_of_the_summary(table, name, column):
-    shown = ablation_figures.FIGURES[name](table, APART).data
+    dots = ablation_figures.FIGURES[name](table, APART).data
     rows = table.filter((pl.col("policies") != "unhelpful") & pl.col(column).is_not_null())
-    np.testing.assert_array_equal(shown["value"], rows[column])
+    np.testing.assert_array_equal(dots["value"], rows[column])
 
 
 def test_a_bar_is_whole(table):
-    shown = ablation_figures.refusals(table, APART).data
-    np.testing.assert_allclose(shown.groupby(["policies", "setting"], observed=True)["share"].sum(), 1)
+    bars = ablation_figures.refusals(table, APART).data
+    np.testing.assert_allclose(bars.groupby(["policies", "setting"], observed=True)["share"].sum(), 1)
 
 
 def test_without_a_pair_of_different_truths_the_figure_says_so(table):

@@ -1,4 +1,4 @@
-"""The archive holds what people keep and nothing else, says what each file is, and has equal bytes for equal content."""
+"""The archive holds the declared outputs of a run, describes each of them, and has equal bytes for equal content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "sk-never-to-be-seen"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def archived_run(tmp_path_factory):
     """A run with its archive; a file that no rule made lies among its results, a key in its environment."""
     folder = write_data(tmp_path_factory.mktemp("run"), n=200)
     own = {"logged_data": "logged.jsonl", "fresh_draws": "draws", "coverages": ["0.5"], "estimators": ["snips"]}
@@ -45,26 +45,26 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inside(made):
-    with zipfile.ZipFile(made.path("archive.zip")) as opened:
-        assert opened.testzip() is None
-        return {name.removeprefix("arena-cje/"): opened.read(name) for name in opened.namelist()}
+def inside(archived_run):
+    with zipfile.ZipFile(archived_run.path("archive.zip")) as zip_file:
+        assert zip_file.testzip() is None
+        return {name.removeprefix("arena-cje/"): zip_file.read(name) for name in zip_file.namelist()}
 
 
-def test_results_are_there_byte_for_byte(made, inside):
+def test_results_are_there_byte_for_byte(archived_run, inside):
     expected = ["coverage_0.5/snips.json", "coverage_0.5/snips.csv", "coverage_0.5/snips.influence.parquet"]
     expected += ["coverage_0.5/summary.json", "coverage_0.5/comparisons.json", "coverage_0.5/comparisons.csv"]
     expected += ["export/results.csv", "export/results.parquet", "export/coverage_0.5/leaderboard.csv"]
     expected += ["planning/plan.json", "planning/plan.png"]
     expected += [f"export/coverage_0.5/{name}" for name in ("precomputed_sampler.jsonl", "stochastic_log.jsonl")]
     for name in expected:
-        assert inside[name] == made.path(name).read_bytes()
+        assert inside[name] == archived_run.path(name).read_bytes()
 
 
-def test_what_nobody_asked_for_is_not_there(made, inside):
-    made_here = {"README.txt", "SHA256SUMS", "configuration.yaml", "provenance.json", "throughput.tsv"}
-    outputs = {name for name in inside if name not in made_here}
-    assert all(made.path(name).is_file() for name in outputs)
+def test_what_nobody_asked_for_is_not_there(archived_run, inside):
+    additions = {"README.txt", "SHA256SUMS", "configuration.yaml", "provenance.json", "throughput.tsv"}
+    outputs = {name for name in inside if name not in additions}
+    assert all(archived_run.path(name).is_file() for name in outputs)
     assert "stray.json" not in inside and "archive.zip" not in inside
     assert not any(".snakemake" in name or "journal" in name or name.endswith(".gguf") for name in inside)
     assert not any(SECRET.encode() in content for content in inside.values())
@@ -78,19 +78,21 @@ def test_every_file_has_its_meaning_and_its_hash(inside):
     assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in inside.items() if name != "SHA256SUMS"}
 
 
-def test_the_configuration_is_complete_and_can_be_used_again(made, inside):
+def test_the_configuration_is_complete_and_can_be_used_again(archived_run, inside):
     configuration = yaml.safe_load(inside["configuration.yaml"])
     assert configuration["variants"]["hajek"]["estimator"] == "snips"
     assert configuration["analysis"]["jackknife_folds"] == 20  # a default that the run did not name
     # In the order of declaration, too, which is that of policies in every table.
-    assert json.dumps(settings(config_parse.parse(configuration), folder=made.directory)) == json.dumps(configuration)
+    complete = settings(config_parse.parse(configuration), folder=archived_run.directory)
+    assert json.dumps(complete) == json.dumps(configuration)
 
 
-def test_what_results_were_made_from_is_there(made, inside, tmp_path):
+def test_what_results_were_made_from_is_there(archived_run, inside, tmp_path):
     (tmp_path / "provenance.json").write_bytes(inside["provenance.json"])
     provenance = read_json(tmp_path / "provenance.json")
     assert provenance["arena_cje"] == arena_cje.__version__ and provenance["packages"]["numpy"]
-    assert provenance["made_from"]["coverage_0.5"] == read_json(made.path("coverage_0.5/summary.json"))["provenance"]
+    summary = read_json(archived_run.path("coverage_0.5/summary.json"))
+    assert provenance["made_from"]["coverage_0.5"] == summary["provenance"]
 
 
 def test_throughput_of_all_jobs_is_one_table(inside):
@@ -104,9 +106,9 @@ def test_a_result_of_the_archive_can_be_loaded(inside, tmp_path):
     assert len(result.comparisons()) == 10
 
 
-def test_nothing_is_to_be_done_again(made):
-    assert "Nothing to be done" in made.snakemake("results/archive.zip")
-    assert "Nothing to be done" in made.snakemake("--config", "model_slots=1", "--", "results/archive.zip")
+def test_nothing_is_to_be_done_again(archived_run):
+    assert "Nothing to be done" in archived_run.snakemake("results/archive.zip")
+    assert "Nothing to be done" in archived_run.snakemake("--config", "model_slots=1", "--", "results/archive.zip")
 
 
 def content(folder: Path) -> dict[str, archive.Content]:
@@ -119,7 +121,7 @@ def content(folder: Path) -> dict[str, archive.Content]:
 
 def test_equal_content_gives_equal_bytes(tmp_path):
     archive.write(tmp_path / "one.zip", content(tmp_path / "a"))
-    time.sleep(2.1)  # a zip file tells even seconds
+    time.sleep(2.1)  # times in a zip file have a resolution of two seconds
     second = content(tmp_path / "b")
     os.utime(tmp_path / "b/results/coverage_0.1/summary.json", (0, 10**9))
     archive.write(tmp_path / "two.zip", dict(reversed(second.items())))

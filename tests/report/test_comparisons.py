@@ -1,4 +1,4 @@
-"""Differences are those of the paired estimates, corrected by families; a rank claims no more than the decision knows."""
+"""Differences are those of the paired estimates, corrected by families; ranks separate no policies that the decision does not."""
 
 from __future__ import annotations
 
@@ -56,13 +56,11 @@ def test_a_difference_is_that_of_the_published_values(result):
 
 def test_holm_is_over_the_pairs_of_published_policies(result):
     """By hand: the k-th smallest of m p-values times m - k + 1, never falling, at most 1."""
-    tested = sorted(
-        (row for row in comparisons.pairs(result) if row["p_value"] is not None), key=lambda r: r["p_value"]
-    )
-    assert len(tested) == 6  # four published policies
+    rows = sorted((row for row in comparisons.pairs(result) if row["p_value"] is not None), key=lambda r: r["p_value"])
+    assert len(rows) == 6  # four published policies
     largest = 0.0
-    for k, row in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - k) * row["p_value"]))
+    for k, row in enumerate(rows):
+        largest = max(largest, min(1.0, (len(rows) - k) * row["p_value"]))
         assert row["p_holm"] == pytest.approx(largest)
         assert row["p_value"] <= row["p_bh"] <= row["p_holm"] + 1e-12
 
@@ -122,7 +120,7 @@ def test_what_rests_on_the_judge_tells_nobody_apart(data):
 
 
 def test_a_pair_is_apart_where_the_decision_says_so(result):
-    """One family of intervals: the comparisons with the base know exactly what the decision knows."""
+    """One family of intervals: the comparisons with the base have exactly the intervals of the decision."""
     decided = result.decision["policies"]
     for row in comparisons.pairs(result):
         if row["second"] == "base" and not row["refused"]:
@@ -143,7 +141,7 @@ def test_intervals_are_corrected_for_their_family(result):
 
 
 def test_apart_from_the_second_is_not_apart_from_all(data):
-    """The next in value may have the surer estimate: every other policy is looked at."""
+    """A policy further down may have the larger standard error: the first is compared with every other one."""
     result = analyzed(data, assume_transport=True)
     pairs = comparisons.pairs(result)
     unsure = next(row for row in pairs if (row["first"], row["second"]) == ("better", "base"))
@@ -183,8 +181,8 @@ def test_the_document_and_the_table_say_the_same(data):
     results = [analyzed(data, name) for name in ("calibrated-ips", "direct")]
     document, table = comparisons.document(results, "0.5"), comparisons.table(results)
     assert list(document["estimators"]) == ["calibrated-ips", "direct"]
-    listed = [row for name in document["estimators"] for row in document["estimators"][name]["comparisons"]]
-    for row, entry in zip(table.iter_rows(named=True), listed, strict=True):
+    entries = [row for name in document["estimators"] for row in document["estimators"][name]["comparisons"]]
+    for row, entry in zip(table.iter_rows(named=True), entries, strict=True):
         assert [row["ci_lower"], row["ci_upper"]] == entry["confidence_interval"]
         assert all(row[name] == entry[name] for name in ("first", "second", "difference", "p_holm"))
         assert row["refused"].split(";") == (entry["refused"] or [""])
@@ -194,10 +192,10 @@ def test_the_document_and_the_table_say_the_same(data):
 def test_no_refused_number_is_in_what_is_written(data, tmp_path):
     result = analyzed(data)
     files.write_csv(tmp_path / "c.csv", comparisons.table([result]))
-    written = (tmp_path / "c.csv").read_text() + files.json_text(comparisons.document([result], "0.5"))
+    text = (tmp_path / "c.csv").read_text() + files.json_text(comparisons.document([result], "0.5"))
     number = result.refused["far"]
     for value in (number["estimate"], number["se"], *number["confidence_interval"]):
-        assert not any(digits in written for digits in _digits(value))
+        assert not any(digits in text for digits in _digits(value))
 
 
 def test_the_workflow_compares(tmp_path):
@@ -205,12 +203,12 @@ def test_the_workflow_compares(tmp_path):
     own = {"logged_data": "logged.jsonl", "fresh_draws": "draws", "estimators": ["direct", "snips"]}
     own["decision"] = {"margin": 0.03}
     run = Run(tmp_path, own)
-    said = run.snakemake(
+    output = run.snakemake(
         *(f"results/coverage_0.5/{name}" for name in ("decision.json", "comparisons.json", "comparisons.csv"))
     )
     assert (
         "direct: Compared with base, same, better and near are not yet known to be better or worse; far is refused."
-        in said
+        in output
     )
     document = files.read_json(run.path("coverage_0.5/comparisons.json"))
     assert document["coverage"] == "0.5" and list(document["estimators"]) == ["direct", "snips"]
@@ -232,6 +230,6 @@ def _top(result):
 
 
 def _digits(value: float) -> list[str]:
-    """How a number would look, written in full or short."""
+    """The digits of a number, in full and rounded."""
     assert not np.isnan(value)
     return [repr(value)[:8], f"{value:.4f}"]

@@ -1,4 +1,4 @@
-"""The dashboard says what the results say, keeps refused levels folded away, and takes nothing that is data for code."""
+"""The dashboard shows the numbers of results, keeps refused levels folded, and never treats data as code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def figure(page: str, name: str) -> dict:
     return next(figure for figure in payload(page)["figures"] if figure["name"] == name)
 
 
-class Read(HTMLParser):
+class Reader(HTMLParser):
     """Text outside scripts, tags with their attributes, scripts."""
 
     def __init__(self, page: str):
@@ -74,7 +74,7 @@ class Read(HTMLParser):
             (self.folded if self.depth else self.text).append(data)
 
 
-# ---- what it says ------------------------------------------------------------------------------------------------------
+# ---- what it shows -----------------------------------------------------------------------------------------------------
 
 
 def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
@@ -104,8 +104,8 @@ def test_the_groups_of_like_score_are_those_of_the_figure(page, result, small):
 
 
 def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, result, small):
-    read = Read(page)
-    visible, folded = " ".join(read.text), " ".join(read.folded)
+    reader = Reader(page)
+    visible, folded = " ".join(reader.text), " ".join(reader.folded)
     for estimator in ("calibrated-ips", "snips"):
         of = result if estimator == result.name else small.result(estimator)
         assert "unhelpful" in of.refused
@@ -144,7 +144,7 @@ def numbers(value, path=""):
 def test_the_page_begins_with_the_decision(page, result):
     """The headline word for word, why this estimator, then each policy with its decision, interval and sentence."""
     headline = result.decision["headline"]
-    text = Read(page).text
+    text = Reader(page).text
     assert headline.startswith("Compared with base, better, <b>worse</b> and __proto__ are not yet known")
     assert "highest" not in headline
     at = text.index(headline)
@@ -158,28 +158,28 @@ def test_the_page_begins_with_the_decision(page, result):
         refused = entry["difference"] is None
         assert row[4].text == (dashboard_data.MISSING if refused else "judge scores alone")
         assert entry["judge_only"] or refused
-        assert cards[policy].decision == ("" if policy in result.refused else entry["sentence"])  # said once
+        assert cards[policy].decision == ("" if policy in result.refused else entry["sentence"])  # only once
     assert "decides nothing" in table.note
 
 
 def test_the_page_says_what_planned_looks_say(result):
     """Beside the decision of the coverage alone, in one paragraph."""
     plan = looks.Plan(coverages=("0.25", "0.5"))
-    found = looks.Look.of("0.25", result, target_labels=0, usd_per_label=0.5)
-    account = looks.document(plan, [found], alpha=0.05, estimator=result.name, against=result.base_policy)
-    text = Read(dashboard.render([result], look=account)).text
+    look = looks.Look.of("0.25", result, target_labels=0, usd_per_label=0.5)
+    account = looks.document(plan, [look], alpha=0.05, estimator=result.name, against=result.base_policy)
+    text = Reader(dashboard.render([result], look=account)).text
     lines = [part for part in text if part.startswith("Planned look 1 of 2 (coverage 0.25, 60 labels, 30.00 US")]
     assert len(lines) == 1
     assert account["sentence"] in lines[0]
     assert "<b>worse</b> not yet known" in lines[0]
     assert "unhelpful refused" in lines[0]
-    assert not any("Planned looks" in part for part in Read(dashboard.render([result])).text)
+    assert not any("Planned looks" in part for part in Reader(dashboard.render([result])).text)
 
 
 def test_a_result_of_an_earlier_version_has_a_page_without_a_decision(result):
     document = {name: part for name, part in result.document.items() if name != "decision"}
     page = dashboard.render([Result(document, result.prompt_id, result.influence, result.base_influence)])
-    assert "The results file is of an earlier version and has no decision." in Read(page).text
+    assert "The results file is of an earlier version and has no decision." in Reader(page).text
 
 
 def test_comparisons_are_those_of_the_result(result):
@@ -198,7 +198,7 @@ def test_comparisons_are_those_of_the_result(result):
 
 
 def test_the_chart_of_differences_has_the_intervals_of_its_table(page, result):
-    """Corrected beside corrected, as in the decision; hollow where the judge alone speaks."""
+    """Corrected intervals, as in the decision; hollow where the difference depends on judge scores alone."""
     rows = {row["policy"]: row for row in figure(page, "differences")["rows"]["levels"]}
     compared = {policy: one for policy, one in result.decision["policies"].items() if one["difference"] is not None}
     assert list(rows) == list(compared)
@@ -211,7 +211,7 @@ def test_the_chart_of_differences_has_the_intervals_of_its_table(page, result):
 def test_without_influence_values_the_page_says_so(small, result):
     bare = Result(result.document)
     page = dashboard.render([bare], **small.arguments)
-    assert "influence values" in " ".join(Read(page).text)
+    assert "influence values" in " ".join(Reader(page).text)
     assert set(payload(page)["items"]["squares"]) == {0}
     assert payload(page)["items"]["move"][0][0] is None
 
@@ -219,7 +219,7 @@ def test_without_influence_values_the_page_says_so(small, result):
 def test_without_rows_there_are_tables_and_no_items(result):
     page = dashboard.render([result])
     assert payload(page)["items"] is None
-    assert "no items to look at" in " ".join(Read(page).text)
+    assert "no items to look at" in " ".join(Reader(page).text)
     assert {f["name"] for f in payload(page)["figures"]} == {"forest", "estimators", "differences", "calibration"}
 
 
@@ -257,7 +257,7 @@ def test_a_clone_has_equal_weights_and_an_infinite_tail_index(tmp_path):
 
 
 def test_the_weights_of_an_estimator_that_uses_none_have_no_verdict_of_it(small):
-    """`direct` publishes a policy whose weights are useless: the table says what the weights allow."""
+    """`direct` publishes a policy whose weights are useless: the table shows what the weights allow."""
     result = small.result("direct", thresholds={"effective_labels_refuse": 0, "label_share_refuse": 0})
     table = dashboard_data.weights(result)
     rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
@@ -278,7 +278,7 @@ def test_without_log_probabilities_there_is_a_sentence_and_no_empty_axes(tmp_pat
     logged = read_logged(of.folder / "logged.jsonl", policies=of.policies)[0]
     page = dashboard.render([result], logged=logged, draws=draws)
     assert not {"weights", "scatter"} & {one["name"] for one in payload(page)["figures"]}
-    assert "no log probabilities, so that there are no weights; direct needs none" in " ".join(Read(page).text)
+    assert "no log probabilities, so that there are no weights; direct needs none" in " ".join(Reader(page).text)
 
 
 def test_labels_in_the_data_are_those_of_the_summary_not_of_the_masked_file(result):
@@ -291,8 +291,8 @@ def test_labels_in_the_data_are_those_of_the_summary_not_of_the_masked_file(resu
 
 
 def test_every_column_has_a_title(page):
-    read = Read(page)
-    cells = [attributes for tag, attributes in read.tags if tag == "td" and attributes.get("role") == "cell"]
+    reader = Reader(page)
+    cells = [attributes for tag, attributes in reader.tags if tag == "td" and attributes.get("role") == "cell"]
     assert len(cells) > 100
     assert all(attributes["data-label"] for attributes in cells)
 
@@ -422,19 +422,19 @@ def test_halves_of_surrogate_pairs_become_something_that_utf8_holds():
 
 
 def test_no_markup_comes_from_data(page):
-    read = Read(page)
-    assert [tag for tag, _ in read.tags].count("script") == 3
-    assert not {"img", "b", "iframe", "object", "embed", "base"} - {"b"} & {tag for tag, _ in read.tags}
-    assert "<b>worse</b>" in " ".join(read.text)
-    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
+    reader = Reader(page)
+    assert [tag for tag, _ in reader.tags].count("script") == 3
+    assert not {"img", "b", "iframe", "object", "embed", "base"} - {"b"} & {tag for tag, _ in reader.tags}
+    assert "<b>worse</b>" in " ".join(reader.text)
+    assert not [name for _, attributes in reader.tags for name in attributes if name.startswith("on")]
     texts = payload(page)["items"]["texts"]
     assert {prompt.rpartition(" question")[0] for prompt, *_ in texts} == set(HOSTILE)
 
 
 def test_the_page_asks_nothing_of_anybody(page):
-    read = Read(page)
+    reader = Reader(page)
     places = ("src", "href", "srcset", "action", "poster", "data", "formaction")
-    assert [attributes[name] for _, attributes in read.tags for name in places if name in attributes] == ["data:,"]
+    assert [attributes[name] for _, attributes in reader.tags for name in places if name in attributes] == ["data:,"]
     styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     assert not re.search(r"url\(|@import", styles[0])
 
@@ -485,7 +485,7 @@ def strings(value, path=""):
         yield from strings(part, f"{path}.{key}")
 
 
-# ---- what it weighs ----------------------------------------------------------------------------------------------------
+# ---- size of a page ----------------------------------------------------------------------------------------------------
 
 
 def test_the_same_results_give_the_same_bytes(small, result):
@@ -512,19 +512,19 @@ def test_10_000_prompts_make_a_page_of_bounded_size(tmp_path_factory):
 
 
 def test_headings_descend_one_level_at_a_time_and_everything_has_a_name(page):
-    read = Read(page)
-    levels = [int(tag[1]) for tag, _ in read.tags if re.fullmatch(r"h[1-6]", tag)]
+    reader = Reader(page)
+    levels = [int(tag[1]) for tag, _ in reader.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
-    assert dict(read.tags[1][1] if read.tags[0][0] != "html" else read.tags[0][1]) == {"lang": "en"}
-    figures = [attributes for tag, attributes in read.tags if attributes.get("role") == "img"]
+    assert dict(reader.tags[1][1] if reader.tags[0][0] != "html" else reader.tags[0][1]) == {"lang": "en"}
+    figures = [attributes for tag, attributes in reader.tags if attributes.get("role") == "img"]
     assert len(figures) == len(payload(page)["figures"])
     assert all(len(attributes["aria-label"]) > 30 for attributes in figures)
-    assert [tag for tag, _ in read.tags].count("table") == [tag for tag, _ in read.tags].count("caption")
-    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert [tag for tag, _ in reader.tags].count("table") == [tag for tag, _ in reader.tags].count("caption")
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {a["aria-controls"] for _, a in read.tags if a.get("role") == "tab"} <= set(ids)
+    assert {a["aria-controls"] for _, a in reader.tags if a.get("role") == "tab"} <= set(ids)
 
 
 # ---- as a target of the workflow ---------------------------------------------------------------------------------------
@@ -545,7 +545,7 @@ def test_the_workflow_makes_the_page_and_only_when_something_changed(tmp_path):
     assert {f["name"] for f in payload(page)["figures"]} >= {"weights", "scatter", "sweep"}
     assert run.path("coverage_0.1/calibrated-ips.json").exists()
     assert "direct is recommended" in page
-    assert run.path("coverage_0.1/direct.json").exists()  # of what is recommended there are all coverages
+    assert run.path("coverage_0.1/direct.json").exists()  # the recommended estimator is run at all coverages
     assert "Nothing to be done" in run.snakemake(target)
     run.config["n_slots"] = 4
     assert "Nothing to be done" in run.snakemake(target)

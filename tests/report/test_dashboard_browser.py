@@ -1,4 +1,4 @@
-"""The dashboard in a real browser that reaches nothing: drawn, worked by mouse and keys, and never taken in by its data."""
+"""The dashboard in a real browser without a network: figures, mouse and keys, and data that would be harmful as code."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ FIGURES = ("forest", "estimators", "sweep", "weights", "scatter", "calibration",
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
+def page_path(tmp_path_factory) -> Path:
     """A page of a study whose prompts and names would be harmful as code."""
     folder = tmp_path_factory.mktemp("page")
     of = study(folder / "study", 240, POLICIES)
@@ -45,11 +45,11 @@ def written(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def opened(browser, written):
+def open_page(browser, page_path):
     """Opens the page, and checks at the end that it made no request, wrote nothing to the console, and ran no data."""
     closing = []
 
-    def go(path: Path = written, hash: str = "", drawn: bool = False, **options):
+    def go(path: Path = page_path, hash: str = "", with_figures: bool = False, **options):
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         page, requests, messages = context.new_page(), [], []
         context.route("**/*", lambda route: (requests.append(route.request.url), _only_files(route)))
@@ -58,7 +58,7 @@ def opened(browser, written):
         page.on("dialog", lambda dialog: (messages.append("dialog"), dialog.dismiss()))
         closing.append((context, page, requests, messages))
         page.goto(path.as_uri() + hash)
-        if drawn:
+        if with_figures:
             page.wait_for_selector("html[data-ready=true]", timeout=30_000)
         return page
 
@@ -86,15 +86,15 @@ def n_matches(page) -> int:
 # ---- figures -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_figure_renders(opened, written):
-    page = opened(drawn=True)
-    assert {f["name"] for f in payload(written.read_text())["figures"]} == set(FIGURES)
+def test_every_figure_renders(open_page, page_path):
+    page = open_page(with_figures=True)
+    assert {f["name"] for f in payload(page_path.read_text())["figures"]} == set(FIGURES)
     for name in FIGURES:
         marks = page.locator(f"#plot-{name} svg .mark-symbol path, #plot-{name} svg .mark-rect path")
         assert marks.count() > 1, name
-    shown = payload(written.read_text())["figures"][0]["rows"]["levels"]
+    levels = payload(page_path.read_text())["figures"][0]["rows"]["levels"]
     points = page.locator("#plot-forest svg .mark-symbol path").count()
-    assert points == sum(row["value"] is not None for row in shown)
+    assert points == sum(row["value"] is not None for row in levels)
     assert page.locator("#plot-forest svg text", has_text="refused").count() == 1
     page.click("#tab-weights")
     assert len({tuple(pixel) for pixel in pixels(page, "#plot-weights")}) > 3
@@ -110,16 +110,16 @@ def pixels(page, selector: str):
     return [image.getpixel((x, y)) for x in range(0, image.width, 3) for y in range(0, image.height, 3)]
 
 
-def test_panels_stand_in_the_declared_order(opened):
-    page = opened(hash="#weights", drawn=True)
+def test_panels_stand_in_the_declared_order(open_page):
+    page = open_page(hash="#weights", with_figures=True)
     place = "all => all.map((one) => [one.textContent, one.getBoundingClientRect().x])"
-    n_matches = {said[:8]: x for said, x in page.locator("#plot-weights svg text").evaluate_all(place)}
-    assert n_matches["better"] < n_matches[POLICIES[1][:8]] < n_matches["unhelpfu"]
+    positions = {text[:8]: x for text, x in page.locator("#plot-weights svg text").evaluate_all(place)}
+    assert positions["better"] < positions[POLICIES[1][:8]] < positions["unhelpfu"]
 
 
-def test_a_point_opens_its_item_and_the_item_is_marked_in_the_figures(opened, written):
-    page = opened(drawn=True)
-    page_items = payload(written.read_text())["items"]
+def test_a_point_opens_its_item_and_the_item_is_marked_in_the_figures(open_page, page_path):
+    page = open_page(with_figures=True)
+    page_items = payload(page_path.read_text())["items"]
     for name, tab in (("scatter", "weights"), ("calibration", "calibration")):
         page.click(f"#tab-{tab}")
         page.locator(f"#plot-{name} svg .mark-symbol path[fill='var(--accent)']").last.click(force=True)
@@ -130,16 +130,16 @@ def test_a_point_opens_its_item_and_the_item_is_marked_in_the_figures(opened, wr
         expect(page.locator(f"#plot-{name} svg path[stroke='var(--ring)']")).to_have_count(1)
 
 
-def test_choosing_a_row_rings_its_points(opened):
-    page = opened(hash="#items", drawn=True)
+def test_choosing_a_row_rings_its_points(open_page):
+    page = open_page(hash="#items", with_figures=True)
     page.check("#labelled")
     page.locator("#list tbody tr").nth(3).click()
     for name in ("scatter", "calibration"):
         expect(page.locator(f"#plot-{name} path[stroke='var(--ring)']")).to_have_count(1)
 
 
-def test_the_scatter_follows_the_policy_chosen(opened):
-    page = opened(hash="#weights")
+def test_the_scatter_follows_the_policy_chosen(open_page):
+    page = open_page(hash="#weights")
     expect(page.locator("#extra-scatter")).to_contain_text("better: ")
     page.select_option("#weights select.policy", label="unhelpful")
     expect(page.locator("#extra-scatter")).to_contain_text("unhelpful: ")
@@ -149,8 +149,8 @@ def test_the_scatter_follows_the_policy_chosen(opened):
 # ---- tabs, search, filters ---------------------------------------------------------------------------------------------
 
 
-def test_tabs_by_mouse_keys_and_address(opened):
-    page = opened()
+def test_tabs_by_mouse_keys_and_address(open_page):
+    page = open_page()
     for name in TABS:
         page.click(f"#tab-{name}")
         assert visible(page) == [name]
@@ -161,20 +161,20 @@ def test_tabs_by_mouse_keys_and_address(opened):
         assert visible(page) == [name]
         assert page.evaluate("document.activeElement.id") == f"tab-{name}"
     assert page.locator("[role=tab][tabindex='0']").count() == 1
-    assert visible(opened(hash="#calibration")) == ["calibration"]
-    assert visible(opened(hash="#no-such-tab")) == ["overview"]
+    assert visible(open_page(hash="#calibration")) == ["calibration"]
+    assert visible(open_page(hash="#no-such-tab")) == ["overview"]
 
 
 def visible(page) -> list[str]:
-    shown = page.evaluate(
+    panels = page.evaluate(
         "() => [...document.querySelectorAll('[role=tabpanel]')].filter((s) => s.checkVisibility()).map((s) => s.id)"
     )
-    return [name for name in TABS if name in shown]
+    return [name for name in TABS if name in panels]
 
 
-def test_search_and_filters_and_their_clearing(opened, written):
-    page = opened(hash="#items")
-    page_items = payload(written.read_text())["items"]
+def test_search_and_filters_and_their_clearing(open_page, page_path):
+    page = open_page(hash="#items")
+    page_items = payload(page_path.read_text())["items"]
     assert n_matches(page) == 240
     page.fill("#search", "QUESTION 117 answer")
     expect(page.locator("#found")).to_contain_text("1 of 240")
@@ -197,9 +197,9 @@ def test_search_and_filters_and_their_clearing(opened, written):
     assert n_matches(page) == above
 
 
-def test_sorting_and_paging(opened, written):
-    page = opened(hash="#items")
-    page_items = payload(written.read_text())["items"]
+def test_sorting_and_paging(open_page, page_path):
+    page = open_page(hash="#items")
+    page_items = payload(page_path.read_text())["items"]
     assert rows(page)[0] == page_items["id"][most_influential(page_items, 0)]
     page.click("[data-sort=score]")
     top = sorted(range(240), key=lambda k: -page_items["score"][k])
@@ -217,11 +217,11 @@ def test_sorting_and_paging(opened, written):
     assert page.locator("#list tbody tr td:nth-child(5)").last.inner_text() == "–"
     page.click("#first")
     assert len(rows(page)) == 25
-    seen = set(rows(page))
+    listed_ids = set(rows(page))
     while page.is_enabled("#next"):
         page.click("#next")
-        seen |= set(rows(page))
-    assert seen == set(page_items["id"])
+        listed_ids |= set(rows(page))
+    assert listed_ids == set(page_items["id"])
 
 
 def most_influential(page_items, policy: int) -> int:
@@ -229,9 +229,9 @@ def most_influential(page_items, policy: int) -> int:
     return max(range(len(page_items["id"])), key=lambda k: (page_items["move"][policy + 1][k] ** 2, -k))
 
 
-def test_influence_is_that_on_the_chosen_policy_and_sums_to_one(opened, written):
-    page = opened(hash="#items")
-    page_items = payload(written.read_text())["items"]
+def test_influence_is_that_on_the_chosen_policy_and_sums_to_one(open_page, page_path):
+    page = open_page(hash="#items")
+    page_items = payload(page_path.read_text())["items"]
     page.select_option("#size", "100")
     for policy in (0, 2):
         page.select_option("#policy", str(policy))
@@ -245,8 +245,8 @@ def test_influence_is_that_on_the_chosen_policy_and_sums_to_one(opened, written)
         assert sum(float(text.removesuffix(" %")) for text in shares) == pytest.approx(100, abs=1)
 
 
-def test_the_table_by_keys(opened):
-    page = opened(hash="#items")
+def test_the_table_by_keys(open_page):
+    page = open_page(hash="#items")
     page.locator("#list tbody tr").first.focus()
     names = rows(page)
     page.keyboard.press("ArrowDown")
@@ -265,9 +265,9 @@ def test_the_table_by_keys(opened):
 # ---- data are data -----------------------------------------------------------------------------------------------------
 
 
-def test_harmful_prompts_stay_text(opened, written):
-    page = opened(hash="#items")
-    page_items = payload(written.read_text())["items"]
+def test_harmful_prompts_stay_text(open_page, page_path):
+    page = open_page(hash="#items")
+    page_items = payload(page_path.read_text())["items"]
     for text in HOSTILE:
         k = next(k for k, (prompt, *_) in enumerate(page_items["texts"]) if prompt.startswith(text))
         page.evaluate("k => { location.hash = '#items-' + k }", k)
@@ -277,26 +277,26 @@ def test_harmful_prompts_stay_text(opened, written):
         assert POLICIES[1] in page.locator("#item table").inner_text()
 
 
-def test_tooltips_are_text(opened):
-    page = opened(hash="#overview", drawn=True)
+def test_tooltips_are_text(open_page):
+    page = open_page(hash="#overview", with_figures=True)
     page.locator("#plot-forest svg .mark-symbol path").nth(2).hover(force=True)
     page.wait_for_selector("#tip:not([hidden])")
     assert f"policy: {POLICIES[1]}" in page.inner_text("#tip")
     assert page.locator("#tip *:not(p)").count() == 0
 
 
-def test_an_injected_script_would_not_run(opened, written, tmp_path):
+def test_an_injected_script_would_not_run(open_page, page_path, tmp_path):
     """The page's policy holds even where the escaping would fail."""
     broken = tmp_path / "broken.html"
     broken.write_text(
-        written.read_text().replace("<h2>Overview</h2>", "<h2>Overview</h2><script>window.bad=1</script>")
+        page_path.read_text().replace("<h2>Overview</h2>", "<h2>Overview</h2><script>window.bad=1</script>")
     )
-    said = []
-    page = opened(written).context.new_page()
-    page.on("console", lambda message: said.append(message.text))
+    messages = []
+    page = open_page(page_path).context.new_page()
+    page.on("console", lambda message: messages.append(message.text))
     page.goto(broken.as_uri())
     assert page.evaluate("window.bad") is None
-    assert any("Content Security Policy" in text for text in said)
+    assert any("Content Security Policy" in text for text in messages)
 
 
 # ---- accessible --------------------------------------------------------------------------------------------------------
@@ -328,8 +328,8 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_has_contrast(opened, scheme):
-    page = opened(color_scheme=scheme, drawn=True)
+def test_all_text_has_contrast(open_page, scheme):
+    page = open_page(color_scheme=scheme, with_figures=True)
     for name in TABS:
         page.click(f"#tab-{name}")
         page.locator("details summary").first.click() if name == "overview" else None
@@ -337,26 +337,26 @@ def test_all_text_has_contrast(opened, scheme):
         assert page.evaluate(CONTRAST) == [], name
 
 
-def test_everything_has_a_name_and_is_reached_by_keys(opened):
-    page = opened(hash="#items")
+def test_everything_has_a_name_and_is_reached_by_keys(open_page):
+    page = open_page(hash="#items")
     unnamed = """all => all.filter((one) => !(one.labels && one.labels.length) && !one.textContent.trim()
       && !one.getAttribute('aria-label')).map((one) => one.outerHTML)"""
     assert page.locator("input, select, button").evaluate_all(unnamed) == []
     page.focus("#tab-items")
-    reached = []
+    stops = []
     for _ in range(30):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        stops.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
     for name in ("search", "policy", "weight", "from", "to", "labelled", "size", "TR", "next", "last", "item"):
-        assert name in reached, name
+        assert name in stops, name
     page.focus("#search")
     outline = page.evaluate("getComputedStyle(document.querySelector('#search')).outlineStyle")
     assert outline != "none"
     assert page.locator(".plot[role=img]").evaluate_all("all => all.every((one) => one.ariaLabel.length > 30)")
 
 
-def test_a_narrow_page_does_not_scroll_sideways_and_print_shows_every_section(opened):
-    page = opened(drawn=True)
+def test_a_narrow_page_does_not_scroll_sideways_and_print_shows_every_section(open_page):
+    page = open_page(with_figures=True)
     page.set_viewport_size({"width": 400, "height": 800})
     page.wait_for_timeout(600)
     for name in TABS:
@@ -398,8 +398,8 @@ def long_names(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("width", [1400, 1000, 400])
-def test_nothing_is_clipped_and_no_row_grows_beyond_the_screen(opened, long_names, width):
-    page = opened(long_names, drawn=True)
+def test_nothing_is_clipped_and_no_row_grows_beyond_the_screen(open_page, long_names, width):
+    page = open_page(long_names, with_figures=True)
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(600)
     for name in TABS:
@@ -409,8 +409,8 @@ def test_nothing_is_clipped_and_no_row_grows_beyond_the_screen(opened, long_name
         assert page.evaluate(TALL) == [], name
 
 
-def test_every_value_has_its_column_title_where_rows_are_blocks(opened, long_names):
-    page = opened(long_names, hash="#estimates")
+def test_every_value_has_its_column_title_where_rows_are_blocks(open_page, long_names):
+    page = open_page(long_names, hash="#estimates")
     page.set_viewport_size({"width": 400, "height": 900})
     unnamed = "all => all.filter((one) => !getComputedStyle(one, '::before').content.match(/[a-z]/)).length"
     cells = page.locator("#estimates table.plain tbody td, #estimates table.wide tbody td")
@@ -418,8 +418,8 @@ def test_every_value_has_its_column_title_where_rows_are_blocks(opened, long_nam
     assert cells.evaluate_all(unnamed) == 0
 
 
-def test_short_names_stay_whole_and_long_ones_break_after_their_parts(opened, long_names):
-    page = opened(long_names)
+def test_short_names_stay_whole_and_long_ones_break_after_their_parts(open_page, long_names):
+    page = open_page(long_names)
     heading = page.locator("#overview .card h4", has_text="parallel_universe_prompt")
     assert heading.locator("wbr").count() == 0
     page.set_viewport_size({"width": 400, "height": 900})
@@ -432,13 +432,13 @@ def test_short_names_stay_whole_and_long_ones_break_after_their_parts(opened, lo
     assert "".join(parts) == LONG[0] and all(part[-1] in "-/_" for part in parts[:-1])
 
 
-def test_verdicts_differ_by_shape_and_word_too(opened, tmp_path):
+def test_verdicts_differ_by_shape_and_word_too(open_page, tmp_path):
     """A policy of each verdict: a circle, a triangle, a word."""
     of = study(tmp_path / "study", 240, ("near", "unhelpful"), coverage=0.1)
     result = of.result(thresholds={"ess_caution": 0.999})
     assert [result.verdicts[policy].level for policy in ("near", "unhelpful")] == ["caution", "refuse"]
     (tmp_path / "page.html").write_text(dashboard.render([result], **of.arguments), encoding="utf-8")
-    page = opened(tmp_path / "page.html", drawn=True)
+    page = open_page(tmp_path / "page.html", with_figures=True)
     shapes = {
         path.split("A")[0][:4]
         for path in page.locator("#plot-forest svg .mark-symbol path").evaluate_all(
@@ -454,10 +454,10 @@ def test_verdicts_differ_by_shape_and_word_too(opened, tmp_path):
 # ---- large -------------------------------------------------------------------------------------------------------------
 
 
-def test_10_000_prompts_open_and_answer_in_time(opened, tmp_path, tmp_path_factory):
+def test_10_000_prompts_open_and_answer_in_time(open_page, tmp_path, tmp_path_factory):
     (tmp_path / "large.html").write_text(large_page(tmp_path_factory.getbasetemp()), encoding="utf-8")
     start = time.monotonic()
-    page = opened(tmp_path / "large.html", hash="#items", drawn=True)
+    page = open_page(tmp_path / "large.html", hash="#items", with_figures=True)
     assert time.monotonic() - start < 15
     assert "10000 of 10000" in page.inner_text("#found")
     assert re.search(r"The page stores the texts of \d+ of them", page.inner_text("#counted"))

@@ -1,4 +1,4 @@
-"""What is exported says what the results and the data say, in the words of others, and no refused number with it."""
+"""Exported files have the numbers of results and data in the formats of other tools, and no refused number."""
 
 from __future__ import annotations
 

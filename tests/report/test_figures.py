@@ -1,4 +1,4 @@
-"""Figures draw what the results say and nothing of what they refuse; results look after themselves in a notebook."""
+"""Figures show the published numbers of results and no refused one; a result in a notebook has its own figures and tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TWELVE = {LONG: Target(0.2), HOSTILE: Target(0.1, 0.2)} | {f"policy_{k}": Target
 
 @dataclass(frozen=True)
 class Case:
-    """A data set, the results made from it, and what the figures are given."""
+    """A data set, its results, and the true values for the figures."""
 
     logged: Logged
     draws: dict[str, Draws]
@@ -77,14 +77,14 @@ def case(
     n=150,
     truth=True,
     world=None,
-    drawn=True,
+    with_draws=True,
     **options,
 ) -> Case:
     """The results of simulated data."""
     logged, draws, values = simulate.draw(replace(world or World(coverage=0.4), targets=targets), n, 1)
     rows, of_draws = frames(logged, draws)
-    results = [arena_cje.analyze(rows, of_draws if drawn else None, name, **options) for name in estimators]
-    return Case(logged, draws if drawn else {}, results, values if truth else None)
+    results = [arena_cje.analyze(rows, of_draws if with_draws else None, name, **options) for name in estimators]
+    return Case(logged, draws if with_draws else {}, results, values if truth else None)
 
 
 def all_refused(targets: dict[str, Target]) -> Case:
@@ -99,7 +99,7 @@ CASES = {
     "all refused, no truth": lambda: replace(all_refused(TARGETS), truth=None),
     "one label": lambda: case(TARGETS, world=World(coverage=1 / 150), rewards="judge"),
     "full coverage": lambda: case(TARGETS, world=World(coverage=1.0)),
-    "no draws": lambda: case(TARGETS, ("snips",), drawn=False),
+    "no draws": lambda: case(TARGETS, ("snips",), with_draws=False),
     "few scores": lambda: case({"better": Target(0.3)}, world=World(coverage=0.5, levels=simulate.ARENA_LEVELS)),
     "two-stage": lambda: case({"better": Target(0.3)}, ("snips",), world=World(coverage=0.5), calibration="two_stage"),
 }
@@ -124,7 +124,7 @@ DRAW = {
     "sweep": lambda of: figures.sweep({"0.1": of.results, "0.25": of.results}, of.truth),
 }
 OF_ESTIMATES = ("policy_estimates", "comparison_heatmap", "sweep")
-DRAWN = dict.fromkeys(CASES, tuple(DRAW)) | {
+FIGURES_OF_CASE = dict.fromkeys(CASES, tuple(DRAW)) | {
     "all refused": OF_ESTIMATES,
     "all refused, no truth": ("policy_estimates", "sweep"),
     "one label": ("calibration_curve",),
@@ -165,7 +165,7 @@ def refused_numbers(result: Result) -> list[float]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_figure_renders(name, cases):
-    for figure in DRAWN[name]:
+    for figure in FIGURES_OF_CASE[name]:
         pixels = image.imread(io.BytesIO(theme.png(DRAW[figure](cases[name]))))[..., :3]
         height, width = pixels.shape[:2]
         assert (pixels < 0.5).any(axis=2).mean() > 0.002, figure
@@ -246,11 +246,11 @@ def test_estimates_are_those_of_the_results(plain):
 
 
 def test_the_axis_of_values_does_not_give_a_refused_one_away(plain):
-    """Limits come from what is published: a range that makes room for the refused number would tell it."""
+    """Limits come from what is published: a range that makes room for the refused number would reveal it."""
     hidden = case(TARGETS, n=400, truth=False)
     limits = figures.policy_estimates(hidden.results).scales.get_scales("x").limits
-    shown = tidy.estimates(hidden.results)[["ci_lower", "ci_upper"]].stack()
-    assert limits[0] > shown.min() - 0.11 and limits[1] < shown.max() + 0.11
+    intervals = tidy.estimates(hidden.results)[["ci_lower", "ci_upper"]].stack()
+    assert limits[0] > intervals.min() - 0.11 and limits[1] < intervals.max() + 0.11
 
 
 def test_the_sweep_has_each_estimate_at_its_coverage(plain):
@@ -418,7 +418,7 @@ def test_scores_with_hardly_a_label_are_sparse():
     score = np.linspace(0, 1, 101)
     labelled = np.concatenate([np.linspace(0.01, 0.38, 40), [0.95, 0.96, 0.97]])
     assert tidy.sparse_ranges(score, labelled).to_numpy() == pytest.approx(np.array([[0.4, 0.9]]))
-    assert tidy.sparse_ranges(np.array([0.0, 1.0]), labelled).to_numpy().size == 0  # nobody is there to miss labels
+    assert tidy.sparse_ranges(np.array([0.0, 1.0]), labelled).to_numpy().size == 0  # no score lies between the two
 
 
 def test_full_coverage_and_no_calibration_are_stated(cases):
@@ -444,11 +444,11 @@ def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
 
 
 @pytest.mark.parametrize(
-    ("value", "apart", "judge_only", "shown"),
+    ("value", "apart", "judge_only", "text"),
     [(0.1234, True, False, "+0.123*"), (-0.05, False, True, "−0.050†"), (-0.0001, False, False, "0.000")],
 )
-def test_a_cell_has_the_difference_and_whether_it_is_significant(value, apart, judge_only, shown):
-    assert figures._difference_text(value, apart, judge_only) == shown
+def test_a_cell_has_the_difference_and_whether_it_is_significant(value, apart, judge_only, text):
+    assert figures._difference_text(value, apart, judge_only) == text
 
 
 def test_the_heat_map_explains_the_marks_that_it_has(plain, cases):
@@ -481,8 +481,8 @@ def test_many_scores_are_a_histogram_and_missing_ones_are_counted(plain):
     scores = tidy.judge_scores(plain.logged, {"better": replace(plain.draws["better"], judge_score=score)})
     assert not scores.discrete and scores.n_missing == {"base": 0, "better": 7} and scores.n["better"] == 393
     assert scores.bars.groupby("policy")["share"].sum().tolist() == pytest.approx([1, 1])
-    said = texts(figures.judge_distributions(plain.logged, {"better": plain.draws["better"]}))
-    assert any("No fresh draws of clone, unhelpful" in " ".join(text.split()) for text in said)
+    figure_texts = texts(figures.judge_distributions(plain.logged, {"better": plain.draws["better"]}))
+    assert any("No fresh draws of clone, unhelpful" in " ".join(text.split()) for text in figure_texts)
 
 
 def test_draws_of_a_prompt_that_was_logged_twice_count_once():
@@ -500,7 +500,7 @@ def test_a_loaded_result_draws_itself(plain, tmp_path):
     loaded = arena_cje.load(path)
     assert theme.png(loaded.plot_estimates(plain.truth)) == theme.png(plain.results[1].plot_estimates(plain.truth))
     rows, _ = frames(plain.logged, plain.draws)
-    bars = [next(tables(loaded.plot_weight_diagnostics(given))) for given in (rows, plain.logged)]
+    bars = [next(tables(loaded.plot_weight_diagnostics(logged))) for logged in (rows, plain.logged)]
     assert bars[0].equals(bars[1])
 
 
@@ -521,10 +521,10 @@ def test_weights_have_a_status_and_its_reason(plain):
 
 
 def test_the_status_of_weights_does_not_depend_on_what_an_estimator_makes_of_them(plain):
-    """`direct` needs no weights and the doubly robust family softens what they say; the weights are the same."""
-    rows, drawn = frames(plain.logged, plain.draws)
+    """`direct` uses no weights and the doubly robust family has milder verdicts on them; the status is of the weights alone."""
+    rows, draw_frames = frames(plain.logged, plain.draws)
     for name in ("direct", "dr-cpo"):
-        statuses = arena_cje.analyze(rows, drawn, name).diagnose_weights()
+        statuses = arena_cje.analyze(rows, draw_frames, name).diagnose_weights()
         assert [status.status for status in statuses.values()] == ["GOOD", "GOOD", "CRITICAL"]
 
 
@@ -533,10 +533,10 @@ def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name
     """A missing fresh draw leaves a row out of an estimate, and not out of the weights."""
     log_ratio = plain.logged.log_ratio.copy()
     log_ratio[:7, 0] = np.nan
-    rows, drawn = frames(replace(plain.logged, log_ratio=log_ratio), plain.draws)
+    rows, draw_frames = frames(replace(plain.logged, log_ratio=log_ratio), plain.draws)
     lacking = pl.col("prompt_id") == plain.logged.prompt_id[9]
-    drawn["clone"] = drawn["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
-    result = arena_cje.analyze(rows, drawn, name)
+    draw_frames["clone"] = draw_frames["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
+    result = arena_cje.analyze(rows, draw_frames, name)
     statuses = result.diagnose_weights()
     assert statuses["better"].issues == ("7 rows left out",) and statuses["better"].n == 393
     assert statuses["better"].status == "GOOD"
@@ -584,13 +584,13 @@ def test_the_table_of_weights_is_narrow_and_complete(cases):
         assert [part.strip() for part in lines[0].strip("|").split("|")] == list(notebook.WEIGHT_TITLES)
         assert max(len(line) for line in lines) <= 112
         assert len({len(line) for line in lines}) == 1
-    said = notebook.weight_table(cases["one refused"].results[0])
-    assert "| clone     | 100.0% | 1.000       | GOOD     | None" in said
+    table = notebook.weight_table(cases["one refused"].results[0])
+    assert "| clone     | 100.0% | 1.000       | GOOD     | None" in table
 
 
 def test_no_weights_no_table(plain):
-    rows, drawn = frames(replace(plain.logged, policies=(), log_ratio=np.empty((400, 0))), plain.draws)
-    result = arena_cje.analyze(rows.drop("target_policy_logprobs"), drawn, "direct")
+    rows, draw_frames = frames(replace(plain.logged, policies=(), log_ratio=np.empty((400, 0))), plain.draws)
+    result = arena_cje.analyze(rows.drop("target_policy_logprobs"), draw_frames, "direct")
     assert result.diagnose_weights() == {} and notebook.weight_table(result) == ""
 
 
@@ -618,10 +618,10 @@ def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
     published = [entry for entry in result.decision["policies"].values() if entry["difference"] is not None]
     assert page.tags.count("tr") == 1 + len(result.all_policies) + 1 + len(published)
     assert page.texts.count("refused") == len(result.refused) == 1
-    said = " ".join(page.texts)
-    assert f"{plain.results[0].estimates[0]:.3f}" in said
-    assert not [number for number in refused_numbers(plain.results[0]) if f"{number:.3f}" in said]
-    assert "refuse: unhelpful: " in said and "effective" in said
+    text = " ".join(page.texts)
+    assert f"{plain.results[0].estimates[0]:.3f}" in text
+    assert not [number for number in refused_numbers(plain.results[0]) if f"{number:.3f}" in text]
+    assert "refuse: unhelpful: " in text and "effective" in text
 
 
 # In the workflow
@@ -634,12 +634,12 @@ def test_figures_and_their_report_from_data_brought_along(tmp_path):
         tmp_path,
         {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1"], "estimators": names},
     )
-    made = [f"results/coverage_0.1/plots/{figure}.png" for figure in figure_names()]
+    figure_paths = [f"results/coverage_0.1/plots/{figure}.png" for figure in figure_names()]
     over_all = ["results/plots/sweep.png", "results/planning/plan.png"]
-    run.snakemake(*made, *over_all)
-    for path in (*made, *over_all):
+    run.snakemake(*figure_paths, *over_all)
+    for path in (*figure_paths, *over_all):
         assert image.imread(tmp_path / path).size > 0
-    run.snakemake("--report", "report.html", *made, "results/plots/sweep.png")
+    run.snakemake("--report", "report.html", *figure_paths, "results/plots/sweep.png")
     plan = json.loads(run.path("planning/plan.json").read_text())
     assert all(
         reason.startswith("none of its own responses has a label") for reason in plan["pilot"]["omitted"].values()
@@ -648,7 +648,7 @@ def test_figures_and_their_report_from_data_brought_along(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert all(f"{figure}.png" in page for figure in (*figure_names(), "sweep"))
     assert "at oracle coverage 0.1" in page and "coverage {coverage}" not in page
-    assert not run.jobs(*made)  # nothing is drawn twice
+    assert not run.jobs(*figure_paths)  # nothing is drawn twice
 
 
 def figure_names() -> tuple[str, ...]:

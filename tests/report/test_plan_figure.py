@@ -1,4 +1,4 @@
-"""The figure of a plan draws what the plan says, for any names and numbers of targets."""
+"""The figure of a plan shows the numbers of the plan, for any names and numbers of targets."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def content(*names: str, difference: float | None = 0.05, **labels: int):
 
 
 def texts(figure) -> str:
-    drawn = figure.draw()
-    found = "\n".join(text.get_text() for text in drawn.findobj(Text))
-    pyplot.close(drawn)
-    return found
+    drawing = figure.draw()
+    try:
+        return "\n".join(text.get_text() for text in drawing.findobj(Text))
+    finally:
+        pyplot.close(drawing)
 
 
 @pytest.mark.parametrize("names", [("one",), ("one", HOSTILE, "three", "four")])
@@ -40,19 +41,19 @@ def test_it_renders_for_all_names(names):
 
 
 def test_curves_are_those_of_the_plan():
-    made = content("one", "two")
-    table = plan(made).data
-    for row in made["curves"]:
+    plan_document = content("one", "two")
+    table = plan(plan_document).data
+    for row in plan_document["curves"]:
         part = table[(table["policy"] == row["policy"]) & (table["n"] == row["n"])]
         assert part["m"].tolist() == row["m"] and part["detectable"].tolist() == row["detectable"]
-    assert len(table) == sum(len(row["m"]) for row in made["curves"])
+    assert len(table) == sum(len(row["m"]) for row in plan_document["curves"])
 
 
 def test_it_says_the_cheapest_study_in_words():
-    made = content("one")
-    found = texts(plan(made)).replace("\n", " ")
-    assert f"{made['cheapest']['n']} prompts and {made['cheapest']['total_labels']} labels" in found
-    assert "best for the budget" in found and "the difference of 0.05 that is asked for" in found
+    plan_document = content("one")
+    caption = texts(plan(plan_document)).replace("\n", " ")
+    assert f"{plan_document['cheapest']['n']} prompts and {plan_document['cheapest']['total_labels']} labels" in caption
+    assert "best for the budget" in caption and "the difference of 0.05 that is asked for" in caption
     assert "asked for" not in texts(plan(content("one", difference=None)))
 
 

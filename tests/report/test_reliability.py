@@ -1,4 +1,4 @@
-"""Mean labels of groups of like score: who is in a group, and intervals that few labels which agree do not make too sure."""
+"""Mean labels of groups of similar scores: the groups, and intervals that are not too narrow where a few labels agree."""
 
 from __future__ import annotations
 

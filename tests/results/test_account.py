@@ -1,4 +1,4 @@
-"""The account of a data set has the counts by hand, and its page shows them."""
+"""The account of a data set has the counts that were computed by hand, and its page shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from arena_cje.results.account import account
 
 
 @pytest.fixture
-def made(tmp_path):
+def data_account(tmp_path):
     """Ten logged rows: one without a score, six labels, one zero and one impossible log probability, and a clone."""
     rows = [
         {
@@ -32,28 +32,28 @@ def made(tmp_path):
     return account(logged, {"other": foreign_files.write_lines(tmp_path / "other.jsonl", draws)}, {})
 
 
-def test_counts_are_those_by_hand(made):
-    base = made["policies"]["base"]
+def test_counts_are_those_by_hand(data_account):
+    base = data_account["policies"]["base"]
     assert (base["rows"], base["prompts"], base["without_score"], base["empty"]) == (10, 10, 1, 1)
     assert base["oracle_label"]["n"] == 6
     assert (base["oracle_label"]["zero"], base["oracle_label"]["one"], base["oracle_label"]["mean"]) == (2, 2, 0.5)
     assert base["judge_score"]["mean"] == pytest.approx(0.5)
     assert sum(base["judge_score"]["bins"]) == 9
     assert (base["words"]["median"], base["words"]["min"]) == (2, 0)
-    assert made["policies"]["other"]["judge_score"]["bins"] == [0] * 9 + [10]
+    assert data_account["policies"]["other"]["judge_score"]["bins"] == [0] * 9 + [10]
 
 
-def test_log_probabilities_are_counted(made):
-    other = made["logprobs"]["other"]
+def test_log_probabilities_are_counted(data_account):
+    other = data_account["logprobs"]["other"]
     assert (other["n_rows"], other["n_ratios"], other["n_rejected"], other["n_zero"]) == (9, 8, 1, 1)
-    assert made["same_as_base"] == ["clone"]
-    assert len(made["cautions"]["other"]) == 2
-    assert made["cautions"]["clone"] == []
+    assert data_account["same_as_base"] == ["clone"]
+    assert len(data_account["cautions"]["other"]) == 2
+    assert data_account["cautions"]["clone"] == []
 
 
-def test_the_page_shows_them_and_takes_no_data_for_code(made):
+def test_the_page_shows_them_and_takes_no_data_for_code(data_account):
     summary = {"n_responses": 12, "dropped": {"no <b>judge</b> score": 2}}
-    page = data_report.render(made, summary, "0.25")
+    page = data_report.render(data_account, summary, "0.25")
     text = re.sub(r"<[^>]*>", " ", page)
     assert "clone has the log probabilities of the base policy on every row." in text
     assert "other: 1 of 9 rows are left out: their log probabilities are below -100 nats per token" in text
@@ -67,5 +67,5 @@ def test_a_histogram_shows_every_bin_that_is_not_empty():
     assert data_report.histogram([0, 0]) == "··"
 
 
-def test_the_account_is_json(made):
-    assert json.loads(json.dumps(made, allow_nan=False)) == made
+def test_the_account_is_json(data_account):
+    assert json.loads(json.dumps(data_account, allow_nan=False)) == data_account

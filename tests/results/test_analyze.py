@@ -1,4 +1,4 @@
-"""A result says the same from memory, from its file and in its table; what is refused is nowhere published."""
+"""A result is the same in memory, in its files and in its table; a refused estimate is published nowhere."""
 
 import itertools
 import json
@@ -77,13 +77,13 @@ def test_estimators_that_run_together_give_the_bytes_that_each_gives_alone(data,
         "seed": 3,
         "oracle_coverage": 0.4,
     }
-    given = {name: cautions for name in names if estimators.needs_weights(name)}
-    found = analyze_all(
-        data / "logged.jsonl", fresh, dict(zip(names, names, strict=True)), Settings.of(keys), cautions=given
+    cautions_by_name = {name: cautions for name in names if estimators.needs_weights(name)}
+    results = analyze_all(
+        data / "logged.jsonl", fresh, dict(zip(names, names, strict=True)), Settings.of(keys), cautions=cautions_by_name
     )
-    assert list(found) == names
-    for name, together in found.items():
-        alone = arena_cje.analyze(data / "logged.jsonl", fresh, name, cautions=given.get(name), **keys)
+    assert list(results) == names
+    for name, together in results.items():
+        alone = arena_cje.analyze(data / "logged.jsonl", fresh, name, cautions=cautions_by_name.get(name), **keys)
         for result, folder in ((together, tmp_path / "together"), (alone, tmp_path / "alone")):
             write(result, *(folder / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
     files = sorted(path.name for path in (tmp_path / "alone").iterdir())
@@ -104,7 +104,7 @@ def test_a_package_without_such_a_name_says_so():
 
 
 def test_policies_come_in_declared_order(result):
-    """Not in the alphabet's: trap T39."""
+    """Not in alphabetical order: trap T39."""
     assert result.policies == ("same", "near", "far")
     assert result.estimates.shape == result.standard_errors.shape == (3,)
     assert result.confidence_intervals.shape == (3, 2)
@@ -124,20 +124,20 @@ def test_a_refused_policy_has_its_number_under_refused_alone(result):
     assert "far" in result.refused
     assert np.isnan(result.estimates[2]) and np.isnan(result.standard_errors[2])
     assert np.isnan(result.confidence_intervals[2]).all()
-    held = result.refused["far"]
-    assert 0 <= held["estimate"] <= 1 and held["se"] > 0 and held["reasons"]
+    refusal = result.refused["far"]
+    assert 0 <= refusal["estimate"] <= 1 and refusal["se"] > 0 and refusal["reasons"]
     row = result.to_frame().row(2, named=True)
     assert [row[name] for name in ("estimate", "se", "ci_lower", "ci_upper")] == [None] * 4
-    assert row["refused_estimate"] == held["estimate"]
+    assert row["refused_estimate"] == refusal["estimate"]
     printed = next(line for line in result.details().splitlines() if line.startswith("far"))
-    assert "refused" in printed and f"{held['estimate']:.3f}" not in printed
-    assert all(reason in " ".join(result.details().split()) for reason in held["reasons"])
-    told = [line.split(":")[:2] for line in result.details().splitlines() if ": " in line]
-    assert {level for level, policies in told if "far" in policies} == {"refuse", "remedy"}
+    assert "refused" in printed and f"{refusal['estimate']:.3f}" not in printed
+    assert all(reason in " ".join(result.details().split()) for reason in refusal["reasons"])
+    notes = [line.split(":")[:2] for line in result.details().splitlines() if ": " in line]
+    assert {level for level, policies in notes if "far" in policies} == {"refuse", "remedy"}
 
 
 def test_intervals_contain_their_estimates(result):
-    """As written, that is about the estimate: trap T10."""
+    """The interval is about the estimate, not about zero: trap T10."""
     published = ~np.isnan(result.estimates)
     low, high = result.confidence_intervals[published].T
     assert published[0]
@@ -146,30 +146,30 @@ def test_intervals_contain_their_estimates(result):
 
 def test_the_standard_error_is_made_of_its_components(result):
     for policy in ("base", *result.policies):
-        made = result.document["se_components"][policy]
-        parts = np.array([made["sampling"], made["oracle"], made["cap_bias"]])
+        components = result.document["se_components"][policy]
+        parts = np.array([components["sampling"], components["oracle"], components["cap_bias"]])
         assert np.sqrt(np.sum(parts**2)) == pytest.approx(result.summary(policy)["se"], rel=1e-12)
-        spread = np.array(made["jackknife_deviations"])
-        folds = made["n_jackknife"]
-        assert np.sqrt((folds - 1) / folds * np.sum(spread**2)) == pytest.approx(made["oracle"], rel=1e-9)
+        spread = np.array(components["jackknife_deviations"])
+        folds = components["n_jackknife"]
+        assert np.sqrt((folds - 1) / folds * np.sum(spread**2)) == pytest.approx(components["oracle"], rel=1e-9)
 
 
 def test_what_capped_weights_did_to_an_estimate_is_written_down(data):
     result = arena_cje.analyze(data / "logged.jsonl", var_cap=0.01)
     plain = arena_cje.analyze(data / "logged.jsonl")
-    drawn = result.summary("near")["estimate"] - plain.summary("near")["estimate"]
-    assert result.document["se_components"]["near"]["cap_bias"] == pytest.approx(drawn, abs=1e-9)
-    assert drawn < -0.001
+    shift = result.summary("near")["estimate"] - plain.summary("near")["estimate"]
+    assert result.document["se_components"]["near"]["cap_bias"] == pytest.approx(shift, abs=1e-9)
+    assert shift < -0.001
     assert [plain.document["se_components"][name]["cap_bias"] for name in ("base", "same", "near")] == [0, 0, 0]
 
 
 def test_labels_that_speak_for_the_base_policy_are_shown(data, result):
-    found = result.document["metadata"]["diagnostics"]["base"]
-    assert 0.8 < found["label_share"] <= 1
-    assert found["effective_labels"] == pytest.approx(120 * found["label_share"])
-    assert result.to_frame().row(-1, named=True)["effective_labels"] == found["effective_labels"]
-    shown = next(line for line in result.details().splitlines() if line.startswith("base"))
-    assert shown.split()[-2:] == [f"{found['effective_labels']:.0f}", "ok"]
+    diagnostics = result.document["metadata"]["diagnostics"]["base"]
+    assert 0.8 < diagnostics["label_share"] <= 1
+    assert diagnostics["effective_labels"] == pytest.approx(120 * diagnostics["label_share"])
+    assert result.to_frame().row(-1, named=True)["effective_labels"] == diagnostics["effective_labels"]
+    line = next(line for line in result.details().splitlines() if line.startswith("base"))
+    assert line.split()[-2:] == [f"{diagnostics['effective_labels']:.0f}", "ok"]
 
 
 def test_the_rank_correlation_of_judge_and_oracle_is_always_in_the_table(result):
@@ -200,14 +200,14 @@ def test_a_folder_stands_for_its_newest_result(data, tmp_path, monkeypatch, caps
 
 
 def test_weights_are_described_as_used_and_as_they_were(data):
-    found = arena_cje.analyze(data / "logged.jsonl").document["metadata"]["diagnostics"]
+    diagnostics = arena_cje.analyze(data / "logged.jsonl").document["metadata"]["diagnostics"]
     log_ratio = simulate.draw(FAR, 300, 7)[0].log_ratio[:, 1]
     weight = np.exp(log_ratio) / np.exp(log_ratio).mean()
-    assert found["near"]["ess_raw"] == pytest.approx(1 / np.mean(weight**2))
-    assert found["near"]["max_weight_raw"] == pytest.approx(weight.max())
-    assert found["near"]["ess"] > found["near"]["ess_raw"]
+    assert diagnostics["near"]["ess_raw"] == pytest.approx(1 / np.mean(weight**2))
+    assert diagnostics["near"]["max_weight_raw"] == pytest.approx(weight.max())
+    assert diagnostics["near"]["ess"] > diagnostics["near"]["ess_raw"]
     # Equal weights have no tail: an infinite index is known, unlike one that could not be computed.
-    assert found["same"]["weights"]["raw"]["tail_index"] == "inf"
+    assert diagnostics["same"]["weights"]["raw"]["tail_index"] == "inf"
 
 
 def test_rows_left_out_are_counted_for_their_policy_alone(data, tmp_path):
@@ -281,11 +281,11 @@ def test_a_file_that_is_no_result_is_refused(tmp_path):
 def test_data_brought_at_a_coverage_is_data_analyzed_at_it(data, tmp_path):
     rows, _, _, summary = read_user_data(data / "logged.jsonl", None, 0.3, 42, 0.0)
     write_logged(tmp_path / "cje_dataset.jsonl", rows)
-    brought = arena_cje.analyze(tmp_path / "cje_dataset.jsonl")
-    directly = arena_cje.analyze(data / "logged.jsonl", oracle_coverage=0.3)
+    of_dataset = arena_cje.analyze(tmp_path / "cje_dataset.jsonl")
+    of_source = arena_cje.analyze(data / "logged.jsonl", oracle_coverage=0.3)
     assert summary["n_oracle"] == 90
-    np.testing.assert_array_equal(brought.influence, directly.influence)
-    np.testing.assert_array_equal(brought.estimates, directly.estimates)
+    np.testing.assert_array_equal(of_dataset.influence, of_source.influence)
+    np.testing.assert_array_equal(of_dataset.estimates, of_source.estimates)
 
 
 def test_a_frame_is_as_good_as_a_file(data):
@@ -322,7 +322,7 @@ def test_fresh_draws_name_the_targets_where_nothing_is_scored(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"estimator": "calibratd-ips"}, "unknown estimator 'calibratd-ips'.*calibrated-ips"),
         ({"estimator": "direct"}, "'direct' needs fresh draws"),
@@ -335,13 +335,13 @@ def test_fresh_draws_name_the_targets_where_nothing_is_scored(data, tmp_path):
         ({"thresholds": {"ess_refus": 0.2}}, "unknown threshold 'ess_refus'.*ess_refuse"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_a_sentence(data, options, said):
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_done_is_refused_in_a_sentence(data, options, message):
+    with pytest.raises(UserError, match=message):
         arena_cje.analyze(data / "logged.jsonl", **options)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (
             "var_capp",
@@ -351,8 +351,8 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(data, options, said):
         ("options", r"no option 'options'"),
     ],
 )
-def test_an_unknown_option_is_refused_with_the_nearest(data, name, said):
-    with pytest.raises(TypeError, match=said):
+def test_an_unknown_option_is_refused_with_the_nearest(data, name, message):
+    with pytest.raises(TypeError, match=message):
         arena_cje.analyze(data / "logged.jsonl", **{name: 1})
 
 
@@ -397,8 +397,8 @@ def test_fewer_labels_than_requested_are_noted(data):
 
 
 def test_provenance_is_kept_as_it_is(data):
-    made_from = {"code": "abc", "nested": {"a": [1, None]}}
-    assert arena_cje.analyze(data / "logged.jsonl", provenance=made_from).document["provenance"] == made_from
+    provenance = {"code": "abc", "nested": {"a": [1, None]}}
+    assert arena_cje.analyze(data / "logged.jsonl", provenance=provenance).document["provenance"] == provenance
 
 
 def test_a_policy_that_says_nothing_the_base_says_has_no_number(tmp_path):
@@ -444,8 +444,8 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def written(path, rows):
-    """Rows as they are, checked by nobody yet."""
+def write_rows(path, rows):
+    """Write rows without a check; the path of their file."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -472,16 +472,16 @@ def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
         p: pl.DataFrame({"prompt_id": logged.prompt_id, "judge_score": d.judge_score[:, 0]}) for p, d in draws.items()
     }
     result = arena_cje.analyze(tmp_path / "logged.jsonl", fresh, name, thresholds={"label_share_refuse": 0.4})
-    held = result.refused["far"]
-    assert held["estimate"] > result.summary("near")["estimate"]
+    refusal = result.refused["far"]
+    assert refusal["estimate"] > result.summary("near")["estimate"]
     assert result.best == "near"
     assert result.document["best_policy"] == {"policy": "near", "refused_but_higher": ["far"]}
-    found = [at for at, value in places(result.document) if value == held["estimate"]]
-    assert found == [("refused", "far", "estimate")]
+    locations = [at for at, value in places(result.document) if value == refusal["estimate"]]
+    assert locations == [("refused", "far", "estimate")]
     assert [
         at
         for at, value in places(result.document)
-        if at[-2:-1] == ("confidence_interval",) and value in held["confidence_interval"]
+        if at[-2:-1] == ("confidence_interval",) and value in refusal["confidence_interval"]
     ] == [
         ("refused", "far", "confidence_interval", 0),
         ("refused", "far", "confidence_interval", 1),
@@ -490,10 +490,10 @@ def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
     table = pl.read_csv(tmp_path / "e.csv")
     for frame in (table, result.to_frame()):
         row = frame.row(by_predicate=pl.col("policy") == "far", named=True)
-        assert [key for key, value in row.items() if value == pytest.approx(held["estimate"], abs=1e-6)] == [
+        assert [key for key, value in row.items() if value == pytest.approx(refusal["estimate"], abs=1e-6)] == [
             "refused_estimate"
         ]
-    assert f"{held['estimate']:.3f}" not in result.details()
+    assert f"{refusal['estimate']:.3f}" not in result.details()
     differences = result.comparisons()
     of_far = differences.filter((pl.col("first") == "far") | (pl.col("second") == "far"))
     assert of_far.height == 2 and of_far["difference"].is_null().all()
@@ -525,7 +525,7 @@ def test_one_figure_for_overlap_on_every_surface(tmp_path):
 
 
 def test_scores_beyond_the_labelled_ones_are_on_the_card(data):
-    """A target whose responses lie where no label does: trap T26."""
+    """A target whose judge scores lie outside the range of the labelled ones: trap T26."""
     draws = pl.DataFrame({"prompt_id": [f"prompt-{k}" for k in range(300)], "judge_score": [1.0] * 300})
     result = arena_cje.analyze(data / "logged.jsonl", dict.fromkeys(("same", "near", "far"), draws), "direct")
     card = result.document["metadata"]["diagnostics"]["near"]["boundary"]
@@ -534,18 +534,18 @@ def test_scores_beyond_the_labelled_ones_are_on_the_card(data):
 
 
 def test_the_greatest_weight_is_told_before_and_after_the_clip(data):
-    """After rescaling it may exceed the clip, and both are there: trap T47."""
+    """After rescaling it may exceed the clip, and the document has both weights: trap T47."""
     result = arena_cje.analyze(data / "logged.jsonl", estimator="raw-ips", clip=1.5)
-    found = result.document["metadata"]["diagnostics"]["near"]
+    diagnostics = result.document["metadata"]["diagnostics"]["near"]
     log_ratio = simulate.draw(FAR, 300, 7)[0].log_ratio[:, 1]
     weight = np.exp(log_ratio) / np.exp(log_ratio).mean()
     cut = np.minimum(weight, 1.5)
-    assert found["max_weight_raw"] == pytest.approx(weight.max())
-    assert found["max_weight"] == pytest.approx(1.5 / cut.mean()) and found["max_weight"] > 1.5
+    assert diagnostics["max_weight_raw"] == pytest.approx(weight.max())
+    assert diagnostics["max_weight"] == pytest.approx(1.5 / cut.mean()) and diagnostics["max_weight"] > 1.5
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"base_policy_logprob": float("nan")}, "base_policy_logprob is NaN"),
         ({"base_policy_logprob": float("inf")}, "base_policy_logprob is inf"),
@@ -555,11 +555,11 @@ def test_the_greatest_weight_is_told_before_and_after_the_clip(data):
         ({"target_policy_logprobs": {"same": -1.0, "near": 2.0, "far": -1.0}}, "near is 2.0"),
     ],
 )
-def test_log_probabilities_that_cannot_be_are_refused_with_their_place(data, changes, said):
+def test_log_probabilities_that_cannot_be_are_refused_with_their_place(data, changes, message):
     """And one of -inf under a target is a weight of zero: trap T18."""
     rows = lines_of(data / "logged.jsonl")
     frame = pl.DataFrame(rows[:4] + [rows[4] | changes] + rows[5:], infer_schema_length=None)
-    with pytest.raises(UserError, match=f"row 4: .*{said}"):
+    with pytest.raises(UserError, match=f"row 4: .*{message}"):
         arena_cje.analyze(frame, estimator="snips")
 
 
@@ -579,11 +579,11 @@ def test_zero_and_the_empty_string_find_their_draws(tmp_path):
     rows = [row | {"prompt_id": name} for row, name in zip(rows_of(logged), names, strict=True)]
     scores = draws["near"].judge_score[:, 0].tolist()
     (tmp_path / "fresh").mkdir()
-    written(
+    write_rows(
         tmp_path / "fresh" / "near.jsonl",
         [{"prompt_id": name, "judge_score": s} for name, s in reversed(list(zip(names, scores, strict=True)))],
     )
-    result = arena_cje.analyze(written(tmp_path / "x.jsonl", rows), tmp_path / "fresh", "direct")
+    result = arena_cje.analyze(write_rows(tmp_path / "x.jsonl", rows), tmp_path / "fresh", "direct")
     assert result.prompt_id.tolist()[:3] == ["0", "", "1"]
     assert result.document["n_used"]["near"] == 30
     expected = evaluate("direct", replace(logged, prompt_id=np.array([str(n) for n in names])), draws, Options())
@@ -592,7 +592,7 @@ def test_zero_and_the_empty_string_find_their_draws(tmp_path):
 
 @pytest.mark.parametrize("place", ["top", "metadata", "both"])
 def test_masked_labels_are_masked_wherever_they_stand(data, tmp_path, place):
-    """Fewer labels, another estimate, and as many labels as the mask says: trap T24."""
+    """Each coverage uses exactly the labels of its mask, so that estimates differ: trap T24."""
     rows = lines_of(data / "logged.jsonl")
     for row in rows:
         label = row["oracle_label"]
@@ -600,19 +600,19 @@ def test_masked_labels_are_masked_wherever_they_stand(data, tmp_path, place):
             row["metadata"] = {"oracle_label": label}
         if place == "metadata":
             del row["oracle_label"]
-    path = written(tmp_path / "x.jsonl", rows)
-    found = {share: arena_cje.analyze(path, estimator="snips", oracle_coverage=share) for share in (0.1, 0.5)}
-    for share, result in found.items():
+    path = write_rows(tmp_path / "x.jsonl", rows)
+    results = {share: arena_cje.analyze(path, estimator="snips", oracle_coverage=share) for share in (0.1, 0.5)}
+    for share, result in results.items():
         assert (
             result.document["metadata"]["n_oracle"] == result.document["calibration"]["n_labels"] == round(300 * share)
         )
-    assert found[0.1].estimates[0] != found[0.5].estimates[0]
+    assert results[0.1].estimates[0] != results[0.5].estimates[0]
     plain = arena_cje.analyze(data / "logged.jsonl", estimator="snips", oracle_coverage=0.1)
-    assert found[0.1].estimates[0] == plain.estimates[0]
+    assert results[0.1].estimates[0] == plain.estimates[0]
 
 
 def test_labels_of_several_policies_to_one_prompt_are_several_pairs(data):
-    """Pairs are known by their response, not by their prompt: trap T15."""
+    """Calibration pairs are identified by response, not by prompt: trap T15."""
     pairs = [
         {"prompt_id": "prompt-0", "policy": policy, "judge_score": 0.1 * k, "oracle_label": 0.1 * k}
         for k, policy in enumerate(("near", "far", "other", "another"))
@@ -623,7 +623,7 @@ def test_labels_of_several_policies_to_one_prompt_are_several_pairs(data):
 
 
 def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
-    """They calibrate, and replace nothing: trap T11."""
+    """They serve calibration alone, and replace no logged row or draw: trap T11."""
     logged, _, _ = simulate.draw(World(coverage=1.0), 500, 3)
     pairs = pl.DataFrame(
         {
@@ -641,7 +641,7 @@ def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fresh", "estimator", "said"),
+    ("fresh", "estimator", "message"),
     [
         ("gone", "direct", "no such folder"),
         ("gone", "dr-cpo", "no such folder"),
@@ -649,14 +649,14 @@ def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
         (None, "dr-cpo", "'dr-cpo' needs fresh draws of every target policy"),
     ],
 )
-def test_draws_that_are_missing_are_missed(data, tmp_path, fresh, estimator, said):
-    """No other estimator steps in, and nothing that was named is passed over: trap T28."""
-    with pytest.raises(UserError, match=said):
+def test_draws_that_are_missing_are_missed(data, tmp_path, fresh, estimator, message):
+    """No other estimator is used instead, and no path among the arguments is ignored: trap T28."""
+    with pytest.raises(UserError, match=message):
         arena_cje.analyze(data / "logged.jsonl", None if fresh is None else tmp_path / fresh, estimator)
 
 
 def test_draws_beside_logged_data_are_used_where_an_estimator_wants_them(data):
-    """And are not passed over for what is logged: trap T28."""
+    """They are not replaced by logged responses: trap T28."""
     moved = {p: pl.read_ndjson(data / "fresh" / f"{p}.jsonl") for p in ("same", "near", "far")}
     moved["near"] = moved["near"].with_columns(pl.col("judge_score") * 0.9)
     for name in estimators.NAMES:
@@ -666,23 +666,23 @@ def test_draws_beside_logged_data_are_used_where_an_estimator_wants_them(data):
 
 
 def test_rows_are_checked_as_they_were_written(data, tmp_path):
-    """Ids come back as they stand in the file, and what is wrong is named by its line: trap T36."""
+    """Ids of a result are those of the file, and an error names the line of the wrong value: trap T36."""
     rows = [row | {"prompt_id": f"id {k}"} for k, row in enumerate(lines_of(data / "logged.jsonl"))]
-    result = arena_cje.analyze(written(tmp_path / "x.jsonl", rows), estimator="snips")
+    result = arena_cje.analyze(write_rows(tmp_path / "x.jsonl", rows), estimator="snips")
     assert result.prompt_id.tolist() == [row["prompt_id"] for row in rows]
     with pytest.raises(UserError, match=r"y\.jsonl:3: judge_score is '0\.5'"):
         arena_cje.analyze(
-            written(tmp_path / "y.jsonl", [*rows[:2], rows[2] | {"judge_score": "0.5"}]), estimator="snips"
+            write_rows(tmp_path / "y.jsonl", [*rows[:2], rows[2] | {"judge_score": "0.5"}]), estimator="snips"
         )
 
 
 def test_another_scale_gives_the_same_result(data, tmp_path):
-    """Declared, it is mapped; undeclared, it is refused: trap T37."""
+    """A scale that is declared is mapped to [0, 1]; one that is not is refused: trap T37."""
     rows = lines_of(data / "logged.jsonl")
     for row in rows:
         row["judge_score"] = 100 * row["judge_score"]
         row["oracle_label"] = None if row["oracle_label"] is None else 100 * row["oracle_label"]
-    path = written(tmp_path / "x.jsonl", rows)
+    path = write_rows(tmp_path / "x.jsonl", rows)
     fresh = {
         p: pl.read_ndjson(data / "fresh" / f"{p}.jsonl").with_columns(pl.col("judge_score") * 100) for p in FAR.targets
     }
@@ -697,25 +697,25 @@ def test_another_scale_gives_the_same_result(data, tmp_path):
 
 @pytest.mark.parametrize("where", ["logged", "fresh", "calibration_data"])
 def test_a_label_that_is_not_a_number_is_refused(data, where):
-    """Null says unlabelled, NaN says nothing: trap T49."""
+    """Null means unlabelled; NaN has no meaning: trap T49."""
     label = [float("nan")] + [0.5] * 299
     rows = pl.DataFrame(
         {"prompt_id": [f"prompt-{k}" for k in range(300)], "judge_score": [0.5] * 300, "oracle_label": label}
     )
     logged = pl.DataFrame(lines_of(data / "logged.jsonl"), infer_schema_length=None)
-    given = {"logged": logged}
+    arguments = {"logged": logged}
     if where == "logged":
-        given["logged"] = logged.with_columns(pl.Series("oracle_label", label))
+        arguments["logged"] = logged.with_columns(pl.Series("oracle_label", label))
     elif where == "fresh":
-        given["fresh_draws"] = dict.fromkeys(FAR.targets, rows)
+        arguments["fresh_draws"] = dict.fromkeys(FAR.targets, rows)
     else:
-        given["calibration_data"] = rows
+        arguments["calibration_data"] = rows
     with pytest.raises(UserError, match="row 0: oracle_label is NaN"):
-        arena_cje.analyze(**given, estimator="snips")
+        arena_cje.analyze(**arguments, estimator="snips")
 
 
 def test_rewards_by_the_judge_are_called_what_they_are(data):
-    """Without a single label there is a number, no calibration, and no claim: trap T29."""
+    """Without a single label the estimate is uncalibrated, and refused: trap T29."""
     rows = [row | {"oracle_label": None} for row in lines_of(data / "logged.jsonl")]
     frame = pl.DataFrame(rows, infer_schema_length=None)
     result = arena_cje.analyze(frame, data / "fresh", "direct", rewards="judge")
@@ -730,7 +730,7 @@ def test_rewards_by_the_judge_are_called_what_they_are(data):
 
 
 def test_unchecked_transport_is_said_of_every_target(data):
-    """No label of its own, and the result says so: trap T50."""
+    """The verdict of a target without labels of its own has a reason for it: trap T50."""
     for name in ("direct", "dr-cpo", "snips"):
         result = arena_cje.analyze(data / "logged.jsonl", data / "fresh", name)
         assert "transport_unverified" in {reason.code for reason in result.verdicts["near"].reasons}
@@ -760,12 +760,12 @@ def test_draws_of_ten_thousand_prompts_are_found_without_searching():
 
 
 def test_a_result_knows_its_differences_after_the_files(data, tmp_path):
-    """Influence, jackknife and bootstrap come back, so that a difference is that of the estimates themselves."""
+    """Influence, jackknife and bootstrap values are read back, so that a difference equals that of the estimates themselves."""
     logged, draws, _ = simulate.draw(FAR, 300, 7)
     for name, options in (("dr-cpo", {}), ("direct", {"inference": "bootstrap", "n_bootstrap": 50})):
         result = arena_cje.analyze(data / "logged.jsonl", data / "fresh", name, **options)
-        found = evaluate(name, logged, draws, Options(**options))
-        expected = found.estimates["near"] - found.base
+        evaluation = evaluate(name, logged, draws, Options(**options))
+        expected = evaluation.estimates["near"] - evaluation.base
         write(result, tmp_path / "e.json", tmp_path / "e.csv", tmp_path / "e.influence.parquet")
         for one in (result, arena_cje.load(tmp_path / "e.json")):
             contrast = one.estimate("near") - one.estimate("base")
@@ -781,18 +781,22 @@ def test_typicality_counts_by_the_token(data):
         length, own = int(rng.integers(20, 200)), row["target_policy_logprobs"]
         apart = own["near"] - row["base_policy_logprob"]
         target = -length * rng.gamma(2.0, 0.3)
-        told = {"metadata": {"response_token_count": length}, "target_policy_logprobs": own | {"near": target}}
-        row |= told | {"base_policy_logprob": min(target - apart, 0.0)}
-        twice = {"metadata": {"response_token_count": 2 * length}, "target_policy_logprobs": own | {"near": 2 * target}}
-        longer.append(row | twice | {"base_policy_logprob": 2 * target - (target - row["base_policy_logprob"])})
+        single = {"metadata": {"response_token_count": length}, "target_policy_logprobs": own | {"near": target}}
+        row |= single | {"base_policy_logprob": min(target - apart, 0.0)}
+        double = {
+            "metadata": {"response_token_count": 2 * length},
+            "target_policy_logprobs": own | {"near": 2 * target},
+        }
+        longer.append(row | double | {"base_policy_logprob": 2 * target - (target - row["base_policy_logprob"])})
     one, other = (
         arena_cje.analyze(pl.DataFrame(of, infer_schema_length=None), estimator="snips").document["metadata"]
         for of in (rows, longer)
     )
-    found = [of["diagnostics"]["near"]["weights"] for of in (one, other)]
-    assert found[0]["raw"]["ess_share"] == pytest.approx(found[1]["raw"]["ess_share"])
-    assert 0 < found[0]["ttc"] < 1
-    assert found[0]["ttc"] == pytest.approx(found[1]["ttc"]) and found[0]["bound"] == pytest.approx(found[1]["bound"])
+    weights = [of["diagnostics"]["near"]["weights"] for of in (one, other)]
+    assert weights[0]["raw"]["ess_share"] == pytest.approx(weights[1]["raw"]["ess_share"])
+    assert 0 < weights[0]["ttc"] < 1
+    assert weights[0]["ttc"] == pytest.approx(weights[1]["ttc"])
+    assert weights[0]["bound"] == pytest.approx(weights[1]["bound"])
 
 
 def test_bootstrap_draws_of_a_refused_policy_do_not_tell_its_level(data):
@@ -802,8 +806,8 @@ def test_bootstrap_draws_of_a_refused_policy_do_not_tell_its_level(data):
     )
     assert set(result.refused) == {result.base_policy, *result.policies}
     for policy in result.policies:
-        drawn = np.array(result.document["se_components"][policy]["bootstrap_deviations"])
-        assert abs(drawn.mean()) < 0.05 < result.refused[policy]["estimate"]
+        deviations = np.array(result.document["se_components"][policy]["bootstrap_deviations"])
+        assert abs(deviations.mean()) < 0.05 < result.refused[policy]["estimate"]
 
 
 def test_an_infinite_clip_is_told_like_any_other(data):

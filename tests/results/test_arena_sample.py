@@ -74,8 +74,8 @@ def test_the_unhelpful_policy_is_refused_by_its_raw_weights(estimator):
 
 def test_coverage_masks_labels():
     few, many = analyze("calibrated-ips", oracle_coverage=0.05), analyze("calibrated-ips", oracle_coverage=0.4)
-    for result, wanted in ((few, 50), (many, 400)):
-        assert result.document["metadata"]["n_oracle"] == result.document["calibration"]["n_labels"] == wanted
+    for result, n_labels in ((few, 50), (many, 400)):
+        assert result.document["metadata"]["n_oracle"] == result.document["calibration"]["n_labels"] == n_labels
     assert few.summary("clone")["estimate"] != many.summary("clone")["estimate"]
     assert few.summary("base")["se"] > many.summary("base")["se"]
 
@@ -84,5 +84,5 @@ def test_coverage_masks_labels():
 def test_intervals_contain_their_estimates(estimator):
     result = analyze(estimator, oracle_coverage=0.25)
     for policy in ("base", *result.policies):
-        found = result.summary(policy)
-        assert found["ci_lower"] < found["estimate"] < found["ci_upper"]
+        summary = result.summary(policy)
+        assert summary["ci_lower"] < summary["estimate"] < summary["ci_upper"]

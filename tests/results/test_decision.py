@@ -1,5 +1,5 @@
-"""What a result decides, in the results file, on the terminal and by exit status: the same words everywhere, and no more than
-labels of both sides can tell."""
+"""The decisions of a result in the results file, on the terminal and as an exit status: the same sentences everywhere, and only
+what labels of both policies support."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from arena_cje.results.result import Result, load, write
 from arena_cje.simulate import Target, World, draw
 from small_results import analyzed, write_data
 
-# The same labelled prompts for all policies, whose labels go together.
+# All policies are labelled on the same prompts, and their labels of a prompt are correlated.
 LABELLED = World(
     {"same": Target(), "better": Target(1.2, 0.1), "worse": Target(-1.2, 0.1)},
     coverage=120,
@@ -63,44 +63,44 @@ def test_labels_of_both_sides_decide(result):
 
 
 def test_a_wide_margin_shows_equivalence(labelled):
-    found = analyzed(labelled, "direct", None, margin=0.2)
-    assert statuses(found)["same"] == "equivalent"
-    assert "same is equivalent within 0.2" in found.decision["headline"]
+    analysis = analyzed(labelled, "direct", None, margin=0.2)
+    assert statuses(analysis)["same"] == "equivalent"
+    assert "same is equivalent within 0.2" in analysis.decision["headline"]
 
 
 def test_a_difference_without_labels_of_its_side_decides_nothing(unlabelled):
-    found = analyzed(unlabelled, "direct", 0.5)
-    assert statuses(found) == {
+    analysis = analyzed(unlabelled, "direct", 0.5)
+    assert statuses(analysis) == {
         "same": "not_yet_known",
         "better": "not_yet_known",
         "near": "not_yet_known",
         "far": "refused",
     }
-    entry = found.document["differences_to_base"]["better"]
-    assert entry["corrected_interval"][0] > 0.02  # what it would be called by its interval alone
+    entry = analysis.document["differences_to_base"]["better"]
+    assert entry["corrected_interval"][0] > 0.02  # by its interval alone, it would be better by the margin
     assert [(reason["code"], reason["level"]) for reason in entry["reasons"]] == [("judge_only_difference", "caution")]
-    assert "depends on judge scores alone" in found.decision["policies"]["better"]["sentence"]
-    assert found.document["metadata"]["diagnostics"]["better"]["rests_on"] == JUDGE
-    assert found.document["metadata"]["diagnostics"]["base"]["rests_on"] == LABELS
+    assert "depends on judge scores alone" in analysis.decision["policies"]["better"]["sentence"]
+    assert analysis.document["metadata"]["diagnostics"]["better"]["rests_on"] == JUDGE
+    assert analysis.document["metadata"]["diagnostics"]["base"]["rests_on"] == LABELS
 
 
 def test_transport_that_is_declared_lets_it_decide_and_the_caution_stays(unlabelled):
-    found = analyzed(unlabelled, "direct", 0.5, assume_transport=True)
-    assert statuses(found)["better"] == "better_by_margin"
-    assert found.decision["policies"]["better"]["judge_only"] is True
-    assert found.document["differences_to_base"]["better"]["reasons"][0]["code"] == "judge_only_difference"
-    assert statuses(found)["far"] == "refused"
+    analysis = analyzed(unlabelled, "direct", 0.5, assume_transport=True)
+    assert statuses(analysis)["better"] == "better_by_margin"
+    assert analysis.decision["policies"]["better"]["judge_only"] is True
+    assert analysis.document["differences_to_base"]["better"]["reasons"][0]["code"] == "judge_only_difference"
+    assert statuses(analysis)["far"] == "refused"
 
 
 def test_labels_of_one_target_let_that_one_decide(tmp_path):
     """Nine labelled prompts do not correct an estimate, and so do not count."""
     folder = write_data(tmp_path, world=LABELLED)
-    for policy, kept in (("better", 120), ("worse", 9), ("same", 0)):
+    for policy, limit in (("better", 120), ("worse", 9), ("same", 0)):
         path = folder / "draws" / f"{policy}.jsonl"
-        rows, seen = [json.loads(line) for line in path.read_text().splitlines()], 0
+        rows, count = [json.loads(line) for line in path.read_text().splitlines()], 0
         for row in rows:
-            seen += "oracle_label" in row
-            if seen > kept:
+            count += "oracle_label" in row
+            if count > limit:
                 row.pop("oracle_label", None)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rests_on = {
@@ -111,40 +111,40 @@ def test_labels_of_one_target_let_that_one_decide(tmp_path):
 
 
 def test_an_audit_lets_the_judge_decide_only_where_it_holds_within_the_margin(tmp_path):
-    """By weights, whose values own labels do not correct: the audit passes, and knows the shift to .007."""
+    """Labels of a target do not correct its weighted estimate: the audit passes, with a shift known to +-.007."""
     world = World({"near": Target(0.3, 0.1)}, coverage=300, target_labels=300, noise=0.1, paired=True)
     folder = write_data(tmp_path, world=world)
     for margin, rests_on, status in ((0.005, "judge", "not_yet_known"), (0.02, "audited_judge", "better_by_margin")):
-        found = analyzed(folder, "calibrated-ips", None, margin=margin)
-        diagnostics = found.document["metadata"]["diagnostics"]["near"]
+        analysis = analyzed(folder, "calibrated-ips", None, margin=margin)
+        diagnostics = analysis.document["metadata"]["diagnostics"]["near"]
         assert diagnostics["transport"]["status"] == "PASS"
         assert diagnostics["rests_on"] == rests_on
-        assert statuses(found) == {"near": status}
-        assert found.document["differences_to_base"]["near"]["reasons"][0]["level"] == "caution"
+        assert statuses(analysis) == {"near": status}
+        assert analysis.document["differences_to_base"]["near"]["reasons"][0]["level"] == "caution"
 
 
 def test_the_same_policy_by_weights_alone_is_equivalent(labelled):
     """All its log ratios are zero, so that it gives the base's responses: no label of its own is needed."""
-    found = analyzed(labelled, "snips", None)
-    assert found.document["metadata"]["diagnostics"]["same"]["rests_on"] == LABELS
-    assert statuses(found)["same"] == "equivalent"
+    analysis = analyzed(labelled, "snips", None)
+    assert analysis.document["metadata"]["diagnostics"]["same"]["rests_on"] == LABELS
+    assert statuses(analysis)["same"] == "equivalent"
 
 
 def test_a_refused_base_leaves_nothing_to_compare_with(unlabelled):
-    found = analyzed(unlabelled, "direct", 0.02)  # eight labels
-    assert set(statuses(found).values()) == {"refused"}
-    assert found.decision["n_differences"] == 0
-    assert not any(character.isdigit() for character in found.decision["headline"])
+    analysis = analyzed(unlabelled, "direct", 0.02)  # eight labels
+    assert set(statuses(analysis).values()) == {"refused"}
+    assert analysis.decision["n_differences"] == 0
+    assert not any(character.isdigit() for character in analysis.decision["headline"])
 
 
 def test_another_policy_to_compare_with(labelled):
-    found = analyzed(labelled, "direct", None, against="better")
-    assert statuses(found) == {"base": "worse", "same": "worse", "worse": "worse"}
-    mirrored = found.decision["policies"]["base"]["difference"]
-    assert mirrored == pytest.approx(-found.document["differences_to_base"]["better"]["difference"])
-    pair = found.comparisons().to_dicts()[1]
+    analysis = analyzed(labelled, "direct", None, against="better")
+    assert statuses(analysis) == {"base": "worse", "same": "worse", "worse": "worse"}
+    mirrored = analysis.decision["policies"]["base"]["difference"]
+    assert mirrored == pytest.approx(-analysis.document["differences_to_base"]["better"]["difference"])
+    pair = analysis.comparisons().to_dicts()[1]
     assert (pair["first"], pair["second"]) == ("better", "base")
-    low, high = found.decision["policies"]["base"]["corrected_interval"]
+    low, high = analysis.decision["policies"]["base"]["corrected_interval"]
     assert [-high, -low] == pytest.approx([pair["corrected_lower"], pair["corrected_upper"]])
     with pytest.raises(
         UserError, match=r"against is 'bettr', which is not a policy of the data \(did you mean 'better'\?\)"
@@ -155,17 +155,17 @@ def test_another_policy_to_compare_with(labelled):
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_intervals_are_those_of_the_family(name, labelled):
     """Simultaneous over the differences that are published, of whichever estimator."""
-    found = analyzed(labelled, name, None)
-    count = found.decision["n_differences"]
-    for policy, entry in found.decision["policies"].items():
+    analysis = analyzed(labelled, name, None)
+    count = analysis.decision["n_differences"]
+    for policy, entry in analysis.decision["policies"].items():
         if entry["difference"] is not None:
-            expected = (found.estimate(policy) - found.estimate("base")).interval(level_of_each(0.05, count))
+            expected = (analysis.estimate(policy) - analysis.estimate("base")).interval(level_of_each(0.05, count))
             assert entry["corrected_interval"] == pytest.approx(expected, abs=1e-9)
-            assert entry["corrected_interval"] == found.document["differences_to_base"][policy]["corrected_interval"]
+            assert entry["corrected_interval"] == analysis.document["differences_to_base"][policy]["corrected_interval"]
 
 
 def test_differences_of_equal_policies_are_called_better_or_worse_no_more_often_than_alpha():
-    """Two targets that are the base in all but their samples, 60 labelled prompts for all: 200 studies by `direct`."""
+    """Two targets that differ from the base by their samples alone, 60 prompts labelled for all: 200 studies by `direct`."""
     world = World(
         {"one": Target(0, 0.3), "two": Target(0, 0.3)}, coverage=60, target_labels=60, strictness=0.6, paired=True
     )
@@ -178,7 +178,7 @@ def test_differences_of_equal_policies_are_called_better_or_worse_no_more_often_
     assert false / 200 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
 
 
-# ---- what it takes -------------------------------------------------------------------------------------------------------
+# ---- what a decision needs -----------------------------------------------------------------------------------------------
 
 
 def side(values: np.ndarray, labelled: np.ndarray, value: float = 0.0) -> Side:
@@ -188,7 +188,7 @@ def side(values: np.ndarray, labelled: np.ndarray, value: float = 0.0) -> Side:
 
 
 def test_the_parts_of_a_variance_by_hand():
-    """Labelled prompts have a residual in the influence beside what all prompts have; the rest is what prompts leave open."""
+    """The influence is a part of all prompts plus a residual of the labelled ones; each has its own part of the variance."""
     rng, n, m = np.random.default_rng(0), 20000, 4000
     of_prompts, residual = 0.1 * rng.standard_normal(n), 0.3 * rng.standard_normal(n)
     labelled = np.arange(n) < m
@@ -200,13 +200,13 @@ def test_the_parts_of_a_variance_by_hand():
 
 def test_a_study_with_labels_on_all_prompts_can_only_grow_by_prompts():
     values = np.random.default_rng(1).standard_normal(100)
-    found = decide(
+    decision = decide(
         {"base": side(np.zeros(100), np.ones(100, dtype=bool)), "new": side(values, np.ones(100, dtype=bool), 0.05)},
         DecisionRule(),
         0.05,
         base="base",
     )
-    entry = found["policies"]["new"]
+    entry = decision["policies"]["new"]
     assert entry["status"] == "not_yet_known"
     assert entry["needs"]["prompts"] > 100
     assert "More labels on these 100 prompts are not enough" in entry["sentence"]
@@ -231,8 +231,8 @@ def test_a_remedy_of_the_results_file_is_the_advice():
     }
     texts = {"weak_judge": "Take another judge.", "few_labels": "Label 40 of its responses."}
     remedies = {"new": [{"reason": code, "text": text} for code, text in texts.items()]}
-    found = decide(sides, DecisionRule(), 0.05, base="base", remedies=remedies)
-    assert found["policies"]["new"]["sentence"] == "new is refused: few labels. Label 40 of its responses."
+    decision = decide(sides, DecisionRule(), 0.05, base="base", remedies=remedies)
+    assert decision["policies"]["new"]["sentence"] == "new is refused: few labels. Label 40 of its responses."
 
 
 @pytest.mark.parametrize(("count", "expected"), [(7, 7), (42, 42), (99.2, 100), (431, 440), (9999, 10000)])
@@ -250,32 +250,32 @@ def test_every_estimator_has_a_place_in_the_order_of_preference():
 
 def test_own_labels_recommend_direct_whatever_the_order(labelled):
     results = [analyzed(labelled, name, None) for name in ("calibrated-ips", "dr-cpo", "direct")]
-    found = recommendation.recommend(results)
-    assert found.estimator == "direct"
+    choice = recommendation.recommend(results)
+    assert choice.estimator == "direct"
     assert (
         "labels of their own responses correct the estimates of 3 of 3 targets (at least 120 labelled prompts each)"
-        in found.reason
+        in choice.reason
     )
     assert [one.name for one in recommendation.recommended_first(results)] == ["direct", "calibrated-ips", "dr-cpo"]
 
 
 def test_labels_under_weights_recommend_the_label_term_where_nothing_else_decides(unlabelled):
     results = [analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct", "tr-cpo")]
-    found = recommendation.recommend(results)
-    assert found.estimator == "tr-cpo"
-    assert "weighted labels of base responses support" in found.reason
+    choice = recommendation.recommend(results)
+    assert choice.estimator == "tr-cpo"
+    assert "weighted labels of base responses support" in choice.reason
 
 
 def test_without_labels_of_the_targets_the_fresh_draws_are_first(unlabelled, tmp_path):
     """Also where weights support the base policy under another name, which is half of the targets here."""
     results = [analyzed(unlabelled, name, 0.5) for name in ("calibrated-ips", "direct")]
-    found = recommendation.recommend(results)
-    assert found.estimator == "direct"
+    choice = recommendation.recommend(results)
+    assert choice.estimator == "direct"
     clone = World({"clone": Target(), "better": Target(0.3, 0.1)}, coverage=1.0)
     folder = write_data(tmp_path, world=clone)
     results = [analyzed(folder, name, 0.5) for name in ("calibrated-ips", "direct")]
     assert recommendation.recommend(results).estimator == "direct"
-    assert "no estimator has labels that support the differences of half of the targets" in found.reason
+    assert "no estimator has labels that support the differences of half of the targets" in choice.reason
 
 
 def test_an_ablation_that_is_always_refused_is_not_recommended(unlabelled):
@@ -314,11 +314,11 @@ def test_the_terminal_says_what_the_file_says(files):
 
 
 def test_the_terminal_has_the_corrected_intervals_and_the_caution_beside_the_number(unlabelled):
-    found = analyzed(unlabelled, "direct", 0.5)
-    low, high = found.decision["policies"]["better"]["corrected_interval"]
-    line = next(line for line in found.details().splitlines() if line.startswith("better") and "+" in line)
+    analysis = analyzed(unlabelled, "direct", 0.5)
+    low, high = analysis.decision["policies"]["better"]["corrected_interval"]
+    line = next(line for line in analysis.details().splitlines() if line.startswith("better") and "+" in line)
     assert f"[{low:+.3f}, {high:+.3f}]  not yet known (caution: judge scores alone)" in line
-    assert "simultaneous 95 % intervals of 3 differences" in found.details()
+    assert "simultaneous 95 % intervals of 3 differences" in analysis.details()
 
 
 def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_path, capsys):
@@ -331,28 +331,28 @@ def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_p
 
 def test_a_decision_is_shown_in_its_words(files, capsys):
     assert main(["show", str(files / "decision.json")]) == 0
-    said, document = " ".join(capsys.readouterr().out.split()), read_json(files / "decision.json")
+    text, document = " ".join(capsys.readouterr().out.split()), read_json(files / "decision.json")
     sentences = [entry["sentence"] for entry in document["decision"]["policies"].values()]
     for sentence in (document["decision"]["headline"], document["recommended"]["reason"], *sentences):
-        assert sentence in said
+        assert sentence in text
 
 
 @pytest.mark.parametrize(("policy", "code"), [("better", 0), ("worse", 1), ("same", 2)])
 @pytest.mark.parametrize("file", ["decision.json", "direct.json"])
 def test_the_exit_status_is_the_decision(file, policy, code, files, capsys):
     assert main(["decide", str(files / file), "--ship", policy]) == code
-    said = capsys.readouterr().out
-    assert load(files / "direct.json").decision["policies"][policy]["sentence"] in said
-    assert said.startswith(f"Shipping {policy} is ")
+    output = capsys.readouterr().out
+    assert load(files / "direct.json").decision["policies"][policy]["sentence"] in output
+    assert output.startswith(f"Shipping {policy} is ")
 
 
 def test_equivalent_supports_shipping_and_refused_does_not(labelled, unlabelled, tmp_path):
     for name, (folder, coverage, margin) in {"a": (labelled, None, 0.2), "b": (unlabelled, 0.5, 0.02)}.items():
-        found = analyzed(folder, "direct", coverage, margin=margin)
-        write_json(tmp_path / f"{name}.json", decision_file.document([found], "0.5"))
+        analysis = analyzed(folder, "direct", coverage, margin=margin)
+        write_json(tmp_path / f"{name}.json", decision_file.document([analysis], "0.5"))
     assert main(["decide", str(tmp_path / "a.json"), "--ship", "same"]) == 0
     assert main(["decide", str(tmp_path / "b.json"), "--ship", "far"]) == 1
-    assert main(["decide", str(tmp_path / "b.json"), "--ship", "better"]) == 2  # the judge's
+    assert main(["decide", str(tmp_path / "b.json"), "--ship", "better"]) == 2  # by judge scores alone
 
 
 @pytest.mark.parametrize(
@@ -383,9 +383,9 @@ def test_the_help_names_each_status(capsys):
     with pytest.raises(SystemExit) as end:
         main(["decide", "--help"])
     assert end.value.code == 0
-    said = capsys.readouterr().out
+    help_text = capsys.readouterr().out
     for line in ("0  supported", "1  not supported", "2  not yet known", "3  no answer"):
-        assert line in said
+        assert line in help_text
 
 
 def test_a_decision_that_is_not_there_says_what_is(files, tmp_path, monkeypatch, capsys):

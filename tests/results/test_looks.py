@@ -20,7 +20,7 @@ N = 400
 
 
 def difference(value: float, se: float) -> Estimate:
-    """A difference with this standard error, all of it by labels."""
+    """A difference with this standard error, all of it from labels."""
     deviation = np.where(np.arange(1000) % 2, 1.0, -1.0)
     jackknife = deviation * se / math.sqrt(999)
     return Estimate(value, np.zeros(N), np.arange(N), value + jackknife, np.ones(N, dtype=bool))
@@ -31,17 +31,17 @@ def look(coverage: str, value: float | None, *, se: float = 0.1, usd: float = 0.
     labels = round(float(coverage) * N)
     size = se / math.sqrt(float(coverage))
     values = {"one": value, **others}
-    found = {name: None if one is None else difference(one, size) for name, one in values.items()}
-    return looks.Look(coverage, labels, labels * (1 + len(values)), usd * labels, found)
+    differences = {name: None if one is None else difference(one, size) for name, one in values.items()}
+    return looks.Look(coverage, labels, labels * (1 + len(values)), usd * labels, differences)
 
 
-def statuses(plan: looks.Plan, found: list[looks.Look], policy: str = "one") -> list[str]:
-    return [reading.status for reading in looks.readings(plan, found, 0.05)[policy]]
+def statuses(plan: looks.Plan, history: list[looks.Look], policy: str = "one") -> list[str]:
+    return [reading.status for reading in looks.readings(plan, history, 0.05)[policy]]
 
 
 def test_boundaries_are_those_of_the_information_so_far():
-    found = [look(coverage, 0.0) for coverage in COVERAGES]
-    readings = looks.readings(PLAN, found, 0.05)["one"]
+    history = [look(coverage, 0.0) for coverage in COVERAGES]
+    readings = looks.readings(PLAN, history, 0.05)["one"]
     assert [one.fraction for one in readings] == pytest.approx([0.1, 0.2, 0.5, 1.0])
     assert readings[-1].spent == pytest.approx(0.05)
     z = spending.boundaries([0.1, 0.2, 0.5, 1.0], [0.1, 0.2, 0.5, 1.0], 0.05, "obrien_fleming")
@@ -49,9 +49,9 @@ def test_boundaries_are_those_of_the_information_so_far():
 
 
 def test_the_first_decision_stays():
-    """The intervals of all looks hold at once, so that a later look that says less takes nothing back."""
-    found = [look("0.1", 0.9, se=0.01), look("0.2", 0.0)]
-    first, second = looks.readings(PLAN, found, 0.05)["one"]
+    """The intervals of all looks hold simultaneously, so that a later look with a wider interval revokes no decision."""
+    history = [look("0.1", 0.9, se=0.01), look("0.2", 0.0)]
+    first, second = looks.readings(PLAN, history, 0.05)["one"]
     assert (first.status, first.decided_at) == ("better_by_margin", "0.1")
     assert (second.status, second.decided_at) == ("better_by_margin", "0.1")
     assert second.interval[0] < 0 < second.interval[1]
@@ -79,9 +79,9 @@ def test_a_refused_or_barely_labelled_look_spends_nothing():
 
 
 def test_what_rests_on_the_judge_decides_nothing():
-    found = [replace(look(coverage, 0.9, se=0.01), undecidable=frozenset(["one"])) for coverage in COVERAGES]
-    assert statuses(PLAN, found) == ["not_yet_known"] * 4
-    assert looks.document(PLAN, found, alpha=0.05)["stop"] == {"coverage": "1.0", "reason": "last_look"}
+    history = [replace(look(coverage, 0.9, se=0.01), undecidable=frozenset(["one"])) for coverage in COVERAGES]
+    assert statuses(PLAN, history) == ["not_yet_known"] * 4
+    assert looks.document(PLAN, history, alpha=0.05)["stop"] == {"coverage": "1.0", "reason": "last_look"}
 
 
 def test_a_policy_that_is_the_base_again_is_equivalent():
@@ -90,9 +90,9 @@ def test_a_policy_that_is_the_base_again_is_equivalent():
 
 def test_bootstrap_draws_have_no_interval_beyond_their_extremes():
     draws = 0.9 + 0.01 * np.random.default_rng(1).normal(size=1000)
-    found = look("0.2", 0.9, se=0.01)
-    found = replace(found, differences={"one": replace(found.differences["one"], replicates=draws)})
-    early, last = looks.readings(PLAN, [found, replace(found, coverage="1.0", base_labels=N)], 0.05)["one"]
+    first = look("0.2", 0.9, se=0.01)
+    first = replace(first, differences={"one": replace(first.differences["one"], replicates=draws)})
+    early, last = looks.readings(PLAN, [first, replace(first, coverage="1.0", base_labels=N)], 0.05)["one"]
     assert early.level < 2 / 1001
     assert (early.status, early.interval) == ("not_yet_known", None)
     assert last.status == "better_by_margin"
@@ -103,30 +103,30 @@ def test_looks_end_when_all_are_decided():
     assert undecided["stop"] is None
     decided = looks.document(PLAN, [look("0.1", 0.9, se=0.01, two=-0.9), look("0.2", 0.0, two=0.0)], alpha=0.05)
     assert decided["stop"] == {"coverage": "0.1", "reason": "decided"}
-    assert len(decided["looks"]) == 1  # what came after is no part of it
+    assert len(decided["looks"]) == 1  # without the looks after the end
 
 
 def test_looks_end_before_labels_that_cost_too_much():
-    found = [look("0.1", 0.0, usd=0.5), look("0.2", 0.0, usd=0.5)]  # 80 and 160 labels for 20 and 40 dollars
+    history = [look("0.1", 0.0, usd=0.5), look("0.2", 0.0, usd=0.5)]  # 80 and 160 labels for 20 and 40 dollars
     for limit in ({"max_labels": 200}, {"max_usd": 50.0}):
-        account = looks.document(replace(PLAN, **limit), found, alpha=0.05)
+        account = looks.document(replace(PLAN, **limit), history, alpha=0.05)
         assert account["stop"] == {"coverage": "0.2", "reason": next(iter(limit))}
         last = account["looks"][-1]["targets"]["one"]
-        assert (last["fraction"], last["spent"]) == pytest.approx((1.0, 0.05))  # the last look that can be paid
+        assert (last["fraction"], last["spent"]) == pytest.approx((1.0, 0.05))  # the last look that the limit pays for
 
 
 def test_looks_by_width_have_plain_intervals():
     plan = looks.Plan(coverages=COVERAGES, until="width", width=0.6)
-    found = [look("0.1", 0.0), look("0.5", 0.0)]
-    account = looks.document(plan, found, alpha=0.05)
+    history = [look("0.1", 0.0), look("0.5", 0.0)]
+    account = looks.document(plan, history, alpha=0.05)
     widths = [high - low for low, high in (one["targets"]["one"]["interval"] for one in account["looks"])]
     assert widths == pytest.approx([2 * 1.96 * 0.1 / math.sqrt(share) for share in (0.1, 0.5)], rel=0.01)
     assert account["stop"] == {"coverage": "0.5", "reason": "narrow"}
 
 
 def test_the_texts_name_what_is_decided_and_why_the_looks_end():
-    found = [look("0.1", 0.9, se=0.01, usd=0.5, two=0.0), look("0.2", 0.9, se=0.01, usd=0.5, two=0.9)]
-    account = looks.document(PLAN, found, alpha=0.05, estimator="direct", against="base")
+    history = [look("0.1", 0.9, se=0.01, usd=0.5, two=0.0), look("0.2", 0.9, se=0.01, usd=0.5, two=0.9)]
+    account = looks.document(PLAN, history, alpha=0.05, estimator="direct", against="base")
     assert account["sentence"] == (
         "Planned look 2 of 4 (coverage 0.2, 240 labels, 40.00 US dollars): no further look, because every policy has a "
         "decision. Compared with base: one better by at least 0.02 (at coverage 0.1); two better by at least 0.02."
@@ -137,9 +137,9 @@ def test_the_texts_name_what_is_decided_and_why_the_looks_end():
 
 
 def test_a_decision_over_all_looks_answers_who_ships(tmp_path):
-    found = [look("0.2", 0.9, se=0.01, two=0.0, three=-0.9), look("0.5", 0.0, two=0.0, three=0.0)]
+    history = [look("0.2", 0.9, se=0.01, two=0.0, three=-0.9), look("0.5", 0.0, two=0.0, three=0.0)]
     path = tmp_path / "direct.json"
-    account = looks.document(PLAN, found, alpha=0.05, estimator="direct", against="base")
+    account = looks.document(PLAN, history, alpha=0.05, estimator="direct", against="base")
     write_json(path, account)
     assert looks.is_account(json.loads(path.read_text()))
     answers = {policy: decision_file.answer(path, policy) for policy in ("one", "two", "three")}

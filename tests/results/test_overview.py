@@ -117,9 +117,9 @@ def test_a_notebook_shows_decision_table_differences_notes_remedies_and_legend(r
 
 
 def test_an_estimate_is_printed_in_one_line(result):
-    shown = repr(result.estimate("better"))
-    assert shown.startswith(f"Estimate({result.estimates[result.policies.index('better')]:.3f}, se ")
-    assert "200 of 200 rows, 200 prompts)" in shown and "\n" not in shown
+    line = repr(result.estimate("better"))
+    assert line.startswith(f"Estimate({result.estimates[result.policies.index('better')]:.3f}, se ")
+    assert "200 of 200 rows, 200 prompts)" in line and "\n" not in line
     assert repr(result.estimate("better") - result.estimate("base")).startswith("Estimate(")
 
 
@@ -131,8 +131,8 @@ def test_an_estimate_without_a_variance_is_printed_too():
 def test_records_of_arrays_are_printed_in_one_short_line():
     logged, draws, _ = simulate.draw(simulate.World(), 300, seed=1)
     for record in (logged, logged.judged, *draws.values()):
-        shown = repr(record)
-        assert len(shown) < 500 and "\n" not in shown and "300" in shown
+        line = repr(record)
+        assert len(line) < 500 and "\n" not in line and "300" in line
     assert f"log_ratio=array 300x{len(logged.policies)}" in repr(logged)
 
 
@@ -189,8 +189,10 @@ def test_the_help_of_analyze_has_formula_shapes_units_and_errors():
 
 def test_the_package_lists_what_it_gives():
     code = "import arena_cje; print(dir(arena_cje)); print(arena_cje.Result.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True)
-    assert done.stdout.decode().split("\n")[:2] == ["['Result', '__version__', 'analyze', 'load']", "Result"]
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True
+    )
+    assert process.stdout.decode().split("\n")[:2] == ["['Result', '__version__', 'analyze', 'load']", "Result"]
 
 
 def test_the_status_of_weights_is_one_line(folder):

@@ -1,4 +1,4 @@
-"""Data as people have them: what some policies or prompts lack is counted, and the rest is estimated."""
+"""Incomplete data: what some policies or prompts lack is counted, and the rest is estimated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 N = 200
 
 
-def logged(folder: Path, **changed) -> Path:
+def logged(folder: Path, **changes) -> Path:
     """Every fourth label is 1; weight 2 under `shift` where it is and 2/3 elsewhere, so that its value is .5."""
     rows = [
         {
@@ -27,15 +27,15 @@ def logged(folder: Path, **changed) -> Path:
             "base_policy_logprob": -10.0,
             "target_policy_logprobs": {"shift": -9.306852819440055 if k % 4 == 0 else -10.405465108108164},
         }
-        | changed
+        | changes
         for k in range(N)
     ]
     return folder / foreign_files.write_lines(folder / "logged.jsonl", rows)
 
 
-def write_draws(folder: Path, policy: str, prompts: range, **changed) -> Path:
+def write_draws(folder: Path, policy: str, prompts: range, **changes) -> Path:
     """Every second draw is good."""
-    rows = [{"prompt_id": str(k), "judge_score": 0.9 if k % 2 == 0 else 0.1} | changed for k in prompts]
+    rows = [{"prompt_id": str(k), "judge_score": 0.9 if k % 2 == 0 else 0.1} | changes for k in prompts]
     foreign_files.write_lines(folder / "draws" / f"{policy}.jsonl", rows)
     return folder / "draws"
 
@@ -88,8 +88,8 @@ def test_labels_of_one_target_alone_name_what_helps(tmp_path):
         arena_cje.errors.UserError, match="fresh draws of shift have labels: pass .* as calibration_data"
     ):
         arena_cje.analyze(data, draws, "direct")
-    helped = arena_cje.analyze(data, draws, "direct", calibration_data=draws / "shift.jsonl")
-    assert value(helped, "shift") == pytest.approx(1.0)
+    result = arena_cje.analyze(data, draws, "direct", calibration_data=draws / "shift.jsonl")
+    assert value(result, "shift") == pytest.approx(1.0)
 
 
 def test_null_scores_are_left_out_and_counted(tmp_path):
@@ -125,10 +125,10 @@ def test_rows_that_an_earlier_step_left_out_are_counted_too(tmp_path):
     assert "Left out: 3 of 203 logged responses (response empty: 3; with an oracle label: 1)." in repr(results["snips"])
 
 
-def twice(rows: list[dict], **changed) -> list[dict]:
+def twice(rows: list[dict], **changes) -> list[dict]:
     """Each question in two languages, with the same numbers."""
     return [
-        row | {"prompt_id": f"{row['prompt_id']}-{language}"} | {k: row["prompt_id"] for k in changed}
+        row | {"prompt_id": f"{row['prompt_id']}-{language}"} | {k: row["prompt_id"] for k in changes}
         for row in rows
         for language in ("en", "de")
     ]
@@ -136,7 +136,7 @@ def twice(rows: list[dict], **changed) -> list[dict]:
 
 @pytest.mark.parametrize("estimator", ["calibrated-ips", "raw-ips", "direct", "dr-cpo"])
 def test_translations_of_a_question_are_one_cluster(tmp_path, estimator):
-    """Repeated data say no more than once: the cluster column gives the standard errors of the data themselves."""
+    """Repeated data add no information: the cluster column gives the standard errors of the data without repetition."""
     rows = [json.loads(line) for line in logged(tmp_path).read_text().splitlines()]
     fresh = [{"prompt_id": str(k), "judge_score": 0.9 if k % 2 == 0 else 0.1} for k in range(N)]
     results = []

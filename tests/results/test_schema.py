@@ -1,4 +1,4 @@
-"""Every results file is as declared; one that publishes what is refused, or lacks what it promises, is not written."""
+"""Every results file follows its schema; one that publishes a refused estimate or lacks a declared field is not written."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def kept(data):
+def original(data):
     return analyzed(data)
 
 
 @pytest.fixture
-def document(kept):
-    """A real document, to be broken: `far`, the last target, is refused."""
-    return copy.deepcopy(kept.document)
+def document(original):
+    """A valid document for a test to break: `far`, the last target, is refused."""
+    return copy.deepcopy(original.document)
 
 
 def test_the_schema_is_one():
@@ -158,8 +158,8 @@ def publish_one_of_two(document):
     """The base policy is refused as well, so that a null among the published is no longer enough."""
     document["verdicts"]["base"] = copy.deepcopy(document["verdicts"]["far"])
     document["refused"]["base"] = copy.deepcopy(document["refused"]["far"])
-    for found in document["differences_to_base"].values():
-        found.update(difference=None, se=None, confidence_interval=[None, None], df=None, p_value=None)
+    for difference in document["differences_to_base"].values():
+        difference.update(difference=None, se=None, confidence_interval=[None, None], df=None, p_value=None)
 
 
 def publish_in_the_place_of_another(document):
@@ -189,7 +189,7 @@ def a_policy_without_a_verdict(document):
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         (publish_one_of_two, "policy 'base' is refused, but"),
         (publish_in_the_place_of_another, "policy 'far' is refused, but"),
@@ -200,17 +200,17 @@ def a_policy_without_a_verdict(document):
         (a_policy_without_a_verdict, "verdicts is of"),
     ],
 )
-def test_what_a_schema_cannot_say_is_refused_too(broken, said, document):
+def test_what_a_schema_cannot_say_is_refused_too(broken, message, document):
     broken(document)
-    assert said in " ".join(results_schema.problems(document))
+    assert message in " ".join(results_schema.problems(document))
 
 
-def test_nothing_is_written_that_is_not_as_declared(kept, document, tmp_path):
+def test_nothing_is_written_that_is_not_as_declared(original, document, tmp_path):
     half_a_difference(document)
-    wrong = Result(document, kept.prompt_id, kept.influence, kept.base_influence)
+    wrong = Result(document, original.prompt_id, original.influence, original.base_influence)
     paths = [tmp_path / name for name in ("r.json", "r.csv", "r.influence.parquet")]
     with pytest.raises(ValueError, match=r"r\.json: not a results file .*differences_to_base\.far"):
         write(wrong, *paths)
     assert not any(path.exists() for path in paths)
-    write(kept, *paths)
+    write(original, *paths)
     assert list(results_schema.problems(json.loads(paths[0].read_text()))) == []

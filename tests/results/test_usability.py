@@ -1,4 +1,4 @@
-"""`arena-cje validate` says what data can be used for, or which line stands in the way."""
+"""`arena-cje validate` prints what data can be used for, or the line that prevents their use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from arena_cje.errors import UserError
 from arena_cje.results.usability import usability
 
 
-def logged_rows(n: int = 4, **changed) -> list[dict]:
+def logged_rows(n: int = 4, **changes) -> list[dict]:
     row = {
         "judge_score": 0.5,
         "base_policy_logprob": -3.0,
         "target_policy_logprobs": {"new": -2.0},
         "oracle_label": 0.5,
     }
-    return [{"prompt_id": k, **row, **changed} for k in range(n)]
+    return [{"prompt_id": k, **row, **changes} for k in range(n)]
 
 
 def draws(policy: str, n: int = 4) -> list[dict]:
@@ -63,8 +63,8 @@ def logged_file(folder: Path, rows: list[dict]) -> Path:
 def test_without_labels_no_estimator_is_usable_and_the_status_is_1(tmp_path, capsys):
     file = logged_file(tmp_path, logged_rows(oracle_label=None))
     assert main(["validate", str(file)]) == 1
-    printed = capsys.readouterr().out
-    assert "logged.jsonl: not usable" in printed and "estimators: none" in printed and "got 0" in printed
+    output = capsys.readouterr().out
+    assert "logged.jsonl: not usable" in output and "estimators: none" in output and "got 0" in output
 
 
 def test_ten_labels_need_no_remark(tmp_path):
@@ -80,7 +80,7 @@ def test_labels_on_rows_without_a_score_are_not_usable(tmp_path):
 
 
 def test_every_policy_has_its_own_estimators(tmp_path):
-    """`new` has log probabilities, `drawn` draws."""
+    """The policy `new` has log probabilities, the policy `drawn` has fresh draws."""
     file = logged_file(tmp_path, logged_rows(12))
     foreign_files.write_lines(tmp_path / "draws" / "drawn.jsonl", draws("drawn", 12))
     account = usability(file, tmp_path / "draws")
@@ -93,9 +93,9 @@ def test_every_policy_has_its_own_estimators(tmp_path):
 
 def test_prompts_without_a_draw_are_counted(tmp_path):
     file = logged_file(tmp_path, logged_rows(12))
-    drawn = draws("new", 5)
-    drawn[0]["judge_score"] = None
-    foreign_files.write_lines(tmp_path / "draws" / "new.jsonl", drawn)
+    rows = draws("new", 5)
+    rows[0]["judge_score"] = None
+    foreign_files.write_lines(tmp_path / "draws" / "new.jsonl", rows)
     account = usability(file, tmp_path / "draws")
     assert any(line.endswith("; 8 of 12 logged prompts lack a draw with a judge score") for line in account.lines)
 

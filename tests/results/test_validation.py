@@ -1,4 +1,4 @@
-"""The truth is a mean of labels with the noise of the labels given the score; refused estimates are not scored."""
+"""The truth is a mean of labels, and its error the noise of labels given the score; refused estimates are not validated."""
 
 import numpy as np
 import polars as pl
@@ -51,23 +51,23 @@ def test_no_labels_no_truth():
 def test_the_standard_error_covers_given_the_scores():
     rng = np.random.default_rng(5)
     score = rng.uniform(size=(200, 1))
-    reached = []
+    hits = []
     for _ in range(400):
         value, se = truth(score + rng.normal(0, 0.2, score.shape), score)
-        reached.append(abs(value - score.mean()) <= 1.96 * se)
-    assert 0.90 <= np.mean(reached) <= 0.98
+        hits.append(abs(value - score.mean()) <= 1.96 * se)
+    assert 0.90 <= np.mean(hits) <= 0.98
 
 
 def test_the_standard_error_is_not_shortened_by_fitting_the_labels_it_judges():
     """Labels without relation to the score: a rising fit would follow a part of their noise."""
     rng = np.random.default_rng(6)
     score = rng.uniform(size=(40, 1))
-    found = [truth(rng.normal(0.5, 0.1, (40, 1)), score)[1] for _ in range(200)]
-    assert np.mean(found) >= 0.1 / np.sqrt(40)
+    standard_errors = [truth(rng.normal(0.5, 0.1, (40, 1)), score)[1] for _ in range(200)]
+    assert np.mean(standard_errors) >= 0.1 / np.sqrt(40)
 
 
 def test_draws_of_a_prompt_are_held_out_together():
-    """Two equal draws of each prompt say what one says."""
+    """Two equal draws of each prompt give the value and the error of one draw."""
     rng = np.random.default_rng(7)
     score = rng.uniform(size=(60, 1))
     label = rng.normal(0.5, 0.1, (60, 1))
@@ -82,7 +82,7 @@ def test_grades_are_joined_by_prompt_and_draw():
 
 
 def test_labels_of_some_prompts_are_moved_to_all_of_them():
-    """The label is the score plus noise: labels of the lower half of the scores tell of the upper half nothing but the trend."""
+    """The label is the score, so that it is predicted where it is missing: here at low scores more often than at high ones."""
     score = np.repeat(np.linspace(0, 1, 10), 20)[:, None]
     label = np.where(np.arange(200)[:, None] % 4 < 3, score, NAN)
     label[:60:2] = NAN  # fewer of the low scores
@@ -91,18 +91,18 @@ def test_labels_of_some_prompts_are_moved_to_all_of_them():
 
 
 def test_the_standard_error_covers_where_few_prompts_have_a_label():
-    """The value over all prompts is in reach of the labels of a seventh of them, by the noise of these labels alone."""
+    """Labels of a seventh of the prompts estimate the value over all of them, with an error that is the noise of these labels."""
     rng = np.random.default_rng(8)
     score = rng.uniform(size=(420, 1))
-    reached, errors = [], []
+    hits, errors = [], []
     for _ in range(400):
         label = np.full(score.shape, NAN)
         labelled = rng.permutation(420)[:60]
         label[labelled] = score[labelled] + rng.normal(0, 0.1, (60, 1))
         value, se = truth(label, score)
-        reached.append(abs(value - score.mean()) <= 1.96 * se)
+        hits.append(abs(value - score.mean()) <= 1.96 * se)
         errors.append(se)
-    assert 0.91 <= np.mean(reached) <= 0.99
+    assert 0.91 <= np.mean(hits) <= 0.99
     assert np.mean(errors) < score.std() / np.sqrt(60) / 2
 
 

@@ -16,19 +16,19 @@ from arena_cje.stages.status import JobState, Status
 from arena_cje.terminal import ending
 
 
-def ended(*errors, interrupted=False):
-    """The status of a run of which a job failed with each error, and one is done."""
+def final_status(*errors, interrupted=False):
+    """The status of a run in which one job failed with each error, and one job succeeded."""
     states = [
         JobState(PlannedJob((f"{k}.json",), True, log=f"logs/{k}.log"), "failed", error=error)
         for k, error in enumerate(errors)
     ]
-    done = JobState(PlannedJob(("done.json",), True), "done")
+    success = JobState(PlannedJob(("done.json",), True), "done")
     record = RunRecord(time.time(), 1, run_record.socket.gethostname(), (), time.time(), False, interrupted)
-    return Status(record, (), (*states, done), time.time())
+    return Status(record, (), (*states, success), time.time())
 
 
 @pytest.fixture(autouse=True)
-def typed(monkeypatch):
+def command_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/opt/snakemake/__main__.py", "--cores", "2", "a file.json"])
     monkeypatch.delenv("ARENA_CJE_COMMAND", raising=False)
 
@@ -37,15 +37,15 @@ GOES_ON = "The same command goes on from here: snakemake --cores 2 'a file.json'
 
 
 def test_each_reason_once_and_then_the_command(monkeypatch):
-    found = [*ending.lines(ended("no key", "the disk is full", "no key", "it ended in logs/3.log"))]
-    assert found == [
+    lines = [*ending.lines(final_status("no key", "the disk is full", "no key", "it ended in logs/3.log"))]
+    assert lines == [
         "ERROR no key (logs/0.log and 1 more job)",
         "ERROR the disk is full (logs/1.log)",
         "ERROR it ended in logs/3.log",
         GOES_ON,
     ]
     monkeypatch.setenv("ARENA_CJE_COMMAND", "make run CORES=2 ")
-    assert [*ending.lines(ended("no key"))][-1] == "The same command goes on from here: make run CORES=2"
+    assert [*ending.lines(final_status("no key"))][-1] == "The same command goes on from here: make run CORES=2"
 
 
 def test_paths_and_commands_are_those_of_the_folder_where_the_command_was_typed(tmp_path, monkeypatch):
@@ -55,31 +55,33 @@ def test_paths_and_commands_are_those_of_the_folder_where_the_command_was_typed(
     for arguments, folder in ([], ""), (["-d", "my run"], "my run/"), (["--directory=/runs/a"], "/runs/a/"):
         monkeypatch.setattr(sys, "argv", ["snakemake", "-n", *arguments, "x.json"])
         assert [*ending.warnings_note()] == [f"NOTE 2 warnings of jobs in {folder}logs/jobs.log"]
-        found = [*ending.lines(ended("no key", "it ended in logs/1.log"))]
-        assert found[:2] == [f"ERROR no key ({folder}logs/0.log)", f"ERROR it ended in {folder}logs/1.log"]
-    many = [*ending.lines(ended(*map(str, range(30))))]
+        lines = [*ending.lines(final_status("no key", "it ended in logs/1.log"))]
+        assert lines[:2] == [f"ERROR no key ({folder}logs/0.log)", f"ERROR it ended in {folder}logs/1.log"]
+    many = [*ending.lines(final_status(*map(str, range(30))))]
     assert many[-2] == "ERROR 20 other reasons; `arena-cje status /runs/a` tells them"
     assert "`arena-cje unlock --directory /runs/a` removes it" in ending.lock_sentence()
 
 
 def test_many_reasons_are_counted():
-    found = [*ending.lines(ended(*map(str, range(30))))]
-    assert len(found) == ending.N_REASONS + 2
-    assert found[-2] == "ERROR 20 other reasons; `arena-cje status` tells them"
+    lines = [*ending.lines(final_status(*map(str, range(30))))]
+    assert len(lines) == ending.N_REASONS + 2
+    assert lines[-2] == "ERROR 20 other reasons; `arena-cje status` tells them"
 
 
 def test_damage_names_its_command():
-    found = [
-        *ending.lines(ended("a.json: is damaged: 1 row is left; take it away (`arena-cje doctor --redo` does so)"))
+    lines = [
+        *ending.lines(
+            final_status("a.json: is damaged: 1 row is left; take it away (`arena-cje doctor --redo` does so)")
+        )
     ]
-    assert found[1:] == ["First take away what is damaged: arena-cje doctor . --redo", GOES_ON]
+    assert lines[1:] == ["First take away what is damaged: arena-cje doctor . --redo", GOES_ON]
 
 
 def test_an_interrupted_run_says_what_stays():
-    first, last = ending.lines(ended(interrupted=True))
+    first, last = ending.lines(final_status(interrupted=True))
     assert first == "Interrupted. What is finished stays: 1 of 1 jobs."
     assert last == GOES_ON
-    again, _ = ending.lines(ended(interrupted=True), {"done.json"})  # the file is there, and its job runs again
+    again, _ = ending.lines(final_status(interrupted=True), {"done.json"})  # the file is there, and its job runs again
     assert again == "Interrupted. What is finished stays: 0 of 1 jobs."
 
 
@@ -94,14 +96,14 @@ def test_a_program_is_named_as_it_is_typed(tmp_path, monkeypatch):
 
 
 def test_signals_are_noted_and_do_what_they_did():
-    before, seen, interrupted = signal.getsignal(signal.SIGTERM), [], threading.Event()
-    signal.signal(signal.SIGTERM, lambda *arguments: seen.append(arguments[0]))
+    before, signals, interrupt = signal.getsignal(signal.SIGTERM), [], threading.Event()
+    signal.signal(signal.SIGTERM, lambda *arguments: signals.append(arguments[0]))
     handlers = signal.getsignal(signal.SIGINT)
     try:
-        ending.note_interrupts(interrupted)
-        assert not interrupted.is_set()
+        ending.note_interrupts(interrupt)
+        assert not interrupt.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interrupted.is_set() and seen == [signal.SIGTERM]
+        assert interrupt.is_set() and signals == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, handlers)

@@ -1,4 +1,4 @@
-"""The progress of a run, drawn from the files of a run that is made here."""
+"""The progress of a run, read from the files of a run that the tests write."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ class Folder:
 
 
 @pytest.fixture
-def made(tmp_path):
+def run(tmp_path):
     return Folder(tmp_path)
 
 
-def test_a_row_for_each_stage_and_the_time_left_for_the_whole(made):
-    made.finish(made.jobs[0])
-    made.finish(made.jobs[1])
-    made.finish(made.jobs[2])
-    assert [" ".join(row.split()) for row in rows(made.status())] == [
+def test_a_row_for_each_stage_and_the_time_left_for_the_whole(run):
+    run.finish(run.jobs[0])
+    run.finish(run.jobs[1])
+    run.finish(run.jobs[2])
+    assert [" ".join(row.split()) for row in rows(run.status())] == [
         "generate 20/20, 4 a second",  # 20 in the five seconds before now
         "judge 10/20, 2 a second",
         "other jobs 1/2",
         "all 30 of 40 items (75%), 0.5 a second, a few seconds left",
     ]
-    assert [stage.ended for stage in stages(made.status())] == [True, False, False]
+    assert [stage.ended for stage in stages(run.status())] == [True, False, False]
 
 
-def test_a_stage_with_nothing_to_do_has_no_row(made):
-    made.jobs = made.jobs[4:]
-    made.record()
-    assert [" ".join(row.split()) for row in rows(made.status())] == [
+def test_a_stage_with_nothing_to_do_has_no_row(run):
+    run.jobs = run.jobs[4:]
+    run.record()
+    assert [" ".join(row.split()) for row in rows(run.status())] == [
         "jobs 1/2",
         "all 1 of 2 jobs done, time left not known yet",
     ]
@@ -82,18 +82,18 @@ def wait_for(text, stream):
     raise AssertionError(stream.getvalue())
 
 
-def test_a_pipe_has_lines_when_stages_begin_and_end(made, monkeypatch):
+def test_a_pipe_has_lines_when_stages_begin_and_end(run, monkeypatch):
     monkeypatch.setattr("arena_cje.terminal.progress.POLL", 0.01)
     stream = io.StringIO()
-    progress = Progress(made.folder, Screen(stream), 0.2, redraw=False)
-    made.finish(made.jobs[0])
+    progress = Progress(run.folder, Screen(stream), 0.2, redraw=False)
+    run.finish(run.jobs[0])
     progress.start()
     wait_for("generate: begins with 10/20 done\n", stream)
     wait_for("1 min: 10 of 40 items (25%), ", stream)
-    for job in made.jobs[1:]:
-        made.finish(job)
+    for job in run.jobs[1:]:
+        run.finish(job)
     wait_for("other jobs: 2/2 done\n", stream)
-    made.record(ended=time.time(), succeeded=True)
+    run.record(ended=time.time(), succeeded=True)
     progress.end()
     lines = stream.getvalue().splitlines()
     assert lines[-1] == "all: 40 of 40 items (100%), 2 of 2 other jobs done; took 1 min"
@@ -101,16 +101,16 @@ def test_a_pipe_has_lines_when_stages_begin_and_end(made, monkeypatch):
     assert "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
 
 
-def test_trouble_with_the_progress_is_a_note_and_no_end_of_the_run(made):
-    (made.folder / run_record.RECORD).write_text("{")
+def test_trouble_with_the_progress_is_a_note_and_no_end_of_the_run(run):
+    (run.folder / run_record.RECORD).write_text("{")
     stream = io.StringIO()
-    progress = Progress(made.folder, Screen(stream), 1, redraw=False)
+    progress = Progress(run.folder, Screen(stream), 1, redraw=False)
     progress.start()
     progress.end()
     assert stream.getvalue().startswith("NOTE the progress is not shown any more (UserError ")
 
 
-def test_progress_that_nobody_wants_to_see_has_no_end(made):
+def test_progress_that_nobody_wants_to_see_has_no_end(run):
     stream = io.StringIO()
-    Progress(made.folder, Screen(stream), None, redraw=False).end()
+    Progress(run.folder, Screen(stream), None, redraw=False).end()
     assert stream.getvalue() == ""

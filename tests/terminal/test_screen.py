@@ -23,7 +23,7 @@ class Tty(io.StringIO):
 
 
 @pytest.fixture
-def shown(monkeypatch):
+def terminal_lines(monkeypatch):
     """A function that sends records to the terminal of a run and returns what is on it."""
     logger = logging.Logger("test")
 
@@ -66,67 +66,67 @@ RUN = [
 ]
 
 
-def test_a_run_shows_warnings_and_errors_and_no_jobs(shown):
+def test_a_run_shows_warnings_and_errors_and_no_jobs(terminal_lines):
     environment = "Creating conda environment envs/stats.yaml..."
-    assert shown(*RUN) == [environment, "a file is older than it was", "MissingInputException: no file"]
-    assert "Error in rule estimate:" in shown(*RUN, show_failed_logs=True)
+    assert terminal_lines(*RUN) == [environment, "a file is older than it was", "MissingInputException: no file"]
+    assert "Error in rule estimate:" in terminal_lines(*RUN, show_failed_logs=True)
 
 
 @pytest.mark.parametrize(
     ("value", "is_verbose"), [("1", True), ("yes", True), ("0", False), ("", False), ("no", False)]
 )
-def test_the_environment_brings_all_lines_back(shown, value, is_verbose):
-    assert (BLOCK in shown(*RUN, environment=value)) == is_verbose
+def test_the_environment_brings_all_lines_back(terminal_lines, value, is_verbose):
+    assert (BLOCK in terminal_lines(*RUN, environment=value)) == is_verbose
 
 
-def test_so_does_an_option_of_snakemake(shown):
-    assert BLOCK in shown(*RUN, verbose=True)
+def test_so_does_an_option_of_snakemake(terminal_lines):
+    assert BLOCK in terminal_lines(*RUN, verbose=True)
 
 
-def test_a_dry_run_shows_its_numbers_once_and_no_blocks(shown):
+def test_a_dry_run_shows_its_numbers_once_and_no_blocks(terminal_lines):
     closing = [
         record("Reasons:\n    (check individual jobs above for details)"),
         record("This was a dry-run (flag -n)."),
     ]
     plan = [*RUN[:3], *RUN[4:6], record(STATS, event="run_info"), *closing]
-    assert shown(*plan, dryrun=True) == [
+    assert terminal_lines(*plan, dryrun=True) == [
         STATS,
         "Reasons:",
         "    (of each job with VERBOSE=1)",
         "This was a dry run: nothing was made. VERBOSE=1 shows every job.",
     ]
     nothing = "Nothing to be done (all files are present)."
-    assert shown(START, record(nothing)) == [nothing, "pages: a.html"]
-    assert shown(START, record(nothing), dryrun=True) == [nothing]
+    assert terminal_lines(START, record(nothing)) == [nothing, "pages: a.html"]
+    assert terminal_lines(START, record(nothing), dryrun=True) == [nothing]
 
 
-def test_an_answer_that_snakemake_repeats_stands_once(shown):
+def test_an_answer_that_snakemake_repeats_stands_once(terminal_lines):
     leaving = record("Will exit after finishing currently running jobs (scheduler).")
-    assert shown(START, *[leaving] * 3) == [leaving[1]]
+    assert terminal_lines(START, *[leaving] * 3) == [leaving[1]]
 
 
-def test_what_is_no_run_keeps_its_lines(shown):
-    assert shown(record("Unlocking working directory.")) == ["Unlocking working directory."]
+def test_what_is_no_run_keeps_its_lines(terminal_lines):
+    assert terminal_lines(record("Unlocking working directory.")) == ["Unlocking working directory."]
 
 
-def test_a_lock_is_explained_in_place_of_its_exception(shown):
+def test_a_lock_is_explained_in_place_of_its_exception(terminal_lines):
     error = record(
         "LockException:\nError: Directory cannot be locked.", logging.ERROR, event="error", exception="LockException"
     )
-    assert shown(START, error) == ["locked"]
+    assert terminal_lines(START, error) == ["locked"]
 
 
 def test_rows_are_drawn_in_their_place_below_the_lines(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setenv("TERM", "xterm")
     stream = Tty()
-    drawn = Screen(stream)
-    assert drawn.can_redraw
-    drawn.draw(["generate 1/2", "a row that is longer than the terminal is wide"])
-    drawn.write(["NOTE"])
-    drawn.draw(["generate 2/2"])
-    drawn.keep_rows()
-    drawn.write(["the end"])
+    display = Screen(stream)
+    assert display.can_redraw
+    display.draw(["generate 1/2", "a row that is longer than the terminal is wide"])
+    display.write(["NOTE"])
+    display.draw(["generate 2/2"])
+    display.keep_rows()
+    display.write(["the end"])
     assert stream.getvalue().splitlines() == [
         "generate 1/2",
         "a row that is longe",
@@ -135,7 +135,7 @@ def test_rows_are_drawn_in_their_place_below_the_lines(monkeypatch):
         "the end",
     ]
     monkeypatch.setenv("TERM", "dumb")
-    assert not drawn.can_redraw and not Screen(io.StringIO()).can_redraw
+    assert not display.can_redraw and not Screen(io.StringIO()).can_redraw
 
 
 CODE = f"""
@@ -166,8 +166,8 @@ def test_jobs_write_to_their_log_and_this_process_to_the_terminal(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "VERBOSE"}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
     run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
-    done = subprocess.run([sys.executable, "-c", CODE], env=environment, **run)
-    assert done.stderr.splitlines() == [
+    process = subprocess.run([sys.executable, "-c", CODE], env=environment, **run)
+    assert process.stderr.splitlines() == [
         "of this process",
         "of Snakemake",
         "the last line",
@@ -175,8 +175,8 @@ def test_jobs_write_to_their_log_and_this_process_to_the_terminal(tmp_path):
         "after the run",
     ]
     assert (tmp_path / screen.JOBS_LOG).read_text() == "a traceback of a job\n"
-    loud = subprocess.run([sys.executable, "-c", CODE], env=environment | {"VERBOSE": "1"}, **run)
-    assert "a traceback of a job" in loud.stderr and "At least one job" not in loud.stderr
+    verbose_process = subprocess.run([sys.executable, "-c", CODE], env=environment | {"VERBOSE": "1"}, **run)
+    assert "a traceback of a job" in verbose_process.stderr and "At least one job" not in verbose_process.stderr
 
 
 def test_a_terminal_of_another_logger_stays_as_it_is():

@@ -28,11 +28,11 @@ def results(tmp_path_factory):
     write_data(folder)
     coverage = folder / "results" / "coverage_0.5"
     (coverage / "plots").mkdir(parents=True)
-    found = []
+    analyses = []
     for name in ("direct", "snips"):
-        found.append(arena_cje.analyze(folder / "logged.jsonl", folder / "draws", name))
-        write(found[-1], *(coverage / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
-    ordered = recommendation.recommended_first(found)
+        analyses.append(arena_cje.analyze(folder / "logged.jsonl", folder / "draws", name))
+        write(analyses[-1], *(coverage / f"{name}.{kind}" for kind in ("json", "csv", "influence.parquet")))
+    ordered = recommendation.recommended_first(analyses)
     write_json(coverage / "decision.json", decision_file.document(ordered, "0.5"))
     write_json(coverage / "comparisons.json", comparisons.document(ordered, "0.5"))
     (coverage / "plots" / "policy_estimates.png").touch()
@@ -148,8 +148,8 @@ def test_a_file_that_cannot_be_shown_is_one_sentence(tmp_path, content, capsys):
 def test_without_a_path_the_newest_estimates_are_shown(results, monkeypatch, capsys):
     monkeypatch.chdir(results)
     assert main(["show"]) == 0
-    shown = capsys.readouterr().out
-    assert "snips: 400 logged responses" in shown and shown.endswith("What else is there: arena-cje show results\n")
+    output = capsys.readouterr().out
+    assert "snips: 400 logged responses" in output and output.endswith("What else is there: arena-cje show results\n")
 
 
 def test_a_run_ends_with_its_pages_its_figures_and_what_lists_the_rest(results, tmp_path, monkeypatch):
