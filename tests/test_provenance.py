@@ -66,7 +66,7 @@ ESTIMATE = (
         )
     }
     | RESULTS
-    | {"results/analyze.py", "results/arguments.py", "results/decision.py", "results/numbers.py"}
+    | {f"results/{name}.py" for name in ("analyze", "arguments", "decision", "document", "numbers")}
 )
 # An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
 EXHIBIT_SOURCES = (
