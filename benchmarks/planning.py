@@ -95,7 +95,7 @@ def _plans(world: World, prompts: int, labels: int, width: float, seed: int) -> 
 
 
 def _study(world: World, pilot: Pilot, size: Size, planned: float, seed: int) -> Row:
-    """A planned study: its width in that planned, its cost, and whether it tells the better target from the base."""
+    """A planned study: its width in that planned, its cost, and whether it detects that the better target is better."""
     differences = _differences(world, size.n, size.m, STUDY_SEED + seed)
     return {
         "n": size.n,

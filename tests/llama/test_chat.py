@@ -1,4 +1,4 @@
-"""Prompts: the model's own template, one BOS where it is wanted, and text that stays text."""
+"""Prompts: the model's own template, one BOS where the model needs it, and no control tokens from text."""
 
 from __future__ import annotations
 
