@@ -95,21 +95,21 @@ def test_a_token_on_the_boundary_is_counted_and_given_back_to_the_policy_that_dr
     logits = logits_of(0.5, 0.3, 0.2)
     sampling = Sampling(1.0, 0.8 - BOUNDARY / 2)  # token 2 misses the nucleus by half the tolerance
     strict, n_strict = token_log_probs(logits, np.array([2]), sampling)
-    inclusive, n_inclusive = token_log_probs(logits, np.array([2]), sampling, drawn=True)
+    inclusive, n_inclusive = token_log_probs(logits, np.array([2]), sampling, is_sampled=True)
     assert strict[0] == -np.inf and n_strict == n_inclusive == 1
     assert inclusive[0] == pytest.approx(np.log(0.2 / 0.8))
 
 
 def test_a_token_far_outside_stays_impossible():
     logits = logits_of(0.5, 0.3, 0.2)
-    logprobs, n_boundary = token_log_probs(logits, np.array([2]), Sampling(1.0, 0.6), drawn=True)
+    logprobs, n_boundary = token_log_probs(logits, np.array([2]), Sampling(1.0, 0.6), is_sampled=True)
     assert logprobs[0] == -np.inf and n_boundary == 0
 
 
 def test_near_equal_best_tokens_are_the_boundary_of_greedy():
     logits = np.array([[3.0, 2.9, 0.0]] * 3, dtype=np.float32)
     assert token_log_probs(logits, np.arange(3), Sampling(0.0))[0].tolist() == [0.0, -np.inf, -np.inf]
-    logprobs, n_boundary = token_log_probs(logits, np.arange(3), Sampling(0.0), drawn=True)
+    logprobs, n_boundary = token_log_probs(logits, np.arange(3), Sampling(0.0), is_sampled=True)
     assert logprobs.tolist() == [0.0, 0.0, -np.inf] and n_boundary == 2
 
 

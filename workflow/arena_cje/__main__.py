@@ -156,10 +156,10 @@ def main(arguments: list[str] | None = None) -> int:
 def show(paths: Iterable[str | Path]) -> int:
     """Print files and folders of results; without any the newest result, and where all are. The exit status is 0."""
     from arena_cje.results.result import newest
-    from arena_cje.terminal.show import shown
+    from arena_cje.terminal.show import printouts
 
     paths = list(map(Path, paths))
-    for text in shown(paths or [newest(Path("results"))]):
+    for text in printouts(paths or [newest(Path("results"))]):
         print(text)
     if not paths:
         print("\nWhat else is there: arena-cje show results")

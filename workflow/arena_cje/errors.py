@@ -83,7 +83,7 @@ def _escape(char: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def shown(value: object) -> str:
+def display_form(value: object) -> str:
     """A value for a message, at most a line of it: values of users can be of any size."""
     try:
         text = " ".join(_short.repr(value).split())

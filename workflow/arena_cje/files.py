@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError, file_errors, shown
+from arena_cje.errors import UserError, display_form, file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -253,7 +253,7 @@ def _json(value: Any, option: int) -> bytes:
     try:
         return orjson.dumps(value, option=option)
     except orjson.JSONEncodeError as error:
-        raise UserError(f"{shown(value)} cannot be written as JSON: {error}") from None
+        raise UserError(f"{display_form(value)} cannot be written as JSON: {error}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

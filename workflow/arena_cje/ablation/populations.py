@@ -159,15 +159,15 @@ def _selected(record: Logged | Draws, names: Sequence[str], rows: np.ndarray) ->
 
 def masked(sample: Sample, coverage: float, target_labels: float) -> tuple[Logged, dict[str, Draws]]:
     """The sample with labels on a share of its prompts; target_labels: the share with labels of the targets' own draws."""
-    logged = replace(sample.logged, oracle_label=_kept(sample.logged.oracle_label, sample, coverage))
+    logged = replace(sample.logged, oracle_label=_masked_labels(sample.logged.oracle_label, sample, coverage))
     draws = {
-        policy: replace(one, oracle_label=_kept(one.oracle_label, sample, target_labels))
+        policy: replace(one, oracle_label=_masked_labels(one.oracle_label, sample, target_labels))
         for policy, one in sample.draws.items()
     }
     return logged, draws
 
 
-def _kept(label: np.ndarray, sample: Sample, share: float) -> np.ndarray:
+def _masked_labels(label: np.ndarray, sample: Sample, share: float) -> np.ndarray:
     """Labels (n, ...) of the first prompts in order that have one, as many as the share asks for; NaN elsewhere."""
     labelled = ~np.isnan(label)
     has_label = np.zeros(len(sample.order), bool)

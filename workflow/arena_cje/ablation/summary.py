@@ -237,7 +237,7 @@ def _rankings(arrays: Mapping[str, Any], policies: np.ndarray, alpha: float) -> 
     right = metrics.in_order(estimate, pairs)
     both = published[:, pairs[:, 0]] & published[:, pairs[:, 1]]
     decided = (published & ~arrays["is_base"][policies]).any(axis=1)
-    shown = np.where(published & decided[:, None], estimate, np.nan)
+    published_estimate = np.where(published & decided[:, None], estimate, np.nan)
     return {
         "pairwise": metrics.mean(right),
         "kendall_tau": 2 * metrics.mean(right) - 1,
@@ -247,6 +247,6 @@ def _rankings(arrays: Mapping[str, Any], policies: np.ndarray, alpha: float) -> 
         "pairwise_published": metrics.mean(np.where(both, right, np.nan)),
         "pairwise_refused": metrics.mean(np.where(both, np.nan, right)),
         "decided": metrics.mean(decided * 1.0),
-        "top_1_published": metrics.mean(metrics.top_1(shown, truth, truth_se, alpha)),
-        "regret_published": metrics.mean(metrics.regret(shown, truth)),
+        "top_1_published": metrics.mean(metrics.top_1(published_estimate, truth, truth_se, alpha)),
+        "regret_published": metrics.mean(metrics.regret(published_estimate, truth)),
     }

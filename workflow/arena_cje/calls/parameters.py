@@ -36,9 +36,9 @@ ADVICE["top_logprobs"] = ADVICE["logprobs"]
 LEAVE_OUT = "set `extra: {{{name}: null}}` in this block, which leaves it out"
 
 
-def refused_parameter(message: str, sent: Iterable[str], named: str | None = None) -> str | None:
+def refused_parameter(message: str, parameters: Iterable[str], named: str | None = None) -> str | None:
     """The parameter among those of a request that an error message refuses; `named`: by the error's own field for it."""
-    names = [name for name in sent if name not in NEEDED]
+    names = [name for name in parameters if name not in NEEDED]
     if not REFUSAL.search(message):
         return None
     if named in names:

@@ -69,11 +69,11 @@ def first_labels(
 
 def _places(prompt_ids: Sequence[str], labelled: np.ndarray) -> list[int]:
     """How many labelled rows of its prompt stand before each row."""
-    seen: Counter[str] = Counter()
+    n_labelled: Counter[str] = Counter()
     places = []
     for name, counts in zip(prompt_ids, labelled, strict=True):
-        places.append(seen[name])
-        seen[name] += int(counts)
+        places.append(n_labelled[name])
+        n_labelled[name] += int(counts)
     return places
 
 

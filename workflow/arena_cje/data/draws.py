@@ -31,7 +31,7 @@ from arena_cje.data.rows import (
 )
 from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
-from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
+from arena_cje.errors import HALF, UserError, did_you_mean, display_form, file_errors
 from arena_cje.estimation.records import Draws
 from arena_cje.files import looked_in, user_path
 
@@ -86,7 +86,7 @@ def group_by_prompt(
     if by_prompt.keys().isdisjoint(prompt_ids):
         raise UserError(
             f"{where}: {policy!r} has no fresh draw for any of the {len(set(prompt_ids))} logged prompts with a judge score"
-            f"{''.join(f', such as {shown(str(name))}' for name in prompt_ids[:1])}; prompts are matched by `prompt_id`"
+            f"{''.join(f', such as {display_form(str(name))}' for name in prompt_ids[:1])}; prompts are matched by `prompt_id`"
         )
     return [by_prompt.get(name, []) for name in prompt_ids]
 
@@ -258,7 +258,7 @@ def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], w
     if isinstance(files, Mapping):
         if wrong := [name for name in files if not isinstance(name, str)]:
             raise UserError(
-                f"{what.replace(' ', '_')} belong to the policy {shown(wrong[0])}, expected a name that is text"
+                f"{what.replace(' ', '_')} belong to the policy {display_form(wrong[0])}, expected a name that is text"
             )
         return dict(files), what.replace(" ", "_")
     if not isinstance(files, str | PathLike):

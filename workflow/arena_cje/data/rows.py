@@ -298,8 +298,8 @@ def with_label_of(row: Row, other: Row) -> Row:
     """The row with the oracle label of another row, and its probability, at the top level and not under metadata."""
     names = ("oracle_label", "label_probability")
     metadata = {name: value for name, value in (row.get("metadata") or {}).items() if name not in names}
-    found = {name: place[name] for place in (other.get("metadata") or {}, other) for name in names if name in place}
-    return row | found | ({"metadata": metadata} if row.get("metadata") else {})
+    labels = {name: place[name] for place in (other.get("metadata") or {}, other) for name in names if name in place}
+    return row | labels | ({"metadata": metadata} if row.get("metadata") else {})
 
 
 def mask_labels(rows: Iterable[Row], mask: Sequence[bool]) -> Iterator[Row]:

@@ -39,8 +39,8 @@ class Agreement:
     labels_alike: bool
 
     @property
-    def shown(self) -> bool:
-        """Whether a value may rest on the judge; labels that are all alike do not speak against it."""
+    def is_sufficient(self) -> bool:
+        """Whether the agreement is high enough for a value that rests on the judge; so are labels that are all alike."""
         return self.labels_alike or bool(self.correlation > self.needed)
 
 

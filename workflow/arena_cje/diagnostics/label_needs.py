@@ -103,8 +103,8 @@ class ScoreCells:
         left, rng = self.left, np.random.default_rng(seed)
 
         def suffice(count: int) -> bool:
-            drawn = rng.multivariate_hypergeometric(left, count, size=DRAWS)
-            return bool(limits.hold(self.mass, self.labels + drawn).mean() >= ENOUGH)
+            new_labels = rng.multivariate_hypergeometric(left, count, size=DRAWS)
+            return bool(limits.hold(self.mass, self.labels + new_labels).mean() >= ENOUGH)
 
         low, high = 0, int(left.sum())
         if not limits.hold(self.mass, self.labels + left):

@@ -140,7 +140,7 @@ def agreement_reasons(judge_oracle: Agreement) -> tuple[Reason, ...]:
     if judge_oracle.labels_alike:
         text = f"the correlation of judge and oracle is unknown: the labels of all {judge_oracle.n_prompts} prompts are equal"
         return (Reason("judge_unproven", text, "caution"),)
-    if judge_oracle.shown:
+    if judge_oracle.is_sufficient:
         return ()
     meaning = "judge scores cannot show how this policy differs from the base"
     if np.isnan(judge_oracle.correlation):
@@ -336,9 +336,9 @@ def _low_value_reasons(
         return []
     level, limit = ("refuse", refuse) if value < refuse else ("caution", caution)
     factor = 100 if unit else 1
-    shown = f"{_below(factor * value, factor * limit)}{unit}"
+    numbers = f"{_below(factor * value, factor * limit)}{unit}"
     words = f"{'minimum' if level == 'refuse' else 'caution below'} {factor * limit:g}{unit}"
-    return [Reason(code, f"{quantity} {shown} ({words}): {meaning}", level)]
+    return [Reason(code, f"{quantity} {numbers} ({words}): {meaning}", level)]
 
 
 def _below(value: float, limit: float) -> str:

@@ -95,8 +95,8 @@ def event_size(residual: np.ndarray, label: np.ndarray) -> float:
         return 0.0
     at_ends = np.mean((label <= 0) | (label >= 1))
     commonest = np.unique(label, return_counts=True)[1].max() / len(label)
-    seen = float(np.sum(residual**2))
-    return float(max(at_ends, commonest) ** 2 * min(1.0, (Z**2 / seen) ** 2 if seen else 1.0))
+    sum_squares = float(np.sum(residual**2))
+    return float(max(at_ends, commonest) ** 2 * min(1.0, (Z**2 / sum_squares) ** 2 if sum_squares else 1.0))
 
 
 @dataclass(frozen=True)

@@ -118,13 +118,13 @@ def choose(
     """
     residual = np.empty((2, len(label)))  # monotone, two-stage
     for k in np.unique(fold):
-        held = fold == k
-        seen = held if held.all() else ~held
-        seen_weight = None if weight is None else weight[seen]
-        monotone = isotonic(score[seen], label[seen], seen_weight)
-        two_stage = fit(score[seen], covariates[seen], label[seen], seen_weight)
-        residual[0, held] = label[held] - monotone(score[held])
-        residual[1, held] = label[held] - two_stage(score[held], covariates[held])
+        test = fold == k
+        train = test if test.all() else ~test
+        train_weight = None if weight is None else weight[train]
+        monotone = isotonic(score[train], label[train], train_weight)
+        two_stage = fit(score[train], covariates[train], label[train], train_weight)
+        residual[0, test] = label[test] - monotone(score[test])
+        residual[1, test] = label[test] - two_stage(score[test], covariates[test])
     squared = residual**2 if weight is None else residual**2 * weight / weight.mean()
     rmse = np.sqrt(squared.mean(axis=1))
     se = float(squared[0].std(ddof=1) / np.sqrt(len(label)) / (2 * rmse[0])) if rmse[0] > 0 else 0.0

@@ -70,7 +70,7 @@ class HostedJudge:
 
     def request(self, item: Item, sample: int = 0, *, again: bool = False) -> Request:
         """One question about a response; `again`: the second, firmer one. Several samples differ by their seed."""
-        shown = [quoting.break_control_tokens(text) for text in (item.prompt, item.response)]
+        texts = [quoting.break_control_tokens(text) for text in (item.prompt, item.response)]
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         # From 1: some servers take 0 for no seed.
         is_sampled = self.rubric.n_samples > 1
@@ -78,7 +78,7 @@ class HostedJudge:
         body = chat_body(
             self.endpoint,
             model=self.model,
-            messages=[*system, {"role": "user", "content": self.rubric.question(*shown, again=again)}],
+            messages=[*system, {"role": "user", "content": self.rubric.question(*texts, again=again)}],
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             **seed,

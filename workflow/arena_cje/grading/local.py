@@ -294,8 +294,8 @@ class ReplyJudge:
 
     def _question(self, prompt: str, response: str, *, again: bool = False) -> tuple[int, ...]:
         # The texts are tokenised apart from control tokens, but the answer is read as text.
-        shown = map(quoting.break_draft_markers, (prompt, response))
-        return chat.render(self.model, self.system_prompt, self.rubric.question(*shown, again=again))
+        texts = map(quoting.break_draft_markers, (prompt, response))
+        return chat.render(self.model, self.system_prompt, self.rubric.question(*texts, again=again))
 
     def _shared(self) -> tuple[int, ...]:
         one, other = (self._question(text, text) for text in ("a", "1"))

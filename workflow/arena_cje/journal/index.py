@@ -113,10 +113,10 @@ def _rows(path: Path, file: int, end: list[int]) -> Iterator[tuple[str, int, int
 
 
 def _find_in_journals(folder: Path, names: Iterable[str], keys: Iterable[str]) -> Found:
-    wanted = set(keys)
+    key_set = set(keys)
     return {
         key: (name, place)
         for name in sorted(names)
         for key, place in lines.scan(folder / name, in_use=True)
-        if key in wanted
+        if key in key_set
     }

@@ -110,12 +110,12 @@ def _scored(
     blocks: Iterable[np.ndarray], item: Item, samplings: Sequence[Sampling], drawn_from: Sampling | None
 ) -> list[Scored]:
     parts: list[list[tuple[np.ndarray, int]]] = [[] for _ in samplings]
-    done = 0
+    start = 0
     for logits in blocks:
-        ids = item.response_ids[done : done + len(logits)]
+        ids = item.response_ids[start : start + len(logits)]
         for part, sampling in zip(parts, samplings, strict=True):
-            part.append(token_log_probs(logits, ids, sampling, drawn=sampling == drawn_from))
-        done += len(logits)
+            part.append(token_log_probs(logits, ids, sampling, is_sampled=sampling == drawn_from))
+        start += len(logits)
     return [_joined(part) for part in parts]
 
 

@@ -191,8 +191,8 @@ def fewest_prompts(pilot: Pilot, goal: Goal, m: np.ndarray) -> np.ndarray:
 def fewest_labels(pilot: Pilot, goal: Goal, n: int) -> int | None:
     """The smallest m that reaches the goal with n prompts; None where no number of labels does."""
     least = np.array([pilot.least_m])
-    found = int(_smallest(lambda m: goal.reached(precision(pilot, np.full(1, n), m, power=goal.power)), least)[0])
-    return found if 0 < found <= n else None
+    fewest = int(_smallest(lambda m: goal.reached(precision(pilot, np.full(1, n), m, power=goal.power)), least)[0])
+    return fewest if 0 < fewest <= n else None
 
 
 def _smallest(reached: Callable[[np.ndarray], np.ndarray], least: np.ndarray) -> np.ndarray:

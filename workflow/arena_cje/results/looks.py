@@ -136,10 +136,10 @@ def document(
     accounts: list[dict[str, Any]] = []
     stop = None
     for k, look in enumerate(looks):
-        shown = {policy: of_looks[k] for policy, of_looks in by_target.items()}
+        look_readings = {policy: of_looks[k] for policy, of_looks in by_target.items()}
         account = {"coverage": look.coverage, "base_labels": look.base_labels, "labels": look.labels, "usd": look.usd}
-        accounts.append(account | {"targets": {policy: asdict(reading) for policy, reading in shown.items()}})
-        if stop := _stop(plan, look, shown.values()):
+        accounts.append(account | {"targets": {policy: asdict(reading) for policy, reading in look_readings.items()}})
+        if stop := _stop(plan, look, look_readings.values()):
             break
     account = {"estimator": estimator, "against": against, "alpha": alpha, "plan": asdict(plan)}
     account |= {"looks": accounts, "stop": stop}

@@ -33,11 +33,11 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
         for row in prompts
         for draw in range(draws)
     ]
-    sent = [place for place in places if writer.accepts(place[0]["prompt"])]
-    requests = [writer.request(row["prompt"], response_seed) for row, _, response_seed in sent]
+    valid_places = [place for place in places if writer.accepts(place[0]["prompt"])]
+    requests = [writer.request(row["prompt"], response_seed) for row, _, response_seed in valid_places]
     replies = {
         (row["prompt_id"], draw): (request.key(writer.endpoint), reply)
-        for (row, draw, _), request, reply in zip(sent, requests, ask(requests), strict=True)
+        for (row, draw, _), request, reply in zip(valid_places, requests, ask(requests), strict=True)
     }
     rows = [
         _response(row, draw, response_seed, policy, *replies.get((row["prompt_id"], draw), (None, None)))

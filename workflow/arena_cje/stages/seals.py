@@ -81,13 +81,13 @@ def sealed(inputs: Sequence[str], outputs: Iterable[str], rule: str, params: Map
     compared = (value for name, value in params.items() if name not in DERIVED and isinstance(value, COMPARED))
     parameters = tuple(sorted(map(repr, compared)))
     own = [Path(path) for path in outputs if place(path)]
-    begun = Seal(rule, parameters, tuple((path, hashes[path]) for path in sorted(inputs)))
+    unfinished = Seal(rule, parameters, tuple((path, hashes[path]) for path in sorted(inputs)))
     for path in own:
-        _write(path, begun, durable=False)
+        _write(path, unfinished, durable=False)
     yield
     for path in own:
-        done = replace(begun, sha256=sha256(path), size=path.stat().st_size, rows=_n_rows(path))
-        _write(path, done, durable=True)
+        seal = replace(unfinished, sha256=sha256(path), size=path.stat().st_size, rows=_n_rows(path))
+        _write(path, seal, durable=True)
     for folder in {folder for path in own for folder in (path.parent, place(path).parent)}:
         sync_folder(folder)
 

@@ -154,7 +154,7 @@ class Status:
     def progress(self, *, with_others: bool = True) -> str:
         """Overall progress in one line; with_others: also of the jobs without items."""
         total, n_failed = self.total, sum(state.state == "failed" for state in (*self.jobs, *self.other_jobs))
-        *items, others = self.done()
+        *items, others = self.completion()
         parts = [*items, f"{others} done"] if with_others or not items else items
         if total.items_done < total.items and self.items_per_second:
             parts += [f"{rate(self.items_per_second)} a second"]
@@ -163,7 +163,7 @@ class Status:
         parts += [f"{n_failed} job{'s' * (n_failed > 1)} failed"] if n_failed else []
         return ", ".join(parts)
 
-    def done(self) -> list[str]:
+    def completion(self) -> list[str]:
         """How many items are done, where there are any, and how many other jobs."""
         total, n_others = self.total, sum(state.state == "done" for state in self.other_jobs)
         items = f"{number(total.items_done)} of {number(total.items)} items ({total.share:.0%})"
@@ -301,8 +301,8 @@ def _is_alive(process: int, started: float) -> bool:
     import psutil
 
     try:
-        found = psutil.Process(process)
-        return found.create_time() <= started and found.status() != psutil.STATUS_ZOMBIE
+        candidate = psutil.Process(process)
+        return candidate.create_time() <= started and candidate.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

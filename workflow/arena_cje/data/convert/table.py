@@ -50,8 +50,8 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
             yield answer
             for field, column in further:  # votes on the same response
                 yield replace(answer, scores={_scorer(field): number(row.get(column), where, column)})
-        carried = {*columns.values(), *(column for _, column in further)}
-        others = [name for name in _names(document) if name not in carried]
+        used_columns = {*columns.values(), *(column for _, column in further)}
+        others = [name for name in _names(document) if name not in used_columns]
         if others:
             yield Loss(f"columns that are no field: {', '.join(others)}", len(others))
 
