@@ -176,7 +176,7 @@ def _decide(file: Path, policy: str) -> int:
 
 
 def _votes(files: Iterable[Path], folder: Path, columns: str) -> int:
-    """Print what files of votes say; raises a `UserError` where one cannot be used."""
+    """Print the content of files of votes; raises a `UserError` where one cannot be used."""
     from arena_cje.labeling import labels, sentences
 
     names = _once((_pair(entry, "--columns", "FIELD=COLUMN") for entry in columns.split(",") if entry), "--columns")

@@ -300,7 +300,9 @@ DATA_PAGE = [REPORT / name for name in ("data_report.html.j2", "tables.html.j2",
 EXHIBIT_PARAMS = {
     "scores_of": CONFIG.analysis.judge,
     "non_propensity": scoring.non_propensity(CONFIG),
-    "configuration": literal(canonical({key: value for key, value in reported_settings().items() if key != "coverages"})),
+    "configuration": literal(
+        canonical({key: value for key, value in reported_settings().items() if key != "coverages"})
+    ),
     "page": list(map(sha256, PAGE)),
     "data_page": list(map(sha256, DATA_PAGE)),
     "thresholds": data_thresholds(),

@@ -5,7 +5,7 @@
                 its prompts; each seed takes n of them at random
 
 The labels of a sample are kept on its first prompts in a random order, the same for every policy and coverage: a higher
-coverage adds labels. Labels of the targets are for the truth, and reach an estimate only as far as an ablation says so.
+coverage adds labels. Labels of the targets are for the truth; estimates use only the share of them that an ablation sets.
 Where a data set has fewer labels than a coverage asks for, all of them are used.
 """
 

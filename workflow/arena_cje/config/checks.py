@@ -176,7 +176,7 @@ def _check_user_data(config: Config) -> None:
 
 
 def _check_foreign_data(config: Config, foreign: ForeignData) -> None:
-    """A block about files of another tool has a known format, and no key beside it says the same."""
+    """Check that a block about files of another tool has a known format and that no other key repeats its settings."""
     if foreign.format not in convert.NAMES:
         hint = did_you_mean(foreign.format, convert.NAMES)
         raise UserError(

@@ -210,7 +210,7 @@ def _policy_of_first_row(path: Path) -> str | None:
     try:
         with path.open("rb") as lines:
             row = orjson.loads(next(lines))
-    except (OSError, StopIteration, ValueError):  # whoever reads the rows says what is wrong with the file
+    except (OSError, StopIteration, ValueError):  # the reader of the rows raises the error about the file
         return None
     names = [row[field] for field in ("policy", "target_policy") if field in row] if isinstance(row, dict) else []
     return names[0] if names and isinstance(names[0], str) else None

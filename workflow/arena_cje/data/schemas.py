@@ -311,7 +311,7 @@ class Table:
 
 
 def _those_of(columns: Collection[str] | None, there: Iterable[str]) -> list[str] | None:
-    """Those of some columns that are there; a row tells of one that is not."""
+    """Those of some columns that the file has; rows raise the error for one that it lacks."""
     return None if columns is None else [name for name in there if name in columns]
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Draws, Logged
 
 # Labelled ones. In four simulated worlds intervals covered .91 to .93 with 50 and .92 to .96 with 100. With 30 it was .87 to
-# .95, at widths of .6 to .9 that say nothing.
+# .95, at widths of .6 to .9, too wide for any use.
 MIN_PROMPTS = 50
 
 NAN = float("nan")

@@ -7,7 +7,7 @@
 Which checks apply depends on the estimator. Importance weights are checked for overlap, always with the raw weights, and
 for the bias of their cap; a failure refuses an estimate by weights alone, and is a caution where fresh draws are used too.
 Calibrated rewards are checked for labels, judge and support, those of the base policy too. Transport (the same mean label
-at the same score) can be checked only with labels of the policy's own draws; without them a reason says so and leaves the
+at the same score) can be checked only with labels of the policy's own draws; without them a reason states that and leaves the
 level as it is. With enough such labels, support and transport are not checked, since the labels correct the estimate. A
 label term with enough effective labels replaces the check of support; its value is compared with labels of the policy's
 own draws where there are some. A value that depends on judge scores alone is refused where the labels show no correlation of

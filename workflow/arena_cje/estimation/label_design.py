@@ -5,7 +5,7 @@
 
 b_i is the cell of the base response's score, p_t(b) the share of policy t's scores in cell b, p_0 that of the base, which is
 one of the policies t. Labels at a score serve a policy by its share of responses there, so that the m_b labels of a cell
-are best about proportional to max_t p_t(b), if residuals spread alike in all cells, which nobody knows before there are
+are best about proportional to max_t p_t(b), if residuals spread alike in all cells, which is unknown before there are
 labels. a is the least share of the uniform design, from .2 on, with
 
     sum_b p_t(b)^2 / (p_0(b) d_b)  <=  1.15 sum_b p_t(b)^2 / p_0(b)     for every policy t.

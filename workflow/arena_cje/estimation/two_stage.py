@@ -6,7 +6,7 @@
 
 B are the cubic B-splines of evenly spaced knots over the range of a column in the labelled rows; values outside are held
 at its ends. Between the labelled rows' indices u is linear. The last step makes sum w f = sum w Y over the labelled rows,
-whatever the index, and holds f within the range of their labels. A weight says for how many labels a row counts: a
+whatever the index, and holds f within the range of their labels. A weight is the number of labels for which a row counts: a
 weight of two is the row given twice, and weights of one label at several scores sum to one.
 
 scikit-learn's RidgeCV fits a. The B-splines, those of its SplineTransformer, are taken from scipy, in the fit and for g:
@@ -70,7 +70,7 @@ class TwoStage:
     index: Index
     midrank: Monotone  # from index to rank in (0, 1)
     reward: Monotone  # from rank to reward
-    fallback: bool = False  # too few labels: the index is the score, covariates only say where a value is missing
+    fallback: bool = False  # too few labels: the index is the score, covariates only show where a value is missing
 
     def __call__(self, score: np.ndarray, covariates: np.ndarray) -> np.ndarray:
         """Rewards of scores (...) with covariates (..., c); NaN where either is."""

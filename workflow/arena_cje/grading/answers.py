@@ -150,7 +150,7 @@ def _ends_of_drafts(events: list[re.Match[str]]) -> list[int | None]:
 
 
 def _in_open_object(text: str, start: int, end: int) -> bool:
-    """Whether a text ends within an object, as far as its last brace tells."""
+    """Whether a text ends within an object, judged by its last brace."""
     brace = text.rfind("{", start, end)
     return (
         brace >= 0 and re.match(r'\{\s*"', text[brace : brace + 1000]) is not None and _extent(text, brace, end) is None
@@ -245,7 +245,7 @@ def _corrected(text: str) -> str:
 
 
 def _corrected_plain(text: str) -> str:
-    """What stands outside of texts: punctuation of other scripts, numbers and constants of other languages."""
+    """The corrected parts outside of texts: punctuation of other scripts, numbers and constants of other languages."""
     text = text.translate(_PUNCTUATION)
     for pattern, replacement in _NUMBERS:
         text = pattern.sub(replacement, text)

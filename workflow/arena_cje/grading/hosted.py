@@ -1,7 +1,7 @@
 """Judges and oracles behind APIs: an answer in words, a choice read off the first token's probabilities, a likelihood.
 
     structured   score = mean_s (number_s - low) / (high - low),   number_s read from answer s to the question
-    choices      mass_k = sum of p(token) over tokens that say answer_k, among the likeliest that the API gives
+    choices      mass_k = sum of p(token) over tokens that mean answer_k, among the likeliest that the API gives
     likelihood   score = exp(mean_t log p(token_t | rubric's system prompt, prompt, earlier tokens)), echoed (`hosted.score`)
 
 A grader here is a function from items to grades, given `ask`, which turns requests into replies. An answer that cannot be used
@@ -121,7 +121,7 @@ class HostedJudge:
         answers = self._answers(items, places, ask, again=False)
         unread = [place for place in places if grades.unread(answers[place])]
         second = self._answers(items, unread, ask, again=True)
-        # Where the longer question no longer fits, the first answer says more.
+        # Where the longer question no longer fits, the reason of the first answer is the more useful one.
         answers |= {place: answer for place, answer in second.items() if answer.reason != grades.TOO_LONG}
         return [
             grades.combined([answers[k, sample] for sample in samples])

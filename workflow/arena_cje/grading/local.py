@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from arena_cje.config.records.grading import Grading
     from arena_cje.grading.rubrics.base import Rubric
 
-# Probability of all the answers together; with less the model did not take the question for one, and what tells the
-# answers apart is the far tail of its distribution.
+# Probability of all the answers together; with less the model did not take the question for one, and the
+# difference of the answers is in the far tail of its distribution.
 FLOOR = 1e-6
 
 UNSCORED = {"empty": grades.NO_RESPONSE, "too_long": grades.TOO_LONG, "not_finite": grades.NOT_FINITE}

@@ -3,7 +3,7 @@
 A job whose items are missing asks here whether another shard has them, so that it reads no line that it does not need: of the
 files that have grown since the last time it reads what is new, which the jobs of a stage together do once.
 
-The journals alone say what is finished. The index is made from them and can be taken away: it is one SQLite file for each
+The journals alone determine what is finished. The index is made from them and can be taken away: it is one SQLite file for each
 machine, as the locks of SQLite hold between the processes of a machine and not safely over a network. A line is checked when it
 is read, so that a wrong place costs the item at most, never a wrong record. Where the index cannot be used, the journals are
 read through instead.

@@ -3,7 +3,7 @@
 Prompts enter in the order of the oracle slice (`data.coverage`), so that a larger batch, or a later one, holds the texts of the
 smaller one and more: later batches show only what is new. A prompt enters with the base's response and those of its targets.
 Prompts whose labels are for validation alone follow with the responses of all policies.
-An id is an HMAC of the text: it says nothing without the key, and equal texts of two policies are one item with one label.
+An id is an HMAC of the text: it reveals nothing without the key, and equal texts of two policies are one item with one label.
 
     place of the k-th of n items of a policy = (k + u) / n,    u uniform in [0, 1)
 

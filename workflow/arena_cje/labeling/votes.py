@@ -54,7 +54,7 @@ class Ballot:
     votes: tuple[Vote, ...]  # one for each rater and item
     copies: tuple[Vote, ...]  # on items that come twice, the second time, under the id of the item
     skipped: tuple[Vote, ...]
-    notes: tuple[str, ...]  # what a reader should know
+    notes: tuple[str, ...]  # sentences for the reader
     n_items: int  # of the key
     n_open: int  # votes that the key's items still lack
 
@@ -159,7 +159,7 @@ def _value(value: Mapping[str, Any]) -> str:
 def collect(placed: Iterable[RowWithPlace], key: Sequence[KeyRow], scale: Scale, *, votes: int) -> Ballot:
     """The votes of all files, checked; raises a `UserError` that names the rows of every problem.
 
-    votes: wanted for each item.
+    votes: the required number for each item.
     """
     items = {row.item_id: row for row in key}
     copies = {row.copy_id: row for row in key}

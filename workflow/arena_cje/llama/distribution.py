@@ -1,4 +1,4 @@
-"""The distribution a token is drawn from, as logits, temperature and nucleus define it; the one place that knows it.
+"""The distribution a token is drawn from, as logits, temperature and nucleus define it; the one place that computes it.
 
     p(a) = 1[a in N] exp(l_a / T) / sum_{b in N} exp(l_b / T),   N the nucleus, T = 0 the most probable token for sure
 

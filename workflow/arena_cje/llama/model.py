@@ -120,7 +120,7 @@ class Model:
         return max(len(self._piece(token).encode()) for token in range(self.n_vocab))
 
     def _spelt_out(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """Control tokens as bytes: a SentencePiece vocabulary joins pieces of text up to them, whatever it is told."""
+        """Control tokens as bytes: a SentencePiece vocabulary joins pieces of text up to them, whatever its options."""
         return tuple(
             part
             for token in tokens

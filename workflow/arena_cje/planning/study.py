@@ -7,7 +7,7 @@ labels' jackknife of a difference in the pilot, times the pilot's n and m. Polic
 the largest of them, and a plan has them in the proportions of the pilot. T differences are corrected for their number where
 they are to be detected, since decisions are; intervals are not.
 
-A pilot of few labels knows its variances badly, and so does the study that is planned: V^ is about V chi^2 / df in both, with
+A pilot of few labels has imprecise variances, and so has the study that is planned: V^ is about V chi^2 / df in both, with
 Satterthwaite's degrees of freedom. So a plan has s^2 = V^(n, m) k, and the study reports at most 1.1 times the width
 that it was planned for with probability .9:
 

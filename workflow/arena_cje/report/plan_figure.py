@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TITLE = "Size of the next study: prompts, labels and what they detect"
 STYLES = ("dotted", "dashdot", "solid", "dashed", (0, (6, 1)))
-MOST_PANELS = 9  # of differences; more are left out, and the figure says so
+MOST_PANELS = 9  # of differences; more are left out, with a note in the figure
 KEYS = ("detectable", "low", "high")  # values of a curve
 LABEL_STEPS, VALUE_STEPS = (1, 3), (1, 2, 5)  # of the logarithmic axes
 

@@ -291,7 +291,7 @@ def _refusal(policy: str, own: Side, other: Side, against: str, remedies: Sequen
 
 
 def headline(entries: Mapping[str, Mapping[str, Any]], against: str, margin: float) -> str:
-    """One sentence about all policies, which says no more than their statuses."""
+    """One sentence about all policies, of their statuses alone."""
     phrases = {status: words(status, margin) for status in STATUSES} | {
         "better": f"better, possibly by less than {margin:g}",
         "not_yet_known": "not yet known to be better or worse",

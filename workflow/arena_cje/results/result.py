@@ -134,7 +134,7 @@ def from_document(document: Any, path: Path) -> Result:
             result.reading,
             repr(result),
             result.details(),
-        )  # they read what the schema says no more of than that it is an object
+        )  # they read parts that the schema describes as objects alone
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a results file of this version ({error}); make it again") from None
     return result

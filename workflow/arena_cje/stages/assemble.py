@@ -1,4 +1,4 @@
-"""Join what the stages made into one data set in the CJE format, and say what was dropped and why.
+"""Join the outputs of the stages into one data set in the CJE format, with an account of what was dropped and why.
 
 Logged rows are the base policy's responses with their log probabilities under every policy, the judges' scores and the
 oracle's label where there is one. A row without a response, without a score of any judge, or without a base log probability
@@ -227,7 +227,7 @@ def _scoring(frame: pl.DataFrame) -> dict[str, Any]:
 def draw_rows(responses: Iterable[Row], grades: Grades, tally: Tally) -> Iterator[Row]:
     """Fresh draws of one policy in the CJE format one by one, counted in the tally.
 
-    A draw without a score stays, with null: the analysis leaves its prompt out for this policy alone, and says so.
+    A draw without a score stays, with null: the analysis leaves its prompt out for this policy alone, and counts it.
     """
     scores, labels, further = by_key(grades["judge"]), by_key(grades.get("oracle", ())), _further(grades)
     for response in responses:

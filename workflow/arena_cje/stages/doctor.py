@@ -2,7 +2,7 @@
 
     for finding in doctor.examine(): ...        in the working directory of the run
 
-Seals say what a file was when it was written and what it was made from, journals have a checksum a line. What a finding names
+Seals have the hash of a file when it was written and those of its inputs, journals have a checksum a line. What a finding names
 can be made again by the command that made it, once it is taken away; finished items are in the journals and are not.
 """
 

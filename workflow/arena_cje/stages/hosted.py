@@ -81,7 +81,7 @@ def _response(row: Row, draw: int, seed: int, policy: str, key: str | None, repl
 def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequence[Mapping[str, float]]) -> list[Row]:
     """Log probabilities of responses in one scoring context: a row for each response and sampling.
 
-    An API gives those at temperature 1 whatever the sampling; `config.scoring` says for which policies they can be used.
+    An API gives those at temperature 1 whatever the sampling; `config.scoring` has the policies for which they can be used.
     """
     answered = [row for row in rows if row["status"] == "ok"]
     answers = [PromptResponse(row["prompt"], row["response"], row["finish_reason"] == "stop") for row in answered]

@@ -145,7 +145,7 @@ def journal(snakemake: Any, stage: str, name: str | None = None) -> Iterator[Jou
 
     name: of the file where a job does all shards.
 
-    When the body has ended well, the job's benchmark file says how long it took and how much was done in it.
+    When the body has ended well, the job's benchmark file has its duration and the number of its items.
     """
     path = Path("results/journal") / stage / f"{name or snakemake.wildcards.shard}.jsonl"
     with Journal(path, fresh=bool(snakemake.config["fresh"])) as opened:
@@ -158,7 +158,7 @@ def calls(snakemake: Any, endpoint: Endpoint, stage: str, name: str, policy: str
     """The job's way to ask an endpoint; its replies are in the journal `results/journal/calls/{stage}/{name}.jsonl`.
 
     stage, policy: what the calls are for, as in the file of spendings. When the body has ended well, the benchmark file
-    says how many calls it took and what they cost.
+    has the number of calls and their cost.
     """
     from arena_cje.calls.ledger import LEDGER, Ledger
     from arena_cje.calls.runner import FOLDER, CallJob, journaled_ask

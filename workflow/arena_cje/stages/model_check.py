@@ -3,12 +3,12 @@ with the parameters of its requests in the run.
 
     writes    a policy, or a judge that answers in words: there is a reply
     chooses   a judge that is read from its probabilities: the reply comes with log probabilities
-    scores    a policy whose log probabilities are wanted: text that the server has just drawn, sent back to be scored, has
-              the log probabilities that it was drawn with, to 0.05 nats a token
+    scores    a policy whose log probabilities are needed: text that the server has just sampled, sent back to be scored, has
+              the log probabilities that it was sampled with, to 0.05 nats a token
 
 The last finds a server that pairs tokens with the probabilities of their neighbours: its numbers look like any others, and
 every weight made of them is wrong. What is drawn are the likeliest tokens, whose numbers move least with rounding; where
-they disagree, others at temperature 1, since some servers tell probabilities of after the temperature.
+they disagree, others at temperature 1, since some servers report probabilities after the temperature.
 """
 
 from __future__ import annotations

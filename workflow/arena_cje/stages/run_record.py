@@ -1,7 +1,7 @@
 """The record of a run: which jobs it has and how many items each has to do, written when the run starts and when it ends.
 
-`.arena-cje/run.json` is all that `stages.status` needs beside the files that jobs write themselves: it says which outputs
-were made before this run and which are to be made in it.
+`.arena-cje/run.json` is all that `stages.status` needs beside the files that jobs write themselves: it has the outputs that
+were made before this run and those to be made in it.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def all_seals() -> list[Path]:
 
 
 def restore(format_version: int) -> int:
-    """Give Snakemake back what it knew of the outputs that have seals, where its memory was taken away; returns of how many.
+    """Restore Snakemake's records of the outputs that have seals, where they were deleted; returns their number.
 
     format_version: of the records of the Snakemake that runs.
     """
@@ -198,7 +198,7 @@ def _restore(path: Path, seal: Seal, format_version: int) -> None:
 
 
 def _record_place(kind: str, path: Path) -> Path:
-    """Where Snakemake has what it knows of an output: under its encoded path, cut where it is longer than a name may be."""
+    """The path of Snakemake's record of an output: its encoded path, cut where it is longer than a name may be."""
     name = urlsafe_b64encode(str(path).encode()).decode()
     longest = os.pathconf(".", "PC_NAME_MAX") - 1
     parts = [name[start : start + longest] for start in range(0, len(name), longest)]

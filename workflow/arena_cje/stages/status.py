@@ -5,7 +5,7 @@
 
 Seconds an item are those of this run's jobs of the same stage; the jobs that join, analyse and show are a stage of one item a
 job, which is left out while none of them has been done. A job whose output is there is done; of one that runs, or was
-killed, the log says how many items it has to do, and its journal has those that it has done.
+killed, its log has the number of its items, and its journal has the finished ones.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def _benchmark(path: Path) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class LogText:
-    """What a job's log says: when the job began, its last error, and of its journal's entries how many it needs and had."""
+    """The content of a job's log: when the job began, its last error, and of its journal's entries how many it needs and had."""
 
     began: float = 0.0  # seconds since the epoch
     n_entries: int = 0

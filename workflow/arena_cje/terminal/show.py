@@ -1,6 +1,6 @@
 """Files and folders of results as text: what `arena-cje show` prints.
 
-A file is read once; its content says what kind it is. A folder is listed: coverages with their decision, estimators, pages and
+A file is read once; its kind is known from its content. A folder is listed: coverages with their decision, estimators, pages and
 figures, what belongs to no single coverage, and what is missing.
 """
 

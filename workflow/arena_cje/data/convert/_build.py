@@ -27,7 +27,7 @@ RESERVED = ("judge_score", "judge_scores", "judge_distribution")  # fields that 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a foreign file does not say: which policy is the base, which scorer is what, and on which scale."""
+    """What a foreign file lacks: which policy is the base, the role of each scorer, and its scale."""
 
     base: str | None = None
     judge: str | None = None

@@ -97,7 +97,7 @@ def _policies(document: Document, rows: Sequence[RowWithPlace]) -> dict[Any, str
 
 
 def _column(row: Row) -> Any:
-    """What tells the columns of the results apart: their number, which old versions did not write."""
+    """The key of a column of the results: its number, or its provider and label in files of old versions, which lack it."""
     return row.get("promptIdx", _provider_and_label(row))
 
 

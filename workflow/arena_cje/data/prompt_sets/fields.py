@@ -172,7 +172,7 @@ def prompt_id_of(row: Row, where: str, columns: Columns, text: str) -> str:
 
 
 def language_of(row: Row, where: str, columns: Columns) -> str | None:
-    """What the set says of a row's language; None where it says nothing."""
+    """The language of a row in the set's own field; None where there is none."""
     value = row.get(columns.language) if columns.language else None
     if value is not None and not isinstance(value, str):
         raise UserError(f"{where}: {columns.language} is {value!r:.60}, expected the name of a language")

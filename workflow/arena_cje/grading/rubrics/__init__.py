@@ -1,4 +1,4 @@
-"""Rubrics: YAML files that say what a judge reads and how a score in [0, 1] comes of it; one module a kind, found by being there.
+"""Rubrics: YAML files of what a judge reads and how a score in [0, 1] comes of it; one module a kind, found by being there.
 
 A module defines one class that is derived from `base.Rubric` and whose `kind` is the module's name.
 """

@@ -68,7 +68,7 @@ class Structured(Question):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of an answer. The question states the range in words, since not all servers know bounds."""
+        """JSON schema of an answer. The question states the range in words, since not all servers support bounds."""
         properties = {"reason": {"type": "string"}} if self.reasoning else {}
         properties["score"] = {"type": "number"}
         return {
