@@ -11,5 +11,5 @@ with job(snakemake):
     failed = sum(not finding.ok for finding in findings)
     if failed:
         raise UserError(
-            f"{failed} of {len(findings)} models cannot do what the configuration needs; the table says why"
+            f"{failed} of {len(findings)} models cannot do what the configuration needs; the reasons are in the table"
         )

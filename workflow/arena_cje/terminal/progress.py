@@ -134,7 +134,7 @@ class Progress:
         except Exception as error:  # files that another program changes, a terminal that is gone: the run goes on
             reason = " ".join(f"{type(error).__name__} {error}".split())
             with contextlib.suppress(Exception):
-                self._screen.write([f"NOTE the progress is not shown any more ({reason}); `arena-cje status` tells it"])
+                self._screen.write([f"NOTE the progress is not shown any more ({reason}); `arena-cje status` shows it"])
 
     def _show(self) -> Status:
         status = read_status(self._folder, with_rows=False, finished=self._finished)

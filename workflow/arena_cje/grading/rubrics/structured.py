@@ -118,8 +118,8 @@ class Structured(Question):
         super().check(block, key)
         if self.samples > 1 and self.answer_temperature(block) == 0:
             raise UserError(
-                f"config: `{key}` asks {self.samples} times by the rubric {block.rubric!r} at temperature 0, which says the "
-                f"same each time; give the rubric or `{key}` a temperature above 0, or the rubric `samples: 1`"
+                f"config: `{key}` asks {self.samples} times by the rubric {block.rubric!r} at temperature 0, which gives "
+                f"the same answer each time; give the rubric or `{key}` a temperature above 0, or the rubric `samples: 1`"
             )
         if self.samples > 1 and "seed" in block.extra:
             raise UserError(
