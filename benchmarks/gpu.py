@@ -214,7 +214,7 @@ class PackedContext(Context):
         self._positions[:size] = np.tile(columns, places)
         self._sequence_pointers[:size] = self._sequence_ids.ctypes.data + 4 * np.repeat(np.arange(places), width)
         has_logits = (columns >= first[:, None]) & (columns < first[:, None] + N_NEW)
-        self._wanted[:size] = has_logits.ravel()
+        self._logit_mask[:size] = has_logits.ravel()
         self._batch.n_tokens = size
         for sequence in range(places):
             self.forget(sequence)

@@ -194,7 +194,7 @@ def test_json_that_could_mean_something_else_is_not_read(text):
 )
 def test_mending_leaves_valid_json_as_it_is(value):
     text = json.dumps({"a": value, "score": 7}, ensure_ascii=False)
-    assert json.loads(answers._mended(text)) == json.loads(text)
+    assert json.loads(answers._corrected(text)) == json.loads(text)
     assert answers._extent(f"x {text} y", 2) in (None, len(text) + 2)
 
 
