@@ -76,8 +76,8 @@ def _ppi(policies: list[str], score: np.ndarray, label: np.ndarray) -> Claims:
 
     claims = {}
     for policy, f, y in zip(policies, score, label, strict=True):
-        known = ~np.isnan(y)
-        sample = y[known], f[known], f[~known]
+        has_label = ~np.isnan(y)
+        sample = y[has_label], f[has_label], f[~has_label]
         low, high = (float(np.squeeze(bound)) for bound in ppi_mean_ci(*sample, alpha=0.05))
         value = float(np.squeeze(ppi_mean_pointestimate(*sample)))
         claims[policy] = value, (high - low) / (2 * NORMAL_95), low, high

@@ -43,8 +43,8 @@ def run() -> Iterator[Result]:
     sys.path.insert(0, str(SUPPORT))
     import faults
 
-    known = tuple(faults.FAULTS) if os.geteuid() == 0 else faults.ANY_USER
-    names = [name for name in known if os.environ.get("FAULTS", "") in name]
+    possible = tuple(faults.FAULTS) if os.geteuid() == 0 else faults.ANY_USER
+    names = [name for name in possible if os.environ.get("FAULTS", "") in name]
     n, first = int(os.environ.get("INJECTIONS", INJECTIONS)), int(os.environ.get("SEED", "0"))
     injections = [(names[k % len(names)], first + k // len(names)) for k in range(n)]
     outcomes = {key: outcome for key, outcome in finished(faults.Outcome).items() if key in set(injections)}

@@ -78,11 +78,11 @@ def run() -> Iterator[Result]:
 
 
 def _numbers_of_rows() -> Sequence[int]:
-    named = os.environ.get("ARENA_CJE_BENCH_ROWS")
+    setting = os.environ.get("ARENA_CJE_BENCH_ROWS")
     try:
-        return tuple(map(int, named.split(","))) if named else ROWS
+        return tuple(map(int, setting.split(","))) if setting else ROWS
     except ValueError:
-        raise UserError(f"ARENA_CJE_BENCH_ROWS is {named!r}, expected numbers of rows such as 10000,100000") from None
+        raise UserError(f"ARENA_CJE_BENCH_ROWS is {setting!r}, expected numbers of rows such as 10000,100000") from None
 
 
 def _jobs() -> dict[str, Job]:

@@ -55,9 +55,9 @@ Row = dict[str, Any]
 def run() -> Iterator[Result]:
     """Plan in all worlds, write the table, and hold it against the goals."""
     rows = []
-    named = os.environ.get("PLANNING_WORLD")
+    name = os.environ.get("PLANNING_WORLD")
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
-        for world in [named] if named else ("chat", "few scores", "pass or fail"):
+        for world in [name] if name else ("chat", "few scores", "pass or fail"):
             for prompts, labels in PILOTS:
                 width = typical_width(WORLDS[world], prompts, labels) * SHARPER
                 chunks = [range(start, min(start + CHUNK, PLANS)) for start in range(0, PLANS, CHUNK)]

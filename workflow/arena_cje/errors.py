@@ -125,9 +125,9 @@ def _reason(error: Exception) -> str | None:
     return None if number is None else WHAT_TO_DO.get(number) or os.strerror(number).lower()
 
 
-def did_you_mean(name: object, known: Iterable[object]) -> str:
+def did_you_mean(name: object, names: Iterable[object]) -> str:
     """` (did you mean 'x'?)` for the known name that is closest; an empty string where none is close."""
-    matches = difflib.get_close_matches(str(name), [*map(str, known)], n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(str(name), [*map(str, names)], n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 

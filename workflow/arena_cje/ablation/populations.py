@@ -107,16 +107,16 @@ class Recorded:
 
         Raises a `UserError` where no target has a truth.
         """
-        known = {logged.base_policy: truth(logged.oracle_label[:, None], logged.judge_score[:, None])}
-        known |= {policy: truth(one.oracle_label, one.judge_score) for policy, one in draws.items()}
-        known |= truths or {}
-        known |= {policy: (np.nan, np.nan) for policy in logged.policies if policy not in known}
-        if not any(np.isfinite(known[policy][0]) for policy in logged.policies):
+        by_policy = {logged.base_policy: truth(logged.oracle_label[:, None], logged.judge_score[:, None])}
+        by_policy |= {policy: truth(one.oracle_label, one.judge_score) for policy, one in draws.items()}
+        by_policy |= truths or {}
+        by_policy |= {policy: (np.nan, np.nan) for policy in logged.policies if policy not in by_policy}
+        if not any(np.isfinite(by_policy[policy][0]) for policy in logged.policies):
             raise UserError(
                 "ablation: no target policy has a known value, because its fresh draws have no oracle_label; add labels to "
                 "fresh_draws or probes, or set `source: simulated`"
             )
-        return cls(logged, draws, known, covariates, weight_reasons or {})
+        return cls(logged, draws, by_policy, covariates, weight_reasons or {})
 
     def sample(self, n: int, seed: int) -> Sample:
         code = np.unique(self.logged.prompt_id, return_inverse=True)[1]

@@ -191,12 +191,12 @@ def _reasons(group: pl.DataFrame, policies: Sequence[str]) -> str:
 
 def _policy_groups(arrays: Mapping[str, Any], apart: Sequence[str]) -> Iterable[tuple[str, np.ndarray]]:
     """Names and indices of the policies that are summarised together, those with a known truth alone."""
-    known = ~np.isnan(arrays["truth"][0])
+    has_truth = ~np.isnan(arrays["truth"][0])
     own = [name for name in apart if name in arrays["policies"]]
     is_apart = np.isin(arrays["policies"], own)
-    yield ALL if not own else f"all but {', '.join(own)}", np.flatnonzero(known & ~is_apart)
+    yield ALL if not own else f"all but {', '.join(own)}", np.flatnonzero(has_truth & ~is_apart)
     for name in own:
-        yield name, np.flatnonzero(known & (np.array(arrays["policies"]) == name))
+        yield name, np.flatnonzero(has_truth & (np.array(arrays["policies"]) == name))
 
 
 def _levels(arrays: Mapping[str, Any], policies: np.ndarray, alpha: float) -> Row:

@@ -152,8 +152,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         return list(Config.model_fields)
     if location[:2] == ("prompts", "columns"):
         return list(PromptColumns.model_fields)
-    known = list(records[location[0]].model_fields) if location[0] in records else []
-    return [*known, "like"] if location[0] == "policies" else known
+    keys = list(records[location[0]].model_fields) if location[0] in records else []
+    return [*keys, "like"] if location[0] == "policies" else keys
 
 
 def _first_error(error: ValidationError) -> str:
@@ -164,8 +164,8 @@ def _first_error(error: ValidationError) -> str:
     )
     place, value = ".".join(str(part) for part in location), details["input"]
     if details["type"] == "extra_forbidden":
-        known = _known_keys(location)
-        hint = did_you_mean(str(location[-1]), known) or f"; known keys here: {', '.join(known)}"
+        keys = _known_keys(location)
+        hint = did_you_mean(str(location[-1]), keys) or f"; known keys here: {', '.join(keys)}"
         return f"config: unknown key `{place}`{hint}"
     if details["type"] == "missing":
         return f"config: `{place}` is missing; config/README.md describes it"

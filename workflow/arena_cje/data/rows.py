@@ -205,8 +205,8 @@ def arrays(
     fields |= {"covariates": None, "judge_points": None, "judge_mass": None, "label_probability": None}
     probability = [r and r.oracle_label is not None and r.label_probability for r in scored]
     if any(probability):
-        known = np.array([value or np.nan for value in probability], dtype=float)
-        fields["label_probability"] = known.reshape(shape)
+        probabilities = np.array([value or np.nan for value in probability], dtype=float)
+        fields["label_probability"] = probabilities.reshape(shape)
     if n_covariates:
         missing = (np.nan,) * n_covariates
         covariates = np.array([missing if r is None else r.covariates for r in scored], dtype=float)

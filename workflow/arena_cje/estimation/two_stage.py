@@ -134,11 +134,11 @@ def choose(
 
 def falls(calibrator: TwoStage, score: np.ndarray, covariates: np.ndarray) -> float:
     """Largest drop of the reward from one of the scores (l,) to a higher one, at the medians of covariates (l, c)."""
-    known = ~(np.isnan(score) | np.isnan(covariates).any(axis=-1))
-    if not known.any():
+    complete = ~(np.isnan(score) | np.isnan(covariates).any(axis=-1))
+    if not complete.any():
         return 0.0
-    rising = np.unique(score[known])
-    middle = np.median(covariates[known], axis=0)  # (c,)
+    rising = np.unique(score[complete])
+    middle = np.median(covariates[complete], axis=0)  # (c,)
     reward = calibrator(rising, np.broadcast_to(middle, (len(rising), len(middle))))
     return float(np.round(np.max(np.maximum.accumulate(reward) - reward), DECIMALS))
 

@@ -66,10 +66,10 @@ class Ballot:
 
 def check_columns(columns: Mapping[str, str]) -> None:
     """Raise a `UserError` for names that are not ours in a mapping from our columns to those of a file."""
-    known = (*COLUMNS, *TEXTS)
+    names = (*COLUMNS, *TEXTS)
     for name in columns:
-        if name not in known:
-            raise UserError(f"`columns` maps {name!r}{did_you_mean(name, known)}; expected names of {', '.join(known)}")
+        if name not in names:
+            raise UserError(f"`columns` maps {name!r}{did_you_mean(name, names)}; expected names of {', '.join(names)}")
 
 
 def read(path: str | Path, columns: Mapping[str, str] | None = None) -> list[RowWithPlace]:

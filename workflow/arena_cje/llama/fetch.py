@@ -85,10 +85,10 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
     """The recipe `entry_name` of `models_yaml`, its keys checked."""
     entries = read_yaml(models_yaml)
     if not isinstance(entries, dict) or entry_name not in entries:
-        known = sorted(map(str, entries)) if isinstance(entries, dict) else []
+        names = sorted(map(str, entries)) if isinstance(entries, dict) else []
         raise UserError(
-            f"{models_yaml} has no recipe for the model file {entry_name!r}{did_you_mean(entry_name, known)}; its entries are "
-            f"{', '.join(known) or 'none'}; add an entry, or put the file in place yourself"
+            f"{models_yaml} has no recipe for the model file {entry_name!r}{did_you_mean(entry_name, names)}; its entries are "
+            f"{', '.join(names) or 'none'}; add an entry, or put the file in place yourself"
         )
     return _entry(entry_name, entries[entry_name], f"{models_yaml}: {entry_name!r}")
 

@@ -184,8 +184,8 @@ def _entry(
     value, lower, upper = (decimal(number, "+.3f") for number in (one.difference, low, high))
     numbers = f"{value}, interval {lower} to {upper}"
     if outcome != "not_yet_known":
-        known = _decided(outcome, low, high, against, rule.margin)
-        return entry | {"status": outcome, "sentence": f"{policy} is {known} (difference {numbers})."}
+        phrase = _decided(outcome, low, high, against, rule.margin)
+        return entry | {"status": outcome, "sentence": f"{policy} is {phrase} (difference {numbers})."}
     if not may_decide(rests_on, rule.assume_transport):
         return entry | {"status": outcome, "sentence": _judge_only_sentence(policy, own, against, numbers)}
     parts = variance_parts(difference, own.labelled | other.labelled)

@@ -127,8 +127,10 @@ def _keys(settings: Any) -> set[str]:
         return set().union(*map(_keys, settings))
     if not isinstance(settings, Mapping):
         return set()
-    named = settings.get("api_key_env")
-    key = {os.environ[named].strip()} if isinstance(named, str) and os.environ.get(named, "").strip() else set()
+    variable = settings.get("api_key_env")
+    key = (
+        {os.environ[variable].strip()} if isinstance(variable, str) and os.environ.get(variable, "").strip() else set()
+    )
     return key.union(*map(_keys, settings.values()))
 
 

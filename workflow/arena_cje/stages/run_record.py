@@ -68,9 +68,9 @@ def planned_job(config: Config, outputs: Sequence[str], logs: Sequence[str], *, 
     """
     match = OUTPUT.fullmatch(outputs[0])
     stage = STAGE_NAMES.get(match["stage"], match["stage"]) if match else ""
-    known = config.contexts if stage == "score" else config.policies
+    names = config.contexts if stage == "score" else config.policies
     # A job of an outer workflow may have an output of the same form.
-    if match is None or len(logs) != 2 or match["name"] not in known or not _exists(config, stage):
+    if match is None or len(logs) != 2 or match["name"] not in names or not _exists(config, stage):
         return PlannedJob(tuple(outputs), needed, log=next(iter(logs), None))
     items = _n_items(config, stage, match["name"], int(match["shard"]), match["coverage"])
     journal = _journal(config, stage, match["name"], match["shard"])

@@ -145,11 +145,11 @@ class Status:
         others = [state.seconds for state in self.other_jobs if state.state == "done" and state.seconds]
         if not items and (left.total() or not others):
             return None
-        known = sum(n * seconds[stage] / items[stage] for stage, n in left.items() if items[stage])
+        seconds_of_work = sum(n * seconds[stage] / items[stage] for stage, n in left.items() if items[stage])
         if others:
-            known += sum(state.state != "done" for state in self.other_jobs) * sum(others) / len(others)
+            seconds_of_work += sum(state.state != "done" for state in self.other_jobs) * sum(others) / len(others)
         at_a_time = max((sum(state.seconds for state in self.jobs) + sum(others)) / self.elapsed, 1.0)
-        return known / at_a_time, any(n and not items[stage] for stage, n in left.items())
+        return seconds_of_work / at_a_time, any(n and not items[stage] for stage, n in left.items())
 
     def progress(self, *, with_others: bool = True) -> str:
         """Overall progress in one line; with_others: also of the jobs without items."""

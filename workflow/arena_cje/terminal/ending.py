@@ -55,8 +55,8 @@ def run_folder() -> Path:
 def _tool(words: str, option: str = "") -> str:
     """A command of `arena-cje` for the folder of the run."""
     folder = run_folder()
-    named = [option, shlex.quote(str(folder))] if folder != Path() else []
-    return " ".join(filter(None, ["arena-cje", words, *named]))
+    folder_option = [option, shlex.quote(str(folder))] if folder != Path() else []
+    return " ".join(filter(None, ["arena-cje", words, *folder_option]))
 
 
 def lines(status: Status, unfinished: Collection[str] = ()) -> Iterator[str]:

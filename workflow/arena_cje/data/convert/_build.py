@@ -170,9 +170,9 @@ def _scorers(scorers: Sequence[str], choices: Choices, default: str | None) -> t
 
 
 def _scale(name: str, scales: Mapping[str, Scale], defaults: Mapping[str, Scale]) -> Scale:
-    for known in (scales, defaults):
-        if name in known or "*" in known:
-            return known.get(name, known.get("*"))
+    for source in (scales, defaults):
+        if name in source or "*" in source:
+            return source.get(name, source.get("*"))
     return UNIT
 
 

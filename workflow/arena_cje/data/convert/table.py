@@ -101,8 +101,8 @@ def _columns(document: Document, columns: Mapping[str, str], further: Sequence[t
                 f"{document.path}: has no column {column!r} for {field}{did_you_mean(column, names)}; its columns: "
                 f"{', '.join(names)}"
             )
-    used = {*columns.values(), *(column for _, column in further)}
-    own = {name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in used}
+    used_columns = {*columns.values(), *(column for _, column in further)}
+    own = {name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in used_columns}
     column_by_field = own | dict(columns)
     if "prompt_id" not in column_by_field and "prompt" not in column_by_field:
         raise UserError(
