@@ -6,7 +6,7 @@
 
 The labels of a sample are kept on its first prompts in a random order, the same for every policy and coverage: a higher
 coverage adds labels. Labels of the targets are for the truth; estimates use only the share of them that an ablation sets.
-Where a data set has fewer labels than a coverage asks for, all of them are used.
+Where a data set has fewer labels than a coverage needs, all of them are used.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def masked(sample: Sample, coverage: float, target_labels: float) -> tuple[Logge
 
 
 def _masked_labels(label: np.ndarray, sample: Sample, share: float) -> np.ndarray:
-    """Labels (n, ...) of the first prompts in order that have one, as many as the share asks for; NaN elsewhere."""
+    """Labels (n, ...) of the first prompts in order that have one, as many as the share; NaN elsewhere."""
     labelled = ~np.isnan(label)
     has_label = np.zeros(len(sample.order), bool)
     has_label[sample.code[labelled if label.ndim == 1 else labelled.any(axis=1)]] = True

@@ -141,7 +141,7 @@ def _listed(values: pl.Series) -> str:
 
 
 def _table(frame: pl.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> str:
-    """A Markdown table; a dash stands for what there is none of."""
+    """A Markdown table; a dash where there is no value."""
     names = (*keys, *columns)
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in frame.iter_rows(named=True):

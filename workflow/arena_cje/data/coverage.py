@@ -68,7 +68,7 @@ def first_labels(
 
 
 def _places(prompt_ids: Sequence[str], labelled: np.ndarray) -> list[int]:
-    """How many labelled rows of its prompt stand before each row."""
+    """The number of labelled rows of its prompt before each row."""
     n_labelled: Counter[str] = Counter()
     places = []
     for name, counts in zip(prompt_ids, labelled, strict=True):

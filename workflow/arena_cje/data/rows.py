@@ -45,7 +45,7 @@ class Response:
     """One checked row: a logged response, a fresh draw, a probe, or a row of the calibration data."""
 
     where: str  # FILE:LINE, for errors
-    row: Row  # as in the file; where its texts are not read, what analyses still ask of it
+    row: Row  # as in the file; where its texts are not read, the fields that analyses still need
     prompt_id: str
     draw_idx: int
     judge_score: float | None  # [0, 1]; the mean of the distribution, where there is one
@@ -122,7 +122,7 @@ def checked_rows(
 
 
 def _without_texts(row: Row, table: Table, of_policies: dict[tuple, Row]) -> Row:
-    """What analyses still ask of a row when it was checked: of a fresh draw its policy alone, in a row for all draws."""
+    """The fields of a row that analyses still need when it was checked: of a fresh draw its policy alone, in a row for all draws."""
     if table is DRAWS:
         names = {name: row[name] for name in ("policy", "target_policy") if row.get(name) is not None}
         return of_policies.setdefault(tuple(names.items()), names)

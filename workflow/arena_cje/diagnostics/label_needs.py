@@ -1,4 +1,4 @@
-"""How many more labels a check of the verdict asks for, from the data at hand.
+"""How many more labels a check of the verdict needs, from the data at hand.
 
 labels of base responses, for a target whose shares of judge scores are p_b
 

@@ -1,6 +1,6 @@
 """The index of a folder of journals: in which file and where in it the line of a key is.
 
-A job whose items are missing asks here whether another shard has them, so that it reads no line that it does not need: of the
+A job whose items are missing looks here for those of other shards, so that it reads no line that it does not need: of the
 files that have grown since the last time it reads what is new, which the jobs of a stage together do once.
 
 The journals alone determine what is finished. The index is made from them and can be taken away: it is one SQLite file for each

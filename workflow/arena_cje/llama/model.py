@@ -61,7 +61,7 @@ class Model:
         self.bos_text = self._piece(self.bos_id)
         eos_id, eot_id = llama.llama_vocab_eos(self._vocab), llama.llama_vocab_eot(self._vocab)
         self.eos_text = self._piece(eos_id)
-        # The end of a turn by the vocabulary alone; `chat.end_of_turn` asks the template first.
+        # The end of a turn by the vocabulary alone; `chat.end_of_turn` looks in the template first.
         self.default_end = eot_id if eot_id >= 0 else eos_id
         template = llama.llama_model_chat_template(pointer, None)
         self.chat_template = None if template is None else template.decode("utf-8", errors="replace")
@@ -116,7 +116,7 @@ class Model:
 
     @functools.cached_property
     def _longest_piece(self) -> int:
-        """Bytes of the longest token, the most that one token of a text can stand for."""
+        """Bytes of the longest token, the most that one token of a text can have."""
         return max(len(self._piece(token).encode()) for token in range(self.n_vocab))
 
     def _spelt_out(self, tokens: tuple[int, ...]) -> tuple[int, ...]:

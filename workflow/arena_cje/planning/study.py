@@ -140,7 +140,7 @@ class Goal:
             raise UserError(f"power must lie in [0.5, 1), got {self.power}; 0.8 is common")
 
     def reached(self, precision: Precision) -> np.ndarray:
-        """Whether every difference is as precise as this asks for, (...) bool."""
+        """Whether every difference is as precise as the goal, (...) bool."""
         limits = ((precision.detectable, self.difference), (precision.half_width, self.half_width))
         return np.logical_and.reduce([(values <= limit).all(axis=0) for values, limit in limits if limit is not None])
 
