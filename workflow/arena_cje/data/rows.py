@@ -122,7 +122,7 @@ def checked_rows(
 
 
 def _without_texts(row: Row, table: Table, of_policies: dict[tuple, Row]) -> Row:
-    """The fields of a row that analyses still need when it was checked: of a fresh draw its policy alone, in a row for all draws."""
+    """The fields of a row that analyses still need when it was checked: of a fresh draw its policy alone, in one row for all."""
     if table is DRAWS:
         names = {name: row[name] for name in ("policy", "target_policy") if row.get(name) is not None}
         return of_policies.setdefault(tuple(names.items()), names)
