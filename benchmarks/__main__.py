@@ -1,6 +1,6 @@
 """Runs groups of benchmarks: `python -m benchmarks [GROUP ...]`, from the root of the repository.
 
-The exit status says whether they ran, not whether they met their goals: that depends on the machine and is in the table.
+The exit status is 0 when they ran, whether or not they met their goals: that depends on the machine and is in the table.
 """
 
 from __future__ import annotations

@@ -27,15 +27,15 @@ def opened(**options: Any) -> Iterator[Any]:
 
 def totals(llama: Any, items: Sequence[Item]) -> list[float]:
     """Log probability of each response, nats, by `eval`, `scores` and numpy."""
-    found = []
+    response_logprobs = []
     for item in items:
         llama.reset()
         llama.eval([*item.prompt_ids, *item.response_ids[:-1]])
         logits = llama.scores[len(item.prompt_ids) - 1 : llama.n_tokens]  # (t, V)
         shifted = logits - logits.max(axis=1, keepdims=True)
         chosen = shifted[np.arange(len(shifted)), item.response_ids]
-        found.append(float((chosen - np.log(np.exp(shifted).sum(axis=1))).sum()))
-    return found
+        response_logprobs.append(float((chosen - np.log(np.exp(shifted).sum(axis=1))).sum()))
+    return response_logprobs
 
 
 def echo(llama: Any, text: str) -> list[float | None]:

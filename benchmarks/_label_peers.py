@@ -1,9 +1,10 @@
-"""Two public packages asked for levels and differences from labels of several policies, in an environment of their own.
+"""Levels and differences by two public packages from labels of several policies, in an environment of their own.
 
     cje-eval    0.9, `direct` with its tuned weight of the correction, differences by its own paired comparison
     ppi_py      the mean by PPI++ for each policy alone, from the judge's scores; differences of independent estimates
 
-This file is on both sides: imported here it asks; run there as a script it answers for the draws in a file.
+This file runs on both sides: the benchmark imports it to start the packages; as a script it estimates from the draws in a
+file.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def _ppi(policies: list[str], score: np.ndarray, label: np.ndarray) -> Claims:
 
     claims = {}
     for policy, f, y in zip(policies, score, label, strict=True):
-        known = ~np.isnan(y)
-        sample = y[known], f[known], f[~known]
+        has_label = ~np.isnan(y)
+        sample = y[has_label], f[has_label], f[~has_label]
         low, high = (float(np.squeeze(bound)) for bound in ppi_mean_ci(*sample, alpha=0.05))
         value = float(np.squeeze(ppi_mean_pointestimate(*sample)))
         claims[policy] = value, (high - low) / (2 * NORMAL_95), low, high

@@ -28,7 +28,7 @@ def write(folder: Path, n: int) -> None:
     texts = _texts(np.random.default_rng(0))
     _write(folder / "logged.jsonl", (_logged(texts, start, stop, n) for start, stop in _blocks(n)))
     for k, policy in enumerate(POLICIES):
-        blocks = (_drawn(texts, policy, k, start, stop) for start, stop in _blocks(n))
+        blocks = (_draw_rows(texts, policy, k, start, stop) for start, stop in _blocks(n))
         _write(folder / "fresh_draws" / f"{policy}.jsonl", blocks)
 
 
@@ -74,7 +74,7 @@ def _logged(texts: list[str], start: int, stop: int, n: int) -> list[dict]:
     ]
 
 
-def _drawn(texts: list[str], policy: str, number: int, start: int, stop: int) -> list[dict]:
+def _draw_rows(texts: list[str], policy: str, number: int, start: int, stop: int) -> list[dict]:
     score, _ = _scores(np.random.default_rng([2, number, start]), stop - start)
     return [
         {

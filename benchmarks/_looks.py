@@ -76,8 +76,8 @@ def replicate(cell: LookCell, seed: int) -> Row:
     stopped = looks.document(cell.plan, observed, alpha=ALPHA)
     last = stopped["looks"][-1]["targets"]
     return {
-        "miss_at_some_look": any(_misses(shown, truth) for shown in repeated),
-        "miss_at_some_plain_look": any(_misses(shown, truth) for shown in plain),
+        "miss_at_some_look": any(_misses(readings, truth) for readings in repeated),
+        "miss_at_some_plain_look": any(_misses(readings, truth) for readings in plain),
         "miss_at_the_end": _misses(last, truth),
         "false_status": any(_is_false(reading["status"], truth[p], cell.plan) for p, reading in last.items()),
         "decided": all(reading["status"] not in looks.OPEN for reading in last.values()),

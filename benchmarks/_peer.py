@@ -1,9 +1,9 @@
-"""The public package cje-eval 0.3 in an environment of its own, asked for what it computes.
+"""Results and processor times of the public package cje-eval 0.3, in an environment of its own.
 
-This file is on both sides. Imported here it finds the environment and asks; run there as a script, with a question on
-the command line, it answers in JSON. Its estimators run as `analyze_dataset` runs them, with one change where asked
-for: a monotone calibrator, where the package by itself chooses between two. What reading the files takes is told apart
-from what is computed of them, and imports count in neither. One thread, so that processor time is what one core takes.
+This file runs on both sides. The benchmark imports it, and it finds the environment and starts a process there; as a script
+with a question on the command line, it prints the answer as JSON. Estimators run as `analyze_dataset` runs them, with one
+optional change: a monotone calibrator, where the package by itself chooses between two. The time of reading files is counted
+apart from that of computing, and imports count in neither. One thread, so that processor time is what one core takes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ GRID = 501  # scores from 0 to 1
 
 
 class Absent(Exception):
-    """There is no answer; the text says why."""
+    """There is no answer; the message has the reason."""
 
 
 class Peer(NamedTuple):
     """Packages in an environment of their own."""
 
-    requirements: tuple[str, ...]  # the first says which version has to be there
+    requirements: tuple[str, ...]  # of the first, the version is checked
     variable: str  # of the environment, that may name an interpreter
     home: Path  # of the environment that is made where it names none
 
@@ -51,17 +51,17 @@ REFERENCE = Peer((REQUIREMENT,), VARIABLE, Path("results/bench/.peer"))
 
 def python(peer: Peer = REFERENCE) -> Path:
     """The interpreter that has the packages: the one that the variable names, else one of an environment made here."""
-    named = os.environ.get(peer.variable)
-    interpreter = Path(named) if named else peer.home / "bin/python"
+    path = os.environ.get(peer.variable)
+    interpreter = Path(path) if path else peer.home / "bin/python"
     needed = " ".join(peer.requirements)
-    if not named and not interpreter.exists():
+    if not path and not interpreter.exists():
         venv.create(peer.home, with_pip=True)
     if not interpreter.exists():
         raise Absent(
             f"{peer.variable} names {interpreter}, which does not exist; name an interpreter that has {needed}"
         )
     if not _has_it(interpreter, peer.requirements[0]):
-        if named:
+        if path:
             raise Absent(
                 f"{interpreter}, named by {peer.variable}, has no {needed}; install it there, or unset {peer.variable}"
             )
@@ -70,44 +70,44 @@ def python(peer: Peer = REFERENCE) -> Path:
 
 
 def ask(interpreter: Path, question: str, folder: Path, *, limit: float = PATIENCE) -> dict[str, Any]:
-    """What the package says of the data in `folder`, within `limit` seconds on the clock.
+    """The package's results on the data in `folder`; raises `Absent` after `limit` seconds on the clock.
 
     question: an estimator, alone or as "estimator default" for the calibrator of the package's own choice; or
     "agreement", for what should be the same here and there.
     """
     command = [str(interpreter), str(Path(__file__).resolve()), question, str(folder)]
     try:
-        asked = subprocess.run(
+        process = subprocess.run(
             command, env=os.environ | ONE_THREAD, timeout=limit, capture_output=True, text=True, check=False
         )
     except subprocess.TimeoutExpired:
         raise Absent(f"the peer did not end within {limit:.0f} s") from None
-    if asked.returncode:
-        raise Absent(f"the peer failed: {_last_line(asked.stderr)}")
-    return json.loads(asked.stdout.splitlines()[-1])
+    if process.returncode:
+        raise Absent(f"the peer failed: {_last_line(process.stderr)}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def _has_it(interpreter: Path, requirement: str) -> bool:
-    """Is the package there, in the version?"""
+    """Whether the package is installed in the required version."""
     package, version = requirement.split("==")
     test = f"from importlib.metadata import version; print(version('{package}'))"
-    found = subprocess.run([str(interpreter), "-c", test], capture_output=True, text=True, check=False)
-    return fnmatch(found.stdout.strip(), version)
+    process = subprocess.run([str(interpreter), "-c", test], capture_output=True, text=True, check=False)
+    return fnmatch(process.stdout.strip(), version)
 
 
 def _install(interpreter: Path, requirements: Sequence[str]) -> None:
     command = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-    named = " ".join(requirements)
+    packages = " ".join(requirements)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        raise Absent(f"pip could not install {named} within {PATIENCE} s; is there a network?") from None
-    if done.returncode:
-        raise Absent(f"pip could not install {named}: {_last_line(done.stderr)}")
+        raise Absent(f"pip could not install {packages} within {PATIENCE} s; is there a network?") from None
+    if process.returncode:
+        raise Absent(f"pip could not install {packages}: {_last_line(process.stderr)}")
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    return (text.strip().splitlines() or ["no output"])[-1]
 
 
 def _main(question: str, folder: str) -> None:
@@ -122,14 +122,14 @@ def _main(question: str, folder: str) -> None:
 
 
 def _estimated(name: str, folder: Path, *, monotone: bool) -> dict[str, Any]:
-    """`analyze_dataset` by one estimator: seconds, and what it found, by policy."""
+    """`analyze_dataset` by one estimator: seconds, and estimates by policy."""
     import cje
-    import cje.data.fresh_draws as drawn
+    from cje.data import fresh_draws
     from cje.interface import service
 
     reading: list[float] = []
     service.load_dataset_from_jsonl = _clocked(service.load_dataset_from_jsonl, reading)
-    drawn.load_fresh_draws_auto = _clocked(drawn.load_fresh_draws_auto, reading)
+    fresh_draws.load_fresh_draws_auto = _clocked(fresh_draws.load_fresh_draws_auto, reading)
     if monotone:
         service.calibrate_dataset = partial(service.calibrate_dataset, calibration_mode="monotone")
     start = time.process_time()
@@ -143,9 +143,9 @@ def _estimated(name: str, folder: Path, *, monotone: bool) -> dict[str, Any]:
     policies = result.metadata["target_policies"]
     low, high = result.confidence_interval()
     columns = {"value": result.estimates, "se": result.standard_errors, "low": low, "high": high}
-    found = {title: dict(zip(policies, map(float, column), strict=True)) for title, column in columns.items()}
+    estimates = {title: dict(zip(policies, map(float, column), strict=True)) for title, column in columns.items()}
     calibrator = getattr(result.calibrator, "selected_mode", "unknown")
-    return found | {"seconds": total - sum(reading), "reading": sum(reading), "calibrator": calibrator}
+    return estimates | {"seconds": total - sum(reading), "reading": sum(reading), "calibrator": calibrator}
 
 
 def _clocked(work: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
-"""Whether remedies keep their word: refused policies get what their remedies name, and are judged again.
+"""Whether remedies work: refused policies get what their remedies name, and their verdicts are computed again.
 
-The same world is drawn again with the same seed, which adds labels and changes nothing else. A refused policy gets the
+The same world is simulated again with the same seed, which adds labels and changes nothing else. A refused policy gets the
 further labels of its own, all policies get the further base labels, and the policy is estimated by the estimator that the
 remedies name.
 """
@@ -42,7 +42,7 @@ class Study:
     labels: int
     own_labels: int = 0
 
-    def drawn(self, seed: int, more_labels: int = 0, more_own: int = 0) -> tuple[Logged, dict[str, Draws], dict]:
+    def data(self, seed: int, more_labels: int = 0, more_own: int = 0) -> tuple[Logged, dict[str, Draws], dict]:
         """Data and true values with so many further labels; all policies are labelled on the same prompts."""
         sizes = {"coverage": self.labels + more_labels, "target_labels": self.own_labels + more_own}
         world: World = replace(WORLDS[self.world], paired=True, **sizes)
@@ -66,7 +66,7 @@ STUDIES = (
 
 def outcomes(study: Study, seed: int) -> list[Row]:
     """One row for each estimator and refused policy: whether it is published once it has what its remedies name."""
-    logged, draws, values = study.drawn(seed)
+    logged, draws, values = study.data(seed)
     rows = []
     for name, evaluation in evaluate_all(ESTIMATORS, logged, draws, Options(seed=seed)).items():
         verdicts = _verdicts(evaluation, logged, draws)
@@ -89,12 +89,12 @@ def _followed(study: Study, seed: int, policy: str, estimator: str, lifting: Seq
     amount = {
         kind: int(max((r.amount for r in lifting if r.kind == kind), default=0)) for kind in KINDS - {"estimator"}
     }
-    named = next((match[1] for remedy in lifting if (match := NAMED.search(remedy.text))), estimator)
-    logged, draws, _ = study.drawn(seed, amount["base_labels"])
+    new_estimator = next((match[1] for remedy in lifting if (match := NAMED.search(remedy.text))), estimator)
+    logged, draws, _ = study.data(seed, amount["base_labels"])
     if policy in draws:
-        _, own, _ = study.drawn(seed, amount["base_labels"], amount["own_labels"])
+        _, own, _ = study.data(seed, amount["base_labels"], amount["own_labels"])
         draws = draws | {policy: own[policy]}
-    (evaluation,) = evaluate_all([named], logged, draws, Options(seed=seed)).values()
+    (evaluation,) = evaluate_all([new_estimator], logged, draws, Options(seed=seed)).values()
     verdict = _verdicts(evaluation, logged, draws)[policy]
     estimate = evaluation.base if policy == logged.base_policy else evaluation.estimates[policy]
     low, high = estimate.interval()

@@ -26,17 +26,17 @@ MEMORY = ("llama_memory_clear", "llama_memory_seq_rm", "llama_memory_seq_cp")
 
 @dataclass(frozen=True)
 class Batch:
-    """One `llama_decode`: tokens, their positions and sequences, and whether logits are wanted; each (n,)."""
+    """One `llama_decode`: tokens, their positions and sequences, and whether each gets logits; each (n,)."""
 
     tokens: Sequence[int]
     positions: Sequence[int]
     sequences: Sequence[int]
-    wanted: Sequence[int]
+    logit_mask: Sequence[int]
 
 
 @dataclass
 class Recording:
-    """The context that was opened, and what was asked of it."""
+    """The context that was opened, and the calls made on it."""
 
     params: Any = None  # llama_context_params
     calls: list[tuple[str, Batch | tuple[Any, ...]]] = field(default_factory=list)  # function, arguments
@@ -48,12 +48,12 @@ class Recording:
 
     @property
     def batches(self) -> list[Batch]:
-        return [told for _, told in self.calls if isinstance(told, Batch)]
+        return [arguments for _, arguments in self.calls if isinstance(arguments, Batch)]
 
 
 @contextlib.contextmanager
 def recorded() -> Iterator[Recording]:
-    """Records what is done meanwhile with one context."""
+    """Record the calls made on one context inside the block."""
     llama = library()
     recording = Recording()
 
@@ -68,13 +68,13 @@ def recorded() -> Iterator[Recording]:
         return decode(context, batch)
 
     open_context, decode = llama.llama_init_from_model, llama.llama_decode
-    wrapped = {name: _noted(recording, name, getattr(llama, name)) for name in MEMORY}
+    wrapped = {name: _recorder(recording, name, getattr(llama, name)) for name in MEMORY}
     with mock.patch.multiple(llama, llama_init_from_model=opened, llama_decode=decoded, **wrapped):
         yield recording
 
 
 class Replay:
-    """A context like the recorded one, from which `run` asks the same once more. A context manager."""
+    """A context like the recorded one, on which `run` repeats the recorded calls. A context manager."""
 
     def __init__(self, model: Model, recording: Recording):
         llama = library()
@@ -83,11 +83,11 @@ class Replay:
             raise MemoryError("no memory for a second context like the recorded one")
         memory = llama.llama_get_memory(self._context)
         self._calls: list[Callable[[], Any]] = [lambda: llama.llama_memory_clear(memory, False)]
-        for name, told in recording.calls:
-            if isinstance(told, Batch):
-                self._calls.append(_decoding(self._context, told))
+        for name, arguments in recording.calls:
+            if isinstance(arguments, Batch):
+                self._calls.append(_decoding(self._context, arguments))
             else:
-                self._calls.append(functools.partial(getattr(llama, name), memory, *told))
+                self._calls.append(functools.partial(getattr(llama, name), memory, *arguments))
 
     def run(self) -> None:
         """Make the calls, from empty caches."""
@@ -106,12 +106,12 @@ def prefill(tokens: Sequence[int]) -> Batch:
     return Batch(tokens, range(len(tokens)), [0] * len(tokens), [0] * len(tokens))
 
 
-def _noted(recording: Recording, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def noting(memory: int, *told: Any) -> Any:
-        recording.calls.append((name, told))
-        return function(memory, *told)
+def _recorder(recording: Recording, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(memory: int, *arguments: Any) -> Any:
+        recording.calls.append((name, arguments))
+        return function(memory, *arguments)
 
-    return noting
+    return wrapper
 
 
 def _copied(batch: Any) -> Batch:
@@ -122,9 +122,9 @@ def _copied(batch: Any) -> Batch:
 def _decoding(context: int, batch: Batch) -> Callable[[], None]:
     """A call of llama_decode with a batch that is laid out beforehand."""
     llama = library()
-    laid_out, _kept = _laid_out(batch)
+    laid_out, arrays = _laid_out(batch)
 
-    def decode(_kept: Any = _kept) -> None:
+    def decode(_arrays: Any = arrays) -> None:  # the closure keeps the arrays alive
         status = llama.llama_decode(context, laid_out)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} in a replay")
@@ -139,14 +139,14 @@ def _laid_out(batch: Batch) -> tuple[Any, tuple[np.ndarray, ...]]:
         np.array(values, dtype=np.int32) for values in (batch.tokens, batch.positions, batch.sequences)
     )
     counts = np.ones_like(tokens)  # every token belongs to one sequence
-    wanted = np.array(batch.wanted, dtype=np.int8)
+    logit_mask = np.array(batch.logit_mask, dtype=np.int8)
     pointers = (sequences.ctypes.data + sequences.itemsize * np.arange(len(sequences))).astype(np.uintp)
     arrays = {
         "token": tokens,
         "pos": positions,
         "n_seq_id": counts,
         "seq_id": pointers,
-        "logits": wanted,
+        "logits": logit_mask,
     }
     types = dict(llama.llama_batch._fields_)
     laid_out = llama.llama_batch(

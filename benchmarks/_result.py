@@ -20,7 +20,7 @@ DETAIL_WIDTH = 60  # characters
 
 @dataclass(frozen=True)
 class Result:
-    """One number and what it should be; `value` is None where it could not be measured, and `detail` says why."""
+    """One number and what it should be; `value` is None where it could not be measured; `detail` then has the reason."""
 
     name: str
     value: float | None

@@ -4,9 +4,9 @@ A cell is a case (a world, and what the analysis is given), a sample size and a 
 of a target there is one of four kinds:
 
     sound      the data carry the claim: intervals must cover, and refusals are mistakes
-    thin       few rows or labels stand behind it: it may be refused, but what is published must cover
+    thin       it rests on few rows or labels: it may be refused, but what is published must cover
     unsound    it is wrong and the data show it: publishing it is the mistake
-    unseen     it is wrong and nothing in the data shows it; it says `transport_unverified`
+    unseen     it is wrong and nothing in the data shows it; its verdict has the reason `transport_unverified`
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Case:
 
     def kind(self, estimator: str, policy: str) -> str:
         """Which of the four kinds a claim is."""
-        mended = self.target_labels and estimator not in (*WEIGHTED, *LABEL_TERM)
-        if self.fault is None or mended:
+        is_corrected = self.target_labels and estimator not in (*WEIGHTED, *LABEL_TERM)
+        if self.fault is None or is_corrected:
             return "sound"
         if self.fault == "overlap":
             return "thin" if estimator in (*WEIGHTED, *LABEL_TERM) else "sound"
@@ -271,9 +271,9 @@ def in_chunks(replicates: Callable[[range], list[Row]], pool: Executor, n: int) 
 
 def finished(path: Path, n: int, compute: Callable[[], list[Row]], code: str) -> list[Row]:
     """Rows of a file where n draws were finished with this code, else computed and written there."""
-    held = json.loads(path.read_text()) if path.exists() else {}
-    if held.get("replicates") == n and held.get("code") == code:
-        return held["rows"]
+    record = json.loads(path.read_text()) if path.exists() else {}
+    if record.get("replicates") == n and record.get("code") == code:
+        return record["rows"]
     rows = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from multiprocessing.synchronize import Barrier
 
-Side = Callable[[], int]  # does its work once and says how many tokens that was
+Side = Callable[[], int]  # does its work once and returns the number of tokens
 Sides = Mapping[str, Side]
 Rates = dict[str, list[float]]  # side -> tokens a second, by round
 
@@ -34,18 +34,18 @@ _barrier: Barrier | None = None  # set in every process of a `side_by_side`
 
 
 def progress(text: str) -> None:
-    """One line for whoever waits."""
+    """Print a line on standard error about how far the benchmark is."""
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def measure(sides: Sides, *, rounds: int = ROUNDS) -> Rates:
     """Tokens per second of processor time."""
     rates: Rates = {name: [] for name in sides}
-    for done in range(rounds):
+    for round_number in range(1, rounds + 1):
         for name, side in sides.items():
             timing = _timed(side)
             rates[name].append(timing.n_tokens / timing.processor)
-            progress(f"round {done + 1} of {rounds}: {name}, {rates[name][-1]:.0f} tokens/s")
+            progress(f"round {round_number} of {rounds}: {name}, {rates[name][-1]:.0f} tokens/s")
     return rates
 
 
@@ -152,13 +152,13 @@ def _take_part(
     timings: dict[str, list[Timing]] = {turn.name: [] for turn in turns}
     try:
         with prepare() as sides:
-            for done in range(rounds):
+            for round_number in range(1, rounds + 1):
                 for turn in turns:
                     _barrier.wait(PATIENCE)
                     if index < turn.n_processes:
                         timings[turn.name].append(_timed(sides[turn.side]))
                     if index == 0:
-                        progress(f"round {done + 1} of {rounds}: {turn.name}")
+                        progress(f"round {round_number} of {rounds}: {turn.name}")
     except BaseException:
         _barrier.abort()  # so that the others do not wait for this one
         raise

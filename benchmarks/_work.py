@@ -48,17 +48,17 @@ def open_default() -> Model:
 
 def draw(model: Model) -> Work:
     """The items, the same in every run on a machine."""
-    long = _drawn(model, requests(model, [joined(i, PROMPTS_PER_TEXT) for i in range(N_DRAWN)]), LONG)
+    long = _items(model, requests(model, [joined(i, PROMPTS_PER_TEXT) for i in range(N_DRAWN)]), LONG)
     return Work(draw_short(model), sorted(long, key=lambda item: len(item.response_ids))[-N_LONG:])
 
 
 def draw_short(model: Model) -> list[Item]:
     """The short items alone, which takes seconds."""
-    return _drawn(model, requests(model, PROMPTS[:N_SHORT]), SHORT)
+    return _items(model, requests(model, PROMPTS[:N_SHORT]), SHORT)
 
 
 def requests(model: Model, texts: Sequence[str]) -> list[Request]:
-    """What users say, each with a new random stream."""
+    """A request for each text as the user's message, each with a new random stream."""
     return [
         Request(i, chat.render(model, SYSTEM_PROMPT, text), stream(0, "bench", str(i), 0))
         for i, text in enumerate(texts)
@@ -97,6 +97,6 @@ def words(model: Model, n: int) -> str:
     return text
 
 
-def _drawn(model: Model, asked: Sequence[Request], max_tokens: int) -> list[Item]:
-    found = {response.key: response.token_ids for response in generate(model, asked, Sampling(), max_tokens)}
-    return [Item(request.key, request.prompt_ids, found[request.key]) for request in asked]
+def _items(model: Model, batch: Sequence[Request], max_tokens: int) -> list[Item]:
+    token_ids = {response.key: response.token_ids for response in generate(model, batch, Sampling(), max_tokens)}
+    return [Item(request.key, request.prompt_ids, token_ids[request.key]) for request in batch]

@@ -109,7 +109,7 @@ def _server(*options: object) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _jobs(url: str, folder: Path) -> Iterator[Sides]:
-    """Jobs of different sizes; each run of one asks what was never asked."""
+    """Jobs of different sizes; each run of one sends requests that no run has sent before."""
     logging.getLogger("arena_cje").setLevel(logging.WARNING)
     endpoint = Endpoint(
         provider="local",
@@ -126,18 +126,18 @@ def _jobs(url: str, folder: Path) -> Iterator[Sides]:
     )
     runs = itertools.count()
 
-    def asked(n: int) -> int:
+    def make_calls(n: int) -> int:
         name = f"{os.getpid()}-{next(runs)}"
         ledger = Ledger(folder / "spending.jsonl", lambda *_: 1e-6, budget_usd=1.0)
         with Journal(folder / name / "0000.jsonl") as journal:
             journaled_ask(CallJob(endpoint, "judge", "base", ledger, folder=folder), journal)(_requests(name, n))
         return n
 
-    asked(LIMIT)  # what is imported on the way
+    make_calls(LIMIT)  # imports happen in this first run
     yield {
-        "all": functools.partial(asked, CALLS),
-        "half": functools.partial(asked, CALLS // 2),
-        "few": functools.partial(asked, FEW),
+        "all": functools.partial(make_calls, CALLS),
+        "half": functools.partial(make_calls, CALLS // 2),
+        "few": functools.partial(make_calls, FEW),
     }
 
 

@@ -207,10 +207,13 @@ def has_no_width(row: Row) -> bool:
 
 
 def _count(name: str, broken: Sequence[Row], of: Sequence[Row], *, goal: str | None = "<= 0") -> Result:
-    named = [f"{r['case']} n={r['n']} {r['share']:.0%} {r['policy']} {r['estimator']}" for r in broken]
-    more = f", and {len(named) - 4} more" if len(named) > 4 else ""
+    failures = [f"{r['case']} n={r['n']} {r['share']:.0%} {r['policy']} {r['estimator']}" for r in broken]
+    more = f", and {len(failures) - 4} more" if len(failures) > 4 else ""
     return Result(
-        name, len(broken), goal, f"of {len(of)} rows; {'; '.join(named[:4])}{more}" if named else f"of {len(of)} rows"
+        name,
+        len(broken),
+        goal,
+        f"of {len(of)} rows; {'; '.join(failures[:4])}{more}" if failures else f"of {len(of)} rows",
     )
 
 

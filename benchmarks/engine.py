@@ -1,7 +1,7 @@
 """The engine against what bounds it and against the calls it replaces: scorer, generator, memory.
 
 Every comparison of one process runs one thread and counts processor time; sides are timed in turn and compared by the
-median of their ratios within a round (`_timing` says why). The yardsticks are llama.cpp's own calls, replayed with
+median of their ratios within a round (the reason is in `_timing`). The yardsticks are llama.cpp's own calls, replayed with
 nothing in between, and llama-cpp-python's high-level class.
 """
 
@@ -94,7 +94,7 @@ def scorer_and_completion(model: Model, work: Work) -> Iterator[Result]:
 
         sides = {"scorer": counted(lambda: _score(model, items), n_tokens(items))}
         rates = measure({**sides, "create_completion": counted(echo, n_tokens(items))}, rounds=2)
-        # The last number is the drawn token's; before it stand the response's.
+        # The last number is that of the sampled token; those of the response precede it.
         in_chats = [(item, echoed[item.key][-1 - len(item.response_ids) : -1]) for item in items]
         plain = [_plain(model, item) for item in items]
         # The first token has no number.
@@ -111,7 +111,7 @@ def scorer_and_completion(model: Model, work: Work) -> Iterator[Result]:
 def scorer_error(model: Model, work: Work) -> Iterator[Result]:
     """The scorer's numbers against the softmax in 64 bits."""
     items = [*work.short[:N_CHECKED], *work.long]
-    scored = zip(items, (found.token_logprobs for found in _score(model, items)), strict=True)
+    scored = zip(items, (result.token_logprobs for result in _score(model, items)), strict=True)
     errors = _errors(model, scored)
     detail = f"nats a token, greatest of {len(errors)} tokens, against a softmax in 64 bits on a pass of its own"
     yield Result("error of the scorer", float(errors.max()), "<= 1e-5", detail)
@@ -121,8 +121,8 @@ def generator(model: Model, work: Work) -> Iterator[Result]:
     """The generator against its own decode calls and against one chat completion after the other."""
 
     def draw() -> int:
-        asked = _work.requests(model, PROMPTS[: len(work.short)])
-        return sum(len(response.token_ids) for response in generate(model, asked, ONE, SHORT))
+        requests = _work.requests(model, PROMPTS[: len(work.short)])
+        return sum(len(response.token_ids) for response in generate(model, requests, ONE, SHORT))
 
     with recorded() as recording:
         n_new = draw()
@@ -133,9 +133,9 @@ def generator(model: Model, work: Work) -> Iterator[Result]:
 
         replayed = counted(replay.run, n_new)
         rates = measure({"generator": draw, "decode calls": replayed, "create_chat_completion": draw_one_by_one})
-    asked = f"{len(work.short)} responses side by side, new tokens"
-    yield _compared("generator / its decode calls", rates, "generator", "decode calls", ">= 0.85", asked)
-    name, where = "generator / create_chat_completion", f"{asked}, against {N_CHATS} of them one by one"
+    sizes = f"{len(work.short)} responses side by side, new tokens"
+    yield _compared("generator / its decode calls", rates, "generator", "decode calls", ">= 0.85", sizes)
+    name, where = "generator / create_chat_completion", f"{sizes}, against {N_CHATS} of them one by one"
     yield _compared(name, rates, "generator", "create_chat_completion", ">= 3", where)
 
 
@@ -218,7 +218,7 @@ def _plain(model: Model, item: Item) -> Item:
 
 def _errors(model: Model, scored: Iterable[tuple[Item, Sequence[float]]]) -> np.ndarray:
     """How far log probabilities are from the truth, nats, over all tokens of the responses."""
-    return np.concatenate([np.abs(np.asarray(found) - _truth(model, item)) for item, found in scored])
+    return np.concatenate([np.abs(np.asarray(logprobs) - _truth(model, item)) for item, logprobs in scored])
 
 
 def _truth(model: Model, item: Item) -> np.ndarray:
@@ -242,8 +242,8 @@ def generate_into_full_caches() -> None:
     """As many prompts as long as the context as the caches may hold."""
     with _work.open_default() as model:
         prompt = model.tokenize(_work.words(model, model.n_ctx))[: model.n_ctx - 2]
-        asked = [Request(i, prompt, stream(0, "bench", str(i), 0)) for i in range(CACHE_TOKENS // model.n_ctx)]
-        list(generate(model, asked, ONE, 2))
+        requests = [Request(i, prompt, stream(0, "bench", str(i), 0)) for i in range(CACHE_TOKENS // model.n_ctx)]
+        list(generate(model, requests, ONE, 2))
 
 
 def _item_under(model: Model, system_prompt: str, i: int) -> Item:
@@ -254,15 +254,15 @@ def _item_under(model: Model, system_prompt: str, i: int) -> Item:
 
 def _with_and_without(model: Model, items: list[Item], prefix: Sequence[int]) -> tuple[Rates, float]:
     """Speeds with the prefix shared and not, and by how much a log probability differs at most, nats."""
-    found: dict[str, np.ndarray] = {}
+    logprobs: dict[str, np.ndarray] = {}
 
     def scoring(name: str, shared: Sequence[int]) -> Callable[[], None]:
         def work() -> None:
             scored = _score(model, items, shared=shared)
-            found[name] = np.concatenate([one.token_logprobs for one in scored])
+            logprobs[name] = np.concatenate([one.token_logprobs for one in scored])
 
         return work
 
     sides = {"prefix": scoring("prefix", prefix), "none": scoring("none", ())}
     rates = measure({name: counted(work, n_tokens(items)) for name, work in sides.items()}, rounds=2)
-    return rates, float(np.abs(found["prefix"] - found["none"]).max())
+    return rates, float(np.abs(logprobs["prefix"] - logprobs["none"]).max())

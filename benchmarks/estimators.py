@@ -78,7 +78,7 @@ def run() -> Iterator[Result]:
 
 def few_rows() -> Iterator[Result]:
     """All estimators on data of the size of a study."""
-    data = _drawn(SMALL)
+    data = _data(SMALL)
     where = f"CPU seconds, {SMALL} rows, {len(WORLD.targets)} policies"
     together = _seconds(lambda: evaluate_all(estimators.NAMES, *data, Options()))
     evaluations = evaluate_all(estimators.NAMES, *data, Options())
@@ -86,9 +86,9 @@ def few_rows() -> Iterator[Result]:
     detail = f"{where}; their verdicts take {verdicts:.2g} more"
     yield Result(f"all {len(estimators.NAMES)} estimators together", together, "<= 1", detail)
     alone = {name: _seconds(partial(evaluate, name, *data, Options())) for name in estimators.NAMES}
-    told = ", ".join(f"{name} {seconds:.2g}" for name, seconds in alone.items())
-    yield Result("the slowest estimator alone", max(alone.values()), "<= 1", f"{where}: {told}")
-    seconds = _seconds(partial(evaluate, "dr-cpo", *_drawn(MIDDLE), Options()))
+    times = ", ".join(f"{name} {seconds:.2g}" for name, seconds in alone.items())
+    yield Result("the slowest estimator alone", max(alone.values()), "<= 1", f"{where}: {times}")
+    seconds = _seconds(partial(evaluate, "dr-cpo", *_data(MIDDLE), Options()))
     yield Result("dr-cpo, ten times the rows", seconds, "<= 1", f"CPU seconds, {MIDDLE} rows")
 
 
@@ -107,20 +107,22 @@ def many_rows() -> Iterator[Result]:
 def job() -> Iterator[Result]:
     """What an estimate job takes from the start of its interpreter to its written results."""
     with tempfile.TemporaryDirectory() as folder:
-        place = save(Path(folder), *_drawn(SMALL))
+        place = save(Path(folder), *_data(SMALL))
         command = [sys.executable, "-c", JOB, place / "logged.jsonl", place / "draws", place, "stacked-dr"]
-        taken = []
+        seconds = []
         for _ in range(ROUNDS):
             before = _of_children()
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-            taken.append(_of_children() - before)
-    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+            process = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+            seconds.append(_of_children() - before)
+    loaded = set(json.loads(process.stdout.splitlines()[-1]))
     detail = f"CPU seconds of a fresh interpreter: imports, {SMALL} rows in CJE files, stacked-dr, results written"
-    yield Result("estimate job", statistics.median(taken), "<= 2", detail)
+    yield Result("estimate job", statistics.median(seconds), "<= 2", detail)
     heavy = sorted(loaded & set(HEAVY))
     others = sorted(name for name in loaded - sys.stdlib_module_names if not name.startswith("_"))
-    told = f"{', '.join(heavy) or 'none'} of {', '.join(HEAVY)}; from outside the standard library: {', '.join(others)}"
-    yield Result("slow imports an estimate job does not need", len(heavy), "<= 0", told)
+    modules = (
+        f"{', '.join(heavy) or 'none'} of {', '.join(HEAVY)}; from outside the standard library: {', '.join(others)}"
+    )
+    yield Result("slow imports an estimate job does not need", len(heavy), "<= 0", modules)
 
 
 def peer() -> Iterator[Result]:
@@ -132,36 +134,36 @@ def peer() -> Iterator[Result]:
         return
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small"
-        save(small, *_drawn(SMALL))
+        save(small, *_data(SMALL))
         yield from agreement(interpreter, small)
         for default in (True, False):
             for name in ROBUST:
                 yield _ratio(interpreter, name, SMALL, small, default=default)
-        many = save(Path(folder) / "many", *_drawn(MANY))
-        middle = save(Path(folder) / "middle", *_drawn(MIDDLE))
+        many = save(Path(folder) / "many", *_data(MANY))
+        middle = save(Path(folder) / "middle", *_data(MIDDLE))
         for name in OTHERS:
-            found = _ratio(interpreter, name, MANY, many)
-            yield found if found.value is not None else _ratio(interpreter, name, MIDDLE, middle, after=found.detail)
+            ratio = _ratio(interpreter, name, MANY, many)
+            yield ratio if ratio.value is not None else _ratio(interpreter, name, MIDDLE, middle, after=ratio.detail)
 
 
 def agreement(interpreter: Path, folder: Path) -> Iterator[Result]:
     """Largest differences in what depends on no fold, on the data of `folder`."""
-    goal, (logged, draws) = "<= 1e-6", _drawn(SMALL)
+    goal, (logged, draws) = "<= 1e-6", _data(SMALL)
     try:
         theirs = _peer.ask(interpreter, "agreement", folder)
     except _peer.Absent as absent:
         yield from (Result(name, None, goal, f"not measured: {absent}") for name in SAME)
         return
-    found = evaluate_all(("snips", "direct"), logged, draws, Options())
-    curve = found["direct"].calibration.full
+    evaluations = evaluate_all(("snips", "direct"), logged, draws, Options())
+    curve = evaluations["direct"].calibration.full
     grid = np.linspace(0, 1, len(theirs["calibrator"]))
     mine = curve(grid, np.empty((len(grid), 0)))
-    told = f"{len(grid)} scores from 0 to 1, {int(logged.labelled.sum())} labels"
-    yield Result(SAME[0], _apart(mine, theirs["calibrator"]), goal, f"{told}; its monotone calibrator, full fit")
-    yield Result(SAME[1], _apart(mine, theirs["isotonic"]), goal, f'{told}; IsotonicRegression(out_of_bounds="clip")')
+    sizes = f"{len(grid)} scores from 0 to 1, {int(logged.labelled.sum())} labels"
+    yield Result(SAME[0], _apart(mine, theirs["calibrator"]), goal, f"{sizes}; its monotone calibrator, full fit")
+    yield Result(SAME[1], _apart(mine, theirs["isotonic"]), goal, f'{sizes}; IsotonicRegression(out_of_bounds="clip")')
     hints = {"snips": "its raw-ips without a clip", "direct": "its direct without labels of the targets' own"}
     for name, title in zip(hints, SAME[2:], strict=True):
-        mine = np.array([found[name].estimates[policy].value for policy in theirs[name]])
+        mine = np.array([evaluations[name].estimates[policy].value for policy in theirs[name]])
         yield Result(title, _apart(mine, list(theirs[name].values())), goal, f"{len(mine)} policies; {hints[name]}")
 
 
@@ -194,11 +196,11 @@ def save(folder: Path, logged: Logged, draws: Mapping[str, Draws]) -> Path:
         )
     )
     _write(folder / "logged.jsonl", rows)
-    for policy, drawn in draws.items():
+    for policy, of_policy in draws.items():
         rows = (
             _row(prompt_id, score, label) | {"target_policy": policy, "draw_idx": index}
             for prompt_id, scores, labels in zip(
-                logged.prompt_id.tolist(), drawn.judge_score.tolist(), drawn.oracle_label.tolist(), strict=True
+                logged.prompt_id.tolist(), of_policy.judge_score.tolist(), of_policy.oracle_label.tolist(), strict=True
             )
             for index, (score, label) in enumerate(zip(scores, labels, strict=True))
         )
@@ -216,7 +218,7 @@ def _write(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
         file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
-def _drawn(n: int) -> Data:
+def _data(n: int) -> Data:
     logged, draws, _ = draw(WORLD, n, SEED)
     return logged, draws
 
@@ -227,12 +229,12 @@ def _judged(evaluation: Evaluation, data: Data) -> object:
 
 def _seconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
     """Processor time, the median of some rounds."""
-    taken = []
+    seconds = []
     for _ in range(rounds):
         start = time.process_time()
         work()
-        taken.append(time.process_time() - start)
-    return statistics.median(taken)
+        seconds.append(time.process_time() - start)
+    return statistics.median(seconds)
 
 
 def _in_its_own_process(name: str, n: int, rounds: int) -> tuple[float, int]:
@@ -245,7 +247,7 @@ def _in_its_own_process(name: str, n: int, rounds: int) -> tuple[float, int]:
 
 def time_alone(name: str, n: int, rounds: int, note: Path) -> None:
     """Draw n rows, evaluate, and note the seconds of the latter."""
-    data = _drawn(n)
+    data = _data(n)
     note.write_text(repr(_seconds(partial(evaluate, name, *data, Options()), rounds)))
 
 
@@ -256,18 +258,18 @@ def _apart(mine: np.ndarray, theirs: Sequence[float]) -> float:
 
 def _of_children() -> float:
     """Processor time of all processes that this one has started and seen end."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds.ru_utime + seconds.ru_stime
 
 
 def _ratio(interpreter: Path, name: str, n: int, folder: Path, *, default: bool = False, after: str = "") -> Result:
-    """The package's seconds over ours; `after` tells what was tried before on more rows."""
+    """The package's seconds over ours; `after`: the outcome of an earlier try on more rows."""
     title, goal = _title(name, default=default)
     try:
         theirs = _peer.ask(interpreter, f"{name} default" if default else name, folder, limit=PEER_LIMIT)
     except _peer.Absent as absent:
         return Result(title, None, goal, f"{n} rows: not measured: {absent}")
-    data = _drawn(n)
+    data = _data(n)
     seconds = _seconds(lambda: _judged(evaluate(name, *data, Options()), data), 1 if n >= MANY else ROUNDS)
     parts = (
         f"{n} rows, CPU seconds after loading: {theirs['seconds']:.3g} against {seconds:.3g}, verdicts included",

@@ -2,11 +2,11 @@
 
 Each strikes a small experiment with a tiny random model, in a folder of its own; then `arena-cje doctor --redo` and the same
 command bring it to its end. Counted are items that were finished and are lost, items that were made twice, results that are not
-the bytes of a run without a fault, faults that had to be told and were not, and runs that the command could not end.
+the bytes of a run without a fault, faults that should have been reported and were not, and runs that the command could not end.
 
-`INJECTIONS=200 python -m benchmarks faults` runs 200 of them; `FAULTS="kill"` only those with this in their name. What an
-injection came to stands in results/bench/faults.jsonl when it ends: the same command goes on after the last one, unless the code
-has changed.
+`INJECTIONS=200 python -m benchmarks faults` runs 200 of them; `FAULTS="kill"` only those with this in their name. The
+outcome of an injection is in results/bench/faults.jsonl when it ends: the same command goes on after the last one, unless the
+code has changed.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ def run() -> Iterator[Result]:
     sys.path.insert(0, str(SUPPORT))
     import faults
 
-    known = tuple(faults.FAULTS) if os.geteuid() == 0 else faults.ANY_USER
-    names = [name for name in known if os.environ.get("FAULTS", "") in name]
+    possible = tuple(faults.FAULTS) if os.geteuid() == 0 else faults.ANY_USER
+    names = [name for name in possible if os.environ.get("FAULTS", "") in name]
     n, first = int(os.environ.get("INJECTIONS", INJECTIONS)), int(os.environ.get("SEED", "0"))
-    asked = [(names[k % len(names)], first + k // len(names)) for k in range(n)]
-    outcomes = {key: outcome for key, outcome in finished(faults.Outcome).items() if key in set(asked)}
+    injections = [(names[k % len(names)], first + k // len(names)) for k in range(n)]
+    outcomes = {key: outcome for key, outcome in finished(faults.Outcome).items() if key in set(injections)}
     if outcomes:
-        progress(f"faults: {len(outcomes)} of {n} stand in {FINISHED}")
+        progress(f"faults: {len(outcomes)} of {n} are in {FINISHED}")
     with tempfile.TemporaryDirectory() as folder:
         study = faults.new_study(Path(folder))
-        for name, seed in asked:
+        for name, seed in injections:
             if (name, seed) not in outcomes:
                 outcomes[name, seed] = outcome = _inject(study, name, seed, Path(folder) / f"run-{len(outcomes)}")
                 numbers = ", ".join(f"{getattr(outcome, count)} {count}" for count in COUNTS)
-                told = f"{outcome.silent}{outcome.unfinished} ({outcome.detail})"
-                progress(f"faults: {len(outcomes)} of {n}, {name} {seed}: {numbers} {told}")
-    everything = [outcomes[key] for key in asked]
-    for name in dict.fromkeys(name for name, _ in asked):
+                problems = f"{outcome.silent}{outcome.unfinished} ({outcome.detail})"
+                progress(f"faults: {len(outcomes)} of {n}, {name} {seed}: {numbers} {problems}")
+    everything = [outcomes[key] for key in injections]
+    for name in dict.fromkeys(name for name, _ in injections):
         of_fault = [outcome for outcome in everything if outcome.fault == name]
         yield Result(name, float(sum(map(_bad, of_fault))), "<= 0", f"of {len(of_fault)}: {_details(of_fault)}")
     for count in COUNTS:
         total = sum(getattr(outcome, count) for outcome in everything)
         yield Result(count, float(total), "<= 0", f"{n} injections")
-    yield Result("faults that were not told", float(sum(bool(one.silent) for one in everything)), "<= 0", f"of {n}")
+    yield Result("faults that were not reported", float(sum(bool(one.silent) for one in everything)), "<= 0", f"of {n}")
     unfinished = sum(bool(one.unfinished) for one in everything)
     yield Result("runs that did not end", float(unfinished), "<= 0", f"of {n}")
 

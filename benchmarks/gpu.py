@@ -76,10 +76,10 @@ def _generator(model: Model, name: str) -> Iterator[Result]:
     responses, speeds = {}, {}
     for n_slots in SLOTS:
         start = time.perf_counter()
-        responses[n_slots] = _drawn(model, n_slots)
+        responses[n_slots] = _responses(model, n_slots)
         speeds[n_slots] = sum(map(len, responses[n_slots].values())) / (time.perf_counter() - start)
     changed = sum(responses[SLOTS[0]][key] != responses[SLOTS[-1]][key] for key in responses[SLOTS[0]])
-    shown = ", ".join(f"{n}: {speed:.0f}" for n, speed in speeds.items())
+    rates = ", ".join(f"{n}: {speed:.0f}" for n, speed in speeds.items())
     yield Result(
         "responses that another n_slots changes, share",
         changed / N_ITEMS,
@@ -90,7 +90,7 @@ def _generator(model: Model, name: str) -> Iterator[Result]:
         "generator, most slots / fewest",
         speeds[SLOTS[-1]] / speeds[SLOTS[0]],
         None,
-        f"{name}; tokens/s by n_slots {shown}",
+        f"{name}; tokens/s by n_slots {rates}",
     )
 
 
@@ -214,7 +214,7 @@ class PackedContext(Context):
         self._positions[:size] = np.tile(columns, places)
         self._sequence_pointers[:size] = self._sequence_ids.ctypes.data + 4 * np.repeat(np.arange(places), width)
         has_logits = (columns >= first[:, None]) & (columns < first[:, None] + N_NEW)
-        self._wanted[:size] = has_logits.ravel()
+        self._logit_mask[:size] = has_logits.ravel()
         self._batch.n_tokens = size
         for sequence in range(places):
             self.forget(sequence)
@@ -258,14 +258,14 @@ def _card() -> str:
         return "a GPU without nvidia-smi"
 
 
-def _drawn(model: Model, n_slots: int) -> dict[int, tuple[int, ...]]:
+def _responses(model: Model, n_slots: int) -> dict[int, tuple[int, ...]]:
     requests = _work.requests(model, _work.PROMPTS[:N_ITEMS])
     responses = generate(model, requests, ONE, N_NEW, n_slots, cache_tokens=CACHE_TOKENS)
     return {response.key: response.token_ids for response in responses}
 
 
 def _items(model: Model) -> list[Item]:
-    token_ids = _drawn(model, SLOTS[1])
+    token_ids = _responses(model, SLOTS[1])
     requests = _work.requests(model, _work.PROMPTS[:N_ITEMS])
     return [Item(request.key, request.prompt_ids, token_ids[request.key]) for request in requests]
 

@@ -1,7 +1,8 @@
-"""What the journals of a stage cost to read, by its number of shards: every job asks for items that no shard has finished yet.
+"""What the journals of a stage cost to read, by its number of shards: every job looks for items that no shard has finished yet.
 
-A job asks the other shards for what its own file lacks. If it read them all, a stage would read a number of bytes that grows
-with the square of its shards; by the index it reads each line once, so that the time for a shard stays about the same:
+A job looks in the other shards for items that its own file lacks. If it read them all, a stage would read a number of bytes
+that grows with the square of its shards; by the index it reads each line once, so that the time for a shard stays about the
+same:
 
     growth = seconds a shard at many shards / seconds a shard at few
 
@@ -63,9 +64,9 @@ def _stage(folder: Path, n_shards: int) -> float:
         keys = _keys(shard)
         with Journal(folder / f"{shard:04d}.jsonl") as opened:
             began = time.process_time()
-            found = opened.find(keys)
+            records = opened.find(keys)
             seconds += time.process_time() - began
-            assert not found
+            assert not records
             opened.append([FinishedItem(key, {"text": key[0] * BYTES}) for key in keys])
     return seconds
 
@@ -78,13 +79,13 @@ def _other_shard_size(folder: Path) -> Iterator[Result]:
     n_read = sum(1 for path in shards for _ in journal.read(path))
     through = time.process_time() - began
     began = time.process_time()
-    found = _found(folder, keys)
+    records = _records(folder, keys)
     seconds = time.process_time() - began
-    assert len(found) == len(keys)
+    assert len(records) == len(keys)
     detail = f"{len(keys)} items of {len(shards)} files; {seconds:.2f} CPU-s, {through:.2f} to read all {n_read} items"
     yield Result("a job that finds all its items / all journals read", seconds / through, "<= 0.5", detail)
     tracemalloc.start()
-    _found(folder, keys)
+    _records(folder, keys)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     size = sum(path.stat().st_size for path in shards)
@@ -94,10 +95,10 @@ def _other_shard_size(folder: Path) -> Iterator[Result]:
     yield Result("peak memory of this job / its records", peak / (len(keys) * BYTES), "<= 3", detail)
 
 
-def _found(folder: Path, keys: Sequence[str]) -> dict[str, dict]:
+def _records(folder: Path, keys: Sequence[str]) -> dict[str, dict]:
     """Records of some keys as a job with an empty file of its own finds them."""
     own = folder / "9999.jsonl"
     with Journal(own) as opened:
-        found = opened.find(keys)
+        records = opened.find(keys)
     own.unlink()
-    return found
+    return records

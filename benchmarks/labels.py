@@ -7,7 +7,7 @@ Simulated worlds in which the labels of a prompt go together, 20 to 200 labelled
     joint    the joint estimate of all policies (`correction: joint`)
     cje-eval, ppi_py    two public packages (`_label_peers`), on the first draws of each world, where they can be installed
 
-FULL=1 in the environment runs more draws of each world. With ARENA_SAMPLE_DIR, the widths on that sample stand beside them.
+FULL=1 in the environment runs more draws of each world. With ARENA_SAMPLE_DIR, the table also has the widths on that sample.
 The table is results/bench/labels.csv.
 """
 
@@ -92,7 +92,7 @@ def by_peers(interpreter: Path | None, world: str, labels: int) -> list[Row]:
     """The same by the public packages, on the first draws; none without an interpreter that has them."""
     if interpreter is None:
         return []
-    data = [_drawn(world, labels, seed) for seed in range(PEER_DRAWS)]
+    data = [_study_data(world, labels, seed) for seed in range(PEER_DRAWS)]
     policies = ["base", *data[0][1]]
     score = np.array([[one.judge_score, *(d.judge_score[:, 0] for d in draws.values())] for one, draws, _ in data])
     label = np.array([[one.oracle_label, *(d.oracle_label[:, 0] for d in draws.values())] for one, draws, _ in data])
@@ -107,7 +107,7 @@ def by_peers(interpreter: Path | None, world: str, labels: int) -> list[Row]:
     return [row for claims, (*_, truth) in pairs for row in _rows(claims, truth)]
 
 
-def _drawn(name: str, labels: int, seed: int) -> tuple[Logged, dict[str, Draws], dict[str, float]]:
+def _study_data(name: str, labels: int, seed: int) -> tuple[Logged, dict[str, Draws], dict[str, float]]:
     """A draw of a world with the labels of all policies on the same prompts, and what is true of it."""
     world = replace(WORLDS[name], coverage=labels, target_labels=labels, paired=True)
     logged, draws, truth = draw(world, N, seed)
@@ -116,7 +116,7 @@ def _drawn(name: str, labels: int, seed: int) -> tuple[Logged, dict[str, Draws],
 
 
 def _replicate(name: str, labels: int, seed: int) -> Iterator[Row]:
-    logged, draws, truth = _drawn(name, labels, seed)
+    logged, draws, truth = _study_data(name, labels, seed)
     claims = {"labels": _of_labels({"base": logged.oracle_label} | {p: d.oracle_label[:, 0] for p, d in draws.items()})}
     for method, options in OPTIONS.items():
         evaluation = evaluate("direct", logged, draws, options)

@@ -78,11 +78,11 @@ def run() -> Iterator[Result]:
 
 
 def _numbers_of_rows() -> Sequence[int]:
-    named = os.environ.get("ARENA_CJE_BENCH_ROWS")
+    setting = os.environ.get("ARENA_CJE_BENCH_ROWS")
     try:
-        return tuple(map(int, named.split(","))) if named else ROWS
+        return tuple(map(int, setting.split(","))) if setting else ROWS
     except ValueError:
-        raise UserError(f"ARENA_CJE_BENCH_ROWS is {named!r}, expected numbers of rows such as 10000,100000") from None
+        raise UserError(f"ARENA_CJE_BENCH_ROWS is {setting!r}, expected numbers of rows such as 10000,100000") from None
 
 
 def _jobs() -> dict[str, Job]:
@@ -90,8 +90,8 @@ def _jobs() -> dict[str, Job]:
     dataset, summary = f"{FOLDER}/cje_dataset.jsonl", f"{FOLDER}/summary.json"
     draws = [f"{FOLDER}/fresh_draws/{policy}.jsonl" for policy in made.POLICIES]
     results = [f"{FOLDER}/{name}.json" for name in ESTIMATORS]
-    shown = {"results": results, "dataset": [dataset], "draws": draws, "summary": [summary], "calibration": []}
-    shown |= {"validation": [], "lower": [], "look": []}
+    report_inputs = {"results": results, "dataset": [dataset], "draws": draws, "summary": [summary], "calibration": []}
+    report_inputs |= {"validation": [], "lower": [], "look": []}
     nothing = json.dumps({})
     texts = {"thresholds": nothing, "configuration": nothing}
     reading = dict.fromkeys(("scale", "judge", "judge_scale", "label_scale", "base_policy", "probes"))
@@ -129,14 +129,14 @@ def _jobs() -> dict[str, Job]:
             dict.fromkeys(("options", "thresholds", "decision", "cautions", "prices"), nothing)
             | {"estimators": {name: name for name in ESTIMATORS}, "code": ""},
         ),
-        "comparisons": Job("report.py", shown, {"comparisons": f"{FOLDER}/comparisons.json"}, texts),
+        "comparisons": Job("report.py", report_inputs, {"comparisons": f"{FOLDER}/comparisons.json"}, texts),
         "exports of all rows": Job(
             "report.py",
             {"first": results[0], "dataset": dataset, "calibration": [], "logprobs": []},
             {name: f"{FOLDER}/exports/{name}.jsonl" for name in ("precomputed_sampler", "stochastic_log")},
             {"non_propensity": []},
         ),
-        "dashboard": Job("report.py", shown, {"dashboard": f"{FOLDER}/diagnostics_dashboard.html"}, texts),
+        "dashboard": Job("report.py", report_inputs, {"dashboard": f"{FOLDER}/diagnostics_dashboard.html"}, texts),
     }
 
 

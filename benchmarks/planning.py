@@ -55,9 +55,9 @@ Row = dict[str, Any]
 def run() -> Iterator[Result]:
     """Plan in all worlds, write the table, and hold it against the goals."""
     rows = []
-    named = os.environ.get("PLANNING_WORLD")
+    name = os.environ.get("PLANNING_WORLD")
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
-        for world in [named] if named else ("chat", "few scores", "pass or fail"):
+        for world in [name] if name else ("chat", "few scores", "pass or fail"):
             for prompts, labels in PILOTS:
                 width = typical_width(WORLDS[world], prompts, labels) * SHARPER
                 chunks = [range(start, min(start + CHUNK, PLANS)) for start in range(0, PLANS, CHUNK)]
@@ -95,7 +95,7 @@ def _plans(world: World, prompts: int, labels: int, width: float, seed: int) -> 
 
 
 def _study(world: World, pilot: Pilot, size: Size, planned: float, seed: int) -> Row:
-    """A planned study: its width in that planned, its cost, and whether it tells the better target from the base."""
+    """A planned study: its width in that planned, its cost, and whether it detects that the better target is better."""
     differences = _differences(world, size.n, size.m, STUDY_SEED + seed)
     return {
         "n": size.n,

@@ -1,9 +1,9 @@
 """Two processes over one, for all that a model does in a run: generate, score, judge.
 
 Each process has a model of its own, one thread, and the same items. A round is one process, two, one again, so that what else
-the machine does falls on both sides of the ratio of a round; the last line of each is the same by processor time, which work
-of others changes little, and in which stands what the two take from each other's caches and memory. With an idle machine it
-takes two minutes.
+the machine does falls on both sides of the ratio of a round; the last line of each is the same ratio by processor time, which
+other work on the machine changes little and which includes the competition of the two for caches and memory. With an idle
+machine it takes two minutes.
 """
 
 from __future__ import annotations

@@ -56,14 +56,14 @@ def run(n_rows: int = N_ROWS) -> Iterator[Result]:
 
 def conversations(n_rows: int) -> Iterator[dict[str, Any]]:
     """Conversations of one or three turns, English or German, with answers of 200 words; some prompts occur twice."""
-    drawn = random.Random(1)
+    rng = random.Random(1)
     for k in range(n_rows):
-        question = " ".join(drawn.choices(WORDS, k=drawn.choice((3, 10, 40))))
-        if drawn.random() < 0.05:
-            question = f"Question {drawn.randrange(500)}?"
-        turns = 1 if drawn.random() < 0.8 else 3
-        language = "English" if drawn.random() < 0.85 else "German"
-        yield battle(f"{k:032x}", *[question] * turns, language=language, reply=" ".join(drawn.choices(WORDS, k=200)))
+        question = " ".join(rng.choices(WORDS, k=rng.choice((3, 10, 40))))
+        if rng.random() < 0.05:
+            question = f"Question {rng.randrange(500)}?"
+        turns = 1 if rng.random() < 0.8 else 3
+        language = "English" if rng.random() < 0.85 else "German"
+        yield battle(f"{k:032x}", *[question] * turns, language=language, reply=" ".join(rng.choices(WORDS, k=200)))
 
 
 def select(path: Path) -> None:

@@ -90,12 +90,12 @@ def snakemake(folder: Path, *arguments: str) -> Cost:
 def _called(command: list[str], folder: Path) -> Cost:
     """The cost of a command; a `UserError` with its last line where it fails."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise UserError(f"{' '.join(command)} failed in {folder}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    if process.returncode:
+        raise UserError(f"{' '.join(command)} failed in {folder}: {(process.stderr.strip().splitlines() or ['?'])[-1]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu, done.stdout + done.stderr)
+    return Cost(wall, cpu, process.stdout + process.stderr)
 
 
 def count_jobs(dry_run: str) -> int:

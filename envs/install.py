@@ -34,7 +34,7 @@ MISSING_COMPILER = re.compile(r"No CMAKE_(C|CXX)_COMPILER could be found")
 
 
 def cmake_args(of_user: str) -> str:
-    """The CMAKE_ARGS of the build: our switches, then the user's, the last of which CMake obeys."""
+    """The CMAKE_ARGS of the build: our switches, then the user's; of a repeated switch CMake uses the last."""
     return f"{shlex.join(OUR_SWITCHES)} {of_user}".strip()
 
 
@@ -51,14 +51,14 @@ class Progress:
         self.start = clock()
         self.activity = "starting pip"
         self.compile_start = None  # when the first file was compiled
-        self.done = self.total = 0  # steps of the compilation
+        self.step = self.total = 0  # steps of the compilation
 
     def read(self, line: str) -> None:
         """Take in one line of output."""
         if match := COMPILER_STEP.match(line):
-            self._compiled(int(match[1]), int(match[2]))
+            self._set_step(int(match[1]), int(match[2]))
         elif match := COMPILER_PERCENT.match(line):
-            self._compiled(int(match[1]), 100)
+            self._set_step(int(match[1]), 100)
         elif match := re.match(r"(?:Collecting|Downloading|Processing) (\S+)(.*)", line.strip()):
             size = re.search(r"\([\d.]+ [kMG]?B\)", match[2])
             self.activity = f"collecting packages: {os.path.basename(match[1])}{' ' + size[0] if size else ''}"
@@ -67,24 +67,24 @@ class Progress:
         elif match := re.match(r"Installing collected packages: (.*)", line):
             self.activity = f"installing {len(match[1].split(', '))} packages"
 
-    def _compiled(self, done: int, total: int) -> None:
+    def _set_step(self, step: int, total: int) -> None:
         if self.compile_start is None:
             self.compile_start = self.clock()
-        self.done, self.total = done, total
+        self.step, self.total = step, total
         self.activity = "compiling llama.cpp"
 
     def __str__(self) -> str:
         text = f"{duration(self.clock() - self.start)}  {self.activity}"
         if self.activity == "compiling llama.cpp":
-            text += f": step {self.done} of {self.total}"
-            if self.done >= 5:  # fewer say little about the pace
+            text += f": step {self.step} of {self.total}"
+            if self.step >= 5:  # fewer give a poor estimate of the pace
                 spent = self.clock() - self.compile_start
-                text += f", about {duration(spent * (self.total - self.done) / self.done)} left of compiling"
+                text += f", about {duration(spent * (self.total - self.step) / self.step)} left of compiling"
         return text
 
 
 def excerpt(lines: list[str], width: int = 200) -> list[str]:
-    """The lines that say why an installation failed: those from the first error of the command that failed, and its last."""
+    """The lines with the reason of a failed installation: those from the first error of the command that failed, and its last."""
     end = next((i for i, line in enumerate(lines) if "error: subprocess-exited-with-error" in line), len(lines))
     start = next((i for i in reversed(range(end)) if lines[i].strip().startswith("Running command")), 0)
     output = [line for line in lines[start:end] if line.strip()]

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: pages of the site that stand outside docs/, and links that lead out of it.
+"""A hook of MkDocs: pages of the site that are outside docs/, and links that lead out of it.
 
 Links are written as they are right in the repository. On the site a link to a file of `PAGES` leads to its page, and a link to
 any other file outside docs/ is its text alone, since the site has no such file.
@@ -56,7 +56,7 @@ def with_links_of_the_site(text: str, source: str) -> str:
 
 
 def on_files(files, config):
-    """Adds the pages that stand outside docs/."""
+    """Adds the pages that are outside docs/."""
     from mkdocs.structure.files import File
 
     for source, page in PAGES.items():

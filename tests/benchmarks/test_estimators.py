@@ -39,7 +39,7 @@ def test_a_number_that_is_none_is_no_agreement():
 
 
 def test_the_files_the_peer_reads_hold_the_arrays_that_are_evaluated(few, tmp_path):
-    logged, draws = estimators._drawn(estimators.SMALL)
+    logged, draws = estimators._data(estimators.SMALL)
     place = estimators.save(tmp_path, logged, draws)
     read = arena_cje.analyze(place / "logged.jsonl", place / "draws", "dr-cpo", seed=0)
     direct = evaluate("dr-cpo", logged, draws, Options(seed=0))
@@ -66,6 +66,6 @@ def test_an_interpreter_without_the_package_is_named(monkeypatch):
     _peer.VARIABLE not in os.environ, reason=f"{_peer.VARIABLE} names no interpreter with {_peer.REQUIREMENT}"
 )
 def test_what_depends_on_no_fold_is_the_same_there(few, tmp_path):
-    estimators.save(tmp_path, *estimators._drawn(estimators.SMALL))
+    estimators.save(tmp_path, *estimators._data(estimators.SMALL))
     for row in estimators.agreement(_peer.python(), tmp_path):
         assert row.met, (row.name, row.value, row.detail)

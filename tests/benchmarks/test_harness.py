@@ -187,7 +187,7 @@ def test_a_recording_has_every_token_the_scorer_reads(model):
     with _replay.recorded() as recording:
         list(score(model, items, [Sampling()]))
     assert [len(batch.tokens) for batch in recording.batches] == [_work.n_tokens([item]) for item in items]
-    assert [sum(batch.wanted) for batch in recording.batches] == [len(item.response_ids) for item in items]
+    assert [sum(batch.logit_mask) for batch in recording.batches] == [len(item.response_ids) for item in items]
 
 
 def test_recording_ends_with_its_block(model):

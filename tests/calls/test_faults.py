@@ -168,10 +168,10 @@ def test_journaled_replies_need_neither_key_nor_server(tmp_path):
     requests = [*chats(0, 8), chat("sure", logprobs=True, top_logprobs=2)]
     with FaultServer() as server:
         first = ask_all(call_job(server.url, tmp_path), tmp_path, requests)
-        url, sent = server.url, server.sent.total()
+        url, n_sent = server.url, server.sent.total()
     job = call_job(url, tmp_path, api_key_env=None, budget_usd=0.0001)
     assert ask_all(job, tmp_path, requests) == first
-    assert (sent, job.totals.calls) == (9, 0)
+    assert (n_sent, job.totals.calls) == (9, 0)
     assert "GONE_KEY" not in os.environ
     needs_key = call_job(url, tmp_path, api_key_env="GONE_KEY")
     assert ask_all(needs_key, tmp_path, requests) == first
@@ -220,10 +220,10 @@ def test_closing_the_generator_stops_the_sending(tmp_path):
         replies = run(requests, call_job(server.url, tmp_path))
         next(replies)
         replies.close()
-        sent = server.sent.total()
-        assert sent <= 30
+        n_sent = server.sent.total()
+        assert n_sent <= 30
         time.sleep(0.2)
-        assert server.sent.total() == sent
+        assert server.sent.total() == n_sent
     assert not any(thread.name.startswith("calls to") for thread in threading.enumerate())
 
 
@@ -257,10 +257,10 @@ def test_after_kill_9_no_journaled_request_is_sent_again(tmp_path):
         time.sleep(0.2)
         before = Counter(server.answered)
         job = finish(start(server.url, tmp_path, items=(0, 100)))
-        sent = [name for name, count in server.answered.items() if count > before[name]]
-        keys = [Request("chat", json.loads(name)).key(endpoint(server.url)) for name in sent]
+        new_names = [name for name, count in server.answered.items() if count > before[name]]
+        keys = [Request("chat", json.loads(name)).key(endpoint(server.url)) for name in new_names]
         assert not set(keys) & set(in_journal)
-        assert len(sent) == 100 - len(in_journal)
+        assert len(new_names) == 100 - len(in_journal)
         # Two kills; each may lose the requests in flight and the replies that were not yet written.
         assert server.answered.total() <= 100 + 2 * 2 * 8
     assert len(journal_keys(tmp_path)) == len(set(journal_keys(tmp_path))) == 100
@@ -418,8 +418,8 @@ def test_one_retry_after_delays_its_own_request(tmp_path):
 
     with FaultServer(faults=faults, retry_after=1.0, latency=0.01) as server:
         ask_all(call_job(server.url, tmp_path), tmp_path, chats(0, 300))
-        asked = [body["messages"][0]["content"] for body in server.bodies]
-        first, again = (place for place, text in enumerate(asked) if text == "question 20")
+        questions = [body["messages"][0]["content"] for body in server.bodies]
+        first, again = (place for place, text in enumerate(questions) if text == "question 20")
         assert server.times[again] - server.times[first] >= 0.95
         assert again - first > 100
 

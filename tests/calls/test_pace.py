@@ -16,7 +16,7 @@ BACKOFF = (1.0, 60.0)
 
 @dataclass
 class Bucket:
-    """A server that grants `rate` requests a second, and `burst` at once; it tells Retry-After in whole seconds or not at all."""
+    """A server that grants `rate` requests a second, and `burst` at once; its Retry-After has whole seconds, or there is none."""
 
     rate: float
     burst: float = 5.0
@@ -29,7 +29,7 @@ class Bucket:
         self.level = self.burst
 
     def answer(self, now):
-        """True, or seconds to wait, or None for a rejection that does not say."""
+        """True, or seconds to wait, or None for a rejection without Retry-After."""
         self.level = min(self.burst, self.level + (now - self.filled_at) * self.rate)
         self.filled_at = now
         if self.level >= 1:
@@ -42,7 +42,7 @@ class Bucket:
 
 @dataclass
 class Window:
-    """A server that grants `quota` requests in each window of `length` seconds, and tells when the next one begins."""
+    """A server that grants `quota` requests in each window of `length` seconds, with a Retry-After to the next window."""
 
     quota: int
     length: float
@@ -76,8 +76,8 @@ class Play:
 def play(server, *, seconds, limit=8, latency=0.05, interval=0.0, tasks_per_slot=16):
     """Requests without end, `limit` at a time, for so many seconds of the simulated clock."""
     state, rng = Pace(), random.Random(0)
-    done = Play([], [])
-    waiting, sleeping, in_flight = limit * tasks_per_slot, [], []  # requests; ends of their waits; (end, sent, answer)
+    times = Play([], [])
+    waiting, sleeping, in_flight = limit * tasks_per_slot, [], []  # requests; ends of their waits; (end, start, answer)
     now = 0.0
     while now < seconds:
         while sleeping and sleeping[0] <= now:
@@ -88,7 +88,7 @@ def play(server, *, seconds, limit=8, latency=0.05, interval=0.0, tasks_per_slot
             now = max(now, turn)
             answer = server.answer(now)
             waiting -= 1
-            (done.granted if answer is True else done.rejected).append(now)
+            (times.granted if answer is True else times.rejected).append(now)
             heapq.heappush(in_flight, (now + (latency if answer is True else 0.01), now, answer is not True, answer))
         else:
             ends = [entry[0] for entry in in_flight[:1]] + sleeping[:1]
@@ -96,15 +96,15 @@ def play(server, *, seconds, limit=8, latency=0.05, interval=0.0, tasks_per_slot
                 ends.append(state.paused_until)
             now = max(now, min(ends))
         while in_flight and in_flight[0][0] <= now:
-            end, sent, rejected, answer = heapq.heappop(in_flight)
+            end, start, rejected, answer = heapq.heappop(in_flight)
             if not rejected:
                 state = pace.after_reply(state)
                 waiting += 1  # the next request takes its place
             else:
-                state = pace.after_rejection(state, end, sent, answer, *BACKOFF)
+                state = pace.after_rejection(state, end, start, answer, *BACKOFF)
                 longest = 2.0 if state.n_pauses == 0 else 60.0
                 heapq.heappush(sleeping, end + max(answer or 0.0, min(1.0, longest) + rng.random()))
-    return done
+    return times
 
 
 @pytest.mark.parametrize("latency", [0.02, 0.5])
@@ -155,7 +155,7 @@ def test_one_429_among_replies_pauses_nothing():
 def test_429s_in_a_row_pause_all_for_retry_after():
     state = rejected(Pace(), IN_A_ROW, at=100.0, retry_after=7.0)
     assert state.paused_until == 107.0
-    # Those of requests that were sent before the pause, and arrive in it, lengthen it where they say so.
+    # Rejections of requests sent before the pause that arrive in it lengthen it if their Retry-After ends later.
     assert rejected(state, 50, at=101.0, sent_at=99.0, retry_after=3.0).paused_until == 107.0
     assert rejected(state, 1, at=101.0, sent_at=99.0, retry_after=9.0).paused_until == 110.0
 

@@ -128,7 +128,7 @@ def configuration(url: str, **provider: Any) -> Config:
 
 
 def strict(body):
-    """A server of reasoning models: it knows neither `max_tokens` nor `seed`."""
+    """A server of reasoning models, which supports neither `max_tokens` nor `seed`."""
     for name, other in (("max_tokens", "max_completion_tokens"), ("seed", None)):
         if name in body:
             use = f" Use '{other}' instead." if other else ""
@@ -199,8 +199,8 @@ def test_draws_and_samples_without_a_seed_are_requests_of_their_own():
     raw = {"kind": "structured", "template": "{response}", "scale": [0, 1], "samples": 2}
     judge = HostedJudge(silent, "m", Structured.model_validate(raw), None, 1.0, 9, {})
     item = Item("p", 0, "a", "b")
-    asked = [judge.request(item, sample) for sample in (0, 1)]
-    assert "seed" not in asked[0].body and asked[0].key(silent) != asked[1].key(silent)
+    requests = [judge.request(item, sample) for sample in (0, 1)]
+    assert "seed" not in requests[0].body and requests[0].key(silent) != requests[1].key(silent)
 
 
 def test_a_request_with_a_seed_has_the_key_that_it_always_had():

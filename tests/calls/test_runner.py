@@ -595,7 +595,7 @@ def test_a_whole_key_is_taken_out_of_a_reply(key):
 
 
 def test_a_key_that_a_reply_repeats_is_in_no_field_of_it(monkeypatch):
-    """Whether in its text, one token, several tokens, or what the server says of itself."""
+    """Whether in its text, one token, several tokens, or the server's fields about itself."""
     monkeypatch.setenv("MY_KEY", KEY)
     tokens = ["Your", " key ", "is", KEY[:5], KEY[5:11], KEY[11:], "."]
 
@@ -913,10 +913,10 @@ from arena_cje.stages import jobs
 from calls_job import KEY, snakemake
 from calls_process import chat
 
-made = snakemake(Path.cwd(), sys.argv[1])
-with jobs.job(made) as log:
-    config = jobs.configuration(made)
-    with jobs.calls(made, config.endpoint(config.judge), "judges/other", "base-0000", "base") as ask:
+snakemake_object = snakemake(Path.cwd(), sys.argv[1])
+with jobs.job(snakemake_object) as log:
+    config = jobs.configuration(snakemake_object)
+    with jobs.calls(snakemake_object, config.endpoint(config.judge), "judges/other", "base-0000", "base") as ask:
         log.info("one %s two %s", KEY, KEY[4:13])
         replies = ask([chat("a b"), chat("a b"), chat("c")]) + ask([chat("d")])
         print(json.dumps([reply.text for reply in replies]))
@@ -994,11 +994,11 @@ def test_the_key_is_in_no_log_error_or_file(tmp_path, fault, ending):
 
 def test_a_job_without_calls_has_none_in_its_benchmark(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = snakemake(tmp_path, "http://127.0.0.1:1")
-    made.wildcards = SimpleNamespace(shard="0000")
-    with jobs.journal(made, "judge/base"):
+    snakemake_object = snakemake(tmp_path, "http://127.0.0.1:1")
+    snakemake_object.wildcards = SimpleNamespace(shard="0000")
+    with jobs.journal(snakemake_object, "judge/base"):
         pass
-    keys, values = (line.split("\t") for line in Path(made.log.benchmark).read_text().splitlines())
+    keys, values = (line.split("\t") for line in Path(snakemake_object.log.benchmark).read_text().splitlines())
     assert dict(zip(keys, values, strict=True)).items() >= {"calls": "NA", "retries": "NA", "cost_usd": "NA"}.items()
 
 

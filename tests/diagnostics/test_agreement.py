@@ -80,16 +80,16 @@ LABEL = (RNG.random(200) < 0.5).astype(float)
         (SCORE, np.ones(200), True),  # equal labels are no evidence against the judge
     ],
 )
-def test_what_labels_show(score, label, is_shown):
-    assert agreement_of(score, label).shown == is_shown
+def test_what_labels_show(score, label, is_sufficient):
+    assert agreement_of(score, label).is_sufficient == is_sufficient
 
 
 def test_with_covariates_the_index_counts():
     """The score is noise, the covariate is the label with a little noise."""
     covariate = (LABEL + 0.1 * RNG.standard_normal(200))[:, None]
-    assert not agreement_of(SCORE, LABEL).shown
-    assert agreement_of(SCORE, LABEL, covariates=covariate).shown
-    assert not agreement_of(SCORE, LABEL, covariates=RNG.random((200, 1))).shown
+    assert not agreement_of(SCORE, LABEL).is_sufficient
+    assert agreement_of(SCORE, LABEL, covariates=covariate).is_sufficient
+    assert not agreement_of(SCORE, LABEL, covariates=RNG.random((200, 1))).is_sufficient
 
 
 def test_labels_of_one_prompt_are_one_label():

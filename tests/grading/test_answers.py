@@ -119,9 +119,9 @@ MARKERS = [marker for pair in PAIRS[:-4] for marker in pair]
 @given(st.lists(st.sampled_from([*MARKERS, " ", "final", "<", "/", "think", "|", ">", "[", '{"score": 10}'])))
 def test_no_marker_is_left_in_the_texts_that_a_judge_is_shown(parts):
     text = "".join(parts)
-    shown = quoting.break_control_tokens(text)
-    assert answers.MARKER.search(shown) is None
-    assert shown.replace(" ", "") == text.replace(" ", "")
+    judge_text = quoting.break_control_tokens(text)
+    assert answers.MARKER.search(judge_text) is None
+    assert judge_text.replace(" ", "") == text.replace(" ", "")
 
 
 # JSON a hair off
@@ -194,7 +194,7 @@ def test_json_that_could_mean_something_else_is_not_read(text):
 )
 def test_mending_leaves_valid_json_as_it_is(value):
     text = json.dumps({"a": value, "score": 7}, ensure_ascii=False)
-    assert json.loads(answers._mended(text)) == json.loads(text)
+    assert json.loads(answers._corrected(text)) == json.loads(text)
     assert answers._extent(f"x {text} y", 2) in (None, len(text) + 2)
 
 

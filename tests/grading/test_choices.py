@@ -41,7 +41,7 @@ def judge(model, **changes) -> ChoiceJudge:
 
 
 def logits_of(model, ids) -> np.ndarray:
-    """The logits after all of `ids`, by one pass with all rows that knows nothing of blocks and prefixes."""
+    """The logits after all of `ids`, by one pass with all rows, without blocks and shared prefixes."""
     with Context(model, n_tokens=len(ids), n_batch=len(ids), n_outputs=len(ids)) as context:
         return context.decode(ids, range(len(ids)), 0, len(ids))[-1].astype(np.float64)
 
@@ -121,7 +121,7 @@ def test_what_all_questions_begin_with_is_read_once(model, monkeypatch):
     )
     lengths = [grade.prompt_tokens for _, grade in judge(model).grade(ITEMS)]
     assert lengths == [len(question(model, item)) for item in ITEMS.values()]
-    assert read[0] > 50  # of a template of which most stands before the prompt
+    assert read[0] > 50  # most of the template precedes the prompt
     assert sum(read) == sum(lengths) - (len(ITEMS) - 1) * read[0]
 
 
@@ -136,9 +136,9 @@ def test_an_opening_stands_before_the_choice(model):
 
 
 def test_the_system_prompt_is_heard(model):
-    quiet, told = (judge(model, system_prompt=text) for text in (None, "Be strict."))
-    assert dict(quiet.grade(ITEMS)) != dict(told.grade(ITEMS))
-    assert quiet.identity(ITEMS["k0"]) != told.identity(ITEMS["k0"])
+    plain, strict = (judge(model, system_prompt=text) for text in (None, "Be strict."))
+    assert dict(plain.grade(ITEMS)) != dict(strict.grade(ITEMS))
+    assert plain.identity(ITEMS["k0"]) != strict.identity(ITEMS["k0"])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_what_cannot_be_judged_has_a_reason(model):
     items = {
         "empty": Item("a", 0, "x", "", (), answered=False),
         "long": Item("b", 0, "x", "word " * 2000, (1,)),
-        "ended": Item("c", 0, "x", "", (1,)),  # the model said nothing and stopped: an answer, if a poor one
+        "ended": Item("c", 0, "x", "", (1,)),  # an empty response that ended by itself is an answer, if a poor one
     }
     graded = dict(judge(model).grade(items))
     assert list(graded) == list(items)

@@ -25,8 +25,8 @@ from workflow_run import CONFIG, ROOT, Run, write_prompts
 N = 8
 
 
-def said(body: dict) -> str:
-    """What the server's models say of a response: `good` a number of its text, `vague` none at first, `mute` never."""
+def model_reply(body: dict) -> str:
+    """The judge's reply by model: `good` has a number that the text determines, `vague` only when asked again, `mute` never."""
     question = body["messages"][-1]["content"]
     text = re.search(r"<response-(\w+)>\n(.*?)\n</response-\1>", question, re.DOTALL)[2]
     if body["model"] == "mute" or (body["model"] == "vague" and quoting.RETRY_INTRODUCTION.strip() not in question):
@@ -35,7 +35,7 @@ def said(body: dict) -> str:
 
 
 def number(text: str, model: str) -> int:
-    """From 1 to 10, of the text and of who reads it."""
+    """A score from 1 to 10 that the text and the model determine."""
     return 1 + int(blake2b(f"{model} {text}".encode()).hexdigest(), 16) % 10
 
 
@@ -50,7 +50,7 @@ class Server:
         body = request.get_json()
         with self._lock:
             self.bodies.append(body)
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said(body)}}
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": model_reply(body)}}
         if body.get("logprobs"):
             tops = [{"token": "1", "logprob": -1.0}, {"token": "5", "logprob": -1.0}, {"token": "no", "logprob": -2.0}]
             choice["logprobs"] = {"content": [{"token": "1", "logprob": -1.0, "top_logprobs": tops}]}
@@ -74,11 +74,11 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server():
-    told = Server()
+    model_server = Server()
     with HTTPServer(threaded=True) as http:
-        http.expect_request("/v1/chat/completions", method="POST").respond_with_handler(told.answer)
-        told.url = http.url_for("/v1")
-        yield told
+        http.expect_request("/v1/chat/completions", method="POST").respond_with_handler(model_server.answer)
+        model_server.url = http.url_for("/v1")
+        yield model_server
 
 
 GRADES = [
@@ -93,7 +93,7 @@ MUTE = "results/judges/mute/base/0000.jsonl"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, server) -> Run:
-    """One shard, graded in every way; `first` is what was said and asked."""
+    """One shard, graded in every way; `first` is the output of that run and the calls by model."""
     config = CONFIG | {
         "n_prompts": N,
         "shard_size": N,
@@ -143,7 +143,7 @@ def test_an_ensemble_of_hosted_judges_is_the_mean_of_what_they_said(run):
 def test_each_question_is_asked_once_and_what_was_vague_once_more(run):
     _, calls = run.first
     n_labels = len(grades(run, "oracle/base/coverage_0.5/0000.jsonl"))
-    # Of the judge by choices the first question also tells whether there are log probabilities; it is the same request.
+    # The first question of the judge by choices also checks for log probabilities, without a request of its own.
     assert calls == {"good": N, "vague": 2 * N, "sure": N, "mute": 2 * N, "dear": n_labels}
 
 
@@ -169,9 +169,9 @@ def test_a_local_model_answers_in_words_too(run):
 
 
 def test_a_judge_that_says_nothing_of_use_ends_in_one_sentence(run):
-    shown, _ = run.first
+    output, _ = run.first
     where = "results/journal/calls/judges/mute/base/0000.jsonl"
-    assert f"{where}: {N} of {N} answers of `judges.mute` are unusable ({N} x {grading_grades.NO_SCORE})" in shown
+    assert f"{where}: {N} of {N} answers of `judges.mute` are unusable ({N} x {grading_grades.NO_SCORE})" in output
     assert not run.path("judges/mute/base/0000.jsonl").exists()
 
 
@@ -195,19 +195,19 @@ def test_what_determines_a_grade_makes_it_stale(run):
 def test_a_likelihood_behind_an_api_is_refused_before_anything_runs(run):
     config = copy.deepcopy(run.config)
     run.config["judges"]["strict"]["rubric"] = "likely.yaml"
-    shown = run.snakemake("-n", *GRADES, ok=False)
+    output = run.snakemake("-n", *GRADES, ok=False)
     run.config = config
-    assert "ERROR config: `judges.strict` asks the provider 'here', but the rubric 'likely.yaml'" in shown
+    assert "ERROR config: `judges.strict` asks the provider 'here', but the rubric 'likely.yaml'" in output
 
 
 def test_nothing_is_asked_twice_whatever_is_made_anew(run, server):
-    """All grades gone, answers of no use allowed, one rubric that asks the same and reads it otherwise."""
+    """All grades deleted, unusable answers allowed, and a further rubric with the same question and another scale."""
     before = {name: run.directory.joinpath(name).read_bytes() for name in GRADES}
     for name in GRADES:
         run.directory.joinpath(name).unlink()
     raw = yaml.safe_load((ROOT / "resources" / "judges" / "rating.yaml").read_text())
-    asked = 'Answer with one JSON object and nothing else: {"score": a number from 1 to 10}'
-    twenty = raw | {"instructions": asked, "scale": [0, 20]}
+    instructions = 'Answer with one JSON object and nothing else: {"score": a number from 1 to 10}'
+    twenty = raw | {"instructions": instructions, "scale": [0, 20]}
     (run.directory / "twenty.yaml").write_text(yaml.safe_dump(twenty))
     run.config["judges"]["mute"]["max_unscored"] = 1.0
     run.config["judges"]["twenty"] = run.config["judges"]["strict"] | {"rubric": "twenty.yaml"}

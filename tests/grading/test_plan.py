@@ -98,6 +98,6 @@ def test_files_that_grades_depend_on_are_named_once():
 
 @pytest.mark.parametrize("kind", rubrics.NAMES)
 def test_a_kind_of_rubric_is_its_module(kind):
-    found = rubrics.get(kind)
-    assert found.__module__.endswith(f".{kind}")
-    assert found.VERSION >= 1 and found.ENGINE in plan.ENGINES
+    rubric = rubrics.get(kind)
+    assert rubric.__module__.endswith(f".{kind}")
+    assert rubric.VERSION >= 1 and rubric.ENGINE in plan.ENGINES

@@ -27,7 +27,7 @@ def item(response: str, reference: dict | None) -> Item:
 
 
 @pytest.mark.parametrize(
-    ("phrase", "response", "found"),
+    ("phrase", "response", "is_match"),
     [
         ("Paris", "The capital is PARIS!", True),
         ("art", "Let us start.", False),
@@ -49,8 +49,8 @@ def item(response: str, reference: dict | None) -> Item:
         ("snake case", "snake_case", True),
     ],
 )
-def test_phrases_are_found_as_whole_words_whatever_case_accents_and_punctuation(phrase, response, found):
-    assert score({"any_of": [phrase]}, response) == float(found)
+def test_phrases_are_found_as_whole_words_whatever_case_accents_and_punctuation(phrase, response, is_match):
+    assert score({"any_of": [phrase]}, response) == float(is_match)
 
 
 @given(st.text(), st.text())

@@ -84,7 +84,7 @@ def says(text, **more) -> Reply:
     return Reply(text=text, finish_reason="stop", **more)
 
 
-def shown(request: Request) -> str:
+def question_of(request: Request) -> str:
     return request.body["messages"][-1]["content"]
 
 
@@ -232,7 +232,7 @@ def test_the_readme_has_every_key_of_every_kind():
             assert f"`{key}`" in text, key
 
 
-# What is asked.
+# Requests
 
 
 def test_a_request_is_all_that_was_configured():
@@ -277,7 +277,7 @@ def test_json_is_asked_for_as_the_server_can():
     }
     assert formats["text"] is None
     assert formats["schema"]["json_schema"]["schema"] == formats["object"]["schema"] == reasoned.schema
-    assert list(reasoned.schema["properties"]) == ["reason", "score"]  # thinks before it says a number
+    assert list(reasoned.schema["properties"]) == ["reason", "score"]  # the reason precedes the number
     assert '"reason": one or two sentences, "score": a number from 0 to 10' in reasoned.question("a", "b")
 
 
@@ -299,7 +299,7 @@ def test_temperature_is_the_rubrics_then_the_blocks_then_not_sent():
 
 def length_of(request: Request) -> Reply:
     """A judge whose score is the number of letters of the response."""
-    text = shown(request).split("<response-")[1].split(">\n", 1)[1].split("\n</response-")[0]
+    text = question_of(request).split("<response-")[1].split(">\n", 1)[1].split("\n</response-")[0]
     return says(json.dumps({"score": len(text)}), model="m-1", system_fingerprint="fp")
 
 
@@ -322,7 +322,7 @@ def test_where_there_is_no_response_nothing_is_asked():
 
 
 def firmly(request: Request) -> bool:
-    return quoting.RETRY_INTRODUCTION.strip() in shown(request)
+    return quoting.RETRY_INTRODUCTION.strip() in question_of(request)
 
 
 @pytest.mark.parametrize(
@@ -350,11 +350,11 @@ def test_an_answer_of_no_use_is_asked_for_once_more_and_then_left(first, reason)
 
 def test_only_what_was_of_no_use_is_asked_for_again():
     ask = Asked(
-        lambda request: says("hm") if "\nbad\n" in shown(request) and not firmly(request) else length_of(request)
+        lambda request: says("hm") if "\nbad\n" in question_of(request) and not firmly(request) else length_of(request)
     )
     grades = hosted().grade(items("aa", "bad", "a"), ask)
     assert [grade.score for grade in grades] == [0.2, 0.3, 0.1]
-    assert [shown(request) for request in ask.requests if firmly(request)] == [
+    assert [question_of(request) for request in ask.requests if firmly(request)] == [
         RATING.question("prompt 1", "bad", again=True)
     ]
 
@@ -363,7 +363,7 @@ def test_what_the_server_cannot_say_readably_is_not_asked_for_again():
     ask = Asked(lambda request: Reply(error="unreadable"))
     for rubric in (RATING, CHOICES):
         assert hosted(rubric).grade(items("a"), ask)[0] == Grade(None, grading_grades.UNREADABLE)
-    assert len(ask.requests) == 2 + 1  # the first question of `choices` also tells whether there are log probabilities
+    assert len(ask.requests) == 2 + 1  # the first question of `choices` also checks for log probabilities
     rows = [{"prompt_id": "a", "score": None, "reason": grading_grades.UNREADABLE}]
     with pytest.raises(UserError, match=f"1 x {grading_grades.UNREADABLE}"):
         unscored.check_unscored(rows, 0.5, "judge", "here")
@@ -449,7 +449,7 @@ def test_the_masses_are_the_probabilities_of_the_choices_alone():
     assert [mass for _, mass in grade.distribution] == pytest.approx([0.5, 0.5])
     assert grade.choice_mass == pytest.approx(
         0.6
-    )  # a token that only differs by a blank says the same, another word not
+    )  # tokens that differ by a blank alone count for the same answer, other words do not
     assert grade.score == pytest.approx(0.5)
     body = ask.requests[0].body
     assert (body["logprobs"], body["top_logprobs"], body["max_tokens"], body["temperature"]) == (True, 20, 1, 0)
@@ -481,7 +481,7 @@ def test_a_server_without_log_probabilities_costs_one_call_and_says_so():
 
 
 def test_an_empty_first_answer_stops_nothing_and_several_do():
-    """What ends at once says no token, so that there is nothing to tell probabilities of."""
+    """A reply that ends at once has no token, so it cannot have log probabilities."""
 
     def first_is_empty(request):
         return (
@@ -499,11 +499,13 @@ def test_an_empty_first_answer_stops_nothing_and_several_do():
 
 
 def test_one_answer_without_log_probabilities_stops_nothing():
-    ask = Asked(lambda request: says("yes") if "\nb\n" in shown(request) else likely(yes=0.9)(request))
+    ask = Asked(lambda request: says("yes") if "\nb\n" in question_of(request) else likely(yes=0.9)(request))
     grades = hosted(CHOICES).grade(items("a", "b", "c"), ask)
     assert [grade.score for grade in grades] == [1.0, None, 1.0]
     assert grades[1].reason == grading_choices.NO_LOGPROBS
-    refusing = Asked(lambda request: Reply(error="refused") if "\na\n" in shown(request) else likely(no=0.9)(request))
+    refusing = Asked(
+        lambda request: Reply(error="refused") if "\na\n" in question_of(request) else likely(no=0.9)(request)
+    )
     assert [grade.score for grade in hosted(CHOICES).grade(items("a", "b"), refusing)] == [None, 0.0]
 
 
@@ -511,7 +513,7 @@ def test_one_answer_without_log_probabilities_stops_nothing():
 
 
 def test_rows_of_a_hosted_judge_are_a_table_and_keep_what_was_said(tmp_path):
-    ask = Asked(lambda request: says("?") if "\nbad\n" in shown(request) else length_of(request))
+    ask = Asked(lambda request: says("?") if "\nbad\n" in question_of(request) else length_of(request))
     rows = stages_local.hosted_grades(hosted(), items("aa", "bad", "aa"), ask)
     schemas.GRADES.write(tmp_path / "grades.jsonl", rows)
     assert schemas.GRADES.read(tmp_path / "grades.jsonl") == rows
@@ -523,12 +525,12 @@ def test_rows_of_a_hosted_judge_are_a_table_and_keep_what_was_said(tmp_path):
 
 
 def test_rows_keep_a_distribution_where_it_is_asked_for():
-    for kept in (False, True):
+    for distributions in (False, True):
         (row,) = stages_local.hosted_grades(
-            hosted(sampled()), items("a"), Asked(by_seed(0, 0, 10, 10)), distributions=kept
+            hosted(sampled()), items("a"), Asked(by_seed(0, 0, 10, 10)), distributions=distributions
         )
         assert row["score"] == 0.5
-        assert row["distribution"] == ([[0.0, 0.5], [1.0, 0.5]] if kept else None)
+        assert row["distribution"] == ([[0.0, 0.5], [1.0, 0.5]] if distributions else None)
 
 
 def test_labels_of_a_lower_coverage_are_taken_as_they_are():
@@ -620,7 +622,7 @@ def test_neither_company_nor_slots_change_an_answer(model):
 
 
 def scripted(model, monkeypatch, answer):
-    """Let the model say what a function of the question's text and the sample says; real tokens, real reading."""
+    """Replace the model's responses by those of a function of the question's text and the sample; tokens and reading are real."""
 
     def generate(model_, requests, sampling, max_tokens, *_, **__):
         for request in reversed(list(requests)):  # in any order
@@ -640,8 +642,8 @@ def test_a_local_answer_is_read_as_one_behind_an_api(model, monkeypatch):
         return '{"score": 9}' if name == "two" and "An earlier answer" in question else answers[name]
 
     scripted(model, monkeypatch, answer)
-    asked = Asked(lambda request: says(answer(shown(request), 0)))
-    expected = hosted().grade(list(texts.values()), asked)
+    ask = Asked(lambda request: says(answer(question_of(request), 0)))
+    expected = hosted().grade(list(texts.values()), ask)
     grades = dict(local(model).grade(texts))
     assert {key: grade.score for key, grade in grades.items()} == {"a": 0.1, "b": 0.9, "c": 0.3}
     assert [grades[key].score for key in texts] == [grade.score for grade in expected]
@@ -678,26 +680,26 @@ def test_a_local_model_is_shown_no_marker_of_a_draft(model):
 
 
 def test_local_samples_that_cannot_be_read_are_asked_for_again_one_by_one(model, monkeypatch):
-    asked = []
+    calls = []
 
     def answer(question, sample):
         again = "An earlier answer" in question
-        asked.append((sample, again))
+        calls.append((sample, again))
         return "?" if sample == 2 or (sample == 1 and not again) else json.dumps({"score": 2 + sample})
 
     scripted(model, monkeypatch, answer)
     (grade,) = dict(local(model, sampled(samples=3)).grade({"k": items("a")[0]})).values()
     assert grade.distribution == ((0.2, 0.5), (0.3, 0.5))
-    assert sorted(asked) == [(0, False), (1, False), (1, True), (2, False), (2, True)]
+    assert sorted(calls) == [(0, False), (1, False), (1, True), (2, False), (2, True)]
     assert json.loads(grade.reply) == ['{"score": 2}', '{"score": 3}', "?"]
 
 
 def test_local_grades_are_journaled_with_their_distribution(model, monkeypatch, tmp_path):
     scripted(model, monkeypatch, lambda question, sample: json.dumps({"score": 3 * sample}))
-    for kept, n_done in ((False, 1), (True, 0)):
+    for distributions, n_done in ((False, 1), (True, 0)):
         with Journal(tmp_path / "0000.jsonl") as journal:
             judge = local(model, sampled(samples=2), temperature=1.0)
-            (row,) = stages_local.grades(judge, items("a"), journal=journal, distributions=kept)
+            (row,) = stages_local.grades(judge, items("a"), journal=journal, distributions=distributions)
             assert journal.tally.items == n_done
     assert row["distribution"] == [[0.0, 0.5], [0.3, 0.5]]
     assert row["score"] == pytest.approx(0.15)
@@ -769,13 +771,13 @@ def test_more_answers_of_no_use_than_allowed_end_in_one_sentence():
         unscored.check_unscored(
             graded(100, NO_JSON=2, CUT=4), 0.05, "judges.strict", "results/judges/strict/base.jsonl"
         )
-    said = str(error.value)
-    assert said.startswith("results/judges/strict/base.jsonl: 6 of 100 answers of `judges.strict` are unusable")
+    message = str(error.value)
+    assert message.startswith("results/judges/strict/base.jsonl: 6 of 100 answers of `judges.strict` are unusable")
     assert (
         f"(4 x {grading_grades.CUT}; 2 x {grading_grades.NO_JSON}), more than `judges.strict.max_unscored: 0.05` allows"
-        in said
+        in message
     )
-    assert "\n" not in said
+    assert "\n" not in message
 
 
 def test_what_was_never_asked_is_no_answer_of_no_use():
@@ -881,10 +883,10 @@ def test_items_know_whether_there_is_a_response():
         {"prompt_id": "d", "draw_idx": 0, "prompt": "x", "response": "", "token_ids": [], "status": "too_long"},
     ]
     rows = [row | {"finish_reason": "stop" if row["prompt_id"] == "a" else None} for row in rows]
-    found = stages_local.items(rows)
-    assert [item.answered for item in found] == [True, False, True, False]
-    assert [item.stopped for item in found] == [True, False, False, False]
-    assert [item.token_ids for item in found] == [(), (), (1,), ()]
-    asked = []
-    stages_local.items(rows, tokens=lambda row: asked.append(row["prompt_id"]) or (5,))
-    assert asked == ["a", "c"]
+    row_items = stages_local.items(rows)
+    assert [item.answered for item in row_items] == [True, False, True, False]
+    assert [item.stopped for item in row_items] == [True, False, False, False]
+    assert [item.token_ids for item in row_items] == [(), (), (1,), ()]
+    prompt_ids = []
+    stages_local.items(rows, tokens=lambda row: prompt_ids.append(row["prompt_id"]) or (5,))
+    assert prompt_ids == ["a", "c"]

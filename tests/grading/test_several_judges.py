@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def moved(data, tmp_path_factory):
-    """The score stands under the name of judge `b`; `judge_score` and its distribution say something else."""
+    """The scores of `data` are those of judge `b`; `judge_score` and its distribution have other values."""
 
     def of_row(k, row):
         wrong = {"judge_score": 0.5, "judge_distribution": [[0.25, 0.5], [0.75, 0.5]]}
@@ -54,11 +54,11 @@ def moved(data, tmp_path_factory):
 
 @pytest.mark.parametrize("estimator", ["snips", "direct", "dr-cpo"])
 def test_the_judge_that_is_named_is_the_judge(data, moved, estimator):
-    expected, found = analyzed(data, estimator), analyzed(moved, estimator, judge="b")
-    check(found.document, estimator)
-    np.testing.assert_array_equal(found.influence, expected.influence)
-    np.testing.assert_array_equal(found.estimates, expected.estimates)
-    assert (found.judge, expected.judge) == ("b", None)
+    expected, result = analyzed(data, estimator), analyzed(moved, estimator, judge="b")
+    check(result.document, estimator)
+    np.testing.assert_array_equal(result.influence, expected.influence)
+    np.testing.assert_array_equal(result.estimates, expected.estimates)
+    assert (result.judge, expected.judge) == ("b", None)
     other = analyzed(moved, estimator, judge="c")
     assert not np.allclose(other.influence, expected.influence)
 
@@ -71,7 +71,7 @@ def test_rows_without_its_score_are_left_out_and_counted(moved, tmp_path):
     result = analyzed(folder, "direct", judge="b")
     counted = result.document["metadata"]["data"]
     assert (counted["n_responses"], counted["n_rows"], counted["dropped"]) == (400, 398, {"no judge score": 2})
-    assert {drawn["n_rows"] for drawn in counted["fresh_draws"].values()} == {398}
+    assert {counts["n_rows"] for counts in counted["fresh_draws"].values()} == {398}
     assert analyzed(folder, "direct").document["metadata"]["data"]["n_rows"] == 400
 
 
@@ -99,14 +99,16 @@ def test_it_scores_calibration_data_too(moved, tmp_path):
         for k in range(3)
     ]
     files.write_jsonl(tmp_path / "beside.jsonl", beside)
-    found, _ = load_calibration(tmp_path / "beside.jsonl", logged=moved / "logged.jsonl", reading=Reading(judge="b"))
-    assert found.judged.score.tolist() == [0.0, 0.1, 0.2]
+    calibration, _ = load_calibration(
+        tmp_path / "beside.jsonl", logged=moved / "logged.jsonl", reading=Reading(judge="b")
+    )
+    assert calibration.judged.score.tolist() == [0.0, 0.1, 0.2]
 
 
 def test_a_covariate_may_be_a_judge_and_a_row_that_it_gave_none_is_left_out(moved, tmp_path):
     def of_row(k, row):
-        held = row["metadata"] | ({"judge_c": None} if k == 3 else {})
-        return row | {"judge_score": held["judge_b"], "judge_distribution": None, "metadata": held}
+        metadata = row["metadata"] | ({"judge_c": None} if k == 3 else {})
+        return row | {"judge_score": metadata["judge_b"], "judge_distribution": None, "metadata": metadata}
 
     folder = changed(moved, of_row, tmp_path)
     logged, counts = load_logged(folder / "logged.jsonl", reading=Reading(["judge_c"]))
@@ -121,19 +123,19 @@ def test_a_covariate_may_be_a_judge_and_a_row_that_it_gave_none_is_left_out(move
 
 
 def test_what_is_made_of_a_result_takes_its_judge(data, moved):
-    expected, found = analyzed(data, "snips"), analyzed(moved, "snips", judge="b")
+    expected, result = analyzed(data, "snips"), analyzed(moved, "snips", judge="b")
     file = moved / "logged.jsonl"
-    assert exports.logged_rows(file, found)[1] == exports.logged_rows(data / "logged.jsonl", expected)[1]
-    assert [row["judge_score"] for row in exports.logged_rows(file, found)[0]] == [
+    assert exports.logged_rows(file, result)[1] == exports.logged_rows(data / "logged.jsonl", expected)[1]
+    assert [row["judge_score"] for row in exports.logged_rows(file, result)[0]] == [
         row["metadata"]["judge_b"] for row in schemas.read_jsonl(file)
     ]
     score = load_logged(data / "logged.jsonl", reading=expected.reading)[0].judge_score
-    np.testing.assert_array_equal(load_logged(file, reading=found.reading)[0].judge_score, score)
+    np.testing.assert_array_equal(load_logged(file, reading=result.reading)[0].judge_score, score)
     files.write_json(moved / "summary.json", {"base_policy": "base"})
     paths = {"dataset": [str(file)], "summary": [str(moved / "summary.json")]}
-    shown = sources.Sources(paths, "1.0", {"scores_of": "b"}).logged
-    np.testing.assert_array_equal(shown.judge_score, score)
-    np.testing.assert_array_equal(notebook.read_logged(found, file).judge_score, score)
+    logged = sources.Sources(paths, "1.0", {"scores_of": "b"}).logged
+    np.testing.assert_array_equal(logged.judge_score, score)
+    np.testing.assert_array_equal(notebook.read_logged(result, file).judge_score, score)
 
 
 def graded(k, score):
@@ -154,14 +156,16 @@ def test_scores_of_further_judges_stand_beside_the_judges_own():
     tally = assemble.Tally()
     rows = list(assemble.logged_rows(responses, grades, {}, tally, base_policy="base", targets=["a"]))
     summary = assemble.logged_summary(tally, {}, base_policy="base", targets=["a"])
-    told = [(row["prompt_id"], row["judge_score"], row["metadata"]["judge_b"], row["oracle_label"]) for row in rows]
-    assert told == [("q0", 0.1, 0.3, None), ("q1", None, 0.4, 1.0), ("q2", 0.2, None, None)]
+    scored_rows = [
+        (row["prompt_id"], row["judge_score"], row["metadata"]["judge_b"], row["oracle_label"]) for row in rows
+    ]
+    assert scored_rows == [("q0", 0.1, 0.3, None), ("q1", None, 0.4, 1.0), ("q2", 0.2, None, None)]
     assert summary["dropped"] == {"no judge score: cut": 1}
     assert summary["not_judged"] == {"judge_score": 1, "judge_b": 1}
     tally = assemble.Tally()
-    drawn = list(assemble.draw_rows(responses, grades, tally))
+    draws = list(assemble.draw_rows(responses, grades, tally))
     summary = assemble.draw_summary(tally)
-    assert [(row["judge_score"], row["metadata"]["judge_b"]) for row in drawn] == [
+    assert [(row["judge_score"], row["metadata"]["judge_b"]) for row in draws] == [
         (0.1, 0.3),
         (None, 0.4),
         (0.2, None),
@@ -170,7 +174,7 @@ def test_scores_of_further_judges_stand_beside_the_judges_own():
     assert summary["unscored"] == {"no judge score: cut": 1}
 
 
-# What the configuration says of providers and judges
+# Configurations of providers and judges
 
 
 @pytest.fixture
@@ -273,7 +277,7 @@ def test_what_fits_together_passes(raw):
         "judges/echo",
         "oracle",
     ]
-    assert config.oracle.truth_coverage is None  # labels behind an API are not bought unless asked for
+    assert config.oracle.truth_coverage is None  # by default no labels are bought from an API for the truth
 
 
 def test_shipped_providers_speak_to_whom_they_name(raw):
@@ -293,5 +297,5 @@ def test_data_brought_along_may_name_a_judge_of_their_rows():
 
 
 def test_the_entry_point_takes_a_judge_by_name(moved):
-    found = arena_cje.analyze(moved / "logged.jsonl", judge="b", estimator="snips")
-    assert found.document["metadata"]["data"]["judge"] == "b"
+    result = arena_cje.analyze(moved / "logged.jsonl", judge="b", estimator="snips")
+    assert result.document["metadata"]["data"]["judge"] == "b"

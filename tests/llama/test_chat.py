@@ -1,4 +1,4 @@
-"""Prompts: the model's own template, one BOS where it is wanted, and text that stays text."""
+"""Prompts: the model's own template, one BOS where the model needs it, and no control tokens from text."""
 
 from __future__ import annotations
 
@@ -205,12 +205,12 @@ def test_control_tokens_in_a_response_stay_text(load, add_bos):
 @pytest.mark.parametrize(("reason", "ends"), [("stop", True), ("length", False)])
 def test_a_response_of_another_tokenizer_ends_its_turn_where_it_stopped_by_itself(chatml, reason, ends):
     row = {"prompt": "why?", "response": "hello", "token_ids": [1, 2], "finish_reason": reason, "status": "ok"}
-    known = {"system_prompt": "be nice", "same_tokenizer": False}
+    arguments = {"system_prompt": "be nice", "same_tokenizer": False}
     text = chat.respond(chatml, "be nice", "why?", "hello")
-    assert stages_local.response_tokens(chatml, row, **known) == (text + (end_of_turn(chatml),) if ends else text)
-    assert stages_local.response_tokens(chatml, row, **(known | {"same_tokenizer": True})) == (1, 2)
+    assert stages_local.response_tokens(chatml, row, **arguments) == (text + (end_of_turn(chatml),) if ends else text)
+    assert stages_local.response_tokens(chatml, row, **(arguments | {"same_tokenizer": True})) == (1, 2)
     missing = row | {"status": "too_long", "token_ids": [], "response": ""}
-    assert stages_local.response_tokens(chatml, missing, **known) == ()
+    assert stages_local.response_tokens(chatml, missing, **arguments) == ()
 
 
 def test_a_turn_ends_as_the_template_ends_it_and_else_as_the_vocabulary_says(load):

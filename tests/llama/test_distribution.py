@@ -39,13 +39,13 @@ def test_without_a_nucleus_it_is_the_softmax_of_the_scaled_logits():
 
 
 @pytest.mark.parametrize(
-    ("top_p", "kept"),
+    ("top_p", "nucleus"),
     [(0.4, [0]), (0.5, [0]), (0.51, [0, 1]), (0.75, [0, 1]), (0.8, [0, 1, 2]), (0.875, [0, 1, 2]), (0.9, [0, 1, 2, 3])],
 )
-def test_the_nucleus_is_the_smallest_set_that_reaches_its_mass(top_p, kept):
+def test_the_nucleus_is_the_smallest_set_that_reaches_its_mass(top_p, nucleus):
     """Masses of exactly top_p have reached it, and of equals the lowest ids go first."""
     logprobs = log_probs(logits_of(0.5, 0.25, 0.125, 0.125), Sampling(1.0, top_p))[0]
-    assert np.flatnonzero(np.isfinite(logprobs)).tolist() == kept
+    assert np.flatnonzero(np.isfinite(logprobs)).tolist() == nucleus
 
 
 def test_a_mass_that_falls_short_by_rounding_is_reached():
@@ -77,9 +77,9 @@ def test_draws_follow_the_scored_probabilities(temperature, top_p):
     rng = np.random.default_rng(4)
     row = rng.normal(scale=1.5, size=40).astype(np.float32)
     sampling = Sampling(temperature, top_p)
-    drawn = sample(np.broadcast_to(row, (20_000, 40)), sampling, rng.random(20_000))
+    samples = sample(np.broadcast_to(row, (20_000, 40)), sampling, rng.random(20_000))
     p = np.exp(log_probs(row[None], sampling)[0])
-    counts = np.bincount(drawn, minlength=40)
+    counts = np.bincount(samples, minlength=40)
     assert counts[p == 0].sum() == 0
     inside = p > 0
     assert stats.chisquare(counts[inside], p[inside] / p[inside].sum() * 20_000).pvalue > 1e-3
@@ -95,21 +95,21 @@ def test_a_token_on_the_boundary_is_counted_and_given_back_to_the_policy_that_dr
     logits = logits_of(0.5, 0.3, 0.2)
     sampling = Sampling(1.0, 0.8 - BOUNDARY / 2)  # token 2 misses the nucleus by half the tolerance
     strict, n_strict = token_log_probs(logits, np.array([2]), sampling)
-    drawn, n_drawn = token_log_probs(logits, np.array([2]), sampling, drawn=True)
-    assert strict[0] == -np.inf and n_strict == n_drawn == 1
-    assert drawn[0] == pytest.approx(np.log(0.2 / 0.8))
+    inclusive, n_inclusive = token_log_probs(logits, np.array([2]), sampling, is_sampled=True)
+    assert strict[0] == -np.inf and n_strict == n_inclusive == 1
+    assert inclusive[0] == pytest.approx(np.log(0.2 / 0.8))
 
 
 def test_a_token_far_outside_stays_impossible():
     logits = logits_of(0.5, 0.3, 0.2)
-    logprobs, n_boundary = token_log_probs(logits, np.array([2]), Sampling(1.0, 0.6), drawn=True)
+    logprobs, n_boundary = token_log_probs(logits, np.array([2]), Sampling(1.0, 0.6), is_sampled=True)
     assert logprobs[0] == -np.inf and n_boundary == 0
 
 
 def test_near_equal_best_tokens_are_the_boundary_of_greedy():
     logits = np.array([[3.0, 2.9, 0.0]] * 3, dtype=np.float32)
     assert token_log_probs(logits, np.arange(3), Sampling(0.0))[0].tolist() == [0.0, -np.inf, -np.inf]
-    logprobs, n_boundary = token_log_probs(logits, np.arange(3), Sampling(0.0), drawn=True)
+    logprobs, n_boundary = token_log_probs(logits, np.arange(3), Sampling(0.0), is_sampled=True)
     assert logprobs.tolist() == [0.0, 0.0, -np.inf] and n_boundary == 2
 
 

@@ -30,16 +30,16 @@ def one_token_logprobs(model, prompt, sampling) -> np.ndarray:
 @pytest.fixture(scope="module")
 def logits(model):
     """The logits from which the generator draws a first token after BASE, (V,)."""
-    seen = []
+    copies = []
 
     def spy(logits, *rest):
-        seen.append(logits[0].copy())
+        copies.append(logits[0].copy())
         return sample(logits, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "sample", spy)
         list(generate(model, [Request("x", BASE, np.random.default_rng(0))], ONE, 1))
-    return seen[0]
+    return copies[0]
 
 
 @pytest.mark.parametrize("top_p", [0.8, 1.0])
@@ -60,20 +60,20 @@ def test_first_tokens_follow_the_scored_probabilities(model, logits, temperature
     rng = np.random.default_rng(7)
     requests = [Request(i, BASE, rng) for i in range(N_GENERATED)]
     generated = [response.token_ids[0] for response in generate(model, requests, sampling, 1)]
-    drawn = sample(np.broadcast_to(logits, (N, model.n_vocab)), sampling, np.random.default_rng(7).random(N))
-    assert generated == drawn[:N_GENERATED].tolist()
+    samples = sample(np.broadcast_to(logits, (N, model.n_vocab)), sampling, np.random.default_rng(7).random(N))
+    assert generated == samples[:N_GENERATED].tolist()
     assert fit(generated, p) > 1e-3
-    assert fit(drawn, p) > 1e-3
+    assert fit(samples, p) > 1e-3
 
 
-def fit(drawn, p) -> float:
+def fit(samples, p) -> float:
     """Chi-square p value of draws under probabilities `p` (V,); 0 if one of them was impossible."""
-    counts = np.bincount(drawn, minlength=len(p))
+    counts = np.bincount(samples, minlength=len(p))
     if counts[p == 0].any():
         return 0.0
-    common = len(drawn) * p >= 5  # the rest in one cell, as the approximation asks for
+    common = len(samples) * p >= 5  # the rest in one cell: the approximation needs counts of 5
     observed = np.array([*counts[common], counts[~common].sum()])
-    expected = np.array([*p[common], p[~common].sum()]) / p.sum() * len(drawn)
+    expected = np.array([*p[common], p[~common].sum()]) / p.sum() * len(samples)
     possible = expected > 0
     return stats.chisquare(observed[possible], expected[possible]).pvalue
 
@@ -81,12 +81,12 @@ def fit(drawn, p) -> float:
 @pytest.mark.parametrize("target", [Sampling(0.7), Sampling(1.4), Sampling(1.0, 0.8)], ids=str)
 def test_importance_weighting_recovers_the_value_of_one_token_policies(model, logits, target):
     """Value by enumeration and mean weight 1 both lie within 4 standard errors of what base draws give."""
-    drawn = sample(np.broadcast_to(logits, (N, model.n_vocab)), ONE, np.random.default_rng(6).random(N))
+    samples = sample(np.broadcast_to(logits, (N, model.n_vocab)), ONE, np.random.default_rng(6).random(N))
     log_ratio = one_token_logprobs(model, TARGET, target) - one_token_logprobs(model, BASE, ONE)  # (V,) nats
-    weight = np.exp(log_ratio)[drawn]  # (n,)
+    weight = np.exp(log_ratio)[samples]  # (n,)
     reward = np.cos(np.arange(model.n_vocab)) ** 2  # (V,) in [0, 1]
     value = np.exp(one_token_logprobs(model, TARGET, target)) @ reward
-    for summand, truth in ((weight * reward[drawn], value), (weight, 1.0)):
+    for summand, truth in ((weight * reward[samples], value), (weight, 1.0)):
         assert abs(summand.mean() - truth) < 4 * summand.std() / np.sqrt(N)
 
 

@@ -57,7 +57,7 @@ def refused(tmp_path, recipe, *parts, name="m.gguf"):
     assert not target.parent.exists() or list(target.parent.iterdir()) == []
 
 
-def made(tmp_path, recipe):
+def model_path(tmp_path, recipe):
     models = tmp_path / "MODELS.yaml"
     models.write_text(yaml.safe_dump({"m.gguf": recipe}))
     target = tmp_path / "made" / "m.gguf"
@@ -68,18 +68,18 @@ def made(tmp_path, recipe):
 
 
 def test_a_model_from_a_wheel_is_what_was_packed(tmp_path, shop):
-    assert sha256(made(tmp_path, shop)) == shop["source"]["sha256"]
+    assert sha256(model_path(tmp_path, shop)) == shop["source"]["sha256"]
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0"])
 def test_a_converted_model_opens(tmp_path, shop, kind):
-    with open_model(made(tmp_path, shop | {"convert": kind}), n_ctx=64) as model:
+    with open_model(model_path(tmp_path, shop | {"convert": kind}), n_ctx=64) as model:
         assert model.n_vocab == len(tiny_gguf.TOKENS)
 
 
 def test_a_model_from_a_url_without_a_hash_is_made_and_said_to_be_unchecked(tmp_path, shop, caplog):
     url = (tmp_path / "tiny.gguf").as_uri()
-    assert sha256(made(tmp_path, {"source": {"url": url, "sha256": None}})) == shop["source"]["sha256"]
+    assert sha256(model_path(tmp_path, {"source": {"url": url, "sha256": None}})) == shop["source"]["sha256"]
     assert "not checked" in caplog.text
 
 
@@ -101,7 +101,7 @@ def test_a_package_that_cannot_be_downloaded_is_one_sentence(tmp_path, shop):
 def test_a_file_of_this_machine_has_a_url_too(tmp_path):
     own = tiny_gguf.write(tmp_path / "own.gguf")
     recipe = {"source": {"url": own.as_uri(), "sha256": sha256(own)}}
-    assert made(tmp_path, recipe).read_bytes() == own.read_bytes()
+    assert model_path(tmp_path, recipe).read_bytes() == own.read_bytes()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/m.gguf", "file:///no/such/file.gguf", "no address"])

@@ -104,12 +104,12 @@ def test_a_response_on_the_edge_between_two_tokens_is_the_same_alone(model, prom
     prompt = next(prompt for prompt in prompts.values() if len(prompt) == 64)
     edges = second_token_edges(model, prompt)[10:250:3]
 
-    def drawn(chosen):
+    def token_ids(chosen):
         requests = [Request(edge, prompt, Scripted(0.0, edge)) for edge in chosen]
         return {r.key: r.token_ids for r in generate(model, requests, Sampling(), 2)}
 
-    together = drawn(edges)
-    assert {edge: ids for chosen in edges for edge, ids in drawn([chosen]).items()} == together
+    together = token_ids(edges)
+    assert {edge: ids for chosen in edges for edge, ids in token_ids([chosen]).items()} == together
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def rows(monkeypatch):
 
 
 def test_no_step_has_a_single_row(model, prompts, rows, monkeypatch):
-    """Whether a single row is computed by another kernel depends on the processor, so results alone do not tell."""
+    """Whether a single row is computed by another kernel depends on the processor, so results alone cannot show it."""
     monkeypatch.setattr(model, "row_step", 1)
     draw(model, prompts, list(prompts)[:3], n_slots=3)
     draw(model, prompts, ["0"])
@@ -145,19 +145,21 @@ def test_steps_that_are_filled_up_to_groups_of_rows_give_the_same_responses(
     assert set(rows) == {8, 16}
     short = {str(i): opening[: 20 + i % 3] for i in range(MAX_SLOTS)}
     requests = [Request(key, short[key], stream(42, "base", key, 0)) for key in short]
-    drawn = list(generate(model, requests, Sampling(), 2, MAX_SLOTS, cache_tokens=10**6, shared=opening[:10]))
-    assert len(drawn) == MAX_SLOTS == max(rows)
+    slot_responses = list(generate(model, requests, Sampling(), 2, MAX_SLOTS, cache_tokens=10**6, shared=opening[:10]))
+    assert len(slot_responses) == MAX_SLOTS == max(rows)
 
 
 def test_groups_of_rows_take_eight_caches_and_else_no_more_than_they_may(model, prompts, monkeypatch):
     monkeypatch.setattr(model, "row_step", GROUP)
-    made = []
-    monkeypatch.setattr(generator, "Context", lambda *args, **sizes: made.append(sizes) or Context(*args, **sizes))
+    context_sizes = []
+    monkeypatch.setattr(
+        generator, "Context", lambda *args, **sizes: context_sizes.append(sizes) or Context(*args, **sizes)
+    )
     short = {key: prompt[:20] for key, prompt in prompts.items()}
     for cache_tokens in (512, 15 * 256, 16 * 256):
         requests = [Request(key, short[key], stream(42, "base", key, 0)) for key in short]
         list(generate(model, requests, Sampling(), 2, cache_tokens=cache_tokens))
-    assert [sizes["n_seq"] for sizes in made] == [8, 8, 16]
+    assert [sizes["n_seq"] for sizes in context_sizes] == [8, 8, 16]
 
 
 @pytest.fixture(scope="module", params=["Q8_0", "Q4_0", "Q4_K_M", "Q6_K"])
@@ -170,9 +172,9 @@ def quantised(request, tmp_path_factory):
         whole = tiny_gguf.write(folder / "whole.gguf")
     params = library().llama_model_quantize_default_params()
     params.ftype = getattr(library(), f"LLAMA_FTYPE_MOSTLY_{request.param}")
-    made = folder / "quantised.gguf"
-    assert library().llama_model_quantize(os.fsencode(whole), os.fsencode(made), params) == 0
-    with open_model(made, n_ctx=256) as model:
+    path = folder / "quantised.gguf"
+    assert library().llama_model_quantize(os.fsencode(whole), os.fsencode(path), params) == 0
+    with open_model(path, n_ctx=256) as model:
         yield model
 
 
@@ -181,14 +183,16 @@ def test_neither_order_nor_company_changes_a_response_of_quantised_weights(quant
     prompt = np.random.default_rng(5).integers(0, quantised.n_vocab, 64).tolist()
     edges = second_token_edges(quantised, prompt)[10:250:5]
 
-    def drawn(chosen, **slots):
+    def token_ids(chosen, **slots):
         requests = [Request(edge, prompt, Scripted(0.0, edge)) for edge in chosen]
         return {r.key: r.token_ids for r in generate(quantised, requests, Sampling(), 2, **slots)}
 
-    together = drawn(edges)
-    assert drawn(edges[::-1], n_slots=13) == together
+    together = token_ids(edges)
+    assert token_ids(edges[::-1], n_slots=13) == together
     for n in (1, 2, 7):
-        assert {edge: ids for i in range(0, len(edges), n) for edge, ids in drawn(edges[i : i + n]).items()} == together
+        assert {
+            edge: ids for i in range(0, len(edges), n) for edge, ids in token_ids(edges[i : i + n]).items()
+        } == together
 
 
 def test_responses_differ_between_streams(model, prompts, responses):
@@ -198,9 +202,12 @@ def test_responses_differ_between_streams(model, prompts, responses):
 
 def test_responses_end_with_the_end_token_or_at_the_limit(model, prompts):
     """With a nucleus and time enough that several of 19 end by themselves, whatever the processor's last digits."""
-    drawn = draw(model, prompts, prompts, Sampling(1.0, 0.6), max_tokens=60).values()
-    assert {r.finish_reason for r in drawn} == {"stop", "length"}  # both kinds occur, or this test shows nothing
-    for response in drawn:
+    nucleus_responses = draw(model, prompts, prompts, Sampling(1.0, 0.6), max_tokens=60).values()
+    assert {r.finish_reason for r in nucleus_responses} == {
+        "stop",
+        "length",
+    }  # both kinds occur, or this test shows nothing
+    for response in nucleus_responses:
         ends = [token in model.eog_ids for token in response.token_ids]
         assert response.status == "ok" and not any(ends[:-1])
         assert ends[-1] == (response.finish_reason == "stop")
@@ -215,16 +222,16 @@ def test_the_text_leaves_the_end_token_out(model):
 
 def test_a_request_that_does_not_fit_is_returned_unanswered(model, prompts, responses):
     long = {"long": (65,) * (model.n_ctx - MAX_TOKENS + 1), "fits": (65,) * (model.n_ctx - MAX_TOKENS)}
-    drawn = draw(model, prompts | long, [*long, "0"])
-    assert (drawn["long"].token_ids, drawn["long"].finish_reason, drawn["long"].status) == ((), None, "too_long")
-    assert drawn["fits"].status == "ok" and drawn["0"] == responses["0"]
+    by_key = draw(model, prompts | long, [*long, "0"])
+    assert (by_key["long"].token_ids, by_key["long"].finish_reason, by_key["long"].status) == ((), None, "too_long")
+    assert by_key["fits"].status == "ok" and by_key["0"] == responses["0"]
     assert draw(model, long, ["long"])["long"].status == "too_long"
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0, 0.7), Sampling(0.6, 0.9)], ids=str)
 def test_what_is_drawn_has_a_probability(model, prompts, sampling):
-    drawn = draw(model, prompts, prompts, sampling)
-    items = [Item(key, prompts[key], r.token_ids) for key, r in drawn.items()]
+    by_key = draw(model, prompts, prompts, sampling)
+    items = [Item(key, prompts[key], r.token_ids) for key, r in by_key.items()]
     scored = [s for _, [s] in score(model, items, [sampling], drawn_from=sampling)]
     assert {s.status for s in scored} == {"ok"}
     assert sampling.temperature > 0 or {s.total for s in scored} == {0.0}

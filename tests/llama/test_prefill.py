@@ -1,4 +1,4 @@
-"""Reading in blocks after a shared prefix: nothing twice, no more memory than allowed, every logit that was asked for."""
+"""Reading in blocks after a shared prefix: nothing twice, no more memory than allowed, every requested logit."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_row_after_a_text_has_the_bits_of_one_pass(model):
 
 
 def test_no_text_of_several_tokens_is_read_for_a_single_row(model, shared, monkeypatch):
-    """Whether few rows are computed by another kernel depends on the processor, so results alone do not tell."""
+    """Whether few rows are computed by another kernel depends on the processor, so results alone cannot show it."""
     passes = []
     decode = Context.decode
     monkeypatch.setattr(
@@ -153,8 +153,10 @@ def test_caches_hold_no_more_than_they_may(model, prompts, shared, monkeypatch, 
     for module in (model_module, prefill):
         monkeypatch.setattr(module, "LEAST_ROWS", 2)
     monkeypatch.setattr(model, "row_step", 1)
-    made = []
-    monkeypatch.setattr(generator, "Context", lambda *args, **sizes: made.append(sizes) or Context(*args, **sizes))
+    context_sizes = []
+    monkeypatch.setattr(
+        generator, "Context", lambda *args, **sizes: context_sizes.append(sizes) or Context(*args, **sizes)
+    )
     requests = [Request(i, prompts["0"], stream(7, "base", "0", i)) for i in range(5)]
     list(generate(model, requests, Sampling(), 4, cache_tokens=cache_tokens, shared=shared if with_shared else ()))
-    assert [sizes["n_seq"] for sizes in made] == [n_caches]
+    assert [sizes["n_seq"] for sizes in context_sizes] == [n_caches]

@@ -76,7 +76,7 @@ def test_no_policy_but_the_clone_is_the_base(run):
     rows = [json.loads(line) for line in run.path("coverage_0.25/cje_dataset.jsonl").read_text().splitlines()]
     for policy in ("unhelpful", "parallel_universe_prompt", "concise", "cool"):
         assert all(row["target_policy_logprobs"][policy] != row["base_policy_logprob"] for row in rows)
-    # What the base says is what a policy told to be no help would hardly have said.
+    # The base's responses are improbable under a policy whose system prompt asks for unhelpful ones.
     gap = np.mean([row["base_policy_logprob"] - row["target_policy_logprobs"]["unhelpful"] for row in rows])
     assert gap > 1
 

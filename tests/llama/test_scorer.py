@@ -150,7 +150,7 @@ def test_only_the_policy_that_drew_a_response_gets_its_boundary_tokens(model):
     order = np.argsort(-p)
     missing = Sampling(1.0, p[order[:5]].sum() - 0.001)  # the sixth token misses the nucleus by this mass
     items = [Item(0, prompt, (int(order[5]),))]
-    results = [list(score(model, items, [missing], drawn_from=drawn))[0][1][0] for drawn in (None, ONE, missing)]
+    results = [list(score(model, items, [missing], drawn_from=source))[0][1][0] for source in (None, ONE, missing)]
     assert [result.status for result in results] == ["outside_support", "outside_support", "ok"]
     assert [result.n_boundary for result in results] == [1, 1, 1]
 

@@ -156,10 +156,10 @@ def main(arguments: list[str] | None = None) -> int:
 def show(paths: Iterable[str | Path]) -> int:
     """Print files and folders of results; without any the newest result, and where all are. The exit status is 0."""
     from arena_cje.results.result import newest
-    from arena_cje.terminal.show import shown
+    from arena_cje.terminal.show import printouts
 
     paths = list(map(Path, paths))
-    for text in shown(paths or [newest(Path("results"))]):
+    for text in printouts(paths or [newest(Path("results"))]):
         print(text)
     if not paths:
         print("\nWhat else is there: arena-cje show results")
@@ -176,7 +176,7 @@ def _decide(file: Path, policy: str) -> int:
 
 
 def _votes(files: Iterable[Path], folder: Path, columns: str) -> int:
-    """Print what files of votes say; raises a `UserError` where one cannot be used."""
+    """Print the content of files of votes; raises a `UserError` where one cannot be used."""
     from arena_cje.labeling import labels, sentences
 
     names = _once((_pair(entry, "--columns", "FIELD=COLUMN") for entry in columns.split(",") if entry), "--columns")

@@ -83,7 +83,7 @@ def _escape(char: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def shown(value: object) -> str:
+def display_form(value: object) -> str:
     """A value for a message, at most a line of it: values of users can be of any size."""
     try:
         text = " ".join(_short.repr(value).split())
@@ -125,9 +125,9 @@ def _reason(error: Exception) -> str | None:
     return None if number is None else WHAT_TO_DO.get(number) or os.strerror(number).lower()
 
 
-def did_you_mean(name: object, known: Iterable[object]) -> str:
+def did_you_mean(name: object, names: Iterable[object]) -> str:
     """` (did you mean 'x'?)` for the known name that is closest; an empty string where none is close."""
-    matches = difflib.get_close_matches(str(name), [*map(str, known)], n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(str(name), [*map(str, names)], n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 

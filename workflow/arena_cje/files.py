@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError, file_errors, shown
+from arena_cje.errors import UserError, display_form, file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -78,7 +78,7 @@ def text_bytes(path: str | Path) -> bytes:
 def _as_utf8(path: Path, content: bytes) -> bytes:
     for mark, encoding in MARKS:
         if content.startswith(mark):
-            # The decoders of UTF-16 and UTF-32 take the mark off themselves, as it says the order of the bytes.
+            # The decoders of UTF-16 and UTF-32 take the mark off themselves, as it gives the order of the bytes.
             start = len(mark) if encoding == "utf-8" else 0
             return _decoded(path, content[start:], encoding, start).encode()
     return _decoded(path, content, "utf-8", 0).encode()
@@ -211,7 +211,7 @@ def _minus_infinity(name: str) -> float:
 
 
 def is_log_probability(name: str) -> bool:
-    """Whether the dotted name of a field says that its values are log probabilities."""
+    """Whether a field has log probabilities, by its dotted name."""
     return "logp" in name.lower().replace("_", "")
 
 
@@ -253,7 +253,7 @@ def _json(value: Any, option: int) -> bytes:
     try:
         return orjson.dumps(value, option=option)
     except orjson.JSONEncodeError as error:
-        raise UserError(f"{shown(value)} cannot be written as JSON: {error}") from None
+        raise UserError(f"{display_form(value)} cannot be written as JSON: {error}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -357,6 +357,6 @@ def replace(path: str | Path, write: Callable[[Any], Any]) -> None:
                 os.fsync(handle.fileno())
             temporary.replace(path)
         except BaseException:
-            with suppress(OSError):  # what went wrong before is what to tell
+            with suppress(OSError):  # the first error is the one to report
                 temporary.unlink(missing_ok=True)
             raise

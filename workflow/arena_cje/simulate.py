@@ -18,8 +18,8 @@ where base responses have few labels. Each other world changes one property:
     d          The label depends on style, the score does not: no calibration transports, while E_base[W Y] = V.
     drop       The latent labels of the target are lower by this amount at every score. Neither scores nor weights show
                it, since no base response has the drop: E_base[W Y] has the same bias.
-    unseen     A shift of the target's quality that no base response has: its log ratios know nothing of it, its draws, scores and
-               labels have it, and V has  mu = sqrt(1 - c) (shift + unseen).  E_base[W Y] is without it.
+    unseen     A shift of the target's quality that no base response has: its log ratios do not depend on it, its draws, scores
+               and labels have it, and V has  mu = sqrt(1 - c) (shift + unseen).  E_base[W Y] is without it.
     tail       A style U that is uniform under the base, with W = (1 - 1/tail) U^(-1/tail): E_base[W] = 1 and
                P(W > w) ~ w^-tail. The target's is U^(tail / (tail - 1)), U uniform again, and B = -Phi^-1(U).
     binary     Y is 1 with the probability above, else 0; V is the same.
@@ -143,7 +143,7 @@ WORLDS: dict[str, World] = {
 def pass_rate_world(rate: float, *, sharp: bool = False) -> World:
     """A world of pass-or-fail labels with the given value of the base policy.
 
-    sharp: the label is all but a function of the score; otherwise the score says little about it.
+    sharp: the label is all but a function of the score; otherwise the score predicts it badly.
     """
     slope = 20.0 if sharp else 0.8
     intercept = float(ndtri(rate) * np.sqrt(1 + slope**2 + World.noise**2))

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from arena_cje.errors import UserError, file_errors, shown
+from arena_cje.errors import UserError, display_form, file_errors
 from arena_cje.files import text_bytes
 
 MOST_BYTES = 1 << 20  # of a file
@@ -58,7 +58,7 @@ def check_config_file(path: str | Path) -> None:
     except (ValueError, RecursionError):
         content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a block of keys as in config/config.yaml, got {shown(content)}")
+        raise UserError(f"{path}: expected a block of keys as in config/config.yaml, got {display_form(content)}")
 
 
 def _check_size(content: bytes) -> None:

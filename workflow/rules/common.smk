@@ -265,7 +265,7 @@ def has_logprobs():
     if path is None or not path.is_file():
         return True
     with path.open("rb") as rows:
-        is_jsonl = rows.read(1) == b"{"  # what is wrong with a file of another kind is said when it is read
+        is_jsonl = rows.read(1) == b"{"  # a file of another kind gets its error when it is read
     return not is_jsonl or contains(path, b"target_policy_logprobs")
 
 
@@ -283,8 +283,8 @@ if not has_logprobs():
         )
 
 
-def settings_shown():
-    """Settings that results depend on, for those who look at them."""
+def reported_settings():
+    """Settings that results depend on, for pages and results files."""
     own = CONFIG.model_copy(update={"logged_data": FOREIGN, "fresh_draws": None}) if FOREIGN else CONFIG
     return settings(own, folder=Path.cwd())
 

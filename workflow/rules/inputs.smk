@@ -215,11 +215,11 @@ def looks_up_to(coverage):
     return [other for other in CONFIG.look_coverages if float(other) <= float(coverage)]
 
 
-def look_shown(coverage):
+def dashboard_look(coverage):
     """The look at a coverage that the dashboard shows, where looks are configured; by `direct` where it runs."""
     name = "direct" if "direct" in ESTIMATORS else ESTIMATORS[0]
-    shown = CONFIG.looks != Looks() and coverage in CONFIG.look_coverages
-    return f"results/coverage_auto/{name}/look_{coverage}.json" if shown else []
+    has_look = CONFIG.looks != Looks() and coverage in CONFIG.look_coverages
+    return f"results/coverage_auto/{name}/look_{coverage}.json" if has_look else []
 
 
 def looked_at(name, coverage, kind="json"):
@@ -243,8 +243,8 @@ def planning_settings():
     votes = CONFIG.labeling
     is_human = CONFIG.logged_data is None and CONFIG.oracle.provider == values.HUMAN
     price = votes.usd_per_vote * votes.votes_per_item if is_human and votes.usd_per_vote else None
-    wanted = CONFIG.planning.model_dump()
-    return wanted | {"price_label": wanted["price_label"] or price}
+    settings = CONFIG.planning.model_dump()
+    return settings | {"price_label": settings["price_label"] or price}
 
 
 # Exhibits
@@ -281,7 +281,7 @@ EXHIBIT_INPUTS = {
     "summary": "results/coverage_{coverage}/summary.json",
     "draws": lambda w: existing_draws(w.coverage),
     "calibration": lambda w: calibration_file(w.coverage),
-    "look": lambda w: look_shown(w.coverage),
+    "look": lambda w: dashboard_look(w.coverage),
     "lower": lambda w: estimates_at(lower(w.coverage)),
     "logprobs": (
         f"results/logprobs/{BASE}.parquet"
@@ -300,24 +300,26 @@ DATA_PAGE = [REPORT / name for name in ("data_report.html.j2", "tables.html.j2",
 EXHIBIT_PARAMS = {
     "scores_of": CONFIG.analysis.judge,
     "non_propensity": scoring.non_propensity(CONFIG),
-    "configuration": literal(canonical({key: value for key, value in settings_shown().items() if key != "coverages"})),
+    "configuration": literal(
+        canonical({key: value for key, value in reported_settings().items() if key != "coverages"})
+    ),
     "page": list(map(sha256, PAGE)),
     "data_page": list(map(sha256, DATA_PAGE)),
     "thresholds": data_thresholds(),
 }
 
 
-def exhibit_inputs(*shown):
-    """Inputs of a rule that makes some exhibits; what the rule makes itself is no input."""
-    made = {"validation"} if len(shown) > 1 else set()
-    return {name: EXHIBIT_INPUTS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_INPUTS.keys() - made}
+def exhibit_inputs(*group):
+    """Inputs of a rule that makes some exhibits, without outputs of the rule itself."""
+    own = {"validation"} if len(group) > 1 else set()
+    return {name: EXHIBIT_INPUTS[name] for name in exhibits.dependencies(group) if name in EXHIBIT_INPUTS.keys() - own}
 
 
-def exhibit_params(*shown):
+def exhibit_params(*group):
     """Parameters of a rule that makes some exhibits."""
-    code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in shown))
+    code = code_hash("arena_cje.report.sources", *(exhibit.module for exhibit in group))
     return {"code": code} | {
-        name: EXHIBIT_PARAMS[name] for name in exhibits.dependencies(shown) if name in EXHIBIT_PARAMS
+        name: EXHIBIT_PARAMS[name] for name in exhibits.dependencies(group) if name in EXHIBIT_PARAMS
     }
 
 

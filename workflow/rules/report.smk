@@ -75,7 +75,7 @@ rule archive:
     conda:
         "../../envs/stats.yaml"
     params:
-        configuration=literal(json.dumps(settings_shown())),  # in declared order, that of policies in every table
+        configuration=literal(json.dumps(reported_settings())),  # in declared order, that of policies in every table
         code=code_hash("arena_cje.report.archive"),
     script:
         "../scripts/archive.py"

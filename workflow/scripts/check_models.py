@@ -1,4 +1,4 @@
-"""Ask each configured model for one token, and say which do not answer as they must."""
+"""Ask each configured model for one token, and report those whose replies cannot be used."""
 
 from arena_cje.errors import UserError
 from arena_cje.stages import model_check
@@ -11,5 +11,5 @@ with job(snakemake):
     failed = sum(not finding.ok for finding in findings)
     if failed:
         raise UserError(
-            f"{failed} of {len(findings)} models cannot do what the configuration needs; the table says why"
+            f"{failed} of {len(findings)} models cannot do what the configuration needs; the reasons are in the table"
         )

@@ -35,14 +35,14 @@ with job(snakemake):
         shared = same_tokenizer(snakemake)
         with (
             open_model(snakemake, config.models[block.model].n_ctx) as (model, sha256),
-            journal(snakemake, folder) as done,
+            journal(snakemake, folder) as shard_journal,
         ):
             scored = schemas.SCORES.read(files.scored) if files.get("scored") else None
             at = assemble.scores_at(getattr(rubric, "temperature", None), scored)
             judge = local.grader(model, sha256, rubric, prompt, block, config, at)
             tokens = partial(stages.response_tokens, model, system_prompt=prompt, same_tokenizer=shared)
             items = stages.items(rows, **({"tokens": tokens} if rubric.SCORES_TEXT else {}))
-            grades = stages.grades(judge, items, journal=done, **options)
+            grades = stages.grades(judge, items, journal=shard_journal, **options)
     place = f"results/journal/{folder}/{w.shard}.jsonl"
     unscored.check_unscored_early(grades, block.max_unscored, grader.key, place)
     if files.get("design"):

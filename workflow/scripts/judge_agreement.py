@@ -1,4 +1,4 @@
-"""Hold the judge against people on the texts that both know."""
+"""Compare the judge with people on the texts that both have scored."""
 
 from pathlib import Path
 

@@ -25,15 +25,18 @@ with job(snakemake) as log:
         coverage: sum(
             row.oracle_label is not None
             for path in draws
-            if path.parents[1].name == f"coverage_{coverage}" and policy_of(path.stem) != found.base_policy
-            for row in read_draws(path, policy_of(path.stem), reading=found.reading)
+            if path.parents[1].name == f"coverage_{coverage}" and policy_of(path.stem) != estimates.base_policy
+            for row in read_draws(path, policy_of(path.stem), reading=estimates.reading)
         )
-        for coverage, found in results.items()
+        for coverage, estimates in results.items()
     }
     first = next(iter(results.values()))
     account = looks.document(
         plan,
-        [looks.Look.of(coverage, found, n_target_labels[coverage], price) for coverage, found in results.items()],
+        [
+            looks.Look.of(coverage, estimates, n_target_labels[coverage], price)
+            for coverage, estimates in results.items()
+        ],
         alpha=first.document["metadata"]["alpha"],
         estimator=first.name,
         against=first.document["decision"]["against"],

@@ -1,4 +1,4 @@
-"""Hold every model that labels or judges against people, on the texts that both know."""
+"""Compare every model that labels or judges with people, on the texts that both have scored."""
 
 import json
 from pathlib import Path

@@ -22,13 +22,13 @@ with job(snakemake) as log:
     )
     draws = {policy_of(Path(path).stem): path for path in data.draws} or None
     known = sources.of_data(data.dataset, draws, settings, calibration_data=data.calibration or None)
-    wanted = json.loads(params.planning)
-    prices = plan.Prices(wanted["price_judge"], wanted["price_label"]).over(
+    planning = json.loads(params.planning)
+    prices = plan.Prices(planning["price_judge"], planning["price_label"]).over(
         plan.prices_of(account.read_ledger(), known.pilot.prompts)
     )
-    goal = Goal(wanted["difference"], wanted["half_width"], wanted["power"])
+    goal = Goal(planning["difference"], planning["half_width"], planning["power"])
     try:
-        content = plan.document(known.pilot, goal, prices, budget=wanted["budget_usd"], audits=known.audits)
+        content = plan.document(known.pilot, goal, prices, budget=planning["budget_usd"], audits=known.audits)
     except UserError as error:  # of the budget: the rest of the plan does not depend on it
         log.warning("no plan for the budget: %s", error)
         content = plan.document(known.pilot, goal, prices, audits=known.audits)

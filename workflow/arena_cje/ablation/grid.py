@@ -102,7 +102,7 @@ def _setting(
     covariates: tuple[str, ...] | None,
     judge: str,
 ) -> Setting:
-    """One combination; what it changes stands in its name."""
+    """One combination; its name has what it changes."""
     parts = [name]
     if rewards is not None and rewards != options.get("rewards", "calibrated"):
         options["rewards"] = rewards

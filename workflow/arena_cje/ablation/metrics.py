@@ -23,11 +23,11 @@ ROUNDING = 1e-9
 
 def rmse(error: np.ndarray, truth_se: np.ndarray | float = 0.0) -> float:
     """Root mean square of errors (...), without the part that is the truth's; NaN without any number."""
-    known = ~np.isnan(error)
-    if not known.any():
+    finite = ~np.isnan(error)
+    if not finite.any():
         return float("nan")
-    of_truth = np.broadcast_to(truth_se, error.shape)[known]
-    return float(np.sqrt(max(0.0, np.mean(error[known] ** 2) - np.mean(of_truth**2))))
+    of_truth = np.broadcast_to(truth_se, error.shape)[finite]
+    return float(np.sqrt(max(0.0, np.mean(error[finite] ** 2) - np.mean(of_truth**2))))
 
 
 def missed_by(
@@ -52,8 +52,8 @@ def interval_score(width: np.ndarray, distance: np.ndarray, alpha: float = 0.05)
 
 def geometric_mean(values: np.ndarray) -> float:
     """Geometric mean of positive values (...), NaN left out."""
-    known = values[~np.isnan(values)]
-    return float(np.exp(np.mean(np.log(np.maximum(known, ROUNDING))))) if len(known) else float("nan")
+    finite = values[~np.isnan(values)]
+    return float(np.exp(np.mean(np.log(np.maximum(finite, ROUNDING))))) if len(finite) else float("nan")
 
 
 def pairs(truth: np.ndarray, truth_se: np.ndarray, alpha: float = 0.05) -> np.ndarray:
@@ -99,5 +99,5 @@ def regret(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def mean(values: np.ndarray) -> float:
     """Mean of the values that are not NaN, NaN where all are."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    finite = values[~np.isnan(values)]
+    return float(finite.mean()) if len(finite) else float("nan")

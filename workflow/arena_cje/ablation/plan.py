@@ -1,4 +1,4 @@
-"""The ablation that a configuration asks for: settings, blocks, and where their data come from."""
+"""The ablation of a configuration: settings, blocks, and where their data come from."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@
                 its prompts; each seed takes n of them at random
 
 The labels of a sample are kept on its first prompts in a random order, the same for every policy and coverage: a higher
-coverage adds labels. Labels of the targets are for the truth, and reach an estimate only as far as an ablation says so.
-Where a data set has fewer labels than a coverage asks for, all of them are used.
+coverage adds labels. Labels of the targets are for the truth; estimates use only the share of them that an ablation sets.
+Where a data set has fewer labels than a coverage needs, all of them are used.
 """
 
 from __future__ import annotations
@@ -107,16 +107,16 @@ class Recorded:
 
         Raises a `UserError` where no target has a truth.
         """
-        known = {logged.base_policy: truth(logged.oracle_label[:, None], logged.judge_score[:, None])}
-        known |= {policy: truth(one.oracle_label, one.judge_score) for policy, one in draws.items()}
-        known |= truths or {}
-        known |= {policy: (np.nan, np.nan) for policy in logged.policies if policy not in known}
-        if not any(np.isfinite(known[policy][0]) for policy in logged.policies):
+        by_policy = {logged.base_policy: truth(logged.oracle_label[:, None], logged.judge_score[:, None])}
+        by_policy |= {policy: truth(one.oracle_label, one.judge_score) for policy, one in draws.items()}
+        by_policy |= truths or {}
+        by_policy |= {policy: (np.nan, np.nan) for policy in logged.policies if policy not in by_policy}
+        if not any(np.isfinite(by_policy[policy][0]) for policy in logged.policies):
             raise UserError(
                 "ablation: no target policy has a known value, because its fresh draws have no oracle_label; add labels to "
                 "fresh_draws or probes, or set `source: simulated`"
             )
-        return cls(logged, draws, known, covariates, weight_reasons or {})
+        return cls(logged, draws, by_policy, covariates, weight_reasons or {})
 
     def sample(self, n: int, seed: int) -> Sample:
         code = np.unique(self.logged.prompt_id, return_inverse=True)[1]
@@ -159,16 +159,16 @@ def _selected(record: Logged | Draws, names: Sequence[str], rows: np.ndarray) ->
 
 def masked(sample: Sample, coverage: float, target_labels: float) -> tuple[Logged, dict[str, Draws]]:
     """The sample with labels on a share of its prompts; target_labels: the share with labels of the targets' own draws."""
-    logged = replace(sample.logged, oracle_label=_kept(sample.logged.oracle_label, sample, coverage))
+    logged = replace(sample.logged, oracle_label=_masked_labels(sample.logged.oracle_label, sample, coverage))
     draws = {
-        policy: replace(one, oracle_label=_kept(one.oracle_label, sample, target_labels))
+        policy: replace(one, oracle_label=_masked_labels(one.oracle_label, sample, target_labels))
         for policy, one in sample.draws.items()
     }
     return logged, draws
 
 
-def _kept(label: np.ndarray, sample: Sample, share: float) -> np.ndarray:
-    """Labels (n, ...) of the first prompts in order that have one, as many as the share asks for; NaN elsewhere."""
+def _masked_labels(label: np.ndarray, sample: Sample, share: float) -> np.ndarray:
+    """Labels (n, ...) of the first prompts in order that have one, as many as the share; NaN elsewhere."""
     labelled = ~np.isnan(label)
     has_label = np.zeros(len(sample.order), bool)
     has_label[sample.code[labelled if label.ndim == 1 else labelled.any(axis=1)]] = True

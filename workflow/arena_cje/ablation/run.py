@@ -38,7 +38,7 @@ COLUMNS = {
     "policy": pl.String,
     "is_base": pl.Boolean,
     "n_labels": pl.Int64,  # labelled rows of the base policy
-    "estimate": pl.Float64,  # null where there is none; refused numbers stand here, too
+    "estimate": pl.Float64,  # null where there is none; also of refused policies
     "se": pl.Float64,
     "ci_lower": pl.Float64,
     "ci_upper": pl.Float64,

@@ -141,7 +141,7 @@ def _listed(values: pl.Series) -> str:
 
 
 def _table(frame: pl.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> str:
-    """A Markdown table; a dash stands for what there is none of."""
+    """A Markdown table; a dash where there is no value."""
     names = (*keys, *columns)
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in frame.iter_rows(named=True):
@@ -191,12 +191,12 @@ def _reasons(group: pl.DataFrame, policies: Sequence[str]) -> str:
 
 def _policy_groups(arrays: Mapping[str, Any], apart: Sequence[str]) -> Iterable[tuple[str, np.ndarray]]:
     """Names and indices of the policies that are summarised together, those with a known truth alone."""
-    known = ~np.isnan(arrays["truth"][0])
+    has_truth = ~np.isnan(arrays["truth"][0])
     own = [name for name in apart if name in arrays["policies"]]
     is_apart = np.isin(arrays["policies"], own)
-    yield ALL if not own else f"all but {', '.join(own)}", np.flatnonzero(known & ~is_apart)
+    yield ALL if not own else f"all but {', '.join(own)}", np.flatnonzero(has_truth & ~is_apart)
     for name in own:
-        yield name, np.flatnonzero(known & (np.array(arrays["policies"]) == name))
+        yield name, np.flatnonzero(has_truth & (np.array(arrays["policies"]) == name))
 
 
 def _levels(arrays: Mapping[str, Any], policies: np.ndarray, alpha: float) -> Row:
@@ -237,7 +237,7 @@ def _rankings(arrays: Mapping[str, Any], policies: np.ndarray, alpha: float) -> 
     right = metrics.in_order(estimate, pairs)
     both = published[:, pairs[:, 0]] & published[:, pairs[:, 1]]
     decided = (published & ~arrays["is_base"][policies]).any(axis=1)
-    shown = np.where(published & decided[:, None], estimate, np.nan)
+    published_estimate = np.where(published & decided[:, None], estimate, np.nan)
     return {
         "pairwise": metrics.mean(right),
         "kendall_tau": 2 * metrics.mean(right) - 1,
@@ -247,6 +247,6 @@ def _rankings(arrays: Mapping[str, Any], policies: np.ndarray, alpha: float) -> 
         "pairwise_published": metrics.mean(np.where(both, right, np.nan)),
         "pairwise_refused": metrics.mean(np.where(both, np.nan, right)),
         "decided": metrics.mean(decided * 1.0),
-        "top_1_published": metrics.mean(metrics.top_1(shown, truth, truth_se, alpha)),
-        "regret_published": metrics.mean(metrics.regret(shown, truth)),
+        "top_1_published": metrics.mean(metrics.top_1(published_estimate, truth, truth_se, alpha)),
+        "regret_published": metrics.mean(metrics.regret(published_estimate, truth)),
     }

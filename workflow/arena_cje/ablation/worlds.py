@@ -3,8 +3,8 @@
 Numbers that both follow, from a thousand responses to Chatbot Arena prompts with 480 labels by a strong model: judge scores
 with 13 values, mean label .75 and standard deviation .23, correlation of judge and oracle .4, an unhelpful policy with three
 quarters of its scores at .2 and below. `parallel_universe_prompt` and `premium` are better by little, `unhelpful` is worse
-than its scores say. The responses of all three are so unlike those of the base that almost no weight is left, and what makes
-them better or worse is in no base response: weights know of their style alone.
+than its scores. The responses of all three are so unlike those of the base that almost no weight is left, and what makes
+them better or worse is in no base response: weights depend on their style alone.
 
     arena          the judge has 13 scores, and calibration transports exactly, but to `unhelpful`
     arena_length   the judge gives any score, has a distribution, and prefers a style that is a covariate; styles differ by

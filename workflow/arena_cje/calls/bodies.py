@@ -40,7 +40,7 @@ async def _read_body(response: Any) -> None:
     except UnreadableBody:
         if not is_error:
             raise
-        body = b""  # its status says enough
+        body = b""  # the status of the reply is enough
     finally:
         await response.stream.aclose()
     response.stream = sys.modules[type(response).__module__.partition(".")[0]].ByteStream(body)

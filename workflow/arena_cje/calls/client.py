@@ -45,7 +45,7 @@ class Client:
             "chat": self._sdk.chat.completions.with_raw_response.create,
             "completion": self._sdk.completions.with_raw_response.create,
         }
-        # These libraries log every request at the level of the progress lines, or, if the environment says so, with its prompt.
+        # These libraries log every request at the level of the progress lines, or, by an environment variable, with its prompt.
         for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "fireworks"):
             logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -180,7 +180,7 @@ def one_line(text: str, keys: Iterable[str] = ()) -> str:
 def seconds_to_wait(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
     """Seconds that the Retry-After header (a number or an HTTP date) asks to wait; None where it is absent or unreadable.
 
-    A date is compared with the server's own time, as far as it says that: the clock of this machine may be wrong.
+    A date is compared with the server's own time, where its reply has one: the clock of this machine may be wrong.
     """
     now = _time_of_date(headers.get("date", "")) or (time.time() if now is None else now)
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
@@ -254,7 +254,7 @@ def _is_quota(codes: str, message: str, wait: float | None) -> bool:
     """Whether a 429 reports an exhausted quota, which no waiting restores."""
     if any(code in codes for code in QUOTA_CODES):
         return True
-    # Some servers speak of a quota of requests a minute, but then they name the time to wait or the code of a rate limit.
+    # Some messages about a rate limit name a quota of requests a minute, with a time to wait or the code of a rate limit.
     return wait is None and "rate_limit" not in codes and QUOTA.search(message) is not None
 
 

@@ -172,7 +172,7 @@ def _read_pace(file: int) -> Pace:
         if content["boot"] != boot():
             return Pace()
         state = Pace(**{field.name: content[field.name] for field in fields(Pace)})
-        # Times that no job can have written: the machine was started anew, and does not say so.
+        # Times that no job can have written: the machine was restarted, which `boot()` does not show everywhere.
         latest = clock() + 2 * MAX_WAIT
         return state if max(state.next, state.paused_until, state.pause_began, state.sent_at) < latest else Pace()
     except (ValueError, KeyError, TypeError):
@@ -203,7 +203,7 @@ class JobSlots:
         self._waiting_file = os.open(folder / "waiting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
-        """Close the file that tells other jobs that this one waits."""
+        """Close the file by which other jobs see that this one waits."""
         os.close(self._waiting_file)
 
     @asynccontextmanager

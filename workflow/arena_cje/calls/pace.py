@@ -11,7 +11,7 @@ unknown until the first answer 429, and then follows the answers:
 
 so that it settles where a quarter of the answers are 429: it finds the rate that a server grants, and is not moved by a server
 that answers 429 to some requests whatever their rate. A 429 delays its own request. Ten in a row with no reply between them
-concern all requests: the rate is halved, and all pause, for as long as Retry-After says or, without it, for 1, 2, 4, ... seconds.
+concern all requests: the rate is halved, and all pause, for the seconds in Retry-After or, without it, for 1, 2, 4, ... seconds.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def after_rejection(
 ) -> Pace:
     """The state after a 429, or another answer with Retry-After, to a request that was sent at `sent_at`.
 
-    first_pause, longest_pause: seconds, where the server does not say how long to wait.
+    first_pause, longest_pause: seconds, where the reply has no Retry-After.
     """
     rate = max(DECREASE * (pace.rate or 2 * pace.sent_rate), LOWEST_RATE)
     pace = replace(pace, rate=rate)

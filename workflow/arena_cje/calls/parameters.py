@@ -36,13 +36,13 @@ ADVICE["top_logprobs"] = ADVICE["logprobs"]
 LEAVE_OUT = "set `extra: {{{name}: null}}` in this block, which leaves it out"
 
 
-def refused_parameter(message: str, sent: Iterable[str], named: str | None = None) -> str | None:
-    """The parameter among those of a request that an error message refuses; `named`: by the error's own field for it."""
-    names = [name for name in sent if name not in NEEDED]
+def refused_parameter(message: str, parameters: Iterable[str], field_value: str | None = None) -> str | None:
+    """The parameter among those of a request that an error message refuses; field_value: of the error's own field for it."""
+    names = [name for name in parameters if name not in NEEDED]
     if not REFUSAL.search(message):
         return None
-    if named in names:
-        return named
+    if field_value in names:
+        return field_value
     # Servers write a name in their own way: maxTokens, max_tokens, 'max tokens'.
     places = {
         name: match.start()

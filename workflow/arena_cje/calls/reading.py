@@ -59,7 +59,7 @@ def _reply_of_body(request: Request, body: Any) -> Reply:
     usage = plausible_usage(request, body.get("usage"))
     finish_reason = "error" if choice.get("error") else _finish_reason(choice.get("finish_reason"))
     if finish_reason is None and usage and usage.completion_tokens == token_limit(request) > 0:
-        finish_reason = "length"  # the server does not say it
+        finish_reason = "length"  # some servers leave it out
     ending = Reply(finish_reason=finish_reason).ending
     text, error = _text_and_error(choice, has_end=ending == "complete")
     tokens, token_logprobs, top_logprobs = _logprobs(choice.get("logprobs"))

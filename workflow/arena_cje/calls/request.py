@@ -35,7 +35,7 @@ ENDINGS = {
 class Request:
     """One call: `chat` (messages) or `completion` (a prompt as text), with its parameters under the API's names.
 
-    sample: tells requests with equal parameters apart, where several replies to one request are wanted and no seed is sent.
+    sample: distinguishes requests with equal parameters, where several replies to one request are wanted and no seed is sent.
     """
 
     kind: Literal["chat", "completion"]

@@ -18,7 +18,7 @@ KEEPS_REQUEST = (307, 308)  # redirects after which the same request is sent aga
 
 
 class RedirectRefused(Exception):
-    """The server wants the request to be sent to another address."""
+    """The server redirects the request to another address."""
 
     def __init__(self, status: int, location: str):
         super().__init__(location)

@@ -103,8 +103,10 @@ def _check_no_repeats(key: str, values: list[str]) -> None:
 
 def _check_estimator(name: str, config: Config) -> None:
     if name not in estimators.NAMES:
-        known = config.analyses
-        raise UserError(f"config: unknown estimator {name!r}{did_you_mean(name, known)}; available: {', '.join(known)}")
+        analyses = config.analyses
+        raise UserError(
+            f"config: unknown estimator {name!r}{did_you_mean(name, analyses)}; available: {', '.join(analyses)}"
+        )
 
 
 def _check_variants(config: Config) -> None:
@@ -176,7 +178,7 @@ def _check_user_data(config: Config) -> None:
 
 
 def _check_foreign_data(config: Config, foreign: ForeignData) -> None:
-    """A block about files of another tool has a known format, and no key beside it says the same."""
+    """Check that a block about files of another tool has a known format and that no other key repeats its settings."""
     if foreign.format not in convert.NAMES:
         hint = did_you_mean(foreign.format, convert.NAMES)
         raise UserError(
@@ -243,11 +245,11 @@ def _check_providers(config: Config) -> None:
                 f"config: `providers.{name}` has a name that is reserved for a provider without an API; rename it"
             )
     for place, block in config.model_blocks.items():
-        known = [LOCAL, *([REFERENCE, HUMAN] if place == "oracle" else []), *config.providers]
-        if block.provider not in known:
+        providers = [LOCAL, *([REFERENCE, HUMAN] if place == "oracle" else []), *config.providers]
+        if block.provider not in providers:
             is_oracle_only = block.provider in (REFERENCE, HUMAN)
             only_oracle = f"; only the oracle may be `{block.provider}`" if is_oracle_only else ""
-            hint = only_oracle or did_you_mean(block.provider, known) + _defined(known)
+            hint = only_oracle or did_you_mean(block.provider, providers) + _defined(providers)
             raise UserError(f"config: `{place}.provider` is {block.provider!r}, which is not under `providers`{hint}")
         unused = [key for key in ("base_url", "api_key_env", "extra", "template") if getattr(block, key, None)]
         if unused and not block.hosted:
@@ -410,12 +412,12 @@ def _check_judges(config: Config) -> None:
 
 def _check_covariates(place: str, covariates: Iterable[str], config: Config) -> None:
     """Covariates are numbers in the workflow's own rows; without this check a wrong one fails after all calls are paid for."""
-    known = [RESPONSE_LENGTH, *(f"judge_{name}" for name in config.judges)]
+    available = [RESPONSE_LENGTH, *(f"judge_{name}" for name in config.judges)]
     if not any(policy.hosted for policy in config.policies.values()):
-        known.append("response_token_count")  # an API returns no tokens of its responses
+        available.append("response_token_count")  # an API returns no tokens of its responses
     for name in covariates:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; they have {', '.join(known)}"
+        if name not in available:
+            hint = did_you_mean(name, available) or f"; they have {', '.join(available)}"
             raise UserError(f"config: `{place}`: covariate {name!r} is not a number in the workflow's rows{hint}")
 
 

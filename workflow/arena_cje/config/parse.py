@@ -17,7 +17,7 @@ from arena_cje.config.records.inputs import ForeignData, PromptColumns, Prompts
 from arena_cje.config.records.models import Model, Policy, Price, Provider
 from arena_cje.config.records.values import LOCAL
 from arena_cje.data.prompt_sets import hub
-from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
+from arena_cje.errors import HALF, UserError, did_you_mean, display_form, file_errors
 
 LEAST_TOO_LARGE = 2**63
 
@@ -45,7 +45,7 @@ def _check_values(value: Any, place: tuple[Any, ...]) -> None:
     if isinstance(value, Mapping):
         for key, part in value.items():
             if not isinstance(key, str):
-                problem = f"has the key {shown(key)}, expected text; put it in quotes"
+                problem = f"has the key {display_form(key)}, expected text; put it in quotes"
             _check_values(part, (*place, key))
     elif isinstance(value, list | tuple):
         for k, part in enumerate(value):
@@ -61,9 +61,9 @@ def _check_values(value: Any, place: tuple[Any, ...]) -> None:
         is_no_bound = value == math.inf and (place[0] == "verdict" or place[-1] in ("clip", "var_cap"))
         problem = "" if math.isfinite(value) or is_no_bound else f"is {value}, expected a finite number"
     elif isinstance(value, int):
-        problem = "" if abs(value) < LEAST_TOO_LARGE else f"is {shown(value)}, which is too large"
+        problem = "" if abs(value) < LEAST_TOO_LARGE else f"is {display_form(value)}, which is too large"
     elif value is not None:
-        problem = f"is read by YAML as {shown(value)}, expected text or a number; put text in quotes"
+        problem = f"is read by YAML as {display_form(value)}, expected text or a number; put text in quotes"
     if problem:
         raise UserError(f"config: `{'.'.join(map(str, place))}` {problem}" if place else f"config: {problem}")
 
@@ -90,7 +90,9 @@ def _replace_shipped_keys(merged: Mapping[str, Any], user_keys: Mapping[str, Any
 def _resolve_like(policies: Any) -> dict[str, Any]:
     """The policies, each `like: other` replaced by the keys of the other policy beside the policy's own."""
     if not isinstance(policies, Mapping):
-        raise UserError(f"config: `policies` is {shown(policies)}, expected a block of keys for each policy name")
+        raise UserError(
+            f"config: `policies` is {display_form(policies)}, expected a block of keys for each policy name"
+        )
 
     def resolve(name: str, chain: tuple[str, ...]) -> Any:
         block = policies[name]
@@ -99,7 +101,7 @@ def _resolve_like(policies: Any) -> dict[str, Any]:
         other = block["like"]
         if not isinstance(other, str) or other not in policies:
             raise UserError(
-                f"config: policy {name!r} is like {shown(other)}, which is not under `policies`"
+                f"config: policy {name!r} is like {display_form(other)}, which is not under `policies`"
                 f"{did_you_mean(str(other), policies)}"
             )
         if other in chain:
@@ -150,8 +152,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         return list(Config.model_fields)
     if location[:2] == ("prompts", "columns"):
         return list(PromptColumns.model_fields)
-    known = list(records[location[0]].model_fields) if location[0] in records else []
-    return [*known, "like"] if location[0] == "policies" else known
+    keys = list(records[location[0]].model_fields) if location[0] in records else []
+    return [*keys, "like"] if location[0] == "policies" else keys
 
 
 def _first_error(error: ValidationError) -> str:
@@ -162,8 +164,8 @@ def _first_error(error: ValidationError) -> str:
     )
     place, value = ".".join(str(part) for part in location), details["input"]
     if details["type"] == "extra_forbidden":
-        known = _known_keys(location)
-        hint = did_you_mean(str(location[-1]), known) or f"; known keys here: {', '.join(known)}"
+        keys = _known_keys(location)
+        hint = did_you_mean(str(location[-1]), keys) or f"; known keys here: {', '.join(keys)}"
         return f"config: unknown key `{place}`{hint}"
     if details["type"] == "missing":
         return f"config: `{place}` is missing; config/README.md describes it"
@@ -175,7 +177,7 @@ def _first_error(error: ValidationError) -> str:
         message = "expected a block of keys"
     if details["type"] == "value_error":
         return f"config: `{place}`: {message}"
-    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {shown(value)}"
+    return f"config: `{place}`: {message[0].lower() + message[1:]}, got {display_form(value)}"
 
 
 def find_prompts(name: str, *, workflow_resources: Path) -> Path | None:

@@ -185,7 +185,7 @@ def _labeling_targets(config: Config) -> set[str]:
 
 
 def _check_analysis(target: str, name: str, config: Config) -> None:
-    """Raise a `UserError` that says why there is no such estimate or validation."""
+    """Raise a `UserError` where there is no such estimate or validation, with the reason."""
     if name == "validation":
         reason = "the true values of a user's own data are unknown" if config.logged_data else "`oracle.truth` is none"
         raise UserError(f"{target}: no true values to compare with: {reason}")

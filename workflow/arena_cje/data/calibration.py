@@ -66,8 +66,8 @@ def calibration_arrays(
     judged = Judged.of(fields["judge_score"], fields["covariates"], fields["judge_points"], fields["judge_mass"])
     own = question_ids(rows)
     prompts = [response.prompt_id for response in rows]
-    known = questions or {}
-    question = own if own is not None else np.array([known.get(name, name) for name in prompts])
+    logged_questions = questions or {}
+    question = own if own is not None else np.array([logged_questions.get(name, name) for name in prompts])
     return Labelled(question, judged, label, design_weight(fields["label_probability"], ~np.isnan(label)))
 
 

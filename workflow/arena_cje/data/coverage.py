@@ -68,12 +68,12 @@ def first_labels(
 
 
 def _places(prompt_ids: Sequence[str], labelled: np.ndarray) -> list[int]:
-    """How many labelled rows of its prompt stand before each row."""
-    seen: Counter[str] = Counter()
+    """The number of labelled rows of its prompt before each row."""
+    n_labelled: Counter[str] = Counter()
     places = []
     for name, counts in zip(prompt_ids, labelled, strict=True):
-        places.append(seen[name])
-        seen[name] += int(counts)
+        places.append(n_labelled[name])
+        n_labelled[name] += int(counts)
     return places
 
 

@@ -51,8 +51,8 @@ def load_dataset(
     base_policy: its name, where the rows do not give it; texts: ids of the prompts whose logged rows keep their texts, as in
     `read_pairs`; all do where covariates are computed. Raises a `UserError` as `read_logged` and `read_calibration` do.
     """
-    kept = ALL_TEXTS if reading.covariates else texts
-    rows, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates(), texts=kept)
+    text_ids = ALL_TEXTS if reading.covariates else texts
+    rows, base, policies = read_logged(logged, base_policy, reading=reading.without_covariates(), texts=text_ids)
     responses = with_covariates(rows, reading.covariates)
     arrays, counts = logged_arrays(responses, base, policies, source_name(logged), reading)
     if calibration_data is None:

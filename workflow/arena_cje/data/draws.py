@@ -31,7 +31,7 @@ from arena_cje.data.rows import (
 )
 from arena_cje.data.schemas import DRAWS, PROBES
 from arena_cje.data.sources import source_name
-from arena_cje.errors import HALF, UserError, did_you_mean, file_errors, shown
+from arena_cje.errors import HALF, UserError, did_you_mean, display_form, file_errors
 from arena_cje.estimation.records import Draws
 from arena_cje.files import looked_in, user_path
 
@@ -86,7 +86,7 @@ def group_by_prompt(
     if by_prompt.keys().isdisjoint(prompt_ids):
         raise UserError(
             f"{where}: {policy!r} has no fresh draw for any of the {len(set(prompt_ids))} logged prompts with a judge score"
-            f"{''.join(f', such as {shown(str(name))}' for name in prompt_ids[:1])}; prompts are matched by `prompt_id`"
+            f"{''.join(f', such as {display_form(str(name))}' for name in prompt_ids[:1])}; prompts are matched by `prompt_id`"
         )
     return [by_prompt.get(name, []) for name in prompt_ids]
 
@@ -145,19 +145,19 @@ def with_probes(draws: Sequence[Response], probes: Sequence[Response], where: st
 
 
 @file_errors()
-def draw_paths(folder: Path, known: Collection[str] = (), what: str = "fresh draws") -> dict[str, Path]:
+def draw_paths(folder: Path, policies: Collection[str] = (), what: str = "fresh draws") -> dict[str, Path]:
     """The files of a folder by policy: POLICY_responses.jsonl, or else POLICY.jsonl.
 
-    known: policies, by which a file is of a policy of another spelling too; a file of a sub folder that is of none of them
+    policies: names by which a file is of a policy of another spelling too; a file of a sub folder that is of none of them
     is left out. Without them the files name the policies.
     what: name of the files' content in errors.
     """
     folder = user_path(folder)
     paths: dict[str, Path] = {}
-    deepest = max((name.count("/") for name in known), default=DEEPEST)
+    deepest = max((name.count("/") for name in policies), default=DEEPEST)
     for path in _files(folder, what, deepest):
         name = path.relative_to(folder).as_posix().removesuffix(".jsonl")
-        policy = _policy_of_file(name, path, known)
+        policy = _policy_of_file(name, path, policies)
         if policy is None:
             continue
         other = paths.setdefault(policy, path)
@@ -190,15 +190,15 @@ def _without_ending(path: Path) -> Path:
     return path.with_name(path.stem.removesuffix(ENDING))
 
 
-def _policy_of_file(name: str, path: Path, known: Collection[str]) -> str | None:
+def _policy_of_file(name: str, path: Path, policies: Collection[str]) -> str | None:
     """The policy of a file by its name, None where it is of no known policy and lies in a sub folder.
 
     A policy may have a name that itself ends as the names of files do.
     """
     short = name.removesuffix(ENDING)
-    if known:
+    if policies:
         for spelling in (name, short):
-            if (policy := policy_spelled(spelling, known, path)) is not None:
+            if (policy := policy_spelled(spelling, policies, path)) is not None:
                 return policy
         return None if "/" in name else policy_of(short)
     own = _policy_of_first_row(path)
@@ -210,7 +210,7 @@ def _policy_of_first_row(path: Path) -> str | None:
     try:
         with path.open("rb") as lines:
             row = orjson.loads(next(lines))
-    except (OSError, StopIteration, ValueError):  # whoever reads the rows says what is wrong with the file
+    except (OSError, StopIteration, ValueError):  # the reader of the rows raises the error about the file
         return None
     names = [row[field] for field in ("policy", "target_policy") if field in row] if isinstance(row, dict) else []
     return names[0] if names and isinstance(names[0], str) else None
@@ -253,12 +253,12 @@ def find_probes(probes: str | Path | Mapping[str, Source] | None, policies: Sequ
     return {name: sources[name] for name in policies if name in sources}
 
 
-def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], what: str) -> tuple[dict, str]:
+def _sources(files: str | Path | Mapping[str, Source], policies: Collection[str], what: str) -> tuple[dict, str]:
     """Sources by policy, and the name of their place for errors."""
     if isinstance(files, Mapping):
         if wrong := [name for name in files if not isinstance(name, str)]:
             raise UserError(
-                f"{what.replace(' ', '_')} belong to the policy {shown(wrong[0])}, expected a name that is text"
+                f"{what.replace(' ', '_')} belong to the policy {display_form(wrong[0])}, expected a name that is text"
             )
         return dict(files), what.replace(" ", "_")
     if not isinstance(files, str | PathLike):
@@ -266,7 +266,7 @@ def _sources(files: str | Path | Mapping[str, Source], known: Collection[str], w
             f"{what.replace(' ', '_')} is of type {type(files).__name__}, expected a folder with one file per policy, or a "
             f"mapping {{policy: rows}}"
         )
-    return draw_paths(Path(files), known, what), str(files)
+    return draw_paths(Path(files), policies, what), str(files)
 
 
 def check_policy(responses: Sequence[Response], policy: str, what: str) -> None:

@@ -169,9 +169,9 @@ def _covariate(row: Row, name: str, where: str) -> float:
     places = (row, row.get("metadata") or {})
     values = [place[name] for place in places if place.get(name) is not None]
     if not values:
-        known = [RESPONSE_LENGTH, *(key for place in places for key, value in place.items() if _is_number(value))]
+        available = [RESPONSE_LENGTH, *(key for place in places for key, value in place.items() if _is_number(value))]
         raise UserError(
-            f"{where}: covariate {name!r} is missing{did_you_mean(name, known)}; "
+            f"{where}: covariate {name!r} is missing{did_you_mean(name, available)}; "
             "every row with a judge score needs it, at the top level or under metadata"
         )
     if len(values) == 2 and values[0] != values[1]:

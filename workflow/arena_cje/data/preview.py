@@ -1,4 +1,4 @@
-"""What a user's own data say before any job runs, so that a plan of a run can refuse them in a sentence.
+"""A preview of a user's own data before any job runs, so that a plan of a run can refuse them in a sentence.
 
 Data of up to WHOLE bytes are read as the import reads them: what it would refuse is refused here. Of larger data the first ROWS
 rows of each file are checked, each by itself, and the logged data are searched for a label; what takes all rows (repeated
@@ -81,7 +81,7 @@ def check_first_row(logged: str, reading: Reading) -> None:
 
 
 def preview(files: OwnFiles, reading: Reading, base_policy: str | None = None) -> Preview:
-    """What the data say; base_policy: its name, where the rows do not give it.
+    """The preview of the data; base_policy: its name, where the rows do not give it.
 
     Raises a `UserError` for data that cannot be analysed, as far as they are read.
     """

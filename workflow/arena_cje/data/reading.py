@@ -129,8 +129,8 @@ def _ends(name: str, scale: Any) -> Scale | None:
     ends = tuple(scale) if isinstance(scale, list | tuple) else ()
     numbers = [end for end in ends if isinstance(end, Real) and not isinstance(end, bool) and math.isfinite(end)]
     if len(ends) != 2 or len(numbers) != 2 or not ends[0] < ends[1]:
-        shown = list(ends) if isinstance(scale, list | tuple) else scale
-        raise UserError(f"{name} is {shown!r:.60}, expected [lowest, highest], such as [0, 100]")
+        value = list(ends) if isinstance(scale, list | tuple) else scale
+        raise UserError(f"{name} is {value!r:.60}, expected [lowest, highest], such as [0, 100]")
     return tuple(end if isinstance(end, int) else float(end) for end in ends)
 
 

@@ -45,7 +45,7 @@ class Response:
     """One checked row: a logged response, a fresh draw, a probe, or a row of the calibration data."""
 
     where: str  # FILE:LINE, for errors
-    row: Row  # as in the file; where its texts are not read, what analyses still ask of it
+    row: Row  # as in the file; where its texts are not read, the fields that analyses still need
     prompt_id: str
     draw_idx: int
     judge_score: float | None  # [0, 1]; the mean of the distribution, where there is one
@@ -122,7 +122,7 @@ def checked_rows(
 
 
 def _without_texts(row: Row, table: Table, of_policies: dict[tuple, Row]) -> Row:
-    """What analyses still ask of a row when it was checked: of a fresh draw its policy alone, in a row for all draws."""
+    """The fields of a row that analyses still need when it was checked: of a fresh draw its policy alone, in one row for all."""
     if table is DRAWS:
         names = {name: row[name] for name in ("policy", "target_policy") if row.get(name) is not None}
         return of_policies.setdefault(tuple(names.items()), names)
@@ -205,8 +205,8 @@ def arrays(
     fields |= {"covariates": None, "judge_points": None, "judge_mass": None, "label_probability": None}
     probability = [r and r.oracle_label is not None and r.label_probability for r in scored]
     if any(probability):
-        known = np.array([value or np.nan for value in probability], dtype=float)
-        fields["label_probability"] = known.reshape(shape)
+        probabilities = np.array([value or np.nan for value in probability], dtype=float)
+        fields["label_probability"] = probabilities.reshape(shape)
     if n_covariates:
         missing = (np.nan,) * n_covariates
         covariates = np.array([missing if r is None else r.covariates for r in scored], dtype=float)
@@ -298,8 +298,8 @@ def with_label_of(row: Row, other: Row) -> Row:
     """The row with the oracle label of another row, and its probability, at the top level and not under metadata."""
     names = ("oracle_label", "label_probability")
     metadata = {name: value for name, value in (row.get("metadata") or {}).items() if name not in names}
-    found = {name: place[name] for place in (other.get("metadata") or {}, other) for name in names if name in place}
-    return row | found | ({"metadata": metadata} if row.get("metadata") else {})
+    labels = {name: place[name] for place in (other.get("metadata") or {}, other) for name in names if name in place}
+    return row | labels | ({"metadata": metadata} if row.get("metadata") else {})
 
 
 def mask_labels(rows: Iterable[Row], mask: Sequence[bool]) -> Iterator[Row]:

@@ -160,7 +160,7 @@ OTHER_NAMES = {
 
 
 def fields_hint(row: Row, names: Iterable[str]) -> str:
-    """End of an error about a missing field: the fields of the row, and which of them are probably those that are wanted.
+    """End of an error about a missing field: the fields of the row, and which of them are probably the missing ones.
 
     names: of the fields that a row may have. Empty where the row has fields of the format alone.
     """
@@ -169,11 +169,11 @@ def fields_hint(row: Row, names: Iterable[str]) -> str:
     if not others:
         return ""
     changes = []
-    for wanted in names:
-        name = next((others[other] for other in OTHER_NAMES.get(wanted, ()) if other in others), None)
-        if name is not None and row.get(wanted) is None:
+    for field_name in names:
+        name = next((others[other] for other in OTHER_NAMES.get(field_name, ()) if other in others), None)
+        if name is not None and row.get(field_name) is None:
             first = " (its first element, as text)" if isinstance(row[name], list) else ""
-            changes.append(f"{name} to {wanted}{first}")
+            changes.append(f"{name} to {field_name}{first}")
     advice = f"; rename {' and '.join(changes)}" if changes else ""
     return f"; the row has the fields {', '.join(map(str, row))[:200]}{advice}"
 
@@ -311,7 +311,7 @@ class Table:
 
 
 def _those_of(columns: Collection[str] | None, there: Iterable[str]) -> list[str] | None:
-    """Those of some columns that are there; a row tells of one that is not."""
+    """Those of some columns that the file has; rows raise the error for one that it lacks."""
     return None if columns is None else [name for name in there if name in columns]
 
 

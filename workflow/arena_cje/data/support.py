@@ -1,6 +1,6 @@
 """Responses outside a target's support: their log probability is minus infinity, which JSON cannot express.
 
-A row says it by `OUTSIDE_SUPPORT` in place of the number, and by the policy's name under `metadata.outside_support`. Minus
+A row has `OUTSIDE_SUPPORT` in place of the number, and the policy's name under `metadata.outside_support`. Minus
 infinity itself, also as the text "-inf" or "-Infinity" that JSON writers put in its place, means the same.
 """
 

@@ -4,7 +4,7 @@ A scale of the data is a claim of the user. Read on too wide a scale, a column i
 value that is estimated from it is a wrong number that looks like a low one: labels 0 and 1 on the scale (0, 10) are 0 and .1.
 
     wrong:   all values lie in [0, 1] though the scale is at least WIDE times as long, or all lie in its lowest tenth;
-             fewer than FEW values, and a column of one value at the end of its scale, say nothing
+             fewer than FEW values, and a column of one value at the end of its scale, decide nothing
     unusual: the same of nearly all values above the lower end; or all lie in [0, 1] on a scale that is twice as long;
              or, of two columns on one scale, one ends at the middle where the other nears the top
 

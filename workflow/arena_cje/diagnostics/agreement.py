@@ -1,13 +1,13 @@
-"""Agreement of judge and oracle: do the labels show that scores say anything about labels?
+"""Agreement of judge and oracle: do the labels show that scores predict labels?
 
     r = Spearman's correlation of scores and labels over m labelled prompts
     shown where r > min(r_0, r_1),   r_0 = tanh(z_a / sqrt(m - 3)),
     r_1 = tanh(artanh(rho r_max) - z_b sqrt((1 + (rho r_max)^2 / 2) / (m - 3)))
 
-A judge that knows nothing exceeds r_0 with probability a, a useful one, of correlation rho, stays below r_1 with probability
+A judge without any correlation exceeds r_0 with probability a, a useful one, of correlation rho, stays below r_1 with probability
 b. r_max is the correlation that the same scores and labels would have in the best order: it is below 1 where labels are
 tied, and small where hardly a label differs. From some 120 labels on r_0 is the lower one and both errors have their levels;
-with fewer labels it is r_1, and a judge that knows nothing passes more often. Where all labels are alike they show nothing
+with fewer labels it is r_1, and a judge without any correlation passes more often. Where all labels are alike they show nothing
 about the judge, for it or against it.
 
 With covariates the calibrated rewards, each from a calibrator that was fitted without the label, take the place of scores.
@@ -39,8 +39,8 @@ class Agreement:
     labels_alike: bool
 
     @property
-    def shown(self) -> bool:
-        """Whether a value may rest on the judge; labels that are all alike do not speak against it."""
+    def is_sufficient(self) -> bool:
+        """Whether the agreement is high enough for a value that rests on the judge; so are labels that are all alike."""
         return self.labels_alike or bool(self.correlation > self.needed)
 
 

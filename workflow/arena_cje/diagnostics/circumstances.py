@@ -71,8 +71,8 @@ def circumstances(
     name, fitted, cluster = evaluation.estimator, evaluation.calibration, evaluation.base.cluster
     own_draws = draws.get(policy)
     n_prompts = len(np.unique(logged.prompt_id))
-    drawn = 0 if own_draws is None else len(np.unique(cluster[(~np.isnan(own_draws.judge_score)).any(axis=1)]))
-    has_draws = drawn > 0 and drawn >= min(thresholds.own_labels, n_prompts)
+    n_draw_prompts = 0 if own_draws is None else len(np.unique(cluster[(~np.isnan(own_draws.judge_score)).any(axis=1)]))
+    has_draws = n_draw_prompts > 0 and n_draw_prompts >= min(thresholds.own_labels, n_prompts)
     is_base = policy == logged.base_policy
     counts = {one: labelled_prompts(of.scored_label, cluster) for one, of in draws.items()}
     estimate = evaluation.base if is_base else evaluation.estimates[policy]

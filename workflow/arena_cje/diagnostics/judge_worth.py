@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Draws, Logged
 
 # Labelled ones. In four simulated worlds intervals covered .91 to .93 with 50 and .92 to .96 with 100. With 30 it was .87 to
-# .95, at widths of .6 to .9 that say nothing.
+# .95, at widths of .6 to .9, too wide for any use.
 MIN_PROMPTS = 50
 
 NAN = float("nan")
@@ -63,7 +63,7 @@ class Comparison:
     label_ratio: float  # NaN where unknown
     ratio_interval: tuple[float, float]
     spearman: float  # of its scores and the labels
-    shown: bool  # whether the labels show a correlation with the oracle that is above the first judge's
+    is_better: bool  # whether the labels show a correlation with the oracle that is above the first judge's
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class JudgeWorth:
     @property
     def better(self) -> str | None:
         """The further judge with the highest correlation with the oracle, if it is above that of the first judge."""
-        shown = {name: one.spearman for name, one in self.others.items() if one.shown}
-        return max(shown, key=shown.get, default=None)
+        spearman = {name: one.spearman for name, one in self.others.items() if one.is_better}
+        return max(spearman, key=spearman.get, default=None)
 
 
 def judge_worth(
@@ -146,15 +146,15 @@ def _compare(
     spearman, of_first = rank_correlation(score[rows], label), rank_correlation(first.score, label)
     best = rank_correlation(np.sort(score[rows]), np.sort(label))
     limit = max(thresholds.spearman_caution, needed(prompts, best, thresholds))
-    shown = bool(spearman > limit and not spearman <= of_first)
+    is_better = bool(spearman > limit and not spearman <= of_first)
     why = _why_unknown(label, prompts)
     if why is not None:
-        return Comparison(Worth(prompts, NAN, (NAN, NAN), NAN, why), NAN, (NAN, NAN), spearman, shown)
+        return Comparison(Worth(prompts, NAN, (NAN, NAN), NAN, why), NAN, (NAN, NAN), spearman, is_better)
     error, error_of_first = (
         label - _cross_fitted(judged, label, fitted.fold[rows], fitted.mode) for judged in (of_further, first)
     )
     ratio, interval = _variance_ratio(error, error_of_first, code, alpha)
-    return Comparison(worth(label, label - error, code, alpha), ratio, interval, spearman, shown)
+    return Comparison(worth(label, label - error, code, alpha), ratio, interval, spearman, is_better)
 
 
 def _cross_fitted(judged: Judged, label: np.ndarray, fold: np.ndarray, mode: str) -> np.ndarray:

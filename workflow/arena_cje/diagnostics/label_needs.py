@@ -1,4 +1,4 @@
-"""How many more labels a check of the verdict asks for, from the data at hand.
+"""How many more labels a check of the verdict needs, from the data at hand.
 
 labels of base responses, for a target whose shares of judge scores are p_b
 
@@ -103,8 +103,8 @@ class ScoreCells:
         left, rng = self.left, np.random.default_rng(seed)
 
         def suffice(count: int) -> bool:
-            drawn = rng.multivariate_hypergeometric(left, count, size=DRAWS)
-            return bool(limits.hold(self.mass, self.labels + drawn).mean() >= ENOUGH)
+            new_labels = rng.multivariate_hypergeometric(left, count, size=DRAWS)
+            return bool(limits.hold(self.mass, self.labels + new_labels).mean() >= ENOUGH)
 
         low, high = 0, int(left.sum())
         if not limits.hold(self.mass, self.labels + left):

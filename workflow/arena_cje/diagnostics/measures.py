@@ -142,7 +142,7 @@ def _without_weights(c: Circumstances, level: str, thresholds: Thresholds) -> li
 
 
 def _overlap(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    """For want of overlap: an estimator without weights; the sentence says which policies would have overlap."""
+    """Against too little overlap: an estimator without weights; the sentence names policies that would have overlap."""
     reach = ""
     if not math.isnan(c.weights_reach):
         reach = (
@@ -159,7 +159,7 @@ def _normalised(c: Circumstances, level: str, thresholds: Thresholds) -> list[Me
 
 
 def _support(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measure]:
-    """For want of labels at the policy's scores: base labels there, or labels of its own."""
+    """Against too few labels at the policy's scores: base labels there, or labels of its own."""
     plan = c.base_labels.get(level)
     measures = _own(c, thresholds)
     if plan is not None:

@@ -2,7 +2,7 @@
 
     ESS / n = (sum w)^2 / (n sum w^2),   alpha = k / sum_{j <= k} log(w_(j) / w_(k+1)),   affinity = E[sqrt(W)]
 
-The raw weights say how much the two policies overlap. Stabilised weights have the effective sample size their
+The raw weights show how much the two policies overlap. Stabilised weights have the effective sample size their
 variance cap gives them, so both are described and the verdict uses the raw ones.
 
 Target typicality coverage (TTC) is the share of base responses that are typical of the target, by surprisal per token:

@@ -98,8 +98,8 @@ def cheapest(
 ) -> dict[str, Measure]:
     """The measure of each reason, from the set of measures with the least effort that lifts all reasons.
 
-    options: measures that lift a reason, by its code; chosen: measures that are taken already, for which only what goes
-    beyond them counts. Of measures of a kind, the largest lifts the reasons of the others too and stands for them.
+    options: measures that lift a reason, by its code; chosen: measures chosen already, of which only a larger amount counts as
+    effort. Of measures of a kind, the largest lifts the reasons of the others too and stands for them.
     """
     chosen = chosen or {}
     keys = sorted({_key(measure) for measures in options.values() for measure in measures})
@@ -115,8 +115,8 @@ def cheapest(
                 continue
             effort = {_key(measure): 0.0 for measure in lifted.values()}
             for measure in lifted.values():
-                taken = chosen.get(_key(measure))
-                more = measure.effort(prices) - (taken.effort(prices) if taken else 0.0)
+                earlier = chosen.get(_key(measure))
+                more = measure.effort(prices) - (earlier.effort(prices) if earlier else 0.0)
                 effort[_key(measure)] = max(effort[_key(measure)], more)
             total = sum(effort.values())
             if total < least:

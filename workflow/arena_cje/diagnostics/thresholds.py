@@ -41,8 +41,8 @@ class Thresholds:
     labels_caution: int = 30
     # Bootstrap intervals of plug-in direct estimates covered .86 with 50 labels and .94 with 250, the jackknife's .95-.97.
     bootstrap_caution: float = 200.0
-    # A target without labels of its own is refused unless the slice shows that judge and oracle go together: a judge that
-    # knows nothing passes with the first level, a useful one, of the Spearman correlation below, fails with the second.
+    # A target without labels of its own is refused unless the slice shows that judge and oracle go together: a judge
+    # without any correlation passes with the first level, a useful one, of the Spearman correlation below, fails with the second.
     judge_useful: float = 0.4
     judge_useless_level: float = 0.0025
     judge_useful_level: float = 0.04

@@ -7,7 +7,7 @@
 Which checks apply depends on the estimator. Importance weights are checked for overlap, always with the raw weights, and
 for the bias of their cap; a failure refuses an estimate by weights alone, and is a caution where fresh draws are used too.
 Calibrated rewards are checked for labels, judge and support, those of the base policy too. Transport (the same mean label
-at the same score) can be checked only with labels of the policy's own draws; without them a reason says so and leaves the
+at the same score) can be checked only with labels of the policy's own draws; without them a reason states that and leaves the
 level as it is. With enough such labels, support and transport are not checked, since the labels correct the estimate. A
 label term with enough effective labels replaces the check of support; its value is compared with labels of the policy's
 own draws where there are some. A value that depends on judge scores alone is refused where the labels show no correlation of
@@ -140,7 +140,7 @@ def agreement_reasons(judge_oracle: Agreement) -> tuple[Reason, ...]:
     if judge_oracle.labels_alike:
         text = f"the correlation of judge and oracle is unknown: the labels of all {judge_oracle.n_prompts} prompts are equal"
         return (Reason("judge_unproven", text, "caution"),)
-    if judge_oracle.shown:
+    if judge_oracle.is_sufficient:
         return ()
     meaning = "judge scores cannot show how this policy differs from the base"
     if np.isnan(judge_oracle.correlation):
@@ -336,9 +336,9 @@ def _low_value_reasons(
         return []
     level, limit = ("refuse", refuse) if value < refuse else ("caution", caution)
     factor = 100 if unit else 1
-    shown = f"{_below(factor * value, factor * limit)}{unit}"
+    numbers = f"{_below(factor * value, factor * limit)}{unit}"
     words = f"{'minimum' if level == 'refuse' else 'caution below'} {factor * limit:g}{unit}"
-    return [Reason(code, f"{quantity} {shown} ({words}): {meaning}", level)]
+    return [Reason(code, f"{quantity} {numbers} ({words}): {meaning}", level)]
 
 
 def _below(value: float, limit: float) -> str:

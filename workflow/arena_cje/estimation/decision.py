@@ -11,7 +11,7 @@
 Every status is read from the same simultaneous interval, so that the probability of any false status among the K is at most
 alpha, whatever the true differences are: a status is false only where an interval misses its difference. Holm's procedure is
 as safe and rejects a little more, but has no intervals that belong to it and tests no equivalence. Two one-sided tests at
-level alpha / K would need an interval at level 1 - 2 alpha / K; the wider one is used, so that one interval says everything.
+level alpha / K would need an interval at level 1 - 2 alpha / K; the wider one is used, so that one interval serves all decisions.
 
     decided:  |D| > c se  or  |D| < margin - c se,   D normal about the difference with standard error se
     se(r)^2 = labels / r + prompts + bias^2

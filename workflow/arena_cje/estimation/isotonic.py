@@ -23,7 +23,7 @@ import numpy as np
 
 from arena_cje.estimation.short_repr import short_repr
 
-KNOTS = 32  # of a mixture's fit: the deconvolution knows no finer detail, and a fit takes milliseconds
+KNOTS = 32  # of a mixture's fit: the deconvolution has no finer detail, and a fit takes milliseconds
 
 
 @dataclass(frozen=True)

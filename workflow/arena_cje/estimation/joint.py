@@ -9,7 +9,7 @@ c_j are the covariances over L_j of the scores, and of the scores with Y_j. Wher
 prompts, the rows of A = C_YF C_FF^-1 give every contrast of the values the least variance at once, so that the difference
 of two values is the best estimate of the difference. Estimated from few prompts A is noisy: it is shrunk towards one
 weight for each policy on its own score, and below `MIN_TUNED` labelled prompts it is one on the own score and is not fitted.
-Fewer labels than that cannot say whether another weight is better; with labels alone, errors of a target with 15 labels
+Fewer labels than that cannot show whether another weight is better; with labels alone, errors of a target with 15 labels
 beside 250 of the base were 1.4 times as large in simulation.
 Weights only matter for the variance: to first order V_j has no bias whatever they are, if the labelled prompts are a
 random share.

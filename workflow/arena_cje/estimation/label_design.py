@@ -5,7 +5,7 @@
 
 b_i is the cell of the base response's score, p_t(b) the share of policy t's scores in cell b, p_0 that of the base, which is
 one of the policies t. Labels at a score serve a policy by its share of responses there, so that the m_b labels of a cell
-are best about proportional to max_t p_t(b), if residuals spread alike in all cells, which nobody knows before there are
+are best about proportional to max_t p_t(b), if residuals spread alike in all cells, which is unknown before there are
 labels. a is the least share of the uniform design, from .2 on, with
 
     sum_b p_t(b)^2 / (p_0(b) d_b)  <=  1.15 sum_b p_t(b)^2 / p_0(b)     for every policy t.
@@ -52,20 +52,20 @@ def densities(base_score: np.ndarray, target_scores: Sequence[np.ndarray]) -> np
     cells = Cells.of(np.concatenate([base_score, *(score.reshape(-1) for score in target_scores)]))
     masses = [cells.mass(base_score, scored.astype(float))]
     masses += [cells.mass(score, prompt_weights(score)) for score in target_scores]
-    found = masses[0] > 0  # cells with a base response, which alone can be labelled more often
-    share = np.array([mass[found] / mass.sum() for mass in masses if mass[found].sum() > 0])  # (1 + targets, b)
-    wanted = share.max(axis=0) / share[0]
-    by_cell = np.ones(len(found))
-    by_cell[found] = _with_uniform(wanted / (share[0] @ wanted), share)
+    has_base = masses[0] > 0  # cells with a base response, which alone can be labelled more often
+    share = np.array([mass[has_base] / mass.sum() for mass in masses if mass[has_base].sum() > 0])  # (1 + targets, b)
+    ideal = share.max(axis=0) / share[0]
+    by_cell = np.ones(len(has_base))
+    by_cell[has_base] = _with_uniform(ideal / (share[0] @ ideal), share)
     density[scored] = by_cell[np.searchsorted(cells.edges, base_score[scored], side="right")]
     return density
 
 
-def _with_uniform(wanted: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _with_uniform(ideal: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Densities (b,) of the cells, mixed with the uniform design; share: of each policy's scores in them, the base's first."""
     variance = share**2 / share[0]  # (policies, b) under the uniform design
     for uniform in SHARES:
-        density = uniform + (1 - uniform) * wanted
+        density = uniform + (1 - uniform) * ideal
         if np.max(np.sum(variance / density, axis=1) / variance.sum(axis=1)) <= LOSS:
             break
     return density

@@ -11,7 +11,7 @@ a_g is the share of the value that rests on group g of m_g exchangeable labels: 
 single label where labels enter one by one. Shares of a value sum to one, those of a difference are subtracted, so that
 what two policies have in common cancels, exactly for a policy that equals the base. The sums of h run over the positive
 shares or over the negative ones, whichever give more. u is the share in cells without a label.
-e, between 0 and 1, says how much of this may hide from the sample variance:
+e, between 0 and 1, is the share of this that the sample variance may miss:
 
     e = d^2 min(1, (z^2 / sum r^2)^2),   r = Y - f^(-k)(S)
 
@@ -95,8 +95,8 @@ def event_size(residual: np.ndarray, label: np.ndarray) -> float:
         return 0.0
     at_ends = np.mean((label <= 0) | (label >= 1))
     commonest = np.unique(label, return_counts=True)[1].max() / len(label)
-    seen = float(np.sum(residual**2))
-    return float(max(at_ends, commonest) ** 2 * min(1.0, (Z**2 / seen) ** 2 if seen else 1.0))
+    sum_squares = float(np.sum(residual**2))
+    return float(max(at_ends, commonest) ** 2 * min(1.0, (Z**2 / sum_squares) ** 2 if sum_squares else 1.0))
 
 
 @dataclass(frozen=True)

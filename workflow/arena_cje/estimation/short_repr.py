@@ -27,5 +27,5 @@ def short_repr(record: Any) -> str:
     A class has it as `__repr__ = short_repr`.
     """
     values = {field.name: getattr(record, field.name) for field in fields(record)}
-    shown = {name: value for name, value in values.items() if value is not None and getattr(value, "size", 1)}
-    return f"{type(record).__name__}({', '.join(f'{name}={_short.repr(value)}' for name, value in shown.items())})"
+    nonempty = {name: value for name, value in values.items() if value is not None and getattr(value, "size", 1)}
+    return f"{type(record).__name__}({', '.join(f'{name}={_short.repr(value)}' for name, value in nonempty.items())})"

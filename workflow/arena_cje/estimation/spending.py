@@ -63,8 +63,8 @@ def boundaries(
     z: list[float] = []
     before, node, mass = 0.0, np.zeros(1), np.ones(1)  # score Z sqrt(I) of the last look: nodes and their probabilities
     already = 0.0
-    for fraction, found in zip(fractions, information, strict=True):
-        now = max(found, before * (1 + LEAST_GROWTH))
+    for fraction, look_information in zip(fractions, information, strict=True):
+        now = max(look_information, before * (1 + LEAST_GROWTH))
         step, root = math.sqrt(now - before), math.sqrt(now)
         total = spent(fraction, alpha, spending)
         z.append(_critical_value(total - already, node, mass, step, root))

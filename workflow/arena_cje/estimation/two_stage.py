@@ -6,7 +6,7 @@
 
 B are the cubic B-splines of evenly spaced knots over the range of a column in the labelled rows; values outside are held
 at its ends. Between the labelled rows' indices u is linear. The last step makes sum w f = sum w Y over the labelled rows,
-whatever the index, and holds f within the range of their labels. A weight says for how many labels a row counts: a
+whatever the index, and holds f within the range of their labels. A weight is the number of labels for which a row counts: a
 weight of two is the row given twice, and weights of one label at several scores sum to one.
 
 scikit-learn's RidgeCV fits a. The B-splines, those of its SplineTransformer, are taken from scipy, in the fit and for g:
@@ -70,7 +70,7 @@ class TwoStage:
     index: Index
     midrank: Monotone  # from index to rank in (0, 1)
     reward: Monotone  # from rank to reward
-    fallback: bool = False  # too few labels: the index is the score, covariates only say where a value is missing
+    fallback: bool = False  # too few labels: the index is the score, covariates only show where a value is missing
 
     def __call__(self, score: np.ndarray, covariates: np.ndarray) -> np.ndarray:
         """Rewards of scores (...) with covariates (..., c); NaN where either is."""
@@ -118,13 +118,13 @@ def choose(
     """
     residual = np.empty((2, len(label)))  # monotone, two-stage
     for k in np.unique(fold):
-        held = fold == k
-        seen = held if held.all() else ~held
-        seen_weight = None if weight is None else weight[seen]
-        monotone = isotonic(score[seen], label[seen], seen_weight)
-        two_stage = fit(score[seen], covariates[seen], label[seen], seen_weight)
-        residual[0, held] = label[held] - monotone(score[held])
-        residual[1, held] = label[held] - two_stage(score[held], covariates[held])
+        test = fold == k
+        train = test if test.all() else ~test
+        train_weight = None if weight is None else weight[train]
+        monotone = isotonic(score[train], label[train], train_weight)
+        two_stage = fit(score[train], covariates[train], label[train], train_weight)
+        residual[0, test] = label[test] - monotone(score[test])
+        residual[1, test] = label[test] - two_stage(score[test], covariates[test])
     squared = residual**2 if weight is None else residual**2 * weight / weight.mean()
     rmse = np.sqrt(squared.mean(axis=1))
     se = float(squared[0].std(ddof=1) / np.sqrt(len(label)) / (2 * rmse[0])) if rmse[0] > 0 else 0.0
@@ -134,11 +134,11 @@ def choose(
 
 def falls(calibrator: TwoStage, score: np.ndarray, covariates: np.ndarray) -> float:
     """Largest drop of the reward from one of the scores (l,) to a higher one, at the medians of covariates (l, c)."""
-    known = ~(np.isnan(score) | np.isnan(covariates).any(axis=-1))
-    if not known.any():
+    complete = ~(np.isnan(score) | np.isnan(covariates).any(axis=-1))
+    if not complete.any():
         return 0.0
-    rising = np.unique(score[known])
-    middle = np.median(covariates[known], axis=0)  # (c,)
+    rising = np.unique(score[complete])
+    middle = np.median(covariates[complete], axis=0)  # (c,)
     reward = calibrator(rising, np.broadcast_to(middle, (len(rising), len(middle))))
     return float(np.round(np.max(np.maximum.accumulate(reward) - reward), DECIMALS))
 

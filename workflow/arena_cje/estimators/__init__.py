@@ -72,7 +72,7 @@ def load_file(path: Path) -> ModuleType:
 
 @cache
 def needs(name: str) -> tuple[str, ...]:
-    """The inputs that the estimator `NEEDS`, read from its source: the workflow asks at every start, and imports are slow."""
+    """The inputs that the estimator `NEEDS`, read from its source: each start of the workflow needs them; imports are slow."""
     file = _added.get(name) or Path(__file__).with_name(f"{module_name(name).rpartition('.')[2]}.py")
     return ast.literal_eval(DECLARATION.search(file.read_text(encoding="utf-8"))[1])
 

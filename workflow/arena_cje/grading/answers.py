@@ -150,7 +150,7 @@ def _ends_of_drafts(events: list[re.Match[str]]) -> list[int | None]:
 
 
 def _in_open_object(text: str, start: int, end: int) -> bool:
-    """Whether a text ends within an object, as far as its last brace tells."""
+    """Whether a text ends within an object, judged by its last brace."""
     brace = text.rfind("{", start, end)
     return (
         brace >= 0 and re.match(r'\{\s*"', text[brace : brace + 1000]) is not None and _extent(text, brace, end) is None
@@ -204,10 +204,10 @@ def _decode(text: str, start: int) -> Decoded | None:
     if end is None:
         return None
     try:
-        pairs, n_read = _JSON.raw_decode(mended := _mended(text[start:end]))
+        pairs, n_read = _JSON.raw_decode(corrected := _corrected(text[start:end]))
     except (ValueError, RecursionError):
         return None
-    return Decoded(pairs, end) if n_read == len(mended) else None
+    return Decoded(pairs, end) if n_read == len(corrected) else None
 
 
 def _extent(text: str, start: int, end: int | None = None) -> int | None:
@@ -226,14 +226,14 @@ def _extent(text: str, start: int, end: int | None = None) -> int | None:
     return None
 
 
-def _mended(text: str) -> str:
+def _corrected(text: str) -> str:
     """An object with what has one meaning only written as JSON has it."""
     parts: list[str] = []
     for token in _TOKEN.finditer(text):
         if token["text"]:
             parts.append(_ESCAPE.sub(lambda match: match[0] if match[1] else rf"\\{match[2]}", token["text"]))
         elif token["plain"]:
-            parts.append(_mended_plain(token["plain"]))
+            parts.append(_corrected_plain(token["plain"]))
         elif token["close"]:
             if parts:
                 before = parts[-2][-1:] if len(parts) > 1 else ""
@@ -244,8 +244,8 @@ def _mended(text: str) -> str:
     return "".join(parts)
 
 
-def _mended_plain(text: str) -> str:
-    """What stands outside of texts: punctuation of other scripts, numbers and constants of other languages."""
+def _corrected_plain(text: str) -> str:
+    """The corrected parts outside of texts: punctuation of other scripts, numbers and constants of other languages."""
     text = text.translate(_PUNCTUATION)
     for pattern, replacement in _NUMBERS:
         text = pattern.sub(replacement, text)

@@ -1,7 +1,7 @@
 """Judges and oracles behind APIs: an answer in words, a choice read off the first token's probabilities, a likelihood.
 
     structured   score = mean_s (number_s - low) / (high - low),   number_s read from answer s to the question
-    choices      mass_k = sum of p(token) over tokens that say answer_k, among the likeliest that the API gives
+    choices      mass_k = sum of p(token) over tokens that mean answer_k, among the likeliest that the API gives
     likelihood   score = exp(mean_t log p(token_t | rubric's system prompt, prompt, earlier tokens)), echoed (`hosted.score`)
 
 A grader here is a function from items to grades, given `ask`, which turns requests into replies. An answer that cannot be used
@@ -70,7 +70,7 @@ class HostedJudge:
 
     def request(self, item: Item, sample: int = 0, *, again: bool = False) -> Request:
         """One question about a response; `again`: the second, firmer one. Several samples differ by their seed."""
-        shown = [quoting.break_control_tokens(text) for text in (item.prompt, item.response)]
+        texts = [quoting.break_control_tokens(text) for text in (item.prompt, item.response)]
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         # From 1: some servers take 0 for no seed.
         is_sampled = self.rubric.n_samples > 1
@@ -78,7 +78,7 @@ class HostedJudge:
         body = chat_body(
             self.endpoint,
             model=self.model,
-            messages=[*system, {"role": "user", "content": self.rubric.question(*shown, again=again)}],
+            messages=[*system, {"role": "user", "content": self.rubric.question(*texts, again=again)}],
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             **seed,
@@ -121,7 +121,7 @@ class HostedJudge:
         answers = self._answers(items, places, ask, again=False)
         unread = [place for place in places if grades.unread(answers[place])]
         second = self._answers(items, unread, ask, again=True)
-        # Where the longer question no longer fits, the first answer says more.
+        # Where the longer question no longer fits, the reason of the first answer is the more useful one.
         answers |= {place: answer for place, answer in second.items() if answer.reason != grades.TOO_LONG}
         return [
             grades.combined([answers[k, sample] for sample in samples])

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from arena_cje.config.records.grading import Grading
     from arena_cje.grading.rubrics.base import Rubric
 
-# Probability of all the answers together; with less the model did not take the question for one, and what tells the
-# answers apart is the far tail of its distribution.
+# Probability of all the answers together; with less the model did not take the question for one, and the
+# difference of the answers is in the far tail of its distribution.
 FLOOR = 1e-6
 
 UNSCORED = {"empty": grades.NO_RESPONSE, "too_long": grades.TOO_LONG, "not_finite": grades.NOT_FINITE}
@@ -294,8 +294,8 @@ class ReplyJudge:
 
     def _question(self, prompt: str, response: str, *, again: bool = False) -> tuple[int, ...]:
         # The texts are tokenised apart from control tokens, but the answer is read as text.
-        shown = map(quoting.break_draft_markers, (prompt, response))
-        return chat.render(self.model, self.system_prompt, self.rubric.question(*shown, again=again))
+        texts = map(quoting.break_draft_markers, (prompt, response))
+        return chat.render(self.model, self.system_prompt, self.rubric.question(*texts, again=again))
 
     def _shared(self) -> tuple[int, ...]:
         one, other = (self._question(text, text) for text in ("a", "1"))

@@ -60,7 +60,7 @@ class GraderPlan:
 
     @property
     def keeps_distributions(self) -> bool:
-        """Do its rows say how sure the judge is?"""
+        """Whether its rows have the distribution of the judge's score."""
         return getattr(self.block, "uncertainty", None) == "distribution"
 
     @property
@@ -69,7 +69,7 @@ class GraderPlan:
         if self.members:
             return {member.stage.removeprefix("judges/"): member.version for member in self.members}
         if self.block.provider == HUMAN:
-            return None  # the files of their votes say all
+            return None  # all is in the files of their votes
         if self.rubric is None:
             return reference.VERSION
         return hosted.VERSION if self.block.hosted else [self.rubric.VERSION, ENGINES[self.rubric.ENGINE]]

@@ -55,13 +55,15 @@ class ResponseLogprobs:
 def response_logprobs(ask: Ask, writer: Writer, pairs: Sequence[PromptResponse]) -> list[ResponseLogprobs]:
     """Log probabilities of responses under a policy, in their order."""
     statuses = [_status_without_request(writer, pair) for pair in pairs]
-    sent = [pair for pair, status in zip(pairs, statuses, strict=True) if status is None]
-    replies = ask([echo_request(writer, pair) for pair in sent])
-    results = [_from_last_tokens(writer, pair, reply) for pair, reply in zip(sent, replies, strict=True)]
+    scorable = [pair for pair, status in zip(pairs, statuses, strict=True) if status is None]
+    replies = ask([echo_request(writer, pair) for pair in scorable])
+    results = [_from_last_tokens(writer, pair, reply) for pair, reply in zip(scorable, replies, strict=True)]
     incomplete = [k for k, result in enumerate(results) if result is None]
-    prompt_replies = ask([_request(writer, _prompt_text(writer, sent[k])) for k in incomplete]) if incomplete else []
+    prompt_replies = (
+        ask([_request(writer, _prompt_text(writer, scorable[k])) for k in incomplete]) if incomplete else []
+    )
     for k, prompt_reply in zip(incomplete, prompt_replies, strict=True):
-        results[k] = _from_prompt_tokens(writer, sent[k], replies[k], prompt_reply)
+        results[k] = _from_prompt_tokens(writer, scorable[k], replies[k], prompt_reply)
     in_order = iter(results)
     return [ResponseLogprobs((), 0, status) if status else next(in_order) for status in statuses]
 
@@ -102,13 +104,23 @@ def _request(writer: Writer, text: str) -> Request:
 
 
 def _echoed_tokens(writer: Writer, text: str, reply: Reply) -> tuple[list[str], list[float | None]] | None:
-    """Tokens of the text that was sent, and their log probabilities; None where the reply has another text or more tokens."""
+    """Tokens of the requested text, and their log probabilities; None where the reply has another text or more tokens."""
     # Some servers leave out the control tokens of a text that they return.
-    sent, returned = writer.template.without_control_tokens(text), writer.template.without_control_tokens(reply.text)
+    request_text, reply_text = (
+        writer.template.without_control_tokens(text),
+        writer.template.without_control_tokens(reply.text),
+    )
     tokens = list(reply.tokens)
     n_generated = _n_generated(writer, reply)
-    is_complete = not n_generated or writer.template.without_control_tokens(tokens[-1]) == returned[len(sent) :]
-    if not tokens or not returned.startswith(sent) or not is_complete or len(tokens) != len(reply.token_logprobs):
+    is_complete = (
+        not n_generated or writer.template.without_control_tokens(tokens[-1]) == reply_text[len(request_text) :]
+    )
+    if (
+        not tokens
+        or not reply_text.startswith(request_text)
+        or not is_complete
+        or len(tokens) != len(reply.token_logprobs)
+    ):
         return None
     end = len(tokens) - n_generated
     return tokens[:end], list(reply.token_logprobs[:end])

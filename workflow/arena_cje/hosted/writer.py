@@ -114,7 +114,7 @@ def token_limit(endpoint: Endpoint, n: int) -> dict[str, int]:
 
 
 def seed_or_sample(endpoint: Endpoint, seed: int) -> tuple[dict[str, int], int | None]:
-    """The parameter `seed`, and None; or no parameter, and the seed as what tells requests apart that are sent without it."""
+    """The parameter `seed`, and None; or no parameter, and the seed as the key that distinguishes requests without it."""
     return ({"seed": seed}, None) if endpoint.seed == "send" else ({}, seed)
 
 

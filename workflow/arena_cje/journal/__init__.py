@@ -1,4 +1,4 @@
-"""The journal: finished items of a stage, in a file that Snakemake does not know.
+"""The journal: finished items of a stage, in a file that Snakemake does not track.
 
 Snakemake removes the outputs of a job before every run and after a failed one. So each finished item is appended to a file
 that is no declared output, as one JSON line that is synced to disk: a killed job loses at most what it works on. The

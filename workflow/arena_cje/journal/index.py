@@ -1,9 +1,9 @@
 """The index of a folder of journals: in which file and where in it the line of a key is.
 
-A job whose items are missing asks here whether another shard has them, so that it reads no line that it does not need: of the
+A job whose items are missing looks here for those of other shards, so that it reads no line that it does not need: of the
 files that have grown since the last time it reads what is new, which the jobs of a stage together do once.
 
-The journals alone say what is finished. The index is made from them and can be taken away: it is one SQLite file for each
+The journals alone determine what is finished. The index is made from them and can be taken away: it is one SQLite file for each
 machine, as the locks of SQLite hold between the processes of a machine and not safely over a network. A line is checked when it
 is read, so that a wrong place costs the item at most, never a wrong record. Where the index cannot be used, the journals are
 read through instead.
@@ -113,10 +113,10 @@ def _rows(path: Path, file: int, end: list[int]) -> Iterator[tuple[str, int, int
 
 
 def _find_in_journals(folder: Path, names: Iterable[str], keys: Iterable[str]) -> Found:
-    wanted = set(keys)
+    key_set = set(keys)
     return {
         key: (name, place)
         for name in sorted(names)
         for key, place in lines.scan(folder / name, in_use=True)
-        if key in wanted
+        if key in key_set
     }

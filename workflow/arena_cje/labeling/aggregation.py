@@ -38,7 +38,7 @@ class TwoWay:
     """The two-way model by least squares.
 
     panel_error: standard error of the panel's level as one of many possible panels, from the spread of the biases. Another
-    panel of the same kind would be off by about as much in all labels alike, which no interval from this panel's labels knows.
+    panel of the same kind would be off by about as much in all labels alike, which is in no interval from this panel's labels.
     """
 
     label: np.ndarray  # (n,)

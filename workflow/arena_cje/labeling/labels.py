@@ -57,20 +57,20 @@ def make(
     apart: items for validation alone. Raters' biases are estimated for them and for the others separately, so that no vote on
     them has a part in a label of an estimate. The report's `aggregation` is that of the others.
     """
-    known = {
+    counts = {
         "n_known": ballot.n_items,
         "n_open": ballot.n_open,
         "n_skipped": len(ballot.skipped),
         "notes": list(ballot.notes),
     }
     if not ballot.votes:
-        return Labelled((), known | {"n_items": 0, "n_votes": 0, "n_raters": 0})
+        return Labelled((), counts | {"n_items": 0, "n_votes": 0, "n_raters": 0})
     ratings = agreement.ratings(ballot.votes, scale)
     of_estimates, estimates = _aggregated([vote for vote in ballot.votes if vote.item_id not in apart], scale, method)
     of_validation, validation = _aggregated([vote for vote in ballot.votes if vote.item_id in apart], scale, method)
     rows = sorted(of_estimates + of_validation, key=lambda row: row["item_id"])
     how = {"aggregation": estimates} | ({"aggregation_of_validation": validation} if apart else {})
-    return Labelled(tuple(rows), known | agreement.summary(ratings, ballot.votes, ballot.copies, scale) | how)
+    return Labelled(tuple(rows), counts | agreement.summary(ratings, ballot.votes, ballot.copies, scale) | how)
 
 
 def _aggregated(votes: Sequence[Vote], scale: Scale, method: Method) -> tuple[list[Row], dict[str, Any] | None]:

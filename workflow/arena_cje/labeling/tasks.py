@@ -3,7 +3,7 @@
 Prompts enter in the order of the oracle slice (`data.coverage`), so that a larger batch, or a later one, holds the texts of the
 smaller one and more: later batches show only what is new. A prompt enters with the base's response and those of its targets.
 Prompts whose labels are for validation alone follow with the responses of all policies.
-An id is an HMAC of the text: it says nothing without the key, and equal texts of two policies are one item with one label.
+An id is an HMAC of the text: it reveals nothing without the key, and equal texts of two policies are one item with one label.
 
     place of the k-th of n items of a policy = (k + u) / n,    u uniform in [0, 1)
 
@@ -144,8 +144,8 @@ def make(
     n_prompts: of the experiment; shares: of the prompts, by the policies that are labelled at all; validation: where prompts
     with labels for validation begin and end.
     """
-    done = {(row.prompt_id, row.policy, row.draw_idx) for row in earlier}
-    shown = {row.item_id: row for row in reversed(earlier)}
+    earlier_answers = {(row.prompt_id, row.policy, row.draw_idx) for row in earlier}
+    earlier_items = {row.item_id: row for row in reversed(earlier)}
     chosen: list[tuple[Answer, str]] = []
     new: set[str] = set()
     last = -1  # entry of the last prompt
@@ -155,9 +155,9 @@ def make(
         pairs = [
             (answer, _id(secret, answer.prompt_id, answer.prompt, answer.response))
             for answer in of_prompt
-            if (answer.prompt_id, answer.policy, answer.draw_idx) not in done
+            if (answer.prompt_id, answer.policy, answer.draw_idx) not in earlier_answers
         ]
-        larger = new | {item for _, item in pairs} - shown.keys()
+        larger = new | {item for _, item in pairs} - earlier_items.keys()
         n_votes, usd = terms.cost(len(larger))
         if limit.labels is not None and n_votes > limit.labels:
             break
@@ -170,18 +170,18 @@ def make(
         new, last = larger, at
     # The order of the prompts is random, so that each was as likely as another to be among those that enter first.
     reached = sum(entry(position) <= last for position in range(n_prompts)) / n_prompts
-    tasks, repeated = _ordered(chosen, shown, terms, seed, secret, name)
+    tasks, repeated = _ordered(chosen, earlier_items, terms, seed, secret, name)
     key = tuple(
         KeyRow(
             item_id=item,
             copy_id=_id(secret, item, "copy"),
-            batch=shown[item].batch if item in shown else name,
+            batch=earlier_items[item].batch if item in earlier_items else name,
             prompt_id=answer.prompt_id,
             policy=answer.policy,
             draw_idx=answer.draw_idx,
             inclusion_probability=_labelled_share(reached, shares[answer.policy], validation),
             text_id=text_id(answer.prompt, answer.response),
-            repeated=shown[item].repeated if item in shown else item in repeated,
+            repeated=earlier_items[item].repeated if item in earlier_items else item in repeated,
         )
         for answer, item in sorted(chosen, key=lambda pair: (pair[1], pair[0].policy))
     )
@@ -216,14 +216,19 @@ def _by_prompt(
 
 
 def _ordered(
-    chosen: Sequence[tuple[Answer, str]], shown: Collection[str], terms: Terms, seed: int, secret: bytes, name: str
+    chosen: Sequence[tuple[Answer, str]],
+    earlier_items: Collection[str],
+    terms: Terms,
+    seed: int,
+    secret: bytes,
+    name: str,
 ) -> tuple[tuple[Task, ...], set[str]]:
-    """Tasks of the items that no batch has shown, and the items that come twice."""
+    """Tasks of the items that are in no earlier batch, and the items that come twice."""
     rng = np.random.Generator(np.random.Philox(key=_stream(seed, name)))
     texts: dict[str, Answer] = {}
     owners: dict[str, list[str]] = defaultdict(list)  # an item of several policies counts for the first
     for answer, item in chosen:
-        if item not in shown and item not in texts:
+        if item not in earlier_items and item not in texts:
             texts[item] = answer
             owners[answer.policy].append(item)
     places: list[tuple[float, str, str]] = []  # place, id in the task, item
@@ -238,7 +243,7 @@ def _ordered(
     half = places[: len(places) // 2]
     twice = [half[k * len(half) // n_copies] for k in range(n_copies)]
     places += [(place + 0.5, _id(secret, item, "copy"), item) for place, _, item in twice]
-    tasks = (Task(shown_id, texts[item].prompt, texts[item].response) for _, shown_id, item in sorted(places))
+    tasks = (Task(task_id, texts[item].prompt, texts[item].response) for _, task_id, item in sorted(places))
     return tuple(tasks), {item for _, _, item in twice}
 
 

@@ -54,7 +54,7 @@ class Ballot:
     votes: tuple[Vote, ...]  # one for each rater and item
     copies: tuple[Vote, ...]  # on items that come twice, the second time, under the id of the item
     skipped: tuple[Vote, ...]
-    notes: tuple[str, ...]  # what a reader should know
+    notes: tuple[str, ...]  # sentences for the reader
     n_items: int  # of the key
     n_open: int  # votes that the key's items still lack
 
@@ -66,10 +66,10 @@ class Ballot:
 
 def check_columns(columns: Mapping[str, str]) -> None:
     """Raise a `UserError` for names that are not ours in a mapping from our columns to those of a file."""
-    known = (*COLUMNS, *TEXTS)
+    names = (*COLUMNS, *TEXTS)
     for name in columns:
-        if name not in known:
-            raise UserError(f"`columns` maps {name!r}{did_you_mean(name, known)}; expected names of {', '.join(known)}")
+        if name not in names:
+            raise UserError(f"`columns` maps {name!r}{did_you_mean(name, names)}; expected names of {', '.join(names)}")
 
 
 def read(path: str | Path, columns: Mapping[str, str] | None = None) -> list[RowWithPlace]:
@@ -84,16 +84,17 @@ def read(path: str | Path, columns: Mapping[str, str] | None = None) -> list[Row
     header = list(rows[0][1]) if rows else []
     # A filled-in tasks.csv is one person's, and the file has the person's name.
     annotator = Path(path).stem if {"item_id", "position"} <= {*header} and "annotator_id" not in header else None
-    named = {name: name for name in (*COLUMNS, *TEXTS)} | _names_in(header, columns or {})
+    column_names = {name: name for name in (*COLUMNS, *TEXTS)} | _names_in(header, columns or {})
     required = ("item_id", "score") if annotator else ("item_id", "annotator_id", "score")
-    missing = [name for name in required if rows and named[name] not in header]
+    missing = [name for name in required if rows and column_names[name] not in header]
     if missing:
         raise UserError(
-            f"{path}: has no column {named[missing[0]]!r} for {missing[0]}{did_you_mean(named[missing[0]], header)}; its "
-            f"columns are {', '.join(header)}: map them under `labeling.columns`"
+            f"{path}: has no column {column_names[missing[0]]!r} for {missing[0]}"
+            f"{did_you_mean(column_names[missing[0]], header)}; its columns are {', '.join(header)}: "
+            "map them under `labeling.columns`"
         )
     not_rejected = ((where, row) for where, row in rows if row.get("AssignmentStatus") != "Rejected")
-    votes = [(where, _named(row, named, annotator)) for where, row in not_rejected]
+    votes = [(where, _vote_fields(row, column_names, annotator)) for where, row in not_rejected]
     # In a sheet that one person fills in, rows without a score are those to come.
     return [(where, row) for where, row in votes if row["score"] or row["skipped"] or not annotator]
 
@@ -109,8 +110,10 @@ def _names_in(header: Sequence[str], columns: Mapping[str, str]) -> Mapping[str,
     return {} if {"item_id", "score"} <= {*header} else columns
 
 
-def _named(row: Mapping[str, str], named: Mapping[str, str], annotator: str | None) -> dict[str, str | None]:
-    texts = {name: (row[column].strip() if column in row else None) for name, column in named.items()}
+def _vote_fields(
+    row: Mapping[str, str], column_names: Mapping[str, str], annotator: str | None
+) -> dict[str, str | None]:
+    texts = {name: (row[column].strip() if column in row else None) for name, column in column_names.items()}
     filled = {name: texts[name] or "" for name in COLUMNS}
     return {**texts, **filled, "annotator_id": annotator or filled["annotator_id"]}
 
@@ -156,7 +159,7 @@ def _value(value: Mapping[str, Any]) -> str:
 def collect(placed: Iterable[RowWithPlace], key: Sequence[KeyRow], scale: Scale, *, votes: int) -> Ballot:
     """The votes of all files, checked; raises a `UserError` that names the rows of every problem.
 
-    votes: wanted for each item.
+    votes: the required number for each item.
     """
     items = {row.item_id: row for row in key}
     copies = {row.copy_id: row for row in key}

@@ -73,7 +73,7 @@ def _conversation(model: Model, system_prompt: str | None, user: str) -> list[tu
 
 
 def shared(model: Model, system_prompt: str | None) -> tuple[int, ...]:
-    """Token ids that the prompts with this system prompt begin with, whatever the user says."""
+    """Token ids that the prompts with this system prompt begin with, for any message of the user."""
     one, other = (render(model, system_prompt, user) for user in ("a", "1"))
     return one[: n_common(one, other)]
 
@@ -129,7 +129,7 @@ def _tokenize(model: Model, pieces: list[tuple[str, bool]]) -> list[int]:
 
 
 def _one_bos(model: Model, ids: list[int]) -> tuple[int, ...]:
-    """With exactly one BOS first, where the model wants it; most templates write it themselves, some do not."""
+    """The ids with exactly one BOS first, where the model needs it; most templates write it themselves, some do not."""
     if not model.add_bos:
         return tuple(ids)
     start = 0

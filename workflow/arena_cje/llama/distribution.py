@@ -1,4 +1,4 @@
-"""The distribution a token is drawn from, as logits, temperature and nucleus define it; the one place that knows it.
+"""The distribution a token is drawn from, as logits, temperature and nucleus define it; the one place that computes it.
 
     p(a) = 1[a in N] exp(l_a / T) / sum_{b in N} exp(l_b / T),   N the nucleus, T = 0 the most probable token for sure
 
@@ -47,19 +47,19 @@ def log_probs(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
     buffer = np.empty(logits.shape[-1], dtype=np.float32)
     for row, out in zip(logits, result, strict=True):
         weight = _weights(row, sampling, buffer)
-        kept = weight > 0 if bounded else slice(None)
-        shifted = row[kept].astype(np.float64) - np.float64(row.max())
+        inside = weight > 0 if bounded else slice(None)
+        shifted = row[inside].astype(np.float64) - np.float64(row.max())
         scaled = shifted / sampling.temperature if sampling.temperature > 0 else shifted
-        out[kept] = scaled - np.log(weight.sum(dtype=np.float64))
+        out[inside] = scaled - np.log(weight.sum(dtype=np.float64))
     return result
 
 
 def token_log_probs(
-    logits: np.ndarray, ids: np.ndarray, sampling: Sampling, *, drawn: bool = False
+    logits: np.ndarray, ids: np.ndarray, sampling: Sampling, *, is_sampled: bool = False
 ) -> tuple[np.ndarray, int]:
     """Log probability of token `ids[i]` under row i, (t,) nats, and how many of these lie on the nucleus' boundary.
 
-    With `drawn` the text was drawn from this very distribution, so a token on the boundary counts as inside.
+    With `is_sampled` the text was sampled from this very distribution, so a token on the boundary counts as inside.
     """
     one = _one_greedy if sampling.temperature == 0 else _one_nucleus if sampling.top_p < 1 else _one_full
     buffer = np.empty(logits.shape[-1], dtype=np.float32)
@@ -67,7 +67,7 @@ def token_log_probs(
     n_boundary = 0
     for i, (row, token) in enumerate(zip(logits, ids, strict=True)):
         logprob, inside, on_boundary = one(row, token, sampling, buffer)
-        result[i] = logprob if inside or (drawn and on_boundary) else -np.inf
+        result[i] = logprob if inside or (is_sampled and on_boundary) else -np.inf
         n_boundary += int(on_boundary)
     return result, n_boundary
 

@@ -20,7 +20,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
-from arena_cje.errors import UserError, did_you_mean, shown
+from arena_cje.errors import UserError, did_you_mean, display_form
 from arena_cje.llama.gguf import check_sha256, describe
 from arena_cje.llama.library import clear_errors, last_error, library
 from arena_cje.provenance import sha256
@@ -69,9 +69,9 @@ def fetch(entry_name: str, models_yaml: str | Path, destination: str | Path) -> 
         destination.parent.mkdir(parents=True, exist_ok=True)
         # A temporary directory beside the destination, since a rename is only atomic within one file system.
         with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as folder:
-            made = _make(entry, Path(folder))
-            description = describe(made, None)
-            os.replace(made, destination)
+            new_file = _make(entry, Path(folder))
+            description = describe(new_file, None)
+            os.replace(new_file, destination)
     except OSError as error:
         raise UserError(
             f"model {entry_name!r} could not be written to {destination.parent}: {error}; "
@@ -85,10 +85,10 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
     """The recipe `entry_name` of `models_yaml`, its keys checked."""
     entries = read_yaml(models_yaml)
     if not isinstance(entries, dict) or entry_name not in entries:
-        known = sorted(map(str, entries)) if isinstance(entries, dict) else []
+        names = sorted(map(str, entries)) if isinstance(entries, dict) else []
         raise UserError(
-            f"{models_yaml} has no recipe for the model file {entry_name!r}{did_you_mean(entry_name, known)}; it knows "
-            f"{', '.join(known) or 'none'}; add an entry, or put the file in place yourself"
+            f"{models_yaml} has no recipe for the model file {entry_name!r}{did_you_mean(entry_name, names)}; its entries are "
+            f"{', '.join(names) or 'none'}; add an entry, or put the file in place yourself"
         )
     return _entry(entry_name, entries[entry_name], f"{models_yaml}: {entry_name!r}")
 
@@ -96,18 +96,18 @@ def read_entry(entry_name: str, models_yaml: str | Path) -> Entry:
 def _entry(name: str, recipe: object, where: str) -> Entry:
     source = recipe.get("source") if isinstance(recipe, dict) else None
     if not isinstance(source, dict):
-        raise UserError(f"{where} needs a `source` with `package` or `url`, got {shown(recipe)}")
+        raise UserError(f"{where} needs a `source` with `package` or `url`, got {display_form(recipe)}")
     kind = PackageSource if "package" in source else UrlSource
     expected = list(kind.__dataclass_fields__)
     if set(source) != set(expected):
         raise UserError(f"{where}: source has the keys {', '.join(map(str, source))}, expected {', '.join(expected)}")
     for key, value in source.items():
         if not isinstance(value, str) and not (value is None and key.endswith("sha256")):
-            raise UserError(f"{where}: {key} is {shown(value)}, expected text; put it in quotes")
+            raise UserError(f"{where}: {key} is {display_form(value)}, expected text; put it in quotes")
     convert = recipe.get("convert")
     if convert is not None and convert not in list(CONVERSIONS):
         raise UserError(
-            f"{where}: convert is {shown(convert)}, expected one of {', '.join(CONVERSIONS)} or no such key"
+            f"{where}: convert is {display_form(convert)}, expected one of {', '.join(CONVERSIONS)} or no such key"
         )
     return Entry(name, kind(**source), convert)
 

@@ -62,7 +62,7 @@ class _Draft:
 
     @property
     def position(self) -> int:
-        """Where the newest token stands in its sequence."""
+        """Position of the newest token in its sequence."""
         return len(self.request.prompt_ids) + len(self.token_ids) - 1
 
 

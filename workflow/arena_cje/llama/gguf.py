@@ -78,11 +78,11 @@ def size(path: str | Path) -> int:
     return sum(part.stat().st_size for part in parts(path))
 
 
-def check_sha256(what: str, got: str, expected: str | None) -> None:
+def check_sha256(what: str, actual: str, expected: str | None) -> None:
     """Refuse `what` if its hash is not the expected one; None expects nothing."""
-    if expected is not None and got != expected:
+    if expected is not None and actual != expected:
         raise UserError(
-            f"{what} has sha256 {got}, expected {expected}; delete it and fetch it again, "
+            f"{what} has sha256 {actual}, expected {expected}; delete it and fetch it again, "
             "or pin the new hash if you trust it"
         )
 

@@ -61,7 +61,7 @@ class Model:
         self.bos_text = self._piece(self.bos_id)
         eos_id, eot_id = llama.llama_vocab_eos(self._vocab), llama.llama_vocab_eot(self._vocab)
         self.eos_text = self._piece(eos_id)
-        # The end of a turn by the vocabulary alone; `chat.end_of_turn` asks the template first.
+        # The end of a turn by the vocabulary alone; `chat.end_of_turn` looks in the template first.
         self.default_end = eot_id if eot_id >= 0 else eos_id
         template = llama.llama_model_chat_template(pointer, None)
         self.chat_template = None if template is None else template.decode("utf-8", errors="replace")
@@ -88,8 +88,8 @@ class Model:
     def tokenizer_sha256(self) -> str:
         """Hash of the vocabulary: models that share it share token ids."""
         pieces = [self._piece(token) for token in range(self.n_vocab)]
-        told = [pieces, sorted(self.eog_ids), self.default_end]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        vocabulary = [pieces, sorted(self.eog_ids), self.default_end]
+        return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
     def tokenize(self, text: str, special: bool = False) -> tuple[int, ...]:
         """Token ids of `text`, without BOS; only with `special` does a written-out control token become itself.
@@ -116,11 +116,11 @@ class Model:
 
     @functools.cached_property
     def _longest_piece(self) -> int:
-        """Bytes of the longest token, the most that one token of a text can stand for."""
+        """Bytes of the longest token, the most that one token of a text can have."""
         return max(len(self._piece(token).encode()) for token in range(self.n_vocab))
 
     def _spelt_out(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """Control tokens as bytes: a SentencePiece vocabulary joins pieces of text up to them, whatever it is told."""
+        """Control tokens as bytes: a SentencePiece vocabulary joins pieces of text up to them, whatever its options."""
         return tuple(
             part
             for token in tokens
@@ -245,7 +245,7 @@ class Context:
         llama = library()
         self._tokens = np.empty(size, dtype=np.int32)
         self._positions = np.empty(size, dtype=np.int32)
-        self._wanted = np.empty(size, dtype=np.int8)
+        self._logit_mask = np.empty(size, dtype=np.int8)
         self._counts = np.ones(size, dtype=np.int32)  # every token belongs to one sequence
         self._sequence_ids = np.arange(n_seq, dtype=np.int32)
         self._sequence_pointers = np.empty(size, dtype=np.uintp)
@@ -256,7 +256,7 @@ class Context:
             pos=self._positions.ctypes.data_as(integers),
             n_seq_id=self._counts.ctypes.data_as(integers),
             seq_id=self._sequence_pointers.ctypes.data_as(pointers),
-            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+            logits=self._logit_mask.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
     def __enter__(self) -> Context:
@@ -290,8 +290,8 @@ class Context:
         self._tokens[:n] = tokens
         self._positions[:n] = positions
         self._sequence_pointers[:n] = self._sequence_ids.ctypes.data + 4 * np.asarray(sequences)
-        self._wanted[: n - n_wanted] = 0
-        self._wanted[n - n_wanted : n] = 1
+        self._logit_mask[: n - n_wanted] = 0
+        self._logit_mask[n - n_wanted : n] = 1
         self._batch.n_tokens = n
         clear_errors()
         status = library().llama_decode(pointer, self._batch)

@@ -8,8 +8,8 @@ Blocks bound the memory, whatever the length of a text; the prefix is what the s
 context begin with. Where a text is cut depends on it and the prefix alone, so that its logits have the same bits in any
 order and company.
 
-Where fewer rows of logits are wanted than llama.cpp's usual matrix kernels take (`model.LEAST_ROWS`), as many are computed
-and the wanted ones given back. So the rows have the bits of one pass over the same tokens with all its rows, but for
+Where fewer rows of logits are requested than llama.cpp's usual matrix kernels take (`model.LEAST_ROWS`), as many are computed
+and the requested ones returned. So the rows have the bits of one pass over the same tokens with all its rows, but for
 quantised weights, some of whose kernels take rows in groups. A text of fewer tokens has fewer rows in any pass.
 """
 
@@ -72,7 +72,7 @@ class Reader:
             context.decode(shared[start:end], range(start, end), place, 0)
 
     def read(self, tokens: Sequence[int], sequence: int, n_wanted: int) -> Iterator[np.ndarray]:
-        """Logits of the last `n_wanted` tokens, (., V) a block, each valid until the next is asked for."""
+        """Logits of the last `n_wanted` tokens, (., V) a block, each valid until the next."""
         start = n_from_prefix(n_common(self._shared, tokens), len(tokens), n_wanted)
         self._context.forget(sequence)
         if start > 0:

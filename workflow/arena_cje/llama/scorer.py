@@ -2,7 +2,7 @@
 
     log p(a | x) = sum_t log p(a_t | x, a_1 .. a_{t-1})    nats, over the response's tokens alone
 
-Each sample has a forward pass of its own, cut as `prefill` says. Packing samples together, or cutting them by what else
+Each sample has a forward pass of its own, cut as described in `prefill`. Packing samples together, or cutting them by what else
 is in the shard, would be legitimate and change the last digits (by 0.001 to 0.1 nats a response), so that the same
 policy scored twice would not have weight 1 exactly. The base policy must be scored here too, never by the numbers noted
 while it generated. Every sampling asked for is read off the same pass.
@@ -110,12 +110,12 @@ def _scored(
     blocks: Iterable[np.ndarray], item: Item, samplings: Sequence[Sampling], drawn_from: Sampling | None
 ) -> list[Scored]:
     parts: list[list[tuple[np.ndarray, int]]] = [[] for _ in samplings]
-    done = 0
+    start = 0
     for logits in blocks:
-        ids = item.response_ids[done : done + len(logits)]
+        ids = item.response_ids[start : start + len(logits)]
         for part, sampling in zip(parts, samplings, strict=True):
-            part.append(token_log_probs(logits, ids, sampling, drawn=sampling == drawn_from))
-        done += len(logits)
+            part.append(token_log_probs(logits, ids, sampling, is_sampled=sampling == drawn_from))
+        start += len(logits)
     return [_joined(part) for part in parts]
 
 

@@ -1,4 +1,4 @@
-"""Prices of one more oracle label and of one more response with its judge score, for those who say what would help.
+"""Prices of one more oracle label and of one more response with its judge score, for remedies and plans.
 
 They are the middle of the estimate of costs for each row (`estimate`), the mean over policies. A local model has no price in
 money, and an unknown price is none.

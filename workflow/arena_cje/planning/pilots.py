@@ -2,8 +2,9 @@
 
 From data the base keeps as many labels as the target with the most of them, on the prompts that targets have labels on where it
 has labels there: a plan is of labels of all policies on the same prompts. On other prompts their noise does not cancel, and
-the plan has more labels than it needs. Where every prompt has labels, half of them are left out, or what the judge
-saves could not be told. A results file has the labels as they were, and a plan from it keeps their proportions.
+the plan has more labels than it needs. Where every prompt has labels, half of them are left out; without unlabelled prompts
+the labels saved by the judge could not be computed. A results file has the labels as they were, and a plan from it keeps
+their proportions.
 """
 
 from __future__ import annotations

@@ -158,17 +158,17 @@ def _curves(pilot: Pilot, power: float) -> list[Document]:
     rows = []
     for n in _prompt_counts(pilot):
         m = np.unique(np.round(np.geomspace(pilot.least_m, n, CURVE_POINTS)).astype(int))
-        planned, shown = (precision(pilot, n, m, power=power, margin=margin) for margin in (True, False))
+        with_margin, without_margin = (precision(pilot, n, m, power=power, margin=margin) for margin in (True, False))
         for k, policy in enumerate(pilot.differences):
             rows.append(
                 {
                     "policy": policy,
                     "n": n,
                     "m": m.tolist(),
-                    "half_width": planned.half_width[k].tolist(),
-                    "detectable": planned.detectable[k].tolist(),
-                    "low": (shown.detectable[k] * shown.low[k]).tolist(),
-                    "high": (shown.detectable[k] * shown.high[k]).tolist(),
+                    "half_width": with_margin.half_width[k].tolist(),
+                    "detectable": with_margin.detectable[k].tolist(),
+                    "low": (without_margin.detectable[k] * without_margin.low[k]).tolist(),
+                    "high": (without_margin.detectable[k] * without_margin.high[k]).tolist(),
                 }
             )
     return rows

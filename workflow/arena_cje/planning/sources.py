@@ -33,7 +33,7 @@ PLAN = Path("planning/plan.json")  # below the folder of results
 
 @dataclass(frozen=True)
 class Known:
-    """What a source says: the pilot, the transport audits, and the prices of the run."""
+    """The content of a source: the pilot, the transport audits, and the prices of the run."""
 
     pilot: Pilot
     audits: Mapping[str, dict[str, Any]]
@@ -41,7 +41,7 @@ class Known:
 
 
 def read(path: Path, fresh_draws: Path | None = None, probes: Path | None = None, *, base: str | None = None) -> Known:
-    """What a file or folder says; fresh_draws, probes, base: for data.
+    """The pilot, audits and prices in a file or folder; fresh_draws, probes, base: for data.
 
     Raises a `UserError` for a file of another kind.
     """
@@ -61,7 +61,7 @@ def of_data(
     settings: analyze.Settings,
     **more: Any,
 ) -> Known:
-    """What data say; more: `probes` and `calibration_data`, as in `analyze`."""
+    """The pilot and audits of data; more: `probes` and `calibration_data`, as in `analyze`."""
     rows, draws, calibration = analyze.arrays(logged, fresh_draws, settings, **more)
     pilot = pilot_of_data(rows, draws, calibration, settings.options, alpha=settings.alpha)
     if not draws or len(np.unique(rows.question[rows.labelled])) < MIN_LABELLED_PROMPTS:
@@ -96,7 +96,7 @@ def _of_plan(path: Path, content: Mapping[str, Any]) -> Known:
 
 
 def _of_result(path: Path) -> Known:
-    """What a results file says, by the data beside it where they are there."""
+    """The pilot, audits and prices of a results file, by the data beside it where they are there."""
     result = load(path)
     thresholds = Thresholds(**result.document["metadata"]["thresholds"])
     plan = path.parent.parent / PLAN

@@ -7,7 +7,7 @@ labels' jackknife of a difference in the pilot, times the pilot's n and m. Polic
 the largest of them, and a plan has them in the proportions of the pilot. T differences are corrected for their number where
 they are to be detected, since decisions are; intervals are not.
 
-A pilot of few labels knows its variances badly, and so does the study that is planned: V^ is about V chi^2 / df in both, with
+A pilot of few labels has imprecise variances, and so has the study that is planned: V^ is about V chi^2 / df in both, with
 Satterthwaite's degrees of freedom. So a plan has s^2 = V^(n, m) k, and the study reports at most 1.1 times the width
 that it was planned for with probability .9:
 
@@ -140,7 +140,7 @@ class Goal:
             raise UserError(f"power must lie in [0.5, 1), got {self.power}; 0.8 is common")
 
     def reached(self, precision: Precision) -> np.ndarray:
-        """Whether every difference is as precise as this asks for, (...) bool."""
+        """Whether every difference is as precise as the goal, (...) bool."""
         limits = ((precision.detectable, self.difference), (precision.half_width, self.half_width))
         return np.logical_and.reduce([(values <= limit).all(axis=0) for values, limit in limits if limit is not None])
 
@@ -191,8 +191,8 @@ def fewest_prompts(pilot: Pilot, goal: Goal, m: np.ndarray) -> np.ndarray:
 def fewest_labels(pilot: Pilot, goal: Goal, n: int) -> int | None:
     """The smallest m that reaches the goal with n prompts; None where no number of labels does."""
     least = np.array([pilot.least_m])
-    found = int(_smallest(lambda m: goal.reached(precision(pilot, np.full(1, n), m, power=goal.power)), least)[0])
-    return found if 0 < found <= n else None
+    fewest = int(_smallest(lambda m: goal.reached(precision(pilot, np.full(1, n), m, power=goal.power)), least)[0])
+    return fewest if 0 < fewest <= n else None
 
 
 def _smallest(reached: Callable[[np.ndarray], np.ndarray], least: np.ndarray) -> np.ndarray:

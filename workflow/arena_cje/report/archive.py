@@ -133,7 +133,7 @@ def readme(names: Iterable[str]) -> str:
     lines = [
         "Results of a Causal Judge Evaluation, made by arena-cje.",
         "",
-        "A policy that is refused has no published number: what was computed for it stands in fields that say so",
+        "A policy that is refused has no published number: what was computed for it is in fields of its own",
         "(`refused`, `refused_estimate`), with the reasons. Model weights and journals of finished items are not here.",
         "",
         *(f"{name}\n    {meaning(name)}" for name in sorted(names)),

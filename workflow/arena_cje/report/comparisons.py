@@ -1,11 +1,11 @@
 """Pairwise comparisons of policies, and the evidence for the top rank.
 
     pair         V_1 - V_2 from paired influence functions, with an interval that is corrected for its family of pairs
-    apart        the corrected interval leaves zero out, and labels speak for both policies
+    apart        the corrected interval leaves zero out, and the difference does not rest on the judge alone
     ranks of a   from 1 + #{apart and better} to n - #{apart and worse}, n the policies that are published
 
 `arena_cje.estimation.contrasts` has the families. The differences to the policy that the decision compares with are one of
-them, so that nothing is apart here that the decision does not know, nor the other way round. A policy is best only if every
+them, so that the same policies are apart here and in the decision. A policy is best only if every
 other published policy is apart from the highest value. A refused policy is in no comparison and has no rank; it is named
 beside the ranking, since its value may be higher. The correction is per estimator, since estimators are different analyses of
 the same data; the recommended one is the first.

@@ -7,10 +7,10 @@
   const MISSING = "–";
 
   function node(name, text, attributes = {}) {
-    const made = document.createElement(name);
-    if (text !== undefined && text !== null) made.textContent = text;
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    return made;
+    const element = document.createElement(name);
+    if (text !== undefined && text !== null) element.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
   }
 
   // A name that may break after its parts, and within a part only where that is too long; as in names.py.
@@ -118,14 +118,14 @@
     const around = 2 * parseFloat(getComputedStyle(main).paddingLeft) + 2 * 17;  // of main, and of the figure with its frame
     const width = Math.max(240, Math.min(main.clientWidth - around, 1240));
     const size = name === "scatter" || name === "calibration" ? Math.min(width, 820) : width;
-    const made = await vegaEmbed(place, sized(figure, size), {
+    const plot = await vegaEmbed(place, sized(figure, size), {
       mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false, config: look,
       hover: false, loader: blocked, tooltip: tip,
     });
     if (views.has(name)) views.get(name).finalize();
-    views.set(name, made);
+    views.set(name, plot);
     if (name === "scatter" || name === "calibration") {
-      made.view.addEventListener("click", (event, item) => {
+      plot.view.addEventListener("click", (event, item) => {
         const k = item && item.datum ? item.datum.k : undefined;
         if (Number.isInteger(k) && k >= 0) { go("items-" + k); open(k, true); }
       });
@@ -142,8 +142,8 @@
     draw(name).then(() => setTimeout(drawRest, 10));
   }
   function mark(name) {
-    const made = views.get(name);
-    if (made) made.view.signal("chosen", chosen).runAsync();
+    const plot = views.get(name);
+    if (plot) plot.view.signal("chosen", chosen).runAsync();
   }
   let resized;
   addEventListener("resize", () => {
@@ -178,8 +178,8 @@
       else rows.push({ k, x: items.score[k], y: Math.min(1e6, Math.max(1e-6, w)), w: digits(w), id: items.id[k], labelled: items.label[k] !== null });
     }
     figure.rows.points = rows;
-    const seen = rows.map((row) => row.y);
-    figure.values = { lowest: Math.min(0.5, ...seen) / 1.5, highest: Math.max(2, ...seen) * 1.5 };
+    const weights = rows.map((row) => row.y);
+    figure.values = { lowest: Math.min(0.5, ...weights) / 1.5, highest: Math.max(2, ...weights) * 1.5 };
     extra("scatter", `${payload.policies[policy]}: ${rows.length} of ${items.n_rows} responses are drawn` +
       (listed < items.n_rows ? ", the most influential ones and a random sample" : "") +
       (zero ? `; ${zero} have weight zero` : "") + (missing ? `; ${missing} have no weight` : "") + ".");
@@ -213,7 +213,7 @@
     return move === null || !items.squares[at] ? null : move ** 2 / items.squares[at];
   }
   const sorting = { by: "share", down: true };
-  let found = [];
+  let matches = [];
   let page = 0;
   let haystack = null;
 
@@ -226,30 +226,30 @@
     const [prompt, response, draws] = items.texts[k];
     return [items.id[k], whole(prompt), whole(response), ...draws.flat().map(whole)].join("\n").toLowerCase();
   }
-  function passes(k, wanted) {
-    if (wanted.labelled && items.label[k] === null) return false;
-    if (wanted.from !== null && !(items.score[k] >= wanted.from)) return false;
-    if (wanted.to !== null && !(items.score[k] <= wanted.to)) return false;
-    if (wanted.weight) {
+  function passes(k, criteria) {
+    if (criteria.labelled && items.label[k] === null) return false;
+    if (criteria.from !== null && !(items.score[k] >= criteria.from)) return false;
+    if (criteria.to !== null && !(items.score[k] <= criteria.to)) return false;
+    if (criteria.weight) {
       const w = weight(k, policy);
-      if (wanted.weight === "missing" ? w !== null : w === null) return false;
-      if (wanted.weight === "zero" && w !== 0) return false;
-      const least = { above1: 1, above10: 10, above100: 100 }[wanted.weight];
+      if (criteria.weight === "missing" ? w !== null : w === null) return false;
+      if (criteria.weight === "zero" && w !== 0) return false;
+      const least = { above1: 1, above10: 10, above100: 100 }[criteria.weight];
       if (least !== undefined && !(w > least)) return false;
     }
-    return wanted.words.every((word) => haystack[k].includes(word));
+    return criteria.words.every((word) => haystack[k].includes(word));
   }
   function filter() {
     const limit = (id) => ($(id).value === "" ? null : Number($(id).value));
-    const wanted = { words: $("search").value.toLowerCase().split(/\s+/).filter(Boolean), labelled: $("labelled").checked,
+    const criteria = { words: $("search").value.toLowerCase().split(/\s+/).filter(Boolean), labelled: $("labelled").checked,
       from: limit("from"), to: limit("to"), weight: $("weight").value };
-    if (wanted.words.length && !haystack) haystack = items.id.map((_, k) => texts(k));
-    found = [];
-    for (let k = 0; k < items.id.length; k++) if (passes(k, wanted)) found.push(k);
+    if (criteria.words.length && !haystack) haystack = items.id.map((_, k) => texts(k));
+    matches = [];
+    for (let k = 0; k < items.id.length; k++) if (passes(k, criteria)) matches.push(k);
     const value = columns.find((column) => column.name === sorting.by).of;
-    const keys = new Map(found.map((k) => [k, value(k)]));
+    const keys = new Map(matches.map((k) => [k, value(k)]));
     const sign = sorting.down ? -1 : 1;
-    found.sort((a, b) => {  // missing values last, whichever way
+    matches.sort((a, b) => {  // missing values last, whichever way
       const x = keys.get(a), y = keys.get(b);
       if (x === y) return a - b;
       if (x === null) return 1;
@@ -260,14 +260,14 @@
     list();
   }
   const size = () => Number($("size").value);
-  const pages = () => Math.max(1, Math.ceil(found.length / size()));
+  const pages = () => Math.max(1, Math.ceil(matches.length / size()));
   function list() {
     const body = $("list").tBodies[0];
-    const shown = found.slice(page * size(), (page + 1) * size());
-    body.replaceChildren(...shown.map(line));
+    const visible = matches.slice(page * size(), (page + 1) * size());
+    body.replaceChildren(...visible.map(line));
     const stop = body.querySelector("[aria-selected=true]") || body.rows[0];
     if (stop) stop.tabIndex = 0;
-    $("found").textContent = `${found.length} of ${items.id.length} listed responses` + (found.length ? "" : ": no match; clear a filter");
+    $("found").textContent = `${matches.length} of ${items.id.length} listed responses` + (matches.length ? "" : ": no match; clear a filter");
     $("page").textContent = `page ${page + 1} of ${pages()}`;
     $("first").disabled = $("previous").disabled = page === 0;
     $("next").disabled = $("last").disabled = page >= pages() - 1;
@@ -343,8 +343,8 @@
   function open(k, focus) {
     if (!items || k < 0 || k >= items.id.length) return;
     show("items");
-    if (!found.includes(k)) { $("tools").reset(); syncPolicy(); filter(); }
-    page = Math.floor(found.indexOf(k) / size());
+    if (!matches.includes(k)) { $("tools").reset(); syncPolicy(); filter(); }
+    page = Math.floor(matches.indexOf(k) / size());
     list();
     choose(k, focus);
   }
@@ -360,17 +360,17 @@
   }
   function detail(k) {
     $("item-title").textContent = items.id[k] + (items.draw && items.draw[k] ? `, draw ${items.draw[k]}` : "");
-    const held = k < items.texts.length ? items.texts[k] : null;
+    const stored = k < items.texts.length ? items.texts[k] : null;
     const none = `This page stores the texts of ${items.texts.length} of ${items.n_rows} responses, and not this one: look it up in the data set by its prompt id.`;
     const body = [node("p", `Judge score ${digits(items.score[k])}, oracle label ${items.label[k] === null ? "none" : digits(items.label[k])}.`)];
     body.push(numbers(k));
-    body.push(...block("Prompt", held ? held[0] : null, held ? "The data have no text of this prompt." : none));
-    body.push(...block(`Response of ${payload.base} (logged)`, held ? held[1] : null, held ? "The data have no text of this response." : none));
+    body.push(...block("Prompt", stored ? stored[0] : null, stored ? "The data have no text of this prompt." : none));
+    body.push(...block(`Response of ${payload.base} (logged)`, stored ? stored[1] : null, stored ? "The data have no text of this response." : none));
     payload.policies.forEach((name, p) => {
       items.draws[p][k].forEach(([score, label], j) => {
         const title = `Fresh draw ${j} of ${name}: judge score ${digits(score)}` + (label === null ? "" : `, oracle label ${digits(label)}`);
-        const text = held && j < held[2][p].length ? held[2][p][j] : null;
-        body.push(...block(title, text, held && j < held[2][p].length ? "The data have no text of this response." : none));
+        const text = stored && j < stored[2][p].length ? stored[2][p][j] : null;
+        body.push(...block(title, text, stored && j < stored[2][p].length ? "The data have no text of this response." : none));
       });
     });
     $("item-body").replaceChildren(...body);
@@ -402,12 +402,12 @@
     for (const select of document.querySelectorAll("select.policy")) select.value = String(policy);
   }
   function start() {
-    const held = items.texts.length, listed = items.id.length;
+    const nTexts = items.texts.length, listed = items.id.length;
     let counted = listed < items.n_rows
       ? `${listed} of ${items.n_rows} logged responses are listed, half of them the most influential ones, half a random sample. `
       : `All ${items.n_rows} logged responses are listed, the most influential first. `;
-    counted += held < listed
-      ? `The page stores the texts of ${held} of them, half the most influential ones, half a random sample; of the others it shows the beginning of the prompt. Search looks in prompt ids and stored texts. `
+    counted += nTexts < listed
+      ? `The page stores the texts of ${nTexts} of them, half the most influential ones, half a random sample; of the others it shows the beginning of the prompt. Search looks in prompt ids and stored texts. `
       : "";
     const cut = countCut();
     counted += cut ? `${cut} texts are cut after ${items.cut} characters. ` : "";

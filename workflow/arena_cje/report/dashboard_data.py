@@ -145,7 +145,7 @@ def cards(result: ResultRecord) -> list[Card]:
         sentences = tuple((reason.level, reason.sentence) for reason in reasons)
         role = "base policy, logged" if policy == result.base_policy else "target policy"
         remedies = tuple(result.remedies(policy))
-        entry = decided.get(policy, {"status": "refused"})  # of a refused policy the reasons and remedies say it all
+        entry = decided.get(policy, {"status": "refused"})  # for a refused policy the reasons and remedies suffice
         sentence = "" if entry["status"] == "refused" and not verdict.ok else entry.get("sentence", "")
         level = badge(verdict.level)
         policy_cards.append(Card(policy, role, level, value(result, policy), sentence, sentences, remedies))
@@ -162,7 +162,7 @@ def lead(result: ResultRecord, recommendation: Recommendation) -> list[str]:
 
 
 def looks(account: Mapping[str, Any] | None) -> list[str]:
-    """What the planned looks up to this coverage say; nothing where none are planned."""
+    """Sentences about the planned looks up to this coverage; none where none are planned."""
     if account is None:
         return []
     remark = f"These intervals hold over all looks of {account['estimator']}; those below are of this coverage alone."

@@ -116,8 +116,8 @@ def _interval_note(rows: Sequence[Row], level: str) -> str:
     notes += (
         ["Arrow: the interval goes on beyond the axis."] if any(row["left"] or row["right"] for row in rows) else []
     )
-    shown = any(row.get("truth") is not None and row["value"] is not None for row in rows)
-    notes += ["Upright bar: the truth, which no estimate used."] if shown else []
+    has_truth = any(row.get("truth") is not None and row["value"] is not None for row in rows)
+    notes += ["Upright bar: the truth, which no estimate used."] if has_truth else []
     return " ".join(notes)
 
 
@@ -198,25 +198,25 @@ def estimators(results: Sequence[ResultRecord], truths: Mapping[str, float]) -> 
         for result in results
         if policy in result.all_policies
     ]
-    shown, notes = _without_empty(rows)
-    y, span = _y([result.name for result in results], "estimator"), value_axis.limits(shown)
-    shown = _with_arrows(shown, span)
+    published_rows, notes = _without_empty(rows)
+    y, span = _y([result.name for result in results], "estimator"), value_axis.limits(published_rows)
+    published_rows = _with_arrows(published_rows, span)
     layers = _interval_layers(span, y, _level_tooltip(estimator="estimator"), VALUE)
     layers.insert(0, _truth(_tooltip(policy="policy", truth="truth"), y))
     panel = alt.layer(*layers, data=alt.NamedData(name="levels"))
     spec = _spec(panel.facet(facet=_panel(), columns=2).resolve_axis(x="independent").add_params(_wrap()))
-    note = " ".join([_interval_note(shown, _percent(results[0])), *notes])
+    note = " ".join([_interval_note(published_rows, _percent(results[0])), *notes])
     n_refused = sum(row["refused"] for row in rows)
     label = f"{len(results)} estimators of {len(names)} policies; {n_refused} of {len(rows)} values are refused."
-    return Figure("estimators", "Policy values by every estimator", label, note, spec, {"levels": shown})
+    return Figure("estimators", "Policy values by every estimator", label, note, spec, {"levels": published_rows})
 
 
 def _without_empty(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """The rows of policies with a value anywhere, and a note that names the others."""
     published = {row["policy"] for row in rows if row["value"] is not None}
     empty = dict.fromkeys(row["policy"] for row in rows if row["policy"] not in published)
-    shown = [row for row in rows if row["policy"] in published]
-    return shown, [f"Refused in every case, so not drawn: {', '.join(empty)}."] if empty else []
+    published_rows = [row for row in rows if row["policy"] in published]
+    return published_rows, [f"Refused in every case, so not drawn: {', '.join(empty)}."] if empty else []
 
 
 def _panel() -> alt.Facet:
@@ -242,10 +242,10 @@ def sweep(by_coverage: Sequence[tuple[str, ResultRecord]], truths: Mapping[str, 
         for coverage, result in by_coverage
         if policy in result.all_policies
     ]
-    shown, notes = _without_empty(rows)
+    published_rows, notes = _without_empty(rows)
     order = alt.Scale(domain=[coverage for coverage, _ in by_coverage])
     x = alt.X("coverage:O", title="share of prompts with a label", sort=None, scale=order, axis=alt.Axis(labelAngle=0))
-    chart, span = alt.Chart(), value_axis.limits(shown)
+    chart, span = alt.Chart(), value_axis.limits(published_rows)
     scale = alt.Scale(domain=[_four(end) for end in span], nice=False, zero=False)
     axis = alt.Y("low:Q", title="policy value", scale=scale, axis=alt.Axis(tickCount=4))
     layers = []
@@ -257,20 +257,20 @@ def sweep(by_coverage: Sequence[tuple[str, ResultRecord]], truths: Mapping[str, 
     refused = chart.transform_filter("datum.refused")
     refused = refused.mark_text(text="✕", color="var(--refuse)", fontSize=13, baseline="bottom")
     layers.append(refused.encode(x, y=alt.value(140)))
-    if any(row["truth"] is not None for row in shown):
+    if any(row["truth"] is not None for row in published_rows):
         rule = chart.transform_filter("isValid(datum.truth)").mark_rule(color="var(--ink)", clip=True)
         layers.insert(0, rule.encode(alt.Y("truth:Q")))
         notes.insert(0, "Level line: the truth.")
     panel = alt.layer(*layers, data=alt.NamedData(name="levels")).properties(height=140)
     spec = _spec(panel.facet(facet=_panel(), columns=3).resolve_axis(x="independent").add_params(_wrap()))
-    levels = {row["level"] for row in shown if row["value"] is not None}
+    levels = {row["level"] for row in published_rows if row["value"] is not None}
     marks = [{"ok": "Circle: verdict ok.", "caution": "Triangle: caution."}[one] for one in MARKS if one in levels]
-    marks += [f"✕: {REFUSED} at that share."] if any(row["refused"] for row in shown) else []
+    marks += [f"✕: {REFUSED} at that share."] if any(row["refused"] for row in published_rows) else []
     note = " ".join([f"Lines: {_percent(first)} intervals.", *marks, *notes])
     label = (
         f"{first.name} at {len(by_coverage)} shares of labelled prompts, {by_coverage[0][0]} to {by_coverage[-1][0]}."
     )
-    return Figure("sweep", f"{first.name} by share of labelled prompts", label, note, spec, {"levels": shown})
+    return Figure("sweep", f"{first.name} by share of labelled prompts", label, note, spec, {"levels": published_rows})
 
 
 def weights(policies: Sequence[str], ratio: np.ndarray, log_mean: np.ndarray) -> Figure | None:

@@ -5,8 +5,8 @@
     token_level_cje_results.json    one estimator: {policy: v_hat, se, ci_low, ci_high, oracle_truth, absolute_error}
                                     of the published policies, the refused ones apart, corrected p-values,
                                     violated guard rails
-    leaderboard.csv                 ranks of the published policies, the ranks that the data leave open, refused ones last; what
-                                    the decision says of each; the recommended estimator first
+    leaderboard.csv                 ranks of the published policies, the ranks that the data leave open, refused ones last; the
+                                    decision about each; the recommended estimator first
     results.csv, results.parquet    one row a coverage, estimator and policy
 
 An unpublished number is in no column of published ones: a refused policy has null there, and in the tidy table its

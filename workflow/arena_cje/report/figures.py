@@ -208,9 +208,7 @@ def comparison_heatmap(result: ResultRecord) -> p9.ggplot:
     computed, unknown = table[table["kind"] == "known"], table[table["kind"] == "unknown"]
     reach = max([LEAST_REACH, *computed["difference"].abs()])
     dark = computed["difference"].abs() > 0.8 * reach
-    by_judge = (
-        computed["judge_only"] & ~computed["judge_only"].all()
-    )  # where all are, a sentence says so in place of marks
+    by_judge = computed["judge_only"] & ~computed["judge_only"].all()  # where all are, a sentence replaces the marks
     cells = zip(computed["difference"], computed["apart"], by_judge, strict=True)
     computed = computed.assign(text=[_difference_text(*cell) for cell in cells])
     numbered = count > MANY_CELLS
@@ -262,7 +260,7 @@ def _significance(computed: pd.DataFrame) -> str:
 
 
 def _difference_text(value: float, apart: bool, judge_only: bool) -> str:
-    """Text of a cell: the difference, with a star where it is significant and a dagger where the judge alone speaks."""
+    """Text of a cell: the difference, with a star where it is significant and a dagger where it rests on the judge alone."""
     text = f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
     return f"{text}{'*' if apart else '†' if judge_only else ''}".replace("-", "−")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TITLE = "Size of the next study: prompts, labels and what they detect"
 STYLES = ("dotted", "dashdot", "solid", "dashed", (0, (6, 1)))
-MOST_PANELS = 9  # of differences; more are left out, and the figure says so
+MOST_PANELS = 9  # of differences; more are left out, with a note in the figure
 KEYS = ("detectable", "low", "high")  # values of a curve
 LABEL_STEPS, VALUE_STEPS = (1, 3), (1, 2, 5)  # of the logarithmic axes
 
@@ -28,8 +28,8 @@ def plan(plan: Mapping[str, Any]) -> p9.ggplot:
     if not policies:
         reasons = "; ".join(f"{policy}: {reason}" for policy, reason in pilot["omitted"].items())
         return theme.message(TITLE, f"No difference can be planned from these data. {reasons}"[:400])
-    shown = policies[:MOST_PANELS]
-    rows = [row for row in plan["curves"] if row["policy"] in shown]
+    panel_policies = policies[:MOST_PANELS]
+    rows = [row for row in plan["curves"] if row["policy"] in panel_policies]
     counts = sorted({row["n"] for row in rows})
     labels = {n: f"{n:,}".replace(",", " ") for n in counts}
     table = pd.DataFrame(
@@ -40,18 +40,22 @@ def plan(plan: Mapping[str, Any]) -> p9.ggplot:
             for m, *values in zip(row["m"], *(row[key] for key in KEYS), strict=True)
         ]
     )
-    table = in_order(in_order(table, "policy", shown), "prompts", list(labels.values()))
+    table = in_order(in_order(table, "policy", panel_policies), "prompts", list(labels.values()))
     ends = table[table["n"] == table["m"]]  # every prompt has labels
     own = table[table["n"] == pilot["prompts"]]
-    now = pd.DataFrame([row for row in plan["now"] if row["policy"] in shown]).assign(m=max(pilot["labels"].values()))
-    now = in_order(now, "policy", shown)
-    columns = min(len(shown), 3)
-    panel_rows = math.ceil(len(shown) / columns)
+    now = pd.DataFrame([row for row in plan["now"] if row["policy"] in panel_policies]).assign(
+        m=max(pilot["labels"].values())
+    )
+    now = in_order(now, "policy", panel_policies)
+    columns = min(len(panel_policies), 3)
+    panel_rows = math.ceil(len(panel_policies) / columns)
     width = max(1.6 + 2.6 * columns, 6.5)
     colors = theme.cycle(theme.CYCLE, len(counts))
     return (
         p9.ggplot(table, p9.aes("m", "detectable"))
-        + p9.facet_wrap("policy", ncol=columns, labeller=panel_titles({policy: name(policy, 32) for policy in shown}))
+        + p9.facet_wrap(
+            "policy", ncol=columns, labeller=panel_titles({policy: name(policy, 32) for policy in panel_policies})
+        )
         + p9.geom_ribbon(p9.aes(ymin="low", ymax="high"), data=own, fill="#9A9A9A", alpha=0.28)
         + _limits(goal, plan)
         + p9.geom_line(p9.aes(color="prompts", linetype="prompts"), size=0.9)
@@ -64,7 +68,7 @@ def plan(plan: Mapping[str, Any]) -> p9.ggplot:
         + p9.scale_x_log10(breaks=_log_ticks(*_ends(table["m"]), LABEL_STEPS), minor_breaks=[], labels=_whole)
         + p9.scale_y_log10(breaks=_log_ticks(*_ends(table[list(KEYS)]), VALUE_STEPS), minor_breaks=[], labels=plain)
         + p9.labs(x=_label_axis(pilot["labels"]), y=f"difference to {pilot['base']} that is detected")
-        + titles(TITLE, _explanation(plan, len(policies) - len(shown)), width, notes=list(_notes(plan)))
+        + titles(TITLE, _explanation(plan, len(policies) - len(panel_policies)), width, notes=list(_notes(plan)))
         + look(width, 2.5 + 2.2 * panel_rows)
         + p9.theme(legend_key_width=32)
     )

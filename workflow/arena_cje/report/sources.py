@@ -203,12 +203,12 @@ class Sources:
         """The rows of the logged responses, with the texts that the dashboard shows."""
         from arena_cje.data.logged import read_logged
 
-        shown = self.paired_recommended
+        result = self.paired_recommended
         return read_logged(
             self._single_file("dataset"),
-            shown.base_policy,
-            shown.policies,
-            reading=shown.reading,
+            result.base_policy,
+            result.policies,
+            reading=result.reading,
             texts=self._listed_prompts,
         )[0]
 

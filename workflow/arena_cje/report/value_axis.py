@@ -31,10 +31,10 @@ def limits(rows: Sequence[Mapping[str, float | None]], least_span: float = LEAST
     value, low, high, truth = table[np.isfinite(table[:, 0])].T
     if not len(value):
         return -MARGIN, 1 + MARGIN
-    known = np.concatenate([value, truth[np.isfinite(truth)]])
+    finite = np.concatenate([value, truth[np.isfinite(truth)]])
     half = (high - low) / 2
     reach = REACH * np.median(half[np.isfinite(half)]) if np.isfinite(half).any() else 0.0
-    start = min(known.min(), max(np.nanmin([*low, known.min()]), known.min() - reach))
-    end = max(known.max(), min(np.nanmax([*high, known.max()]), known.max() + reach))
+    start = min(finite.min(), max(np.nanmin([*low, finite.min()]), finite.min() - reach))
+    end = max(finite.max(), min(np.nanmax([*high, finite.max()]), finite.max() + reach))
     room = MARGIN * (end - start) + max(0.0, least_span - (1 + 2 * MARGIN) * (end - start)) / 2
     return (float(start - room), float(end + room)) if room > 0 else (float(start) - MARGIN, float(end) + MARGIN)

@@ -60,7 +60,7 @@ Cautions = Mapping[str, Sequence[tuple[str, str, str]]]  # by policy: code, sent
 
 @dataclass(frozen=True)
 class Settings:
-    """How data are read and analysed, whichever estimators run; `analyze` says what the fields mean."""
+    """How data are read and analysed, whichever estimators run; the fields are described in `analyze`."""
 
     options: Options
     oracle_coverage: float | None = None
@@ -299,7 +299,7 @@ def read_arrays(
     *,
     probes: str | Path | Mapping[str, Source] | None = None,
 ) -> tuple[Logged, dict[str, Draws], dict[str, list[Reason]]]:
-    """The data as `analyze` reads them: logged rows, fresh draws, and by policy what is to be said of its log probabilities."""
+    """The data as `analyze` reads them: logged rows, fresh draws, and by policy the reasons about its log probabilities."""
     data = _read(logged, fresh_draws, settings, probes, None)
     counts = data.plausibility.items()
     return (
@@ -330,7 +330,7 @@ def _read(
     responses = [row for row in dataset.responses if row.judge_score is not None]
     plausible, logprob_counts = plausibility.reject(dataset.logged, *base_logprobs(responses), settings.thresholds)
     judges, calibration, row_counts = further_judges(responses, reading), dataset.calibration, dataset.counts
-    del dataset, responses  # arrays say what is needed of them, in a tenth of the memory
+    del dataset, responses  # the arrays have all that is needed of them, in a tenth of the memory
     rows, draws, draw_counts = _load_all_draws(plausible, fresh_draws, probes, reading)
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
     logprobs = {policy: dataclasses.asdict(counts) for policy, counts in logprob_counts.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from arena_cje.errors import UserError, shown
+from arena_cje.errors import UserError, display_form
 from arena_cje.estimation.records import CHOICES, LEVELS, Options
 
 if TYPE_CHECKING:
@@ -67,5 +67,5 @@ def _checked(name: str, value: Any) -> Any:
         place = ".".join(map(str, (name, *details["loc"])))
         message = " ".join(details["msg"].split()).removeprefix("Input ").removeprefix("Value error, ")
         raise UserError(
-            f"analyze: {place} {message.replace('should be', 'must be')}, got {shown(details['input'])}"
+            f"analyze: {place} {message.replace('should be', 'must be')}, got {display_form(details['input'])}"
         ) from None

@@ -184,8 +184,8 @@ def _entry(
     value, lower, upper = (decimal(number, "+.3f") for number in (one.difference, low, high))
     numbers = f"{value}, interval {lower} to {upper}"
     if outcome != "not_yet_known":
-        known = _decided(outcome, low, high, against, rule.margin)
-        return entry | {"status": outcome, "sentence": f"{policy} is {known} (difference {numbers})."}
+        phrase = _decided(outcome, low, high, against, rule.margin)
+        return entry | {"status": outcome, "sentence": f"{policy} is {phrase} (difference {numbers})."}
     if not may_decide(rests_on, rule.assume_transport):
         return entry | {"status": outcome, "sentence": _judge_only_sentence(policy, own, against, numbers)}
     parts = variance_parts(difference, own.labelled | other.labelled)
@@ -291,7 +291,7 @@ def _refusal(policy: str, own: Side, other: Side, against: str, remedies: Sequen
 
 
 def headline(entries: Mapping[str, Mapping[str, Any]], against: str, margin: float) -> str:
-    """One sentence about all policies, which says no more than their statuses."""
+    """One sentence about all policies, of their statuses alone."""
     phrases = {status: words(status, margin) for status in STATUSES} | {
         "better": f"better, possibly by less than {margin:g}",
         "not_yet_known": "not yet known to be better or worse",

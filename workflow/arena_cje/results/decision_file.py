@@ -47,7 +47,7 @@ def text(content: Mapping[str, Any]) -> str:
 
 
 def answer(file: Path, policy: str) -> tuple[str, int]:
-    """What a decision says about shipping a policy: a sentence, and 0 (supported), 1 (not supported) or 2 (not yet known).
+    """The answer of a decision about shipping a policy: a sentence, and 0 (supported), 1 (not supported) or 2 (not yet known).
 
     file: decision.json, or a results file. Raises a `UserError` where the file holds no decision about the policy.
     """

@@ -114,7 +114,7 @@ class Reading:
     """What a look shows of one target; None where there is no difference, or no interval yet."""
 
     status: str  # of a decision; `narrow` for an interval that is narrow enough
-    note: str = ""  # why nothing is decided, beside what the interval says
+    note: str = ""  # why nothing is decided, where the interval is not the reason
     decided_at: str | None = None  # coverage of the look that decided
     difference: float | None = None
     se: float | None = None
@@ -136,10 +136,10 @@ def document(
     accounts: list[dict[str, Any]] = []
     stop = None
     for k, look in enumerate(looks):
-        shown = {policy: of_looks[k] for policy, of_looks in by_target.items()}
+        look_readings = {policy: of_looks[k] for policy, of_looks in by_target.items()}
         account = {"coverage": look.coverage, "base_labels": look.base_labels, "labels": look.labels, "usd": look.usd}
-        accounts.append(account | {"targets": {policy: asdict(reading) for policy, reading in shown.items()}})
-        if stop := _stop(plan, look, shown.values()):
+        accounts.append(account | {"targets": {policy: asdict(reading) for policy, reading in look_readings.items()}})
+        if stop := _stop(plan, look, look_readings.values()):
             break
     account = {"estimator": estimator, "against": against, "alpha": alpha, "plan": asdict(plan)}
     account |= {"looks": accounts, "stop": stop}
@@ -187,7 +187,7 @@ def _stop(plan: Plan, look: Look, readings: Iterable[Reading]) -> dict[str, str]
 
 
 def _plain_readings(plan: Plan, looks: Sequence[Look], policy: str, alpha: float) -> list[Reading]:
-    """Readings of a target by intervals that know of no other look, with the status `narrow` or `not_yet_known`."""
+    """Readings of a target by intervals without a correction for other looks, with the status `narrow` or `not_yet_known`."""
     readings = []
     for look in looks:
         difference = look.differences[policy]
@@ -293,7 +293,7 @@ def sentence(account: Mapping[str, Any]) -> str:
 
 
 def table(account: Mapping[str, Any]) -> str:
-    """All looks for the terminal: what each has spent, its boundary, and what its intervals say."""
+    """All looks for the terminal: what each has spent, its boundary, and its intervals."""
     plan = account["plan"]
     if plan["until"] == "width":
         rule = (

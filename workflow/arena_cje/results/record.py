@@ -175,7 +175,7 @@ class ResultRecord:
         """Paired differences of all pairs of policies, a row each, those to the base policy first.
 
         The columns are those of `Contrast`: difference, raw and corrected interval and p-values; and whether the difference
-        rests on the judge alone (`judge_only`), and whether it tells the policies apart (`apart`), which the corrected interval
+        rests on the judge alone (`judge_only`), and whether the policies are apart (`apart`), which the corrected interval
         does. They are null where either policy is refused.
         """
         return self._comparisons
@@ -196,9 +196,9 @@ class ResultRecord:
         return pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None))
 
     def _evidence(self, pair: Contrast) -> dict[str, bool | None]:
-        """Whether the difference of a pair rests on the judge, and whether it tells the two apart; None where it is refused.
+        """Whether the difference of a pair rests on the judge, and whether the two are apart; None where it is refused.
 
-        A difference that rests on the judge tells nothing apart unless it may decide (`arena_cje.results.decision`).
+        Policies whose difference rests on the judge are not apart unless it may decide (`arena_cje.results.decision`).
         """
         if math.isnan(pair.difference):
             return {"judge_only": None, "apart": None}

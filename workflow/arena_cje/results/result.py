@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.errors import UserError, file_errors, shown
+from arena_cje.errors import UserError, display_form, file_errors
 from arena_cje.files import read_json, replace, write_bytes, write_csv
 from arena_cje.results import schema as results_schema
 from arena_cje.results.overview import overview
@@ -108,7 +108,7 @@ def load(path: str | Path = "results") -> Result:
         result = arena_cje.load("results/coverage_0.1/calibrated-ips.json")
     """
     if not isinstance(path, str | PathLike) or isinstance(path, bytes):
-        raise UserError(f"load takes the path of a results file, got {shown(path)}")
+        raise UserError(f"load takes the path of a results file, got {display_form(path)}")
     path = newest(Path(path))
     result = from_document(read_json(path), path)
     influence_path = path.with_name(f"{path.stem}.influence.parquet")
@@ -134,7 +134,7 @@ def from_document(document: Any, path: Path) -> Result:
             result.reading,
             repr(result),
             result.details(),
-        )  # they read what the schema says no more of than that it is an object
+        )  # they read parts that the schema describes as objects alone
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a results file of this version ({error}); make it again") from None
     return result

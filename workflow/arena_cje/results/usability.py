@@ -180,7 +180,7 @@ def _estimators(inputs: Mapping[str, tuple[bool, bool]], *, is_labelled: bool) -
 def _labels(
     path: Path, responses: Sequence[Response], logged: Logged, beside: Beside, with_labels: Sequence[str]
 ) -> tuple[bool, list[str]]:
-    """Whether the labels are enough for a calibration, and what is to say about their number.
+    """Whether the labels are enough for a calibration, and sentences about their number.
 
     with_labels: policies whose fresh draws have labels.
     """

@@ -1,4 +1,4 @@
-"""Join what the stages made into one data set in the CJE format, and say what was dropped and why.
+"""Join the outputs of the stages into one data set in the CJE format, with an account of what was dropped and why.
 
 Logged rows are the base policy's responses with their log probabilities under every policy, the judges' scores and the
 oracle's label where there is one. A row without a response, without a score of any judge, or without a base log probability
@@ -40,9 +40,11 @@ def grade_files(judge: str, oracle: str | Sequence[str], judges: Iterable[str]) 
 
 def grade_files_of(policy: str, inputs: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The same out of the files of several policies, by the rule inputs `judge`, `judges` and `oracle`."""
-    named = {name: [path for path in inputs.get(name, ()) if Path(path).stem == policy] for name in ("judge", "judges")}
+    of_policy = {
+        name: [path for path in inputs.get(name, ()) if Path(path).stem == policy] for name in ("judge", "judges")
+    }
     labels = [path for path in inputs.get("oracle", ()) if Path(path).parent.name == policy]
-    return grade_files(named["judge"][0], "".join(labels), named["judges"])
+    return grade_files(of_policy["judge"][0], "".join(labels), of_policy["judges"])
 
 
 def read_grades(files: Mapping[str, str], limits: Mapping[str, float]) -> dict[str, list[Row]]:
@@ -184,8 +186,8 @@ def _positive(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _row(response: Row, grade: Row, label: Row | None, further: Mapping[str, Row] | None = None) -> Row:
     """What logged rows and fresh draws have in common; tokens are counted where they are known."""
-    known = response["token_ids"] is not None
-    counted = {"response_token_count": len(response["token_ids"])} if known else {}
+    has_tokens = response["token_ids"] is not None
+    counted = {"response_token_count": len(response["token_ids"])} if has_tokens else {}
     return {
         "prompt_id": response["prompt_id"],
         "draw_idx": response["draw_idx"],
@@ -203,8 +205,8 @@ def _row(response: Row, grade: Row, label: Row | None, further: Mapping[str, Row
 
 def _probability(label: Row | None) -> Row:
     """The probability with which a label was bought, where it was not bought at random."""
-    known = label is not None and label.get("label_probability") is not None
-    return {"label_probability": label["label_probability"]} if known else {}
+    has_probability = label is not None and label.get("label_probability") is not None
+    return {"label_probability": label["label_probability"]} if has_probability else {}
 
 
 PEOPLE = ("n_items", "n_votes", "n_raters", "n_open", "k", "icc_1_1", "icc_1_k", "noise_share")
@@ -227,7 +229,7 @@ def _scoring(frame: pl.DataFrame) -> dict[str, Any]:
 def draw_rows(responses: Iterable[Row], grades: Grades, tally: Tally) -> Iterator[Row]:
     """Fresh draws of one policy in the CJE format one by one, counted in the tally.
 
-    A draw without a score stays, with null: the analysis leaves its prompt out for this policy alone, and says so.
+    A draw without a score stays, with null: the analysis leaves its prompt out for this policy alone, and counts it.
     """
     scores, labels, further = by_key(grades["judge"]), by_key(grades.get("oracle", ())), _further(grades)
     for response in responses:

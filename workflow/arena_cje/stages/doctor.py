@@ -2,7 +2,7 @@
 
     for finding in doctor.examine(): ...        in the working directory of the run
 
-Seals say what a file was when it was written and what it was made from, journals have a checksum a line. What a finding names
+Seals have the hash of a file when it was written and those of its inputs, journals have a checksum a line. What a finding names
 can be made again by the command that made it, once it is taken away; finished items are in the journals and are not.
 """
 
@@ -81,10 +81,10 @@ def _running_snakemake(folder: Path) -> int | None:
 
 
 def n_unsealed() -> int:
-    """Number of tables among the results that have no seal, so that nothing is known of them."""
-    known = {seals.sealed_file(seal) for seal in seals.all_seals()}
+    """Number of tables among the results that have no seal and cannot be checked."""
+    sealed_files = {seals.sealed_file(seal) for seal in seals.all_seals()}
     tables = (path for pattern in ("*.jsonl", "*.parquet") for path in seals.RESULTS.rglob(pattern))
-    return sum(not path.is_relative_to(JOURNALS) and path not in known for path in tables)
+    return sum(not path.is_relative_to(JOURNALS) and path not in sealed_files for path in tables)
 
 
 def _damaged() -> Iterator[Finding]:
@@ -96,13 +96,13 @@ def _damaged() -> Iterator[Finding]:
 
 def _of_other_inputs() -> Iterator[Finding]:
     """Outputs that were made from another content of their inputs, and so by another configuration, than is there now."""
-    known = {seals.sealed_file(place): seals.read(seals.sealed_file(place)) for place in seals.all_seals()}
+    seal_of = {seals.sealed_file(place): seals.read(seals.sealed_file(place)) for place in seals.all_seals()}
     stale: dict[Path, str] = {}
     made_from = defaultdict(list)
-    for path, seal in known.items():
+    for path, seal in seal_of.items():
         for name, value in seal.inputs:
             made_from[Path(name)].append(path)
-            source = known.get(Path(name))
+            source = seal_of.get(Path(name))
             if value and source and source.sha256 and source.sha256 != value and Path(name).is_file():
                 stale.setdefault(path, name)
     waiting = list(stale)

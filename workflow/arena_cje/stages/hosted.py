@@ -33,11 +33,11 @@ def responses(ask: Ask, writer: Writer, prompts: Sequence[Row], *, policy: str, 
         for row in prompts
         for draw in range(draws)
     ]
-    sent = [place for place in places if writer.accepts(place[0]["prompt"])]
-    requests = [writer.request(row["prompt"], response_seed) for row, _, response_seed in sent]
+    valid_places = [place for place in places if writer.accepts(place[0]["prompt"])]
+    requests = [writer.request(row["prompt"], response_seed) for row, _, response_seed in valid_places]
     replies = {
         (row["prompt_id"], draw): (request.key(writer.endpoint), reply)
-        for (row, draw, _), request, reply in zip(sent, requests, ask(requests), strict=True)
+        for (row, draw, _), request, reply in zip(valid_places, requests, ask(requests), strict=True)
     }
     rows = [
         _response(row, draw, response_seed, policy, *replies.get((row["prompt_id"], draw), (None, None)))
@@ -81,7 +81,7 @@ def _response(row: Row, draw: int, seed: int, policy: str, key: str | None, repl
 def logprobs(ask: Ask, writer: Writer, rows: Sequence[Row], *, samplings: Sequence[Mapping[str, float]]) -> list[Row]:
     """Log probabilities of responses in one scoring context: a row for each response and sampling.
 
-    An API gives those at temperature 1 whatever the sampling; `config.scoring` says for which policies they can be used.
+    An API gives those at temperature 1 whatever the sampling; `config.scoring` has the policies for which they can be used.
     """
     answered = [row for row in rows if row["status"] == "ok"]
     answers = [PromptResponse(row["prompt"], row["response"], row["finish_reason"] == "stop") for row in answered]

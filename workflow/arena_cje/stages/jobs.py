@@ -127,8 +127,10 @@ def _keys(settings: Any) -> set[str]:
         return set().union(*map(_keys, settings))
     if not isinstance(settings, Mapping):
         return set()
-    named = settings.get("api_key_env")
-    key = {os.environ[named].strip()} if isinstance(named, str) and os.environ.get(named, "").strip() else set()
+    variable = settings.get("api_key_env")
+    key = (
+        {os.environ[variable].strip()} if isinstance(variable, str) and os.environ.get(variable, "").strip() else set()
+    )
     return key.union(*map(_keys, settings.values()))
 
 
@@ -145,7 +147,7 @@ def journal(snakemake: Any, stage: str, name: str | None = None) -> Iterator[Jou
 
     name: of the file where a job does all shards.
 
-    When the body has ended well, the job's benchmark file says how long it took and how much was done in it.
+    When the body has ended well, the job's benchmark file has its duration and the number of its items.
     """
     path = Path("results/journal") / stage / f"{name or snakemake.wildcards.shard}.jsonl"
     with Journal(path, fresh=bool(snakemake.config["fresh"])) as opened:
@@ -158,7 +160,7 @@ def calls(snakemake: Any, endpoint: Endpoint, stage: str, name: str, policy: str
     """The job's way to ask an endpoint; its replies are in the journal `results/journal/calls/{stage}/{name}.jsonl`.
 
     stage, policy: what the calls are for, as in the file of spendings. When the body has ended well, the benchmark file
-    says how many calls it took and what they cost.
+    has the number of calls and their cost.
     """
     from arena_cje.calls.ledger import LEDGER, Ledger
     from arena_cje.calls.runner import FOLDER, CallJob, journaled_ask

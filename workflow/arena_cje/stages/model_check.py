@@ -3,12 +3,12 @@ with the parameters of its requests in the run.
 
     writes    a policy, or a judge that answers in words: there is a reply
     chooses   a judge that is read from its probabilities: the reply comes with log probabilities
-    scores    a policy whose log probabilities are wanted: text that the server has just drawn, sent back to be scored, has
-              the log probabilities that it was drawn with, to 0.05 nats a token
+    scores    a policy whose log probabilities are needed: text that the server has just sampled, sent back to be scored, has
+              the log probabilities that it was sampled with, to 0.05 nats a token
 
 The last finds a server that pairs tokens with the probabilities of their neighbours: its numbers look like any others, and
 every weight made of them is wrong. What is drawn are the likeliest tokens, whose numbers move least with rounding; where
-they disagree, others at temperature 1, since some servers tell probabilities of after the temperature.
+they disagree, others at temperature 1, since some servers report probabilities after the temperature.
 """
 
 from __future__ import annotations
@@ -148,53 +148,52 @@ def _writes(ask: Ask, writer: Writer) -> str:
 
 
 def _scores(ask: Ask, writer: Writer) -> str:
-    """Does text that was drawn have the log probabilities that it was drawn with?"""
+    """Whether sampled text, sent back to be scored, has the log probabilities with which it was sampled."""
     wrong = []
     for temperature, seed in DRAWS:
-        drawn = _drawn(ask, writer, temperature, seed)
-        text, given = _whole_tokens(drawn)
+        reply = _sample(ask, writer, temperature, seed)
+        text, sample_logprobs = _whole_tokens(reply)
         if not text:
             continue
         (scored,) = echo.response_logprobs(ask, writer, [echo.PromptResponse(PROMPT, text, stopped=False)])
         if scored.status != "ok":
             raise UserError(f"it does not score given text (status {scored.status}){ADVICE}")
-        apart = _logprob_gap(given, scored.token_logprobs)
+        apart = _logprob_gap(sample_logprobs, scored.token_logprobs)
         if apart <= SAME:
-            return f"{_version(drawn)}, scores given text to {apart:.2g} nats a token"
+            return f"{_version(reply)}, scores given text to {apart:.2g} nats a token"
         wrong.append(
-            f"its log probabilities of given text are inconsistent: {text!r} had log probabilities {_listed(given)} when it "
-            "was drawn and "
-            f"{_listed(scored.token_logprobs)} when it was scored{ADVICE}"
+            f"its log probabilities of given text are inconsistent: {text!r} had log probabilities {_listed(sample_logprobs)} "
+            f"when it was drawn and {_listed(scored.token_logprobs)} when it was scored{ADVICE}"
         )
         if len(wrong) == 2:
             break
-    raise UserError(wrong[0] if wrong else f"its reply has no text that could be scored ({drawn.text!r})")
+    raise UserError(wrong[0] if wrong else f"its reply has no text that could be scored ({reply.text!r})")
 
 
-def _drawn(ask: Ask, writer: Writer, temperature: float, seed: int) -> Reply:
+def _sample(ask: Ask, writer: Writer, temperature: float, seed: int) -> Reply:
     """A few tokens of the server's own with their log probabilities."""
     request = replace(writer, max_tokens=DRAWN, temperature=temperature, top_p=1.0).request(PROMPT, seed)
-    drawn = _replied(ask, Request(request.kind, {**request.body, "logprobs": 1}))
-    if drawn.text and (not drawn.token_logprobs or None in drawn.token_logprobs):
+    reply = _replied(ask, Request(request.kind, {**request.body, "logprobs": 1}))
+    if reply.text and (not reply.token_logprobs or None in reply.token_logprobs):
         raise UserError(f"it generates text without log probabilities, so it cannot score given text{ADVICE}")
-    return drawn
+    return reply
 
 
-def _whole_tokens(drawn: Reply) -> tuple[str, list[float]]:
-    """The text that was drawn, as far as it can be sent back, with its log probabilities."""
+def _whole_tokens(reply: Reply) -> tuple[str, list[float]]:
+    """The text of a reply, as far as it can be sent back, with its log probabilities."""
     text, values = "", []
-    for token, value in zip(drawn.tokens, drawn.token_logprobs, strict=True):
-        if not token or "\ufffd" in token or not drawn.text.startswith(text + token):
+    for token, value in zip(reply.tokens, reply.token_logprobs, strict=True):
+        if not token or "\ufffd" in token or not reply.text.startswith(text + token):
             break  # it is half a character, or not written out
         text, values = text + token, [*values, value]
     return text, values
 
 
-def _logprob_gap(drawn: Sequence[float], scored: Sequence[float]) -> float:
-    """Largest difference of a token's two log probabilities, nats; with other tokens, of their sums, per drawn token."""
-    if len(drawn) == len(scored):
-        return max(abs(one - other) for one, other in zip(drawn, scored, strict=True))
-    return abs(math.fsum(drawn) - math.fsum(scored)) / len(drawn)
+def _logprob_gap(sample_logprobs: Sequence[float], score_logprobs: Sequence[float]) -> float:
+    """Largest difference of a token's two log probabilities, nats; with other tokens, of their sums, per sampled token."""
+    if len(sample_logprobs) == len(score_logprobs):
+        return max(abs(one - other) for one, other in zip(sample_logprobs, score_logprobs, strict=True))
+    return abs(math.fsum(sample_logprobs) - math.fsum(score_logprobs)) / len(sample_logprobs)
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -290,10 +289,10 @@ def _file(path: Path, model: Model, resources: Path, record: Path) -> str:
     size = f"{gguf.size(path) / 1e6:,.0f} MB"
     if not record.exists():
         return f"{size}; its hash is recorded on first use"
-    found = recorded(record, "sha256")
-    if model.sha256 not in (None, found):
-        raise UserError(f"its recorded sha256 is {found}, expected {model.sha256}; see `models` in the configuration")
-    return f"{size}, sha256 {found[:12]}…"
+    sha256 = recorded(record, "sha256")
+    if model.sha256 not in (None, sha256):
+        raise UserError(f"its recorded sha256 is {sha256}, expected {model.sha256}; see `models` in the configuration")
+    return f"{size}, sha256 {sha256[:12]}…"
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -94,9 +94,9 @@ def shard_fingerprints(config: Config, pool: Pool, cache: Path) -> dict[str, str
         "oracle": config.oracle.provider,
         "code": code_hash("arena_cje.data.prompts", "arena_cje.grading.reference"),
     }
-    known = _read_cache(cache)
-    if known.get("made_from") == made_from:
-        return known["fingerprints"]
+    cache_content = _read_cache(cache)
+    if cache_content.get("made_from") == made_from:
+        return cache_content["fingerprints"]
     if config.oracle.provider == REFERENCE:
         reference.check(pool.rows(config.n_prompts))
     lines = pool.lines(config.n_prompts)

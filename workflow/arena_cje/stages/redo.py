@@ -26,9 +26,9 @@ def logprobs(folder: Path, policies: list[str]) -> list[str]:
         raise UserError(f"no policy is named; this run has log probabilities under {', '.join(context_of)}")
     for name in policies:
         if name not in context_of:
-            known = ", ".join(context_of)
+            names = ", ".join(context_of)
             raise UserError(
-                f"{name!r} is not a policy of this run with log probabilities{did_you_mean(name, context_of)}; it has: {known}"
+                f"{name!r} is not a policy of this run with log probabilities{did_you_mean(name, context_of)}; it has: {names}"
             )
     contexts = {context_of[name] for name in policies}
     for context in contexts:

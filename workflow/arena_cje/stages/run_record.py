@@ -1,7 +1,7 @@
 """The record of a run: which jobs it has and how many items each has to do, written when the run starts and when it ends.
 
-`.arena-cje/run.json` is all that `stages.status` needs beside the files that jobs write themselves: it says which outputs
-were made before this run and which are to be made in it.
+`.arena-cje/run.json` is all that `stages.status` needs beside the files that jobs write themselves: it has the outputs that
+were made before this run and those to be made in it.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def planned_job(config: Config, outputs: Sequence[str], logs: Sequence[str], *, 
     """
     match = OUTPUT.fullmatch(outputs[0])
     stage = STAGE_NAMES.get(match["stage"], match["stage"]) if match else ""
-    known = config.contexts if stage == "score" else config.policies
+    names = config.contexts if stage == "score" else config.policies
     # A job of an outer workflow may have an output of the same form.
-    if match is None or len(logs) != 2 or match["name"] not in known or not _exists(config, stage):
+    if match is None or len(logs) != 2 or match["name"] not in names or not _exists(config, stage):
         return PlannedJob(tuple(outputs), needed, log=next(iter(logs), None))
     items = _n_items(config, stage, match["name"], int(match["shard"]), match["coverage"])
     journal = _journal(config, stage, match["name"], match["shard"])

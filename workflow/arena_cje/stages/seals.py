@@ -81,13 +81,13 @@ def sealed(inputs: Sequence[str], outputs: Iterable[str], rule: str, params: Map
     compared = (value for name, value in params.items() if name not in DERIVED and isinstance(value, COMPARED))
     parameters = tuple(sorted(map(repr, compared)))
     own = [Path(path) for path in outputs if place(path)]
-    begun = Seal(rule, parameters, tuple((path, hashes[path]) for path in sorted(inputs)))
+    unfinished = Seal(rule, parameters, tuple((path, hashes[path]) for path in sorted(inputs)))
     for path in own:
-        _write(path, begun, durable=False)
+        _write(path, unfinished, durable=False)
     yield
     for path in own:
-        done = replace(begun, sha256=sha256(path), size=path.stat().st_size, rows=_n_rows(path))
-        _write(path, done, durable=True)
+        seal = replace(unfinished, sha256=sha256(path), size=path.stat().st_size, rows=_n_rows(path))
+        _write(path, seal, durable=True)
     for folder in {folder for path in own for folder in (path.parent, place(path).parent)}:
         sync_folder(folder)
 
@@ -158,7 +158,7 @@ def all_seals() -> list[Path]:
 
 
 def restore(format_version: int) -> int:
-    """Give Snakemake back what it knew of the outputs that have seals, where its memory was taken away; returns of how many.
+    """Restore Snakemake's records of the outputs that have seals, where they were deleted; returns their number.
 
     format_version: of the records of the Snakemake that runs.
     """
@@ -198,7 +198,7 @@ def _restore(path: Path, seal: Seal, format_version: int) -> None:
 
 
 def _record_place(kind: str, path: Path) -> Path:
-    """Where Snakemake has what it knows of an output: under its encoded path, cut where it is longer than a name may be."""
+    """The path of Snakemake's record of an output: its encoded path, cut where it is longer than a name may be."""
     name = urlsafe_b64encode(str(path).encode()).decode()
     longest = os.pathconf(".", "PC_NAME_MAX") - 1
     parts = [name[start : start + longest] for start in range(0, len(name), longest)]

@@ -5,7 +5,7 @@
 
 Seconds an item are those of this run's jobs of the same stage; the jobs that join, analyse and show are a stage of one item a
 job, which is left out while none of them has been done. A job whose output is there is done; of one that runs, or was
-killed, the log says how many items it has to do, and its journal has those that it has done.
+killed, its log has the number of its items, and its journal has the finished ones.
 """
 
 from __future__ import annotations
@@ -145,16 +145,16 @@ class Status:
         others = [state.seconds for state in self.other_jobs if state.state == "done" and state.seconds]
         if not items and (left.total() or not others):
             return None
-        known = sum(n * seconds[stage] / items[stage] for stage, n in left.items() if items[stage])
+        seconds_of_work = sum(n * seconds[stage] / items[stage] for stage, n in left.items() if items[stage])
         if others:
-            known += sum(state.state != "done" for state in self.other_jobs) * sum(others) / len(others)
+            seconds_of_work += sum(state.state != "done" for state in self.other_jobs) * sum(others) / len(others)
         at_a_time = max((sum(state.seconds for state in self.jobs) + sum(others)) / self.elapsed, 1.0)
-        return known / at_a_time, any(n and not items[stage] for stage, n in left.items())
+        return seconds_of_work / at_a_time, any(n and not items[stage] for stage, n in left.items())
 
     def progress(self, *, with_others: bool = True) -> str:
         """Overall progress in one line; with_others: also of the jobs without items."""
         total, n_failed = self.total, sum(state.state == "failed" for state in (*self.jobs, *self.other_jobs))
-        *items, others = self.done()
+        *items, others = self.completion()
         parts = [*items, f"{others} done"] if with_others or not items else items
         if total.items_done < total.items and self.items_per_second:
             parts += [f"{rate(self.items_per_second)} a second"]
@@ -163,7 +163,7 @@ class Status:
         parts += [f"{n_failed} job{'s' * (n_failed > 1)} failed"] if n_failed else []
         return ", ".join(parts)
 
-    def done(self) -> list[str]:
+    def completion(self) -> list[str]:
         """How many items are done, where there are any, and how many other jobs."""
         total, n_others = self.total, sum(state.state == "done" for state in self.other_jobs)
         items = f"{number(total.items_done)} of {number(total.items)} items ({total.share:.0%})"
@@ -245,7 +245,7 @@ def _benchmark(path: Path) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class LogText:
-    """What a job's log says: when the job began, its last error, and of its journal's entries how many it needs and had."""
+    """The content of a job's log: when the job began, its last error, and of its journal's entries how many it needs and had."""
 
     began: float = 0.0  # seconds since the epoch
     n_entries: int = 0
@@ -301,8 +301,8 @@ def _is_alive(process: int, started: float) -> bool:
     import psutil
 
     try:
-        found = psutil.Process(process)
-        return found.create_time() <= started and found.status() != psutil.STATUS_ZOMBIE
+        candidate = psutil.Process(process)
+        return candidate.create_time() <= started and candidate.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

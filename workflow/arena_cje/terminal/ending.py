@@ -55,8 +55,8 @@ def run_folder() -> Path:
 def _tool(words: str, option: str = "") -> str:
     """A command of `arena-cje` for the folder of the run."""
     folder = run_folder()
-    named = [option, shlex.quote(str(folder))] if folder != Path() else []
-    return " ".join(filter(None, ["arena-cje", words, *named]))
+    folder_option = [option, shlex.quote(str(folder))] if folder != Path() else []
+    return " ".join(filter(None, ["arena-cje", words, *folder_option]))
 
 
 def lines(status: Status, unfinished: Collection[str] = ()) -> Iterator[str]:
@@ -69,7 +69,7 @@ def lines(status: Status, unfinished: Collection[str] = ()) -> Iterator[str]:
         if state.state == "failed":
             reasons.setdefault(state.error or "", []).append(state)
     if status.state == "interrupted":
-        yield f"Interrupted. What is finished stays: {' and '.join(_at_rest(status, unfinished).done())}."
+        yield f"Interrupted. What is finished stays: {' and '.join(_at_rest(status, unfinished).completion())}."
     for error, states in list(reasons.items())[:N_REASONS]:
         yield printable(f"ERROR {_with_logs(error, states)}")
     if len(reasons) > N_REASONS:

@@ -56,22 +56,22 @@ def stages(status: Status) -> list[StageProgress]:
     by_stage: dict[str, list[JobState]] = {}
     for state in sorted(status.jobs, key=lambda state: stage_order(state.job.stage)):
         by_stage.setdefault(state.job.stage, []).append(state)
-    found = [_stage(name, states, [state.job.items for state in states]) for name, states in by_stage.items()]
-    others = OTHERS if found else ALL
-    found.append(_stage(others, status.other_jobs, [1] * len(status.other_jobs)))
+    entries = [_stage(name, states, [state.job.items for state in states]) for name, states in by_stage.items()]
+    others = OTHERS if entries else ALL
+    entries.append(_stage(others, status.other_jobs, [1] * len(status.other_jobs)))
     needed = {state.job.stage or others for state in (*status.jobs, *status.other_jobs) if state.job.needed}
-    return [stage for stage in found if stage.name in needed]
+    return [stage for stage in entries if stage.name in needed]
 
 
 def _stage(name: str, states: Iterable[JobState], items: list[int]) -> StageProgress:
     states = list(states)
-    done = [n if state.state == "done" else state.items_done for state, n in zip(states, items, strict=True)]
+    n_done = [n if state.state == "done" else state.items_done for state, n in zip(states, items, strict=True)]
     fresh = [state for state in states if state.fresh_items and state.seconds]
     seconds = max((s.written for s in fresh), default=0.0) - min((s.written - s.seconds for s in fresh), default=0.0)
     return StageProgress(
         name,
         sum(items),
-        sum(done),
+        sum(n_done),
         begun=any(state.job.needed and state.state != "waiting" for state in states),
         ended=all(state.state == "done" for state in states),
         failed_jobs=sum(state.state == "failed" for state in states),
@@ -81,9 +81,9 @@ def _stage(name: str, states: Iterable[JobState], items: list[int]) -> StageProg
 
 def rows(status: Status) -> list[str]:
     """A row for each stage, and the last one for the whole."""
-    found = stages(status)
-    width = max(map(len, [*(stage.name for stage in found), "all"]))
-    return [*(stage.text(width) for stage in found), f"{'all':<{width}}  {_whole(status, with_others=False)}"]
+    entries = stages(status)
+    width = max(map(len, [*(stage.name for stage in entries), "all"]))
+    return [*(stage.text(width) for stage in entries), f"{'all':<{width}}  {_whole(status, with_others=False)}"]
 
 
 def _whole(status: Status, *, with_others: bool = True) -> str:
@@ -134,7 +134,7 @@ class Progress:
         except Exception as error:  # files that another program changes, a terminal that is gone: the run goes on
             reason = " ".join(f"{type(error).__name__} {error}".split())
             with contextlib.suppress(Exception):
-                self._screen.write([f"NOTE the progress is not shown any more ({reason}); `arena-cje status` tells it"])
+                self._screen.write([f"NOTE the progress is not shown any more ({reason}); `arena-cje status` shows it"])
 
     def _show(self) -> Status:
         status = read_status(self._folder, with_rows=False, finished=self._finished)

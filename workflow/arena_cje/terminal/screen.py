@@ -1,6 +1,6 @@
 """The terminal of a run: which of Snakemake's lines reach it, and where the lines of jobs go.
 
-By default it shows progress, warnings and errors. What Snakemake says of single jobs is in its own log below .snakemake/log/,
+By default it shows progress, warnings and errors. Snakemake's lines about single jobs are in its own log below .snakemake/log/,
 what jobs write to standard error is in logs/jobs.log, beside the log of each job. VERBOSE=1 shows all of it on the terminal.
 """
 

@@ -1,6 +1,6 @@
 """Files and folders of results as text: what `arena-cje show` prints.
 
-A file is read once; its content says what kind it is. A folder is listed: coverages with their decision, estimators, pages and
+A file is read once; its kind is known from its content. A folder is listed: coverages with their decision, estimators, pages and
 figures, what belongs to no single coverage, and what is missing.
 """
 
@@ -170,16 +170,16 @@ def _folder(folder: Path) -> Iterator[str]:
     """What is in a results folder, in that of a run, or in that of one coverage."""
     results = folder / "results" if (folder / "results").is_dir() else folder
     coverages = [results] if results.name.startswith("coverage_") else sorted(results.glob("coverage_*"))
-    shown = {coverage: [*_coverage(coverage)] for coverage in coverages}
+    lines_by_coverage = {coverage: [*_coverage(coverage)] for coverage in coverages}
     others = [*_others(results)] if results not in coverages else []
     missing = _missing(results)
-    if not any(shown.values()) and not others:
+    if not any(lines_by_coverage.values()) and not others:
         hint = "; `arena-cje status` shows the progress of its run" if missing else ""
         raise UserError(
             f"{folder}: no results in it; looked for {results / 'coverage_*' / 'ESTIMATOR.json'}, {DECISION}, {DASHBOARD} and "
             f"plots/ beside it{hint}"
         )
-    for coverage, lines in shown.items():
+    for coverage, lines in lines_by_coverage.items():
         if lines:
             yield from [coverage.name.replace("_", " "), *(f"  {line}" for line in lines)]
     if others:
@@ -252,8 +252,12 @@ def _missing(results: Path) -> list[str]:
     if results.name != "results" or not record.is_file():
         return []
     outputs = (output for job in run_record.read(record).jobs for output in job.outputs)
-    shown = (Path(output) for output in outputs if output.endswith((".json", ".csv", ".png", ".html", ".zip")))
-    own = (path for path in shown if path.parts[1:2] and path.parts[1].startswith(("coverage_", "plots", "planning")))
+    reader_files = (Path(output) for output in outputs if output.endswith((".json", ".csv", ".png", ".html", ".zip")))
+    own = (
+        path
+        for path in reader_files
+        if path.parts[1:2] and path.parts[1].startswith(("coverage_", "plots", "planning"))
+    )
     return [str(path) for path in own if "fresh_draws" not in path.parts and not (results.parent / path).exists()]
 
 
@@ -263,7 +267,7 @@ def _names(paths: Iterable[str]) -> str:
     return f"{', '.join(paths[: N_ROWS // 2])}{more}"
 
 
-def shown(paths: Sequence[Path]) -> Iterator[str]:
+def printouts(paths: Sequence[Path]) -> Iterator[str]:
     """The texts under their names, without control characters; what columns mean stands under the last table alone.
 
     Raises a `UserError` for the first that cannot be shown, after the texts before it.

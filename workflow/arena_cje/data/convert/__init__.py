@@ -1,6 +1,6 @@
 """Outputs of other tools as data in the CJE format, one module a format: `mt_bench.py` is the format `mt-bench`.
 
-A module says in its docstring what it reads and what it drops, and has
+The docstring of a module describes what it reads and what it drops; it has
 
     recognises(document) -> bool                      whether a file is of the format
     answers(documents, choices) -> Answer | Loss ...  responses of policies with their scores, and what is not carried

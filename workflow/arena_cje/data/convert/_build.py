@@ -27,7 +27,7 @@ RESERVED = ("judge_score", "judge_scores", "judge_distribution")  # fields that 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a foreign file does not say: which policy is the base, which scorer is what, and on which scale."""
+    """What a foreign file lacks: which policy is the base, the role of each scorer, and its scale."""
 
     base: str | None = None
     judge: str | None = None
@@ -170,9 +170,9 @@ def _scorers(scorers: Sequence[str], choices: Choices, default: str | None) -> t
 
 
 def _scale(name: str, scales: Mapping[str, Scale], defaults: Mapping[str, Scale]) -> Scale:
-    for known in (scales, defaults):
-        if name in known or "*" in known:
-            return known.get(name, known.get("*"))
+    for source in (scales, defaults):
+        if name in source or "*" in source:
+            return source.get(name, source.get("*"))
     return UNIT
 
 

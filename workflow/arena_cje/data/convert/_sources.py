@@ -47,7 +47,7 @@ class Document:
         if self.policy is not None:
             return self.policy
         if native is None or native == "":
-            raise UserError(f"{self.path}: does not say which policy gave the responses; name it as NAME={self.path}")
+            raise UserError(f"{self.path}: the policy of the responses is not named in it; name it as NAME={self.path}")
         return str(native)
 
 

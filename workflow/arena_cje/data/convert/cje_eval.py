@@ -55,14 +55,14 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
     """The responses of all files."""
     draws = DrawCounter()
     base = choices.base or "base"
-    known = {"metadata", "cluster", *(alias for names in NAMES.values() for alias in names)}
+    field_names = {"metadata", "cluster", *(alias for names in NAMES.values() for alias in names)}
     for document in documents:
         dropped: dict[str, int] = {}
         file_policy = _policy_of_file(document) if len(documents) > 1 else base
         for where, row in _rows(document):
             is_logged = _field(row, "target_logprobs") is not None
             yield _answer(document, where, row, base if is_logged else file_policy, draws)
-            for name in row.keys() - known - {f"judge_{scorer}" for scorer in _further(row)}:
+            for name in row.keys() - field_names - {f"judge_{scorer}" for scorer in _further(row)}:
                 dropped[name] = dropped.get(name, 0) + (row[name] is not None)
         yield from (Loss(f"values of {name}", count) for name, count in sorted(dropped.items()) if count)
 

@@ -97,7 +97,7 @@ def _policies(document: Document, rows: Sequence[RowWithPlace]) -> dict[Any, str
 
 
 def _column(row: Row) -> Any:
-    """What tells the columns of the results apart: their number, which old versions did not write."""
+    """The key of a column of the results: its number, or its provider and label in files of old versions, which lack it."""
     return row.get("promptIdx", _provider_and_label(row))
 
 
@@ -146,9 +146,9 @@ def _scores(row: Row, where: str) -> dict[str, float | None]:
     score = number(row.get("score", grading.get("score", row.get("success"))), where, JUDGE)
     if ratings:
         score = _weighted_mean([part for part in parts if part not in ratings], where)
-    named = {name: value for name, value in (row.get("namedScores") or {}).items() if is_number(value)}
+    named_scores = {name: value for name, value in (row.get("namedScores") or {}).items() if is_number(value)}
     human = {HUMAN: number(ratings[-1].get("score"), where, HUMAN)} if ratings else {}
-    return {JUDGE: score} | named | human
+    return {JUDGE: score} | named_scores | human
 
 
 def _weighted_mean(parts: Sequence[Row], where: str) -> float | None:
@@ -186,12 +186,12 @@ def _cell(text: str, columns: Mapping[str, str], where: str) -> tuple[str | None
     """Response, scores, and whether the provider failed: from the columns beside a cell, or else from its own text."""
     if "Status" in columns:
         failed = columns["Status"] == "ERROR"
-        named = _named_scores(columns.get("Named Scores", ""), where)
+        named_scores = _named_scores(columns.get("Named Scores", ""), where)
         metrics = {
             name.removeprefix("Metric: "): number(columns[name], where, name) for name in columns if "Metric: " in name
         }
         score = None if failed else number(columns.get("Score"), where, "Score")
-        return (None if failed else text), {JUDGE: score} | named | metrics, failed
+        return (None if failed else text), {JUDGE: score} | named_scores | metrics, failed
     match = CELL.fullmatch(text.strip())
     if match is None:
         raise UserError(
@@ -201,9 +201,9 @@ def _cell(text: str, columns: Mapping[str, str], where: str) -> tuple[str | None
     first, *others = (match["scores"] or "").split(", ")
     score = number(first, where, JUDGE)
     pairs = [other.rpartition(": ") for other in others]
-    named = {name: number(value, where, name) for name, _, value in pairs}
+    named_scores = {name: number(value, where, name) for name, _, value in pairs}
     score = STATUS_SCORES[match["status"]] if score is None or failed else score
-    return (None if failed else REASON.sub("", match["text"]).strip()), {JUDGE: score} | named, failed
+    return (None if failed else REASON.sub("", match["text"]).strip()), {JUDGE: score} | named_scores, failed
 
 
 def _named_scores(text: str, where: str) -> dict[str, float | None]:

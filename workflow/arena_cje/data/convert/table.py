@@ -50,8 +50,8 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
             yield answer
             for field, column in further:  # votes on the same response
                 yield replace(answer, scores={_scorer(field): number(row.get(column), where, column)})
-        carried = {*columns.values(), *(column for _, column in further)}
-        others = [name for name in _names(document) if name not in carried]
+        used_columns = {*columns.values(), *(column for _, column in further)}
+        others = [name for name in _names(document) if name not in used_columns]
         if others:
             yield Loss(f"columns that are no field: {', '.join(others)}", len(others))
 
@@ -101,8 +101,8 @@ def _columns(document: Document, columns: Mapping[str, str], further: Sequence[t
                 f"{document.path}: has no column {column!r} for {field}{did_you_mean(column, names)}; its columns: "
                 f"{', '.join(names)}"
             )
-    used = {*columns.values(), *(column for _, column in further)}
-    own = {name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in used}
+    used_columns = {*columns.values(), *(column for _, column in further)}
+    own = {name: name for name in names if (name in FIELDS or name.startswith(PREFIXES)) and name not in used_columns}
     column_by_field = own | dict(columns)
     if "prompt_id" not in column_by_field and "prompt" not in column_by_field:
         raise UserError(

@@ -68,8 +68,8 @@ def resolve(opened: PromptSet, columns_map: Mapping[str, Any]) -> Columns:
     """
     columns_map = {name: value for name, value in columns_map.items() if value}
     flagged = columns_map.get("flagged", [])
-    named = {**columns_map, "flagged": (flagged,) if isinstance(flagged, str) else tuple(flagged)}
-    for key, names in named.items():
+    column_names = {**columns_map, "flagged": (flagged,) if isinstance(flagged, str) else tuple(flagged)}
+    for key, names in column_names.items():
         for name in names if key == "flagged" else (names,):
             if name not in opened.columns:
                 raise UserError(
@@ -77,12 +77,14 @@ def resolve(opened: PromptSet, columns_map: Mapping[str, Any]) -> Columns:
                     f"{did_you_mean(name, opened.columns)}; it has {', '.join(opened.columns)}"
                 )
     conversation = next((name for name in CONVERSATIONS if name in opened.columns), None)
-    if "prompt" not in named and "prompt" not in opened.columns and conversation:
+    if "prompt" not in column_names and "prompt" not in opened.columns and conversation:
         ids = next((name for name in CONVERSATION_IDS if name in opened.columns), None)
         flags = tuple(name for name in FLAGS if name in opened.columns)
-        named = {"prompt_id": ids, "flagged": flags, "prompt": conversation} | {k: v for k, v in named.items() if v}
+        column_names = {"prompt_id": ids, "flagged": flags, "prompt": conversation} | {
+            k: v for k, v in column_names.items() if v
+        }
     defaults = {name: name for name in ("prompt", "prompt_id", "language", "reference") if name in opened.columns}
-    columns = Columns(**{"prompt": "", "prompt_id": None} | defaults | named)
+    columns = Columns(**{"prompt": "", "prompt_id": None} | defaults | column_names)
     own_id_is_missing = columns.prompt_id is None and any(name in opened.columns for name in LIKELY_IDS)
     if not columns.prompt or own_id_is_missing:
         raise UserError(_which_columns(opened, columns))
@@ -172,7 +174,7 @@ def prompt_id_of(row: Row, where: str, columns: Columns, text: str) -> str:
 
 
 def language_of(row: Row, where: str, columns: Columns) -> str | None:
-    """What the set says of a row's language; None where it says nothing."""
+    """The language of a row in the set's own field; None where there is none."""
     value = row.get(columns.language) if columns.language else None
     if value is not None and not isinstance(value, str):
         raise UserError(f"{where}: {columns.language} is {value!r:.60}, expected the name of a language")

@@ -60,7 +60,7 @@ class Decision(NamedTuple):
 
 
 def decide(language: str, text: str, field: str | None) -> Decision:
-    """Whether a text is in a language (an ISO 639-1 code). field: what the data set says, None where it says nothing."""
+    """Whether a text is in a language (an ISO 639-1 code). field: the language in the data set, None where there is none."""
     name = (field or "").strip().casefold()
     if name not in UNKNOWN:
         return Decision(name.split("-")[0].split("_")[0] == language or name == LANGUAGES[language], "field")

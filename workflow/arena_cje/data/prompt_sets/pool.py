@@ -106,11 +106,11 @@ def read_pool(source: Source, seed: int, folder: Path) -> Pool:
         "seed": seed,
         "code": code_hash("arena_cje.data.prompt_sets.pool"),
     }
-    known = read_index(folder)
-    if known.get("made_from") == made_from and path.is_file():
-        return _pool(path, made_from, known["summary"] | {"source": source.name})
-    same_source = known.get("made_from", {}).get("source") == made_from["source"]
-    opened = source.open(known["summary"].get("revision") if same_source else None)
+    cache_content = read_index(folder)
+    if cache_content.get("made_from") == made_from and path.is_file():
+        return _pool(path, made_from, cache_content["summary"] | {"source": source.name})
+    same_source = cache_content.get("made_from", {}).get("source") == made_from["source"]
+    opened = source.open(cache_content["summary"].get("revision") if same_source else None)
     index.unlink(missing_ok=True)  # from here on it would not be that of the file
     counts = Counts()
     _write_in_order(path, select(opened, source.selection, counts), seed)

@@ -184,10 +184,10 @@ def _parquet_files(name: Path, paths: Sequence[Path]) -> PromptSet:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable Parquet file, it may be cut off ({_line(error)})") from None
 
-    def rows(wanted: Sequence[str]) -> Iterator[RowWithPlace]:
+    def rows(names: Sequence[str]) -> Iterator[RowWithPlace]:
         for path in paths:
             with parquet.ParquetFile(path) as file:
-                yield from rows_of_batches(str(path), file.iter_batches(BATCH_ROWS, columns=list(wanted)))
+                yield from rows_of_batches(str(path), file.iter_batches(BATCH_ROWS, columns=list(names)))
 
     return PromptSet(str(name), columns, rows)
 
@@ -232,8 +232,8 @@ def _saved(path: Path, split: str) -> PromptSet:
 def of_dataset(name: str, dataset: Any, revision: str | None = None) -> PromptSet:
     """A data set of the package `datasets` as a prompt set."""
 
-    def rows(wanted: Sequence[str]) -> Iterator[RowWithPlace]:
-        batches = dataset.select_columns(list(wanted)).with_format("arrow").iter(BATCH_ROWS)
+    def rows(names: Sequence[str]) -> Iterator[RowWithPlace]:
+        batches = dataset.select_columns(list(names)).with_format("arrow").iter(BATCH_ROWS)
         return rows_of_batches(name, batches)
 
     return PromptSet(name, tuple(dataset.column_names), rows, revision=revision)

@@ -1,4 +1,4 @@
-"""Rubrics: YAML files that say what a judge reads and how a score in [0, 1] comes of it; one module a kind, found by being there.
+"""Rubrics: YAML files of what a judge reads and how a score in [0, 1] comes of it; one module a kind, found by being there.
 
 A module defines one class that is derived from `base.Rubric` and whose `kind` is the module's name.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from arena_cje.errors import UserError, shown
+from arena_cje.errors import UserError, display_form
 from arena_cje.grading.rubrics.base import Rubric
 from arena_cje.yaml_files import read_yaml
 
@@ -49,5 +49,5 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in finding["loc"][1:])  # after the kind
     problem = finding["msg"].removeprefix("Value error, ")
     if finding["type"] not in ("missing", "value_error", "extra_forbidden"):
-        problem += f", got {shown(finding['input'])}"
+        problem += f", got {display_form(finding['input'])}"
     return f"{place}: {problem}" if place else problem

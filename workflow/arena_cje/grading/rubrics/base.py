@@ -37,7 +37,7 @@ class Rubric(BaseModel):
 
     @property
     def gives_distribution(self) -> bool:
-        """Does a grade say how sure the judge is?"""
+        """Whether a grade has the distribution of the judge's score."""
         return False
 
     def local_parameters(self, block: Grading) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Choices(Question):
         if choice_mass < FLOOR:
             return Grade(None, NO_CHOICE, reply.text, choice_mass=choice_mass)
         score_of = {text.strip(): score for text, score in self.choices.items()}
-        known = {text: share for text, share in mass.items() if share > 0}
-        scores = np.array([score_of[text] for text in known])
-        pairs = grades.distribution(np.log(list(known.values())), scores)
+        positive = {text: share for text, share in mass.items() if share > 0}
+        scores = np.array([score_of[text] for text in positive])
+        pairs = grades.distribution(np.log(list(positive.values())), scores)
         return Grade(grades.mean_score(pairs), None, reply.text, pairs, choice_mass)

@@ -30,7 +30,7 @@ def score(token_logprobs: Sequence[float]) -> float:
 class Likelihood(Rubric):
     """How likely a model finds the response when its system prompt asks it to be helpful.
 
-    A judge for models too small to follow a rubric in words: what a helpful assistant would hardly say is seldom right.
+    A judge for models too small to follow a rubric in words: what is improbable for a helpful assistant is seldom right.
     """
 
     VERSION: ClassVar[int] = 1

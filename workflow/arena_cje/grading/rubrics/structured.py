@@ -68,7 +68,7 @@ class Structured(Question):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of an answer. The question states the range in words, since not all servers know bounds."""
+        """JSON schema of an answer. The question states the range in words, since not all servers support bounds."""
         properties = {"reason": {"type": "string"}} if self.reasoning else {}
         properties["score"] = {"type": "number"}
         return {
@@ -118,8 +118,8 @@ class Structured(Question):
         super().check(block, key)
         if self.samples > 1 and self.answer_temperature(block) == 0:
             raise UserError(
-                f"config: `{key}` asks {self.samples} times by the rubric {block.rubric!r} at temperature 0, which says the "
-                f"same each time; give the rubric or `{key}` a temperature above 0, or the rubric `samples: 1`"
+                f"config: `{key}` asks {self.samples} times by the rubric {block.rubric!r} at temperature 0, which gives "
+                f"the same answer each time; give the rubric or `{key}` a temperature above 0, or the rubric `samples: 1`"
             )
         if self.samples > 1 and "seed" in block.extra:
             raise UserError(
