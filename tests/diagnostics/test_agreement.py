@@ -70,7 +70,7 @@ LABEL = (RNG.random(200) < 0.5).astype(float)
 
 
 @pytest.mark.parametrize(
-    ("score", "label", "is_shown"),
+    ("score", "label", "is_sufficient"),
     [
         (SCORE, SCORE, True),
         (SCORE, LABEL, False),  # noise
