@@ -238,7 +238,7 @@ def test_policies_keep_their_order_and_do_not_see_each_other(name):
 def test_the_influence_function_follows_the_estimate(name):
     """A repeated prompt moves the value by its influence over n, but for folds, fits and terms of order 1/n^2.
 
-    An error made smaller by smoothing the influence function, without a change of the estimate, fails here: trap T48.
+    An error made smaller by smoothing the influence function, without a change of the estimate, fails here (trap T48).
     """
     logged, draws, _ = healthy(coverage=1.0)
     evaluation = evaluate(name, logged, draws, Options(jackknife_folds=2, weights="raw"))
