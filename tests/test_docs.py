@@ -142,6 +142,19 @@ def test_the_page_on_performance_names_every_benchmark():
     assert set(line.split(", ")) == groups
 
 
+def test_every_trap_that_tests_cite_has_one_row_with_tests_that_exist():
+    files = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    cited = {trap for content in files.values() for trap in re.findall(r"\btrap (T\d+)", content, re.IGNORECASE)}
+    rows = re.findall(r'^\| <a id="(t\d+)"></a>(T\d+) \|.* \| (.+) \|$', text("docs/traps.md"), re.MULTILINE)
+    assert sorted(trap for _, trap, _ in rows) == sorted(cited)
+    for anchor, trap, tests in rows:
+        assert anchor == trap.lower()
+        named = re.findall(r"`([^`:]+)::(\w+)`", tests)
+        assert named, trap
+        for path, name in named:
+            assert f"def {name}(" in files[path], (trap, path, name)
+
+
 def commands(source: str) -> list[str]:
     blocks = re.findall(r"^```bash\n(.*?)^```", text(source), re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]

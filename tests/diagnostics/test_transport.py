@@ -53,7 +53,7 @@ def shift_of(residual):
 
 
 def test_the_shift_is_the_mean_residual_with_the_t_interval_of_its_prompts():
-    """Few probes have few degrees of freedom, which widen the interval: trap T32."""
+    """Few probes have few degrees of freedom, which widen the interval (trap T32)."""
     residual = np.tile([0.1, 0.0, -0.1, 0.2], 3)
     result = audit_of(residual)
     assert result.delta == pytest.approx(residual.mean())
@@ -88,7 +88,7 @@ def test_residuals_are_held_out_and_the_calibrators_own_error_is_in_the_interval
 
 
 def test_ten_noisy_probes_are_no_pass():
-    """An interval that contains zero because data are few is no evidence of transport: trap T32."""
+    """An interval that contains zero because data are few is no evidence of transport (trap T32)."""
     result = audit_of(np.tile([0.3, -0.3], 5))
     assert result.status == "INCONCLUSIVE" and result.interval[0] < 0 < result.interval[1]
 

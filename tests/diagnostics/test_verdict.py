@@ -308,7 +308,7 @@ def test_effective_labels_follow_the_weights():
 
 
 def test_boundary_card_turns_with_what_lies_outside():
-    """Its status is computed from the scores, not fixed: trap T26."""
+    """The boundary card's status is computed from the scores, not fixed (trap T26)."""
     label_score = np.linspace(0.3, 0.7, 50)
     label = np.linspace(0.2, 0.9, 50)
     calibrator, known = isotonic(label_score, label), Labelled(np.arange(50).astype(str), Judged.of(label_score), label)
@@ -353,7 +353,7 @@ def raw_weights(**figures) -> Overlap:
     ],
 )
 def test_weights_refuse_what_fresh_draws_beside_them_only_caution(name, figures, code, alone, beside):
-    """Weights that are flagged for IPS are flagged for doubly robust estimators, too: trap T27. Direct has no weights."""
+    """Weights that are flagged for IPS are flagged for doubly robust estimators, too (trap T27). Direct has no weights."""
     reason_levels = levels_with(name, overlap=raw_weights(**figures))
     expected = alone if name in WEIGHTED else beside if name in ROBUST else None
     assert reason_levels.get(code) == expected
@@ -379,7 +379,7 @@ def test_support_speaks_for_every_family(name, share, count, level):
     ],
 )
 def test_the_audit_speaks_for_every_family(name, status, code, level):
-    """A policy without labels of its own has the status of the audit among its reasons: trap T50."""
+    """A policy without labels of its own has the status of the audit among its reasons (trap T50)."""
     reason_levels = levels_with(name, audit=replace(AUDITED, status=status, delta=0.1, interval=(0.0, 0.2)))
     assert reason_levels.get(code) == level
     assert [other for other in reason_levels if other.startswith("transport")] == [code]
@@ -433,7 +433,7 @@ def test_evidence_counts_own_labels_only_where_they_are_used():
 
 
 def test_rewards_by_the_judge_alone_are_never_published():
-    """They are the judge's scores, with labels or without: trap T29."""
+    """Estimates from uncalibrated judge scores are refused, with labels or without (trap T29)."""
     logged, draws, _ = healthy()
     for name in estimators.NAMES:
         verdicts, evaluation = evaluate_verdicts(name, logged, draws, rewards="judge")
@@ -455,7 +455,7 @@ def test_ips_is_refused_where_its_weights_do_not_average_to_one():
 
 @pytest.mark.parametrize("name", WEIGHTED + ROBUST)
 def test_a_tail_that_cannot_be_known_is_not_good(name):
-    """Where 96 % of the weights are zero the tail index is unknown, and other thresholds give the reasons: trap T20."""
+    """Where 96 % of the weights are zero the tail index is unknown, and other limits give the reasons (trap T20)."""
     logged, draws, _ = healthy(n=1000)
     log_ratio = np.where(np.arange(1000)[:, None] < 960, -np.inf, logged.log_ratio)
     verdicts, evaluation = evaluate_verdicts(name, replace(logged, log_ratio=log_ratio), draws)
@@ -505,7 +505,7 @@ def test_typicality_by_hand():
 
 
 def test_typicality_does_not_know_the_length_of_responses():
-    """By surprisal a token: twice the tokens at twice the surprisal are as typical; trap T25."""
+    """Typicality is by surprisal per token: twice the tokens at twice the surprisal are as typical (trap T25)."""
     rng = np.random.default_rng(1)
     tokens, by_token = rng.integers(20, 400, 500), -rng.gamma(2.0, 0.3, 500)
     weight = hajek(2 * by_token)  # the target prefers responses with little surprisal a token

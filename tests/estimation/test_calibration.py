@@ -61,7 +61,7 @@ def test_falling_fit_mirrors_the_rising_one():
 
 
 def test_a_batch_does_not_change_a_prediction():
-    """A prediction depends on its own row, not on the other rows of the batch: trap T41."""
+    """A prediction depends on its own row, not on the other rows of the batch (trap T41)."""
     rng = np.random.default_rng(1)
     calibrator = isotonic(rng.random(40), rng.random(40))
     score = rng.random(500)
@@ -86,7 +86,7 @@ def test_leaving_a_fold_out_is_fitting_the_rest():
 
 
 def test_shuffled_rows_give_the_same_fit():
-    """Score and label of a row stay together, in whatever order rows come: trap T16."""
+    """Score and label of a row stay together, in whatever order rows come (trap T16)."""
     rng = np.random.default_rng(3)
     score, label = rng.integers(0, 9, 80) / 8, rng.random(80)
     order = rng.permutation(80)
@@ -108,7 +108,7 @@ def test_held_out_rewards_never_saw_their_row():
 
 
 def test_an_unknown_fold_is_an_error():
-    """A fold without a calibrator of its own gets neither zeros nor a constant: trap T17."""
+    """A fold without a calibrator of its own gets neither zeros nor a constant (trap T17)."""
     fitted = slice_of(np.linspace(0, 1, 40), np.linspace(0, 1, 40))
     with pytest.raises(ValueError, match="without fold 9"):
         fitted.held_out(Judged.of(np.array([0.5])), np.array([9]))
@@ -116,7 +116,7 @@ def test_an_unknown_fold_is_an_error():
 
 @pytest.mark.parametrize(("labels", "crossing", "leaving"), [(4, 2, 2), (6, 3, 3), (10, 5, 5), (100, 5, 20)])
 def test_folds_follow_the_number_of_labels(labels, crossing, leaving):
-    """Few labels make few folds, none of them empty: trap T30."""
+    """Few labels make few folds, none of them empty (trap T30)."""
     fitted = slice_of(np.linspace(0, 1, labels), np.linspace(0, 1, labels), unlabelled=50)
     assert (len(fitted.cross_fitted), len(fitted.jackknife)) == (crossing, leaving)
     codes = [reason.code for reason in diagnose(fitted, Thresholds()).reasons]
@@ -129,7 +129,7 @@ def test_three_labels_are_refused():
 
 
 def test_an_inverted_judge_is_said_aloud():
-    """A rising fit turns its scores into one constant reward; cautions name both: trap T31."""
+    """A rising fit turns the scores of an inverted judge into one constant reward; cautions name both (trap T31)."""
     score = np.linspace(0, 1, 50)
     diagnostics = diagnose(slice_of(score, 1 - score), Thresholds())
     assert diagnostics.spearman == pytest.approx(-1)
@@ -276,7 +276,7 @@ def test_labels_beside_the_logged_rows_calibrate_as_if_they_were_logged():
 
 
 def test_a_two_stage_fold_is_a_chain_of_its_own():
-    """Index, rank among the fold's own training rows, monotone map of the rank: none is shared with another fit; trap T4."""
+    """Each fold has its own index, rank among its training rows, and monotone map of the rank (trap T4)."""
     logged, _, _ = draw(WORLDS["covariate_bias"], 300, 0)
     fitted = fit(logged, Options(calibration="two_stage", covariates=("style",)))
     known = fitted.slice
@@ -304,7 +304,7 @@ def test_a_reward_that_falls_as_the_score_rises_is_a_caution_from_a_threshold_on
 
 
 def test_each_fresh_draw_has_its_own_covariates():
-    """Never those of the logged response to its prompt: trap T42."""
+    """A fresh draw is calibrated with its own covariates, never with those of the logged response (trap T42)."""
     logged, draws, values = draw(replace(WORLDS["covariate_bias"], coverage=1.0), 2000, 0)
     labelled = np.arange(2000) < 1000
     logged = replace(logged, oracle_label=np.where(labelled, logged.oracle_label, np.nan))
@@ -335,7 +335,7 @@ def test_auto_takes_covariates_where_they_matter_and_says_why():
 
 @pytest.mark.parametrize("labels", [0, 2, 60])
 def test_judge_scores_as_rewards_need_no_label(labels):
-    """Nothing is fitted, with or without labels, and the mode of the calibration is `none`: trap T29."""
+    """Nothing is fitted, with or without labels, and the mode of the calibration is `none` (trap T29)."""
     logged, draws, _ = healthy(n=100, coverage=labels if labels else 0.0)
     evaluations = evaluate_all(["direct", "snips", "dr-cpo"], logged, draws, Options(rewards="judge"))
     assert evaluations["direct"].calibration.mode == "none"

@@ -46,7 +46,7 @@ def test_an_unchosen_prompt_keeps_its_fold_when_others_go():
 
 
 def test_folds_change_with_the_seed():
-    """The user's seed sets the folds: trap T40."""
+    """The user's seed sets the folds (trap T40)."""
     assert (deal(IDS, CHOSEN, 5, seed=1) != deal(IDS, CHOSEN, 5, seed=2)).any()
 
 

@@ -29,7 +29,7 @@ def estimate_of(influence, jackknife=(), cluster=None, used=None, bias=0.0) -> E
 
 
 def test_jackknife_variance_in_closed_form():
-    """Summed over folds, not averaged: trap T1."""
+    """The jackknife variance is summed over folds, not averaged (trap T1)."""
     assert estimate_of([0, 0], [0, 1, 2, 3, 4]).oracle_variance == pytest.approx(4 / 5 * 10)
     assert estimate_of([0, 0]).oracle_variance == 0
 
@@ -66,7 +66,7 @@ def test_rows_that_were_not_used_lend_no_certainty():
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_a_single_prompt_has_no_standard_error(rows):
-    """Its standard error is unknown, alone and in a difference: trap T38."""
+    """The standard error of one prompt is unknown, alone and in a difference (trap T38)."""
     cluster, used = np.repeat(np.arange(50), 2), np.arange(100) < rows
     one = estimate_of(np.zeros(100), jackknife=[0.4, 0.6], cluster=cluster, used=used)
     whole = estimate_of(np.linspace(-1, 1, 100), jackknife=[0.4, 0.6], cluster=cluster)
@@ -110,7 +110,7 @@ def test_a_contrast_cancels_what_is_shared():
 
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_full_coverage_and_equal_policies_give_the_textbook_standard_error(name):
-    """Labels are the rewards, in the value and in its influence: trap T3, trap T45."""
+    """Labels are the rewards, in the value and in its influence (trap T3, trap T45)."""
     logged, draws, _ = healthy(coverage=1.0)
     evaluation = evaluate(name, logged, draws, Options())
     label = logged.oracle_label
@@ -121,7 +121,7 @@ def test_full_coverage_and_equal_policies_give_the_textbook_standard_error(name)
 
 
 def test_fresh_draws_keep_the_calibrator_uncertain_at_full_coverage():
-    """Labels on all logged rows leave the calibrator uncertain on other responses: trap T13."""
+    """Labels on all logged rows leave the calibrator uncertain on other responses (trap T13)."""
     logged, draws, _ = healthy(coverage=1.0)
     evaluation = evaluate("direct", logged, draws, Options())
     estimate = evaluation.estimates["better"]
@@ -131,7 +131,7 @@ def test_fresh_draws_keep_the_calibrator_uncertain_at_full_coverage():
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_the_jackknife_evaluates_the_estimator_without_each_fold(name):
-    """Of every estimator, raw weights included: trap T44."""
+    """The jackknife refits every estimator, raw weights included (trap T44)."""
     logged, draws, _ = healthy()
     evaluation = evaluate(name, logged, draws, Options())
     for estimate in (*evaluation.estimates.values(), evaluation.base):
@@ -148,7 +148,7 @@ def test_the_jackknife_evaluates_the_estimator_without_each_fold(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_every_interval_contains_its_estimate_and_influence_is_centred(name):
-    """The interval is about the estimate, not about zero: trap T10."""
+    """The interval is about the estimate, not about zero (trap T10)."""
     logged, draws, _ = healthy()
     for estimate in evaluate(name, logged, draws, Options()).estimates.values():
         low, high = estimate.interval()
@@ -158,7 +158,7 @@ def test_every_interval_contains_its_estimate_and_influence_is_centred(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_rows_that_share_prompts_widen_the_interval(name):
-    """Every row twice under its prompt: n doubles, the information does not, for any estimator; trap T44."""
+    """With every row twice under its prompt n doubles, but no estimator has more information (trap T44)."""
     logged, draws, _ = healthy(n=200, coverage=1.0)
     rows = np.repeat(np.arange(200), 2)
     once = evaluate(name, logged, draws, Options()).estimates["better"]
@@ -169,7 +169,7 @@ def test_rows_that_share_prompts_widen_the_interval(name):
 
 @pytest.mark.parametrize("name", ["direct", "dr-cpo", "snips"])
 def test_complete_calibration_data_beside_the_logged_rows_keep_the_calibrator_uncertain(name):
-    """None of their labels is missing, but there are few of them: trap T13."""
+    """Calibration data of which every row has a label are still few labels (trap T13)."""
     logged, draws, _ = healthy()
     beside = Labelled(
         logged.prompt_id[logged.labelled], logged.judged[logged.labelled], logged.oracle_label[logged.labelled]
@@ -185,7 +185,7 @@ def test_complete_calibration_data_beside_the_logged_rows_keep_the_calibrator_un
 
 
 def test_calibration_data_never_stand_for_the_logged_rows():
-    """Each policy keeps its own rows and draws, whatever data calibrate: trap T11."""
+    """Each policy keeps its own rows and draws, whatever data calibrate (trap T11)."""
     logged, draws, _ = healthy()
     more, _, _ = healthy(n=1000, seed=9)
     beside = Labelled(np.array([f"more-{i}" for i in range(1000)]), more.judged, np.round(more.judge_score, 2))
@@ -309,7 +309,7 @@ def test_intervals_cover_where_the_cap_on_weights_binds():
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_intervals_cover_and_match_the_spread_at_full_coverage(name):
-    """Nothing is counted twice and nothing is left out: trap T2; nor is the error made smaller than it is, trap T48."""
+    """The error counts nothing twice and leaves nothing out (trap T2), and is not made smaller than it is (trap T48)."""
     outcomes = replicates("full")[name]
     assert_honest(outcomes)
     ratio = np.sqrt(np.mean(outcomes["se"] ** 2, axis=0)) / outcomes["error"].std(axis=0, ddof=1)
@@ -318,7 +318,7 @@ def test_intervals_cover_and_match_the_spread_at_full_coverage(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_the_spread_is_the_one_that_is_reported_with_few_labels(name):
-    """The calibrator's variance is neither divided by the folds nor counted twice; trap T1, trap T12."""
+    """The calibrator's variance is neither divided by the folds nor counted twice (trap T1, trap T12)."""
     outcomes = replicates("quarter")[name]
     ratio = np.sqrt(np.mean(outcomes["se"] ** 2)) / outcomes["error"].std(ddof=1)
     assert 0.85 < ratio < 1.35

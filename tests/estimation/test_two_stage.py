@@ -108,6 +108,7 @@ def test_rewards_and_labels_have_one_sum(c, count):
 
 @pytest.mark.parametrize("c", [0, 1, 4])
 def test_a_batch_does_not_change_a_prediction(c):
+    """A row has one rank whatever the size of its batch, even where ranks change (trap T41)."""
     calibrator = fit(*sample(200, c))
     score, covariates = grid(c)
     score[::7] = sample(200, c)[0][:143]

@@ -44,7 +44,7 @@ def test_hajek_is_mean_one_and_blind_to_a_constant():
 
 
 def test_equal_policies_weigh_exactly_one():
-    """Equal log probabilities, equal policies: trap T23."""
+    """Where log probabilities are equal every weight is exactly one (trap T23)."""
     assert (hajek(np.zeros(7)) == 1).all()
 
 
@@ -54,7 +54,7 @@ def test_outside_the_support_weighs_nothing():
 
 
 def test_clipping_cuts_then_rescales():
-    """The largest weight may exceed the clip after rescaling, as documented: trap T47."""
+    """The largest weight may exceed the clip after rescaling, as documented (trap T47)."""
     weight = np.array([8.0, 0.0, 0.0, 0.0])
     assert clipped(weight, np.inf) == pytest.approx(4 * weight / 8)
     assert clipped(np.array([3.0, 0.5, 0.5]), 1.0) == pytest.approx(np.array([1.0, 0.5, 0.5]) * 1.5)
@@ -128,7 +128,7 @@ def test_simcal_of_ones_is_ones():
 
 
 def test_ties_in_the_index_get_equal_weights():
-    """Rows with equal index weigh the same, whatever their order: trap T43."""
+    """Rows with equal index weigh the same, whatever their order (trap T43)."""
     weight, index, reward, fold = problem()
     fitted = stabilised(weight, index, reward, fold)
     for k in range(5):
@@ -137,7 +137,7 @@ def test_ties_in_the_index_get_equal_weights():
 
 
 def test_ties_get_equal_weights_among_many_rows_as_well():
-    """Beyond MANY_ROWS the index is rounded to steps, which gives about the same weights; trap T43 there too."""
+    """Beyond MANY_ROWS the index is rounded to steps, and ties in a step have equal weights, too (trap T43)."""
     rows = MANY_ROWS + 1
     rng = np.random.default_rng(0)
     index = rng.integers(0, 50, rows) / 50 + 1e-6 * rng.random(rows)  # less than half a step apart
@@ -171,7 +171,7 @@ def shares(weight, index, reward, fold):
 
 
 def test_the_mixture_is_blind_to_the_origin_and_the_unit_of_rewards():
-    """A constant on the rewards, or ten times their unit, leaves the shares: trap T7, trap T46."""
+    """Shares do not change if a constant is added to the rewards (trap T7) or their unit is ten times larger (trap T46)."""
     weight, index, reward, fold = problem(shift=0.3)
     share = shares(weight, index, reward, fold)
     assert share.min() > 0.01  # both fits take part
@@ -235,7 +235,7 @@ def test_tail_index_recovers_a_pareto():
 
 
 def test_tail_index_knows_when_it_does_not_know():
-    """With 96 % of the weights zero the tail index is unknown, not infinite; trap T20."""
+    """With 96 % of the weights zero the tail index is unknown, not infinite (trap T20)."""
     mostly_zero = np.zeros(1000)
     mostly_zero[:40] = 25
     assert np.isnan(tail_index(mostly_zero))

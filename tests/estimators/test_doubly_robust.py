@@ -56,7 +56,7 @@ def same_policy(n: int = 400, **changes) -> tuple[Logged, dict[str, Draws]]:
 @pytest.mark.parametrize("coverage", [0.25, 1.0])
 @pytest.mark.parametrize("name", ROBUST)
 def test_an_equal_policy_has_the_value_and_the_error_of_the_direct_method(name, coverage):
-    """Weights of one and draws that are the logged responses: g and q cancel, in the jackknife too; trap T12.
+    """With weights of one and logged responses as draws g and q cancel, in the jackknife too (trap T12).
 
     The calibrator changes the estimate once, through g. If the jackknife did not fit q again, the calibrator would count
     twice and the oracle variance would be fourfold. With a label on every row the estimate is the mean label itself.
@@ -224,7 +224,7 @@ def test_rows_without_a_log_ratio_or_without_a_draw_are_left_out_for_their_polic
 
 @pytest.mark.parametrize("name", ROBUST)
 def test_policies_keep_their_order_and_do_not_see_each_other(name):
-    """Declared order, not alphabetical order: trap T39."""
+    """Estimates are in the declared order of policies, not in alphabetical order (trap T39)."""
     logged, draws, _ = healthy()
     reverse = replace(logged, policies=logged.policies[::-1], log_ratio=logged.log_ratio[:, ::-1])
     one, other = evaluate(name, logged, draws, Options()), evaluate(name, reverse, draws, Options())
@@ -238,7 +238,7 @@ def test_policies_keep_their_order_and_do_not_see_each_other(name):
 def test_the_influence_function_follows_the_estimate(name):
     """A repeated prompt moves the value by its influence over n, but for folds, fits and terms of order 1/n^2.
 
-    An error made smaller by smoothing the influence function, without a change of the estimate, fails here: trap T48.
+    An error made smaller by smoothing the influence function, without a change of the estimate, fails here (trap T48).
     """
     logged, draws, _ = healthy(coverage=1.0)
     evaluation = evaluate(name, logged, draws, Options(jackknife_folds=2, weights="raw"))
@@ -255,7 +255,7 @@ def test_the_influence_function_follows_the_estimate(name):
 
 @pytest.mark.parametrize("name", ["direct", *ROBUST])
 def test_equal_influence_gives_equal_errors_throughout_the_family(name):
-    """With judge scores as rewards nothing is left to the outcome models: one phi, one se, one df; trap T8."""
+    """With judge scores as rewards outcome models add nothing: one phi, one se, one df for the whole family (trap T8)."""
     logged, draws, _ = healthy()
     coarse = {p: replace(d, judge_score=np.round(10 * d.judge_score) / 10) for p, d in draws.items()}
     logged = replace(logged, judge_score=np.round(10 * logged.judge_score) / 10, oracle_label=np.full(400, np.nan))
@@ -310,7 +310,7 @@ def test_the_fluctuation_of_predictions_that_fit_is_none():
 
 
 def test_targeting_repairs_a_constant_outcome_model():
-    """With a constant outcome model TMLE is close to IPS and far from the plug-in: trap T6."""
+    """With a constant outcome model TMLE is close to IPS and far from the plug-in (trap T6)."""
     sample = sample_of(index=np.full(300, 0.5), fresh_held_out=np.full((300, 2), 0.5))
     point = tmle.estimate(sample, Options(weights="raw"))
     ips = np.average(sample.reward, weights=np.exp(sample.log_ratio))
@@ -319,7 +319,7 @@ def test_targeting_repairs_a_constant_outcome_model():
 
 
 def test_targeting_moves_fresh_draws_and_logged_responses_alike(monkeypatch):
-    """A constant model, fluctuated by the mean weight at a score; without fluctuated draws it is the plug-in: trap T6."""
+    """The fluctuation also moves the fresh draws; without it there a constant model gives the plug-in (trap T6)."""
     rng = np.random.default_rng(1)
     n = 4000
     index = rng.random(n)
@@ -360,14 +360,14 @@ def stack(monkeypatch, influence: np.ndarray, values: tuple[float, ...] = (0.1, 
 
 
 def test_members_that_are_alike_share_evenly(monkeypatch):
-    """Whatever their noise, none included: trap T9."""
+    """Equal members have equal shares whatever their noise, none included (trap T9)."""
     row = np.random.default_rng(0).standard_normal(500)
     assert stack(monkeypatch, np.tile(row, (3, 1))).value == pytest.approx(0.4, abs=1e-6)
     assert stack(monkeypatch, np.zeros((3, 500))).value == pytest.approx(0.4, abs=1e-9)
 
 
 def test_shares_do_not_know_the_unit_of_the_reward(monkeypatch):
-    """Ten times the influence, the same shares: trap T46. They combine the influence functions as well."""
+    """Ten times the influence gives the same shares (trap T46), which combine the influence functions as well."""
     rng = np.random.default_rng(1)
     influence = 0.02 * rng.standard_normal((3, 500)) * np.array([[1.0], [1.5], [2.0]])
     once, large, small = (stack(monkeypatch, unit * influence) for unit in (1.0, 10.0, 1e-3))

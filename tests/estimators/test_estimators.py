@@ -42,7 +42,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize("coverage", [0.25, 1.0])
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_the_base_policy_as_target_gives_the_base_value(name, coverage):
-    """Equal log probabilities weigh one, exactly: trap T23."""
+    """A target with the log probabilities of the base has weights of exactly one (trap T23)."""
     logged, draws, _ = healthy(coverage=coverage)
     evaluation = evaluate(name, logged, draws, OPTIONS)
     clone = evaluation.estimates["clone"]
@@ -73,7 +73,7 @@ def test_calibration_preserves_the_mean_label_where_scores_repeat_those_of_the_s
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_estimates_keep_the_declared_order(name):
-    """Not alphabetical order: trap T39."""
+    """Estimates are in the declared order of policies, not in alphabetical order (trap T39)."""
     logged, draws, _ = healthy()
     evaluation = evaluate(name, logged, draws, OPTIONS)
     assert tuple(evaluation.estimates) == tuple(evaluation.n_used) == logged.policies == ("better", "clone", "worse")
@@ -81,7 +81,7 @@ def test_estimates_keep_the_declared_order(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_order_of_rows_changes_nothing_but_the_order(name):
-    """Labels, weights and draws move with their row: trap T16."""
+    """Labels, weights and draws move with their row (trap T16)."""
     logged, draws, _ = healthy()
     order = np.random.default_rng(5).permutation(len(logged.prompt_id))
     estimate = evaluate(name, logged, draws, OPTIONS).estimates["better"]
@@ -264,7 +264,7 @@ def test_no_overlap_gives_no_number(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_six_labels_are_enough_for_a_finite_answer(name):
-    """No fold is empty: trap T30."""
+    """With few labels there are fewer folds, and none is empty (trap T30)."""
     logged, draws, _ = healthy(n=60, coverage=0.1)
     for estimate in evaluate(name, logged, draws, OPTIONS).estimates.values():
         assert np.isfinite([estimate.value, estimate.se, *estimate.interval()]).all()
@@ -273,7 +273,7 @@ def test_six_labels_are_enough_for_a_finite_answer(name):
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_the_seed_deals_the_folds(name):
-    """Another seed, other folds; the same seed, the same: trap T40."""
+    """Another seed gives other folds, and the same seed the same (trap T40)."""
     logged, draws, _ = healthy()
     one, two = (evaluate(name, logged, draws, Options(seed=seed)).estimates["better"] for seed in (1, 2))
     assert (one.jackknife != two.jackknife).any()
@@ -321,7 +321,7 @@ def test_the_means_of_normalised_weights_are_one_and_of_ips_need_not():
 
 
 def test_ten_thousand_rows_are_a_matter_of_seconds():
-    """Doubly robust, fresh draws and jackknife included, without a search for each row: trap T51."""
+    """A doubly robust estimate with fresh draws and jackknife needs no search for each row (trap T51)."""
     logged, draws, _ = healthy(n=10_000)
     began = time.process_time()
     evaluation = evaluate("dr-cpo", logged, draws, OPTIONS)

@@ -21,7 +21,7 @@ BOOTSTRAP = Options(inference="bootstrap", n_bootstrap=300)
 
 
 def test_without_labels_of_the_targets_it_is_finite_and_complete():
-    """No label among the fresh draws is the usual case: trap T14."""
+    """The bootstrap also works in the usual case of no label among the fresh draws (trap T14)."""
     logged, draws, _ = healthy()
     evaluation = evaluate("direct", logged, draws, BOOTSTRAP)
     for estimate in (*evaluation.estimates.values(), evaluation.base):
@@ -34,7 +34,7 @@ def test_without_labels_of_the_targets_it_is_finite_and_complete():
 
 @pytest.mark.parametrize("own", [False, True])
 def test_every_draw_by_hand(own):
-    """One stream of exponential weights, a draw each, nothing drawn again where few labels count: trap T33."""
+    """Every draw of weights counts, and none is drawn again where few labels count (trap T33)."""
     logged, draws, _ = healthy(n=60, coverage=6, target_labels=20 if own else 0)
     replicate_values = evaluate("direct", logged, draws, replace(BOOTSTRAP, seed=5)).estimates["better"].replicates
     rng, labelled = np.random.default_rng(5), logged.labelled
@@ -94,7 +94,7 @@ def test_it_agrees_with_the_jackknife_in_a_healthy_world(target_labels):
 
 
 def test_labels_on_every_draw_need_no_calibrator():
-    """The mean label, and the error of a mean: trap T45."""
+    """With a label on every draw the value is the mean label, with the error of a mean (trap T45)."""
     logged, draws, _ = draw(replace(WORLDS["no_transport_hidden"], target_labels=1.0), 300, 0)
     estimate = evaluate("direct", logged, draws, replace(BOOTSTRAP, n_bootstrap=2000)).estimates["worse"]
     label = draws["worse"].oracle_label[:, 0]

@@ -32,7 +32,7 @@ def with_labels(draws: Draws, rows, offset: float = 0.0) -> Draws:
 @pytest.mark.parametrize("draws_per_prompt", [1, 3])
 @pytest.mark.parametrize("name", AUGMENTED)
 def test_labels_on_every_draw_are_the_estimate(name, draws_per_prompt):
-    """Exactly the mean label, with the textbook error, whatever the calibrated scores: trap T45."""
+    """The value is exactly the mean label, with the textbook error, whatever the calibrated scores (trap T45)."""
     world = replace(WORLDS["no_transport_hidden"], target_labels=1.0, draws_per_prompt=draws_per_prompt)
     logged, draws, _ = draw(world, 300, seed=0)
     label = draws["worse"].oracle_label
@@ -48,7 +48,7 @@ def test_labels_on_every_draw_are_the_estimate(name, draws_per_prompt):
 
 
 def test_a_missing_draw_needs_no_label():
-    """All draws that exist have labels: exactly their mean, prompt by prompt; trap T45."""
+    """If all draws that exist have labels, the value is exactly their mean, prompt by prompt (trap T45)."""
     reward = np.array([[0.2, 0.4], [0.6, NAN], [0.9, 0.7]])
     label = np.array([[0.0, 1.0], [0.3, NAN], [0.8, 0.6]])
     value, influence = fresh_mean(reward, reward, label, np.arange(len(label)))
@@ -140,7 +140,7 @@ def test_a_share_of_labels_mends_a_calibrator_that_does_not_transport():
 
 
 def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
-    """Under the plain correction; with the same scores the plug-ins cancel, and residuals do not; trap T34."""
+    """Under the plain correction equal scores cancel in a difference, but residuals do not (trap T34)."""
     logged, draws, _ = healthy()
     rng = np.random.default_rng(0)
     score = draws["better"].judge_score
@@ -163,7 +163,7 @@ def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
 
 
 def test_differences_of_augmented_estimates_are_covered():
-    """Two policies of one truth, each with labels of its own; trap T34 by coverage."""
+    """Intervals cover the difference of two policies of one truth, each with labels of its own (trap T34)."""
     world = World(targets={"one": WORLDS["healthy"].targets["better"], "two": WORLDS["healthy"].targets["better"]})
     covered = []
     for seed in range(120):
@@ -176,7 +176,7 @@ def test_differences_of_augmented_estimates_are_covered():
 
 @pytest.mark.parametrize("draws_per_prompt", [1, 4])
 def test_the_noise_of_draws_is_counted_once(draws_per_prompt):
-    """The error is that of the prompts' means, and nothing is added for the draws; trap T5."""
+    """The error is that of the prompts' means, and nothing is added for the draws (trap T5)."""
     logged, draws, _ = healthy(draws_per_prompt=draws_per_prompt)
     evaluation = evaluate("direct", logged, draws, Options())
     fitted = evaluation.calibration

@@ -44,7 +44,7 @@ def budget_of(costs: Costs, min_labels: int, times: float) -> float:
 @settings(deadline=None)
 @given(VARIANCES, COSTS, LABELS, st.floats(1, 1e3))
 def test_a_plan_keeps_to_its_budget_and_bounds(variance, costs, min_labels, times):
-    """Trap T35: without a calibration variance the labels' money was spent twice."""
+    """A plan never costs more than its budget and has no fewer labels than the minimum (trap T35)."""
     budget = budget_of(costs, min_labels, times)
     plan = allocate(variance, costs, budget, min_labels=min_labels)
     assert isinstance(plan.n, int) and isinstance(plan.m, int)
@@ -59,7 +59,7 @@ def test_a_plan_keeps_to_its_budget_and_bounds(variance, costs, min_labels, time
 @settings(deadline=None)
 @given(VARIANCES, COSTS, st.floats(1, 30))
 def test_no_affordable_allocation_is_much_better(variance, costs, times):
-    """Trap T35: the optimum beats every other allocation, up to rounding: one part in the smallest number of labels."""
+    """The optimum beats every other allocation, up to rounding by one part in the smallest number of labels (trap T35)."""
     budget = budget_of(costs, 30, times)
     plan = allocate(variance, costs, budget)
     m = np.arange(30, max(30, math.floor(budget / (costs.judge + costs.label))) + 1)
@@ -71,7 +71,7 @@ def test_no_affordable_allocation_is_much_better(variance, costs, times):
 @pytest.mark.parametrize("costs", [Costs(1, 16), Costs(0.01, 0.16), Costs(3, 7)])
 @pytest.mark.parametrize("variance", [Variance(0.09, 0.04), Variance(1, 0.1)])
 def test_the_free_optimum_is_the_closed_form(variance, costs):
-    """Trap T35: the optimum beats its neighbours on the budget line."""
+    """The optimum beats its neighbours on the budget line (trap T35)."""
     budget = costs.total(10**6, 10**5)
     plan = allocate(variance, costs, budget)
     root = math.sqrt(costs.judge * variance.sampling) + math.sqrt(costs.label * variance.calibration)
@@ -94,7 +94,7 @@ def test_a_plan_by_hand():
 
 
 def test_without_calibration_variance_the_least_labels_are_paid_first():
-    """Trap T35: with s_c = 0 the budget was overrun by the labels."""
+    """With s_c = 0 the budget pays the least labels first and is not overrun (trap T35)."""
     plan = allocate(Variance(0.09, 0), Costs(1, 16), 1000)
     assert (plan.n, plan.m, plan.cost, plan.binding) == (1000 - 16 * 30, 30, 1000, "min_labels")
 
@@ -160,7 +160,7 @@ def test_levels_that_are_none_are_refused():
 @settings(deadline=None)
 @given(VARIANCES, COSTS, LABELS, st.floats(1e-3, 10), st.floats(0.01, 0.2), st.floats(0.5, 0.99))
 def test_a_plan_reaches_its_effect_and_wastes_nothing(variance, costs, min_labels, effect, alpha, target_power):
-    """Trap T35: with the least labels binding the effect was missed by up to 75 %."""
+    """A plan detects its effect also where the least number of labels is binding (trap T35)."""
     levels = {"alpha": alpha, "power": target_power, "min_labels": min_labels}
     plan = for_effect(variance, costs, effect, **levels)
     assert plan.n >= plan.m >= min_labels
@@ -185,7 +185,7 @@ def test_an_effect_that_a_budget_reaches_costs_no_more_than_it(variance, costs, 
 
 
 def test_the_inverse_with_the_least_labels_binding_by_hand():
-    """Trap T35: V = .0011 needs n = .09 / (V - .0004 / 30) prompts, not the free optimum's."""
+    """V = .0011 needs n = .09 / (V - .0004 / 30) prompts, not the free optimum's (trap T35)."""
     needed = 0.0011
     effect = mde(math.sqrt(needed))
     plan = for_effect(Variance(0.09, 0.0004), Costs(1, 16), effect)
@@ -208,7 +208,7 @@ def test_known_power():
 @settings(deadline=None)
 @given(st.floats(1e-4, 10), st.floats(0.001, 0.3), st.floats(0, 10))
 def test_power_is_two_tailed(se, alpha, distance):
-    """Trap T35: power at no effect is alpha, not half of it."""
+    """Power at no effect is alpha, not half of it (trap T35)."""
     assert power(0, se, alpha=alpha) == pytest.approx(alpha)
     effect = distance * se
     assert power(-effect, se, alpha=alpha) == pytest.approx(power(effect, se, alpha=alpha))
@@ -273,7 +273,7 @@ def test_cells_that_tell_nothing_apart_are_refused():
 @settings(deadline=None)
 @given(st.integers(51, 5000), st.floats(0, 1))
 def test_a_grid_has_fewer_labels_than_prompts(prompts, share):
-    """Trap T35: no cell asks for more labels than prompts, nor for more of either than the pilot has."""
+    """No cell asks for more labels than prompts, nor for more of either than the pilot has (trap T35)."""
     labels = round(share * prompts)
     assume(labels >= 27)
     cells = grid(prompts, labels)
@@ -332,7 +332,7 @@ class Recorder:
 
 @pytest.mark.parametrize("rows_per_prompt", [(1,), (2, 3, 4)])
 def test_a_pilot_finds_known_components_at_actual_sizes(rows_per_prompt):
-    """Trap T35: the fit uses the numbers of prompts and labels of each sample, not rows, nor sizes beyond the pilot's."""
+    """The fit uses each sample's numbers of prompts and labels, not rows, nor sizes beyond the pilot's (trap T35)."""
     logged, draws, _ = healthy(n=400, rows_per_prompt=rows_per_prompt)
     recorder = Recorder(Variance(0.2, 0.05))
     fitted = pilot(logged, draws, "direct", "clone", Options(), replicates=3, evaluate=recorder)
@@ -346,7 +346,7 @@ def test_a_pilot_finds_known_components_at_actual_sizes(rows_per_prompt):
 
 
 def test_a_pilot_counts_what_a_subsample_has(monkeypatch):
-    """Trap T35: if a subsample is smaller than its cell of the grid, the fit uses its actual size."""
+    """If a subsample is smaller than its cell of the grid, the fit uses its actual size (trap T35)."""
     logged, draws, _ = healthy(n=400)
 
     def smaller_subsample(with_label, n, m, rng):

@@ -104,7 +104,7 @@ def test_a_package_without_such_a_name_says_so():
 
 
 def test_policies_come_in_declared_order(result):
-    """Not in alphabetical order: trap T39."""
+    """Estimates are in the declared order of policies, not in alphabetical order (trap T39)."""
     assert result.policies == ("same", "near", "far")
     assert result.estimates.shape == result.standard_errors.shape == (3,)
     assert result.confidence_intervals.shape == (3, 2)
@@ -137,7 +137,7 @@ def test_a_refused_policy_has_its_number_under_refused_alone(result):
 
 
 def test_intervals_contain_their_estimates(result):
-    """The interval is about the estimate, not about zero: trap T10."""
+    """The interval is about the estimate, not about zero (trap T10)."""
     published = ~np.isnan(result.estimates)
     low, high = result.confidence_intervals[published].T
     assert published[0]
@@ -296,7 +296,7 @@ def test_a_frame_is_as_good_as_a_file(data):
 
 
 def test_full_labels_and_equal_policies_give_the_mean_label(tmp_path):
-    """Exactly: trap T45 and, where log probabilities are equal, trap T23."""
+    """With all labels (trap T45) and equal log probabilities (trap T23) the value is exactly the mean label."""
     logged, _, _ = simulate.draw(replace(FAR, coverage=1.0), 80, 3)
     write_logged(tmp_path / "x.jsonl", rows_of(logged))
     for name in ("ips", "snips", "raw-ips", "calibrated-ips"):
@@ -464,7 +464,7 @@ def places(value, at=()):
 
 @pytest.mark.parametrize("name", ["snips", "calibrated-ips", "direct", "dr-cpo"])
 def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
-    """Its number stands under `refused` and nowhere else: trap T22."""
+    """The number of a refused policy stands under `refused` and nowhere else (trap T22)."""
     world = World(targets={"near": Target(0.2, 0.2), "far": Target(4.0, 3.0)}, coverage=0.5)
     logged, draws, _ = simulate.draw(world, 300, 7)
     write_logged(tmp_path / "logged.jsonl", rows_of(logged))
@@ -501,7 +501,7 @@ def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
 
 
 def test_one_figure_for_overlap_on_every_surface(tmp_path):
-    """A quarter of the rows effective is a caution in verdict, document, table and console: trap T21."""
+    """A quarter of the rows effective is a caution in verdict, document, table and console (trap T21)."""
     n = 400
     logged, _, _ = simulate.draw(World(targets={"near": Target()}, coverage=0.5), n, 1)
     heavy = np.arange(n) % 25 == 0
@@ -525,7 +525,7 @@ def test_one_figure_for_overlap_on_every_surface(tmp_path):
 
 
 def test_scores_beyond_the_labelled_ones_are_on_the_card(data):
-    """A target whose judge scores lie outside the range of the labelled ones: trap T26."""
+    """A target whose judge scores lie outside the range of the labelled ones is refused (trap T26)."""
     draws = pl.DataFrame({"prompt_id": [f"prompt-{k}" for k in range(300)], "judge_score": [1.0] * 300})
     result = arena_cje.analyze(data / "logged.jsonl", dict.fromkeys(("same", "near", "far"), draws), "direct")
     card = result.document["metadata"]["diagnostics"]["near"]["boundary"]
@@ -534,7 +534,7 @@ def test_scores_beyond_the_labelled_ones_are_on_the_card(data):
 
 
 def test_the_greatest_weight_is_told_before_and_after_the_clip(data):
-    """After rescaling it may exceed the clip, and the document has both weights: trap T47."""
+    """After rescaling a weight may exceed the clip, and the document has the largest before and after it (trap T47)."""
     result = arena_cje.analyze(data / "logged.jsonl", estimator="raw-ips", clip=1.5)
     diagnostics = result.document["metadata"]["diagnostics"]["near"]
     log_ratio = simulate.draw(FAR, 300, 7)[0].log_ratio[:, 1]
@@ -556,7 +556,7 @@ def test_the_greatest_weight_is_told_before_and_after_the_clip(data):
     ],
 )
 def test_log_probabilities_that_cannot_be_are_refused_with_their_place(data, changes, message):
-    """And one of -inf under a target is a weight of zero: trap T18."""
+    """Impossible log probabilities are an error that names the row (trap T18)."""
     rows = lines_of(data / "logged.jsonl")
     frame = pl.DataFrame(rows[:4] + [rows[4] | changes] + rows[5:], infer_schema_length=None)
     with pytest.raises(UserError, match=f"row 4: .*{message}"):
@@ -564,7 +564,7 @@ def test_log_probabilities_that_cannot_be_are_refused_with_their_place(data, cha
 
 
 def test_a_target_that_cannot_say_a_response_weighs_it_nothing(data):
-    """The row stays: trap T18."""
+    """A log probability of -inf under a target is a weight of zero, and the row stays (trap T18)."""
     rows = lines_of(data / "logged.jsonl")
     rows[0]["target_policy_logprobs"]["near"] = float("-inf")
     result = arena_cje.analyze(pl.DataFrame(rows, infer_schema_length=None), estimator="snips")
@@ -573,7 +573,7 @@ def test_a_target_that_cannot_say_a_response_weighs_it_nothing(data):
 
 
 def test_zero_and_the_empty_string_find_their_draws(tmp_path):
-    """Ids that are false in Python are ids: trap T19."""
+    """Ids that are false in Python are ids (trap T19)."""
     logged, draws, _ = simulate.draw(World(targets={"near": Target(0.2)}, coverage=1.0), 30, 1)
     names = [0, "", *range(1, 29)]
     rows = [row | {"prompt_id": name} for row, name in zip(rows_of(logged), names, strict=True)]
@@ -592,7 +592,7 @@ def test_zero_and_the_empty_string_find_their_draws(tmp_path):
 
 @pytest.mark.parametrize("place", ["top", "metadata", "both"])
 def test_masked_labels_are_masked_wherever_they_stand(data, tmp_path, place):
-    """Each coverage uses exactly the labels of its mask, so that estimates differ: trap T24."""
+    """Each coverage uses exactly the labels of its mask, so that estimates differ (trap T24)."""
     rows = lines_of(data / "logged.jsonl")
     for row in rows:
         label = row["oracle_label"]
@@ -612,7 +612,7 @@ def test_masked_labels_are_masked_wherever_they_stand(data, tmp_path, place):
 
 
 def test_labels_of_several_policies_to_one_prompt_are_several_pairs(data):
-    """Calibration pairs are identified by response, not by prompt: trap T15."""
+    """Calibration pairs are identified by response, not by prompt (trap T15)."""
     pairs = [
         {"prompt_id": "prompt-0", "policy": policy, "judge_score": 0.1 * k, "oracle_label": 0.1 * k}
         for k, policy in enumerate(("near", "far", "other", "another"))
@@ -623,7 +623,7 @@ def test_labels_of_several_policies_to_one_prompt_are_several_pairs(data):
 
 
 def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
-    """They serve calibration alone, and replace no logged row or draw: trap T11."""
+    """Calibration data serve calibration alone, and replace no logged row or draw (trap T11)."""
     logged, _, _ = simulate.draw(World(coverage=1.0), 500, 3)
     pairs = pl.DataFrame(
         {
@@ -650,13 +650,13 @@ def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
     ],
 )
 def test_draws_that_are_missing_are_missed(data, tmp_path, fresh, estimator, message):
-    """No other estimator is used instead, and no path among the arguments is ignored: trap T28."""
+    """No other estimator is used instead, and no path among the arguments is ignored (trap T28)."""
     with pytest.raises(UserError, match=message):
         arena_cje.analyze(data / "logged.jsonl", None if fresh is None else tmp_path / fresh, estimator)
 
 
 def test_draws_beside_logged_data_are_used_where_an_estimator_wants_them(data):
-    """They are not replaced by logged responses: trap T28."""
+    """Fresh draws are not replaced by logged responses (trap T28)."""
     moved = {p: pl.read_ndjson(data / "fresh" / f"{p}.jsonl") for p in ("same", "near", "far")}
     moved["near"] = moved["near"].with_columns(pl.col("judge_score") * 0.9)
     for name in estimators.NAMES:
@@ -666,7 +666,7 @@ def test_draws_beside_logged_data_are_used_where_an_estimator_wants_them(data):
 
 
 def test_rows_are_checked_as_they_were_written(data, tmp_path):
-    """Ids of a result are those of the file, and an error names the line of the wrong value: trap T36."""
+    """Ids of a result are those of the file, and an error names the line of the wrong value (trap T36)."""
     rows = [row | {"prompt_id": f"id {k}"} for k, row in enumerate(lines_of(data / "logged.jsonl"))]
     result = arena_cje.analyze(write_rows(tmp_path / "x.jsonl", rows), estimator="snips")
     assert result.prompt_id.tolist() == [row["prompt_id"] for row in rows]
@@ -677,7 +677,7 @@ def test_rows_are_checked_as_they_were_written(data, tmp_path):
 
 
 def test_another_scale_gives_the_same_result(data, tmp_path):
-    """A scale that is declared is mapped to [0, 1]; one that is not is refused: trap T37."""
+    """A scale that is declared is mapped to [0, 1]; one that is not is refused (trap T37)."""
     rows = lines_of(data / "logged.jsonl")
     for row in rows:
         row["judge_score"] = 100 * row["judge_score"]
@@ -697,7 +697,7 @@ def test_another_scale_gives_the_same_result(data, tmp_path):
 
 @pytest.mark.parametrize("where", ["logged", "fresh", "calibration_data"])
 def test_a_label_that_is_not_a_number_is_refused(data, where):
-    """Null means unlabelled; NaN has no meaning: trap T49."""
+    """Null means unlabelled; NaN has no meaning (trap T49)."""
     label = [float("nan")] + [0.5] * 299
     rows = pl.DataFrame(
         {"prompt_id": [f"prompt-{k}" for k in range(300)], "judge_score": [0.5] * 300, "oracle_label": label}
@@ -715,7 +715,7 @@ def test_a_label_that_is_not_a_number_is_refused(data, where):
 
 
 def test_rewards_by_the_judge_are_called_what_they_are(data):
-    """Without a single label the estimate is uncalibrated, and refused: trap T29."""
+    """Without a single label the estimate is uncalibrated, and refused (trap T29)."""
     rows = [row | {"oracle_label": None} for row in lines_of(data / "logged.jsonl")]
     frame = pl.DataFrame(rows, infer_schema_length=None)
     result = arena_cje.analyze(frame, data / "fresh", "direct", rewards="judge")
@@ -730,14 +730,14 @@ def test_rewards_by_the_judge_are_called_what_they_are(data):
 
 
 def test_unchecked_transport_is_said_of_every_target(data):
-    """The verdict of a target without labels of its own has a reason for it: trap T50."""
+    """The verdict of a target without labels of its own has a reason for it (trap T50)."""
     for name in ("direct", "dr-cpo", "snips"):
         result = arena_cje.analyze(data / "logged.jsonl", data / "fresh", name)
         assert "transport_unverified" in {reason.code for reason in result.verdicts["near"].reasons}
 
 
 def test_draws_of_ten_thousand_prompts_are_found_without_searching():
-    """Loading and joining, doubly robust, in seconds: trap T51."""
+    """Loading, joining and a doubly robust estimate of 10 000 prompts take seconds (trap T51)."""
     n = 10_000
     logged, draws, _ = simulate.draw(World(targets={"near": Target(0.2, 0.2)}, coverage=0.1), n, 0)
     rows = pl.DataFrame(
@@ -774,7 +774,7 @@ def test_a_result_knows_its_differences_after_the_files(data, tmp_path):
 
 
 def test_typicality_counts_by_the_token(data):
-    """Responses of twice the tokens at twice the surprisal are as typical as they were: trap T25."""
+    """Responses of twice the tokens at twice the surprisal are as typical as they were (trap T25)."""
     rows, rng = lines_of(data / "logged.jsonl"), np.random.default_rng(0)
     longer = []
     for row in rows:
