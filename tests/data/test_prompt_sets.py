@@ -7,12 +7,14 @@ import gzip
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 import hub_server
 from arena_cje.data import prompts
+from arena_cje.data.prompt_sets import hub as hub_reader
 from arena_cje.data.prompt_sets import language, reading, selection
 from arena_cje.data.prompt_sets.pool import Source, describe, read_pool
 from arena_cje.data.prompt_sets.selection import Selection
@@ -574,3 +576,28 @@ def test_what_the_hub_refuses_is_one_sentence(how, sentence, contents, tmp_path)
         assert sentence.format(address=hub.address, name=hub_server.NAME) in output
     assert output.startswith(f"ERROR {how.get('name', hub_server.NAME)}: ")
     assert len(output.splitlines()) == 1
+
+
+class Refusal(OSError):
+    """An error of the hub's client, with the response that it was made from."""
+
+    def __init__(self, status: int):
+        super().__init__(f"Client error for url: http://127.0.0.1:{status}17/api/datasets")
+        self.response = SimpleNamespace(status_code=status)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (Refusal(403), "the hub refuses access"),
+        (OSError("401 Client Error for url: http://hub/x"), "the hub refuses access"),
+        (ConnectionError("no route to http://127.0.0.1:40131/api"), "the hub cannot be reached"),
+        (ConnectionError("no route to http://hub/lab/aggregated-403"), "the hub cannot be reached"),
+        (ValueError("file of 14031 bytes at commit 24017"), "cannot be loaded from the hub"),
+        (OSError("Dataset 'lab/aggregated-403' is a gated dataset on the Hub."), "the data set is gated"),
+    ],
+)
+def test_ports_sizes_and_names_are_not_taken_for_a_status_of_the_hub(error, sentence):
+    assert hub_reader._sentence("lab/aggregated-403", "train", None, error).startswith(
+        f"lab/aggregated-403: {sentence}"
+    )

@@ -14,6 +14,9 @@ from arena_cje.data.prompt_sets.reading import PromptSet, needed_module, of_data
 from arena_cje.errors import UserError
 
 COMMIT = re.compile("[0-9a-f]{40}")
+REFUSAL = re.compile(
+    r"\b40[13] (?:Client Error|Unauthorized|Forbidden)"
+)  # where an error has its response as text alone
 ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE_SUFFIXES = {".arrow", ".csv", ".gz", ".json", ".jsonl", ".parquet", ".tsv", ".txt", ".zip", ".zst"}
 
@@ -52,18 +55,20 @@ def open_id(name: str, split: str, revision: str | None) -> PromptSet:
 
 def _sentence(name: str, split: str, revision: str | None, error: Exception) -> str:
     """What to do about an error of loading."""
-    texts, cause = [], error
-    while cause is not None and len(texts) < 10:
-        texts.append(f"{type(cause).__name__}: {cause}")
+    causes, cause = [], error
+    while cause is not None and len(causes) < 10:
+        causes.append(cause)
         cause = cause.__cause__ or cause.__context__
-    text = " ".join(texts)
+    # Without the name, in which any of the words below may stand.
+    text = " ".join(f"{type(cause).__name__}: {cause}" for cause in causes).replace(name, "")
+    statuses = {getattr(getattr(cause, "response", None), "status_code", None) for cause in causes}
     page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/datasets/{name}"
-    if "gated" in text.lower():
+    if re.search(r"\bgated", text, re.IGNORECASE):
         return (
             f"{name}: the data set is gated; accept its terms at {page}, then set HF_TOKEN to an access token of yours "
             "(or name a local copy as prompts.source)"
         )
-    if "401" in text or "403" in text:
+    if statuses & {401, 403} or REFUSAL.search(text):
         return f"{name}: the hub refuses access; set HF_TOKEN to an access token that may read {page}"
     if "Unknown split" in text:
         return f"{name}: has no split {split!r} ({_first_line(error)}); set prompts.split to one of them"
