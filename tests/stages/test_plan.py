@@ -61,15 +61,16 @@ def test_a_data_set_records_what_is_not_in_its_files():
     config = parsed()
     graders = grading_plan.graders(config, lambda name, kind: str(ROOT / "resources" / kind / name))
     summary = {"source": "prompts/default.jsonl", "revision": None, "n_rows": 9, "n_eligible": 8}
-    found = plan.dataset_provenance(config, graders, Pool(Path("prompts.jsonl"), summary, identity="0"))
-    assert found["prompts"] == summary
+    provenance = plan.dataset_provenance(config, graders, Pool(Path("prompts.jsonl"), summary, identity="0"))
+    assert provenance["prompts"] == summary
     assert (
-        found["policies"]["large"]["asked"]["model"] == "l" and found["policies"]["large"]["template"] == "chatml.yaml"
+        provenance["policies"]["large"]["asked"]["model"] == "l"
+        and provenance["policies"]["large"]["template"] == "chatml.yaml"
     )
-    assert found["policies"]["base"]["context"] == "small-helpful"
-    assert found["oracle"] == {"provider": "reference", "target_labels": 0.0}
-    assert set(found["versions"]["score"]) == {"small-helpful", "small-none", "api-l-none"}
-    assert found["judge"]["rubric"] == "likelihood.yaml" and "api_key_env" not in found["judge"]
+    assert provenance["policies"]["base"]["context"] == "small-helpful"
+    assert provenance["oracle"] == {"provider": "reference", "target_labels": 0.0}
+    assert set(provenance["versions"]["score"]) == {"small-helpful", "small-none", "api-l-none"}
+    assert provenance["judge"]["rubric"] == "likelihood.yaml" and "api_key_env" not in provenance["judge"]
 
 
 def test_labels_are_bought_step_by_step():

@@ -63,7 +63,7 @@ def test_a_parquet_table_has_its_rows_and_is_checked_too():
     path = Path("results/logprobs/base.parquet")
     job([], path, write=lambda path: files.replace(path, pl.DataFrame({"x": [1, 2, 3]}).write_parquet))
     assert seals.read(path).rows == 3
-    files.replace(path, pl.DataFrame({"x": [1, 2]}).write_parquet)  # a good file, but not the one that was written
+    files.replace(path, pl.DataFrame({"x": [1, 2]}).write_parquet)  # a valid file, but not the one of the seal
     with pytest.raises(UserError, match=f"^{path}: is damaged"):
         seals.check(path)
 
