@@ -50,6 +50,17 @@ def model(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def browser():
+    """Chromium under playwright, for modules with the mark `chromium.needs_chromium`."""
+    import chromium  # skips where playwright is missing
+
+    with chromium.sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium.CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
 def opening(model) -> tuple[int, ...]:
     """Token ids for prompts to begin with, enough of them to be worth sharing."""
     return tuple(np.random.default_rng(4).integers(0, model.n_vocab, 100).tolist())

@@ -20,17 +20,17 @@ N_RUNS = 200
 WORLD = replace(World(), coverage=N_ITEMS)
 
 
-def labels_by_people(expected: np.ndarray, votes: int, rng: np.random.Generator) -> np.ndarray:
+def labels_by_people(expected: np.ndarray, n_votes: int, rng: np.random.Generator) -> np.ndarray:
     """Labels out of simulated votes of 1 to 5 whose mean is the expected label in [0, 1]; NaN where that is."""
     rows = np.flatnonzero(np.isfinite(expected))
-    scores = 1 + rng.binomial(4, expected[rows][:, None], (len(rows), votes))
-    given = [
+    scores = 1 + rng.binomial(4, expected[rows][:, None], (len(rows), n_votes))
+    votes = [
         Vote(f"{row:06d}", f"r{rater}", float(score), "simulated")
-        for row, of_row in zip(rows, scores, strict=True)
-        for rater, score in enumerate(of_row)
+        for row, row_scores in zip(rows, scores, strict=True)
+        for rater, score in enumerate(row_scores)
     ]
     label = np.full(len(expected), np.nan)
-    label[rows] = aggregation.aggregate(agreement.ratings(given, SCALE)).value
+    label[rows] = aggregation.aggregate(agreement.ratings(votes, SCALE)).value
     return label
 
 
@@ -73,13 +73,13 @@ def test_intervals_cover_where_biases_of_raters_are_taken_out():
         rows = np.flatnonzero(np.isfinite(logged.oracle_label))
         bias = rng.normal(0, 0.1, 6)
         bias -= bias.mean()
-        given = [
+        votes = [
             Vote(f"{row:06d}", f"r{j}", 0.25 + 0.5 * (logged.oracle_label[row] + bias[j] + rng.normal(0, 0.15)), "")
             for row in rows
             for j in rng.choice(6, 3, replace=False)
         ]
         label = np.full(len(logged.oracle_label), np.nan)
-        label[rows] = aggregation.aggregate(agreement.ratings(given, scale), "two_way").value
+        label[rows] = aggregation.aggregate(agreement.ratings(votes, scale), "two_way").value
         evaluation = evaluate("direct", replace(logged, oracle_label=label), draws, Options(seed=seed))
         for policy, estimate in {"base": evaluation.base, **evaluation.estimates}.items():
             low, high = estimate.interval()

@@ -65,10 +65,10 @@ def test_a_policy_that_joins_later_is_labelled_where_its_text_is_new():
     first = make(policies=("base",))
     second = make("second", earlier=first.key)
     assert {row.policy for row in second.key} == {"clone", "other"}
-    shown = {task.item_id for task in second.tasks}
+    task_ids = {task.item_id for task in second.tasks}
     shared = {row.item_id for row in second.key} & {row.item_id for row in first.key}
     assert shared
-    assert not shared & shown
+    assert not shared & task_ids
 
 
 @pytest.mark.parametrize("limit", [tasks.Limit(labels=200), tasks.Limit(usd=16.0)])
@@ -223,19 +223,19 @@ def test_draws_beyond_the_first_are_not_labelled():
 
 
 def test_prompts_for_validation_have_the_responses_of_all_policies():
-    """Labels of the targets enter estimates on a twentieth of the prompts, and evaluate between a tenth and two fifths."""
+    """Labels of the targets enter estimates on a twentieth of the prompts; those between a tenth and two fifths validate."""
     shares = {"base": 1.0, "clone": 0.05, "other": 0.0}
     batch = make(limit=tasks.Limit(coverage=0.3), shares=shares, validation=(0.1, 0.4))
     places = {policy: {int(row.prompt_id[1:]) for row in batch.key if row.policy == policy} for policy in POLICIES}
-    shown = {coverage: {i for i in range(200) if has_label(i, coverage)} for coverage in (0.05, 0.1, 0.3)}
-    validation = shown[0.3] - shown[0.1]
-    assert places == {"base": shown[0.3], "clone": shown[0.05] | validation, "other": validation}
+    labelled_places = {coverage: {i for i in range(200) if has_label(i, coverage)} for coverage in (0.05, 0.1, 0.3)}
+    validation = labelled_places[0.3] - labelled_places[0.1]
+    assert places == {"base": labelled_places[0.3], "clone": labelled_places[0.05] | validation, "other": validation}
     probability = {row.policy: row.inclusion_probability for row in batch.key}
     assert probability == {"base": 0.3, "clone": pytest.approx(0.25), "other": pytest.approx(0.2)}
 
 
 def test_a_batch_grows_into_the_prompts_for_validation():
-    """The batch before the split is the one without it: what was labelled stays of use when validation is asked for later."""
+    """The first batch is the same without the split, so that its labels stay of use when validation is added later."""
     shares = {"base": 1.0, "other": 0.05}
     before = make(shares=shares)
     after = make(shares=shares, validation=(0.1, 0.4))

@@ -10,7 +10,7 @@ from arena_cje.data.coverage import has_label
 from arena_cje.labeling import labels, tasks
 from arena_cje.labeling.votes import Ballot
 from arena_cje.stages import people
-from labeling_study import SCALE, make, simulated
+from labeling_study import SCALE, make, simulated_votes
 
 N, SPAN = 400, (0.1, 0.4)
 PROMPTS = [{"prompt_id": f"q{i}"} for i in range(N)]
@@ -29,7 +29,7 @@ def votes(batch):
     """Votes of raters with biases, each of whom leaves out a third of the texts, so that biases enter the labels."""
     expected = {row.item_id: 0.3 + 0.4 * int(row.item_id[:8], 16) / 0xFFFFFFFF for row in batch.key}
     raters = list(BIAS)
-    cast = [vote for vote in simulated(batch, expected, BIAS, noise=0.05) if vote.item_id in expected]
+    cast = [vote for vote in simulated_votes(batch, expected, BIAS, noise=0.05) if vote.item_id in expected]
     return [vote for vote in cast if int(vote.item_id[-4:], 16) % 3 != raters.index(vote.annotator_id)]
 
 
