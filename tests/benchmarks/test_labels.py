@@ -55,7 +55,7 @@ def test_promises_are_held_against_the_rows():
 
 
 def test_the_public_packages_see_the_draws_of_the_others(monkeypatch):
-    """Their answers, here the mean labels from a stand-in interpreter, become rows beside ours."""
+    """Their results, here the mean labels from a replaced interpreter, become rows beside ours."""
 
     class Answer:
         def __init__(self, command, **_):

@@ -112,7 +112,8 @@ def test_a_disturbed_run_on_two_nodes_ends_with_the_bytes_of_one_machine(folders
     cluster_seconds = time.monotonic() - start
     print(
         f"\n{len(jobs)} submissions, {len(completed)} completed, on {', '.join(sorted({job[1] for job in completed}))}; "
-        f"{cluster_seconds:.0f} s, on one machine {local_seconds:.0f} s, {(cluster_seconds - local_seconds) / len(jobs):.1f} s more a submission; "
+        f"{cluster_seconds:.0f} s, on one machine {local_seconds:.0f} s, "
+        f"{(cluster_seconds - local_seconds) / len(jobs):.1f} s more a submission; "
         f"disturbed: {json.dumps(disturbance.affected_jobs)}"
     )
     waits, lengths = zip(*(queue_and_run_seconds(job[0]) for job in completed), strict=True)
