@@ -1,4 +1,4 @@
-"""Whatever a user gives, to the configuration, to a file or to `analyze`: a value or one sentence, never a traceback."""
+"""Any input of a user, in the configuration, in a file or to `analyze`: a value or one sentence, never a traceback."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _inside(place, monkeypatch):
     monkeypatch.setenv("KEY", "secret")
 
 
-# The configuration: what the workflow does with it before the first job.
+# The configuration, and the workflow's steps with it before the first job.
 
 HOSTED = {"provider": "api", "model": "gpt"}
 WITH_MODELS = {
@@ -128,7 +128,7 @@ def parsed(own) -> Config:
 
 
 def read_configuration(own):
-    """All that the workflow asks of a configuration when it is read."""
+    """All steps of the workflow that read a configuration."""
     config = parsed(own)
     Config.model_validate(config.model_dump(mode="json"))
     targets.check(["results/coverage_0.5/direct.json"], config)
@@ -143,7 +143,7 @@ def read_configuration(own):
 
 
 def read_prompts(config, folder):
-    """The pool of prompts; None where they are those of a data set of the hub, which is not asked for here."""
+    """The pool of prompts; None where they are those of a data set of the hub, which is not downloaded here."""
     path = parse.find_prompts(config.prompts.source, workflow_resources=RESOURCES)
     if path is None:
         return None
@@ -189,9 +189,9 @@ def test_any_value_of_a_key(key):
 
 def read_own_data(key, path):
     config = parsed(OWN_DATA | {key: str(path)})
-    drawn = draws.draw_paths(Path(config.fresh_draws))
-    probed = draws.find_probes(config.probes, tuple(drawn))
-    for file in (config.logged_data, config.calibration_data, *drawn.values(), *probed.values()):
+    draw_paths = draws.draw_paths(Path(config.fresh_draws))
+    probe_paths = draws.find_probes(config.probes, tuple(draw_paths))
+    for file in (config.logged_data, config.calibration_data, *draw_paths.values(), *probe_paths.values()):
         if file is not None:
             user_data.check_user_file(file, results=Path("results"))
     user_data.read_user_data(
@@ -292,7 +292,7 @@ def keys_of(value, place=()):
         yield from keys_of(part, (*place, key))
 
 
-def changed(document, place, value):
+def with_entry(document, place, value):
     document = copy.deepcopy(document)
     block = document
     for key in place[:-1]:
@@ -301,7 +301,7 @@ def changed(document, place, value):
     return document
 
 
-def written(path, document) -> Path:
+def yaml_file(path, document) -> Path:
     """A YAML file; values that YAML cannot hold are left out."""
     path.write_bytes(yaml.dump(document).encode(errors="surrogatepass"))
     return path
@@ -320,7 +320,7 @@ def test_any_value_in_a_file_of_yaml(tmp_path, shipped, read):
     document = yaml.safe_load(shipped.read_text())
     path = tmp_path / "odd.yaml"
     all_accepted(
-        ((place, value), lambda place=place, value=value: read(written(path, changed(document, place, value))))
+        ((place, value), lambda place=place, value=value: read(yaml_file(path, with_entry(document, place, value))))
         for place in [*keys_of(document), ("unknown",)]
         for value in ODD_VALUES
     )
@@ -382,7 +382,7 @@ def test_a_value_that_yaml_cannot_make_is_told_with_the_file(tmp_path, value):
 
 
 class Unreadable:
-    """An object that cannot even be shown."""
+    """An object whose representation raises."""
 
     def __repr__(self):
         raise RuntimeError("no representation")
@@ -409,8 +409,8 @@ PARAMETERS += [name for name in Options.__dataclass_fields__ if name not in PARA
 
 
 def analyze(**arguments):
-    mine = {"logged": "mine.jsonl", "fresh_draws": "draws", "estimator": "direct", "n_bootstrap": 20}
-    result = arena_cje.analyze(**mine | arguments)
+    defaults = {"logged": "mine.jsonl", "fresh_draws": "draws", "estimator": "direct", "n_bootstrap": 20}
+    result = arena_cje.analyze(**defaults | arguments)
     return result.details() + result.to_json()
 
 
@@ -503,7 +503,7 @@ def test_any_value_in_a_results_file(tmp_path, result, capsys):
     path = tmp_path / "odd.json"
     for place in [place for place in keys_of(document) if len(place) < 3]:
         for value in (None, 3, [], {"x": 1}):
-            path.write_text(json.dumps(changed(document, place, value)))
+            path.write_text(json.dumps(with_entry(document, place, value)))
             command(capsys, "show", path)
 
 
