@@ -229,8 +229,8 @@ def test_a_stage_depends_on_these_files_and_no_others(stage):
 def test_the_table_has_the_modules_that_the_rules_name():
     rules = [path.read_text() for path in Path("workflow/rules").glob("*.smk")]
     calls = [call for text in rules for call in re.findall(r"\bcode_hash\(([^)]*)\)", text)]
-    named = {tuple(re.findall(r'"arena_cje\.([\w.]+)"', call)) for call in calls} - {()}
-    assert named == {modules for modules, _ in STAGES.values()}
+    names = {tuple(re.findall(r'"arena_cje\.([\w.]+)"', call)) for call in calls} - {()}
+    assert names == {modules for modules, _ in STAGES.values()}
 
 
 def test_an_exhibit_depends_on_these_files_besides():
@@ -341,8 +341,8 @@ class WithoutAnnotations(ast.NodeTransformer):
 
 @pytest.mark.parametrize("file", sorted(FILES))
 def test_the_imports_of_a_file_are_those_that_the_parser_sees(file):
-    parsed = WithoutAnnotations().visit(tree(file))
-    assert provenance._imports(file) == set(imported(ast.walk(parsed)))
+    syntax_tree = WithoutAnnotations().visit(tree(file))
+    assert provenance._imports(file) == set(imported(ast.walk(syntax_tree)))
 
 
 def test_from_computing_to_showing_nothing_is_followed(package):

@@ -186,8 +186,8 @@ def test_a_hidden_drop_leaves_scores_and_lowers_labels():
     assert_mean(hidden.judge_score, logged.judge_score.mean(), logged.prompt_id)
     quality = ndtri(hidden.judge_score)
     drop = world.targets["worse"].drop
-    lowered = mean_label_at(replace(world, intercept=world.intercept - drop), quality)
-    assert_mean(hidden.oracle_label - lowered, 0, logged.prompt_id)
+    lowered_labels = mean_label_at(replace(world, intercept=world.intercept - drop), quality)
+    assert_mean(hidden.oracle_label - lowered_labels, 0, logged.prompt_id)
     assert mean_label_at(world, quality).mean() > values["worse"] + 0.1
     weighted = np.exp(logged.log_ratio[:, 0]) * logged.oracle_label
     assert_mean(weighted, values["base"], logged.prompt_id)  # weights do not see it either
@@ -230,9 +230,9 @@ def test_the_weights_of_the_heavy_tailed_world_lead_to_the_truth_but_for_their_t
     _, logged, _, values = labelled_sample("heavy_tails")
     target = WORLDS["heavy_tails"].targets["better"]
     quality = draw(World({"same": Target(target.shift)}), N, seed=11)[0].log_ratio[:, 0]
-    of_style = np.exp(logged.log_ratio[:, 0] - quality)
-    assert of_style.min() > 1 / 3 - 1e-9
-    weight = np.where(of_style > 100, 0, np.exp(logged.log_ratio[:, 0])) / (1 - np.sqrt(1 / 300))
+    style_weight = np.exp(logged.log_ratio[:, 0] - quality)
+    assert style_weight.min() > 1 / 3 - 1e-9
+    weight = np.where(style_weight > 100, 0, np.exp(logged.log_ratio[:, 0])) / (1 - np.sqrt(1 / 300))
     assert_mean(weight, 1, logged.prompt_id)
     assert_mean(weight * logged.oracle_label, values["better"], logged.prompt_id)
 

@@ -121,7 +121,7 @@ def find(name, kind):
     return str(parse.find_file(name, kind, workflow_resources=RESOURCES))
 
 
-def parsed(own) -> Config:
+def config_of(own) -> Config:
     merged = copy.deepcopy(SHIPPED)
     update_config(merged, copy.deepcopy(own))
     return parse.parse(merged, user_keys=own)
@@ -129,7 +129,7 @@ def parsed(own) -> Config:
 
 def read_configuration(own):
     """All steps of the workflow that read a configuration."""
-    config = parsed(own)
+    config = config_of(own)
     Config.model_validate(config.model_dump(mode="json"))
     targets.check(["results/coverage_0.5/direct.json"], config)
     prices.check_budget(config)
@@ -188,7 +188,7 @@ def test_any_value_of_a_key(key):
 
 
 def read_own_data(key, path):
-    config = parsed(OWN_DATA | {key: str(path)})
+    config = config_of(OWN_DATA | {key: str(path)})
     draw_paths = draws.draw_paths(Path(config.fresh_draws))
     probe_paths = draws.find_probes(config.probes, tuple(draw_paths))
     for file in (config.logged_data, config.calibration_data, *draw_paths.values(), *probe_paths.values()):
@@ -227,11 +227,11 @@ def test_any_file_in_a_folder_of_draws(tmp_path, place):
 
 def test_any_file_of_prompts(tmp_path, place):
     def read(path):
-        config = parsed(WITH_MODELS | {"prompts": {"source": str(path)}, "oracle": {"provider": "reference"}})
+        config = config_of(WITH_MODELS | {"prompts": {"source": str(path)}, "oracle": {"provider": "reference"}})
         read_prompts(config, tmp_path / "pool")
 
     def estimate(path):
-        config = parsed(WITH_MODELS | {"prompts": {"source": str(path)}})
+        config = config_of(WITH_MODELS | {"prompts": {"source": str(path)}})
         account.account(config, str(read_prompts(config, tmp_path / "pool").path), str(RESOURCES)).table()
 
     paths = odd_files(tmp_path / "files", (place / "prompts.jsonl").read_bytes(), ".jsonl")

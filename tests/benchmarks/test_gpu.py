@@ -30,12 +30,12 @@ def items(model):
 
 def test_packed_scores_are_those_of_the_scorer(model, items):
     with gpu.PackedContext(model, 4) as context:
-        packed = context.scores(items)
-    scored = {key: one.token_logprobs for key, (one,) in score(model, items, [Sampling()])}
-    assert packed.keys() == scored.keys()
-    for key, logprobs in scored.items():
-        assert packed[key].shape == logprobs.shape
-        assert np.abs(packed[key] - logprobs).max() < 1e-2  # 16-bit caches, batches of other sizes
+        packed_logprobs = context.scores(items)
+    scorer_logprobs = {key: one.token_logprobs for key, (one,) in score(model, items, [Sampling()])}
+    assert packed_logprobs.keys() == scorer_logprobs.keys()
+    for key, logprobs in scorer_logprobs.items():
+        assert packed_logprobs[key].shape == logprobs.shape
+        assert np.abs(packed_logprobs[key] - logprobs).max() < 1e-2  # 16-bit caches, batches of other sizes
 
 
 def test_a_packed_score_does_not_depend_on_place_and_company(model, items):

@@ -66,7 +66,7 @@ class Disturbance:
                 if "killed" not in self.affected_jobs and slurm("scontrol", "listpids", job).count("\n") > 2:
                     slurm("scancel", "--signal=KILL", "--full", job)
                     self.affected_jobs["killed"] = job
-                elif "out of time" not in self.affected_jobs and self._stopped(job):
+                elif "out of time" not in self.affected_jobs and self._stop(job):
                     self.affected_jobs["out of time"] = job
             elif "rule_score" in comment and "node down" not in self.affected_jobs:
                 slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
@@ -75,8 +75,8 @@ class Disturbance:
                 slurm("scontrol", "update", f"nodename={node}", "state=resume")
 
     @staticmethod
-    def _stopped(job: str) -> bool:
-        """Whether the job's processes are stopped now, so that its time runs out."""
+    def _stop(job: str) -> bool:
+        """Stop a process of the job, so that its time runs out; whether there was one."""
         pids = [int(line.split()[0]) for line in slurm("scontrol", "listpids", job).splitlines()[1:]]
         for pid in pids:
             try:
@@ -136,8 +136,8 @@ def test_a_disturbed_run_on_two_nodes_ends_with_the_bytes_of_one_machine(folders
 def queue_and_run_seconds(job: str) -> tuple[float, float]:
     """Seconds that a job waited in the queue, and that it ran."""
     times = slurm("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%V|%S|%e").strip()
-    submitted, began, ended = map(datetime.fromisoformat, times.split("|"))
-    return (began - submitted).total_seconds(), (ended - began).total_seconds()
+    submit_time, start_time, end_time = map(datetime.fromisoformat, times.split("|"))
+    return (start_time - submit_time).total_seconds(), (end_time - start_time).total_seconds()
 
 
 def seconds(benchmark: Path) -> float:

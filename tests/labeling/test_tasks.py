@@ -55,9 +55,9 @@ def test_a_second_batch_holds_only_what_is_new():
     first = make(limit=tasks.Limit(coverage=0.1))
     second = make("second", limit=tasks.Limit(coverage=0.2), earlier=first.key)
     whole = make("whole", limit=tasks.Limit(coverage=0.2))
-    of_items = [{row.item_id for row in batch.key} for batch in (first, second, whole)]
-    assert of_items[0] | of_items[1] == of_items[2]
-    assert not of_items[0] & of_items[1]
+    item_ids = [{row.item_id for row in batch.key} for batch in (first, second, whole)]
+    assert item_ids[0] | item_ids[1] == item_ids[2]
+    assert not item_ids[0] & item_ids[1]
     assert second.coverage == whole.coverage
 
 
@@ -66,9 +66,9 @@ def test_a_policy_that_joins_later_is_labelled_where_its_text_is_new():
     second = make("second", earlier=first.key)
     assert {row.policy for row in second.key} == {"clone", "other"}
     task_ids = {task.item_id for task in second.tasks}
-    shared = {row.item_id for row in second.key} & {row.item_id for row in first.key}
-    assert shared
-    assert not shared & task_ids
+    shared_ids = {row.item_id for row in second.key} & {row.item_id for row in first.key}
+    assert shared_ids
+    assert not shared_ids & task_ids
 
 
 @pytest.mark.parametrize("limit", [tasks.Limit(labels=200), tasks.Limit(usd=16.0)])
@@ -103,13 +103,13 @@ def test_the_cost_of_the_field_guide():
 def test_copies_come_half_a_list_later_and_are_no_items():
     batch = make(limit=tasks.Limit(coverage=1.0))
     places = {task.item_id: place for place, task in enumerate(batch.tasks)}
-    repeated = {row.item_id: row.copy_id for row in batch.key if row.repeated}
-    assert len(repeated) == TERMS.n_copies(batch.n_items) == 55
+    copy_of = {row.item_id: row.copy_id for row in batch.key if row.repeated}
+    assert len(copy_of) == TERMS.n_copies(batch.n_items) == 55
     assert len(places) == len(batch.tasks) == batch.n_items + 55
-    distance = [places[copy] - places[item] for item, copy in repeated.items()]
+    distance = [places[copy] - places[item] for item, copy in copy_of.items()]
     assert min(distance) > len(batch.tasks) / 3
     texts = {task.item_id: (task.prompt, task.response) for task in batch.tasks}
-    assert all(texts[item] == texts[copy] for item, copy in repeated.items())
+    assert all(texts[item] == texts[copy] for item, copy in copy_of.items())
 
 
 def test_every_stretch_of_the_list_has_its_share_of_each_policy():
@@ -203,9 +203,9 @@ def test_texts_survive_spreadsheets(tmp_path):
         path = tmp_path / "tasks.csv"
         path.write_bytes(content)
         key = {row.item_id: row.text_id for row in batch.key}
-        back = [row for _, row in cells.read_csv(path)]
-        assert sorted(row["response"] for row in back) == sorted(text.replace("\0", "\ufffd") for text in harmful)
-        assert all(tasks.text_id(row["prompt"], row["response"]) == key[row["item_id"]] for row in back)
+        read_rows = [row for _, row in cells.read_csv(path)]
+        assert sorted(row["response"] for row in read_rows) == sorted(text.replace("\0", "\ufffd") for text in harmful)
+        assert all(tasks.text_id(row["prompt"], row["response"]) == key[row["item_id"]] for row in read_rows)
 
 
 def test_growing_the_study_keeps_ids(tmp_path):

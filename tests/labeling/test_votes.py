@@ -205,12 +205,12 @@ def test_a_skipped_item_has_no_score_and_stays_open(tmp_path):
 
 def test_votes_on_a_text_count_for_a_policy_that_joins_later(tmp_path, ballot):
     base = make(policies=("base",))
-    joined = make("second", earlier=base.key)
-    shared = {row.item_id for row in joined.key} & {row.item_id for row in base.key}
+    second = make("second", earlier=base.key)
+    shared_ids = {row.item_id for row in second.key} & {row.item_id for row in base.key}
     path = write(tmp_path / "a.csv", canonical(simulated_votes(base, EXPECTED, BIAS, 0.1)))
-    later = collect(path, key=(*base.key, *joined.key))
-    assert shared <= {vote.item_id for vote in later.votes}
-    assert {row.batch for row in joined.key if row.item_id in shared} == {"first"}
+    later = collect(path, key=(*base.key, *second.key))
+    assert shared_ids <= {vote.item_id for vote in later.votes}
+    assert {row.batch for row in second.key if row.item_id in shared_ids} == {"first"}
 
 
 # ---- refused -----------------------------------------------------------------------------------------------------------

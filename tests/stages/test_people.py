@@ -29,8 +29,8 @@ def votes(batch):
     """Votes of raters with biases, each of whom leaves out a third of the texts, so that biases enter the labels."""
     expected = {row.item_id: 0.3 + 0.4 * int(row.item_id[:8], 16) / 0xFFFFFFFF for row in batch.key}
     raters = list(BIAS)
-    cast = [vote for vote in simulated_votes(batch, expected, BIAS, noise=0.05) if vote.item_id in expected]
-    return [vote for vote in cast if int(vote.item_id[-4:], 16) % 3 != raters.index(vote.annotator_id)]
+    all_votes = [vote for vote in simulated_votes(batch, expected, BIAS, noise=0.05) if vote.item_id in expected]
+    return [vote for vote in all_votes if int(vote.item_id[-4:], 16) % 3 != raters.index(vote.annotator_id)]
 
 
 def labels_of(batch, votes, apart) -> labels.Labelled:
@@ -76,7 +76,7 @@ def test_no_vote_for_validation_enters_a_label_of_an_estimate(batch, votes, apar
         for labelled in (before, after)
     ]
     assert grades_of_validation[0] != grades_of_validation[1]
-    together = [labels_of(batch, cast, ()).report["aggregation"]["biases"] for cast in (votes, changed)]
+    together = [labels_of(batch, ballot_votes, ()).report["aggregation"]["biases"] for ballot_votes in (votes, changed)]
     assert together[0] != together[1]
 
 

@@ -68,8 +68,8 @@ def generate(model, journal, prompts, policy="base"):
 
 
 def score(model, journal, rows, samplings, drawn_from=None):
-    how = {"samplings": samplings, "drawn_from": drawn_from, "same_tokenizer": True}
-    return stages_local.logprobs(model, "sha", rows, system_prompt=SYSTEM, journal=journal, **how)
+    options = {"samplings": samplings, "drawn_from": drawn_from, "same_tokenizer": True}
+    return stages_local.logprobs(model, "sha", rows, system_prompt=SYSTEM, journal=journal, **options)
 
 
 def prompt_tokens(model, rows) -> int:
@@ -97,10 +97,10 @@ def test_progress_tells_items_tokens_and_the_time_that_is_left(tmp_path, info_lo
         complete(journal, dict.fromkeys("abcd"), work, unit="responses", every=0)
     lines = progress_lines(info_log.messages)
     assert [n_done for n_done, *_ in lines] == [1, 2, 3, 4]
-    for n_done, items_per_s, tokens_per_s, left in lines:
+    for n_done, items_per_s, tokens_per_s, seconds_left in lines:
         assert items_per_s <= 10
         assert tokens_per_s == pytest.approx(10 * items_per_s, rel=0.1)  # printed with two digits
-        assert left == pytest.approx((4 - n_done) / items_per_s, rel=0.1)
+        assert seconds_left == pytest.approx((4 - n_done) / items_per_s, rel=0.1)
 
 
 def test_progress_is_told_at_the_end_and_seldom_before(tmp_path, info_log):
@@ -287,9 +287,9 @@ def test_a_judge_does_not_compute_again_what_was_scored(run, tiny_model):
         item.prompt_id: item for item in stages_local.items(schemas.RESPONSES.read(run.path("responses/base.jsonl")))
     }
     with open_model(tiny_model, n_ctx=512) as model:
-        graded = dict(LikelihoodJudge(model, "any", rubric, prompt).grade(items))
-    judged = {row["prompt_id"]: row["score"] for row in schemas.GRADES.read(run.path("judge/base.jsonl"))}
-    assert judged == {prompt_id: grade.score for prompt_id, grade in graded.items()}
+        grade_of = dict(LikelihoodJudge(model, "any", rubric, prompt).grade(items))
+    score_of = {row["prompt_id"]: row["score"] for row in schemas.GRADES.read(run.path("judge/base.jsonl"))}
+    assert score_of == {prompt_id: grade.score for prompt_id, grade in grade_of.items()}
 
 
 def test_the_log_is_beside_the_benchmark_and_not_in_it(run):

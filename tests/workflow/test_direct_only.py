@@ -281,7 +281,7 @@ def response(k, **changes):
     return row | changes
 
 
-def graded(k, score=0.5, **changes):
+def grade(k, score=0.5, **changes):
     row = {"prompt_id": f"q{k}", "draw_idx": 0, "score": score, "reason": None if score is not None else "unreadable"}
     return row | {"reply": "??", "item": f"g{k}"} | changes
 
@@ -304,7 +304,7 @@ def logged(responses, grades, logprobs, **policies):
 
 
 def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
-    responses, grades = [response(k) for k in range(3)], {"judge": [graded(k) for k in range(3)]}
+    responses, grades = [response(k) for k in range(3)], {"judge": [grade(k) for k in range(3)]}
     rows, summary = logged(responses, grades, {}, base_policy="base", targets=["b", "a"])
     assert [row["base_policy_logprob"] for row in rows] == [None] * 3
     assert [list(row["target_policy_logprobs"].items()) for row in rows] == [[("b", None), ("a", None)]] * 3
@@ -322,7 +322,7 @@ def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
 
 def test_tokens_are_counted_where_they_are_known():
     responses = [response(0), response(1, token_ids=[5, 6])]
-    rows = assemble.draw_rows(responses, {"judge": [graded(0), graded(1)]}, assemble.Tally())
+    rows = assemble.draw_rows(responses, {"judge": [grade(0), grade(1)]}, assemble.Tally())
     assert [row["metadata"] for row in rows] == [
         {"finish_reason": "stop"},
         {"response_token_count": 2, "finish_reason": "stop"},
@@ -334,7 +334,7 @@ def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
     rows = [response(k, status=status) for k, status in enumerate(statuses)]
     schemas.RESPONSES.write(tmp_path / "r.jsonl", rows)
     assert schemas.RESPONSES.read(tmp_path / "r.jsonl") == rows
-    grades = {"judge": [graded(k, None) for k in range(4)]}
+    grades = {"judge": [grade(k, None) for k in range(4)]}
     _, summary = logged(rows, grades, {}, base_policy="base", targets=["a"])
     assert summary["dropped"] == {
         "no judge score: unreadable": 1,
@@ -347,8 +347,8 @@ def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
 def test_who_answered_is_counted_by_stage_and_policy():
     responses = [response(k) for k in range(3)]
     local = [response(k, model=None, system_fingerprint=None) for k in range(3)]
-    judged = [graded(k, model="gpt-2") for k in range(2)] + [graded(2)]
-    versions = assemble.served("base", {"generate": responses, "judge": judged, "judges/b": [graded(0)]})
+    grades = [grade(k, model="gpt-2") for k in range(2)] + [grade(2)]
+    versions = assemble.served("base", {"generate": responses, "judge": grades, "judges/b": [grade(0)]})
     assert versions == {
         "generate": {
             "base": [
@@ -365,9 +365,9 @@ def test_who_answered_is_counted_by_stage_and_policy():
 
 
 def test_too_many_answers_of_no_use_end_the_join(tmp_path):
-    schemas.GRADES.write(tmp_path / "judge.jsonl", [graded(k, None if k < 2 else 0.5) for k in range(20)])
+    schemas.GRADES.write(tmp_path / "judge.jsonl", [grade(k, None if k < 2 else 0.5) for k in range(20)])
     (tmp_path / "b").mkdir()
-    schemas.GRADES.write(tmp_path / "b" / "base.jsonl", [graded(0)])
+    schemas.GRADES.write(tmp_path / "b" / "base.jsonl", [grade(0)])
     paths = assemble.grade_files(str(tmp_path / "judge.jsonl"), [], [str(tmp_path / "b" / "base.jsonl")])
     assert set(paths) == {"judge", "judges/b"}
     assert len(assemble.read_grades(paths, {"judge": 0.1, "judges/b": 0.0})["judge"]) == 20

@@ -71,10 +71,8 @@ class Experiment:
         """The output of a command of the page. A command that would send requests to a service is planned only."""
         words = shlex.split(line)
         if words[0] == "arena-cje":
-            expanded = [
-                str(p) for word in words[1:] for p in (sorted(self.folder.glob(word)) if "*" in word else [word])
-            ]
-            return self._run([sys.executable, "-m", "arena_cje", *expanded], self.folder)
+            paths = [str(p) for word in words[1:] for p in (sorted(self.folder.glob(word)) if "*" in word else [word])]
+            return self._run([sys.executable, "-m", "arena_cje", *paths], self.folder)
         assert words[0] == "snakemake", line
         arguments = words[1:]
         if SMOKE in arguments:
@@ -175,17 +173,17 @@ def test_all_commands_of_the_page_run_and_estimates_come_out(experiment):
 def test_published_values_are_those_of_the_simulated_world(experiment):
     """Known values within four standard errors, for every estimator and policy whose model and prompt have one."""
     config = yaml.safe_load((FOLDER / f"{experiment.name}.yaml").read_text())["policies"]
-    compared = 0
+    n_compared = 0
     for file, result in experiment.results().items():
         for policy, estimate, se in zip(result.policies, result.estimates, result.standard_errors, strict=True):
             block = config["base"] | config[policy]
             prompt = (ROOT / "resources" / "policies" / block["system_prompt"]).read_text()
             if math.isfinite(estimate):  # a refused estimate is NaN
-                compared += 1
+                n_compared += 1
                 sampling = 0.3 / 60**0.5 / 2  # of 60 prompts whose labels lie between .2 and .8
                 margin = 4 * max(se, sampling)
                 assert abs(estimate - hosted_world.value(block["model"], prompt)) < margin, (file, policy)
-    assert compared >= 2
+    assert n_compared >= 2
 
 
 @pytest.mark.parametrize("experiment", ["arena-simplified", "arena-production", "llama-cpp-oracle"], indirect=True)
@@ -253,8 +251,8 @@ def test_table_of_what_each_experiment_produced(capsys):
     lines = []
     for name, study in FINISHED.items():
         results = study.results().values()
-        published = sum(math.isfinite(value) for result in results for value in result.estimates)
-        refused = sum(not math.isfinite(value) for result in results for value in result.estimates)
+        n_published = sum(math.isfinite(value) for result in results for value in result.estimates)
+        n_refused = sum(not math.isfinite(value) for result in results for value in result.estimates)
         spending = (study.folder / "results/journal/spending.jsonl").read_text().splitlines()
         files = [
             path for path in (study.folder / "results").rglob("*") if path.is_file() and "journal" not in path.parts
@@ -262,7 +260,17 @@ def test_table_of_what_each_experiment_produced(capsys):
         archive = study.folder / "results" / "archive.zip"
         size = f"{archive.stat().st_size / 1e6:.1f}" if archive.exists() else "-"
         prompts = N_PROMPTS.get(name, SMOKE_PROMPTS)
-        row = [name, f"{study.seconds:.0f}", prompts, len(spending), len(results), published, refused, len(files), size]
+        row = [
+            name,
+            f"{study.seconds:.0f}",
+            prompts,
+            len(spending),
+            len(results),
+            n_published,
+            n_refused,
+            len(files),
+            size,
+        ]
         lines.append(row)
     with capsys.disabled():
         print()

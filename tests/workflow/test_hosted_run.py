@@ -109,9 +109,9 @@ def test_log_probabilities_are_those_of_the_world(plain):
 
 
 def test_the_limit_holds_over_all_jobs_and_nothing_is_asked_twice(plain):
-    _, counted = plain
-    assert 1 < counted["max_in_flight"] <= 2 * LIMIT  # two providers, each with its own limit
-    assert counted["sent"] == len(counted["answered"]) == sum(counted["answered"].values())
+    _, counts = plain
+    assert 1 < counts["max_in_flight"] <= 2 * LIMIT  # two providers, each with its own limit
+    assert counts["sent"] == len(counts["answered"]) == sum(counts["answered"].values())
 
 
 def test_what_answered_is_in_the_provenance(plain):
@@ -136,7 +136,7 @@ def test_faults_and_a_kill_change_nothing_and_cost_nothing_twice(plain, world, t
         time.sleep(0.2)  # the server answers the requests in flight, and nothing reads these answers
         before = world.answered.copy()
         journal_keys = {
-            key for file in (tmp_path / "results/journal/calls").rglob("*.jsonl") for key in journaled(file)
+            key for file in (tmp_path / "results/journal/calls").rglob("*.jsonl") for key in keys_in_journal(file)
         }
         repeat.snakemake("--unlock")
         output = repeat.snakemake(*TARGETS)
@@ -161,7 +161,7 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
-def journaled(file: Path) -> list[str]:
+def keys_in_journal(file: Path) -> list[str]:
     lines = [line for line in file.read_bytes().splitlines() if line.strip()]
     return [json.loads(line.partition(b" ")[2])["key"] for line in lines if line.endswith(b"}")]
 
@@ -184,13 +184,13 @@ def test_the_key_is_nowhere(plain, world, tmp_path):
 
 
 def test_the_estimate_of_the_cost_holds_what_it_cost(plain, monkeypatch):
-    run, counted = plain
+    run, counts = plain
     for name in KEYS:
         monkeypatch.delenv(name)
     output = run.snakemake("cost")
     cost = json.loads(run.path("cost.json").read_text())
     total = cost["total"]
-    assert total["actual"]["calls"] == counted["sent"]
+    assert total["actual"]["calls"] == counts["sent"]
     for quantity in ("calls", "prompt_tokens", "completion_tokens", "usd"):
         low, _, high = total["estimate"][quantity]
         assert low <= total["actual"][quantity] <= high, quantity

@@ -229,11 +229,11 @@ def test_an_added_file_makes_labels_stale_and_nothing_dear(labelled_study):
     more.write_text(f"item_id,annotator_id,score\n{item},dee,3\n")
     rules = {job.split()[0] for job in parse_jobs(labelled_study.snakemake("-n", *target))}
     more.write_text("item_id,annotator_id,score\nforeign,dee,3\n")
-    refused = labelled_study.snakemake(*target, ok=False)
+    output = labelled_study.snakemake(*target, ok=False)
     more.unlink()
     assert {"labels", "oracle"} <= rules
     assert not {"labeling_batch", "generate", "judge"} & rules
-    assert "votes cannot be used: votes/later.csv (row 2): an unknown item" in refused
+    assert "votes cannot be used: votes/later.csv (row 2): an unknown item" in output
 
 
 def test_the_archive_holds_no_key(labelled_study):
@@ -328,8 +328,8 @@ def test_people_beside_another_oracle_enter_no_estimate(split):
     one = report["models"]["oracle"]
     assert one["policies"]["base"]["n_texts"] == n_prompts(0.25)
     key = {row["item_id"]: row for batch in ("pilot", "main") for row in split.key(batch) if row["policy"] == "base"}
-    graded = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
-    label = {row["prompt_id"]: row["score"] for row in map(json.loads, graded)}
+    grade_lines = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
+    label = {row["prompt_id"]: row["score"] for row in map(json.loads, grade_lines)}
     people = {item: sum(opinion(row["text_id"], rater) - 1 for rater in range(3)) / 12 for item, row in key.items()}
     differences = [label[row["prompt_id"]] - people[item] for item, row in key.items()]
     mean = one["policies"]["base"]["mean_difference"]["estimate"]

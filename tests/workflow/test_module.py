@@ -26,8 +26,8 @@ SMALL = copy.deepcopy(CONFIG) | {"n_prompts": 16, "shard_size": 16, "coverages":
 
 def git(folder: Path, *arguments: str) -> str:
     """The output of Git in a folder, with a user name that commits need."""
-    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-    process = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    process = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return process.stdout
 
 

@@ -33,8 +33,8 @@ def test_every_estimate_is_one_target(tmp_path):
     assert file_names == {f"{name}.json" for name in (*estimators.NAMES, "summary")}
     assert not run.path("coverage_0.1/validation.csv").exists()
     assert output.count("all results: arena-cje show results") == 1
-    again = run.snakemake("estimates")
-    assert "Nothing to be done" in again and again.endswith("all results: arena-cje show results\n")
+    second_output = run.snakemake("estimates")
+    assert "Nothing to be done" in second_output and second_output.endswith("all results: arena-cje show results\n")
 
 
 def test_the_workflow_writes_what_the_library_returns(tmp_path):
@@ -51,8 +51,8 @@ def test_the_workflow_writes_what_the_library_returns(tmp_path):
     np.testing.assert_array_equal(workflow_result.influence, library_result.influence)
     page = "results/coverage_0.05/decision.html"  # at a coverage that is not configured
     assert "decision_page 0.05" in run.jobs(page)
-    wrong = run.snakemake("-n", f"{tmp_path.name}/{page}", ok=False)
-    assert wrong.strip().splitlines()[-1].endswith(f"from the folder of the run (--directory), here {page}")
+    error_output = run.snakemake("-n", f"{tmp_path.name}/{page}", ok=False)
+    assert error_output.strip().splitlines()[-1].endswith(f"from the folder of the run (--directory), here {page}")
 
 
 def test_policies_may_stand_alone_without_draws(tmp_path):

@@ -41,8 +41,10 @@ def uninterrupted(tmp_path_factory, tiny_model) -> Run:
 
 def differing(one: Run, other: Run) -> list[str]:
     """Names of result files that are not the same bytes in both folders."""
-    here, there = one.outputs(), other.outputs()
-    return sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    outputs, other_outputs = one.outputs(), other.outputs()
+    return sorted(
+        name for name in outputs.keys() | other_outputs.keys() if outputs.get(name) != other_outputs.get(name)
+    )
 
 
 def wait_for_job(run: Run, stage: str, process: psutil.Popen) -> psutil.Process:

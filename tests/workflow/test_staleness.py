@@ -139,8 +139,8 @@ def test_without_the_memory_of_snakemake_the_same_things_are_stale(changed, forg
     assert "NOTE .snakemake/ has no record of " in output
     assert parse_jobs(output) == ESTIMATES | {"estimates"}
     for before in (forgotten / "metadata").rglob("*=*"):
-        restored = changed.directory / ".snakemake" / before.relative_to(forgotten)
-        whole, record = json.loads(before.read_text()), json.loads(restored.read_text())
+        restored_path = changed.directory / ".snakemake" / before.relative_to(forgotten)
+        whole, record = json.loads(before.read_text()), json.loads(restored_path.read_text())
         assert {name: record[name] for name in ("rule", "input", "params", "record_format_version")} == {
             name: whole[name] for name in ("rule", "input", "params", "record_format_version")
         }
