@@ -18,7 +18,7 @@ from workflow_run import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What jobs on a machine share is in a folder of this run's own; test modules hand the environment on to processes.
+# Files that the jobs of a machine share are in a folder of this test run; test modules pass the environment to processes.
 MACHINE = tempfile.TemporaryDirectory(prefix="arena-cje-tests-")
 os.environ["TMPDIR"] = tempfile.tempdir = MACHINE.name
 

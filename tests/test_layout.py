@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_LOOSE_FILES = 8  # at the top of the library, outside all folders
 
-# What a folder, or a file at the top, may import besides itself.
+# The folders and top files that a folder, or a file at the top, may import besides itself.
 SHARED = {"errors", "files", "journal", "provenance", "yaml_files"}
 ALLOWED = {
     "errors": set(),

@@ -173,5 +173,5 @@ def test_an_array_is_submitted_faster_than_single_jobs_and_runs_as_they_do(tmp_p
 
 
 def comparable(path: Path) -> bool:
-    """Whether a file has the same bytes in every run: not the journals, whose lines stand in the order of the work."""
+    """Whether a file has the same bytes in every run; a journal has not, as its lines are in the order of the work."""
     return path.is_file() and "journal" not in path.parts

@@ -1,4 +1,4 @@
-"""Blind tasks: nothing but the text tells policies apart, batches grow, and money is counted before it is spent."""
+"""Blind tasks: only their texts distinguish policies, batches grow, and the cost is known before any money is spent."""
 
 from __future__ import annotations
 

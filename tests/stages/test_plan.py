@@ -1,4 +1,4 @@
-"""What determines responses, log probabilities and a data set."""
+"""The parameters that determine responses, log probabilities and a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data brought along: from a logged data set to results without a model, from any working directory."""
+"""A user's own data: from a logged data set to results without a model, from any working directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the workflow writes is what the public package cje-eval reads: its own reader, on our files as they are.
+"""The reader of the public package cje-eval reads the workflow's files unchanged, with the same contents.
 
 The package lives in an environment of its own, whose interpreter `CJE_EVAL_PYTHON` names. Its folder of fresh draws is
 ours of a coverage, in which it finds `fresh_draws/{policy}.jsonl` by itself.
