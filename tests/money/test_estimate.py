@@ -304,9 +304,8 @@ def test_responses_of_targets_are_not_generated_where_nothing_uses_them():
     assert {
         plan.policy for plan in estimate.plan_calls(config, texts_of(config)) if plan.stage in ("generate", "judge")
     } == {"base"}
-    by_score = configuration(
-        estimators=["ips"], oracle={**GRADER, "design": "by_score"}
-    )  # the design needs the judge scores of the targets
+    # This design of labels needs the judge scores of the targets.
+    by_score = configuration(estimators=["ips"], oracle={**GRADER, "design": "by_score"})
     plans = estimate.plan_calls(by_score, texts_of(by_score))
     assert {plan.policy for plan in plans if plan.stage == "judge"} == set(by_score.policies)
     assert {plan.policy for plan in plans if plan.stage == "oracle"} == {"base"}
@@ -352,9 +351,8 @@ def test_calls_narrow_the_forecast_until_it_equals_the_cost():
     for n in (0, 12, 24, 36, 48):
         (line,) = estimate.forecast_costs(plans, prices, money_account.spending_by_key(chat_rows[:n]), {key[:2]: n})
         assert contains(line.usd, final[key])
-        assert line.usd.low >= sum(
-            row["usd"] for row in chat_rows[:n]
-        )  # the forecast is at least the money spent so far
+        usd_so_far = sum(row["usd"] for row in chat_rows[:n])
+        assert line.usd.low >= usd_so_far
         widths.append(line.usd.high - line.usd.low)
     assert widths == sorted(widths, reverse=True) and widths[0] > 3 * widths[3] > 0
     assert widths[-1] == pytest.approx(0)

@@ -260,18 +260,8 @@ def test_table_of_what_each_experiment_produced(capsys):
         archive = study.folder / "results" / "archive.zip"
         size = f"{archive.stat().st_size / 1e6:.1f}" if archive.exists() else "-"
         prompts = N_PROMPTS.get(name, SMOKE_PROMPTS)
-        row = [
-            name,
-            f"{study.seconds:.0f}",
-            prompts,
-            len(spending),
-            len(results),
-            n_published,
-            n_refused,
-            len(files),
-            size,
-        ]
-        lines.append(row)
+        counts = [prompts, len(spending), len(results), n_published, n_refused, len(files)]
+        lines.append([name, f"{study.seconds:.0f}", *counts, size])
     with capsys.disabled():
         print()
         for row in [head, ["---"] * len(head), *lines]:

@@ -87,10 +87,8 @@ def test_the_labels_of_your_own_data_are_looked_at_until_all_is_decided(tmp_path
     run = Run(tmp_path, config)
     output = run.snakemake(TARGET)
     result = account(run)
-    assert [look["labels"] for look in result["looks"]] == [
-        150,
-        300,
-    ]  # of the base and two targets, on the same prompts
+    # Labels of the base and two targets, on the same prompts.
+    assert [look["labels"] for look in result["looks"]] == [150, 300]
     statuses = {policy: entry["status"] for policy, entry in result["decision"]["policies"].items()}
     assert statuses == {"same": "equivalent", "better": "better_by_margin"}
     assert result["decision"]["policies"]["better"]["decided_at"] == "0.25"
