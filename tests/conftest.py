@@ -18,7 +18,7 @@ from workflow_run import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What jobs on a machine share is in a folder of this run's own; test modules hand the environment on to processes.
+# Files that the jobs of a machine share are in a folder of this test run; test modules pass the environment to processes.
 MACHINE = tempfile.TemporaryDirectory(prefix="arena-cje-tests-")
 os.environ["TMPDIR"] = tempfile.tempdir = MACHINE.name
 
@@ -47,6 +47,17 @@ def model(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     with open_model(tiny_gguf.write(path, **tiny_gguf.KINDS[request.param]), n_ctx=tiny_gguf.N_CTX_TRAIN) as model:
         yield model
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium under playwright, for modules with the mark `chromium.needs_chromium`."""
+    import chromium  # skips where playwright is missing
+
+    with chromium.sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium.CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")

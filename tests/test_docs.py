@@ -52,7 +52,7 @@ def links(source: str) -> list[str]:
 
 
 def anchors(source: str) -> set[str]:
-    """What links to the headings of a page end in."""
+    """The anchors of a page's headings, as links name them."""
     titles = re.findall(r"^#+ +(.+)$", prose(source), re.MULTILINE)
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
 
@@ -89,18 +89,18 @@ def test_links_of_the_site_stay_on_the_site(source):
 
 
 def test_links_lead_to_pages_of_the_site_or_become_text():
-    read = site_pages.with_links_of_the_site
-    assert read("[keys](../config/README.md#labels)", "docs/faq.md") == "[keys](configuration.md#labels)"
-    assert read("[data](../data.md)", "docs/experiments/README.md") == "[data](../data.md)"
-    assert read("[data](docs/data.md#prompts)", "README.md") == "[data](data.md#prompts)"
-    assert read("[judges](../resources/judges/README.md)", "config/README.md") == "[judges](rubrics.md)"
-    assert read("[the rules](../workflow/Snakefile)", "docs/faq.md") == "the rules"
-    assert read("[it](https://example.org/a)", "docs/faq.md") == "[it](https://example.org/a)"
-    assert read("```\n[x](../y.md)\n```", "docs/faq.md") == "```\n[x](../y.md)\n```"
+    rewrite = site_pages.with_links_of_the_site
+    assert rewrite("[keys](../config/README.md#labels)", "docs/faq.md") == "[keys](configuration.md#labels)"
+    assert rewrite("[data](../data.md)", "docs/experiments/README.md") == "[data](../data.md)"
+    assert rewrite("[data](docs/data.md#prompts)", "README.md") == "[data](data.md#prompts)"
+    assert rewrite("[judges](../resources/judges/README.md)", "config/README.md") == "[judges](rubrics.md)"
+    assert rewrite("[the rules](../workflow/Snakefile)", "docs/faq.md") == "the rules"
+    assert rewrite("[it](https://example.org/a)", "docs/faq.md") == "[it](https://example.org/a)"
+    assert rewrite("```\n[x](../y.md)\n```", "docs/faq.md") == "```\n[x](../y.md)\n```"
 
 
 def test_the_site_loads_nothing_from_elsewhere():
-    assert SITE["theme"]["font"] is False  # else from a service of fonts
+    assert SITE["theme"]["font"] is False  # otherwise fonts are loaded from a service
     assert SITE["plugins"] == ["search"]
     assert not {"extra_javascript", "repo_url"} & SITE.keys()
     for sheet in SITE["extra_css"]:
@@ -112,7 +112,7 @@ def test_the_site_loads_nothing_from_elsewhere():
 def test_what_the_site_needs_is_pinned():
     extra = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]["docs"]
     pins = {line.partition("==")[0] for line in text("constraints.txt").splitlines()}
-    assert {re.match(r"[\w-]+", needed)[0] for needed in extra} <= pins
+    assert {re.match(r"[\w-]+", requirement)[0] for requirement in extra} <= pins
 
 
 def test_each_reason_of_a_verdict_and_each_decision_says_what_to_do():
@@ -121,11 +121,11 @@ def test_each_reason_of_a_verdict_and_each_decision_says_what_to_do():
         for line in text("docs/verdicts.md").splitlines()
         for code in re.findall(r"`(\w+)`", line.split(" | ")[0])
     }
-    made = set()
+    reason_codes = set()
     for path in (ROOT / "workflow" / "arena_cje" / "diagnostics").glob("*.py"):
-        made |= set(re.findall(r'Reason\(\s*"(\w+)"', path.read_text()))
-    assert len(made) > 20
-    for code in {*LIFTS, *made, *STATUSES}:
+        reason_codes |= set(re.findall(r'Reason\(\s*"(\w+)"', path.read_text()))
+    assert len(reason_codes) > 20
+    for code in {*LIFTS, *reason_codes, *STATUSES}:
         assert len(rows[code]) == 3 and len(rows[code][2].strip(" |")) > 3, code
 
 
@@ -161,7 +161,7 @@ def commands(source: str) -> list[str]:
 
 
 def follow(source: str, folder: Path) -> dict[str, str]:
-    """Writes the files of a page, and runs its commands in their order: the output of each."""
+    """Writes the files of a page and runs its commands in their order; the output of each command."""
     for name, content in re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', text(source), re.MULTILINE | re.DOTALL):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
@@ -169,7 +169,7 @@ def follow(source: str, folder: Path) -> dict[str, str]:
     for line in commands(source):
         program, *arguments = shlex.split(line)
         module = {"python": [], "arena-cje": ["-m", "arena_cje"]}[program]
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *module, *arguments],
             cwd=folder,
             capture_output=True,
@@ -177,26 +177,26 @@ def follow(source: str, folder: Path) -> dict[str, str]:
             env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
             timeout=60,
         )
-        assert done.returncode == 0, (line, done.stdout, done.stderr)
-        outputs[line] = done.stdout
+        assert process.returncode == 0, (line, process.stdout, process.stderr)
+        outputs[line] = process.stdout
     return outputs
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory):
+def page_runs(tmp_path_factory):
     """The folder and the outputs of each page after its commands."""
     folders = {source: tmp_path_factory.mktemp("page") for source in RUN}
     return {source: (folder, follow(source, folder)) for source, folder in folders.items()}
 
 
 @pytest.mark.parametrize("source", RUN)
-def test_the_commands_of_a_page_run_and_print_what_it_shows(source, followed):
-    _, outputs = followed[source]
+def test_the_commands_of_a_page_run_and_print_what_it_shows(source, page_runs):
+    _, outputs = page_runs[source]
     assert outputs
-    printed = {" ".join(line.split()) for output in outputs.values() for line in output.splitlines()}
-    shown = re.findall(r"^```text\n(.*?)^```", text(source), re.MULTILINE | re.DOTALL)
-    lines = [line for block in shown for line in block.splitlines() if line != "..."]
-    assert [line for line in lines if " ".join(line.split()) not in printed] == []
+    output_lines = {" ".join(line.split()) for output in outputs.values() for line in output.splitlines()}
+    blocks = re.findall(r"^```text\n(.*?)^```", text(source), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line != "..."]
+    assert [line for line in lines if " ".join(line.split()) not in output_lines] == []
 
 
 def test_the_notebook_is_valid_and_its_cells_give_its_outputs():
@@ -205,19 +205,19 @@ def test_the_notebook_is_valid_and_its_cells_give_its_outputs():
     nbformat.validate(notebook)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     pictures = 0
-    for cell, made in zip(code, notebooks.outputs(notebook), strict=True):
-        for output in (*cell["outputs"], *made):
+    for cell, new_outputs in zip(code, notebooks.outputs(notebook), strict=True):
+        for output in (*cell["outputs"], *new_outputs):
             pictures += bool(output.get("data", {}).pop("image/png", ""))
-        assert cell["outputs"] == made, "write them anew: python tests/support/notebooks.py docs/example.ipynb"
+        assert cell["outputs"] == new_outputs, "write them anew: python tests/support/notebooks.py docs/example.ipynb"
     assert pictures == 4  # two figures, stored and drawn
 
 
-def test_the_tutorial_ends_in_two_decisions(followed):
-    folder, outputs = followed["docs/tutorial.md"]
+def test_the_tutorial_ends_in_two_decisions(page_runs):
+    folder, outputs = page_runs["docs/tutorial.md"]
     assert "not yet known" in outputs["python first.py"].splitlines()[0]
     assert "careful is better" in outputs["python second.py"] and "chatty is worse" in outputs["python second.py"]
     ship = [sys.executable, "-m", "arena_cje", "decide", "direct.json", "--ship", "chatty"]
-    done = subprocess.run(
+    process = subprocess.run(
         ship, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True
     )
-    assert done.returncode == 1
+    assert process.returncode == 1

@@ -1,4 +1,4 @@
-"""Messages for people: whatever text of others is in them, a terminal shows them as they are."""
+"""Messages for people: control characters in names and replies of others reach a terminal only as escapes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HOSTILE = "name\x1b[2J\r\x9b31m\u202eeman\x07"
 
 
 def is_clean(text: str) -> bool:
-    """Whether all characters are printable, or blanks, joiners, or of no use yet (newer than Python's tables)."""
+    """Whether all characters are printable, blanks, joiners, or unassigned in Python's tables (newer than these)."""
     return all(
         char in "\n\t\u200c\u200d" or char.isprintable() or unicodedata.category(char) in ("Zs", "Cn", "Co")
         for char in text
@@ -45,10 +45,10 @@ def is_clean(text: str) -> bool:
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_what_is_printed_is_printable_and_can_be_encoded(text):
-    shown = printable(text)
-    assert is_clean(shown)
-    shown.encode()
-    assert printable(shown) == shown
+    printable_text = printable(text)
+    assert is_clean(printable_text)
+    printable_text.encode()
+    assert printable(printable_text) == printable_text
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_results_of_a_policy_with_control_characters_are_printable(tmp_path, cap
     (tmp_path / "a\x1b.json").write_text(result.to_json())
     assert main(["show", str(tmp_path / "a\x1b.json")]) == 0
     assert main(["show", str(tmp_path / "gone\x1b[31m.json")]) == 1
-    shown = capsys.readouterr()
-    assert "name\\x1b[2J" in shown.out
-    assert is_clean(shown.out)
-    assert is_clean(shown.err)
+    output = capsys.readouterr()
+    assert "name\\x1b[2J" in output.out
+    assert is_clean(output.out)
+    assert is_clean(output.err)
 
 
 JOB = """
@@ -90,10 +90,10 @@ import logging, sys
 from types import SimpleNamespace
 from arena_cje.errors import UserError
 from arena_cje.stages import jobs
-made = SimpleNamespace(
+snakemake = SimpleNamespace(
     rule="judge", wildcards=["b\\x1b[31mase"], input=[], output=[], params={}, config={}, log=[sys.argv[1]]
 )
-with jobs.job(made) as log:
+with jobs.job(snakemake) as log:
     log.warning("the server says %s", "\\x1b[2J\\r\\u202e")
     if sys.argv[2] == "bug":
         raise RuntimeError("a bug \\x1b[2J")

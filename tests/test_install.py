@@ -1,4 +1,4 @@
-"""`make setup`: switches of the llama.cpp build, progress, what a failed installation prints; wheel and source distribution."""
+"""`make setup`: switches of the llama.cpp build, progress, output of a failed installation; wheel and source distribution."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def test_a_failure_keeps_the_exit_code_and_shows_the_first_error_of_what_failed(
         "sys.exit(3)",
     )
     assert install.run(command, tmp_path / "log", interval=9) == 3
-    shown = capfd.readouterr().out
-    assert shown.startswith("ERROR: Failed to build llama_cpp_python\nERROR: pip ended with exit code 3. ")
-    assert f"which is in {tmp_path / 'log'}" in shown
-    assert "x.cpp:3:1: error: no such thing" in shown
-    assert shown.endswith("ninja: build stopped\n")
-    assert "did not fail" not in shown
-    assert len(shown.splitlines()) < 30
-    assert max(map(len, shown.splitlines())) < 220
+    output = capfd.readouterr().out
+    assert output.startswith("ERROR: Failed to build llama_cpp_python\nERROR: pip ended with exit code 3. ")
+    assert f"which is in {tmp_path / 'log'}" in output
+    assert "x.cpp:3:1: error: no such thing" in output
+    assert output.endswith("ninja: build stopped\n")
+    assert "did not fail" not in output
+    assert len(output.splitlines()) < 30
+    assert max(map(len, output.splitlines())) < 220
 
 
 def test_without_a_known_error_the_last_lines_are_shown():
@@ -146,25 +146,25 @@ def test_a_missing_compiler_is_named(tmp_path, capfd):
 
 @pytest.fixture(scope="module")
 def sources() -> list[str]:
-    """The files of the repository, those that are new among them."""
-    listed = subprocess.run(
+    """The files of the repository, including those that are not committed yet."""
+    process = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return sorted(name for name in listed.stdout.splitlines() if (ROOT / name).is_file())
+    return sorted(name for name in process.stdout.splitlines() if (ROOT / name).is_file())
 
 
 @pytest.fixture(scope="module")
 def distributions(sources, tmp_path_factory) -> dict[str, Path]:
     """The source distribution of the repository's files, and the wheel that is built from it."""
-    copy, made = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("dist")
+    copy, folder = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("dist")
     for name in sources:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy / name)
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", made, copy], capture_output=True, text=True, check=False
+    process = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", folder, copy], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (wheel,), (sdist,) = made.glob("*.whl"), made.glob("*.tar.gz")
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return {"wheel": wheel, "sdist": sdist}
 
 
@@ -185,8 +185,8 @@ def test_the_source_distribution_is_the_whole_repository(distributions, sources)
 
 
 @pytest.fixture(scope="module")
-def installed(distributions, tmp_path_factory) -> Path:
-    """The programs of an environment with the wheel; what it needs is taken from the environment of the tests."""
+def wheel_programs(distributions, tmp_path_factory) -> Path:
+    """The programs of an environment with the wheel; its dependencies are those of the environment of the tests."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
@@ -213,19 +213,19 @@ print(result)
 """
 
 
-def test_the_wheel_analyses_data_outside_of_the_repository(installed, tmp_path):
+def test_the_wheel_analyses_data_outside_of_the_repository(wheel_programs, tmp_path):
     write_world(tmp_path, n=120)
 
     def run(*command: str | Path) -> str:
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=own)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=own)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
-    program = installed / "arena-cje"
+    program = wheel_programs / "arena-cje"
     assert run(program, "--version").strip() == f"arena-cje {arena_cje.__version__}"
     assert "validate" in run(program, "--help")
-    assert run(installed / "python", "-c", f"import sys\n{ANALYSIS}").startswith("Compared with base")
+    assert run(wheel_programs / "python", "-c", f"import sys\n{ANALYSIS}").startswith("Compared with base")
     assert "mine.jsonl: usable" in run(program, "validate", "mine.jsonl", "--fresh-draws", "draws")
     assert "Difference to base" in run(program, "show", "direct.json")
     assert "labels" in run(program, "plan", "mine.jsonl", "--fresh-draws", "draws", "--help")

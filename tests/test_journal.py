@@ -1,4 +1,4 @@
-"""The journal keeps finished items through kills and damage, and never returns a stale one."""
+"""The journal preserves finished items through kills and damage, and never returns a stale one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def index_of(folder):
 
 
 def four_shards(folder):
-    """Journals of four shards of two items; the first job finds no other, so that the index is made by the second."""
+    """Journals of four shards of two items each; the second shard's job writes the first index."""
     for shard in range(4):
         with Journal(folder / f"000{shard}.jsonl") as journal:
             complete(journal, {f"{shard}{name}": shard for name in "ab"}, work_recorder([]))
@@ -149,9 +149,9 @@ def test_items_that_come_quickly_share_a_sync(tmp_path, monkeypatch):
     syncs = []
     monkeypatch.setattr(os, "fsync", lambda file: syncs.append(file))
     with Journal(tmp_path / "0000.jsonl") as journal:
-        opened = len(syncs)
+        n_syncs_at_start = len(syncs)
         complete(journal, {str(k): k for k in range(500)}, work_recorder([]))
-    assert 1 <= len(syncs) - opened < 100
+    assert 1 <= len(syncs) - n_syncs_at_start < 100
 
 
 def test_a_list_of_items_is_on_disk_before_the_next_one(tmp_path, monkeypatch):
@@ -265,8 +265,8 @@ with Journal(Path(sys.argv[1])) as journal:
 
 def test_kill_9_loses_at_most_one_item(tmp_path):
     path = tmp_path / "0000.jsonl"
-    killed = subprocess.run([sys.executable, "-c", KILLED, path], env={**os.environ, "PYTHONPATH": "workflow"})
-    assert killed.returncode == -signal.SIGKILL
+    process = subprocess.run([sys.executable, "-c", KILLED, path], env={**os.environ, "PYTHONPATH": "workflow"})
+    assert process.returncode == -signal.SIGKILL
     assert list(dict(read(path))) == ["a", "b", "c"]
 
 
@@ -291,5 +291,5 @@ def test_a_second_process_waits_and_makes_no_item_twice(tmp_path):
     command = [sys.executable, "-c", script, path]
     environment = {**os.environ, "PYTHONPATH": "workflow"}
     jobs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    printed = sorted("".join(job.communicate(timeout=60)[0] for job in jobs).split())
-    assert printed == sorted(str(i) for i in range(10))
+    keys = sorted("".join(job.communicate(timeout=60)[0] for job in jobs).split())
+    assert keys == sorted(str(i) for i in range(10))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_LOOSE_FILES = 8  # at the top of the library, outside all folders
 
-# What a folder, or a file at the top, may import besides itself.
+# The folders and top files that a folder, or a file at the top, may import besides itself.
 SHARED = {"errors", "files", "journal", "provenance", "yaml_files"}
 ALLOWED = {
     "errors": set(),
@@ -43,7 +43,7 @@ ALLOWED = {
     },
     "planning": {*SHARED, "data", "diagnostics", "estimation", "estimators", "evaluation", "results"},
     "simulate": {"errors", "estimation"},
-    # Tables, models and calls, which know nothing of the configuration; then what the configuration determines.
+    # Tables, models and calls, which do not depend on the configuration; then the configuration and its dependents.
     "data": {*SHARED, "estimation"},
     "labeling": {"data", "errors", "files"},
     "llama": SHARED,
@@ -57,7 +57,7 @@ ALLOWED = {
     "__init__": {"results"},
     "__main__": {"__init__", "data", "errors", "files", "labeling", "planning", "results", "stages", "terminal"},
 }
-# A result draws its own figures; the import is inside the function that draws.
+# A result has methods that plot its figures; the import is inside the function that plots.
 DRAWS_ITSELF = {("results/notebook.py", "report/figures.py")}
 
 

@@ -1,4 +1,4 @@
-"""What a machine may lack or do: no space on its disk, no right to write, an interrupt, no character on its terminal."""
+"""Limits of a machine: no space on its disk, no right to write, an interrupt, a terminal without some characters."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WRITERS = {
 
 @contextmanager
 def files_of_at_most(n_bytes):
-    """No file can grow beyond a size while the body runs, as on a full disk; the operating system sees to it."""
+    """No file can grow beyond a size while the body runs, as on a full disk: a limit of the operating system."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
@@ -158,7 +158,7 @@ def test_a_ledger_on_a_full_disk_names_its_file(tmp_path, monkeypatch):
 
 @pytest.fixture
 def snakemake(tmp_path, monkeypatch):
-    """What a script sees of Snakemake; handlers of the log are removed afterwards."""
+    """The `snakemake` object of a script; handlers of the log are removed afterwards."""
     root, hook = logging.getLogger(), sys.excepthook
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(logging, "raiseExceptions", True)
@@ -170,9 +170,9 @@ def snakemake(tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_disk_ends_a_job_in_one_line(snakemake, capsys):
-    with pytest.raises(SystemExit) as ended, job(snakemake):
+    with pytest.raises(SystemExit) as exit_info, job(snakemake):
         Path("/dev/full").write_text("x")
-    assert ended.value.code == 1
+    assert exit_info.value.code == 1
     assert capsys.readouterr().err == "[estimate 名前] ERROR the disk is full; " + (
         "free some space and run the same command again (finished items are kept)\n"
     )
@@ -194,26 +194,26 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line(snakemake, tmp_path, c
 
 @ctypes.CFUNCTYPE(None)
 def interrupted_callback():
-    """What Python does with an interrupt during a callback from C: it drops the error."""
+    """An interrupt during a callback from C, whose error Python drops."""
     raise KeyboardInterrupt
 
 
 def test_an_interrupt_in_a_callback_from_c_ends_the_job(snakemake, capsys):
     hook = sys.unraisablehook
-    with pytest.raises(SystemExit) as ended, job(snakemake):
+    with pytest.raises(SystemExit) as exit_info, job(snakemake):
         interrupted_callback()
         time.sleep(30)
-    assert ended.value.code == 130
+    assert exit_info.value.code == 130
     assert capsys.readouterr().err == "[estimate 名前] WARNING interrupted; the same command continues from here\n"
     assert sys.unraisablehook is hook
 
 
 def test_other_errors_in_a_callback_are_shown_as_ever(snakemake, monkeypatch):
-    dropped = []
-    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    errors = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
     with job(snakemake):
         ctypes.CFUNCTYPE(None)(lambda: 1 / 0)()
-    assert [one.exc_type for one in dropped] == [ZeroDivisionError]
+    assert [one.exc_type for one in errors] == [ZeroDivisionError]
 
 
 # The terminal.
@@ -294,6 +294,6 @@ def test_what_a_job_prints_and_logs_is_shown_escaped(snakemake, monkeypatch):
 def test_tables_of_rows_do_not_depend_on_the_locale(world):
     rows = [{"prompt_id": "名前", "prompt": "ü"}]
     schemas.PROMPTS.write(world / "prompts.jsonl", rows)
-    read = f"from arena_cje.data import schemas; print(ascii(schemas.PROMPTS.read({str(world / 'prompts.jsonl')!r})))"
-    process = subprocess.run([sys.executable, "-c", read], env=PLAIN | ASCII["a locale"], capture_output=True)
+    code = f"from arena_cje.data import schemas; print(ascii(schemas.PROMPTS.read({str(world / 'prompts.jsonl')!r})))"
+    process = subprocess.run([sys.executable, "-c", code], env=PLAIN | ASCII["a locale"], capture_output=True)
     assert rb"\u540d\u524d" in process.stdout, process.stderr

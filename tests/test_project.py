@@ -1,4 +1,4 @@
-"""What the project says of itself is true: pins agree, documents name what exists, the wiring is clean."""
+"""Consistency of the project's files: pins agree, documents name files that exist, every script is used."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ PINS = {
 def test_conda_environments_have_the_pins_of_constraints(path):
     dependencies = yaml.safe_load(path.read_text())["dependencies"]
     flat = [part for item in dependencies for part in (item["pip"] if isinstance(item, dict) else [item])]
-    pinned = dict(
+    pins = dict(
         re.fullmatch(r"([\w-]+) ?==?([\w.]+)(?: --config-settings=\S+)?", item).groups() for item in flat if "=" in item
     )
-    del pinned["python"]
-    assert pinned == {name: PINS[name] for name in pinned}
+    del pins["python"]
+    assert pins == {name: PINS[name] for name in pins}
 
 
 def test_every_dependency_is_pinned():
     text = (ROOT / "pyproject.toml").read_text()
-    named = re.findall(r'^  "([\w-]+)>=', text, re.MULTILINE)
-    assert named
-    assert set(named) <= set(PINS)
+    names = re.findall(r'^  "([\w-]+)>=', text, re.MULTILINE)
+    assert names
+    assert set(names) <= set(PINS)
 
 
 def test_what_dependencies_depend_on_is_pinned():
-    wanted, seen = [("arena-cje", "test")], set()
-    while wanted:
-        name, extra = wanted.pop()
-        if (name, extra) in seen:
+    queue, visited = [("arena-cje", "test")], set()
+    while queue:
+        name, extra = queue.pop()
+        if (name, extra) in visited:
             continue
-        seen.add((name, extra))
-        for needed in map(Requirement, metadata.requires(name) or []):
-            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                wanted += [(canonicalize_name(needed.name), inner) for inner in ("", *needed.extras)]
-    assert {name for name, _ in seen} - {"arena-cje"} <= set(PINS)
+        visited.add((name, extra))
+        for requirement in map(Requirement, metadata.requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                queue += [(canonicalize_name(requirement.name), inner) for inner in ("", *requirement.extras)]
+    assert {name for name, _ in visited} - {"arena-cje"} <= set(PINS)
 
 
 def test_every_rule_logs_and_has_an_environment():
-    done = subprocess.run([*SNAKEMAKE, "--lint", "json"], cwd=ROOT, capture_output=True, text=True)
-    assert "No log directive" not in done.stdout
-    assert "Specify a conda environment" not in done.stdout
+    process = subprocess.run([*SNAKEMAKE, "--lint", "json"], cwd=ROOT, capture_output=True, text=True)
+    assert "No log directive" not in process.stdout
+    assert "Specify a conda environment" not in process.stdout
 
 
 def test_every_script_and_rule_file_is_used():
@@ -69,14 +69,14 @@ def test_every_script_and_rule_file_is_used():
 
 def test_importing_the_library_is_cheap():
     code = "import sys, arena_cje; sys.exit(any(name in sys.modules for name in ('polars', 'scipy', 'llama_cpp')))"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
-    assert done.returncode == 0
+    process = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
+    assert process.returncode == 0
 
 
 def test_reading_the_workflow_imports_no_engine():
-    """The DAG is built on every start; what only jobs need must not be imported for it."""
-    read = (path for path in (ROOT / "workflow" / "rules").glob("*.smk") if path.name != "own_data.smk")
-    rules = "".join(path.read_text() for path in read)  # own_data.smk looks into the data that are brought along
+    """The DAG is built on every start, and must not import libraries that only jobs need."""
+    paths = (path for path in (ROOT / "workflow" / "rules").glob("*.smk") if path.name != "own_data.smk")
+    rules = "".join(path.read_text() for path in paths)  # own_data.smk reads a user's own data
     imports = re.findall(r"^(?:from|import) arena_cje.*$", rules, re.MULTILINE)
     assert len(imports) > 5
     code = (
@@ -86,8 +86,8 @@ def test_reading_the_workflow_imports_no_engine():
         "from arena_cje.grading import hosted, local, reference\n"
         "sys.exit(any(name in sys.modules for name in ('llama_cpp', 'scipy', 'polars')))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
-    assert done.returncode == 0
+    process = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
+    assert process.returncode == 0
 
 
 DOCUMENTS = ["README.md", "config/README.md"]
@@ -101,9 +101,9 @@ DOCUMENTS += [
 @pytest.mark.parametrize("document", sorted(DOCUMENTS))
 def test_files_that_documents_name_exist(document):
     text = (ROOT / document).read_text()
-    named = set(re.findall(r"`((?:config|resources|workflow|tests|profiles|envs|benchmarks)/[\w./-]+\.\w+)`", text))
+    names = set(re.findall(r"`((?:config|resources|workflow|tests|profiles|envs|benchmarks)/[\w./-]+\.\w+)`", text))
     folders = (ROOT, ROOT / "workflow" / "arena_cje")  # the page on the architecture names modules by their room
-    missing = {name for name in named if not any((folder / name).exists() for folder in folders)}
+    missing = {name for name in names if not any((folder / name).exists() for folder in folders)}
     assert not missing
 
 

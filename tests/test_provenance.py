@@ -1,4 +1,4 @@
-"""Canonical parameters and code hashes: equal things hash equally, and what a stage depends on is all that makes it stale."""
+"""Canonical parameters and code hashes: equal values have equal hashes, and only a stage's dependencies make it stale."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ ESTIMATE = (
     | RESULTS
     | {f"results/{name}.py" for name in ("analyze", "arguments", "decision", "document", "numbers")}
 )
-# An exhibit depends on what its sources are read by, and on the module of its function (`config.exhibits`).
+# An exhibit depends on the code that reads its sources, and on the module of its function (`config.exhibits`).
 EXHIBIT_SOURCES = (
     READS_DATA
     | CALIBRATES
@@ -114,7 +114,7 @@ EXHIBIT_MODULES = {
         set(),
     ),
 }
-# What reads and writes the key of labelling tasks, and what turns texts and labels into grades.
+# Files that read and write the key of labelling tasks, and files that turn texts and labels into grades.
 KEYS = {"data/coverage.py", "errors.py", "files.py"} | {f"labeling/{name}.py" for name in ("cells", "records", "tasks")}
 PEOPLE = KEYS | {"grading/grades.py", "provenance.py", "stages/people.py"}
 ABLATION = {f"ablation/{name}.py" for name in ("grid", "populations", "worlds")}
@@ -204,7 +204,7 @@ ESTIMATORS = {
 
 
 def test_a_new_version_makes_nothing_stale():
-    """Its number stands in the package's own `__init__`, which no stage depends on, and is no parameter of a rule."""
+    """Its number is in the package's own `__init__`, which no stage depends on, and is no parameter of a rule."""
     assert "__version__" in (provenance.PACKAGE / "__init__.py").read_text()
     for modules, _ in STAGES.values():
         assert "__init__.py" not in files(*modules)
@@ -229,8 +229,8 @@ def test_a_stage_depends_on_these_files_and_no_others(stage):
 def test_the_table_has_the_modules_that_the_rules_name():
     rules = [path.read_text() for path in Path("workflow/rules").glob("*.smk")]
     calls = [call for text in rules for call in re.findall(r"\bcode_hash\(([^)]*)\)", text)]
-    named = {tuple(re.findall(r'"arena_cje\.([\w.]+)"', call)) for call in calls} - {()}
-    assert named == {modules for modules, _ in STAGES.values()}
+    names = {tuple(re.findall(r'"arena_cje\.([\w.]+)"', call)) for call in calls} - {()}
+    assert names == {modules for modules, _ in STAGES.values()}
 
 
 def test_an_exhibit_depends_on_these_files_besides():
@@ -251,14 +251,14 @@ def test_an_estimator_does_not_depend_on_its_siblings(name):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_receives_is_made_by_its_own_code_or_that_of_the_estimates(stage):
-    """Imports for annotations alone make nothing stale, so the files they name must do so at an earlier place."""
+    """Imports for annotations alone make nothing stale, so the files they name must make an earlier stage stale."""
     modules, own = STAGES[stage]
-    reached, waiting = set(), [file_of(f"arena_cje.{module}") for module in modules]
-    while waiting:
-        file = waiting.pop()
+    reached, queue = set(), [file_of(f"arena_cje.{module}") for module in modules]
+    while queue:
+        file = queue.pop()
         if file not in reached:
             reached.add(file)
-            waiting += [other for other in GRAPH[file] if shows(file) or not shows(other)]
+            queue += [other for other in GRAPH[file] if shows(file) or not shows(other)]
     after_estimates = stage in ("exhibits", "archive", "look")
     assert reached <= own | (ESTIMATE if after_estimates else set())
 
@@ -331,7 +331,7 @@ def test_what_an_import_means(package, text):
 
 
 class WithoutAnnotations(ast.NodeTransformer):
-    """A syntax tree without what stands under `if TYPE_CHECKING`."""
+    """A syntax tree without the statements under `if TYPE_CHECKING`."""
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         if ast.unparse(node.test) == "TYPE_CHECKING":
@@ -341,8 +341,8 @@ class WithoutAnnotations(ast.NodeTransformer):
 
 @pytest.mark.parametrize("file", sorted(FILES))
 def test_the_imports_of_a_file_are_those_that_the_parser_sees(file):
-    parsed = WithoutAnnotations().visit(tree(file))
-    assert provenance._imports(file) == set(imported(ast.walk(parsed)))
+    syntax_tree = WithoutAnnotations().visit(tree(file))
+    assert provenance._imports(file) == set(imported(ast.walk(syntax_tree)))
 
 
 def test_from_computing_to_showing_nothing_is_followed(package):

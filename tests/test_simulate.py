@@ -1,4 +1,4 @@
-"""The worlds are what they say: values, weights, transport, scores and labels, against what was drawn."""
+"""The simulated worlds have their declared properties: values, weights, transport, scores and labels, in large samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def name(request) -> str:
 
 
 @lru_cache(maxsize=1)
-def labelled(name: str) -> tuple[World, Logged, dict[str, Draws], dict[str, float]]:
+def labelled_sample(name: str) -> tuple[World, Logged, dict[str, Draws], dict[str, float]]:
     """A large sample in which every response has its label."""
     world = replace(WORLDS[name], coverage=1.0, target_labels=1.0, draws_per_prompt=10)
     return world, *draw(world, N, seed=11)
@@ -40,8 +40,8 @@ def mean_and_error(values, prompt_id) -> tuple[float, float]:
     """Mean of values (n,) or (n, m) over rows, and its standard error over prompts."""
     per_row = values.reshape(len(values), -1).mean(axis=1)
     starts = np.flatnonzero(np.append(True, prompt_id[1:] != prompt_id[:-1]))
-    of_prompt = np.add.reduceat(per_row - per_row.mean(), starts)
-    return per_row.mean(), np.sqrt(np.sum(of_prompt**2)) / len(per_row)
+    prompt_sums = np.add.reduceat(per_row - per_row.mean(), starts)
+    return per_row.mean(), np.sqrt(np.sum(prompt_sums**2)) / len(per_row)
 
 
 def assert_mean(values, expected, prompt_id) -> None:
@@ -58,30 +58,30 @@ def same(one, other) -> bool:
 
 
 def quality_seen(world: World, judged) -> np.ndarray:
-    """Quality as the score tells it; a judge that knows several scores means the middle one."""
+    """Quality computed from the score, from the middle one where the judge has a distribution over scores."""
     middle = judged.points[..., judged.points.shape[-1] // 2]
     return (ndtri(np.minimum(middle, 1 - 1e-16)) - world.judge_intercept) / world.judge_slope
 
 
 def mean_label_at(world: World, quality, style=0.0, variance=0.0) -> np.ndarray:
-    """Phi((a + b A + d B) / sqrt(1 + sigma^2 + variance)), the variance being that of what is not known of A and B."""
+    """Phi((a + b A + d B) / sqrt(1 + sigma^2 + variance)), with the variance of the unknown parts of A and B."""
     latent = world.intercept + world.slope * quality + world.label_style * style
     return ndtr(latent / np.sqrt(1 + world.noise**2 + variance))
 
 
 class TestLarge:
-    """What holds in the worlds, in a large sample of each."""
+    """Properties of every world, in a large sample of each."""
 
     def test_the_truth_is_the_mean_label_of_the_targets_own_responses(self, name):
-        _, logged, draws, values = labelled(name)
+        _, logged, draws, values = labelled_sample(name)
         assert set(values) == {"base", *logged.policies} and tuple(draws) == logged.policies
         assert_mean(logged.oracle_label, values["base"], logged.prompt_id)
-        for policy, of_policy in draws.items():
-            assert of_policy.policy == policy
-            assert_mean(of_policy.oracle_label, values[policy], logged.prompt_id)
+        for policy, policy_draws in draws.items():
+            assert policy_draws.policy == policy
+            assert_mean(policy_draws.oracle_label, values[policy], logged.prompt_id)
 
     def test_weights_have_mean_one_and_lead_to_the_truth(self, name):
-        _, logged, _, values = labelled(name)
+        _, logged, _, values = labelled_sample(name)
         weights = np.exp(logged.log_ratio)
         for policy, weight in zip(logged.policies, weights.T, strict=True):
             if policy == "clone":
@@ -92,10 +92,10 @@ class TestLarge:
                     assert_mean(weight * logged.oracle_label, values[policy], logged.prompt_id)
 
     def test_records_are_whole(self, name):
-        _, logged, draws, _ = labelled(name)
+        _, logged, draws, _ = labelled_sample(name)
         n, m = len(logged.prompt_id), 10
         assert n == N and logged.log_ratio.shape == (n, len(draws)) and np.isfinite(logged.log_ratio).all()
-        for record, shape in [(logged, (n,)), *((of_policy, (n, m)) for of_policy in draws.values())]:
+        for record, shape in [(logged, (n,)), *((policy_draws, (n, m)) for policy_draws in draws.values())]:
             assert record.judge_score.shape == record.oracle_label.shape == shape
             for values in (record.judge_score, record.oracle_label):
                 assert values.min() >= 0 and values.max() <= 1
@@ -107,7 +107,7 @@ class TestLarge:
         """In the mean, and over the better half of the base's scores alone."""
         if name not in TRANSPORTS:
             return
-        world, logged, draws, _ = labelled(name)
+        world, logged, draws, _ = labelled_sample(name)
         middle = np.median(logged.judge_score)
         for record in (logged, *draws.values()):
             residual = record.oracle_label - mean_label_at(world, quality_seen(world, record.judged))
@@ -115,7 +115,7 @@ class TestLarge:
             assert_mean(np.where(record.judge_score > middle, residual, 0), 0, logged.prompt_id)
 
     def test_few_responses_tie_unless_the_judge_has_few_scores(self, name):
-        _, logged, _, _ = labelled(name)
+        _, logged, _, _ = labelled_sample(name)
         if name == "few_scores":
             scores, count = np.unique(logged.judge_score, return_counts=True)
             expected = np.array(list(ARENA.values())) / 1000
@@ -127,7 +127,7 @@ class TestLarge:
 
 
 def test_few_scores_transport_at_each_of_them():
-    world, logged, draws, _ = labelled("few_scores")
+    world, logged, draws, _ = labelled_sample("few_scores")
     for score, _ in ARENA_LEVELS:
         means, errors = [], []
         for record in (logged, *draws.values()):
@@ -137,18 +137,18 @@ def test_few_scores_transport_at_each_of_them():
             means.append(mean)
             errors.append(error / at.mean())
         assert np.ptp(means) < 4 * np.hypot(*sorted(errors)[-2:]), score
-    assert all(np.unique(of_policy.judge_score).size == 13 for of_policy in draws.values())
+    assert all(np.unique(policy_draws.judge_score).size == 13 for policy_draws in draws.values())
 
 
 def test_a_covariate_restores_the_transport_that_the_score_alone_lacks():
-    world, logged, draws, values = labelled("covariate_bias")
+    world, logged, draws, values = labelled_sample("covariate_bias")
     spread = 1 + world.judge_style**2  # of Phi^-1(S) = A + l B, of which A has the share 1 / spread
     for record in (logged, *draws.values()):
         style = record.covariates[..., 0]
-        seen = ndtri(record.judge_score)
-        knowing_both = mean_label_at(world, seen - world.judge_style * style)
+        latent_score = ndtri(record.judge_score)
+        knowing_both = mean_label_at(world, latent_score - world.judge_style * style)
         assert_mean(record.oracle_label - knowing_both, 0, logged.prompt_id)
-        by_score = mean_label_at(world, seen / spread, variance=world.slope**2 * world.judge_style**2 / spread)
+        by_score = mean_label_at(world, latent_score / spread, variance=world.slope**2 * world.judge_style**2 / spread)
         if record is logged:
             assert_mean(record.oracle_label - by_score, 0, logged.prompt_id)
         else:
@@ -156,8 +156,8 @@ def test_a_covariate_restores_the_transport_that_the_score_alone_lacks():
 
 
 def test_what_the_judge_does_not_see_breaks_transport_but_not_the_weights():
-    """That weights lead to the truth all the same is among the tests of all worlds."""
-    world, logged, draws, values = labelled("style_matters")
+    """The tests of all worlds show that weights still lead to the truth."""
+    world, logged, draws, values = labelled_sample("style_matters")
     by_score = mean_label_at(world, ndtri(logged.judge_score), variance=world.label_style**2)
     assert_mean(logged.oracle_label - by_score, 0, logged.prompt_id)
     on_target = mean_label_at(world, ndtri(draws["worse"].judge_score), variance=world.label_style**2)
@@ -173,7 +173,7 @@ def test_an_unseen_shift_is_in_scores_and_labels_and_in_no_weight():
     np.testing.assert_array_equal(logged.log_ratio[:, 1], logged.log_ratio[:, 0])
     for policy in world.targets:
         assert_mean(draws[policy].oracle_label, values[policy], logged.prompt_id)
-    # The same shift, seen or not, gives the same responses; weights lead to its value only where they know of it.
+    # The same shift, seen or not, gives the same responses; weights lead to its value only where they include it.
     weight = np.exp(logged.log_ratio)
     assert_mean(weight[:, 1] * logged.oracle_label, values["plain"], logged.prompt_id)
     assert_mean(weight[:, 2] * logged.oracle_label, values["seen"], logged.prompt_id)
@@ -181,20 +181,20 @@ def test_an_unseen_shift_is_in_scores_and_labels_and_in_no_weight():
 
 
 def test_a_hidden_drop_leaves_scores_and_lowers_labels():
-    world, logged, draws, values = labelled("no_transport_hidden")
+    world, logged, draws, values = labelled_sample("no_transport_hidden")
     hidden = draws["worse"]
     assert_mean(hidden.judge_score, logged.judge_score.mean(), logged.prompt_id)
     quality = ndtri(hidden.judge_score)
     drop = world.targets["worse"].drop
-    lowered = mean_label_at(replace(world, intercept=world.intercept - drop), quality)
-    assert_mean(hidden.oracle_label - lowered, 0, logged.prompt_id)
+    lowered_labels = mean_label_at(replace(world, intercept=world.intercept - drop), quality)
+    assert_mean(hidden.oracle_label - lowered_labels, 0, logged.prompt_id)
     assert mean_label_at(world, quality).mean() > values["worse"] + 0.1
     weighted = np.exp(logged.log_ratio[:, 0]) * logged.oracle_label
     assert_mean(weighted, values["base"], logged.prompt_id)  # weights do not see it either
 
 
 def test_an_unhelpful_target_leaves_the_labelled_support_and_the_curve():
-    world, logged, draws, values = labelled("no_transport")
+    world, logged, draws, values = labelled_sample("no_transport")
     unhelpful = draws["unhelpful"]
     lowest = np.quantile(logged.judge_score, 0.05)
     assert (unhelpful.judge_score < lowest).mean() > 0.5
@@ -216,7 +216,7 @@ TAIL = World({"far": Target(tail=1.5)}, judge_style=0.5)
 
 
 def test_heavy_tails_have_their_index_and_mean_one():
-    """P(W > w) = ((1 - 1/tail) / w)^tail, and what lies above w carries the mass ((1 - 1/tail) / w)^(tail - 1)."""
+    """P(W > w) = ((1 - 1/tail) / w)^tail, and weights above w have the mass ((1 - 1/tail) / w)^(tail - 1)."""
     logged, _, _ = draw(TAIL, N, seed=3)
     weight = np.exp(logged.log_ratio[:, 0])
     assert weight.min() > 1 / 3 - 1e-12
@@ -227,19 +227,19 @@ def test_heavy_tails_have_their_index_and_mean_one():
 
 def test_the_weights_of_the_heavy_tailed_world_lead_to_the_truth_but_for_their_tail():
     """Weights cut at 100 lose the mass sqrt(1 / 300) of the target, independently of quality: the rest is V."""
-    _, logged, _, values = labelled("heavy_tails")
+    _, logged, _, values = labelled_sample("heavy_tails")
     target = WORLDS["heavy_tails"].targets["better"]
     quality = draw(World({"same": Target(target.shift)}), N, seed=11)[0].log_ratio[:, 0]
-    of_style = np.exp(logged.log_ratio[:, 0] - quality)
-    assert of_style.min() > 1 / 3 - 1e-9
-    weight = np.where(of_style > 100, 0, np.exp(logged.log_ratio[:, 0])) / (1 - np.sqrt(1 / 300))
+    style_weight = np.exp(logged.log_ratio[:, 0] - quality)
+    assert style_weight.min() > 1 / 3 - 1e-9
+    weight = np.where(style_weight > 100, 0, np.exp(logged.log_ratio[:, 0])) / (1 - np.sqrt(1 / 300))
     assert_mean(weight, 1, logged.prompt_id)
     assert_mean(weight * logged.oracle_label, values["better"], logged.prompt_id)
 
 
 @pytest.mark.parametrize("target", [Target(tail=1.5), Target(style=0.7)])
 def test_fresh_styles_follow_the_law_that_the_weights_name(target):
-    """Below some style, as above it the heavy weights have no variance."""
+    """Tested below some style, since above it the heavy weights have infinite variance."""
     logged, draws, _ = draw(replace(TAIL, targets={"far": target}), N, seed=5)
     style, fresh = logged.covariates[:, 0], draws["far"].covariates[..., 0]
     weight = np.exp(logged.log_ratio[:, 0])
@@ -271,10 +271,10 @@ def test_a_judge_that_is_not_sure_spreads_its_mass_about_its_score():
 
 def test_a_saturating_judge_has_the_order_of_a_plain_one():
     """Its scores alone differ: a third of them lie within .05 of the top."""
-    bent = WORLDS["nonlinear"]
-    plain = replace(bent, judge_intercept=0.0, judge_slope=1.0)
-    (logged, draws, values), (of_plain, plain_draws, plain_values) = draw(bent, 2000, 0), draw(plain, 2000, 0)
-    assert np.argsort(logged.judge_score).tolist() == np.argsort(of_plain.judge_score).tolist()
+    saturating = WORLDS["nonlinear"]
+    plain = replace(saturating, judge_intercept=0.0, judge_slope=1.0)
+    (logged, draws, values), (plain_logged, plain_draws, plain_values) = draw(saturating, 2000, 0), draw(plain, 2000, 0)
+    assert np.argsort(logged.judge_score).tolist() == np.argsort(plain_logged.judge_score).tolist()
     assert np.argsort(draws["worse"].judge_score, axis=0).tolist() == (
         np.argsort(plain_draws["worse"].judge_score, axis=0).tolist()
     )
@@ -317,15 +317,15 @@ def test_binary_labels_are_drawn_with_the_probability_that_the_label_was():
 def test_labels_are_counted(coverage, rows):
     logged, draws, _ = draw(World(coverage=coverage, target_labels=coverage), 1000, seed=0)
     assert logged.labelled.sum() == rows
-    assert all((~np.isnan(of_policy.oracle_label)).sum() == rows for of_policy in draws.values())
+    assert all((~np.isnan(policy_draws.oracle_label)).sum() == rows for policy_draws in draws.values())
 
 
 def test_every_prompt_is_as_likely_to_be_labelled():
     world = World(coverage=0.2, target_labels=0.2, draws_per_prompt=2)
     logged, fresh = np.zeros(40), np.zeros((40, 2))
     for seed in range(2000):
-        of_base, draws, _ = draw(world, 40, seed)
-        logged += of_base.labelled
+        base_sample, draws, _ = draw(world, 40, seed)
+        logged += base_sample.labelled
         fresh += ~np.isnan(draws["clone"].oracle_label)
     error = np.sqrt(0.2 * 0.8 / 2000)
     for share in (logged / 2000, fresh / 2000):
@@ -348,9 +348,9 @@ def test_more_labels_change_nothing_but_their_number(world):
     most = replace(few, coverage=0.6, target_labels=0.6)
     (logged, none, _), (fuller, some, _), (_, many, _) = (draw(world, 200, 1) for world in (few, more, most))
     assert same(logged, replace(fuller, oracle_label=np.where(logged.labelled, fuller.oracle_label, np.nan)))
-    for policy, of_policy in none.items():
+    for policy, policy_draws in none.items():
         label, fuller_label = some[policy].oracle_label, many[policy].oracle_label
-        assert same(of_policy, replace(some[policy], oracle_label=np.full(label.shape, np.nan)))
+        assert same(policy_draws, replace(some[policy], oracle_label=np.full(label.shape, np.nan)))
         assert np.array_equal(label, np.where(np.isnan(label), np.nan, fuller_label), equal_nan=True)
 
 

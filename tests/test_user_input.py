@@ -1,4 +1,4 @@
-"""Whatever a user gives, to the configuration, to a file or to `analyze`: a value or one sentence, never a traceback."""
+"""Any input of a user, in the configuration, in a file or to `analyze`: a value or one sentence, never a traceback."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _inside(place, monkeypatch):
     monkeypatch.setenv("KEY", "secret")
 
 
-# The configuration: what the workflow does with it before the first job.
+# The configuration, and the workflow's steps with it before the first job.
 
 HOSTED = {"provider": "api", "model": "gpt"}
 WITH_MODELS = {
@@ -121,15 +121,15 @@ def find(name, kind):
     return str(parse.find_file(name, kind, workflow_resources=RESOURCES))
 
 
-def parsed(own) -> Config:
+def config_of(own) -> Config:
     merged = copy.deepcopy(SHIPPED)
     update_config(merged, copy.deepcopy(own))
     return parse.parse(merged, user_keys=own)
 
 
 def read_configuration(own):
-    """All that the workflow asks of a configuration when it is read."""
-    config = parsed(own)
+    """All steps of the workflow that read a configuration."""
+    config = config_of(own)
     Config.model_validate(config.model_dump(mode="json"))
     targets.check(["results/coverage_0.5/direct.json"], config)
     prices.check_budget(config)
@@ -143,7 +143,7 @@ def read_configuration(own):
 
 
 def read_prompts(config, folder):
-    """The pool of prompts; None where they are those of a data set of the hub, which is not asked for here."""
+    """The pool of prompts; None where they are those of a data set of the hub, which is not downloaded here."""
     path = parse.find_prompts(config.prompts.source, workflow_resources=RESOURCES)
     if path is None:
         return None
@@ -188,10 +188,10 @@ def test_any_value_of_a_key(key):
 
 
 def read_own_data(key, path):
-    config = parsed(OWN_DATA | {key: str(path)})
-    drawn = draws.draw_paths(Path(config.fresh_draws))
-    probed = draws.find_probes(config.probes, tuple(drawn))
-    for file in (config.logged_data, config.calibration_data, *drawn.values(), *probed.values()):
+    config = config_of(OWN_DATA | {key: str(path)})
+    draw_paths = draws.draw_paths(Path(config.fresh_draws))
+    probe_paths = draws.find_probes(config.probes, tuple(draw_paths))
+    for file in (config.logged_data, config.calibration_data, *draw_paths.values(), *probe_paths.values()):
         if file is not None:
             user_data.check_user_file(file, results=Path("results"))
     user_data.read_user_data(
@@ -227,11 +227,11 @@ def test_any_file_in_a_folder_of_draws(tmp_path, place):
 
 def test_any_file_of_prompts(tmp_path, place):
     def read(path):
-        config = parsed(WITH_MODELS | {"prompts": {"source": str(path)}, "oracle": {"provider": "reference"}})
+        config = config_of(WITH_MODELS | {"prompts": {"source": str(path)}, "oracle": {"provider": "reference"}})
         read_prompts(config, tmp_path / "pool")
 
     def estimate(path):
-        config = parsed(WITH_MODELS | {"prompts": {"source": str(path)}})
+        config = config_of(WITH_MODELS | {"prompts": {"source": str(path)}})
         account.account(config, str(read_prompts(config, tmp_path / "pool").path), str(RESOURCES)).table()
 
     paths = odd_files(tmp_path / "files", (place / "prompts.jsonl").read_bytes(), ".jsonl")
@@ -292,7 +292,7 @@ def keys_of(value, place=()):
         yield from keys_of(part, (*place, key))
 
 
-def changed(document, place, value):
+def with_entry(document, place, value):
     document = copy.deepcopy(document)
     block = document
     for key in place[:-1]:
@@ -301,7 +301,7 @@ def changed(document, place, value):
     return document
 
 
-def written(path, document) -> Path:
+def yaml_file(path, document) -> Path:
     """A YAML file; values that YAML cannot hold are left out."""
     path.write_bytes(yaml.dump(document).encode(errors="surrogatepass"))
     return path
@@ -320,7 +320,7 @@ def test_any_value_in_a_file_of_yaml(tmp_path, shipped, read):
     document = yaml.safe_load(shipped.read_text())
     path = tmp_path / "odd.yaml"
     all_accepted(
-        ((place, value), lambda place=place, value=value: read(written(path, changed(document, place, value))))
+        ((place, value), lambda place=place, value=value: read(yaml_file(path, with_entry(document, place, value))))
         for place in [*keys_of(document), ("unknown",)]
         for value in ODD_VALUES
     )
@@ -382,7 +382,7 @@ def test_a_value_that_yaml_cannot_make_is_told_with_the_file(tmp_path, value):
 
 
 class Unreadable:
-    """An object that cannot even be shown."""
+    """An object whose representation raises."""
 
     def __repr__(self):
         raise RuntimeError("no representation")
@@ -409,8 +409,8 @@ PARAMETERS += [name for name in Options.__dataclass_fields__ if name not in PARA
 
 
 def analyze(**arguments):
-    mine = {"logged": "mine.jsonl", "fresh_draws": "draws", "estimator": "direct", "n_bootstrap": 20}
-    result = arena_cje.analyze(**mine | arguments)
+    defaults = {"logged": "mine.jsonl", "fresh_draws": "draws", "estimator": "direct", "n_bootstrap": 20}
+    result = arena_cje.analyze(**defaults | arguments)
     return result.details() + result.to_json()
 
 
@@ -503,7 +503,7 @@ def test_any_value_in_a_results_file(tmp_path, result, capsys):
     path = tmp_path / "odd.json"
     for place in [place for place in keys_of(document) if len(place) < 3]:
         for value in (None, 3, [], {"x": 1}):
-            path.write_text(json.dumps(changed(document, place, value)))
+            path.write_text(json.dumps(with_entry(document, place, value)))
             command(capsys, "show", path)
 
 

@@ -1,4 +1,4 @@
-"""What intervals and verdicts promise, in a few cells of the grid that `make bench ONLY=coverage` runs."""
+"""The promises of intervals and verdicts, in a few cells of the grid that `make bench ONLY=coverage` runs."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ def test_a_shift_out_of_the_labelled_support_is_refused_and_the_other_policy_is_
 
 
 def test_fifty_labels_of_its_own_publish_the_policy_with_an_honest_interval():
-    found = cell_of("no_transport +50 labels", 500, 0.25)
+    rows = cell_of("no_transport +50 labels", 500, 0.25)
     for estimator in ("direct", "dr-cpo", "stacked-dr"):
-        row = found["unhelpful", estimator]
+        row = rows["unhelpful", estimator]
         assert (row["kind"], row["refused"]) == ("sound", 0)
         assert row["coverage"] > 0.87 and row["wrong_published"] < 0.03
-    assert found["unhelpful", "calibrated-ips"]["refused"] == 1
+    assert rows["unhelpful", "calibrated-ips"]["refused"] == 1
 
 
 def test_what_the_scores_hide_labels_of_its_own_show():
-    found = cell_of("no_transport_hidden +50 labels", 500, 0.25, 40)
+    rows = cell_of("no_transport_hidden +50 labels", 500, 0.25, 40)
     for estimator in estimators.NAMES:
-        row = found["worse", estimator]
+        row = rows["worse", estimator]
         uses_them = estimators.needs_draws(estimator) and estimator != "tr-cpo"
         assert row["kind"] == ("sound" if uses_them else "unsound")
         assert row["refused"] == 0 if uses_them else row["refused"] > 0.9, estimator
         assert row["wrong_published"] < 0.05, estimator
-    hidden = cell_of("no_transport_hidden", 500, 0.25, 10)
-    assert {row["kind"] for row in hidden.values()} == {"unseen"}
-    assert hidden["worse", "direct"]["wrong_published"] == 1
+    without_own_labels = cell_of("no_transport_hidden", 500, 0.25, 10)
+    assert {row["kind"] for row in without_own_labels.values()} == {"unseen"}
+    assert without_own_labels["worse", "direct"]["wrong_published"] == 1
 
 
 def test_a_value_without_normalised_weights_is_refused_under_heavy_tails():
@@ -68,29 +68,29 @@ def test_a_value_without_normalised_weights_is_refused_under_heavy_tails():
     assert row["refused"] > 0.9 and row["kind"] == "thin"
 
 
-class Here(Executor):
-    """Runs what it is given at once, and counts."""
+class DirectExecutor(Executor):
+    """Runs each call at once in this process, and counts the calls."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     def submit(self, function, /, *args, **kwargs):
         self.calls += 1
-        done: Future = Future()
-        done.set_result(function(*args, **kwargs))
-        return done
+        future: Future = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
 
 
 def test_a_finished_cell_is_not_run_again_unless_the_code_has_changed(tmp_path, monkeypatch):
-    cell, here = Cell(case("healthy"), 250, 0.1), Here()
-    first = run_cell(cell, here, tmp_path, n=2)
-    assert here.calls == 1
-    assert run_cell(cell, here, tmp_path, n=2) == first and here.calls == 1
-    run_cell(cell, here, tmp_path, n=3)
-    assert here.calls == 2
+    cell, executor = Cell(case("healthy"), 250, 0.1), DirectExecutor()
+    first = run_cell(cell, executor, tmp_path, n=2)
+    assert executor.calls == 1
+    assert run_cell(cell, executor, tmp_path, n=2) == first and executor.calls == 1
+    run_cell(cell, executor, tmp_path, n=3)
+    assert executor.calls == 2
     monkeypatch.setattr(simulation, "code", lambda: "another")
-    run_cell(cell, here, tmp_path, n=3)
-    assert here.calls == 3
+    run_cell(cell, executor, tmp_path, n=3)
+    assert executor.calls == 3
     assert json.loads((tmp_path / cell.file_name).read_text())["code"] == "another"
 
 
@@ -116,46 +116,46 @@ def row(**changes) -> dict:
     ],
 )
 def test_a_broken_promise_is_counted_and_named(changes, promise):
-    found = {result.name: result for result in coverage.promises([row(), row(**changes)])}
-    (broken,) = [name for name in found if name.startswith(promise)]
+    results = {result.name: result for result in coverage.promises([row(), row(**changes)])}
+    (broken_promise,) = [name for name in results if name.startswith(promise)]
     case = changes.get("case", "healthy")
-    assert found[broken].value == 1 and f"{case} n=250 25% better direct" in found[broken].detail
+    assert results[broken_promise].value == 1 and f"{case} n=250 25% better direct" in results[broken_promise].detail
     if not promise.startswith("coverage"):
-        assert sum(result.value for result in found.values() if result.value) == 1
+        assert sum(result.value for result in results.values() if result.value) == 1
 
 
-def followed(**changes) -> dict:
+def remedy_row(**changes) -> dict:
     return {"world": "healthy", "policy": "base", "estimator": "direct", "kinds": "base_labels"} | changes
 
 
 def test_remedies_are_counted_by_what_became_of_those_who_followed_them():
     rows = [
-        followed(published=True, wrong=False),
-        followed(published=True, wrong=True),
-        followed(published=False, wrong=False, kinds="own_labels"),
-        followed(published=None, wrong=None, kinds="other"),
+        remedy_row(published=True, wrong=False),
+        remedy_row(published=True, wrong=True),
+        remedy_row(published=False, wrong=False, kinds="own_labels"),
+        remedy_row(published=None, wrong=None, kinds="other"),
     ]
-    kept, wrong = coverage.remedies_kept(rows)
-    assert kept.value == pytest.approx(2 / 3) and kept.met is False
-    assert kept.detail == "of 3; 100.0% by base labels, 0.0% by own labels"
-    assert wrong.value == pytest.approx(1 / 3) and wrong.detail == "1 left out"
+    published_share, wrong_share = coverage.remedies_kept(rows)
+    assert published_share.value == pytest.approx(2 / 3) and published_share.met is False
+    assert published_share.detail == "of 3; 100.0% by base labels, 0.0% by own labels"
+    assert wrong_share.value == pytest.approx(1 / 3) and wrong_share.detail == "1 left out"
 
 
 def test_every_draw_of_every_world_is_followed_once(monkeypatch):
     study = coverage.STUDIES[0]
     monkeypatch.setattr(coverage, "STUDIES", (study,))
-    here = Here()
-    rows = coverage.follow_remedies(here, draws=coverage.REMEDY_CHUNK + 1)
-    assert here.calls == 2
+    executor = DirectExecutor()
+    rows = coverage.follow_remedies(executor, draws=coverage.REMEDY_CHUNK + 1)
+    assert executor.calls == 2
     assert rows == [row for seed in range(coverage.REMEDY_CHUNK + 1) for row in outcomes(study, seed)]
     assert {row["policy"] for row in rows if row["kinds"] == "own_labels"} == {"unhelpful"}
 
 
 def test_monte_carlo_noise_is_no_broken_promise():
-    found = list(
+    results = list(
         coverage.promises([row(coverage=0.915), row(coverage=0.98), row(published=0, coverage=None, refused=0.0)])
     )
-    assert [result.value for result in found[:3]] == [0, 0, 0]
+    assert [result.value for result in results[:3]] == [0, 0, 0]
 
 
 def test_the_whole_grid_is_run_when_it_is_asked_for(monkeypatch):
@@ -179,8 +179,8 @@ def test_labels_by_score_publish_a_far_policy_that_as_many_labels_at_random_refu
     for one in (one for one in DESIGNS if one.world == "far" and not one.paired):
         cell = Cell(one, 1000, 0.1)
         rows += summarise(cell, [row for seed in range(20) for row in simulation.replicate(cell, seed, ["direct"])])
-    found = {result.name: result for result in coverage.of_designs(rows)}
-    assert found["labels by score: effective labels of a far policy / at random, least"].value > 1.5
-    assert found["labels by score: width / at random, worst"].value < 1.2
+    results = {result.name: result for result in coverage.of_designs(rows)}
+    assert results["labels by score: effective labels of a far policy / at random, least"].value > 1.5
+    assert results["labels by score: width / at random, worst"].value < 1.2
     refused = {row["case"]: row["refused"] for row in rows if row["policy"] == "unhelpful"}
     assert refused["far at random"] > 0.8 and refused["far by score"] < 0.2

@@ -1,4 +1,4 @@
-"""The benchmark of the estimators measures what it says, and tells why it could not."""
+"""The benchmark of the estimators: every limit has a number, and a comparison that cannot run has its reason."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def few(monkeypatch):
 
 
 def test_every_limit_has_a_row_with_a_number(few):
-    found = {result.name: result for name in ("few_rows", "many_rows", "job") for result in getattr(estimators, name)()}
-    assert set(found) == {
+    results = {
+        result.name: result for name in ("few_rows", "many_rows", "job") for result in getattr(estimators, name)()
+    }
+    assert set(results) == {
         f"all {len(all_estimators.NAMES)} estimators together", "the slowest estimator alone", "dr-cpo, ten times the rows",
         *(f"{name}: {what}" for name in estimators.LINEAR for what in ("growth", "seconds", "memory")),
         "estimate job", "slow imports an estimate job does not need",
     }  # fmt: skip
-    assert all(result.value >= 0 and result.goal for result in found.values())
-    assert found["slow imports an estimate job does not need"].value == 0
+    assert all(result.value >= 0 and result.goal for result in results.values())
+    assert results["slow imports an estimate job does not need"].value == 0
 
 
 def test_a_number_that_is_none_is_no_agreement():

@@ -1,4 +1,4 @@
-"""The table of faults: an injection that has ended is not made again, unless the code has changed."""
+"""The table of faults: an injection that has ended is not repeated, unless the code has changed."""
 
 from __future__ import annotations
 

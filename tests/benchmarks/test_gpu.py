@@ -1,4 +1,4 @@
-"""The measurements on a GPU, tried on a processor, where the truth is known: no score depends on place or company."""
+"""The measurements on a GPU, tested on a processor: no score depends on its place in the batch or on the other items."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks import gpu
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tiny_gguf.write(tmp_path_factory.mktemp("gpu") / "tiny.gguf", **tiny_gguf.KINDS["gpt2-bytes"])
-    with open_model(path, n_ctx=512) as opened:
-        yield opened
+    with open_model(path, n_ctx=512) as model:
+        yield model
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def items(model):
 
 def test_packed_scores_are_those_of_the_scorer(model, items):
     with gpu.PackedContext(model, 4) as context:
-        packed = context.scores(items)
-    scored = {key: one.token_logprobs for key, (one,) in score(model, items, [Sampling()])}
-    assert packed.keys() == scored.keys()
-    for key, logprobs in scored.items():
-        assert packed[key].shape == logprobs.shape
-        assert np.abs(packed[key] - logprobs).max() < 1e-2  # 16-bit caches, cut otherwise
+        packed_logprobs = context.scores(items)
+    scorer_logprobs = {key: one.token_logprobs for key, (one,) in score(model, items, [Sampling()])}
+    assert packed_logprobs.keys() == scorer_logprobs.keys()
+    for key, logprobs in scorer_logprobs.items():
+        assert packed_logprobs[key].shape == logprobs.shape
+        assert np.abs(packed_logprobs[key] - logprobs).max() < 1e-2  # 16-bit caches, batches of other sizes
 
 
 def test_a_packed_score_does_not_depend_on_place_and_company(model, items):

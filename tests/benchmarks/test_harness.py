@@ -1,4 +1,4 @@
-"""Benchmarks: fair ratios, replays of exactly what was done, results as promised, mistakes in one sentence."""
+"""Benchmarks: fair ratios, replays of exactly the recorded calls, files of results, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RESULTS = [
     Result("scorer / its calls", 0.97312, ">= 0.95", "4 items"),
     Result("much too slow", 3.0, "<= 1.3", "words " * 30),
     Result("unmeasured", None, ">= 1.8", "one core"),
-    Result("told only", 2e-7, None, ""),
+    Result("without a goal", 2e-7, None, ""),
 ]
 
 
@@ -111,7 +111,7 @@ def test_a_ratio_forgets_slow_spells_and_one_spoiled_round():
 
 @contextlib.contextmanager
 def sleeper(folder: Path):
-    """A side whose speed no other process can change, and which notes when it begins; one process is late."""
+    """A side whose speed no other process can change, and which records when it begins; one process is late."""
     with contextlib.suppress(FileExistsError):
         (folder / "late").touch(exist_ok=False)
         time.sleep(0.8)
@@ -203,7 +203,7 @@ def hold() -> None:
 
 
 def test_peak_memory_is_the_tasks_own():
-    ballast = np.ones(60_000_000)  # 480 MB here, which the other process must not be charged with
+    ballast = np.ones(60_000_000)  # 480 MB here, which must not count for the other process
     assert 240e6 < peak_of(hold) < 480e6
     assert len(ballast)
 
@@ -213,8 +213,8 @@ def test_groups_are_run_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmarks, "get", lambda name: SimpleNamespace(run=lambda: iter(RESULTS)))
     assert command.main(["--out", str(tmp_path)]) == 0  # though a goal is missed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.json", "second.json"]
-    told = capsys.readouterr().out
-    assert "benchmarks: first" in told and "benchmarks: second" in told and " no " in told
+    output = capsys.readouterr().out
+    assert "benchmarks: first" in output and "benchmarks: second" in output and " no " in output
 
 
 def test_only_the_named_group_is_run(tmp_path, monkeypatch):
@@ -225,9 +225,9 @@ def test_only_the_named_group_is_run(tmp_path, monkeypatch):
 
 def test_an_unknown_group_is_refused_before_any_is_run(tmp_path):
     words = [sys.executable, "-m", "benchmarks", "engine", "engin", "--out", str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == (
+    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stderr == (
         "ERROR: unknown group of benchmarks 'engin' (did you mean 'engine'?); "
         f"available: {', '.join(benchmarks.NAMES)}\n"
     )

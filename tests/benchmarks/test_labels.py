@@ -55,7 +55,7 @@ def test_promises_are_held_against_the_rows():
 
 
 def test_the_public_packages_see_the_draws_of_the_others(monkeypatch):
-    """Their answers, here the mean labels from a stand-in interpreter, become rows beside ours."""
+    """Their results, here the mean labels from a replaced interpreter, become rows beside ours."""
 
     class Answer:
         def __init__(self, command, **_):
@@ -77,12 +77,12 @@ def test_the_public_packages_see_the_draws_of_the_others(monkeypatch):
 
 
 def test_widths_are_held_against_the_packages_that_cover():
-    ours = [row for row in chat(30).values() if row["method"] == "joint"]
-    theirs = [
-        row | {"method": peer, "width": 2 * row["width"], "coverage": covered}
-        for row in ours
-        for peer, covered in zip(_label_peers.METHODS, (0.95, 0.8), strict=True)
+    own_rows = [row for row in chat(30).values() if row["method"] == "joint"]
+    peer_rows = [
+        row | {"method": peer, "width": 2 * row["width"], "coverage": coverage}
+        for row in own_rows
+        for peer, coverage in zip(_label_peers.METHODS, (0.95, 0.8), strict=True)
     ]
-    results = {one.name: one for one in labels._against_peers(ours + theirs)}
+    results = {one.name: one for one in labels._against_peers(own_rows + peer_rows)}
     assert results["width of a level in chats / cje-eval"].value == pytest.approx(0.5)
     assert results["width of a level in chats / ppi_py"].value is None

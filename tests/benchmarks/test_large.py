@@ -1,4 +1,4 @@
-"""Large data at a small size: the stages end, count all rows, and hold no more rows in memory than they must."""
+"""The benchmark of large data at a small size: the stages end and count all rows."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import pytest
 
 from arena_cje.errors import UserError
-from benchmarks import _large_data as made
+from benchmarks import _large_data as large_data
 from benchmarks import large
 
 
 def test_the_stages_take_every_row(tmp_path):
-    made.write(tmp_path, 60)
-    made.write_stages(tmp_path, 60)
+    large_data.write(tmp_path, 60)
+    large_data.write_stages(tmp_path, 60)
     jobs = large._jobs()
     for stage in ("assembly", "import"):
         cost = large.in_process(tmp_path, jobs[stage])
@@ -23,9 +23,9 @@ def test_the_stages_take_every_row(tmp_path):
         summary = json.loads((tmp_path / outputs["summary"]).read_text())
         assert summary["n_rows"] == len(rows) == 60
         assert [row["prompt_id"] for row in rows] == [f"q{k}" for k in range(60)]
-        assert set(rows[0]["target_policy_logprobs"]) == set(made.POLICIES)
-    drawn = {path.stem: path.read_text().count("\n") for path in (tmp_path / large.FOLDER / "fresh_draws").iterdir()}
-    assert drawn == dict.fromkeys(made.POLICIES, 60)
+        assert set(rows[0]["target_policy_logprobs"]) == set(large_data.POLICIES)
+    n_draws = {path.stem: path.read_text().count("\n") for path in (tmp_path / large.FOLDER / "fresh_draws").iterdir()}
+    assert n_draws == dict.fromkeys(large_data.POLICIES, 60)
 
 
 def test_numbers_of_rows_are_numbers(monkeypatch):

@@ -1,4 +1,4 @@
-"""Planned looks in simulated studies: labels grow on the same prompts, and all looks together are as wrong as one may be."""
+"""Planned looks in simulated studies: labels grow on the same prompts, and all looks together err as often as one interval."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_looks_of_a_study_have_growing_information():
 
 
 def test_planned_looks_are_wrong_no_more_often_than_one_interval():
-    """In 500 studies of the benchmark; here it must not be what plain intervals at every look give, some .15."""
+    """The benchmark shows it in 500 studies; here the share must be below that of plain intervals at every look, some .15."""
     row = summarise(CELLS[2], replicates(CELLS[2], range(FEW)))[0]
     assert row["miss_at_some_look"] <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / FEW)
     assert row["miss_at_some_plain_look"] > row["miss_at_some_look"]

@@ -1,4 +1,4 @@
-"""Two processes over one: what slows a machine down for a while falls on both sides of a round's ratio."""
+"""Two processes over one: a machine that is slow for a while slows both sides of a round's ratio."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 #   slurm.sh env FOLDER    prints what a shell needs to use it: eval "$(slurm.sh env FOLDER)"
 #   slurm.sh down FOLDER   stops what `up` started, by its pid files, with all jobs
 #
-# Nothing is installed and nothing outside FOLDER is written. Without accounting, so that squeue tells how jobs end. It needs
+# Nothing is installed and nothing outside FOLDER is written. Without accounting, so that squeue lists how jobs end. It needs
 # root, as slurmd starts jobs for their users. NODE_CPUS and NODE_MB: what a node offers (2 and 4000).
 set -euo pipefail
 
@@ -120,7 +120,7 @@ case $ACTION in
         eval "$(environment)"
         scancel --quiet --user "$(id -un)" 2> /dev/null || true
         for name in slurmd-node1 slurmd-node2 slurmctld munged; do stop "$FOLDER/run/$name.pid"; done
-        # What a job that was killed has left: its processes have the number of a job, and this Slurm on their PATH.
+        # Processes of a killed job that are left: they have the number of a job, and this Slurm on their PATH.
         for variables in /proc/[0-9]*/environ; do
             if grep -qs "SLURM_JOB_ID=" "$variables" && grep -qs "$FOLDER/bin" "$variables"; then
                 kill -9 "$(basename "$(dirname "$variables")")" 2> /dev/null || true

@@ -1,4 +1,4 @@
-"""Profiles say what Snakemake knows: an unknown key of a profile is an error at the start of a run on a cluster."""
+"""Profiles have only keys that Snakemake knows: an unknown one is an error at the start of a run on a cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import tiny_gguf
 from workflow_run import CONFIG, ROOT, write_prompts
 
 PROFILES = Path(__file__).parents[2] / "profiles"
-# A Python that has the plugins of the Kubernetes profile: `bash tests/cluster/run.sh` makes one.
+# A Python that has the plugins of the Kubernetes profile: `bash tests/cluster/run.sh` installs one.
 KUBERNETES = os.environ.get("ARENA_KUBERNETES_PYTHON") or (
     sys.executable if importlib.util.find_spec("snakemake_executor_plugin_kubernetes") else None
 )

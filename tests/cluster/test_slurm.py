@@ -1,6 +1,6 @@
 """The workflow on a real Slurm: `bash tests/cluster/run.sh` brings it up and runs this file.
 
-One run meets all that nodes do to jobs; it must end with the bytes of an undisturbed run on one machine.
+In one run jobs are killed, run out of time and lose their node; it must end with the bytes of an undisturbed run on one machine.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.Popen:
 
 @pytest.fixture
 def folders(tmp_path):
-    made = []
+    paths = []
     for name in ("local", "slurm"):
         shutil.copytree(ROOT / ".test", tmp_path / name)
-        made.append(tmp_path / name)
-    return made
+        paths.append(tmp_path / name)
+    return paths
 
 
 def slurm(*command: str) -> str:
@@ -52,31 +52,31 @@ def slurm(*command: str) -> str:
 
 
 class Disturbance:
-    """What happens to jobs while a run goes on, each once, to the first job that it can meet."""
+    """Faults of jobs while a run goes on, each once, in the first job that can have it."""
 
     def __init__(self):
-        self.met: dict[str, str] = {}  # what happened -> id of the job
+        self.affected_jobs: dict[str, str] = {}  # fault -> id of the job
 
     def step(self) -> None:
         for line in slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i|%N|%k").splitlines():
             job, node, comment = line.strip().split("|")
-            if job in self.met.values():
+            if job in self.affected_jobs.values():
                 continue
             if "generate" in comment:
-                if "killed" not in self.met and slurm("scontrol", "listpids", job).count("\n") > 2:
+                if "killed" not in self.affected_jobs and slurm("scontrol", "listpids", job).count("\n") > 2:
                     slurm("scancel", "--signal=KILL", "--full", job)
-                    self.met["killed"] = job
-                elif "out of time" not in self.met and self._stopped(job):
-                    self.met["out of time"] = job
-            elif "rule_score" in comment and "node down" not in self.met:
+                    self.affected_jobs["killed"] = job
+                elif "out of time" not in self.affected_jobs and self._stop(job):
+                    self.affected_jobs["out of time"] = job
+            elif "rule_score" in comment and "node down" not in self.affected_jobs:
                 slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-                self.met["node down"] = job
+                self.affected_jobs["node down"] = job
                 time.sleep(2)
                 slurm("scontrol", "update", f"nodename={node}", "state=resume")
 
     @staticmethod
-    def _stopped(job: str) -> bool:
-        """Whether the job's processes are stopped now, so that its time runs out."""
+    def _stop(job: str) -> bool:
+        """Stop a process of the job, so that its time runs out; whether there was one."""
         pids = [int(line.split()[0]) for line in slurm("scontrol", "listpids", job).splitlines()[1:]]
         for pid in pids:
             try:
@@ -92,7 +92,7 @@ def test_a_disturbed_run_on_two_nodes_ends_with_the_bytes_of_one_machine(folders
     local, cluster = folders
     start = time.monotonic()
     assert snakemake(local, "--cores", "2").wait(PATIENCE) == 0, (local / "snakemake.log").read_text()[-3000:]
-    on_one_machine = time.monotonic() - start
+    local_seconds = time.monotonic() - start
     start, disturbance = time.monotonic(), Disturbance()
     run = snakemake(
         cluster,
@@ -106,41 +106,42 @@ def test_a_disturbed_run_on_two_nodes_ends_with_the_bytes_of_one_machine(folders
         time.sleep(0.3)
     assert run.returncode == 0, (cluster / "snakemake.log").read_text()[-3000:]
 
-    states = slurm("squeue", "--noheader", "--states=all", "--format=%i|%N|%T|%k").splitlines()
-    jobs = [line.split("|") for line in states]
+    lines = slurm("squeue", "--noheader", "--states=all", "--format=%i|%N|%T|%k").splitlines()
+    jobs = [line.split("|") for line in lines]
     completed = [job for job in jobs if job[2] == "COMPLETED"]
-    took = time.monotonic() - start
+    cluster_seconds = time.monotonic() - start
     print(
         f"\n{len(jobs)} submissions, {len(completed)} completed, on {', '.join(sorted({job[1] for job in completed}))}; "
-        f"{took:.0f} s, on one machine {on_one_machine:.0f} s, {(took - on_one_machine) / len(jobs):.1f} s more a submission; "
-        f"disturbed: {json.dumps(disturbance.met)}"
+        f"{cluster_seconds:.0f} s, on one machine {local_seconds:.0f} s, "
+        f"{(cluster_seconds - local_seconds) / len(jobs):.1f} s more a submission; "
+        f"disturbed: {json.dumps(disturbance.affected_jobs)}"
     )
-    waits, lengths = zip(*(waited_and_lasted(job[0]) for job in completed), strict=True)
+    waits, lengths = zip(*(queue_and_run_seconds(job[0]) for job in completed), strict=True)
     scripts = [seconds(path) for path in (cluster / "logs" / "benchmarks").rglob("*.tsv")]
     print(
         f"a completed job waited {statistics.mean(waits):.1f} s and lasted {statistics.mean(lengths):.1f} s, "
         f"its script {statistics.mean(scripts):.1f} s"
     )
-    assert disturbance.met.keys() == {"killed", "out of time", "node down"}
+    assert disturbance.affected_jobs.keys() == {"killed", "out of time", "node down"}
     assert {job[1] for job in completed} == {"node1", "node2"}
-    # Every judge job ran out of memory once, and what was disturbed ended otherwise than completed.
+    # Every judge job ran out of memory once, and disturbed jobs did not complete.
     ends = {job[0]: job[2] for job in jobs}
-    assert all(ends[job] != "COMPLETED" for job in disturbance.met.values())
+    assert all(ends[job] != "COMPLETED" for job in disturbance.affected_jobs.values())
     assert sum(job[2] != "COMPLETED" and "judge" in job[3] for job in jobs) >= 1
     files = sorted(path.relative_to(local) for path in (local / "results").rglob("*") if comparable(path))
     assert [path for path in files if (local / path).read_bytes() != (cluster / path).read_bytes()] == []
     assert len(files) > 20
 
 
-def waited_and_lasted(job: str) -> tuple[float, float]:
+def queue_and_run_seconds(job: str) -> tuple[float, float]:
     """Seconds that a job waited in the queue, and that it ran."""
-    shown = slurm("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%V|%S|%e").strip()
-    submitted, began, ended = map(datetime.fromisoformat, shown.split("|"))
-    return (began - submitted).total_seconds(), (ended - began).total_seconds()
+    times = slurm("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%V|%S|%e").strip()
+    submit_time, start_time, end_time = map(datetime.fromisoformat, times.split("|"))
+    return (start_time - submit_time).total_seconds(), (end_time - start_time).total_seconds()
 
 
 def seconds(benchmark: Path) -> float:
-    """What the script of a job took, from the table that Snakemake writes."""
+    """Seconds that the script of a job took, from the table that Snakemake writes."""
     with benchmark.open() as file:
         return float(next(csv.DictReader(file, delimiter="\t"))["s"])
 
@@ -149,7 +150,7 @@ N_SUBMITTED = 20
 
 
 def test_an_array_is_submitted_faster_than_single_jobs_and_runs_as_they_do(tmp_path):
-    """Of jobs that do nothing; Slurm itself, without Snakemake."""
+    """The jobs do nothing, and Slurm runs them without Snakemake."""
     times = {}
     for name, calls in {"single jobs": [()] * N_SUBMITTED, "an array": [(f"--array=1-{N_SUBMITTED}",)]}.items():
         start, ids = time.monotonic(), []
@@ -157,8 +158,8 @@ def test_an_array_is_submitted_faster_than_single_jobs_and_runs_as_they_do(tmp_p
             output = slurm("sbatch", "--parsable", f"--output={tmp_path}/%j.log", *arguments, "--mem=50", "--wrap=true")
             ids.append(output.strip())
         submitted = time.monotonic() - start
-        listed = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", "--format=%T")
-        while (states := slurm(*listed).split()) != ["COMPLETED"] * N_SUBMITTED:
+        command = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", "--format=%T")
+        while (states := slurm(*command).split()) != ["COMPLETED"] * N_SUBMITTED:
             assert time.monotonic() - start < PATIENCE / 4, states
             time.sleep(0.2)
         times[name] = (submitted, time.monotonic() - start)
@@ -172,5 +173,5 @@ def test_an_array_is_submitted_faster_than_single_jobs_and_runs_as_they_do(tmp_p
 
 
 def comparable(path: Path) -> bool:
-    """Whether a file has the same bytes in every run: not the journals, whose lines stand in the order of the work."""
+    """Whether a file has the same bytes in every run; a journal has not, as its lines are in the order of the work."""
     return path.is_file() and "journal" not in path.parts

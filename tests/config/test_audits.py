@@ -1,4 +1,4 @@
-"""Before a run: whether the labels that it buys of the targets can pass the transport audit."""
+"""Notes before a run: whether the targets' labels that it will buy can pass the transport audit."""
 
 from __future__ import annotations
 

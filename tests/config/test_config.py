@@ -1,4 +1,4 @@
-"""The configuration: the shipped one is valid, and every error gets one sentence."""
+"""The configuration: the shipped one is valid, and every error has a message of one sentence."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ GROUP = ("results/coverage_{coverage}/a.json", "results/coverage_{coverage}/b.js
     [
         (["--cores", "2"], (), False),
         (["results/coverage_0.1/a.json"], (), True),
-        (["results/coverage_0.1/a.json"], ("results/coverage_0.1/a.json",), True),  # as it was made alone before
+        (["results/coverage_0.1/a.json"], ("results/coverage_0.1/a.json",), True),  # the job of one file made it before
         (["results/coverage_0.1/a.json"], ("results/coverage_0.1/a.json", "results/coverage_0.1/b.json"), False),
         (["./results/coverage_0.2/b.json"], ("results/coverage_0.1/a.json", "results/coverage_0.1/b.json"), True),
         (["results/coverage_0.1/c.json"], (), False),
@@ -466,25 +466,26 @@ def test_every_key_is_in_the_shipped_file():
                 yield from keys(value, f"{prefix}{key}.")
 
     documented = {name for name, _, _ in documents._keys(documents.Config, "") if ".NAME." not in name}
-    blocks = {name for name in documented if name.startswith("logged_data.")}  # of other tools' files, null by default
+    # Keys for files of other tools are not in the shipped file, where `logged_data` is null.
+    blocks = {name for name in documented if name.startswith("logged_data.")}
     assert documented - blocks <= set(keys(SHIPPED))
 
 
 def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path):
     raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
-    shown = settings(parse(raw), folder=tmp_path)
-    assert (shown["logged_data"], shown["fresh_draws"]) == ("mine.jsonl", "draws")
-    assert not {"model_slots", "models", "policies", "judge", "oracle", "ablation"} & set(shown)
-    assert shown == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
+    recorded_settings = settings(parse(raw), folder=tmp_path)
+    assert (recorded_settings["logged_data"], recorded_settings["fresh_draws"]) == ("mine.jsonl", "draws")
+    assert not {"model_slots", "models", "policies", "judge", "oracle", "ablation"} & set(recorded_settings)
+    assert recorded_settings == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
 
 
 def test_the_settings_in_results_have_no_threads_and_descriptions(raw, tmp_path):
-    shown = settings(parse(raw), folder=tmp_path)
+    recorded_settings = settings(parse(raw), folder=tmp_path)
     raw["models"]["smollm2"]["n_threads"] = 3
     raw["policies"]["cool"]["description"] = "warmer"
-    assert settings(parse(raw), folder=tmp_path) == shown
+    assert settings(parse(raw), folder=tmp_path) == recorded_settings
     raw["policies"]["cool"]["temperature"] = 0.7
-    assert settings(parse(raw), folder=tmp_path) != shown
+    assert settings(parse(raw), folder=tmp_path) != recorded_settings
 
 
 def test_a_configuration_without_an_estimator_that_can_run_is_refused(raw):

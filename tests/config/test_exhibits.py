@@ -32,7 +32,7 @@ def test_every_source_is_read_and_has_a_property():
 
 def test_dependencies_name_each_input_once():
     validation, *others = EXHIBITS
-    assert validation.name == "validate"  # comes first, as others are made of it
+    assert validation.name == "validate"  # comes first, since it is a source of others
     names = dependencies(EXHIBITS)
     assert len(names) == len(set(names))
     assert {part for exhibit in EXHIBITS for part in exhibit.reads} == set(names)

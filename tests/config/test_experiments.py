@@ -1,4 +1,4 @@
-"""The shipped experiments as configurations: what they name exists, all of them are local at smoke size, and prices are known."""
+"""The shipped experiments as configurations: their files exist, all are local at smoke size, and their prices are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A configuration beside a user's own data: what these cannot give is refused, what they lack is said."""
+"""A configuration beside a user's own data: keys that the data cannot serve are refused, and missing parts are noted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of people as the oracle: what is valid, and one sentence for what is not."""
+"""The configuration of people as the oracle: valid ones, and the one-sentence error of others."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_people_label_the_base_and_a_share_of_the_targets():
     config = parse.parse(configuration({}))
     assert config.human_shares == {"base": 1.0}
     assert config.oracle.truth_coverage is None
-    shared = parse.parse(configuration({"oracle": {"target_labels": 0.2}}))
-    assert shared.human_shares == {"base": 1.0} | dict.fromkeys(shared.targets, 0.2)
-    assert not shared.oracle.hosted
+    with_target_labels = parse.parse(configuration({"oracle": {"target_labels": 0.2}}))
+    assert with_target_labels.human_shares == {"base": 1.0} | dict.fromkeys(with_target_labels.targets, 0.2)
+    assert not with_target_labels.oracle.hosted
 
 
 def test_what_lies_above_the_labels_of_estimates_evaluates():
-    """A quarter of the labelled prompts calibrates, three quarters evaluate: the split of the field guide."""
+    """A quarter of the labelled prompts calibrates, three quarters validate: the split of the field guide."""
     batches = {"first": {"coverage": 0.05}, "rest": {"coverage": 0.2}}
     changes = {"oracle": {"truth": 0.2, "target_labels": 0.01}, "labeling": {"batches": batches}}
     config = parse.parse(configuration(changes) | {"coverages": ["0.02", "0.05"]})

@@ -20,7 +20,7 @@ EXAMPLE = re.search(r"```python\n(\"\"\"Weights cut.*?)```", PAGE, re.DOTALL)[1]
 
 @pytest.fixture(autouse=True)
 def no_traces(monkeypatch):
-    """What a test makes known is unknown to the next."""
+    """Files that a test registers are not registered in the next."""
     monkeypatch.setattr(estimators, "NAMES", estimators.SHIPPED)
     monkeypatch.setattr(estimators, "_added", {})
     monkeypatch.setattr(fields, "_own_covariates", {})

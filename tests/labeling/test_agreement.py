@@ -38,30 +38,30 @@ def table(values: np.ndarray, missing: float | None = None) -> list[Vote]:
     ]
 
 
-def of(values: np.ndarray, scale: Scale, missing: float | None = None) -> agreement.Ratings:
+def ratings_of(values: np.ndarray, scale: Scale, missing: float | None = None) -> agreement.Ratings:
     return agreement.ratings(table(values, missing), scale)
 
 
 @pytest.mark.parametrize(("level", "expected"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
 def test_alpha_is_that_of_the_published_table(level, expected):
-    assert agreement.alpha(of(RELIABILITY.T, FIVE, missing=0), level) == pytest.approx(expected, abs=5e-4)
+    assert agreement.alpha(ratings_of(RELIABILITY.T, FIVE, missing=0), level) == pytest.approx(expected, abs=5e-4)
 
 
 def test_alpha_of_two_raters_by_hand():
     # Values 0 0 1 1 and 0 1 1 1: o_01 = o_10 = 1, n_0 = 3, n_1 = 5, alpha = 1 - 7 * 2 / (2 * 15).
-    two = of(np.array([[0, 0], [0, 1], [1, 1], [1, 1]]), Scale(0, 1))
+    two = ratings_of(np.array([[0, 0], [0, 1], [1, 1], [1, 1]]), Scale(0, 1))
     for level in ("nominal", "ordinal", "interval"):
         assert agreement.alpha(two, level) == pytest.approx(1 - 14 / 30)
 
 
 def test_alpha_of_perfect_agreement_is_one_and_of_no_variation_unknown():
-    assert agreement.alpha(of(np.array([[1, 1], [4, 4]]), FIVE), "ordinal") == 1
-    assert agreement.alpha(of(np.array([[3, 3], [3, 3]]), FIVE), "nominal") is None
-    assert agreement.alpha(of(np.array([[3], [4]]), FIVE), "nominal") is None
+    assert agreement.alpha(ratings_of(np.array([[1, 1], [4, 4]]), FIVE), "ordinal") == 1
+    assert agreement.alpha(ratings_of(np.array([[3, 3], [3, 3]]), FIVE), "nominal") is None
+    assert agreement.alpha(ratings_of(np.array([[3], [4]]), FIVE), "nominal") is None
 
 
 def test_intraclass_correlations_are_those_of_the_published_table():
-    parts = agreement.variances(of(TARGETS, Scale(1, 10)))
+    parts = agreement.variances(ratings_of(TARGETS, Scale(1, 10)))
     assert parts.icc() == pytest.approx(0.17, abs=0.005)
     assert parts.icc(4) == pytest.approx(0.44, abs=0.005)
 
@@ -113,7 +113,7 @@ def test_odd_raters_are_named():
 
 
 def test_items_by_hand():
-    rows = agreement.by_item(of(np.array([[1, 3], [5, 5]]), FIVE))
+    rows = agreement.by_item(ratings_of(np.array([[1, 3], [5, 5]]), FIVE))
     assert rows[0] == {
         "item_id": "i0000",
         "n_votes": 2,
@@ -136,11 +136,11 @@ def test_kappa_by_hand():
 def test_a_judge_is_held_against_people_on_the_items_of_both():
     labels = {"a": 0.0, "b": 0.25, "c": 0.5, "d": 1.0, "unjudged": 0.5}
     scores = {"a": 0.1, "b": 0.3, "c": 0.9, "d": 0.95, "unlabelled": 0.2}
-    held = agreement.with_judge(labels, scores, FIVE)
-    assert held["n_items"] == 4
-    assert held["spearman"] == 1
-    assert held["mean_difference"] == pytest.approx((0.1 + 0.05 + 0.4 - 0.05) / 4)
-    assert held["most_apart"][0] == {"item_id": "c", "label": 0.5, "judge": 0.9, "difference": pytest.approx(0.4)}
+    comparison = agreement.with_judge(labels, scores, FIVE)
+    assert comparison["n_items"] == 4
+    assert comparison["spearman"] == 1
+    assert comparison["mean_difference"] == pytest.approx((0.1 + 0.05 + 0.4 - 0.05) / 4)
+    assert comparison["most_apart"][0] == {"item_id": "c", "label": 0.5, "judge": 0.9, "difference": pytest.approx(0.4)}
 
 
 # ---- aggregation -------------------------------------------------------------------------------------------------------

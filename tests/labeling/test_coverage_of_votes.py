@@ -20,24 +20,24 @@ N_RUNS = 200
 WORLD = replace(World(), coverage=N_ITEMS)
 
 
-def labels_by_people(expected: np.ndarray, votes: int, rng: np.random.Generator) -> np.ndarray:
+def labels_by_people(expected: np.ndarray, n_votes: int, rng: np.random.Generator) -> np.ndarray:
     """Labels out of simulated votes of 1 to 5 whose mean is the expected label in [0, 1]; NaN where that is."""
     rows = np.flatnonzero(np.isfinite(expected))
-    scores = 1 + rng.binomial(4, expected[rows][:, None], (len(rows), votes))
-    given = [
+    scores = 1 + rng.binomial(4, expected[rows][:, None], (len(rows), n_votes))
+    votes = [
         Vote(f"{row:06d}", f"r{rater}", float(score), "simulated")
-        for row, of_row in zip(rows, scores, strict=True)
-        for rater, score in enumerate(of_row)
+        for row, row_scores in zip(rows, scores, strict=True)
+        for rater, score in enumerate(row_scores)
     ]
     label = np.full(len(expected), np.nan)
-    label[rows] = aggregation.aggregate(agreement.ratings(given, SCALE)).value
+    label[rows] = aggregation.aggregate(agreement.ratings(votes, SCALE)).value
     return label
 
 
 @pytest.mark.parametrize("votes", [1, 2, 3, 5])
 def test_intervals_cover_the_expected_label(votes):
     """Of 200 intervals at a true coverage of .95, 181 or fewer cover with probability .01."""
-    covered: dict[str, list[bool]] = {}
+    hits_by_policy: dict[str, list[bool]] = {}
     for seed in range(N_RUNS):
         logged, draws, values = draw(WORLD, 400, seed)
         rng = np.random.default_rng([seed, votes])
@@ -45,8 +45,8 @@ def test_intervals_cover_the_expected_label(votes):
         evaluation = evaluate("direct", logged, draws, Options(seed=seed))
         for policy, estimate in {"base": evaluation.base, **evaluation.estimates}.items():
             low, high = estimate.interval()
-            covered.setdefault(policy, []).append(low <= values[policy] <= high)
-    shares = {policy: np.mean(hits) for policy, hits in covered.items()}
+            hits_by_policy.setdefault(policy, []).append(low <= values[policy] <= high)
+    shares = {policy: np.mean(hits) for policy, hits in hits_by_policy.items()}
     assert min(shares.values()) >= 0.91
     assert np.mean(list(shares.values())) >= 0.93
 
@@ -66,30 +66,30 @@ def test_intervals_cover_where_biases_of_raters_are_taken_out():
 
     Raters use the middle half of their scale: no vote and no label is cut at its ends.
     """
-    scale, covered = Scale(0, 1, 1e-6), []
+    scale, hits = Scale(0, 1, 1e-6), []
     for seed in range(120):
         logged, draws, values = draw(WORLD, 400, seed)
         rng = np.random.default_rng([7, seed])
         rows = np.flatnonzero(np.isfinite(logged.oracle_label))
         bias = rng.normal(0, 0.1, 6)
         bias -= bias.mean()
-        given = [
+        votes = [
             Vote(f"{row:06d}", f"r{j}", 0.25 + 0.5 * (logged.oracle_label[row] + bias[j] + rng.normal(0, 0.15)), "")
             for row in rows
             for j in rng.choice(6, 3, replace=False)
         ]
         label = np.full(len(logged.oracle_label), np.nan)
-        label[rows] = aggregation.aggregate(agreement.ratings(given, scale), "two_way").value
+        label[rows] = aggregation.aggregate(agreement.ratings(votes, scale), "two_way").value
         evaluation = evaluate("direct", replace(logged, oracle_label=label), draws, Options(seed=seed))
         for policy, estimate in {"base": evaluation.base, **evaluation.estimates}.items():
             low, high = estimate.interval()
-            covered.append(low <= 0.25 + 0.5 * values[policy] <= high)
-    assert np.mean(covered) >= 0.93
+            hits.append(low <= 0.25 + 0.5 * values[policy] <= high)
+    assert np.mean(hits) >= 0.93
 
 
 def test_estimates_agree_with_labels_of_other_prompts():
     """A quarter of 200 labelled prompts calibrates; the error of the estimate covers its distance to the truth of the others."""
-    world, agreed, beside = replace(WORLD, coverage=4 * N_ITEMS), [], []
+    world, agreements, truth_errors = replace(WORLD, coverage=4 * N_ITEMS), [], []
     for seed in range(N_RUNS):
         logged, draws, values = draw(world, 400, seed)
         rng = np.random.default_rng([11, seed])
@@ -100,8 +100,8 @@ def test_estimates_agree_with_labels_of_other_prompts():
         estimate = evaluate("direct", apart, draws, Options(seed=seed)).base
         value, se = truth(np.where(calibrates, np.nan, label)[:, None], logged.judge_score[:, None])
         low, high = estimate.interval()
-        agreed.append(abs(estimate.value - value) <= np.hypot((high - low) / 2, 1.96 * se))
-        beside.append((value - values["base"], se))
-    assert np.mean(agreed) >= 0.93
-    error = np.array(beside)
+        agreements.append(abs(estimate.value - value) <= np.hypot((high - low) / 2, 1.96 * se))
+        truth_errors.append((value - values["base"], se))
+    assert np.mean(agreements) >= 0.93
+    error = np.array(truth_errors)
     assert abs(error[:, 0].mean()) < 3 * error[:, 0].std() / N_RUNS**0.5  # the truth has no bias

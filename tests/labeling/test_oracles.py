@@ -1,4 +1,4 @@
-"""Two oracles side by side: differences and their intervals are the closed forms, and show what a model gets wrong."""
+"""Two oracles side by side: differences and their intervals are the closed forms, and show the errors of a model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def world(n: int, *, level: float = 0.0, own: float = 0.0, seed: int = 0) -> lis
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(n):
-        of_prompt = rng.normal(0, 0.05)  # what the model thinks of the prompt, whoever responds
+        prompt_bias = rng.normal(0, 0.05)  # the model's error on the prompt, the same for all responses
         for policy in POLICIES:
             people = rng.uniform(0.2, 0.6)
-            model = people + level + own * (policy == "other") + of_prompt + rng.normal(0, 0.05)
+            model = people + level + own * (policy == "other") + prompt_bias + rng.normal(0, 0.05)
             rows.append(Pair(f"{policy}{i}", policy, f"q{i}", people, float(model)))
     return rows
 
@@ -48,12 +48,12 @@ def test_one_prompt_has_no_interval_and_none_no_mean():
 
 
 def test_a_difference_of_level_is_no_difference_between_policies():
-    compared = side_by_side(world(200, level=0.2), POLICIES)
-    whole = compared["mean_difference"]
+    comparison = side_by_side(world(200, level=0.2), POLICIES)
+    whole = comparison["mean_difference"]
     assert abs(whole["estimate"] - 0.2) < 3 * whole["se"] < 0.03
-    beyond = compared["policies"]["other"]["beyond_the_base"]
+    beyond = comparison["policies"]["other"]["beyond_the_base"]
     assert beyond["ci_lower"] <= 0 <= beyond["ci_upper"]
-    assert "beyond_the_base" not in compared["policies"]["base"]
+    assert "beyond_the_base" not in comparison["policies"]["base"]
 
 
 def test_a_model_that_favours_a_policy_is_seen():
@@ -66,8 +66,8 @@ def test_intervals_cover():
     """Of 300 intervals at .95, 273 or fewer cover with probability .001."""
     hits = {"level": [], "beyond": []}
     for seed in range(300):
-        compared = side_by_side(world(25, level=0.1, own=0.05, seed=seed), POLICIES)
-        whole, beyond = compared["mean_difference"], compared["policies"]["other"]["beyond_the_base"]
+        comparison = side_by_side(world(25, level=0.1, own=0.05, seed=seed), POLICIES)
+        whole, beyond = comparison["mean_difference"], comparison["policies"]["other"]["beyond_the_base"]
         hits["level"].append(whole["ci_lower"] <= 0.125 <= whole["ci_upper"])
         hits["beyond"].append(beyond["ci_lower"] <= 0.05 <= beyond["ci_upper"])
     assert min(map(np.mean, hits.values())) > 0.91
@@ -76,12 +76,12 @@ def test_intervals_cover():
 def test_rank_correlation_and_the_texts_that_part_most():
     people, model = [0.1, 0.4, 0.5, 0.9], [0.2, 0.1, 0.6, 0.8]
     rows = [Pair(f"i{k}", "base", f"q{k}", *both) for k, both in enumerate(zip(people, model, strict=True))]
-    compared = side_by_side(rows, POLICIES)
-    assert compared["spearman"] == pytest.approx(stats.spearmanr(people, model).statistic)
-    assert compared["most_apart"][0]["item_id"] == "i1"
-    assert compared["most_apart"][0]["difference"] == pytest.approx(-0.3)
-    assert compared["policies"]["other"]["n_texts"] == 0
-    assert compared["policies"]["other"]["spearman"] is None
+    comparison = side_by_side(rows, POLICIES)
+    assert comparison["spearman"] == pytest.approx(stats.spearmanr(people, model).statistic)
+    assert comparison["most_apart"][0]["item_id"] == "i1"
+    assert comparison["most_apart"][0]["difference"] == pytest.approx(-0.3)
+    assert comparison["policies"]["other"]["n_texts"] == 0
+    assert comparison["policies"]["other"]["spearman"] is None
 
 
 def test_responses_without_either_label_are_no_pairs_and_equal_texts_count_once():
@@ -91,7 +91,7 @@ def test_responses_without_either_label_are_no_pairs_and_equal_texts_count_once(
     pairs = oracles.pairs(batch.key, labels, scores)
     assert {pair.item_id for pair in pairs} <= labels.keys()
     assert ("other", batch.key[-1].prompt_id) not in {(pair.policy, pair.prompt_id) for pair in pairs}
-    compared = side_by_side(pairs, ("base", "clone", "other"))
-    assert compared["n_texts"] == len({pair.item_id for pair in pairs}) < len(pairs)
-    assert sum(row["n_texts"] for row in compared["policies"].values()) == len(pairs)
-    assert compared["mean_difference"]["estimate"] == pytest.approx(0.1)
+    comparison = side_by_side(pairs, ("base", "clone", "other"))
+    assert comparison["n_texts"] == len({pair.item_id for pair in pairs}) < len(pairs)
+    assert sum(row["n_texts"] for row in comparison["policies"].values()) == len(pairs)
+    assert comparison["mean_difference"]["estimate"] == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""The labelling page without a browser: what the file says, and the votes that its script makes."""
+"""The labelling page without a browser: the contents of its file, and the votes that its script writes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HOSTILE = "</script><script>window.hacked = 1</script><!-- & <img src=x onerror=
 
 def odd_batch() -> tasks.Batch:
     """Texts that would be harmful as code or as formulas."""
-    given = [Answer(i, f"q{i}", text, text, "base") for i, text in enumerate((HOSTILE, "=1+1", 'a "b", c\nd', ""))]
+    answers = [Answer(i, f"q{i}", text, text, "base") for i, text in enumerate((HOSTILE, "=1+1", 'a "b", c\nd', ""))]
     return tasks.make(
-        given, name="odd", limit=tasks.Limit(coverage=1.0), terms=tasks.Terms(duplicates=0), n_prompts=4, seed=1,
+        answers, name="odd", limit=tasks.Limit(coverage=1.0), terms=tasks.Terms(duplicates=0), n_prompts=4, seed=1,
         secret=SECRET, shares={"base": 1.0},
     )  # fmt: skip
 
@@ -62,26 +62,26 @@ def test_the_page_holds_the_tasks_and_nothing_that_tells_a_policy():
 
 def test_texts_are_data_whatever_they_hold():
     html = page.render(odd_batch(), SCALE, HOSTILE)
-    found = Elements(html)
-    assert [(tag, attributes.get("type")) for tag, attributes, _ in found.raw] == [
+    document = Elements(html)
+    assert [(tag, attributes.get("type")) for tag, attributes, _ in document.raw] == [
         ("style", None),
         ("script", "application/json"),
         ("script", None),
     ]
     assert {task["response"] for task in payload(html)["tasks"]} == {HOSTILE, "=1+1", 'a "b", c\nd', ""}
-    assert not any(name.startswith("on") for _, attributes in found.elements for name in attributes)
+    assert not any(name.startswith("on") for _, attributes in document.elements for name in attributes)
     assert "49" not in html[html.index("Instructions</h2>") : html.index("</div>", html.index("Instructions</h2>"))]
 
 
 def test_the_policy_of_the_page_allows_its_own_script_and_style_alone():
-    found = Elements(page.render(make(), SCALE, ""))
-    (policy,) = [a["content"] for _, a in found.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    document = Elements(page.render(make(), SCALE, ""))
+    (policy,) = [a["content"] for _, a in document.elements if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
-    for tag, attributes, text in found.raw:
+    for tag, attributes, text in document.raw:
         if attributes.get("type") != "application/json":
             assert f"{tag}-src 'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'" in policy
-    addresses = [value for _, a in found.elements for name, value in a.items() if name in ("src", "href", "action")]
+    addresses = [value for _, a in document.elements for name, value in a.items() if name in ("src", "href", "action")]
     assert addresses == ["data:,"]
 
 
@@ -96,8 +96,8 @@ def test_the_policy_of_the_page_allows_its_own_script_and_style_alone():
     ],
 )
 def test_few_votes_have_keys_and_many_a_slider(scale, votes_and_keys):
-    found = Elements(page.render(make(), scale, ""))
-    inputs = [attributes for tag, attributes in found.elements if tag == "input"]
+    document = Elements(page.render(make(), scale, ""))
+    inputs = [attributes for tag, attributes in document.elements if tag == "input"]
     assert [(a["value"], a["data-key"]) for a in inputs if a["type"] == "radio"] == votes_and_keys
     sliders = [(a["min"], a["max"], a["step"]) for a in inputs if a["type"] == "range"]
     expected = [] if votes_and_keys else [(f"{scale.low:g}", f"{scale.high:g}", f"{scale.step:g}")]
@@ -105,9 +105,9 @@ def test_few_votes_have_keys_and_many_a_slider(scale, votes_and_keys):
 
 
 def test_every_control_has_a_name():
-    found = Elements(page.render(make(), SCALE, ""))
-    labelled = {attributes.get("for") for tag, attributes in found.elements if tag == "label"}
-    for tag, attributes in found.elements:
+    document = Elements(page.render(make(), SCALE, ""))
+    labelled = {attributes.get("for") for tag, attributes in document.elements if tag == "label"}
+    for tag, attributes in document.elements:
         if tag in ("input", "textarea", "progress") and attributes.get("type") != "radio":
             assert attributes.get("id") in labelled or attributes.get("aria-label")
 
@@ -120,11 +120,11 @@ def run():
 
     def script(code: str):
         head = f"const page = require({json.dumps(str(page.FOLDER / page.SCRIPT))});"
-        done = subprocess.run(
+        process = subprocess.run(
             [NODE, "-e", f"{head} console.log(JSON.stringify({code}))"], capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stdout)
 
     return script
 
@@ -135,10 +135,10 @@ STATE = '{rater: "ann", votes: {b: {score: 2, skipped: false}, c: {score: null, 
 
 def test_open_tasks_come_next_and_then_the_first_ones(run):
     assert run(f"[0, 1, 2].map((from) => page.nextOpen({STATE}, {TASKS}, from))") == [0, 0, 0]
-    done = f'page.withVote({STATE}, "a", {{score: 0}})'
-    assert run(f"page.nextOpen({done}, {TASKS}, 0)") == 3
+    state = f'page.withVote({STATE}, "a", {{score: 0}})'
+    assert run(f"page.nextOpen({state}, {TASKS}, 0)") == 3
     assert run(f"page.counts({STATE}, {TASKS})") == {"voted": 1, "skipped": 1, "open": 1}
-    assert run(f"page.counts({done}, {TASKS})") == {"voted": 2, "skipped": 1, "open": 0}
+    assert run(f"page.counts({state}, {TASKS})") == {"voted": 2, "skipped": 1, "open": 0}
 
 
 def test_a_change_of_a_vote_leaves_the_rest_as_it_is(run):
@@ -151,21 +151,21 @@ def test_a_change_of_a_vote_leaves_the_rest_as_it_is(run):
 
 def test_the_votes_of_the_page_come_back(run, tmp_path):
     batch = odd_batch()
-    given = {
+    votes_by_item = {
         task.item_id: {"score": score, "skipped": score is None, "comment": comment, "submitted_at": "2026-01-01T10:00:00.000Z",
                        "seconds": 12.34}
         for task, score, comment in zip(
             batch.tasks, (1, 5, None, 3), ("=cmd()", 'good, "very"\nbut', "cannot read it", "'-x"), strict=True
         )
     }  # fmt: skip
-    state = {"rater": "-ann, the first", "votes": given}
-    shown = [vars(task) for task in batch.tasks]
-    text = run(f"page.csv({json.dumps(state)}, {json.dumps(shown)}, 'odd')")
+    state = {"rater": "-ann, the first", "votes": votes_by_item}
+    task_rows = [vars(task) for task in batch.tasks]
+    text = run(f"page.csv({json.dumps(state)}, {json.dumps(task_rows)}, 'odd')")
     assert not re.search(r'(^|,)"?[=+@-]', text, re.MULTILINE)
     (tmp_path / "votes.csv").write_text(text, newline="")
     ballot = votes.collect(votes.read(tmp_path / "votes.csv"), batch.key, SCALE, votes=1)
-    back = {vote.item_id: (vote.score, vote.comment) for vote in (*ballot.votes, *ballot.skipped)}
-    assert back == {item: (vote["score"], vote["comment"]) for item, vote in given.items()}
+    collected_votes = {vote.item_id: (vote.score, vote.comment) for vote in (*ballot.votes, *ballot.skipped)}
+    assert collected_votes == {item: (vote["score"], vote["comment"]) for item, vote in votes_by_item.items()}
     assert {vote.annotator_id for vote in ballot.votes} == {"-ann, the first"}
     assert {vote.duration_s for vote in ballot.votes} == {12.3}
     assert ballot.n_open == 1

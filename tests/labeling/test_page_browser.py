@@ -1,34 +1,22 @@
-"""The labelling page in a real browser that reaches nothing: worked by keys and by mouse, on a desktop and at 400 pixels."""
+"""The labelling page in a real browser without a network: worked by keys and by mouse, on a desktop and at 400 pixels."""
 
 from __future__ import annotations
-
-import shutil
 
 import pytest
 
 from arena_cje.labeling import page, votes
 from arena_cje.labeling.records import Scale
+from chromium import expect, needs_chromium
 from labeling_study import SCALE, make
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make test installs it)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+pytestmark = needs_chromium
 
 BATCH = make()
 N_TASKS = len(BATCH.tasks)
-expect = sync_api.expect  # unlike functions to wait for, it evaluates nothing, which the page forbids
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
-def opened(browser, tmp_path):
+def open_page(browser, tmp_path):
     """Opens the page of a scale, and checks at the end that it made no request and wrote nothing to the console."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     requests, messages = [], []
@@ -55,8 +43,8 @@ def progress(tab, voted: int, skipped: int = 0):
     expect(tab.locator("#progress")).to_have_text(text)
 
 
-def test_labelling_needs_no_mouse_and_the_votes_come_back(opened, tmp_path):
-    tab = opened()
+def test_labelling_needs_no_mouse_and_the_votes_come_back(open_page, tmp_path):
+    tab = open_page()
     expect(tab.locator("#prompt")).to_have_text(BATCH.tasks[0].prompt)
     tab.keyboard.press("Enter")  # no vote yet: nothing moves
     expect(tab.locator("#response")).to_have_text(BATCH.tasks[0].response)
@@ -73,27 +61,27 @@ def test_labelling_needs_no_mouse_and_the_votes_come_back(opened, tmp_path):
         tab.click("#download")
     waiting.value.save_as(tmp_path / waiting.value.suggested_filename)
     assert waiting.value.suggested_filename == "votes_first_ann.csv"
-    placed = votes.read(tmp_path / "votes_first_ann.csv")
-    assert [(row["item_id"], row["score"]) for _, row in placed] == [
+    ballot_rows = votes.read(tmp_path / "votes_first_ann.csv")
+    assert [(row["item_id"], row["score"]) for _, row in ballot_rows] == [
         (task.item_id, str(1 + place % 5)) for place, task in enumerate(BATCH.tasks)
     ]
-    assert placed[1][1]["comment"] == "5 is too much"
-    assert votes.collect(placed, BATCH.key, SCALE, votes=1).n_open == 0
+    assert ballot_rows[1][1]["comment"] == "5 is too much"
+    assert votes.collect(ballot_rows, BATCH.key, SCALE, votes=1).n_open == 0
 
 
-def test_votes_survive_a_closed_page_and_raters_stay_apart(opened):
-    tab = opened()
+def test_votes_survive_a_closed_page_and_raters_stay_apart(open_page):
+    tab = open_page()
     tab.keyboard.press("4")
     tab.keyboard.press("Enter")
     tab.keyboard.press("s")
     progress(tab, 1, 1)
     tab.close()
-    progress(opened(), 1, 1)
-    progress(opened(rater="bob"), 0)
+    progress(open_page(), 1, 1)
+    progress(open_page(rater="bob"), 0)
 
 
-def test_a_vote_can_be_changed(opened):
-    tab = opened()
+def test_a_vote_can_be_changed(open_page):
+    tab = open_page()
     tab.keyboard.press("4")
     tab.keyboard.press("Enter")
     tab.keyboard.press("b")
@@ -103,8 +91,8 @@ def test_a_vote_can_be_changed(opened):
     progress(tab, 1)
 
 
-def test_a_slider_counts_once_it_is_moved(opened):
-    tab = opened(Scale(0, 100))
+def test_a_slider_counts_once_it_is_moved(open_page):
+    tab = open_page(Scale(0, 100))
     expect(tab.locator("#next")).to_be_disabled()
     tab.focus("#slider")
     tab.keyboard.press("ArrowRight")
@@ -114,8 +102,8 @@ def test_a_slider_counts_once_it_is_moved(opened):
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-def test_the_page_does_not_scroll_sideways_and_buttons_are_large(opened, width):
-    tab = opened()
+def test_the_page_does_not_scroll_sideways_and_buttons_are_large(open_page, width):
+    tab = open_page()
     tab.set_viewport_size({"width": width, "height": 800})
     for selector in ("#points label:nth-of-type(5)", "#next", "#skip", "#back"):
         box = tab.locator(selector).bounding_box()

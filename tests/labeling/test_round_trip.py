@@ -18,27 +18,27 @@ BIAS = {"ann": 0.06, "bob": 0.0, "cy": -0.06}
 
 
 def expected(item: str) -> float:
-    """The expected label of an item without bias, in [.3, .7]; ids are as good as random."""
+    """The expected label of an item without bias, in [.3, .7], as a function of its id, which is as good as random."""
     return 0.3 + 0.4 * int(item[:8], 16) / 0xFFFFFFFF
 
 
 def by_hand(batch: tasks.Batch, bias: dict[str, float], tmp_path, seed: int = 1) -> labels.Labelled:
     """Labels of a batch whose tasks.csv each rater has filled in."""
     rng = np.random.default_rng(seed)
-    of_copy = {row.copy_id: row.item_id for row in batch.key}
-    placed = []
+    item_of_copy = {row.copy_id: row.item_id for row in batch.key}
+    ballot_rows = []
     for rater, shift in bias.items():
         rows = list(csv.DictReader(io.StringIO(tasks.tasks_csv(batch).decode(), newline="")))
         for row in rows:
-            label = expected(of_copy.get(row["item_id"], row["item_id"])) + shift + rng.normal(0, NOISE)
+            label = expected(item_of_copy.get(row["item_id"], row["item_id"])) + shift + rng.normal(0, NOISE)
             row["score"] = f"{round(1000 * min(1, max(0, label)))}"
         path = tmp_path / f"{rater}.csv"
         with path.open("w", newline="") as handle:
             writer = csv.DictWriter(handle, list(rows[0]))
             writer.writeheader()
             writer.writerows(rng.permutation(np.array(rows, dtype=object)))
-        placed += votes.read(path)
-    return labels.make(votes.collect(placed, batch.key, SCALE, votes=len(bias)), SCALE)
+        ballot_rows += votes.read(path)
+    return labels.make(votes.collect(ballot_rows, batch.key, SCALE, votes=len(bias)), SCALE)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def test_agreement_is_the_closed_form(batch, tmp_path):
 
 def test_biases_are_seen_and_taken_out_to_the_panels_mean(batch, tmp_path):
     labelled = by_hand(batch, BIAS, tmp_path)
-    how = labelled.report["aggregation"]
-    assert how["model"] == "two_way"
-    assert how["biases"] == pytest.approx(BIAS, abs=4 * NOISE / batch.n_items**0.5)
-    assert how["panel_error"] == pytest.approx(0.06 / 3**0.5, rel=0.1)
+    aggregation = labelled.report["aggregation"]
+    assert aggregation["model"] == "two_way"
+    assert aggregation["biases"] == pytest.approx(BIAS, abs=4 * NOISE / batch.n_items**0.5)
+    assert aggregation["panel_error"] == pytest.approx(0.06 / 3**0.5, rel=0.1)
     assert errors(labelled).std() == pytest.approx(NOISE / 3**0.5, rel=0.06)
     rows = {row["annotator_id"]: row for row in labelled.report["raters"]}
     assert rows["ann"]["bias"] == pytest.approx(0.09, abs=0.01)  # against the mean of the other two

@@ -1,4 +1,4 @@
-"""Blind tasks: nothing but the text tells policies apart, batches grow, and money is counted before it is spent."""
+"""Blind tasks: only their texts distinguish policies, batches grow, and the cost is known before any money is spent."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_a_second_batch_holds_only_what_is_new():
     first = make(limit=tasks.Limit(coverage=0.1))
     second = make("second", limit=tasks.Limit(coverage=0.2), earlier=first.key)
     whole = make("whole", limit=tasks.Limit(coverage=0.2))
-    of_items = [{row.item_id for row in batch.key} for batch in (first, second, whole)]
-    assert of_items[0] | of_items[1] == of_items[2]
-    assert not of_items[0] & of_items[1]
+    item_ids = [{row.item_id for row in batch.key} for batch in (first, second, whole)]
+    assert item_ids[0] | item_ids[1] == item_ids[2]
+    assert not item_ids[0] & item_ids[1]
     assert second.coverage == whole.coverage
 
 
@@ -65,10 +65,10 @@ def test_a_policy_that_joins_later_is_labelled_where_its_text_is_new():
     first = make(policies=("base",))
     second = make("second", earlier=first.key)
     assert {row.policy for row in second.key} == {"clone", "other"}
-    shown = {task.item_id for task in second.tasks}
-    shared = {row.item_id for row in second.key} & {row.item_id for row in first.key}
-    assert shared
-    assert not shared & shown
+    task_ids = {task.item_id for task in second.tasks}
+    shared_ids = {row.item_id for row in second.key} & {row.item_id for row in first.key}
+    assert shared_ids
+    assert not shared_ids & task_ids
 
 
 @pytest.mark.parametrize("limit", [tasks.Limit(labels=200), tasks.Limit(usd=16.0)])
@@ -103,13 +103,13 @@ def test_the_cost_of_the_field_guide():
 def test_copies_come_half_a_list_later_and_are_no_items():
     batch = make(limit=tasks.Limit(coverage=1.0))
     places = {task.item_id: place for place, task in enumerate(batch.tasks)}
-    repeated = {row.item_id: row.copy_id for row in batch.key if row.repeated}
-    assert len(repeated) == TERMS.n_copies(batch.n_items) == 55
+    copy_of = {row.item_id: row.copy_id for row in batch.key if row.repeated}
+    assert len(copy_of) == TERMS.n_copies(batch.n_items) == 55
     assert len(places) == len(batch.tasks) == batch.n_items + 55
-    distance = [places[copy] - places[item] for item, copy in repeated.items()]
+    distance = [places[copy] - places[item] for item, copy in copy_of.items()]
     assert min(distance) > len(batch.tasks) / 3
     texts = {task.item_id: (task.prompt, task.response) for task in batch.tasks}
-    assert all(texts[item] == texts[copy] for item, copy in repeated.items())
+    assert all(texts[item] == texts[copy] for item, copy in copy_of.items())
 
 
 def test_every_stretch_of_the_list_has_its_share_of_each_policy():
@@ -203,9 +203,9 @@ def test_texts_survive_spreadsheets(tmp_path):
         path = tmp_path / "tasks.csv"
         path.write_bytes(content)
         key = {row.item_id: row.text_id for row in batch.key}
-        back = [row for _, row in cells.read_csv(path)]
-        assert sorted(row["response"] for row in back) == sorted(text.replace("\0", "\ufffd") for text in harmful)
-        assert all(tasks.text_id(row["prompt"], row["response"]) == key[row["item_id"]] for row in back)
+        read_rows = [row for _, row in cells.read_csv(path)]
+        assert sorted(row["response"] for row in read_rows) == sorted(text.replace("\0", "\ufffd") for text in harmful)
+        assert all(tasks.text_id(row["prompt"], row["response"]) == key[row["item_id"]] for row in read_rows)
 
 
 def test_growing_the_study_keeps_ids(tmp_path):
@@ -223,19 +223,19 @@ def test_draws_beyond_the_first_are_not_labelled():
 
 
 def test_prompts_for_validation_have_the_responses_of_all_policies():
-    """Labels of the targets enter estimates on a twentieth of the prompts, and evaluate between a tenth and two fifths."""
+    """Labels of the targets enter estimates on a twentieth of the prompts; those between a tenth and two fifths validate."""
     shares = {"base": 1.0, "clone": 0.05, "other": 0.0}
     batch = make(limit=tasks.Limit(coverage=0.3), shares=shares, validation=(0.1, 0.4))
     places = {policy: {int(row.prompt_id[1:]) for row in batch.key if row.policy == policy} for policy in POLICIES}
-    shown = {coverage: {i for i in range(200) if has_label(i, coverage)} for coverage in (0.05, 0.1, 0.3)}
-    validation = shown[0.3] - shown[0.1]
-    assert places == {"base": shown[0.3], "clone": shown[0.05] | validation, "other": validation}
+    labelled_places = {coverage: {i for i in range(200) if has_label(i, coverage)} for coverage in (0.05, 0.1, 0.3)}
+    validation = labelled_places[0.3] - labelled_places[0.1]
+    assert places == {"base": labelled_places[0.3], "clone": labelled_places[0.05] | validation, "other": validation}
     probability = {row.policy: row.inclusion_probability for row in batch.key}
     assert probability == {"base": 0.3, "clone": pytest.approx(0.25), "other": pytest.approx(0.2)}
 
 
 def test_a_batch_grows_into_the_prompts_for_validation():
-    """The batch before the split is the one without it: what was labelled stays of use when validation is asked for later."""
+    """The first batch is the same without the split, so that its labels stay of use when validation is added later."""
     shares = {"base": 1.0, "other": 0.05}
     before = make(shares=shares)
     after = make(shares=shares, validation=(0.1, 0.4))

@@ -1,4 +1,4 @@
-"""Votes come back from every tool as they were given, and what is wrong with a file is said with its rows."""
+"""Votes are read from the files of every tool, and an error in a file is reported with its rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from arena_cje.errors import UserError
 from arena_cje.labeling import tasks, votes
-from labeling_study import SCALE, make, simulated
+from labeling_study import SCALE, make, simulated_votes
 
 BATCH = make()
 KEY = BATCH.key
@@ -18,7 +18,7 @@ ITEMS = sorted({row.item_id for row in KEY})
 TEXTS = {task.item_id: task for task in BATCH.tasks}
 EXPECTED = {item: int(item[:4], 16) / 0xFFFF for item in ITEMS}
 BIAS = {"ann": 0.05, "bob": 0.0, "cy": -0.05}
-VOTES = simulated(BATCH, EXPECTED, BIAS, 0.1)
+VOTES = simulated_votes(BATCH, EXPECTED, BIAS, 0.1)
 
 
 def write(path, rows, delimiter=","):
@@ -29,7 +29,7 @@ def write(path, rows, delimiter=","):
     return str(path)
 
 
-def canonical(given=VOTES):
+def canonical(all_votes=VOTES):
     return [
         {
             "item_id": vote.item_id,
@@ -41,13 +41,13 @@ def canonical(given=VOTES):
             "submitted_at": vote.submitted_at,
             "duration_s": "" if vote.duration_s is None else f"{vote.duration_s:g}",
         }
-        for vote in given
+        for vote in all_votes
     ]
 
 
-def collect(*files, key=KEY, wanted=3):
-    placed = [row for file in files for row in votes.read(*(file if isinstance(file, tuple) else (file,)))]
-    return votes.collect(placed, key, SCALE, votes=wanted)
+def collect(*files, key=KEY, n_votes=3):
+    rows = [row for file in files for row in votes.read(*(file if isinstance(file, tuple) else (file,)))]
+    return votes.collect(rows, key, SCALE, votes=n_votes)
 
 
 def scores(ballot):
@@ -60,12 +60,14 @@ def ballot(tmp_path):
 
 
 def test_all_votes_come_back(ballot):
-    of_copy = {row.copy_id: row.item_id for row in KEY}
-    given = {(vote.item_id, vote.annotator_id): vote.score for vote in VOTES}
-    assert scores(ballot) == {pair: score for pair, score in given.items() if pair[0] not in of_copy}
-    again = {(of_copy[item], rater): score for (item, rater), score in given.items() if item in of_copy}
-    assert {(vote.item_id, vote.annotator_id): vote.score for vote in ballot.copies} == again
-    assert len(again) == 3 * sum(row.repeated for row in {row.item_id: row for row in KEY}.values()) > 0
+    item_of_copy = {row.copy_id: row.item_id for row in KEY}
+    score_of = {(vote.item_id, vote.annotator_id): vote.score for vote in VOTES}
+    assert scores(ballot) == {pair: score for pair, score in score_of.items() if pair[0] not in item_of_copy}
+    copy_scores = {
+        (item_of_copy[item], rater): score for (item, rater), score in score_of.items() if item in item_of_copy
+    }
+    assert {(vote.item_id, vote.annotator_id): vote.score for vote in ballot.copies} == copy_scores
+    assert len(copy_scores) == 3 * sum(row.repeated for row in {row.item_id: row for row in KEY}.values()) > 0
     assert (ballot.notes, ballot.n_open, ballot.n_items) == ((), 0, len(ITEMS))
 
 
@@ -156,8 +158,8 @@ def test_a_sheet_of_each_person_is_a_file_of_votes(tmp_path, ballot):
     for name in BIAS:
         content = tasks.tasks_csv(BATCH, byte_order_mark=True).decode("utf-8-sig")
         rows = list(csv.DictReader(content.splitlines()))
-        given = {vote.item_id: f"{vote.score:g}" for vote in VOTES if vote.annotator_id == name}
-        files.append(write(tmp_path / f"{name}.csv", [row | {"score": given[row["item_id"]]} for row in rows]))
+        score_of = {vote.item_id: f"{vote.score:g}" for vote in VOTES if vote.annotator_id == name}
+        files.append(write(tmp_path / f"{name}.csv", [row | {"score": score_of[row["item_id"]]} for row in rows]))
     assert scores(collect(*files)) == scores(ballot)
 
 
@@ -203,19 +205,19 @@ def test_a_skipped_item_has_no_score_and_stays_open(tmp_path):
 
 def test_votes_on_a_text_count_for_a_policy_that_joins_later(tmp_path, ballot):
     base = make(policies=("base",))
-    joined = make("second", earlier=base.key)
-    shared = {row.item_id for row in joined.key} & {row.item_id for row in base.key}
-    path = write(tmp_path / "a.csv", canonical(simulated(base, EXPECTED, BIAS, 0.1)))
-    later = collect(path, key=(*base.key, *joined.key))
-    assert shared <= {vote.item_id for vote in later.votes}
-    assert {row.batch for row in joined.key if row.item_id in shared} == {"first"}
+    second = make("second", earlier=base.key)
+    shared_ids = {row.item_id for row in second.key} & {row.item_id for row in base.key}
+    path = write(tmp_path / "a.csv", canonical(simulated_votes(base, EXPECTED, BIAS, 0.1)))
+    later = collect(path, key=(*base.key, *second.key))
+    assert shared_ids <= {vote.item_id for vote in later.votes}
+    assert {row.batch for row in second.key if row.item_id in shared_ids} == {"first"}
 
 
 # ---- refused -----------------------------------------------------------------------------------------------------------
 
 
-def damaged(tmp_path, change, texts=False):
-    """The sentence about a file whose rows a function has changed."""
+def error_message(tmp_path, change, texts=False):
+    """The error message about a file whose rows a function has changed."""
     rows = canonical()
     if texts:
         rows = [
@@ -246,7 +248,7 @@ def test_a_bad_row_is_refused_with_its_number(tmp_path, field, value, reason):
     def change(rows):
         rows[3][field] = value
 
-    assert damaged(tmp_path, change).startswith(f"votes cannot be used: /a.csv (row 5): {reason}")
+    assert error_message(tmp_path, change).startswith(f"votes cannot be used: /a.csv (row 5): {reason}")
 
 
 def test_all_bad_rows_are_named_at_once(tmp_path):
@@ -255,7 +257,7 @@ def test_all_bad_rows_are_named_at_once(tmp_path):
         for row in rows[2:10]:
             row["item_id"] = "foreign"
 
-    sentence = damaged(tmp_path, change)
+    sentence = error_message(tmp_path, change)
     assert "/a.csv (row 2): score is 7" in sentence
     assert (
         "/a.csv (row 4), /a.csv (row 5), /a.csv (row 6), /a.csv (row 7), /a.csv (row 8) and 3 more: an unknown"
@@ -267,7 +269,7 @@ def test_two_different_votes_of_one_rater_on_one_item_are_refused(tmp_path):
     def change(rows):
         rows.append(rows[0] | {"score": "1" if rows[0]["score"] != "1" else "2"})
 
-    sentence = damaged(tmp_path, change)
+    sentence = error_message(tmp_path, change)
     assert f"/a.csv (row {len(VOTES) + 2}): a second vote of one rater on one item" in sentence
 
 
@@ -277,14 +279,16 @@ def test_a_sheet_that_sorted_one_column_alone_is_refused(tmp_path):
         for row, item in zip(rows, ids, strict=True):
             row["item_id"] = item
 
-    assert "a changed text: prompt and response differ from those of the item" in damaged(tmp_path, change, texts=True)
+    assert "a changed text: prompt and response differ from those of the item" in error_message(
+        tmp_path, change, texts=True
+    )
 
 
 def test_a_changed_text_is_refused(tmp_path):
     def change(rows):
         rows[1]["response"] = rows[1]["response"][:-1]
 
-    assert "/a.csv (row 3): a changed text" in damaged(tmp_path, change, texts=True)
+    assert "/a.csv (row 3): a changed text" in error_message(tmp_path, change, texts=True)
 
 
 def test_line_ends_and_spaces_are_no_change(tmp_path):

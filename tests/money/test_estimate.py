@@ -130,7 +130,7 @@ class FakeApi:
 
 
 def run(config: Config, texts: Texts, width: float, max_tokens: int) -> FakeApi:
-    """All requests of the workflow, made by its own functions."""
+    """All requests of the workflow, by its own functions."""
     api = FakeApi(config, width, max_tokens)
     prompts = [{"prompt_id": f"q{k}", "prompt": prompt} for k, prompt in enumerate(texts.prompts)]
     for name, policy in config.policies.items():
@@ -289,10 +289,10 @@ def test_the_oracle_is_counted_once_for_nested_coverages():
     texts = texts_of(config)
     rows = {plan.policy: plan.rows for plan in estimate.plan_calls(config, texts) if plan.stage == "oracle"}
 
-    def labelled(coverage, draws):
+    def n_labels(coverage, draws):
         return sum(has_label(k, coverage, draw=draw, draws=draws) for k in range(24) for draw in range(draws))
 
-    assert rows == {"base": labelled(0.5, 1), **dict.fromkeys(("terse", "chat", "here"), labelled(0.25, 2))}
+    assert rows == {"base": n_labels(0.5, 1), **dict.fromkeys(("terse", "chat", "here"), n_labels(0.25, 2))}
     truth = configuration(oracle={**GRADER, "truth": "all"})
     assert {plan.rows for plan in estimate.plan_calls(truth, texts) if plan.stage == "oracle"} == {24, 48}
     few = configuration(oracle=GRADER)  # neither truth nor labels of the targets, so no calls for the targets
@@ -304,7 +304,8 @@ def test_responses_of_targets_are_not_generated_where_nothing_uses_them():
     assert {
         plan.policy for plan in estimate.plan_calls(config, texts_of(config)) if plan.stage in ("generate", "judge")
     } == {"base"}
-    by_score = configuration(estimators=["ips"], oracle={**GRADER, "design": "by_score"})  # asks where their scores lie
+    # This design of labels needs the judge scores of the targets.
+    by_score = configuration(estimators=["ips"], oracle={**GRADER, "design": "by_score"})
     plans = estimate.plan_calls(by_score, texts_of(by_score))
     assert {plan.policy for plan in plans if plan.stage == "judge"} == set(by_score.policies)
     assert {plan.policy for plan in plans if plan.stage == "oracle"} == {"base"}
@@ -344,21 +345,23 @@ def test_calls_narrow_the_forecast_until_it_equals_the_cost():
     rows = run(config, texts, 5.0, 17).rows
     final = {key: spending.usd for key, spending in money_account.spending_by_key(rows).items()}
     key = ("generate", "chat", "talks", "toy")
-    mine = [row for row in rows if (row["stage"], row["policy"]) == key[:2]]
+    chat_rows = [row for row in rows if (row["stage"], row["policy"]) == key[:2]]
     plans = [plan for plan in estimate.plan_calls(config, texts) if plan.key == key]
     widths = []
     for n in (0, 12, 24, 36, 48):
-        (line,) = estimate.forecast_costs(plans, prices, money_account.spending_by_key(mine[:n]), {key[:2]: n})
+        (line,) = estimate.forecast_costs(plans, prices, money_account.spending_by_key(chat_rows[:n]), {key[:2]: n})
         assert contains(line.usd, final[key])
-        assert line.usd.low >= sum(row["usd"] for row in mine[:n])  # the forecast is at least the money spent so far
+        usd_so_far = sum(row["usd"] for row in chat_rows[:n])
+        assert line.usd.low >= usd_so_far
         widths.append(line.usd.high - line.usd.low)
     assert widths == sorted(widths, reverse=True) and widths[0] > 3 * widths[3] > 0
     assert widths[-1] == pytest.approx(0)
-    begun = estimate.forecast_costs(plans, prices, money_account.spending_by_key(mine[:24]), {})[
-        0
-    ].calls  # the file of the shard does not exist yet
+    # The file of the shard does not exist yet.
+    (open_line,) = estimate.forecast_costs(plans, prices, money_account.spending_by_key(chat_rows[:24]), {})
+    open_calls = open_line.calls
     whole = estimate.forecast_costs(plans, prices, {}, {})[0].calls
-    assert contains(begun, 48) and begun.high == pytest.approx(whole.high) and begun.middle == pytest.approx(48)
+    assert contains(open_calls, 48)
+    assert open_calls.high == pytest.approx(whole.high) and open_calls.middle == pytest.approx(48)
     assert line.calls == Range(48, 48, 48)
 
 
@@ -378,10 +381,10 @@ def test_a_forecast_from_a_part_of_the_calls_contains_the_total():
 def test_rows_of_another_model_do_not_count_as_finished():
     config = configuration()
     plans = [plan for plan in estimate.plan_calls(config, texts_of(config)) if plan.stage == "judge"]
-    done = {("judge", name): 48 for name in config.policies}
+    finished_rows = {("judge", name): 48 for name in config.policies}
     other = {("judge", "base", "talks", "former"): Spending((5,) * 48, (1,) * 48, 1.0)}
     prices = Prices(config.prices)
-    assert estimate.forecast_costs(plans, prices, other, done) == estimate.estimate_costs(plans, prices)
+    assert estimate.forecast_costs(plans, prices, other, finished_rows) == estimate.estimate_costs(plans, prices)
 
 
 def test_written_responses_are_measured():
@@ -406,8 +409,8 @@ def test_rows_are_counted_in_the_shards_of_the_largest_coverage(tmp_path):
         folder.mkdir(parents=True)
         (folder / "0000.jsonl").write_text("{}\n" * n)
         folder.with_suffix(folder.suffix + ".jsonl").write_text("{}\n" * n)  # the gathered table has the same rows
-    done = money_account.count_finished_rows(tmp_path, configuration())
-    assert {key: n for key, n in done.items() if n} == {
+    finished_rows = money_account.count_finished_rows(tmp_path, configuration())
+    assert {key: n for key, n in finished_rows.items() if n} == {
         ("generate", "base"): 5,
         ("oracle", "base"): 3,
         ("judge", "base"): 4,

@@ -1,4 +1,4 @@
-"""The price of a label: what an API has charged for those that exist, or what people get."""
+"""The price of a label: the charges of an API for the labels that exist, or the pay of people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config(oracle: dict[str, Any], **changes: Any) -> Config:
     return Config.model_validate({"policies": POLICIES, "providers": PROVIDERS, "oracle": oracle, **changes})
 
 
-def paid(results: Path, prices: list[float | None], stage: str = "oracle") -> None:
+def write_calls(results: Path, prices: list[float | None], stage: str = "oracle") -> None:
     """Write calls of a stage with these prices to the ledger."""
     ledger = results / "journal" / "spending.jsonl"
     ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def paid(results: Path, prices: list[float | None], stage: str = "oracle") -> No
         file.writelines(json.dumps(call | {"stage": stage, "usd": usd, "estimated": False}) + "\n" for usd in prices)
 
 
-def labelled(results: Path, policy: str, coverage: str, count: int) -> None:
+def write_labels(results: Path, policy: str, coverage: str, count: int) -> None:
     folder = results / "oracle" / policy / f"coverage_{coverage}"
     folder.mkdir(parents=True)
     (folder / "0000.jsonl").write_text("{}\n" * count)
@@ -42,13 +42,13 @@ def labelled(results: Path, policy: str, coverage: str, count: int) -> None:
 def test_labels_of_an_api_cost_what_was_charged_for_them(tmp_path):
     study = config(HOSTED)
     assert usd_per_label(study, tmp_path) is None  # nothing is known before the first label
-    paid(tmp_path, [0.01] * 9)  # three of them were asked again
-    paid(tmp_path, [5.0], stage="judge")
-    labelled(tmp_path, "base", "0.1", 2)
-    labelled(tmp_path, "base", "0.2", 4)  # with those of 0.1
-    labelled(tmp_path, "other", "0.1", 2)
+    write_calls(tmp_path, [0.01] * 9)  # three of them are calls for a second time
+    write_calls(tmp_path, [5.0], stage="judge")
+    write_labels(tmp_path, "base", "0.1", 2)
+    write_labels(tmp_path, "base", "0.2", 4)  # with those of 0.1
+    write_labels(tmp_path, "other", "0.1", 2)
     assert usd_per_label(study, tmp_path) == pytest.approx(0.09 / 6)
-    paid(tmp_path, [None])
+    write_calls(tmp_path, [None])
     assert usd_per_label(study, tmp_path) is None
 
 

@@ -1,4 +1,4 @@
-"""The price of people's labels before there is a response, against the batches that are made later."""
+"""The price of people's labels before there is a response, compared with that of the batches themselves."""
 
 from __future__ import annotations
 

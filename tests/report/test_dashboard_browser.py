@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from arena_cje.report import dashboard
+from chromium import expect, needs_chromium
 from dashboard_study import HOSTILE, large_page, payload, study
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make test installs it)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+pytestmark = needs_chromium
 
 POLICIES = ("better", "<img src=x onerror='window.hacked = 1'>", "unhelpful")
-expect = sync_api.expect  # unlike functions to wait for, it evaluates nothing, which the page forbids
 TABS = ("overview", "estimates", "weights", "calibration", "comparisons", "data", "run", "items")
 FIGURES = ("forest", "estimators", "sweep", "weights", "scatter", "calibration", "differences")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The doctor finds what does not fit in a folder, and takes away just that."""
+"""The doctor finds damaged and inconsistent files in a folder, and removes only these."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def run(tmp_path, monkeypatch) -> None:
         journal.append([FinishedItem(key, {"value": key}) for key in "abc"])
 
 
-def found() -> dict[str, str]:
+def problems() -> dict[str, str]:
     return {str(finding.path): finding.problem for finding in doctor.examine()}
 
 
 def test_a_folder_in_which_everything_fits(capsys):
-    assert found() == {}
+    assert problems() == {}
     assert main(["doctor"]) == 0
     assert "No damaged or inconsistent files" in capsys.readouterr().out
 
@@ -48,7 +48,7 @@ def test_a_folder_in_which_everything_fits(capsys):
 def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
     before = {path: path.read_bytes() for path in (*SHARDS, JOINED, ESTIMATE, JOURNAL)}
     SHARDS[1].write_bytes(before[SHARDS[1]].splitlines(keepends=True)[0])
-    assert found() == {str(SHARDS[1]): "is damaged: 1 rows are left of 4"}
+    assert problems() == {str(SHARDS[1]): "is damaged: 1 rows are left of 4"}
     assert main(["doctor"]) == 1
     assert SHARDS[1].exists()
     assert main(["doctor", ".", "--redo"]) == 0
@@ -56,12 +56,12 @@ def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
     assert {path: path.read_bytes() for path in before if path.exists()} == {
         path: content for path, content in before.items() if path != SHARDS[1]
     }
-    assert found() == {}
+    assert problems() == {}
 
 
 def test_what_was_made_from_others_than_are_there_is_found_with_what_followed_from_it():
     job([], SHARDS[2], seed=9)
-    assert found() == {
+    assert problems() == {
         str(JOINED): f"was made from another version of {SHARDS[2]}",
         str(ESTIMATE): f"was made from another version of {JOINED}",
     }
@@ -74,7 +74,7 @@ def test_what_was_made_from_others_than_are_there_is_found_with_what_followed_fr
 def test_a_damaged_journal_keeps_its_other_items():
     content = JOURNAL.read_bytes()
     JOURNAL.write_bytes(content.replace(b'"value":"b"', b'"value":"x"') + b"0000 half")
-    assert found() == {str(JOURNAL): "has 2 damaged line(s); their items are computed again"}
+    assert problems() == {str(JOURNAL): "has 2 damaged line(s); their items are computed again"}
     doctor.redo(doctor.examine())
     lines = content.splitlines(keepends=True)
     assert JOURNAL.read_bytes() == lines[0] + lines[2]
@@ -82,30 +82,30 @@ def test_a_damaged_journal_keeps_its_other_items():
 
 
 def test_halves_of_killed_processes_are_leftovers_and_those_of_others_are_not():
-    ended = os.spawnlp(os.P_NOWAIT, "true", "true")
-    os.waitpid(ended, 0)
-    left, in_work = (Path(f"results/.base.jsonl.{process}") for process in (ended, os.getpid()))
-    for path in (left, in_work):
+    process = os.spawnlp(os.P_NOWAIT, "true", "true")
+    os.waitpid(process, 0)
+    leftover, in_work = (Path(f"results/.base.jsonl.{number}") for number in (process, os.getpid()))
+    for path in (leftover, in_work):
         path.write_text("half")
-    assert list(found()) == [str(left)]
+    assert list(problems()) == [str(leftover)]
     doctor.redo(doctor.examine())
-    assert (left.exists(), in_work.exists()) == (False, True)
+    assert (leftover.exists(), in_work.exists()) == (False, True)
 
 
 def test_a_number_that_a_later_process_has_is_not_the_writers():
     path = Path(f"results/.base.jsonl.{os.getpid()}")
     path.write_text("half")
-    assert list(found()) == []
+    assert list(problems()) == []
     before = psutil.Process().create_time() - 60
     os.utime(path, (before, before))
-    assert list(found()) == [str(path)]
+    assert list(problems()) == [str(path)]
 
 
 def test_prompts_that_were_cut_are_found():
     folder = Path(".arena-cje/prompts")
     files.write_jsonl(folder / "prompts.jsonl", [{"prompt_id": "a"}])
     files.write_json(folder / "prompts.json", {"made_from": {}, "summary": {"n_eligible": 2}})
-    assert found() == {".arena-cje/prompts/prompts.jsonl": "is damaged: 1 prompts are left of 2"}
+    assert problems() == {".arena-cje/prompts/prompts.jsonl": "is damaged: 1 prompts are left of 2"}
 
 
 def test_tables_of_an_earlier_version_are_counted_and_kept(capsys):

@@ -1,4 +1,4 @@
-"""Shards become one file as a whole or not at all, and a judge's grades are of every response."""
+"""Shards are joined completely or not at all, and a judge must have a grade of every response."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rows(*draws: int) -> list[dict]:
 
 def test_a_judge_that_lacks_a_response_is_named_with_the_first_of_them():
     paths = {"judge": "results/judge/base.jsonl", "oracle": "results/oracle/base/coverage_0.1.jsonl"}
-    joins.check_complete(rows(0, 1), {"judge": rows(0, 1), "oracle": rows(0)}, paths)  # an oracle labels some
+    joins.check_complete(rows(0, 1), {"judge": rows(0, 1), "oracle": rows(0)}, paths)  # an oracle need not label all
     with pytest.raises(
         UserError,
         match=r"^results/judge/base.jsonl: lacks the grade of 1 of 2 responses \(for example prompt 'q1', draw 1\)",

@@ -1,4 +1,4 @@
-"""Which rows of a shard the oracle labels: the same as of the whole, and first draws first."""
+"""The rows of a shard that the oracle labels are those it would label without shards, and first draws come first."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""Each configured model is tried for what it is wanted for, and says why not in a sentence: a key that is missing, a status, a
-server that is not there, replies without log probabilities, and scores of given text that belong to other tokens."""
+"""The check of each configured model for its use, and its one-sentence reasons: a missing key, an HTTP status, a server that
+is not there, replies without log probabilities, and scores of given text that belong to other tokens."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def configuration(url: str, **policies) -> Config:
     )
 
 
-def found(config: Config) -> list[model_check.Finding]:
+def findings_of(config: Config) -> list[model_check.Finding]:
     rubrics = {"helpfulness.yaml": load_rubric(RESOURCES / "judges" / "helpfulness.yaml")}
     return model_check.check(model_check.trials(config, Texts((), rubrics=rubrics)))
 
 
 def test_a_model_that_answers_is_ok_and_named_by_its_version():
     with FaultServer() as server:
-        (one,) = found(configuration(server.url))
+        (one,) = findings_of(configuration(server.url))
     assert (one.ok, one.use, one.users) == (True, "writes", ("policies.base",))
     assert one.answer.startswith("toy-2025-01-01, ") and one.answer.endswith(" ms")
     (body,) = server.bodies
@@ -62,7 +62,7 @@ def test_a_model_that_answers_is_ok_and_named_by_its_version():
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "answer"),
     [
         ("401", "the key is not accepted"),
         ("403", "no right to use this model"),
@@ -72,19 +72,19 @@ def test_a_model_that_answers_is_ok_and_named_by_its_version():
         ("content policy", "declines a simple test question"),
     ],
 )
-def test_why_a_model_does_not_answer(fault, says, monkeypatch):
+def test_why_a_model_does_not_answer(fault, answer, monkeypatch):
     monkeypatch.setenv("ARENA_TEST_KEY", KEY)
     with FaultServer(faults=scripted(*[fault] * 9)) as server:
-        (one,) = found(configuration(server.url, base={"provider": "locked", "model": "toy"}))
-    assert not one.ok and says in one.answer
-    assert KEY not in one.answer and KEY[:8] not in one.answer  # the server repeats it
+        (one,) = findings_of(configuration(server.url, base={"provider": "locked", "model": "toy"}))
+    assert not one.ok and answer in one.answer
+    assert KEY not in one.answer and KEY[:8] not in one.answer  # the server repeats the key in its reply
     assert server.keys[KEY] == server.sent.total() == 1
 
 
 def test_a_model_that_thinks_longer_than_one_token_answers():
-    """Some servers call it an error that the answer did not begin; the model is there all the same."""
+    """Some servers return an error when the answer has not begun within one token; the model is there all the same."""
     with FaultServer(faults=scripted("unfinished")) as server:
-        (one,) = found(configuration(server.url))
+        (one,) = findings_of(configuration(server.url))
     assert one.ok and one.answer.startswith("version unknown, ")
     assert server.sent.total() == 1
 
@@ -95,27 +95,27 @@ def test_a_missing_key_is_named_by_its_variable_and_nothing_is_sent(monkeypatch)
         config = configuration(
             server.url, base={"provider": "locked", "model": "toy"}, other={"provider": "here", "model": "toy"}
         )
-        locked, here = found(config)
+        locked, here = findings_of(config)
     assert not locked.ok and "ARENA_TEST_KEY" in locked.answer
-    assert here.ok and server.sent.total() == 1  # one that fails keeps no other from being tried
+    assert here.ok and server.sent.total() == 1  # the other model is tried after a failure
 
 
 def test_a_server_that_is_not_there(monkeypatch):
     monkeypatch.setattr(model_check, "ATTEMPTS", 1)
-    (one,) = found(configuration("http://127.0.0.1:9"))
+    (one,) = findings_of(configuration("http://127.0.0.1:9"))
     assert not one.ok and "no answer from http://127.0.0.1:9/v1" in one.answer
 
 
 def test_a_failure_that_passes_is_tried_again():
     with FaultServer(faults=scripted("429 with Retry-After", "503"), retry_after=0.1) as server:
-        (one,) = found(configuration(server.url))
+        (one,) = findings_of(configuration(server.url))
     assert one.ok and server.sent.total() == 3
 
 
 def test_what_is_the_same_is_tried_once_and_all_is_tried_side_by_side():
     blocks = {f"p{k}": {"provider": "here", "model": f"toy-{k % 6}", "temperature": 1 + k / 10} for k in range(12)}
     with FaultServer(latency=1.0) as server:
-        findings = found(configuration(server.url, **blocks))
+        findings = findings_of(configuration(server.url, **blocks))
     assert [one.users for one in findings] == [(f"policies.p{k}", f"policies.p{k + 6}") for k in range(6)]
     assert server.sent.total() == server.max_in_flight == 6
     assert all(one.ok for one in findings)
@@ -125,22 +125,22 @@ def test_a_judge_that_chooses_needs_log_probabilities():
     judge = {"judge": {"provider": "here", "model": "judge", "rubric": "helpfulness.yaml"}}
     with FaultServer() as server:
         config = Config.model_validate({**configuration(server.url).model_dump(), **judge})
-        things = model_check.trials(config, Texts((), rubrics={"helpfulness.yaml": load_rubric(RUBRIC)}))
-        assert [one.ok for one in model_check.check(things)] == [True, True]
+        trials = model_check.trials(config, Texts((), rubrics={"helpfulness.yaml": load_rubric(RUBRIC)}))
+        assert [one.ok for one in model_check.check(trials)] == [True, True]
     assert any(body.get("logprobs") for body in server.bodies)
-    (chooser,) = (one for one in things if one.what == "chooses")
+    (chooser,) = (one for one in trials if one.what == "chooses")
     with pytest.raises(UserError, match="contain no log probabilities"):
         chooser.check(lambda requests: [Reply("7", model="m") for _ in requests])
 
 
 @pytest.mark.parametrize(
-    ("shift", "says"),
+    ("shift", "answer"),
     [(0, "scores given text to 0 nats a token"), (1, "its log probabilities of given text are inconsistent")],
 )
-def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, tmp_path):
-    """The whole check, the rubric's and the template's files and the requests included."""
+def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, answer, tmp_path):
+    """The whole check, with the files of rubric and template and with requests."""
     write_prompts(tmp_path / "prompts.jsonl", 2)
-    with FaultServer(replies=served(Drawing(shift=shift))) as server:
+    with FaultServer(replies=replies_of(Drawing(shift=shift))) as server:
         config = configuration(server.url).model_dump()
         config["providers"]["here"] |= {"completions": True, "echo_max_tokens": 0}
         config["judge"] = {"provider": "here", "model": "judge", "rubric": "likelihood.yaml", "template": "chatml.yaml"}
@@ -149,20 +149,20 @@ def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, says, 
     policy, judge = findings
     assert policy.ok and policy.use == "writes"
     assert (judge.ok, judge.use, judge.users) == (shift == 0, "scores", ("judge",))
-    assert says in judge.answer
+    assert answer in judge.answer
     (helpful,) = {body["prompt"].partition("<|im_start|>user")[0] for body in server.bodies if body["model"] == "judge"}
     assert (RESOURCES / "policies" / "helpful.txt").read_text().strip() in helpful
 
 
-def served(server: Drawing):
+def replies_of(server: Drawing):
     """The answers of a server to completions, as JSON; chats get the usual ones."""
 
     def answers(path, body):
         if path.endswith("/chat/completions"):
             return correct_reply(path, body)
         reply = server.reply(body)
-        listed = {"tokens": list(reply.tokens), "token_logprobs": list(reply.token_logprobs)}
-        choice = {"index": 0, "text": reply.text, "finish_reason": reply.finish_reason, "logprobs": listed}
+        logprobs = {"tokens": list(reply.tokens), "token_logprobs": list(reply.token_logprobs)}
+        choice = {"index": 0, "text": reply.text, "finish_reason": reply.finish_reason, "logprobs": logprobs}
         return {"id": "x", "object": "text_completion", "created": 0, "model": "toy-1", "choices": [choice]}
 
     return answers
@@ -172,25 +172,32 @@ RUBRIC = RESOURCES / "judges" / "helpfulness.yaml"
 
 
 class Drawing(Server):
-    """Draws as well as it scores: what it says is made of its own tokens, with the log probabilities that it scores them with.
+    """Generates text of its own tokens, with the log probabilities that it scores them with.
 
-    shift: how many tokens the scores are off by. warm: it tells log probabilities of after the temperature.
+    shift: how many tokens the scores are off by. warm: log probabilities are of the distribution after the temperature.
+    logprobs: whether generated text has log probabilities.
     """
 
-    def __init__(self, *, shift: int = 0, warm: bool = False, told: bool = True, **more):
+    def __init__(self, *, shift: int = 0, warm: bool = False, logprobs: bool = True, **more):
         super().__init__(**more)
-        self.shift, self.warm, self.told = shift, warm, told
+        self.shift, self.warm, self.logprobs = shift, warm, logprobs
 
     def reply(self, body) -> Reply:
         if body.get("echo"):
             reply = super().reply(body)
             values = [*reply.token_logprobs[self.shift :], *[-1.0] * self.shift]
             return dataclasses.replace(reply, token_logprobs=[None, *values[1:]])
-        before, drawn = tokens(body["prompt"]), ["paris", " ", "it", " "][: body["max_tokens"]]
-        values = [logprob((*before, *drawn[:k]), token) for k, token in enumerate(drawn)]
+        before, output_tokens = tokens(body["prompt"]), ["paris", " ", "it", " "][: body["max_tokens"]]
+        values = [logprob((*before, *output_tokens[:k]), token) for k, token in enumerate(output_tokens)]
         if self.warm and body["temperature"] == 0:
-            values = [0.0] * len(drawn)
-        return Reply("".join(drawn), "length", tokens=drawn, token_logprobs=values if self.told else (), model="toy-1")
+            values = [0.0] * len(output_tokens)
+        return Reply(
+            "".join(output_tokens),
+            "length",
+            tokens=output_tokens,
+            token_logprobs=values if self.logprobs else (),
+            model="toy-1",
+        )
 
 
 def test_scores_are_held_against_what_the_server_drew():
@@ -203,7 +210,7 @@ def test_scores_are_held_against_what_the_server_drew():
         ):
             model_check._scores(Drawing(shift=shift), writer)
     with pytest.raises(UserError, match="without log probabilities"):
-        model_check._scores(Drawing(told=False), writer)
+        model_check._scores(Drawing(logprobs=False), writer)
 
 
 def test_a_little_rounding_is_no_other_token():
@@ -262,7 +269,7 @@ def llama_server(model: Path):
 def test_a_real_server_that_is_right_for_one_template_and_wrong_for_another(tmp_path):
     """llama_cpp.server pairs tokens with their neighbours' probabilities where a text does not begin with the BOS token."""
     model = tiny_gguf.write(tmp_path / "tiny.gguf", **tiny_gguf.KINDS["gpt2-bytes"])
-    # After these ends what the random model says are whole characters, which can be sent back.
+    # After these ends the random model generates whole characters, which can be sent back.
     forms = {"bos": (tiny_gguf.BOS, "er"), "none": ("", "A: ")}
     templates = {
         name: Template(
@@ -285,9 +292,7 @@ def test_a_real_server_that_is_right_for_one_template_and_wrong_for_another(tmp_
         )
         right, wrong = model_check.check(model_check.trials(config, Texts((), templates=templates)))
     assert right.ok and "scores given text" in right.answer, right
-    assert (
-        not wrong.ok and "score" in wrong.answer
-    )  # wrongly, or it says so much besides that nothing can be read from it
+    assert not wrong.ok and "score" in wrong.answer  # its scores are inconsistent, or cannot be read from the reply
 
 
 # Local models
@@ -303,8 +308,8 @@ def local(tmp_path: Path, **model) -> model_check.Finding:
 def test_a_local_model_is_a_file_or_a_recipe(tmp_path, tiny_model):
     here = local(tmp_path, path=str(tiny_model))
     assert here.ok and here.users == ("policies.base", "policies.other") and "MB" in here.answer
-    gone = local(tmp_path, path=str(tmp_path / "gone.gguf"))
-    assert not gone.ok and "does not exist" in gone.answer
+    missing = local(tmp_path, path=str(tmp_path / "gone.gguf"))
+    assert not missing.ok and "does not exist" in missing.answer
     (tmp_path / "text.gguf").write_text("hello")
     assert not local(tmp_path, path=str(tmp_path / "text.gguf")).ok
     assert local(tmp_path, file="SmolLM2-135M-Instruct.F16.gguf").ok
@@ -330,5 +335,5 @@ def test_the_command_fails_when_one_model_does(tmp_path, tiny_model):
     run = Run(tmp_path, {"n_prompts": 24, "prompts": {"source": "prompts.jsonl"}, "models": models})
     run.path("models").mkdir(parents=True)
     run.path("models/smollm2.json").write_text(json.dumps({"sha256": "ab" * 32}))
-    said = run.snakemake("check_models", ok=False)
-    assert "NO  smollm2" in said and "1 of 1 models cannot do what the configuration needs" in said
+    output = run.snakemake("check_models", ok=False)
+    assert "NO  smollm2" in output and "1 of 1 models cannot do what the configuration needs" in output

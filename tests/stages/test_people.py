@@ -1,4 +1,4 @@
-"""Labels of people for validation alone: no vote on them has a part in what estimates are made of."""
+"""Labels of people for validation alone: no vote on them enters an estimate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from arena_cje.data.coverage import has_label
 from arena_cje.labeling import labels, tasks
 from arena_cje.labeling.votes import Ballot
 from arena_cje.stages import people
-from labeling_study import SCALE, make, simulated
+from labeling_study import SCALE, make, simulated_votes
 
 N, SPAN = 400, (0.1, 0.4)
 PROMPTS = [{"prompt_id": f"q{i}"} for i in range(N)]
@@ -29,11 +29,11 @@ def votes(batch):
     """Votes of raters with biases, each of whom leaves out a third of the texts, so that biases enter the labels."""
     expected = {row.item_id: 0.3 + 0.4 * int(row.item_id[:8], 16) / 0xFFFFFFFF for row in batch.key}
     raters = list(BIAS)
-    cast = [vote for vote in simulated(batch, expected, BIAS, noise=0.05) if vote.item_id in expected]
-    return [vote for vote in cast if int(vote.item_id[-4:], 16) % 3 != raters.index(vote.annotator_id)]
+    all_votes = [vote for vote in simulated_votes(batch, expected, BIAS, noise=0.05) if vote.item_id in expected]
+    return [vote for vote in all_votes if int(vote.item_id[-4:], 16) % 3 != raters.index(vote.annotator_id)]
 
 
-def made(batch, votes, apart) -> labels.Labelled:
+def labels_of(batch, votes, apart) -> labels.Labelled:
     return labels.make(Ballot(tuple(votes), (), (), (), len(batch.key), 0), SCALE, apart=apart)
 
 
@@ -43,7 +43,7 @@ def apart(batch):
 
 
 def test_labels_are_of_estimates_or_of_validation(batch, votes, apart):
-    labelled = made(batch, votes, apart).rows
+    labelled = labels_of(batch, votes, apart).rows
     assert {row["item_id"] for row in labelled} == {row.item_id for row in batch.key}
     prompts = {}
     for policy, coverage in (("base", 0.1), ("other", 0.05)):
@@ -58,26 +58,29 @@ def test_labels_are_of_estimates_or_of_validation(batch, votes, apart):
 
 
 def test_no_vote_for_validation_enters_a_label_of_an_estimate(batch, votes, apart):
-    """Not by the biases of raters either, which are estimated from many votes."""
-    before = made(batch, votes, apart)
+    """Nor does it through the biases of raters, which are estimated from many votes."""
+    before = labels_of(batch, votes, apart)
     assert before.report["aggregation"]["model"] == before.report["aggregation_of_validation"]["model"] == "two_way"
     changed = [
         replace(vote, score=1.0 + (vote.annotator_id == "ann")) if vote.item_id in apart else vote for vote in votes
     ]
-    after = made(batch, changed, apart)
+    after = labels_of(batch, changed, apart)
     for policy, coverage in (("base", 0.1), ("base", 0.05), ("other", 0.05)):
-        of_votes = [people.grades(RESPONSES, policy, coverage, batch.key, of.rows) for of in (before, after)]
-        assert of_votes[0] == of_votes[1]
+        grades_of_estimates = [
+            people.grades(RESPONSES, policy, coverage, batch.key, labelled.rows) for labelled in (before, after)
+        ]
+        assert grades_of_estimates[0] == grades_of_estimates[1]
     assert before.report["aggregation"] == after.report["aggregation"]
-    of_validation = [
-        people.grades(RESPONSES, "base", SPAN[1], batch.key, of.rows, above=SPAN[0]) for of in (before, after)
+    grades_of_validation = [
+        people.grades(RESPONSES, "base", SPAN[1], batch.key, labelled.rows, above=SPAN[0])
+        for labelled in (before, after)
     ]
-    assert of_validation[0] != of_validation[1]
-    together = [made(batch, cast, ()).report["aggregation"]["biases"] for cast in (votes, changed)]
+    assert grades_of_validation[0] != grades_of_validation[1]
+    together = [labels_of(batch, ballot_votes, ()).report["aggregation"]["biases"] for ballot_votes in (votes, changed)]
     assert together[0] != together[1]
 
 
 def test_votes_for_validation_alone_are_no_labels_of_estimates(batch, votes, apart):
-    labelled = made(batch, [vote for vote in votes if vote.item_id in apart], apart)
+    labelled = labels_of(batch, [vote for vote in votes if vote.item_id in apart], apart)
     assert labelled.report["aggregation"] is None
     assert {row["item_id"] for row in labelled.rows} == apart

@@ -1,4 +1,4 @@
-"""What determines responses, log probabilities and a data set."""
+"""The parameters that determine responses, log probabilities and a data set."""
 
 from __future__ import annotations
 
@@ -29,62 +29,65 @@ CONFIG = {
 }
 
 
-def parsed(**changes) -> Config:
+def configuration(**changes) -> Config:
     return Config.model_validate(CONFIG | changes)
 
 
 def test_a_local_response_depends_on_the_engine_and_a_hosted_one_on_the_request():
-    local, hosted = (plan.generation_parameters(parsed(), name) for name in ("other", "large"))
+    local, hosted = (plan.generation_parameters(configuration(), name) for name in ("other", "large"))
     assert local["version"] == generator.VERSION and local["draws"] == 3 and local["n_ctx"] == 2048
     assert hosted["version"] == writer.VERSION and hosted["request"]["base_url"] == "http://127.0.0.1:1"
-    assert plan.generation_parameters(parsed(), "base")["draws"] == 1
+    assert plan.generation_parameters(configuration(), "base")["draws"] == 1
 
 
 def test_scoring_depends_on_samplings_and_the_base_is_at_home_in_its_own_context_alone():
-    own, other = (plan.scoring_parameters(parsed(), name) for name in ("small-helpful", "small-none"))
+    own, other = (plan.scoring_parameters(configuration(), name) for name in ("small-helpful", "small-none"))
     assert [sampling["temperature"] for sampling in own["samplings"]] == [0.8, 1.0]
     assert own["drawn_from"] == {"temperature": 1.0, "top_p": 1.0} and other["drawn_from"] is None
     assert own["version"] == scorer.VERSION
-    hosted = plan.scoring_parameters(parsed(), "api-l-none")
+    hosted = plan.scoring_parameters(configuration(), "api-l-none")
     assert hosted["request"]["echo_max_tokens"] == 1 and hosted["version"] == writer.VERSION
 
 
 @pytest.mark.parametrize("key", ["max_concurrency", "timeout", "max_attempts", "api_key_env"])
 def test_how_an_api_is_called_determines_nothing(key):
     other = {"max_concurrency": 2, "timeout": 3.0, "max_attempts": 4, "api_key_env": "KEY"}[key]
-    changed = parsed(providers={"api": CONFIG["providers"]["api"] | {key: other}})
-    assert plan.generation_parameters(changed, "large") == plan.generation_parameters(parsed(), "large")
-    assert plan.scoring_parameters(changed, "api-l-none") == plan.scoring_parameters(parsed(), "api-l-none")
+    changed = configuration(providers={"api": CONFIG["providers"]["api"] | {key: other}})
+    assert plan.generation_parameters(changed, "large") == plan.generation_parameters(configuration(), "large")
+    assert plan.scoring_parameters(changed, "api-l-none") == plan.scoring_parameters(configuration(), "api-l-none")
 
 
 def test_a_data_set_records_what_is_not_in_its_files():
-    config = parsed()
+    config = configuration()
     graders = grading_plan.graders(config, lambda name, kind: str(ROOT / "resources" / kind / name))
     summary = {"source": "prompts/default.jsonl", "revision": None, "n_rows": 9, "n_eligible": 8}
-    found = plan.dataset_provenance(config, graders, Pool(Path("prompts.jsonl"), summary, identity="0"))
-    assert found["prompts"] == summary
+    provenance = plan.dataset_provenance(config, graders, Pool(Path("prompts.jsonl"), summary, identity="0"))
+    assert provenance["prompts"] == summary
     assert (
-        found["policies"]["large"]["asked"]["model"] == "l" and found["policies"]["large"]["template"] == "chatml.yaml"
+        provenance["policies"]["large"]["asked"]["model"] == "l"
+        and provenance["policies"]["large"]["template"] == "chatml.yaml"
     )
-    assert found["policies"]["base"]["context"] == "small-helpful"
-    assert found["oracle"] == {"provider": "reference", "target_labels": 0.0}
-    assert set(found["versions"]["score"]) == {"small-helpful", "small-none", "api-l-none"}
-    assert found["judge"]["rubric"] == "likelihood.yaml" and "api_key_env" not in found["judge"]
+    assert provenance["policies"]["base"]["context"] == "small-helpful"
+    assert provenance["oracle"] == {"provider": "reference", "target_labels": 0.0}
+    assert set(provenance["versions"]["score"]) == {"small-helpful", "small-none", "api-l-none"}
+    assert provenance["judge"]["rubric"] == "likelihood.yaml" and "api_key_env" not in provenance["judge"]
 
 
 def test_labels_are_bought_step_by_step():
-    config = parsed(oracle={"target_labels": 0.25})
+    config = configuration(oracle={"target_labels": 0.25})
     assert config.label_coverages("base") == ["0.1", "0.5", "1.0"]
     assert config.label_coverages("other") == ["0.25", "1.0"]
     assert [config.lower_coverage("base", step) for step in ("0.1", "0.3", "1.0")] == [None, "0.1", "0.5"]
     assert config.lower_coverage("other", "1.0") == "0.25"
-    none = parsed(oracle={"truth": "none"})
+    none = configuration(oracle={"truth": "none"})
     assert none.label_coverages("other") == [] and none.lower_coverage("base", "0.5") == "0.1"
 
 
 def test_models_of_this_machine_are_those_that_a_job_loads():
-    assert parsed().local_models == ["small"]
+    assert configuration().local_models == ["small"]
     assert (
-        parsed(judge={"provider": "api", "model": "l"}, policies={"base": CONFIG["policies"]["large"]}).local_models
+        configuration(
+            judge={"provider": "api", "model": "l"}, policies={"base": CONFIG["policies"]["large"]}
+        ).local_models
         == []
     )

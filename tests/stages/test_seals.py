@@ -63,7 +63,7 @@ def test_a_parquet_table_has_its_rows_and_is_checked_too():
     path = Path("results/logprobs/base.parquet")
     job([], path, write=lambda path: files.replace(path, pl.DataFrame({"x": [1, 2, 3]}).write_parquet))
     assert seals.read(path).rows == 3
-    files.replace(path, pl.DataFrame({"x": [1, 2]}).write_parquet)  # a good file, but not the one that was written
+    files.replace(path, pl.DataFrame({"x": [1, 2]}).write_parquet)  # a valid file, but not the one of the seal
     with pytest.raises(UserError, match=f"^{path}: is damaged"):
         seals.check(path)
 
@@ -90,12 +90,12 @@ def test_files_outside_the_results_get_no_seal():
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("no")])
 def test_what_a_job_leaves_that_did_not_end_is_no_output(error):
-    def written_and_ended(path):
+    def write_and_end(path):
         files.write_jsonl(path, ROWS)
         raise error
 
     with pytest.raises(BaseException, match=r"no|^$"):
-        job([], TABLE, write=written_and_ended)
+        job([], TABLE, write=write_and_end)
     with pytest.raises(UserError, match=f"^{TABLE}: is incomplete"):
         seals.check(TABLE)
     job([], TABLE)

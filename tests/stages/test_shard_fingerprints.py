@@ -1,4 +1,4 @@
-"""Hashes of the shards of prompts: what makes a shard stale, kept between starts of the workflow."""
+"""Hashes of the shards of prompts, which make a shard stale when they change; they are stored between runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(path, texts):
 
 
 def fingerprints(config, source):
-    """The hashes, by way of the files that the workflow keeps."""
+    """The hashes, through the files in which the workflow stores them."""
     folder = source.parent / "kept"
     return plan.shard_fingerprints(config, plan.prompt_pool(config, source, folder), folder / "shards.json")
 

@@ -1,4 +1,4 @@
-"""The status of a run, worked out by hand from files of a run that is made here."""
+"""The status of a run, compared with values worked out by hand from the files that a test writes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def experiment(**keys):
     return parse({"n_prompts": 25, "shard_size": 10, "policies": POLICIES, "draws_per_prompt": 2} | MODELS | keys)
 
 
-class Made:
-    """A folder in which a run has got so far; times are seconds after its start."""
+class RunFolder:
+    """A folder with the files of a run that is not finished; times are seconds after its start."""
 
     def __init__(self, folder):
         self.folder, self.jobs = folder, []
 
     def job(self, stage: str, name: str, shard: int, items: int, *, needed: bool = True, journal_bytes: int = 0):
-        """A job of the run without any file of it."""
+        """A job of the run that has no files yet."""
         place = f"{stage}/{name}/{shard:04d}"
         suffix = "parquet" if stage == "score" else "jsonl"
         job = run_record.PlannedJob(
@@ -84,46 +84,50 @@ def stamp_of(seconds: float) -> str:
 
 
 @pytest.fixture
-def made(tmp_path):
-    return Made(tmp_path)
+def run_folder(tmp_path):
+    return RunFolder(tmp_path)
 
 
 def ok(n):
     return [{"status": "ok"}] * n
 
 
-def test_jobs_items_rates_and_reasons_add_up(made):
-    first, second, third, failed = (made.job("generate", "base", shard, 10) for shard in range(4))
-    judged = made.job("judge", "base", 0, 10)
-    made.join("results/done.json")
-    made.join("results/missing.json")
-    made.finish(first, ok(8) + [{"status": "too_long"}] * 2, at=20, seconds=20, items=10)
-    made.log(second, ["INFO 10 responses: 2 in the journal, 8 to do"], began=20, at=20)
-    made.write(second.journal, "a\nb\nc\nhalf", at=32)  # 3 of the 8, in 12 seconds
-    made.log(failed, ["INFO 10 responses: 0 in the journal, 10 to do", "ERROR the server said no"], began=10, at=18)
-    made.write(failed.journal, "a\nb\n", at=18)
-    made.write("results/done.json", "{}", at=30)
-    made.write("logs/results/missing.json.log", f"{stamp_of(START + 39)} ERROR no file\n", at=39)
-    made.finish(judged, [{"score": 0.5}] * 9 + [{"score": None, "reason": "not JSON"}], at=40, seconds=2, items=10)
-    found = made.status(ended=START + 40, succeeded=False)
+def test_jobs_items_rates_and_reasons_add_up(run_folder):
+    first, second, third, failed = (run_folder.job("generate", "base", shard, 10) for shard in range(4))
+    judged = run_folder.job("judge", "base", 0, 10)
+    run_folder.join("results/done.json")
+    run_folder.join("results/missing.json")
+    run_folder.finish(first, ok(8) + [{"status": "too_long"}] * 2, at=20, seconds=20, items=10)
+    run_folder.log(second, ["INFO 10 responses: 2 in the journal, 8 to do"], began=20, at=20)
+    run_folder.write(second.journal, "a\nb\nc\nhalf", at=32)  # 3 of the 8, in 12 seconds
+    run_folder.log(
+        failed, ["INFO 10 responses: 0 in the journal, 10 to do", "ERROR the server said no"], began=10, at=18
+    )
+    run_folder.write(failed.journal, "a\nb\n", at=18)
+    run_folder.write("results/done.json", "{}", at=30)
+    run_folder.write("logs/results/missing.json.log", f"{stamp_of(START + 39)} ERROR no file\n", at=39)
+    run_folder.finish(
+        judged, [{"score": 0.5}] * 9 + [{"score": None, "reason": "not JSON"}], at=40, seconds=2, items=10
+    )
+    run_status = run_folder.status(ended=START + 40, succeeded=False)
 
-    base, judge = found.lines
+    base, judge = run_status.lines
     assert (base.items, base.items_done, base.jobs, base.jobs_done) == (40, 10 + 5 + 2, 4, 1)
     assert base.without_result == {"too_long": 2}
     assert judge.without_result == {"not JSON": 1}
-    # The run is over, so that a job without its output has failed, whether it says why or not.
+    # The run is over, so that a job without its output has failed, whether its log has a reason or not.
     assert base.jobs_failed == 2
     assert sorted(base.errors) == [f"it ended without a reason in {second.log} (killed?)", "the server said no"]
-    assert [state.state for state in found.other_jobs] == ["done", "failed"]
-    assert found.elapsed == pytest.approx(40)
-    assert found.items_per_second == pytest.approx((10 + 3 + 2 + 10) / 40)
+    assert [state.state for state in run_status.other_jobs] == ["done", "failed"]
+    assert run_status.elapsed == pytest.approx(40)
+    assert run_status.items_per_second == pytest.approx((10 + 3 + 2 + 10) / 40)
     # 20 + 12 + 8 seconds for 10 + 3 + 2 responses; 42 seconds of jobs in 40 seconds.
-    seconds_left, is_lower_bound = found.seconds_left
+    seconds_left, is_lower_bound = run_status.seconds_left
     assert seconds_left == pytest.approx(23 * 40 / 15 / (42 / 40))
     assert not is_lower_bound
-    assert third.outputs[0] not in status.table(found)
+    assert third.outputs[0] not in status.table(run_status)
 
-    text = status.table(found)
+    text = status.table(run_status)
     assert "ended with failed jobs; the same command goes on" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["generate", "base", "17", "23", "2", "2"] in rows
@@ -135,85 +139,85 @@ def test_jobs_items_rates_and_reasons_add_up(made):
     assert "other jobs: 1 job failed: no file" in text
 
 
-def test_a_stage_that_has_not_begun_makes_the_time_a_lower_bound(made):
-    made.finish(made.job("generate", "base", 0, 100), ok(100), at=50, seconds=50, items=100)
-    made.job("generate", "other", 0, 7200 * 2)
-    made.job("judge", "base", 0, 10)
-    found = made.status(ended=START + 50, succeeded=False)
-    assert found.items_per_second == pytest.approx(2)
-    assert found.seconds_left == (pytest.approx(14400 / 2), True)
+def test_a_stage_that_has_not_begun_makes_the_time_a_lower_bound(run_folder):
+    run_folder.finish(run_folder.job("generate", "base", 0, 100), ok(100), at=50, seconds=50, items=100)
+    run_folder.job("generate", "other", 0, 7200 * 2)
+    run_folder.job("judge", "base", 0, 10)
+    run_status = run_folder.status(ended=START + 50, succeeded=False)
+    assert run_status.items_per_second == pytest.approx(2)
+    assert run_status.seconds_left == (pytest.approx(14400 / 2), True)
     now = time.time()
-    running = replace(found, record=replace(found.record, ended=None, started=now - 50), now=now)
+    running = replace(run_status, record=replace(run_status.record, ended=None, started=now - 50), now=now)
     assert "2 a second, at least 2.0 h left" in running.progress()
 
 
-def test_outputs_of_an_earlier_run_count_where_they_are_up_to_date(made):
-    kept = made.job("generate", "base", 0, 10, needed=False)
-    stale = made.job("generate", "base", 1, 10)
-    made.finish(kept, ok(10), at=-500, seconds=9, items=10)
-    made.finish(stale, ok(10), at=-500, seconds=9, items=10)
-    made.log(stale, ["INFO 10 responses: 0 in the journal, 10 to do"], began=-520, at=-500)
-    found = made.status()
-    assert (found.total.items_done, found.total.jobs_done) == (10, 1)
-    assert found.items_per_second == 0
-    assert found.seconds_left is None
-    assert "time left not known yet" in found.progress()
+def test_outputs_of_an_earlier_run_count_where_they_are_up_to_date(run_folder):
+    current = run_folder.job("generate", "base", 0, 10, needed=False)
+    stale = run_folder.job("generate", "base", 1, 10)
+    run_folder.finish(current, ok(10), at=-500, seconds=9, items=10)
+    run_folder.finish(stale, ok(10), at=-500, seconds=9, items=10)
+    run_folder.log(stale, ["INFO 10 responses: 0 in the journal, 10 to do"], began=-520, at=-500)
+    run_status = run_folder.status()
+    assert (run_status.total.items_done, run_status.total.jobs_done) == (10, 1)
+    assert run_status.items_per_second == 0
+    assert run_status.seconds_left is None
+    assert "time left not known yet" in run_status.progress()
 
 
-def test_what_the_journal_had_before_the_run_is_counted_once(made):
-    job = made.job("score", "small", 0, 10, journal_bytes=6)
-    made.log(job, ["INFO 20 scores: 4 in the journal, 16 to do"], at=1)  # two samplings of each response
-    made.write(job.journal, "x\ny\nz\n" + "new\n" * 6, at=4)
-    line = made.status().total
+def test_what_the_journal_had_before_the_run_is_counted_once(run_folder):
+    job = run_folder.job("score", "small", 0, 10, journal_bytes=6)
+    run_folder.log(job, ["INFO 20 scores: 4 in the journal, 16 to do"], at=1)  # two samplings of each response
+    run_folder.write(job.journal, "x\ny\nz\n" + "new\n" * 6, at=4)
+    line = run_folder.status().total
     assert line.items_done == 5  # (4 + 6) of 20 entries
-    made.write(job.journal, "new\n", at=5)  # begun anew by `fresh`
-    assert made.status().total.items_done == 2  # (4 + 1) / 2 = 2.5
+    run_folder.write(job.journal, "new\n", at=5)  # a new journal, because of `fresh`
+    assert run_folder.status().total.items_done == 2  # (4 + 1) / 2 = 2.5
 
 
-def test_scores_without_a_log_probability_are_counted_by_response(made):
+def test_scores_without_a_log_probability_are_counted_by_response(run_folder):
     import polars as pl
 
-    job = made.job("score", "small", 0, 3)
-    made.finish(job, [], at=1, seconds=1, items=3)
+    job = run_folder.job("score", "small", 0, 3)
+    run_folder.finish(job, [], at=1, seconds=1, items=3)
     statuses = ["ok", "ok", "too_long", "too_long", "outside_support", "ok"]
     frame = pl.DataFrame({"prompt_id": ["a", "a", "b", "b", "c", "c"], "status": statuses})
-    frame.write_parquet(made.folder / job.outputs[0])
-    assert made.status().lines[0].without_result == {"too_long": 1}
+    frame.write_parquet(run_folder.folder / job.outputs[0])
+    assert run_folder.status().lines[0].without_result == {"too_long": 1}
 
 
-def test_the_state_of_a_run(made):
-    assert made.status().state == "unknown"  # another machine
-    here = {"host": run_record.socket.gethostname(), "started": time.time()}
-    assert made.status(**here).state == "running"
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    here["started"] = time.time()
-    while psutil.Process(ended.pid).status() != psutil.STATUS_ZOMBIE:
+def test_the_state_of_a_run(run_folder):
+    assert run_folder.status().state == "unknown"  # another machine
+    machine = {"host": run_record.socket.gethostname(), "started": time.time()}
+    assert run_folder.status(**machine).state == "running"
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    machine["started"] = time.time()
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert made.status(**here, process=ended.pid).state == "killed"  # nobody has asked for its exit status yet
-    ended.wait()
-    assert made.status(**here, process=ended.pid).state == "killed"
+    assert run_folder.status(**machine, process=process.pid).state == "killed"  # nobody has read its exit status yet
+    process.wait()
+    assert run_folder.status(**machine, process=process.pid).state == "killed"
     # The number of the process belongs to another one now.
-    assert made.status(host=here["host"], started=time.time() - 1e6).state == "killed"
-    assert made.status(**here, ended=time.time(), succeeded=True).state == "finished"
-    assert made.status(**here, ended=time.time(), succeeded=False, interrupted=True).state == "interrupted"
+    assert run_folder.status(host=machine["host"], started=time.time() - 1e6).state == "killed"
+    assert run_folder.status(**machine, ended=time.time(), succeeded=True).state == "finished"
+    assert run_folder.status(**machine, ended=time.time(), succeeded=False, interrupted=True).state == "interrupted"
 
 
-def test_other_jobs_take_their_share_of_the_time_that_is_left(made):
+def test_other_jobs_take_their_share_of_the_time_that_is_left(run_folder):
     for k, seconds in enumerate((10, 30)):
-        made.join(f"results/{k}.json")
-        made.log(made.jobs[-1], ["INFO begins"], began=5, at=5)
-        made.write(f"results/{k}.json", "{}", at=5 + seconds)
-    made.join("results/2.json")
-    assert made.status(ended=START + 40, succeeded=False).seconds_left == (pytest.approx(20), False)
-    made.job("generate", "base", 0, 10)
-    assert made.status(ended=START + 40, succeeded=False).seconds_left is None  # no item is done yet
+        run_folder.join(f"results/{k}.json")
+        run_folder.log(run_folder.jobs[-1], ["INFO begins"], began=5, at=5)
+        run_folder.write(f"results/{k}.json", "{}", at=5 + seconds)
+    run_folder.join("results/2.json")
+    assert run_folder.status(ended=START + 40, succeeded=False).seconds_left == (pytest.approx(20), False)
+    run_folder.job("generate", "base", 0, 10)
+    assert run_folder.status(ended=START + 40, succeeded=False).seconds_left is None  # no item is done yet
 
 
-def test_a_job_that_was_interrupted_has_not_failed(made):
-    job, failed = made.job("generate", "base", 0, 10), made.job("generate", "base", 1, 10)
-    made.log(job, ["INFO 10 responses: 0 in the journal, 10 to do", "WARNING interrupted"], at=1)
-    made.log(failed, ["INFO 10 responses: 0 in the journal, 10 to do", "ERROR the disk is full"], at=1)
-    states = [state.state for state in made.status(ended=START + 2, succeeded=False, interrupted=True).jobs]
+def test_a_job_that_was_interrupted_has_not_failed(run_folder):
+    job, failed = run_folder.job("generate", "base", 0, 10), run_folder.job("generate", "base", 1, 10)
+    run_folder.log(job, ["INFO 10 responses: 0 in the journal, 10 to do", "WARNING interrupted"], at=1)
+    run_folder.log(failed, ["INFO 10 responses: 0 in the journal, 10 to do", "ERROR the disk is full"], at=1)
+    states = [state.state for state in run_folder.status(ended=START + 2, succeeded=False, interrupted=True).jobs]
     assert states == ["started", "failed"]
 
 
@@ -236,29 +240,29 @@ def test_the_items_of_jobs_follow_from_the_configuration():
     assert run_record.planned_job(config, ["results/archive.zip"], ["log"], needed=True).stage is None
 
 
-def test_the_command_prints_the_table_and_a_folder_without_a_run_is_a_sentence(made, capsys):
-    assert command.main(["status", str(made.folder)]) == 1
+def test_the_command_prints_the_table_and_a_folder_without_a_run_is_a_sentence(run_folder, capsys):
+    assert command.main(["status", str(run_folder.folder)]) == 1
     assert "no run has been started in this folder" in capsys.readouterr().err
-    made.finish(made.job("generate", "base", 0, 1000), ok(1000), at=50, seconds=50, items=1000)
-    made.status(ended=START + 60, succeeded=True)
-    assert command.main(["status", str(made.folder)]) == 0
+    run_folder.finish(run_folder.job("generate", "base", 0, 1000), ok(1000), at=50, seconds=50, items=1000)
+    run_folder.status(ended=START + 60, succeeded=True)
+    assert command.main(["status", str(run_folder.folder)]) == 0
     printed = capsys.readouterr().out
     assert "finished" in printed and "1 000 of 1 000 items (100%), 0 of 0 other jobs done" in printed
 
 
-def test_a_run_without_items_has_its_other_jobs_alone(made):
+def test_a_run_without_items_has_its_other_jobs_alone(run_folder):
     """The analysis of a user's own data."""
-    made.join("results/coverage_1.0/direct.json")
-    text = status.table(made.status())
+    run_folder.join("results/coverage_1.0/direct.json")
+    text = status.table(run_folder.status())
     assert "stage" not in text
     assert "0 of 1 jobs done" in text
 
 
 def test_the_status_needs_no_snakemake():
-    """It answers at once, also where the workflow could not start."""
+    """It is printed at once, also where the workflow could not start."""
     code = "import sys; import arena_cje.stages.status; sys.exit(any(m in sys.modules for m in ('snakemake', 'polars', 'scipy')))"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
-    assert done.returncode == 0
+    process = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
+    assert process.returncode == 0
 
 
 def test_the_journal_of_a_job_is_that_of_its_items_or_of_its_replies():

@@ -1,4 +1,4 @@
-"""A job says how far it is and how fast, what it has done in all, and what went otherwise than wanted."""
+"""The log and the benchmark of a job: its progress and rate, all the work it did, and the items without a result."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def model(tiny_model):
 
 
 @pytest.fixture(autouse=True)
-def told(caplog):
+def info_log(caplog):
     caplog.set_level(logging.INFO)
     return caplog
 
@@ -60,16 +60,16 @@ def without_tokens(missing):
     return (FinishedItem(key, {}) for key in missing)
 
 
-def answered(model, journal, prompts, policy="base"):
+def generate(model, journal, prompts, policy="base"):
     sampling = {"sampling": Sampling(), "max_tokens": 12, "draws": 1, "seed": 1, "n_slots": 4, "cache_tokens": 2048}
     return stages_local.responses(
         model, "sha", prompts, policy=policy, system_prompt=SYSTEM, journal=journal, **sampling
     )
 
 
-def scored(model, journal, rows, samplings, drawn_from=None):
-    how = {"samplings": samplings, "drawn_from": drawn_from, "same_tokenizer": True}
-    return stages_local.logprobs(model, "sha", rows, system_prompt=SYSTEM, journal=journal, **how)
+def score(model, journal, rows, samplings, drawn_from=None):
+    options = {"samplings": samplings, "drawn_from": drawn_from, "same_tokenizer": True}
+    return stages_local.logprobs(model, "sha", rows, system_prompt=SYSTEM, journal=journal, **options)
 
 
 def prompt_tokens(model, rows) -> int:
@@ -83,58 +83,58 @@ def response_tokens(rows) -> int:
 @pytest.fixture
 def responses(model, tmp_path):
     with Journal(tmp_path / "drawn" / "0000.jsonl") as journal:
-        return answered(model, journal, PROMPTS)
+        return generate(model, journal, PROMPTS)
 
 
 def progress_lines(messages) -> list[tuple[float, ...]]:
     """(items done, items a second, tokens a second, seconds left) of each progress line about four items."""
     form = r"(\d)/4 responses, (\S+) a second, (\S+) tokens a second, (\S+) s left"
-    return [tuple(map(float, found.groups())) for line in messages if (found := re.fullmatch(form, line))]
+    return [tuple(map(float, match.groups())) for line in messages if (match := re.fullmatch(form, line))]
 
 
-def test_progress_tells_items_tokens_and_the_time_that_is_left(tmp_path, told):
+def test_progress_tells_items_tokens_and_the_time_that_is_left(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("abcd"), work, unit="responses", every=0)
-    lines = progress_lines(told.messages)
-    assert [done for done, *_ in lines] == [1, 2, 3, 4]
-    for done, items_per_s, tokens_per_s, left in lines:
+    lines = progress_lines(info_log.messages)
+    assert [n_done for n_done, *_ in lines] == [1, 2, 3, 4]
+    for n_done, items_per_s, tokens_per_s, seconds_left in lines:
         assert items_per_s <= 10
-        assert tokens_per_s == pytest.approx(10 * items_per_s, rel=0.1)  # two digits are told
-        assert left == pytest.approx((4 - done) / items_per_s, rel=0.1)
+        assert tokens_per_s == pytest.approx(10 * items_per_s, rel=0.1)  # printed with two digits
+        assert seconds_left == pytest.approx((4 - n_done) / items_per_s, rel=0.1)
 
 
-def test_progress_is_told_at_the_end_and_seldom_before(tmp_path, told):
+def test_progress_is_told_at_the_end_and_seldom_before(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("abcd"), work, unit="responses", every=1000)
-        assert [done for done, *_ in progress_lines(told.messages)] == [4]
-        told.clear()
+        assert [n_done for n_done, *_ in progress_lines(info_log.messages)] == [4]
+        info_log.clear()
         complete(journal, dict.fromkeys("ABCDEFGHI"), work, unit="grades", every=0.25)
-    times = [record.created for record in told.records if "/9 grades" in record.getMessage()]
+    times = [record.created for record in info_log.records if "/9 grades" in record.getMessage()]
     assert len(times) >= 3
     assert all(later - earlier > 0.24 for earlier, later in itertools.pairwise(times[:-1]))
 
 
-def test_the_last_line_tells_all_that_was_done(tmp_path, told):
+def test_the_last_line_tells_all_that_was_done(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("ab"), work, unit="responses")
-    assert told.messages[-1] == f"2 responses: 6 prompt and 14 response tokens in {journal.tally.seconds:.2g} s"
+    assert info_log.messages[-1] == f"2 responses: 6 prompt and 14 response tokens in {journal.tally.seconds:.2g} s"
 
 
-def test_thousands_stand_apart(tmp_path, told):
+def test_thousands_stand_apart(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, {"a": 1}, lambda _: [FinishedItem("a", {}, 18_200, 1_234_567)])
-    assert told.messages[-1].startswith("1 items: 18 200 prompt and 1 234 567 response tokens in ")
+    assert info_log.messages[-1].startswith("1 items: 18 200 prompt and 1 234 567 response tokens in ")
 
 
-def test_where_there_are_no_tokens_none_are_told(tmp_path, told):
+def test_where_there_are_no_tokens_none_are_told(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("abc"), without_tokens, unit="grades")
-    assert told.messages[0] == "3 grades: 0 in the journal, 3 to do"
-    assert re.fullmatch(r"3/3 grades, [\d ]+ a second, 0 s left", told.messages[1])
-    assert re.fullmatch(r"3 grades in \S+ s", told.messages[2])
+    assert info_log.messages[0] == "3 grades: 0 in the journal, 3 to do"
+    assert re.fullmatch(r"3/3 grades, [\d ]+ a second, 0 s left", info_log.messages[1])
+    assert re.fullmatch(r"3 grades in \S+ s", info_log.messages[2])
 
 
-def test_only_what_this_job_did_counts(tmp_path, told):
+def test_only_what_this_job_did_counts(tmp_path, info_log):
     path = tmp_path / "0000.jsonl"
     with Journal(path) as journal:
         complete(journal, dict.fromkeys("abc"), work)
@@ -145,35 +145,35 @@ def test_only_what_this_job_did_counts(tmp_path, told):
     assert (journal.tally.items, journal.tally.prompt_tokens, journal.tally.response_tokens) == (2, 6, 14)
     assert 0.2 <= journal.tally.seconds <= time.monotonic() - began
     assert journal.tally.cpu_seconds < journal.tally.seconds
-    assert "5 items: 3 in the journal, 2 to do" in told.messages
+    assert "5 items: 3 in the journal, 2 to do" in info_log.messages
     with Journal(path) as journal:
         complete(journal, dict.fromkeys("abcde"), work)
     assert (journal.tally.items, journal.tally.tokens, journal.tally.seconds) == (0, 0, 0)
-    assert told.messages[-1] == "5 items: 5 in the journal, 0 to do"
+    assert info_log.messages[-1] == "5 items: 5 in the journal, 0 to do"
 
 
-def test_generation_counts_prompts_as_rendered_and_tokens_as_drawn(model, tmp_path, told):
+def test_generation_counts_prompts_as_rendered_and_tokens_as_drawn(model, tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
-        rows = answered(model, journal, [*PROMPTS, TOO_LONG])
+        rows = generate(model, journal, [*PROMPTS, TOO_LONG])
     assert journal.tally.items == 7
     assert journal.tally.prompt_tokens == prompt_tokens(model, PROMPTS)
     assert journal.tally.response_tokens == response_tokens(rows) > 0
-    assert "1 of 7 rows: too_long" in told.messages
+    assert "1 of 7 rows: too_long" in info_log.messages
 
 
 def test_scoring_counts_a_pass_once_whatever_it_serves(model, tmp_path, responses):
     with Journal(tmp_path / "0000.jsonl") as journal:
-        scored(model, journal, [*responses, TOO_LONG | ANSWER], [Sampling(), Sampling(0.8)])
+        score(model, journal, [*responses, TOO_LONG | ANSWER], [Sampling(), Sampling(0.8)])
     assert journal.tally.items == 2 * (len(PROMPTS) + 1)
     assert journal.tally.prompt_tokens == prompt_tokens(model, PROMPTS)
     assert journal.tally.response_tokens == response_tokens(responses)
     with Journal(tmp_path / "0000.jsonl") as journal:
-        scored(model, journal, responses, [Sampling(), Sampling(0.8), Sampling(1.2)])
+        score(model, journal, responses, [Sampling(), Sampling(0.8), Sampling(1.2)])
     assert journal.tally.items == len(PROMPTS)
     assert journal.tally.response_tokens == response_tokens(responses)
 
 
-def test_judging_counts_what_it_reads(model, tmp_path, responses, told):
+def test_judging_counts_what_it_reads(model, tmp_path, responses, info_log):
     rubric = Likelihood(kind="likelihood", system_prompt="helpful.txt")
     long = TOO_LONG | {"draw_idx": 0, "response": "so", "finish_reason": "stop"} | ANSWER
     with Journal(tmp_path / "0000.jsonl") as journal:
@@ -183,29 +183,29 @@ def test_judging_counts_what_it_reads(model, tmp_path, responses, told):
     assert journal.tally.items == 7
     assert journal.tally.prompt_tokens == prompt_tokens(model, PROMPTS)
     assert journal.tally.response_tokens == response_tokens(responses)
-    assert told.messages[-1] == "1 of 7 rows: prompt and response do not fit the judge's context"
-    assert told.records[-1].levelname == "WARNING"
+    assert info_log.messages[-1] == "1 of 7 rows: prompt and response do not fit the judge's context"
+    assert info_log.records[-1].levelname == "WARNING"
 
 
 @pytest.mark.parametrize("engine", ["generator.generate", "scorer.score"])
 def test_what_the_prompts_begin_with_is_given_to_the_engine(model, tmp_path, responses, monkeypatch, engine):
     module, name = engine.split(".")
     real = getattr(getattr(stages_local, module), name)
-    given = []
+    prefixes = []
 
     def spy(*args, shared, **kwargs):
-        given.append(shared)
+        prefixes.append(shared)
         return real(*args, shared=shared, **kwargs)
 
     monkeypatch.setattr(getattr(stages_local, module), name, spy)
     with Journal(tmp_path / "0000.jsonl") as journal:
-        again = answered(model, journal, PROMPTS)
-        scored(model, journal, again, [Sampling()])
-    assert given == [chat.shared(model, SYSTEM)]
+        again = generate(model, journal, PROMPTS)
+        score(model, journal, again, [Sampling()])
+    assert prefixes == [chat.shared(model, SYSTEM)]
     assert again == responses
 
 
-def test_a_grade_without_a_score_is_told_with_its_reason(tmp_path, told, responses):
+def test_a_grade_without_a_score_is_told_with_its_reason(tmp_path, info_log, responses):
     grader = SimpleNamespace(
         identity=lambda item: {"response": item.response, "id": item.prompt_id},
         grade=lambda items: [
@@ -213,16 +213,16 @@ def test_a_grade_without_a_score_is_told_with_its_reason(tmp_path, told, respons
         ],
     )
     for _ in range(2):  # once graded, once from the journal
-        told.clear()
+        info_log.clear()
         with Journal(tmp_path / "0000.jsonl") as journal:
             stages_local.grades(grader, stages_local.items(responses), journal=journal)
-        assert told.messages[-1] == "5 of 6 rows: asleep"
+        assert info_log.messages[-1] == "5 of 6 rows: asleep"
 
 
-def test_scoring_tells_the_boundary_and_the_support_of_each_sampling(model, tmp_path, told, responses):
+def test_scoring_tells_the_boundary_and_the_support_of_each_sampling(model, tmp_path, info_log, responses):
     full, nucleus, greedy = Sampling(), Sampling(1.0, 0.5), Sampling(0.0)
     with Journal(tmp_path / "0000.jsonl") as journal:
-        rows = scored(model, journal, responses, [full, nucleus, greedy])
+        rows = score(model, journal, responses, [full, nucleus, greedy])
     for name, sampling in {"temperature 1, top_p 0.5": nucleus, "temperature 0, top_p 1": greedy}.items():
         own = [row for row in rows if (row["temperature"], row["top_p"]) == (sampling.temperature, sampling.top_p)]
         boundary = sum(row["n_boundary"] for row in own)
@@ -230,16 +230,16 @@ def test_scoring_tells_the_boundary_and_the_support_of_each_sampling(model, tmp_
         assert outside > 0
         assert (
             f"{name}: {boundary} tokens on the boundary of the nucleus, {outside} of 6 responses outside the support"
-        ) in told.messages
-    assert not any(line.startswith("temperature 1, top_p 1:") for line in told.messages)
-    assert not any("rows: outside_support" in message for message in told.messages)  # a result, not a failure
+        ) in info_log.messages
+    assert not any(line.startswith("temperature 1, top_p 1:") for line in info_log.messages)
+    assert not any("rows: outside_support" in message for message in info_log.messages)  # a result, not a failure
 
 
-def test_nothing_is_told_of_a_support_that_holds_everything(model, tmp_path, told, responses):
+def test_nothing_is_told_of_a_support_that_holds_everything(model, tmp_path, info_log, responses):
     with Journal(tmp_path / "0000.jsonl") as journal:
-        scored(model, journal, responses, [Sampling(), Sampling(0.8)], drawn_from=Sampling())
-    assert not [line for line in told.messages if "support" in line]
-    assert {record.levelname for record in told.records} == {"INFO"}
+        score(model, journal, responses, [Sampling(), Sampling(0.8)], drawn_from=Sampling())
+    assert not [line for line in info_log.messages if "support" in line]
+    assert {record.levelname for record in info_log.records} == {"INFO"}
 
 
 def read_benchmark(path: Path) -> dict[str, str]:
@@ -278,7 +278,7 @@ def test_benchmarks_tell_what_each_job_did_and_took(run):
 
 
 def test_a_judge_does_not_compute_again_what_was_scored(run, tiny_model):
-    """The base's context is the judge's, so its grades come from there, the same to the last bit."""
+    """The base's scoring context is the judge's, so its log probabilities are the grades, the same to the last bit."""
     row = read_benchmark(run.directory / "logs/benchmarks/judge/base/0000.tsv")
     assert (row["items"], row["prompt_tokens"], row["response_tokens"]) == ("12", "0", "0")
     rubric = load_rubric(ROOT / "resources/judges/likelihood.yaml")
@@ -287,9 +287,9 @@ def test_a_judge_does_not_compute_again_what_was_scored(run, tiny_model):
         item.prompt_id: item for item in stages_local.items(schemas.RESPONSES.read(run.path("responses/base.jsonl")))
     }
     with open_model(tiny_model, n_ctx=512) as model:
-        graded = dict(LikelihoodJudge(model, "any", rubric, prompt).grade(items))
-    judged = {row["prompt_id"]: row["score"] for row in schemas.GRADES.read(run.path("judge/base.jsonl"))}
-    assert judged == {prompt_id: grade.score for prompt_id, grade in graded.items()}
+        grade_of = dict(LikelihoodJudge(model, "any", rubric, prompt).grade(items))
+    score_of = {row["prompt_id"]: row["score"] for row in schemas.GRADES.read(run.path("judge/base.jsonl"))}
+    assert score_of == {prompt_id: grade.score for prompt_id, grade in grade_of.items()}
 
 
 def test_the_log_is_beside_the_benchmark_and_not_in_it(run):
@@ -315,7 +315,7 @@ class Named(list):
 
 @pytest.fixture
 def snakemake(tmp_path, monkeypatch) -> SimpleNamespace:
-    """What a script is given, in a folder of its own."""
+    """The `snakemake` object of a script, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     log = Named(text="job.log", benchmark="job.tsv")
@@ -340,8 +340,8 @@ def test_a_failed_job_leaves_a_log_and_no_benchmark(snakemake):
 
 
 def test_memory_is_that_of_the_job_and_not_of_its_parent(snakemake):
-    """What a large parent held must not show: on Linux getrusage passes it on to the processes it starts."""
-    held = bytearray(b"x" * 400_000_000)
+    """The memory of a large parent must not count: on Linux getrusage passes it on to the processes it starts."""
+    memory = bytearray(b"x" * 400_000_000)
     script = textwrap.dedent(
         """
         from types import SimpleNamespace as Some
@@ -353,4 +353,4 @@ def test_memory_is_that_of_the_job_and_not_of_its_parent(snakemake):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    assert float(read_benchmark(Path("job.tsv"))["max_rss"]) < len(held) / 2**20 / 2
+    assert float(read_benchmark(Path("job.tsv"))["max_rss"]) < len(memory) / 2**20 / 2

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 QUICK = Backoff(first=0.02, longest=0.2)
 
 
-def endpoint(url: str | None, **changed: Any) -> Endpoint:
-    """An endpoint for tests; `changed` replaces fields of the default one."""
+def endpoint(url: str | None, **changes: Any) -> Endpoint:
+    """An endpoint for tests; `changes` replace fields of the default one."""
     default: dict[str, Any] = {
         "provider": "local",
         "api": "openai",
@@ -45,7 +45,7 @@ def endpoint(url: str | None, **changed: Any) -> Endpoint:
         "echo_max_tokens": 1,
         "json_reply": "schema",
     }
-    return Endpoint(**(default | changed))
+    return Endpoint(**(default | changes))
 
 
 def chat(text: str, **body: Any) -> Request:
@@ -63,10 +63,10 @@ def call_price(api: str, model: str, prompt_tokens: int, completion_tokens: int)
     return None if model == "unpriced" else 0.01
 
 
-def call_job(url: str | None, folder: Path, *, budget_usd: float | None = None, **changed: Any) -> CallJob:
+def call_job(url: str | None, folder: Path, *, budget_usd: float | None = None, **changes: Any) -> CallJob:
     """The calls of a job in tests."""
     ledger = Ledger(folder / "spending.jsonl", call_price, budget_usd)
-    return CallJob(endpoint(url, **changed), "judge", "base", ledger, folder=folder, backoff=QUICK)
+    return CallJob(endpoint(url, **changes), "judge", "base", ledger, folder=folder, backoff=QUICK)
 
 
 def send(request: Request, to: Endpoint) -> Reply:

@@ -1,4 +1,4 @@
-"""Small studies whose results a dashboard shows, and what its page holds."""
+"""Small studies for tests of dashboards, and the data in a dashboard's page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOSTILE = (
 
 @dataclass(frozen=True)
 class Study:
-    """Files of a simulated study, and what `render` takes of them."""
+    """Files of a simulated study, and the arguments of `render` that are read from them."""
 
     folder: Path
     policies: tuple[str, ...]
@@ -57,7 +57,7 @@ class Named(Study):
 
 
 def study(folder: Path, n: int, names: tuple[str, ...], prompts=HOSTILE, length: int = 40, coverage=0.25) -> Study:
-    """Targets of which the last is far from the base and refused; prompts are taken in turn, responses are `length` long."""
+    """A study whose last target is far from the base and refused; prompts repeat in turn, responses have `length` characters."""
     near = [Target() if name == "clone" else Target(0.3 - 0.1 * (k % 6), 0.3) for k, name in enumerate(names[:-1])]
     world = World(targets=dict(zip(names, [*near, Target(-4.0, 4.0)], strict=True)), coverage=coverage)
     logged, draws, _ = draw(world, n, seed=5)
@@ -78,12 +78,12 @@ def study(folder: Path, n: int, names: tuple[str, ...], prompts=HOSTILE, length:
     (folder / "draws").mkdir(parents=True)
     write(folder / "logged.jsonl", rows)
     for k, name in enumerate(names):
-        drawn = [
+        draw_rows = [
             {"prompt_id": row["prompt_id"], "draw_idx": 0, "response": f"fresh {k} " + "x" * max(length - 8, 0)}
             | {"judge_score": float(score)}
             for row, score in zip(rows, draws[name].judge_score[:, 0], strict=True)
         ]
-        write(folder / "draws" / f"{k}.jsonl", drawn)
+        write(folder / "draws" / f"{k}.jsonl", draw_rows)
     return Named(folder, names)
 
 
@@ -98,5 +98,7 @@ def payload(page: str) -> dict:
 @cache
 def large_page(folder: Path) -> str:
     """10 000 prompts and 6 policies; made once for all tests of a session, which share its folder."""
-    of = study(folder / "large", 10_000, tuple(f"policy_{k}" for k in range(6)), prompts=("How? " * 30,), length=900)
-    return dashboard.render([of.result()], **of.arguments)
+    large_study = study(
+        folder / "large", 10_000, tuple(f"policy_{k}" for k in range(6)), prompts=("How? " * 30,), length=900
+    )
+    return dashboard.render([large_study.result()], **large_study.arguments)

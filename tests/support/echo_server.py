@@ -17,14 +17,8 @@ if TYPE_CHECKING:
     from arena_cje.hosted.echo import PromptResponse
 
 CHATML = hosted_template.load(ROOT / "resources" / "templates" / "chatml.yaml")
-
-
 LLAMA = hosted_template.load(ROOT / "resources" / "templates" / "llama-3.yaml")
-
-
 ENDPOINT = Endpoint("here", "fireworks", "http://127.0.0.1:1", None, 8, None, 10.0, 3, True, 0, "schema")
-
-
 WRITER = Writer(ENDPOINT, "toy", "Be kind.", CHATML)
 
 
@@ -48,7 +42,7 @@ def logprobs(text: str) -> list[float]:
 
 
 class Server:
-    """Returns text with log probabilities. shows_control: whether control tokens have a text; generates: a token that it adds."""
+    """Returns text with log probabilities. shows_control: control tokens have a text; generates: a token added to the text."""
 
     def __init__(self, *, shows_control: bool = True, generates: str = "", finish: str = "length", usage: bool = True):
         self.shows_control, self.generates, self.finish, self.usage = shows_control, generates, finish, usage

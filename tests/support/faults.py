@@ -1,11 +1,11 @@
-"""Faults of a run at seeded random moments, and what the documented command makes of them.
+"""Faults of a run at seeded random moments, and the state after the documented command has repaired them.
 
     outcome = inject(study, "kill -9 of a job", seed=3, folder=tmp_path)
 
-A study is a small experiment with a tiny random model and its run without a fault. Each fault strikes in a folder of its own:
-in one where that run is finished, or in one that is as it was at a random moment and from which the same command goes on. Then
-`arena-cje doctor --redo` and the same command bring it to its end. Lost are finished items that are not in the journals any
-more, doubled are items that were made twice, different are results that are not the bytes of the run without a fault.
+A study is a small experiment with a tiny random model and its run without a fault. Each fault has a folder of its own, with a
+copy of that run when it was finished, or at a random moment before its end. Afterwards `arena-cje doctor --redo` and the same
+command complete the run. Lost items were finished and are not in the journals any more, doubled items were computed twice, and
+different results are not the bytes of the run without a fault.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Struck = tuple[Run, Run, str, str]
-    Fault = Callable[["Study", random.Random, Path], contextlib.AbstractContextManager[Struck]]
+    FaultyRun = tuple[Run, Run, str, str]
+    Fault = Callable[["Study", random.Random, Path], contextlib.AbstractContextManager[FaultyRun]]
 
 TARGET = "results/coverage_0.5/snips.json"
 LONGEST = 300  # seconds that any run of the study takes; one that takes longer hangs
@@ -45,9 +45,9 @@ SMALL_DISK, LARGE_DISK = (10_000, 600_000), 64_000_000  # bytes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """The state of a run after a fault and its repair.
 
-    silent: a fault that had to be told and was not, unfinished: what kept the command from its end; in words, or empty.
+    silent: a fault that had to be reported and was not; unfinished: why the command could not end; a text, or empty.
     """
 
     fault: str
@@ -88,26 +88,26 @@ class Study:
         return self.finished[name]
 
     def copy(self, folder: Path, share: float = 1.0) -> Run:
-        """The run without a fault in another folder, as it was when a share of its time was over; finished by default."""
+        """The run without a fault in another folder, at the moment when a share of its time was over; finished by default."""
         run = self.clean()
         shutil.copytree(run.directory, folder, symlinks=True, dirs_exist_ok=True)
         if share < 1:
-            times = [path.stat().st_mtime for path in _made(folder)]
+            times = [path.stat().st_mtime for path in _files_of_run(folder)]
             _forget(folder, min(times) + share * (max(times) - min(times)))
         return Run(folder, copy.deepcopy(run.config))
 
 
-MADE_BY_A_RUN = ("results", ".snakemake", ".arena-cje", "logs")
+FOLDERS_OF_A_RUN = ("results", ".snakemake", ".arena-cje", "logs")
 
 
-def _made(folder: Path) -> list[Path]:
-    """The files that a run has made."""
-    return [path for name in MADE_BY_A_RUN for path in (folder / name).rglob("*") if path.is_file()]
+def _files_of_run(folder: Path) -> list[Path]:
+    """The files that a run has written."""
+    return [path for name in FOLDERS_OF_A_RUN for path in (folder / name).rglob("*") if path.is_file()]
 
 
 def _forget(folder: Path, moment: float) -> None:
-    """Take a folder back to a moment: files are written at once and never changed, journals end with their stage."""
-    for path in _made(folder):
+    """Delete the files that were written after a moment: files are written at once, and a journal ends with its stage."""
+    for path in _files_of_run(folder):
         if path.stat().st_mtime > moment:
             path.unlink()
 
@@ -121,28 +121,32 @@ def new_study(folder: Path) -> Study:
 
 
 def inject(study: Study, fault: str, seed: int, folder: Path) -> Outcome:
-    """Let a fault strike a run in a new folder, mend it, and compare."""
+    """Inject a fault into a run in a new folder, repair and complete the run, and compare it with the one without a fault."""
     chance = random.Random(f"{fault} {seed}")
     study.clean()
     with FAULTS[fault](study, chance, folder) as (run, expected, silent, detail):
         before = _finished_items(run)
-        said = doctor(run)
+        finding_count = doctor(run)
         run.snakemake(TARGET)
         after = Counter(_finished_items(run))
-        here, there = run.outputs(), expected.outputs()
-        differ = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+        outputs, expected_outputs = run.outputs(), expected.outputs()
+        different = sorted(
+            name for name in outputs.keys() | expected_outputs.keys() if outputs.get(name) != expected_outputs.get(name)
+        )
         doubled = after.total() - len(after)
-        detail = "; ".join(filter(None, [detail, f"doctor: {said}" if said else "", " ".join(differ[:3])]))
-        return Outcome(fault, seed, len({*before} - {*after}), doubled, len(differ), silent, detail)
+        detail = "; ".join(
+            filter(None, [detail, f"doctor: {finding_count}" if finding_count else "", " ".join(different[:3])])
+        )
+        return Outcome(fault, seed, len({*before} - {*after}), doubled, len(different), silent, detail)
 
 
 def doctor(run: Run) -> str:
-    """`arena-cje doctor --redo` in the folder of a run, and how many things it found."""
+    """Run `arena-cje doctor --redo` in the folder of a run; how many files it removed, as a text, or empty."""
     command = [sys.executable, "-m", "arena_cje", "doctor", "--redo"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run(command, cwd=run.directory, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1].partition(" of these")[0] if "Took away" in done.stdout else ""
+    process = subprocess.run(command, cwd=run.directory, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout.splitlines()[-1].partition(" of these")[0] if "Removed" in process.stdout else ""
 
 
 def _finished_items(run: Run) -> list[str]:
@@ -152,12 +156,12 @@ def _finished_items(run: Run) -> list[str]:
     return [f"{file.parent.relative_to(folder)} {key}" for file in files for key, _ in read(file, in_use=True)]
 
 
-# Faults: each is a context in which (the run that was struck, the run to compare with, what was silent, a detail) are given.
+# Faults: each is a context of (the run with the fault, the run to compare with, a fault without a report, a detail).
 
 
 def _signal(number: signal.Signals, whom: str) -> Fault:
     @contextlib.contextmanager
-    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[FaultyRun]:
         share = chance.uniform(0, 0.9)
         run = study.copy(folder, share)
         process = run.start(TARGET)
@@ -172,12 +176,12 @@ def _signal(number: signal.Signals, whom: str) -> Fault:
                 os.killpg(process.pid, number)
             else:
                 process.send_signal(number)
-        hung = _end(process)
+        is_stuck = _end(process)
         yield (
             run,
             study.clean(),
             "",
-            f"{share:.0%} done, after {moment:.1f} s{', then killed, as it hung' if hung else ''}",
+            f"{share:.0%} done, after {moment:.1f} s{', then killed, as it hung' if is_stuck else ''}",
         )
 
     return strike
@@ -196,14 +200,14 @@ def _jobs(process: subprocess.Popen) -> list[psutil.Process]:
 def _end(process: subprocess.Popen) -> bool:
     """Wait for the end of a run and of the jobs that outlive a Snakemake which was killed; whether it had to be killed.
 
-    A signal that meets Snakemake while it notes the end of a job makes it wait for itself for ever. Schedulers kill what does
-    not end after a signal, and so do people.
+    A signal that reaches Snakemake while it records the end of a job can make it wait for itself for ever. Schedulers and
+    people kill a process that does not end after a signal.
     """
-    hung = False
+    is_stuck = False
     try:
         process.wait(LONGEST)
     except subprocess.TimeoutExpired:
-        hung = True
+        is_stuck = True
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(LONGEST)
     for _ in range(LONGEST * 10):
@@ -211,7 +215,7 @@ def _end(process: subprocess.Popen) -> bool:
         if not any(other.status() != psutil.STATUS_ZOMBIE for other in alive):
             break
         time.sleep(0.1)
-    return hung
+    return is_stuck
 
 
 def _group(pid: int) -> int | None:
@@ -235,23 +239,30 @@ def _flipped(content: bytes, chance: random.Random) -> bytes:
 
 
 def _output(damage: Callable[[bytes, random.Random], bytes], pattern: str) -> Fault:
-    """An output is damaged, and what is made of it has to be made again: the run must name it and not read it."""
+    """An output is damaged, and the files made from it are missing: the run must refuse the output by name."""
 
     @contextlib.contextmanager
-    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[FaultyRun]:
         run = study.copy(folder)
         with contextlib.chdir(folder):
-            known = {seals.sealed_file(place): seals.read(seals.sealed_file(place)) for place in seals.all_seals()}
-            read_by = {path: [of for of, seal in known.items() if str(path) in dict(seal.inputs)] for path in known}
-            path = chance.choice(sorted(path for path, readers in read_by.items() if readers and path.match(pattern)))
+            seals_by_file = {
+                seals.sealed_file(place): seals.read(seals.sealed_file(place)) for place in seals.all_seals()
+            }
+            readers_of = {
+                path: [reader_path for reader_path, seal in seals_by_file.items() if str(path) in dict(seal.inputs)]
+                for path in seals_by_file
+            }
+            path = chance.choice(
+                sorted(path for path, readers in readers_of.items() if readers and path.match(pattern))
+            )
             path.write_bytes(damage(path.read_bytes(), chance))
-            waiting = list(read_by[path])
-            while waiting:  # Snakemake makes a file again only where something that is missing needs it
-                reader = waiting.pop()
-                waiting += read_by[reader]
+            queue = list(readers_of[path])
+            while queue:  # Snakemake reads the output again only to make a file that is missing
+                reader = queue.pop()
+                queue += readers_of[reader]
                 reader.unlink(missing_ok=True)
-        said = run.snakemake(TARGET, ok=False)
-        silent = "" if f"ERROR {path}: " in said and "Traceback" not in said else f"{path} was not refused by name"
+        output = run.snakemake(TARGET, ok=False)
+        silent = "" if f"ERROR {path}: " in output and "Traceback" not in output else f"{path} was not refused by name"
         yield run, study.clean(), silent, str(path)
 
     return strike
@@ -259,13 +270,13 @@ def _output(damage: Callable[[bytes, random.Random], bytes], pattern: str) -> Fa
 
 def _journal(damage: Callable[[bytes, random.Random], bytes]) -> Fault:
     @contextlib.contextmanager
-    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+    def strike(study: Study, chance: random.Random, folder: Path) -> Iterator[FaultyRun]:
         run = study.copy(folder)
         path = chance.choice(sorted((folder / "results" / "journal").rglob("*.jsonl")))
-        written = path.stat().st_mtime
+        write_time = path.stat().st_mtime
         path.write_bytes(damage(path.read_bytes(), chance))
-        for other in _made(folder):  # what was made of it, and all that was made since
-            if other.stat().st_mtime >= written and "journal" not in other.parts:
+        for other in _files_of_run(folder):  # outputs of this journal and all later files
+            if other.stat().st_mtime >= write_time and "journal" not in other.parts:
                 other.unlink()
         yield run, study.clean(), "", str(path.relative_to(folder))
 
@@ -273,8 +284,8 @@ def _journal(damage: Callable[[bytes, random.Random], bytes]) -> Fault:
 
 
 @contextlib.contextmanager
-def _other_configuration(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
-    """Snakemake's memory is taken away and the configuration changed: the results must be those of the new one."""
+def _other_configuration(study: Study, chance: random.Random, folder: Path) -> Iterator[FaultyRun]:
+    """Snakemake's memory is deleted and the configuration changed: the results must be those of the new one."""
     changes = chance.choice([{"seed": 2}, {"judge": {"max_unscored": 0.3}}, {"analysis": {"alpha": 0.2}}])
     run = study.copy(folder)
     shutil.rmtree(folder / ".snakemake")
@@ -285,8 +296,8 @@ def _other_configuration(study: Study, chance: random.Random, folder: Path) -> I
 
 
 @contextlib.contextmanager
-def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
-    """The disk is full somewhere in the run, and then larger."""
+def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[FaultyRun]:
+    """The disk is full at some moment of the run, and has space again afterwards."""
     folder.mkdir()
     size, share = chance.randrange(*SMALL_DISK), chance.uniform(0, 0.9)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={LARGE_DISK}", "tmpfs", str(folder)], check=True)
@@ -302,8 +313,8 @@ def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[St
             timeout=LONGEST,
             start_new_session=True,
         )
-        said = process.stdout + process.stderr
-        own = [line for line in said.splitlines() if "arena_cje" in line and line.lstrip().startswith("File ")]
+        output = process.stdout + process.stderr
+        own = [line for line in output.splitlines() if "arena_cje" in line and line.lstrip().startswith("File ")]
         silent = f"a traceback: {own[-1].strip()}" if own else ""
         subprocess.run(["mount", "-o", f"remount,size={LARGE_DISK}", str(folder)], check=True)
         yield run, study.clean(), silent, f"{share:.0%} done, {size} bytes left, exit status {process.returncode}"
@@ -312,7 +323,7 @@ def _full_disk(study: Study, chance: random.Random, folder: Path) -> Iterator[St
 
 
 @contextlib.contextmanager
-def _race(study: Study, chance: random.Random, folder: Path) -> Iterator[Struck]:
+def _race(study: Study, chance: random.Random, folder: Path) -> Iterator[FaultyRun]:
     """Two runs at the same time in one folder."""
     share = chance.uniform(0, 0.9)
     run = study.copy(folder, share)

@@ -20,7 +20,7 @@ POLICIES = {"base-1": 4, "better-2": 2}  # a policy is good on every k-th prompt
 Files = tuple[list[str], dict[str, Any]]  # files, and keywords of `Choices`
 
 
-def answered() -> Iterator[tuple[str, int, bool]]:
+def responses() -> Iterator[tuple[str, int, bool]]:
     """Policy, prompt, and whether the response is good."""
     for policy, period in POLICIES.items():
         yield from ((policy, k, k % period == 0) for k in range(N))
@@ -68,7 +68,7 @@ def promptfoo_rows() -> list[dict]:
                 ],
             },
         }
-        for policy, k, good in answered()
+        for policy, k, good in responses()
     ]
 
 
@@ -106,8 +106,8 @@ def promptfoo_viewer_csv(folder: Path) -> Files:
         row = ["a test", f"question {k}"]
         for policy, period in POLICIES.items():
             good = k % period == 0
-            named = json.dumps({"human": float(good)})
-            row += [f"{policy} says {k}", "PASS" if good else "FAIL", "0.90" if good else "0.10", named, "", ""]
+            named_scores = json.dumps({"human": float(good)})
+            row += [f"{policy} says {k}", "PASS" if good else "FAIL", "0.90" if good else "0.10", named_scores, "", ""]
         rows.append(row)
     return [write_cells(folder / "table.csv", rows)], {"base": "base-1", "oracle": "human"}
 
@@ -131,7 +131,7 @@ def inspect_log(policy: str) -> dict:
             "metadata": {"difficulty": 3},
             "events": [],
         }
-        for name, k, good in answered()
+        for name, k, good in responses()
         if name == policy
     ]
     head = {"task": "chat", "model": policy, "dataset": {"name": "chat", "samples": N}, "config": {"epochs": 1}}
@@ -177,7 +177,7 @@ def lm_eval(folder: Path) -> Files:
                 "exact_match": float(good),
                 "judged": 0.9 if good else 0.1,
             }
-            for name, k, good in answered()
+            for name, k, good in responses()
             if name == policy
         ]
         write_lines(folder / policy / "samples_gsm8k_2026-01-05T10-11-12.345678.jsonl", rows)
@@ -202,7 +202,7 @@ def alpaca_eval(folder: Path) -> Files:
                 "price_per_example": 0.01,
                 "raw_completion": {"text": "m"},
             }
-            for name, k, good in answered()
+            for name, k, good in responses()
             if name == policy
         ]
         files.append(write_json(folder / policy / "annotations.json", rows))
@@ -251,7 +251,7 @@ def mt_bench(folder: Path) -> Files:
                 "turn": turn,
                 "tstamp": 1700000001.5,
             }
-            for policy, k, good in answered()
+            for policy, k, good in responses()
             for turn in (1, 2)
         ]
         write_lines(folder / "model_judgment" / f"{judge}_single.jsonl", rows)
@@ -271,15 +271,15 @@ def openai_log(folder: Path) -> Files:
     files = []
     for policy in POLICIES:
         rows: list[dict] = [{"spec": {"completion_fns": [policy], "eval_name": "chat.dev.v0", "run_id": "1"}}]
-        for name, k, good in answered():
+        for name, k, good in responses():
             if name == policy:
                 head = {"run_id": "1", "sample_id": f"chat.dev.{k}", "created_by": "", "created_at": "2026-01-01"}
                 prompt = [{"role": "system", "content": "Be good."}, {"role": "user", "content": f"question {k}"}]
                 reply = {"prompt": prompt, "sampled": [f"{policy} says {k}"]}
-                graded = {"prompt": [{"role": "user", "content": "grade it"}], "sampled": ["Y"]}
+                grading = {"prompt": [{"role": "user", "content": "grade it"}], "sampled": ["Y"]}
                 rows += [
                     {**head, "event_id": 4 * k, "type": "sampling", "data": reply},
-                    {**head, "event_id": 4 * k + 1, "type": "sampling", "data": graded},
+                    {**head, "event_id": 4 * k + 1, "type": "sampling", "data": grading},
                     {
                         **head,
                         "event_id": 4 * k + 2,
@@ -314,7 +314,7 @@ def openai_items(folder: Path) -> Files:
                 "error": None,
             },
         }
-        for policy, k, good in answered()
+        for policy, k, good in responses()
     ]
     page = {"object": "list", "data": items, "has_more": False}
     return [write_json(folder / "items.json", page)], {"base": "base-1", "judge": "rubric", "oracle": "exact"}
@@ -332,7 +332,7 @@ def cje_responses(folder: Path) -> Files:
                 "draw_idx": 0,
                 "metadata": {"oracle_label": float(good) if policy == "base-1" else None},
             }
-            for name, k, good in answered()
+            for name, k, good in responses()
             if name == policy
         ]
         write_lines(folder / "responses" / f"{policy}_responses.jsonl", rows)
@@ -342,7 +342,7 @@ def cje_responses(folder: Path) -> Files:
 def cje_object(folder: Path) -> Files:
     """A JSON object with the rows of each policy."""
     rows: dict[str, list[dict]] = {policy: [] for policy in POLICIES}
-    for policy, k, good in answered():
+    for policy, k, good in responses():
         score = {"judge_score": 0.9 if good else 0.1, "oracle_label": float(good)}
         rows[policy].append({"prompt_id": str(k), "response": f"{policy} says {k}", **score})
     return [write_json(folder / "fresh.json", rows)], {"base": "base-1"}
@@ -359,7 +359,7 @@ def table_rows() -> list[dict]:
             "expert": int(good) if policy == "base-1" else None,
             "topic": "chat",
         }
-        for policy, k, good in answered()
+        for policy, k, good in responses()
     ]
 
 
@@ -404,7 +404,7 @@ def table_long(folder: Path) -> Files:
             "scorer": scorer,
             "score": score,
         }
-        for policy, k, good in answered()
+        for policy, k, good in responses()
         for scorer, score in (("gpt", 0.9 if good else 0.1), ("people", float(good)), ("people", float(good)))
     ]
     return [write_lines(folder / "long.jsonl", rows)], {"base": "base-1", "judge": "gpt", "oracle": "people"}

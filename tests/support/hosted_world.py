@@ -1,4 +1,4 @@
-"""A simulated API: policies with known probabilities, a judge with a nonlinear scale, an oracle that knows the value.
+"""A simulated API: policies with known probabilities, a judge with a nonlinear scale, an oracle that returns the value.
 
 A response is four words, each drawn with the probabilities that belong to the system prompt, and an end token. Its log
 probability is exact, and so are importance weights. Its value is the mean worth of its words; the judge's score is the square.
@@ -122,7 +122,7 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int
     values = [None, *[-1.0] * (len(prompt_tokens) - 1)]
     values += [math.log(probability.get(token.strip(), 1.0)) for token in response_tokens]
     n_tokens = len(prompt_tokens) + len(response_tokens)
-    generated = [" fine"] * body["max_tokens"]  # a server that takes 0 for no limit is asked for one token
+    generated = [" fine"] * body["max_tokens"]  # one token is requested of a server for which 0 means no limit
     logprobs = {
         "tokens": [*prompt_tokens, *response_tokens, *generated],
         "token_logprobs": [*values, *[-1.0] * len(generated)],

@@ -1,4 +1,4 @@
-"""A server that answers as the Hugging Face Hub does for one data set with one Parquet file, on this machine."""
+"""A server on this machine with the API of the Hugging Face Hub, for one data set with one Parquet file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Hub:
         return list(self.files)[-1]
 
     def environment(self, home: Path, token: str | None = TOKEN) -> dict[str, str]:
-        """Environment of a process that takes this server for the hub, with a cache of its own."""
+        """Environment of a process that uses this server as the hub, with a cache of its own."""
         names = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         names |= {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         return names | ({"HF_TOKEN": token} if token else {})
@@ -46,10 +46,8 @@ def serve(files: dict[str, bytes], *, gated: bool = True) -> Iterator[Hub]:
     """Run the server until the body ends."""
     hub = Hub(files, gated)
 
-    class Handler(_Handler):
-        served = hub
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     hub.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -63,7 +61,7 @@ def serve(files: dict[str, bytes], *, gated: bool = True) -> Iterator[Hub]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    served: Hub
+    hub: Hub
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -78,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
 
     def _answer(self, body: str = "") -> None:
-        hub, path = self.served, unquote(urlsplit(self.path).path)
+        hub, path = self.hub, unquote(urlsplit(self.path).path)
         hub.requests.append((self.command, path))
         prefixes = (f"/api/datasets/{NAME}", f"/datasets/{NAME}/resolve/")
         if not path.startswith(prefixes):
@@ -109,23 +107,23 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None:
             self._send(404, {"error": f"Invalid rev id: {revision}"}, {"X-Error-Code": "RevisionNotFound"})
             return
-        content = self.served.files[commit]
+        content = self.hub.files[commit]
         file = {"type": "file", "path": self._file(), "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
         folder = {"type": "directory", "path": "data", "oid": "0" * 40, "size": 0}
         if parts[0] == "tree":
             self._send(200, [file] if parts[2:] == ["data"] else [folder, file])
         elif parts[0] == "paths-info":
-            wanted = parse_qs(body).get("paths") or json.loads(body or "{}").get("paths", [])
-            self._send(200, [entry for entry in (file, folder) if entry["path"] in wanted])
+            requested_paths = parse_qs(body).get("paths") or json.loads(body or "{}").get("paths", [])
+            self._send(200, [entry for entry in (file, folder) if entry["path"] in requested_paths])
         else:
             siblings = [{"rfilename": self._file()}]
-            gated = "auto" if self.served.gated else False
+            gated = "auto" if self.hub.gated else False
             self._send(200, {"id": NAME, "sha": commit, "siblings": siblings, "private": False, "gated": gated})
 
     def _commit(self, revision: str) -> str | None:
         if revision in ("main", "refs/convert/parquet"):
-            return self.served.newest if revision == "main" else None
-        return revision if revision in self.served.files else None
+            return self.hub.newest if revision == "main" else None
+        return revision if revision in self.hub.files else None
 
     def _file(self) -> str:
         return "data/train-00000-of-00001.parquet"

@@ -1,4 +1,4 @@
-"""Imports between the files of the library, as Python's parser sees them: those inside functions and for annotations count."""
+"""Imports between the files of the library, from their syntax trees: those inside functions and for annotations count."""
 
 from __future__ import annotations
 

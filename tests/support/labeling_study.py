@@ -32,7 +32,7 @@ def answers(n: int = 200, policies: tuple[str, ...] = POLICIES) -> list[Answer]:
 
 
 def make(name: str = "first", n: int = 200, policies: tuple[str, ...] = POLICIES, **changes) -> tasks.Batch:
-    """A batch of a tenth of the prompts, unless `changes` say otherwise."""
+    """A batch of a tenth of the prompts; `changes` replace arguments of `tasks.make`."""
     defaults = {
         "limit": tasks.Limit(coverage=0.1),
         "terms": TERMS,
@@ -44,16 +44,16 @@ def make(name: str = "first", n: int = 200, policies: tuple[str, ...] = POLICIES
     return tasks.make(answers(n, policies), name=name, **defaults | changes)
 
 
-def simulated(
+def simulated_votes(
     batch: tasks.Batch, expected: Mapping[str, float], bias: Mapping[str, float], noise: float, seed: int = 0
 ) -> list[Vote]:
     """A vote of each rater on each task: expected label of the item, in [0, 1], with bias and noise, on the scale of 1 to 5."""
     rng = np.random.default_rng(seed)
-    of_copy = {row.copy_id: row.item_id for row in batch.key}
+    item_of_copy = {row.copy_id: row.item_id for row in batch.key}
     votes = []
     for task in batch.tasks:
         for rater, shift in bias.items():
-            label = expected[of_copy.get(task.item_id, task.item_id)] + shift + rng.normal(0, noise)
+            label = expected[item_of_copy.get(task.item_id, task.item_id)] + shift + rng.normal(0, noise)
             score = float(np.clip(np.rint(1 + 4 * label), 1, 5))
             votes.append(
                 Vote(task.item_id, rater, score, "simulated", "", f"2026-01-01T00:00:{len(votes) % 60:02d}Z", 20.0)

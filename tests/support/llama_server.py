@@ -22,11 +22,11 @@ def llama_server(model: Path, folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"]
     options = {"port": port, "logits_all": "true", "n_ctx": 1024, "n_threads": 2}
-    with (folder / "server.log").open("wb") as told:
+    with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, *(part for name, value in options.items() for part in (f"--{name}", str(value)))],
-            stdout=told,
-            stderr=told,
+            stdout=log,
+            stderr=log,
         )
         try:
             deadline = time.monotonic() + 60

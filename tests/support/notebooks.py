@@ -1,4 +1,4 @@
-"""Runs a notebook's code in one namespace and collects what its cells show, without a kernel.
+"""Runs a notebook's code in one namespace and collects the outputs of its cells, without a kernel.
 
 PYTHONPATH=workflow python tests/support/notebooks.py docs/example.ipynb     writes the outputs into the notebook
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def outputs(notebook: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """The outputs of each code cell, in the notebook format: what it prints, and the value of its last expression."""
+    """The outputs of each code cell, in the notebook format: its printed text, and the value of its last expression."""
     names: dict[str, Any] = {"__name__": "__main__"}
     cells = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     return [_outputs("".join(cell["source"]), names, count) for count, cell in enumerate(cells, start=1)]
@@ -29,13 +29,15 @@ def _outputs(source: str, names: dict[str, Any], count: int) -> list[dict[str, A
         exec(compile(body, "<cell>", "exec"), names)
         if last is not None:
             value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
-    shown = []
+    cell_outputs = []
     if printed.getvalue():
         text = printed.getvalue().splitlines(keepends=True)
-        shown.append({"output_type": "stream", "name": "stdout", "text": text})
+        cell_outputs.append({"output_type": "stream", "name": "stdout", "text": text})
     if value is not None:
-        shown.append({"output_type": "execute_result", "execution_count": count, "metadata": {}, "data": _data(value)})
-    return shown
+        cell_outputs.append(
+            {"output_type": "execute_result", "execution_count": count, "metadata": {}, "data": _data(value)}
+        )
+    return cell_outputs
 
 
 def _data(value: Any) -> dict[str, Any]:
@@ -51,11 +53,11 @@ def _data(value: Any) -> dict[str, Any]:
 
 
 def write(path: Path) -> None:
-    """Write what the cells of a notebook show into it."""
+    """Write the outputs of a notebook's cells into it."""
     notebook = json.loads(path.read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    for count, (cell, shown) in enumerate(zip(code, outputs(notebook), strict=True), start=1):
-        cell |= {"execution_count": count, "outputs": shown}
+    for count, (cell, cell_outputs) in enumerate(zip(code, outputs(notebook), strict=True), start=1):
+        cell |= {"execution_count": count, "outputs": cell_outputs}
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""An object store on the loopback address whose one bucket holds the files of a folder: what a plan asks of it."""
+"""An object store on the loopback address whose one bucket holds the files of a folder, with the requests of a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users give by mistake: values of every wrong kind, files that are not what their name says."""
+"""Inputs by mistake: values of every wrong kind, and files of other kinds than their names suggest."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def value_or_sentence(call: Callable[[], Any]) -> str | None:
 
 
 def all_accepted(calls: Iterable[tuple[Any, Callable[[], Any]]]) -> None:
-    """Each call returns or raises one sentence; a failure is told with the input that belongs to the call."""
+    """Each call returns or raises one sentence; a failure is reported with the input of the call."""
     faults = []
-    for given, call in calls:
+    for input_value, call in calls:
         try:
             value_or_sentence(call)
         except Exception as error:
-            faults.append(f"{given!a:.80}: {type(error).__name__}: {error}")
+            faults.append(f"{input_value!a:.80}: {type(error).__name__}: {error}")
     assert not faults, "\n".join(faults)
 
 
 def odd_files(folder: Path, content: bytes, suffix: str) -> dict[str, Path]:
-    """Paths by what is wrong with them; `content` is what a right file of this kind holds, in UTF-8."""
+    """Paths of bad files by their fault; `content` is the content of a right file of this kind, in UTF-8."""
     text = content.decode()
     contents = {
         "empty": b"",
@@ -76,9 +76,9 @@ def odd_files(folder: Path, content: bytes, suffix: str) -> dict[str, Path]:
     }
     folder.mkdir()
     paths = {}
-    for number, (kind, written) in enumerate(contents.items()):
+    for number, (kind, file_content) in enumerate(contents.items()):
         paths[kind] = folder / f"{number}{suffix}"
-        paths[kind].write_bytes(written)
+        paths[kind].write_bytes(file_content)
     links = {"dangling": folder / "nowhere", "circle": folder / f"circle{suffix}", "unreadable": "/proc/self/mem"}
     for kind, target in links.items():  # reading the memory of a process from its start is an error for root, too
         paths[kind] = folder / f"{kind}{suffix}"

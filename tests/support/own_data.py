@@ -33,10 +33,10 @@ def write_world(folder: Path, n: int = 300) -> float:
         )
     (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "draws").mkdir()
-    for policy, drawn in draws.items():
+    for policy, policy_draws in draws.items():
         lines = [
             json.dumps({"prompt_id": str(logged.prompt_id[i]), "judge_score": float(score), "draw_idx": j})
-            for i, scores in enumerate(drawn.judge_score)
+            for i, scores in enumerate(policy_draws.judge_score)
             for j, score in enumerate(scores)
         ]
         (folder / "draws" / f"{policy}_responses.jsonl").write_text("\n".join(lines))

@@ -43,7 +43,7 @@ def write_data(folder: Path, n: int = 400, world: World = WORLD, seed: int = 7) 
         for i in range(n)
     ]
     write_logged(folder / "logged.jsonl", rows)
-    for policy, drawn in draws.items():
+    for policy, policy_draws in draws.items():
         write_draws(
             folder / "draws" / f"{policy}.jsonl",
             [
@@ -55,7 +55,7 @@ def write_data(folder: Path, n: int = 400, world: World = WORLD, seed: int = 7) 
                 }
                 | ({} if np.isnan(label) else {"oracle_label": float(label)})
                 for name, score, label in zip(
-                    logged.prompt_id, drawn.judge_score[:, 0], drawn.oracle_label[:, 0], strict=True
+                    logged.prompt_id, policy_draws.judge_score[:, 0], policy_draws.oracle_label[:, 0], strict=True
                 )
             ],
         )

@@ -43,7 +43,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens with their types, and what llama.cpp calls this kind of tokenizer and needs to know of it."""
+    """Tokens with their types, and llama.cpp's name and metadata of this kind of tokenizer."""
 
     tokens: tuple[str, ...]
     types: tuple[int, ...]
@@ -62,7 +62,7 @@ class Architecture:
 
 
 class Random:
-    """Random tensors, of a scale that keeps the scale of what passes through them."""
+    """Random tensors, of a scale that keeps the scale of the activations."""
 
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
@@ -216,7 +216,7 @@ def _tokenizer_pairs(vocabulary: Vocabulary, add_bos: bool) -> dict[str, bytes]:
 
 
 def _byte_level() -> Vocabulary:
-    """GPT-2's kind: every byte is a character, and the merges say which pairs join."""
+    """GPT-2's kind: every byte is a character, and the merges are the pairs that join."""
     tokens = (*_byte_characters(), *(merge.replace(" ", "") for merge in MERGES), *SPECIAL)
     types = tuple(CONTROL if token in SPECIAL else NORMAL for token in tokens)
     return Vocabulary(tokens, types, "gpt2", {"pre": _text("smollm"), "merges": _texts(MERGES)})

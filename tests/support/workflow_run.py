@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 WORKFLOW_FILES = ("Snakefile", "workflow", "config", "profiles", "resources", "envs")
-# Who reads the output of these runs reads what single jobs write, too.
+# Tests read the messages of single jobs in the output of these runs, too.
 os.environ["VERBOSE"] = "1"
 
 CONFIG: dict[str, Any] = {

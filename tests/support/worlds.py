@@ -26,7 +26,7 @@ def take(logged: Logged, rows: np.ndarray) -> Logged:
 
 
 def take_draws(draws: dict[str, Draws], rows: np.ndarray) -> dict[str, Draws]:
-    return {policy: _rows(of_policy, rows) for policy, of_policy in draws.items()}
+    return {policy: _rows(policy_draws, rows) for policy, policy_draws in draws.items()}
 
 
 def _rows(record, rows: np.ndarray):

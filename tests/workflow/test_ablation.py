@@ -1,4 +1,4 @@
-"""The ablation as a target: on data brought along, resumable by block, and in nobody's way."""
+"""The ablation as a target: on your own data, resumable by block, and no other target needs it."""
 
 from __future__ import annotations
 

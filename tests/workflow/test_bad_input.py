@@ -25,18 +25,18 @@ def run(tmp_path, tiny_model) -> Run:
 
 def refused(run: Run, sentence: str, *arguments: str) -> None:
     """Snakemake fails before any job, and its last line is the sentence."""
-    said = run.snakemake("-n", *arguments, ok=False)
-    last = said.strip().splitlines()[-1]
-    assert last.startswith("ERROR ") and sentence in last, said
-    assert "Traceback" not in said
+    output = run.snakemake("-n", *arguments, ok=False)
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("ERROR ") and sentence in last, output
+    assert "Traceback" not in output
 
 
 def job_fails(run: Run, sentence: str, target: str) -> None:
-    """The job fails with one line ERROR, in its log too, and what was there before is kept."""
-    said = run.snakemake(target, ok=False)
-    lines = [line for line in said.splitlines() if " ERROR " in line and sentence in line]
-    assert lines, said
-    assert "Traceback" not in said
+    """The job fails with one line ERROR, which is in its log too."""
+    output = run.snakemake(target, ok=False)
+    lines = [line for line in output.splitlines() if " ERROR " in line and sentence in line]
+    assert lines, output
+    assert "Traceback" not in output
     assert any(sentence in path.read_text() for path in (run.directory / "logs").rglob("*.log"))
 
 
@@ -134,8 +134,8 @@ def test_a_folder_without_the_right_to_write(tmp_path):
             os.chmod(parent, 0o755)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     command = [sys.executable, "-c", code, str(tmp_path / "results")]
-    said = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert "is not writable" in said.stdout, said.stderr
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert "is not writable" in process.stdout, process.stderr
 
 
 def test_prompts_longer_than_the_context_are_rows_with_a_status(run):
@@ -286,7 +286,7 @@ def test_what_data_brought_along_cannot_give_is_said_at_the_plan(tmp_path, chang
 
 
 @pytest.fixture
-def brought(tmp_path) -> Run:
+def own_data(tmp_path) -> Run:
     """Logged data with draws of one target, a folder for probes and a file of calibration data, one row each."""
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(LOGGED | {"prompt_id": p}) + "\n" for p in "ab"))
     draws = [{"prompt_id": p, "judge_score": 0.5, "response": "Hm."} for p in "ab"]
@@ -295,8 +295,8 @@ def brought(tmp_path) -> Run:
     (tmp_path / "probes").mkdir()
     (tmp_path / "probes" / "clone.jsonl").write_text(json.dumps(draws[0] | {"oracle_label": 1.0}) + "\n")
     (tmp_path / "more.jsonl").write_text('{"prompt_id": "x", "judge_score": 0.5, "oracle_label": 1.0}\n')
-    given = {"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"}
-    return Run(tmp_path, given)
+    config = {"logged_data": "mine.jsonl", "fresh_draws": "draws", "probes": "probes", "calibration_data": "more.jsonl"}
+    return Run(tmp_path, config)
 
 
 DATA_SET = "results/coverage_0.5/cje_dataset.jsonl"
@@ -311,11 +311,11 @@ DATA_SET = "results/coverage_0.5/cje_dataset.jsonl"
         ({"oracle_label": None}, "probes/clone.jsonl:2: oracle_label is missing or null"),
     ],
 )
-def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
+def test_a_probe_that_fits_no_draw_names_file_and_line(own_data, row, sentence):
     probe = {"prompt_id": "b", "judge_score": 0.5, "oracle_label": 1.0} | row
-    with open(brought.directory / "probes" / "clone.jsonl", "a") as file:
+    with open(own_data.directory / "probes" / "clone.jsonl", "a") as file:
         file.write(json.dumps(probe) + "\n")
-    refused(brought, sentence, DATA_SET)
+    refused(own_data, sentence, DATA_SET)
 
 
 @pytest.mark.parametrize(
@@ -329,19 +329,21 @@ def test_a_probe_that_fits_no_draw_names_file_and_line(brought, row, sentence):
         ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "set the ranges of your data: `judge_scale`"),
     ],
 )
-def test_bad_calibration_data_name_file_and_line(brought, row, sentence):
-    with open(brought.directory / "more.jsonl", "a") as file:
+def test_bad_calibration_data_name_file_and_line(own_data, row, sentence):
+    with open(own_data.directory / "more.jsonl", "a") as file:
         file.write(row + "\n")
-    refused(brought, sentence, DATA_SET)
+    refused(own_data, sentence, DATA_SET)
 
 
-def test_labels_that_are_not_there(brought):
-    (brought.directory / "probes" / "clown.jsonl").write_text("")
-    refused(brought, "probes of 'clown', which has no fresh draws as a target policy (did you mean 'clone'?)", DATA_SET)
-    brought.config["probes"] = "nowhere"
-    refused(brought, "nowhere: no such folder", DATA_SET)
-    brought.config |= {"probes": None, "calibration_data": "nowhere.jsonl"}
-    refused(brought, f"nowhere.jsonl: no such file in {brought.directory}", DATA_SET)
+def test_labels_that_are_not_there(own_data):
+    (own_data.directory / "probes" / "clown.jsonl").write_text("")
+    refused(
+        own_data, "probes of 'clown', which has no fresh draws as a target policy (did you mean 'clone'?)", DATA_SET
+    )
+    own_data.config["probes"] = "nowhere"
+    refused(own_data, "nowhere: no such folder", DATA_SET)
+    own_data.config |= {"probes": None, "calibration_data": "nowhere.jsonl"}
+    refused(own_data, f"nowhere.jsonl: no such file in {own_data.directory}", DATA_SET)
 
 
 def test_calibration_data_of_the_workflows_own_responses_that_are_not_there(run):
@@ -357,8 +359,8 @@ def test_an_unknown_key_of_a_variant(run):
 def test_the_command_line_says_one_sentence(tmp_path):
     command = [sys.executable, "-m", "arena_cje", "show", str(tmp_path / "none.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    assert done.stderr.startswith("ERROR: ")
-    assert done.stderr.count("\n") == 1
-    assert Path(tmp_path / "none.json").name in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 1
+    assert process.stderr.startswith("ERROR: ")
+    assert process.stderr.count("\n") == 1
+    assert Path(tmp_path / "none.json").name in process.stderr

@@ -52,7 +52,7 @@ def codes(config, policy):
         (SCORES, True),
         (SCORES | {"template": None}, False),
         (CHAT, False),
-        (CHAT | {"template": "chatml.yaml"}, False),  # a template helps nobody whose provider echoes nothing
+        (CHAT | {"template": "chatml.yaml"}, False),  # a template does not help where the provider has no echo
         (CHAT | {"provider": "vllm", "template": "chatml.yaml"}, True),
     ],
 )
@@ -80,13 +80,13 @@ def test_a_target_that_cannot_be_scored_is_named_with_its_provider_and_refused_b
 @pytest.mark.parametrize("base", [CHAT, LOCAL | {"temperature": 0}])
 def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    listed = ["direct"] if base["provider"] == "llama_cpp" else [*WEIGHTED, "direct"]
-    config = experiment(base, {"estimators": listed}, near=LOCAL, far=SCORES)
+    names = ["direct"] if base["provider"] == "llama_cpp" else [*WEIGHTED, "direct"]
+    config = experiment(base, {"estimators": names}, near=LOCAL, far=SCORES)
     assert (config.policies_with_logprobs, config.contexts, config.samplings("small-helpful")) == ((), {}, [])
     assert [name for name in (*WEIGHTED, "direct") if config.can_run(name)] == ["direct"]
     (note,) = scoring.notes(config)
     assert note.startswith("only `direct` can estimate the policies: base policy 'base'")
-    assert all(name in note for name in listed if name != "direct")
+    assert all(name in note for name in names if name != "direct")
     targets.check(["results/coverage_0.1/direct.json"], config)
     for name in ("snips", "dr-cpo"):
         with pytest.raises(
@@ -124,18 +124,19 @@ KINDS = [
 
 @pytest.mark.parametrize("base", KINDS)
 def test_weights_are_refused_unless_log_probabilities_are_of_the_sampling(base):
-    """The table of METHODS: honest for the base's own context and sampling, or where both are what is scored."""
+    """A target's API log probabilities are propensities if it samples as the base does, or if neither changes the sampling
+    (temperature 1, top_p 1)."""
     others = {f"p{k}": kind for k, kind in enumerate(KINDS)}
     config = experiment(base, **others)
     for name, policy in others.items():
-        honest = policy == base or (plain(base) and plain(policy))
-        assert ("api_log_probabilities" in codes(config, name)) is not honest, name
-        # What a nucleus leaves out is told beside it, not instead.
+        are_propensities = policy == base or (plain(base) and plain(policy))
+        assert ("api_log_probabilities" in codes(config, name)) is not are_propensities, name
+        # A nucleus of the base has a caution of its own, which is added to the other one.
         assert ("support_exceeds_base" in codes(config, name)) is (base["top_p"] < 1 and policy != base), name
 
 
 @pytest.mark.parametrize(
-    ("extra", "bends"),
+    ("extra", "changes_sampling"),
     [
         ({"top_k": 40}, True),
         ({"repetition_penalty": 1.1}, True),
@@ -146,13 +147,13 @@ def test_weights_are_refused_unless_log_probabilities_are_of_the_sampling(base):
         ({"service_tier": "flex"}, False),
     ],
 )
-def test_further_parameters_that_bend_the_distribution_count_as_sampling(extra, bends):
-    """They are not scored either; the base itself may be bent, and then only its clone is honest."""
-    bent = SCORES | {"model": "other", "extra": extra}
-    assert ("api_log_probabilities" in codes(experiment(SCORES, other=bent), "other")) is bends
-    config = experiment(bent, clone=bent, other=SCORES)
+def test_further_parameters_that_bend_the_distribution_count_as_sampling(extra, changes_sampling):
+    """Scoring leaves them out too. If the base itself has one, only the log probabilities of its clone are propensities."""
+    policy = SCORES | {"model": "other", "extra": extra}
+    assert ("api_log_probabilities" in codes(experiment(SCORES, other=policy), "other")) is changes_sampling
+    config = experiment(policy, clone=policy, other=SCORES)
     assert codes(config, "clone") == []
-    assert ("api_log_probabilities" in codes(config, "other")) is bends
+    assert ("api_log_probabilities" in codes(config, "other")) is changes_sampling
 
 
 def test_what_is_no_propensity_is_not_exported_as_one():
@@ -160,17 +161,22 @@ def test_what_is_no_propensity_is_not_exported_as_one():
     assert scoring.non_propensity(config) == ["cooler"]
     row = {"prompt_id": "q", "base_policy_logprob": -1.0, "judge_score": 0.5, "oracle_label": None}
     row["target_policy_logprobs"] = {"clone": -1.0, "cooler": -2.0, "cool": None}
-    (told,) = exports.sampler_rows(exports.without_logprobs([row], scoring.non_propensity(config), "base"), [None])
-    assert (told["total_logprob"], told["target_logps"]) == (-1.0, {"clone": -1.0, "cooler": None, "cool": None})
-    bent = SCORES | {"top_p": 0.9}
-    assert scoring.non_propensity(experiment(bent, clone=bent)) == ["base", "clone"]
-    (told,) = exports.log_rows(exports.without_logprobs([row], ["base", "clone"], "base"), [None], "base")
-    assert (told["sequence_logp"], told["pi0"]) == (None, None)
+    (sampler_row,) = exports.sampler_rows(
+        exports.without_logprobs([row], scoring.non_propensity(config), "base"), [None]
+    )
+    assert (sampler_row["total_logprob"], sampler_row["target_logps"]) == (
+        -1.0,
+        {"clone": -1.0, "cooler": None, "cool": None},
+    )
+    policy = SCORES | {"top_p": 0.9}
+    assert scoring.non_propensity(experiment(policy, clone=policy)) == ["base", "clone"]
+    (log_row,) = exports.log_rows(exports.without_logprobs([row], ["base", "clone"], "base"), [None], "base")
+    assert (log_row["sequence_logp"], log_row["pi0"]) == (None, None)
     assert scoring.non_propensity(parse({"logged_data": "mine.jsonl"})) == []
 
 
 def test_one_seed_for_all_is_a_judges_alone():
-    """With a seed of its own a policy would have one response for all draws of a prompt; a judge asks once anyway."""
+    """With one seed a policy would have the same response for all draws of a prompt; a judge sends one request anyway."""
     with pytest.raises(UserError, match="`policies.other.extra.seed` is not allowed"):
         experiment(LOCAL, other=SCORES | {"extra": {"seed": 1}})
     experiment(LOCAL, {"judge": CHAT | {"rubric": "rating.yaml", "extra": {"seed": 1}}}, other=LOCAL)
@@ -186,7 +192,7 @@ def test_only_scored_policies_must_share_their_limit_and_their_contexts():
             experiment(SCORES, far=SCORES | change)
 
 
-# What the analysis makes of it
+# The analysis of such data
 
 
 @pytest.fixture(scope="module")
@@ -197,16 +203,16 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def partly(data, tmp_path_factory):
     """The same data, `better` without log probabilities; and without any at all."""
-    found = {}
+    folders = {}
     for name, unscored in (("one", ["better"]), ("all", ["base", "same", "better", "near", "far"])):
         rows = schemas.read_jsonl(data / "logged.jsonl")
         for row in rows:
             row["target_policy_logprobs"] |= dict.fromkeys(set(unscored) - {"base"})
             row["base_policy_logprob"] = None if "base" in unscored else row["base_policy_logprob"]
-        found[name] = tmp_path_factory.mktemp(name)
-        files.write_jsonl(found[name] / "logged.jsonl", rows)
-        (found[name] / "draws").symlink_to(data / "draws")
-    return found
+        folders[name] = tmp_path_factory.mktemp(name)
+        files.write_jsonl(folders[name] / "logged.jsonl", rows)
+        (folders[name] / "draws").symlink_to(data / "draws")
+    return folders
 
 
 @pytest.mark.parametrize("missing", ["one", "all"])
@@ -228,7 +234,7 @@ def test_weights_refuse_the_unscored_target_and_leave_the_others_as_they_are(dat
     others = [j for j in range(len(result.policies)) if j != k]
     np.testing.assert_array_equal(result.estimates[others], full.estimates[others])
     assert "no_log_probabilities" in [reason.code for reason in result.verdicts["better"].reasons]
-    assert any("'openai'" in said for said in result.refused["better"]["reasons"])
+    assert any("'openai'" in sentence for sentence in result.refused["better"]["reasons"])
     assert math.isnan(result.estimates[k])
     assert result.refused["better"]["estimate"] is None
 
@@ -248,12 +254,12 @@ def test_figures_and_exports_do_without(partly, tmp_path):
     logged, _ = load_logged(partly["all"] / "logged.jsonl", reading=result.reading)
     figures.save(figures.weight_distributions(logged), tmp_path / "weights.png")
     assert [panel.n for panel in tidy.weights(logged)[1]] == [0, 0, 0, 0]
-    written = list(exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base"))
-    assert {(row["sequence_logp"], row["pi0"]) for row in written} == {(None, None)}
-    assert all(row["calibrated_reward"] is not None for row in written)
+    log_rows = list(exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base"))
+    assert {(row["sequence_logp"], row["pi0"]) for row in log_rows} == {(None, None)}
+    assert all(row["calibrated_reward"] is not None for row in log_rows)
 
 
-# What is joined
+# The join of responses, grades and log probabilities
 
 
 def response(k, **changes):
@@ -275,7 +281,7 @@ def response(k, **changes):
     return row | changes
 
 
-def graded(k, score=0.5, **changes):
+def grade(k, score=0.5, **changes):
     row = {"prompt_id": f"q{k}", "draw_idx": 0, "score": score, "reason": None if score is not None else "unreadable"}
     return row | {"reply": "??", "item": f"g{k}"} | changes
 
@@ -298,14 +304,14 @@ def logged(responses, grades, logprobs, **policies):
 
 
 def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
-    responses, grades = [response(k) for k in range(3)], {"judge": [graded(k) for k in range(3)]}
+    responses, grades = [response(k) for k in range(3)], {"judge": [grade(k) for k in range(3)]}
     rows, summary = logged(responses, grades, {}, base_policy="base", targets=["b", "a"])
     assert [row["base_policy_logprob"] for row in rows] == [None] * 3
     assert [list(row["target_policy_logprobs"].items()) for row in rows] == [[("b", None), ("a", None)]] * 3
     assert (summary["dropped"], summary["not_scored"]) == ({}, {"b": 3, "a": 3})
-    # Where it can be, a row without one is of no use to weights and is dropped as before.
-    told = {"base": scores(-1.0, None, -2.0), "a": scores(-1.0, -3.0, None)}
-    rows, summary = logged(responses, grades, told, base_policy="base", targets=["b", "a"])
+    # If the base can be scored, a row without its log probability is of no use to weights and is dropped.
+    logprobs = {"base": scores(-1.0, None, -2.0), "a": scores(-1.0, -3.0, None)}
+    rows, summary = logged(responses, grades, logprobs, base_policy="base", targets=["b", "a"])
     assert [(row["prompt_id"], row["target_policy_logprobs"]) for row in rows] == [
         ("q0", {"b": None, "a": -1.0}),
         ("q2", {"b": None, "a": None}),
@@ -316,7 +322,7 @@ def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
 
 def test_tokens_are_counted_where_they_are_known():
     responses = [response(0), response(1, token_ids=[5, 6])]
-    rows = assemble.draw_rows(responses, {"judge": [graded(0), graded(1)]}, assemble.Tally())
+    rows = assemble.draw_rows(responses, {"judge": [grade(0), grade(1)]}, assemble.Tally())
     assert [row["metadata"] for row in rows] == [
         {"finish_reason": "stop"},
         {"response_token_count": 2, "finish_reason": "stop"},
@@ -328,7 +334,7 @@ def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
     rows = [response(k, status=status) for k, status in enumerate(statuses)]
     schemas.RESPONSES.write(tmp_path / "r.jsonl", rows)
     assert schemas.RESPONSES.read(tmp_path / "r.jsonl") == rows
-    grades = {"judge": [graded(k, None) for k in range(4)]}
+    grades = {"judge": [grade(k, None) for k in range(4)]}
     _, summary = logged(rows, grades, {}, base_policy="base", targets=["a"])
     assert summary["dropped"] == {
         "no judge score: unreadable": 1,
@@ -339,11 +345,11 @@ def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
 
 
 def test_who_answered_is_counted_by_stage_and_policy():
-    answered = [response(k) for k in range(3)]
+    responses = [response(k) for k in range(3)]
     local = [response(k, model=None, system_fingerprint=None) for k in range(3)]
-    judged = [graded(k, model="gpt-2") for k in range(2)] + [graded(2)]
-    found = assemble.served("base", {"generate": answered, "judge": judged, "judges/b": [graded(0)]})
-    assert found == {
+    grades = [grade(k, model="gpt-2") for k in range(2)] + [grade(2)]
+    versions = assemble.served("base", {"generate": responses, "judge": grades, "judges/b": [grade(0)]})
+    assert versions == {
         "generate": {
             "base": [
                 {"model": "gpt-1", "system_fingerprint": "fp0", "n": 2},
@@ -353,20 +359,20 @@ def test_who_answered_is_counted_by_stage_and_policy():
         "judge": {"base": [{"model": "gpt-2", "system_fingerprint": None, "n": 2}]},
     }
     assert assemble.served("a", {"generate": local}) == {}
-    other = assemble.served("a", {"generate": answered[:1]})
-    assert set(assemble.merge_versions([found, other, {}])["generate"]) == {"base", "a"}
-    assert assemble.merge_versions([found, other])["judge"] == found["judge"]
+    other = assemble.served("a", {"generate": responses[:1]})
+    assert set(assemble.merge_versions([versions, other, {}])["generate"]) == {"base", "a"}
+    assert assemble.merge_versions([versions, other])["judge"] == versions["judge"]
 
 
 def test_too_many_answers_of_no_use_end_the_join(tmp_path):
-    schemas.GRADES.write(tmp_path / "judge.jsonl", [graded(k, None if k < 2 else 0.5) for k in range(20)])
+    schemas.GRADES.write(tmp_path / "judge.jsonl", [grade(k, None if k < 2 else 0.5) for k in range(20)])
     (tmp_path / "b").mkdir()
-    schemas.GRADES.write(tmp_path / "b" / "base.jsonl", [graded(0)])
-    given = assemble.grade_files(str(tmp_path / "judge.jsonl"), [], [str(tmp_path / "b" / "base.jsonl")])
-    assert set(given) == {"judge", "judges/b"}
-    assert len(assemble.read_grades(given, {"judge": 0.1, "judges/b": 0.0})["judge"]) == 20
+    schemas.GRADES.write(tmp_path / "b" / "base.jsonl", [grade(0)])
+    paths = assemble.grade_files(str(tmp_path / "judge.jsonl"), [], [str(tmp_path / "b" / "base.jsonl")])
+    assert set(paths) == {"judge", "judges/b"}
+    assert len(assemble.read_grades(paths, {"judge": 0.1, "judges/b": 0.0})["judge"]) == 20
     with pytest.raises(UserError, match="2 of 20 answers of `judge` are unusable"):
-        assemble.read_grades(given, {"judge": 0.09})
+        assemble.read_grades(paths, {"judge": 0.09})
 
 
 def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp_path):
@@ -375,10 +381,10 @@ def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp
     policies = {"base": CONFIG["policies"]["base"] | {"temperature": 0}, "warm": {"like": "base", "temperature": 1.0}}
     changes = {"policies": policies, "estimators": ["direct"], "coverages": ["1.0"], "n_prompts": 8}
     run = Run(tmp_path, CONFIG | changes)
-    said = run.snakemake("results/prompts.jsonl")  # with a job, which says nothing again
-    assert said.count("NOTE ") == 2  # and where the prompts come from
-    assert said.count("NOTE prompts.jsonl: 8 prompts") == 1
-    assert "only `direct` can estimate the policies: base policy 'base'" in said
+    output = run.snakemake("results/prompts.jsonl")  # with a job, which does not print the notes again
+    assert output.count("NOTE ") == 2  # the second is on the source of the prompts
+    assert output.count("NOTE prompts.jsonl: 8 prompts") == 1
+    assert "only `direct` can estimate the policies: base policy 'base'" in output
     jobs = run.jobs()
     assert {"generate base 0000", "estimate 1.0 direct", "exhibits 1.0"} <= jobs
     assert not {job for job in jobs if job.startswith(("score", "gather_logprobs"))}

@@ -50,7 +50,7 @@ def commands(name: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Without a key, and with this library."""
+    """The environment without API keys, with this library."""
     names = {
         key: value for key, value in os.environ.items() if not key.endswith("_API_KEY") and not key.startswith("HF_")
     }
@@ -68,13 +68,11 @@ class Experiment:
     outputs: dict[str, str] = field(default_factory=dict)
 
     def execute(self, line: str) -> str:
-        """The output of a command of the page. What would ask services is planned only."""
+        """The output of a command of the page. A command that would send requests to a service is planned only."""
         words = shlex.split(line)
         if words[0] == "arena-cje":
-            expanded = [
-                str(p) for word in words[1:] for p in (sorted(self.folder.glob(word)) if "*" in word else [word])
-            ]
-            return self._run([sys.executable, "-m", "arena_cje", *expanded], self.folder)
+            paths = [str(p) for word in words[1:] for p in (sorted(self.folder.glob(word)) if "*" in word else [word])]
+            return self._run([sys.executable, "-m", "arena_cje", *paths], self.folder)
         assert words[0] == "snakemake", line
         arguments = words[1:]
         if SMOKE in arguments:
@@ -85,12 +83,12 @@ class Experiment:
         return self._run([*SNAKEMAKE, "--cores", "2", "--directory", str(self.folder), *arguments], ROOT)
 
     def _run(self, command: list[str], cwd: Path) -> str:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment(), timeout=600)
-        assert done.returncode == 0, (command, done.stdout[-3000:], done.stderr[-3000:])
-        return done.stdout + done.stderr
+        process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment(), timeout=600)
+        assert process.returncode == 0, (command, process.stdout[-3000:], process.stderr[-3000:])
+        return process.stdout + process.stderr
 
     def vote(self) -> None:
-        """Three raters label what the export shows: the worth of a response in the simulated world, on a scale of 1 to 5."""
+        """Three raters label the exported tasks: the worth of a response in the simulated world, on a scale of 1 to 5."""
         (self.folder / "votes").mkdir(exist_ok=True)
         for batch in ("pilot", "main"):
             tasks = self.folder / "results" / "labeling" / batch / "tasks.csv"
@@ -132,22 +130,22 @@ def experiment(request, world, default_model, tmp_path_factory) -> Experiment:
         address = folder / "address.yaml"
         more = yaml.safe_dump({"n_prompts": N_PROMPTS.get(name, SMOKE_PROMPTS)})
         address.write_text(addresses(world.url, max_concurrency=16) + more)
-        made, start = Experiment(name, folder, address), time.monotonic()
+        study, start = Experiment(name, folder, address), time.monotonic()
         if name == "human-oracle":
             export = (
                 f"snakemake --configfile config/experiments/{name}.yaml {SMOKE} -- results/labeling/main/label.html"
             )
-            made.execute(export)
-            made.vote()
+            study.execute(export)
+            study.vote()
         page = commands(name)
         runs = [line for line in page if SMOKE in line]
         plans = [line for line in page if line.startswith("snakemake ") and line not in runs and " cost " not in line]
         others = [line for line in page if line not in {*runs, *plans}]
-        made.outputs |= {line: made.execute(line) for line in [*runs, *others]}
+        study.outputs |= {line: study.execute(line) for line in [*runs, *others]}
         with ThreadPoolExecutor(2) as pool:  # a plan takes no lock
-            made.outputs |= zip(plans, pool.map(made.execute, plans), strict=True)
-        made.seconds = time.monotonic() - start
-        FINISHED[name] = made
+            study.outputs |= zip(plans, pool.map(study.execute, plans), strict=True)
+        study.seconds = time.monotonic() - start
+        FINISHED[name] = study
     return FINISHED[name]
 
 
@@ -175,17 +173,17 @@ def test_all_commands_of_the_page_run_and_estimates_come_out(experiment):
 def test_published_values_are_those_of_the_simulated_world(experiment):
     """Known values within four standard errors, for every estimator and policy whose model and prompt have one."""
     config = yaml.safe_load((FOLDER / f"{experiment.name}.yaml").read_text())["policies"]
-    compared = 0
+    n_compared = 0
     for file, result in experiment.results().items():
         for policy, estimate, se in zip(result.policies, result.estimates, result.standard_errors, strict=True):
             block = config["base"] | config[policy]
             prompt = (ROOT / "resources" / "policies" / block["system_prompt"]).read_text()
-            if math.isfinite(estimate):  # refused otherwise
-                compared += 1
+            if math.isfinite(estimate):  # a refused estimate is NaN
+                n_compared += 1
                 sampling = 0.3 / 60**0.5 / 2  # of 60 prompts whose labels lie between .2 and .8
                 margin = 4 * max(se, sampling)
                 assert abs(estimate - hosted_world.value(block["model"], prompt)) < margin, (file, policy)
-    assert compared >= 2
+    assert n_compared >= 2
 
 
 @pytest.mark.parametrize("experiment", ["arena-simplified", "arena-production", "llama-cpp-oracle"], indirect=True)
@@ -202,7 +200,7 @@ def test_the_judge_is_read_with_and_without_its_uncertainty_from_the_same_answer
     models = [json.loads(line)["model"] for line in spending]
     assert (
         models.count("gpt-4.1-nano-2025-04-14") <= 5 * SMOKE_PROMPTS
-    )  # responses of five policies, each asked about once
+    )  # one request for each response of five policies
     rows = [json.loads(line) for line in next(experiment.folder.glob("results/coverage_*/cje_dataset.jsonl")).open()]
     assert all(row["judge_distribution"] for row in rows)
     assert all(row["metadata"]["judge_certain"] == pytest.approx(row["judge_score"]) for row in rows)
@@ -251,19 +249,19 @@ def test_table_of_what_each_experiment_produced(capsys):
         "MB in the archive",
     ]
     lines = []
-    for name, made in FINISHED.items():
-        results = made.results().values()
-        published = sum(math.isfinite(value) for result in results for value in result.estimates)
-        refused = sum(not math.isfinite(value) for result in results for value in result.estimates)
-        spending = (made.folder / "results/journal/spending.jsonl").read_text().splitlines()
+    for name, study in FINISHED.items():
+        results = study.results().values()
+        n_published = sum(math.isfinite(value) for result in results for value in result.estimates)
+        n_refused = sum(not math.isfinite(value) for result in results for value in result.estimates)
+        spending = (study.folder / "results/journal/spending.jsonl").read_text().splitlines()
         files = [
-            path for path in (made.folder / "results").rglob("*") if path.is_file() and "journal" not in path.parts
+            path for path in (study.folder / "results").rglob("*") if path.is_file() and "journal" not in path.parts
         ]
-        archive = made.folder / "results" / "archive.zip"
+        archive = study.folder / "results" / "archive.zip"
         size = f"{archive.stat().st_size / 1e6:.1f}" if archive.exists() else "-"
         prompts = N_PROMPTS.get(name, SMOKE_PROMPTS)
-        row = [name, f"{made.seconds:.0f}", prompts, len(spending), len(results), published, refused, len(files), size]
-        lines.append(row)
+        counts = [prompts, len(spending), len(results), n_published, n_refused, len(files)]
+        lines.append([name, f"{study.seconds:.0f}", *counts, size])
     with capsys.disabled():
         print()
         for row in [head, ["---"] * len(head), *lines]:

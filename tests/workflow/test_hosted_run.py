@@ -35,7 +35,7 @@ LIMIT = 4
 
 
 def study(url: str, **changes) -> dict:
-    """The production study, small, asked at `url`."""
+    """The production study at a small size, with the endpoints of its models at `url`."""
     config = yaml.safe_load(PRODUCTION.read_text())
     config |= {
         "prompts": {"source": "prompts/default.jsonl"},
@@ -71,7 +71,7 @@ def world() -> Iterator[FaultServer]:
 
 @pytest.fixture(scope="module")
 def plain(world, tmp_path_factory) -> tuple[Run, dict]:
-    """The study without faults, and what the server has counted when it was done."""
+    """The finished study without faults, and the counts of the server."""
     run = Run(tmp_path_factory.mktemp("plain"), study(world.url))
     run.snakemake(*TARGETS)
     return run, {"max_in_flight": world.max_in_flight, "answered": dict(world.answered), "sent": world.sent.total()}
@@ -109,48 +109,50 @@ def test_log_probabilities_are_those_of_the_world(plain):
 
 
 def test_the_limit_holds_over_all_jobs_and_nothing_is_asked_twice(plain):
-    _, counted = plain
-    assert 1 < counted["max_in_flight"] <= 2 * LIMIT  # two providers, each with its own limit
-    assert counted["sent"] == len(counted["answered"]) == sum(counted["answered"].values())
+    _, counts = plain
+    assert 1 < counts["max_in_flight"] <= 2 * LIMIT  # two providers, each with its own limit
+    assert counts["sent"] == len(counts["answered"]) == sum(counts["answered"].values())
 
 
 def test_what_answered_is_in_the_provenance(plain):
     summary = json.loads(plain[0].path("coverage_0.5/summary.json").read_text())
-    told = json.dumps(summary["provenance"])
-    assert "llama-v3p3-70b-instruct-2025" in told and "fp_1" in told
+    provenance = json.dumps(summary["provenance"])
+    assert "llama-v3p3-70b-instruct-2025" in provenance and "fp_1" in provenance
 
 
 def test_faults_and_a_kill_change_nothing_and_cost_nothing_twice(plain, world, tmp_path):
-    run, again = plain[0], Run(tmp_path, plain[0].config)
+    run, repeat = plain[0], Run(tmp_path, plain[0].config)
     world.answered.clear()
     world.faults = seeded(0.3, seed=3, max_faults=3)
     try:
-        process = again.start(*TARGETS)
+        process = repeat.start(*TARGETS)
         deadline = time.monotonic() + 120
         while world.answered.total() < 200 and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
-        assert process.poll() is None, "it should have been in the middle"
+        assert process.poll() is None, "the run ended before it could be killed"
         for child in reversed(descendants(process.pid)):
             os.kill(child, signal.SIGKILL)
         process.wait()
-        time.sleep(0.2)  # what was in flight is answered to nobody
+        time.sleep(0.2)  # the server answers the requests in flight, and nothing reads these answers
         before = world.answered.copy()
-        kept = {key for file in (tmp_path / "results/journal/calls").rglob("*.jsonl") for key in journaled(file)}
-        again.snakemake("--unlock")
-        said = again.snakemake(*TARGETS)
+        journal_keys = {
+            key for file in (tmp_path / "results/journal/calls").rglob("*.jsonl") for key in keys_in_journal(file)
+        }
+        repeat.snakemake("--unlock")
+        output = repeat.snakemake(*TARGETS)
     finally:
         world.faults = seeded(0.0)
-    # Each job may lose what was in flight, and one that was answered and not yet on disk.
-    assert len(kept) >= before.total() - 2 * 2 * LIMIT
+    # Each job may lose its requests in flight, and one answer that is not yet on disk.
+    assert len(journal_keys) >= before.total() - 2 * 2 * LIMIT
     twice = [name for name, count in world.answered.items() if count > 1]
-    assert len(twice) <= before.total() - len(kept) + WRONG_ANSWERS
-    assert "retries" in said
-    mine, its = run.outputs(), again.outputs()
-    assert mine.keys() == its.keys()
-    assert [name for name in mine if mine[name] != its[name]] == []
+    assert len(twice) <= before.total() - len(journal_keys) + WRONG_ANSWERS
+    assert "retries" in output
+    outputs, repeated_outputs = run.outputs(), repeat.outputs()
+    assert outputs.keys() == repeated_outputs.keys()
+    assert [name for name in outputs if outputs[name] != repeated_outputs[name]] == []
 
 
-WRONG_ANSWERS = 0  # a fault that is answered wholly is none
+WRONG_ANSWERS = 0  # requests that are sent again after a whole answer that cannot be used
 
 
 def descendants(pid: int) -> list[int]:
@@ -159,47 +161,47 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
-def journaled(file: Path) -> list[str]:
+def keys_in_journal(file: Path) -> list[str]:
     lines = [line for line in file.read_bytes().splitlines() if line.strip()]
     return [json.loads(line.partition(b" ")[2])["key"] for line in lines if line.endswith(b"}")]
 
 
 def test_the_key_is_nowhere(plain, world, tmp_path):
-    """The server repeats the key in its error; files, logs, Snakemake's own and the terminal do not."""
+    """The server repeats the key in its error; files, logs (Snakemake's too) and the terminal do not."""
     run = Run(tmp_path, study(world.url))
     world.faults = lambda body, earlier: "401"
     try:
-        said = run.snakemake(*TARGETS, ok=False)
+        output = run.snakemake(*TARGETS, ok=False)
     finally:
         world.faults = seeded(0.0)
-    assert "401" in said and "OPENAI_API_KEY" not in said.replace("FIREWORKS_API_KEY", "")
+    assert "401" in output and "OPENAI_API_KEY" not in output.replace("FIREWORKS_API_KEY", "")
     assert set(KEYS.values()) & set(world.keys)
     for directory in (run.directory, plain[0].directory):
         for path in directory.rglob("*"):
             content = path.read_bytes() if path.is_file() else b""
             assert not any(key[-12:].encode() in content for key in KEYS.values()), path
-    assert not any(key[-12:] in said for key in KEYS.values())
+    assert not any(key[-12:] in output for key in KEYS.values())
 
 
 def test_the_estimate_of_the_cost_holds_what_it_cost(plain, monkeypatch):
-    run, counted = plain
+    run, counts = plain
     for name in KEYS:
         monkeypatch.delenv(name)
-    said = run.snakemake("cost")
-    told = json.loads(run.path("cost.json").read_text())
-    total = told["total"]
-    assert total["actual"]["calls"] == counted["sent"]
-    for what in ("calls", "prompt_tokens", "completion_tokens", "usd"):
-        low, _, high = total["estimate"][what]
-        assert low <= total["actual"][what] <= high, what
-    assert "judge" in said
+    output = run.snakemake("cost")
+    cost = json.loads(run.path("cost.json").read_text())
+    total = cost["total"]
+    assert total["actual"]["calls"] == counts["sent"]
+    for quantity in ("calls", "prompt_tokens", "completion_tokens", "usd"):
+        low, _, high = total["estimate"][quantity]
+        assert low <= total["actual"][quantity] <= high, quantity
+    assert "judge" in output
 
 
 def test_a_budget_stops_the_run_and_a_larger_one_goes_on(world, tmp_path):
     config = study(world.url, budget_usd=0.002)
     run = Run(tmp_path, config)
-    said = run.snakemake("results/responses/base.jsonl", "results/responses/clone.jsonl", ok=False)
-    assert "budget" in said
+    output = run.snakemake("results/responses/base.jsonl", "results/responses/clone.jsonl", ok=False)
+    assert "budget" in output
     entries = [json.loads(line) for line in (tmp_path / "results/journal/spending.jsonl").read_text().splitlines()]
     costs = [entry["usd"] for entry in entries]
     assert 0.002 <= sum(costs) <= 0.002 + LIMIT * max(costs)
@@ -211,13 +213,13 @@ def test_a_budget_stops_the_run_and_a_larger_one_goes_on(world, tmp_path):
 def test_the_production_study_plans_without_a_key_and_with_a_server_on_this_machine(tmp_path, monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name)
-    told = ["-s", str(ROOT / "Snakefile"), "-n", "--cores", "2", "--configfile", str(PRODUCTION)]
-    command = [*SNAKEMAKE, "results/archive.zip", *told]
+    arguments = ["-s", str(ROOT / "Snakefile"), "-n", "--cores", "2", "--configfile", str(PRODUCTION)]
+    command = [*SNAKEMAKE, "results/archive.zip", *arguments]
     for more in ([], [str(LOCAL)]):
-        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "generate_hosted" in done.stdout
-        (archive,) = (block for block in done.stdout.split("\n\n") if "output: results/archive.zip" in block)
+        process = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        assert "generate_hosted" in process.stdout
+        (archive,) = (block for block in process.stdout.split("\n\n") if "output: results/archive.zip" in block)
         template = "chatml.yaml" if more else "llama-3.yaml"
         assert f"resources/templates/{template}" in archive and "resources/judges/rating.yaml" in archive
 
@@ -229,8 +231,8 @@ def real(tmp_path_factory, default_model) -> Iterator[str]:
         yield url
 
 
-def asked_at(url: str, **policies) -> dict:
-    """A configuration of policies that are asked at the real server."""
+def server_config(url: str, **policies) -> dict:
+    """A configuration of policies behind the real server."""
     return {
         "n_prompts": 4,
         "shard_size": 4,
@@ -249,22 +251,22 @@ def test_a_real_server_answers_judges_labels_and_scores(real, default_model, tmp
     """Chat, chat log probabilities and JSON through the openai client, echoed log probabilities through the Fireworks client,
     equal to those of our own passes."""
     talker = {"provider": "chat", "model": "any", "system_prompt": "concise.txt", "max_tokens": 6}
-    config = asked_at(real, base=ECHO, clone={"like": "base"}, talker=talker) | {
+    config = server_config(real, base=ECHO, clone={"like": "base"}, talker=talker) | {
         "judge": {"provider": "chat", "model": "any", "rubric": "helpfulness.yaml", "max_unscored": 1.0},
         "oracle": {"provider": "chat", "model": "any", "rubric": "rating.yaml", "max_tokens": 40, "max_unscored": 1.0},
         "coverages": ["1.0"],
         "estimators": ["direct", "calibrated-ips"],
     }
     run = Run(tmp_path, config)
-    said = run.snakemake("results/coverage_1.0/direct.json", "results/coverage_1.0/calibrated-ips.json")
-    assert "only `direct` can estimate policy 'talker'" in said
+    output = run.snakemake("results/coverage_1.0/direct.json", "results/coverage_1.0/calibrated-ips.json")
+    assert "only `direct` can estimate policy 'talker'" in output
     assert "talker" in arena_cje.load(run.path("coverage_1.0/calibrated-ips.json")).refused
     judged = schemas.GRADES.read(run.path("judge/talker.jsonl"))
     assert any(row["score"] is not None and 0 < row["choice_mass"] <= 1 for row in judged)
     labels = schemas.GRADES.read(run.path("oracle/base/coverage_1.0.jsonl"))
     assert len(labels) == 4 and all(row["reply"] for row in labels)
-    scores = schemas.LOGPROBS.read(run.path("logprobs/base.parquet"))
-    found = {row["prompt_id"]: row for row in scores.iter_rows(named=True)}
+    logprobs = schemas.LOGPROBS.read(run.path("logprobs/base.parquet"))
+    logprob_rows = {row["prompt_id"]: row for row in logprobs.iter_rows(named=True)}
     system = "You are a helpful assistant."
     with open_model(default_model, n_ctx=1024) as model:
         for row in schemas.RESPONSES.read(run.path("responses/base.jsonl")):
@@ -272,17 +274,17 @@ def test_a_real_server_answers_judges_labels_and_scores(real, default_model, tmp
             ids = (*ids, chat.end_of_turn(model)) if row["finish_reason"] == "stop" else ids
             item = scorer.Item("one", chat.render(model, system, row["prompt"]), ids)
             ((_, (own,)),) = scorer.score(model, [item], [Sampling()])
-            its = found[row["prompt_id"]]
-            assert (its["status"], its["n_boundary"]) == ("ok", 0)
-            assert its["logprob"] == pytest.approx(own.total, abs=0.1), row["response"]
+            logprob_row = logprob_rows[row["prompt_id"]]
+            assert (logprob_row["status"], logprob_row["n_boundary"]) == ("ok", 0)
+            assert logprob_row["logprob"] == pytest.approx(own.total, abs=0.1), row["response"]
 
 
 def test_a_server_that_scores_other_tokens_than_its_own_is_found_out(real, tmp_path):
     """Without a token that begins the text, the echo of llama-cpp-python's server is off by one."""
     texts = {"with_system": "{system}\n{prompt}\nAnswer:", "without_system": "{prompt}\nAnswer:"}
-    plain = {**texts, "end": "<|im_end|>", "control": ["<|im_end|>"]}
-    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(plain))
+    template_text = {**texts, "end": "<|im_end|>", "control": ["<|im_end|>"]}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(template_text))
     for template, ok in (("chatml.yaml", True), ("plain.yaml", False)):
-        config = asked_at(real, base=ECHO | {"template": template}, clone={"like": "base"})
-        said = Run(tmp_path, config).snakemake("check_models", ok=ok)
-        assert ("does not score given text" in said or "are inconsistent" in said) != ok, said
+        config = server_config(real, base=ECHO | {"template": template}, clone={"like": "base"})
+        output = Run(tmp_path, config).snakemake("check_models", ok=ok)
+        assert ("does not score given text" in output or "are inconsistent" in output) != ok, output

@@ -1,4 +1,4 @@
-"""What is refused about models behind APIs before the first of them is asked: missing keys, parameters that are set anyway."""
+"""Configurations of models behind APIs that are refused before the first request: missing keys, parameters that requests set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from arena_cje.grading import plan
 from workflow_run import ROOT, Run
 
 SHIPPED = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-NOBODY = "http://127.0.0.1:9"  # the port of a service that throws everything away, and is seldom there
+NOBODY = "http://127.0.0.1:9"  # the port of the discard service, where usually nothing listens
 HOSTED = {
     "providers": {"first": {"base_url": NOBODY, "api_key_env": "FIRST"}, "second": {"api_key_env": "SECOND"}},
     "policies": {"base": {"provider": "first", "model": "any"}, "other": {"like": "base", "temperature": 0.5}},
@@ -38,9 +38,9 @@ def test_a_further_parameter_that_each_request_has_anyway_is_refused(name):
 
 @pytest.mark.parametrize("name", ["api_key", "Authorization", "extra_headers", "x-api-key", "token"])
 def test_a_key_among_further_parameters_is_refused_and_not_repeated(name):
-    with pytest.raises(UserError, match="`judge.extra.*looks like an API key") as refused:
+    with pytest.raises(UserError, match="`judge.extra.*looks like an API key") as error:
         parse(judge=HOSTED["judge"] | {"extra": {name: "sk-verysecret"}})
-    assert "verysecret" not in str(refused.value)
+    assert "verysecret" not in str(error.value)
 
 
 def test_parameters_that_an_api_has_beside_are_sent():
@@ -54,20 +54,22 @@ def test_a_hosted_judge_does_not_take_over_the_model_of_the_shipped_one():
 
 
 def test_a_missing_key_ends_a_run_before_its_first_job(tmp_path, monkeypatch):
-    """The judge's key is missing: no response is asked for, which would be paid for in vain."""
+    """The judge's key is missing: no response is requested, since it would be paid for in vain."""
     monkeypatch.setenv("FIRST", "there")
     monkeypatch.setenv("SECOND", " ")
     run = Run(tmp_path, HOSTED | {"n_prompts": 2})
-    said = run.snakemake("results/judge/base.jsonl", ok=False)
-    assert "ERROR environment variables without an API key: SECOND (provider 'second')" in said and "FIRST" not in said
+    output = run.snakemake("results/judge/base.jsonl", ok=False)
+    assert (
+        "ERROR environment variables without an API key: SECOND (provider 'second')" in output and "FIRST" not in output
+    )
     assert not run.path("prompts").exists()
 
 
 def test_the_archive_of_a_run_holds_the_templates_that_its_texts_were_written_in(tmp_path):
     own = HOSTED | {"providers": {**HOSTED["providers"], "first": {"api": "fireworks", "base_url": NOBODY}}}
     own["policies"] = {"base": {**HOSTED["policies"]["base"], "template": "chatml.yaml"}, "other": {"like": "base"}}
-    said = Run(tmp_path, own | {"n_prompts": 2, "coverages": ["1.0"]}).snakemake("-n", "results/archive.zip")
-    (inputs,) = re.findall(r"rule archive:\n +input: (.*)", said)
+    output = Run(tmp_path, own | {"n_prompts": 2, "coverages": ["1.0"]}).snakemake("-n", "results/archive.zip")
+    (inputs,) = re.findall(r"rule archive:\n +input: (.*)", output)
     assert "templates/chatml.yaml" in inputs and "judges/rating.yaml" in inputs
 
 

@@ -1,4 +1,4 @@
-"""Labels bought where the targets' judge scores lie: which, with what probability, and that estimates know it."""
+"""Labels bought where the targets' judge scores lie: which ones, with which probabilities, and these are in the data set."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def labels(run: Run, policy: str, coverage: str) -> dict[str, float]:
 
 def test_labels_are_bought_by_score_with_known_probabilities(tmp_path):
     run = experiment(tmp_path)
-    wanted = ["coverage_0.5/cje_dataset.jsonl", "coverage_0.5/fresh_draws/other.jsonl"]
-    run.snakemake(*(f"results/{path}" for path in wanted))
+    paths = ["coverage_0.5/cje_dataset.jsonl", "coverage_0.5/fresh_draws/other.jsonl"]
+    run.snakemake(*(f"results/{path}" for path in paths))
     density = {row["prompt_id"]: row["density"] for row in schemas.LABEL_DESIGN.read(run.path("oracle/design.jsonl"))}
     assert len(density) == 20 and sum(density.values()) == pytest.approx(20)
     assert min(density.values()) >= 0.2 and max(density.values()) > 1
@@ -43,14 +43,16 @@ def test_labels_are_bought_by_score_with_known_probabilities(tmp_path):
     assert (len(few), len(many)) == (5, 10) and few.keys() < many.keys()  # labels of one prompt stay together
     for name, probability in few.items():
         assert probability == pytest.approx(min(1, 0.25 * density[name])) and probability < many[name] <= 1
-    for path, bought in zip(wanted, (many, few), strict=True):
+    for path, expected in zip(paths, (many, few), strict=True):
         rows = schemas.read_jsonl(run.path(path))
-        found = {row["prompt_id"]: row["label_probability"] for row in rows if row["oracle_label"] is not None}
-        assert found == {row["prompt_id"]: bought[row["prompt_id"]] for row in rows if row["prompt_id"] in bought}
-        assert found
-    assert run.jobs(*(f"results/{path}" for path in wanted)) == set()
+        probabilities = {row["prompt_id"]: row["label_probability"] for row in rows if row["oracle_label"] is not None}
+        assert probabilities == {
+            row["prompt_id"]: expected[row["prompt_id"]] for row in rows if row["prompt_id"] in expected
+        }
+        assert probabilities
+    assert run.jobs(*(f"results/{path}" for path in paths)) == set()
 
-    # The oracle that costs nothing labels the same responses.
+    # The reference oracle, which costs nothing, labels the same responses.
     run.config["oracle"] = {"design": "by_score", "target_labels": 0.25}
     run.snakemake("results/oracle/other/coverage_0.25.jsonl")
     assert labels(run, "other", "0.25") == few

@@ -38,13 +38,13 @@ def rows_of(path) -> list[dict[str, str]]:
 
 
 def opinion(text: str, rater: int) -> int:
-    """The vote of a rater on a text, by its hash: ids of items are others in each study. Raters agree on most texts."""
+    """The vote of a rater on a text, from the text's hash (ids of items differ between studies). Raters agree on most texts."""
     common, own = sha256(text.encode()).digest()[0] % 5, sha256(f"{text} {rater}".encode()).digest()[0]
     return 1 + min(4, max(0, common + (own % 5 == 0) - (own % 5 == 1)))
 
 
 class Study(Run):
-    """The shipped study in a folder of its own; outputs of its commands by what they made."""
+    """The shipped study in a folder of its own."""
 
     def command(self, *arguments: str) -> list[str]:
         return [*SNAKEMAKE, "-s", str(self.root / "Snakefile"), "--cores", "2", *arguments]
@@ -58,15 +58,15 @@ class Study(Run):
         files = [
             str(path) for word in words[1:] for path in (sorted(self.directory.glob(word)) if "*" in word else [word])
         ]
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "arena_cje", *files],
             cwd=self.directory,
             capture_output=True,
             text=True,
             env={"PYTHONPATH": str(ROOT / "workflow")},
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     def vote(self, batch: str) -> None:
         """Label a batch as its page would: a file of votes for each rater."""
@@ -116,7 +116,7 @@ def test_without_votes_one_sentence_says_what_to_do(study):
 
 
 @pytest.fixture(scope="module")
-def done(study) -> Study:
+def labelled_study(study) -> Study:
     """The study after all commands of the page; raters label a batch as soon as its page is there."""
     study.outputs_of = {}
     for line in COMMANDS:
@@ -127,46 +127,50 @@ def done(study) -> Study:
     return study
 
 
-def output_of(done: Study, words: str) -> list[str]:
-    """Outputs of the page's command that has some words in it."""
-    (outputs,) = [outputs for line, outputs in done.outputs_of.items() if words in line]
+def output_of(labelled_study: Study, words: str) -> list[str]:
+    """Outputs of the page's command that contains some words."""
+    (outputs,) = [outputs for line, outputs in labelled_study.outputs_of.items() if words in line]
     return outputs
 
 
-def test_the_price_is_known_before_anybody_labels(done):
-    summary = json.loads(done.path("labeling/pilot/batch.json").read_text())
+def test_the_price_is_known_before_anybody_labels(labelled_study):
+    summary = json.loads(labelled_study.path("labeling/pilot/batch.json").read_text())
     assert summary["usd"] == pytest.approx(0.08 * summary["n_votes"])
-    assert f"{summary['n_votes']} votes, {summary['usd']:.2f} US dollars" in output_of(done, "pilot/label.html")[0]
+    assert (
+        f"{summary['n_votes']} votes, {summary['usd']:.2f} US dollars"
+        in output_of(labelled_study, "pilot/label.html")[0]
+    )
 
 
-def test_batches_are_blind_and_their_keys_private(done):
+def test_batches_are_blind_and_their_keys_private(labelled_study):
     for batch in ("pilot", "main"):
-        folder = done.path(f"labeling/{batch}")
+        folder = labelled_study.path(f"labeling/{batch}")
         files = {path.name for path in folder.iterdir()}
         assert files == {"tasks.csv", "label_studio.json", "mturk.csv", "label.html", "key.csv", "batch.json"}
-        prompt_ids = {row["prompt_id"] for row in done.key(batch)}
+        prompt_ids = {row["prompt_id"] for row in labelled_study.key(batch)}
         for name in files - {"key.csv"}:
             content = (folder / name).read_text()
             assert "policy" not in content
             assert not any(prompt_id in content for prompt_id in prompt_ids)
         assert stat.S_IMODE((folder / "key.csv").stat().st_mode) == 0o600
-    assert stat.S_IMODE(done.path("labeling/secret.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE(labelled_study.path("labeling/secret.key").stat().st_mode) == 0o600
 
 
-def test_batches_are_the_slice_of_the_base_and_the_same_prompts_of_the_targets(done):
-    rows = done.key("pilot") + done.key("main")
+def test_batches_are_the_slice_of_the_base_and_the_same_prompts_of_the_targets(labelled_study):
+    rows = labelled_study.key("pilot") + labelled_study.key("main")
     prompts = {name: {row["prompt_id"] for row in rows if row["policy"] == name} for name in ("base", "hot", "cot")}
     assert len(prompts["base"]) == n_prompts(0.25)
     assert len(prompts["hot"]) == n_prompts(0.1)
     assert prompts["hot"] == prompts["cot"] <= prompts["base"]
-    shown = {row["item_id"] for row in rows_of(done.path("labeling/main/tasks.csv"))}
-    assert not shown & {row["item_id"] for row in done.key("pilot")}
+    task_ids = {row["item_id"] for row in rows_of(labelled_study.path("labeling/main/tasks.csv"))}
+    assert not task_ids & {row["item_id"] for row in labelled_study.key("pilot")}
 
 
-def test_votes_are_checked_and_the_open_ones_counted(done):
-    first, second = output_of(done, "arena-cje votes")
+def test_votes_are_checked_and_the_open_ones_counted(labelled_study):
+    first, second = output_of(labelled_study, "arena-cje votes")
     pilot, both = (
-        {row["item_id"] for row in rows} for rows in (done.key("pilot"), done.key("pilot") + done.key("main"))
+        {row["item_id"] for row in rows}
+        for rows in (labelled_study.key("pilot"), labelled_study.key("pilot") + labelled_study.key("main"))
     )
     assert f"{3 * len(pilot)} votes of 3 raters on {len(pilot)} of {len(pilot)} texts" in first
     assert f"{3 * len(both)} votes of 3 raters on {len(both)} of {len(both)} texts" in second
@@ -174,80 +178,92 @@ def test_votes_are_checked_and_the_open_ones_counted(done):
     assert "open" not in second
 
 
-def test_labels_are_the_means_of_the_votes(done):
-    rows = [json.loads(line) for line in done.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()]
-    text = {row["prompt_id"]: row["text_id"] for row in done.key("pilot") + done.key("main") if row["policy"] == "base"}
-    assert json.loads(done.path("labeling/agreement.json").read_text())["aggregation"]["model"] == "mean"
+def test_labels_are_the_means_of_the_votes(labelled_study):
+    rows = [
+        json.loads(line) for line in labelled_study.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
+    ]
+    text = {
+        row["prompt_id"]: row["text_id"]
+        for row in labelled_study.key("pilot") + labelled_study.key("main")
+        if row["policy"] == "base"
+    }
+    assert json.loads(labelled_study.path("labeling/agreement.json").read_text())["aggregation"]["model"] == "mean"
     assert {row["prompt_id"] for row in rows} == text.keys()
     for row in rows:
         votes = [opinion(text[row["prompt_id"]], rater) for rater in range(3)]
         assert row["score"] == pytest.approx((sum(votes) / 3 - 1) / 4)
 
 
-def test_the_study_ends_in_intervals(done):
-    document = arena_cje.load(done.path("coverage_0.25/direct.json")).document
+def test_the_study_ends_in_intervals(labelled_study):
+    document = arena_cje.load(labelled_study.path("coverage_0.25/direct.json")).document
     assert document["metadata"]["n_oracle"] == n_prompts(0.25)
     assert document["provenance"]["oracle"]["provider"] == "human"
-    draws = [json.loads(line) for line in done.path("coverage_0.25/fresh_draws/hot.jsonl").read_text().splitlines()]
+    draws = [
+        json.loads(line) for line in labelled_study.path("coverage_0.25/fresh_draws/hot.jsonl").read_text().splitlines()
+    ]
     assert sum(row["oracle_label"] is not None for row in draws) == n_prompts(0.1)
-    assert "concise" in output_of(done, "arena-cje show")[0]
+    assert "concise" in output_of(labelled_study, "arena-cje show")[0]
 
 
-def test_the_noise_of_raters_stands_beside_the_data_without_their_names(done):
-    text = done.path("coverage_0.25/summary.json").read_text()
-    people, report = json.loads(text)["people"], json.loads(done.path("labeling/agreement.json").read_text())
+def test_the_noise_of_raters_stands_beside_the_data_without_their_names(labelled_study):
+    text = labelled_study.path("coverage_0.25/summary.json").read_text()
+    people, report = json.loads(text)["people"], json.loads(labelled_study.path("labeling/agreement.json").read_text())
     assert people["noise_share"] == report["noise_share"] > 0
     assert people["n_votes"] == report["n_votes"]
     assert not any(f'"{rater}"' in text for rater in RATERS)
 
 
-def test_the_judge_is_held_against_people(done):
-    report = json.loads(done.path("labeling/judge_agreement.json").read_text())
-    apart = rows_of(done.path("labeling/most_apart.csv"))
-    assert report["n_items"] == len({row["item_id"] for row in done.key("pilot")})
+def test_the_judge_is_held_against_people(labelled_study):
+    report = json.loads(labelled_study.path("labeling/judge_agreement.json").read_text())
+    apart = rows_of(labelled_study.path("labeling/most_apart.csv"))
+    assert report["n_items"] == len({row["item_id"] for row in labelled_study.key("pilot")})
     assert abs(float(apart[0]["difference"])) >= abs(float(apart[-1]["difference"]))
     assert {row["policies"].split(", ")[0] for row in apart} <= {"base", "hot", "cot", "concise"}
 
 
-def test_an_added_file_makes_labels_stale_and_nothing_dear(done):
+def test_an_added_file_makes_labels_stale_and_nothing_dear(labelled_study):
     target = ["--configfile", *STUDY, "--", "results/coverage_0.25/direct.json"]
-    assert "Nothing to be done" in done.snakemake(*target)
-    item = rows_of(done.path("labeling/pilot/tasks.csv"))[0]["item_id"]
-    more = done.directory / "votes" / "later.csv"
+    assert "Nothing to be done" in labelled_study.snakemake(*target)
+    item = rows_of(labelled_study.path("labeling/pilot/tasks.csv"))[0]["item_id"]
+    more = labelled_study.directory / "votes" / "later.csv"
     more.write_text(f"item_id,annotator_id,score\n{item},dee,3\n")
-    rules = {job.split()[0] for job in parse_jobs(done.snakemake("-n", *target))}
+    rules = {job.split()[0] for job in parse_jobs(labelled_study.snakemake("-n", *target))}
     more.write_text("item_id,annotator_id,score\nforeign,dee,3\n")
-    refused = done.snakemake(*target, ok=False)
+    output = labelled_study.snakemake(*target, ok=False)
     more.unlink()
     assert {"labels", "oracle"} <= rules
     assert not {"labeling_batch", "generate", "judge"} & rules
-    assert "votes cannot be used: votes/later.csv (row 2): an unknown item" in refused
+    assert "votes cannot be used: votes/later.csv (row 2): an unknown item" in output
 
 
-def test_the_archive_holds_no_key(done):
-    done.snakemake("--configfile", *STUDY, "--", "results/archive.zip")
-    names = zipfile.ZipFile(done.path("archive.zip")).namelist()
+def test_the_archive_holds_no_key(labelled_study):
+    labelled_study.snakemake("--configfile", *STUDY, "--", "results/archive.zip")
+    names = zipfile.ZipFile(labelled_study.path("archive.zip")).namelist()
     assert any("direct.json" in name for name in names)
     assert any("helpfulness.md" in name for name in names)
     assert not any("key" in name or "labeling" in name for name in names)
 
 
-def test_the_status_of_the_run_leaves_nothing_open(done):
-    assert re.search(r"(\d+) of \1 items \(100%\), (\d+) of \2 other jobs done", done.documented("arena-cje status ."))
+def test_the_status_of_the_run_leaves_nothing_open(labelled_study):
+    assert re.search(
+        r"(\d+) of \1 items \(100%\), (\d+) of \2 other jobs done", labelled_study.documented("arena-cje status .")
+    )
 
 
 @pytest.fixture(scope="module")
-def split(done) -> Study:
-    """The study where people label half of the prompts: the half of these that enters no estimate is for validation."""
+def split(labelled_study) -> Study:
+    """The study where people label half of the prompts; half of these labels are for validation and enter no estimate."""
     batches = {"rest": {"coverage": 0.5}}
-    (done.directory / "split.yaml").write_text(
+    (labelled_study.directory / "split.yaml").write_text(
         yaml.safe_dump({"oracle": {"truth": 0.5}, "labeling": {"batches": batches}})
     )
-    done.made = {name: done.path(name).read_bytes() for name in ("coverage_0.25/cje_dataset.jsonl", DRAWS)}
-    done.snakemake("--configfile", *STUDY, "split.yaml", "--", "results/labeling/rest/label.html")
-    done.vote("rest")
-    done.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
-    return done
+    labelled_study.study_files = {
+        name: labelled_study.path(name).read_bytes() for name in ("coverage_0.25/cje_dataset.jsonl", DRAWS)
+    }
+    labelled_study.snakemake("--configfile", *STUDY, "split.yaml", "--", "results/labeling/rest/label.html")
+    labelled_study.vote("rest")
+    labelled_study.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
+    return labelled_study
 
 
 def test_labels_for_validation_are_those_above_the_coverages(split):
@@ -262,13 +278,13 @@ def test_labels_for_validation_are_those_above_the_coverages(split):
 
 def test_no_label_for_validation_enters_an_estimate(split):
     """Other votes on the prompts for validation change the truth and nothing that estimates are made of."""
-    before = {name: split.path(name).read_bytes() for name in split.made}
-    assert before == split.made
+    before = {name: split.path(name).read_bytes() for name in split.study_files}
+    assert before == split.study_files
     truths = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
     values = rows_of(split.path("coverage_0.25/direct.csv"))
     split.vote_alike("rest", 1)
     split.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
-    assert {name: split.path(name).read_bytes() for name in split.made} == before
+    assert {name: split.path(name).read_bytes() for name in split.study_files} == before
     assert rows_of(split.path("coverage_0.25/direct.csv")) == values
     after = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
     assert all(float(truth) == pytest.approx(0, abs=1e-9) for truth in after)
@@ -312,8 +328,8 @@ def test_people_beside_another_oracle_enter_no_estimate(split):
     one = report["models"]["oracle"]
     assert one["policies"]["base"]["n_texts"] == n_prompts(0.25)
     key = {row["item_id"]: row for batch in ("pilot", "main") for row in split.key(batch) if row["policy"] == "base"}
-    graded = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
-    label = {row["prompt_id"]: row["score"] for row in map(json.loads, graded)}
+    grade_lines = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
+    label = {row["prompt_id"]: row["score"] for row in map(json.loads, grade_lines)}
     people = {item: sum(opinion(row["text_id"], rater) - 1 for rater in range(3)) / 12 for item, row in key.items()}
     differences = [label[row["prompt_id"]] - people[item] for item, row in key.items()]
     mean = one["policies"]["base"]["mean_difference"]["estimate"]

@@ -60,7 +60,7 @@ def test_labels_are_bought_look_after_look_no_more_than_needed_and_none_twice(tm
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
-    assert not (run.directory / TARGET).exists()  # the former end is none of this plan
+    assert not (run.directory / TARGET).exists()  # the result of the former plan is not left there
 
     run.snakemake("--unlock")
     run.snakemake(TARGET)
@@ -86,11 +86,12 @@ def test_the_labels_of_your_own_data_are_looked_at_until_all_is_decided(tmp_path
     }
     run = Run(tmp_path, config)
     output = run.snakemake(TARGET)
-    found = account(run)
-    assert [look["labels"] for look in found["looks"]] == [150, 300]  # of the base and two targets, on the same prompts
-    statuses = {policy: entry["status"] for policy, entry in found["decision"]["policies"].items()}
+    result = account(run)
+    # Labels of the base and two targets, on the same prompts.
+    assert [look["labels"] for look in result["looks"]] == [150, 300]
+    statuses = {policy: entry["status"] for policy, entry in result["decision"]["policies"].items()}
     assert statuses == {"same": "equivalent", "better": "better_by_margin"}
-    assert found["decision"]["policies"]["better"]["decided_at"] == "0.25"
-    assert found["stop"] == {"coverage": "0.5", "reason": "decided"}
+    assert result["decision"]["policies"]["better"]["decided_at"] == "0.25"
+    assert result["stop"] == {"coverage": "0.5", "reason": "decided"}
     assert not run.path("coverage_1.0").exists()
-    assert found["sentence"] in " ".join(output.split())
+    assert result["sentence"] in " ".join(output.split())

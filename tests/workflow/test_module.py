@@ -25,10 +25,10 @@ SMALL = copy.deepcopy(CONFIG) | {"n_prompts": 16, "shard_size": 16, "coverages":
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run Git in a folder, as somebody."""
-    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout
+    """The output of Git in a folder, with a user name that commits need."""
+    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    process = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def repository(tmp_path_factory) -> Path:
 
 
 def write_data(folder: Path, tiny_model: Path) -> None:
-    """What the small configuration names."""
+    """The files that the small configuration names."""
     (folder / "tiny.gguf").symlink_to(tiny_model)
     write_prompts(folder / "prompts.jsonl", 16)
     (folder / "other.txt").write_text("Answer with other words.")
@@ -51,7 +51,7 @@ def write_data(folder: Path, tiny_model: Path) -> None:
 
 def snakemake(folder: Path, *arguments: str, ok: bool = True, **environment: str) -> str:
     """Run the Snakefile of a folder to the end; its output."""
-    done = subprocess.run(
+    process = subprocess.run(
         [*SNAKEMAKE, "--cores", "2", *arguments],
         cwd=folder,
         env=os.environ | environment,
@@ -59,9 +59,9 @@ def snakemake(folder: Path, *arguments: str, ok: bool = True, **environment: str
         text=True,
         timeout=600,
     )
-    said = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, said
-    return said
+    output = process.stdout + process.stderr
+    assert (process.returncode == 0) == ok, output
+    return output
 
 
 PREFIXED = f"""
@@ -100,9 +100,9 @@ def test_a_prefixed_module_of_a_git_repository_runs_and_follows_its_branch(tmp_p
     folder.mkdir()
     write_data(folder, tiny_model)
     write_prefixed(folder, repository)
-    said = snakemake(folder)
-    assert "direct: 16 logged responses" in said
-    assert "rule arena_judge:" in said
+    output = snakemake(folder)
+    assert "direct: 16 logged responses" in output
+    assert "rule arena_judge:" in output
     assert (folder / "page.txt").read_text() == f"Mine {','.join(SMALL)}\n"  # what was handed over is as it was
     assert arena_cje.load(folder / TARGET).policies == ("other", "cool", "clone")
     assert "Nothing to be done" in snakemake(folder)
@@ -119,9 +119,9 @@ def test_keys_are_checked_whatever_the_rules_are_called(tmp_path, tiny_model, re
     write_data(tmp_path, tiny_model)
     judge = {"provider": "openai", "model": "somebody", "rubric": "rating.yaml"}
     write_prefixed(tmp_path, repository, judge=judge, judges={"other": judge})
-    said = snakemake(tmp_path, "page.txt", "results/judges/other/base.jsonl", ok=False, OPENAI_API_KEY="")
-    assert "OPENAI_API_KEY" in said
-    assert "steps (" not in said
+    output = snakemake(tmp_path, "page.txt", "results/judges/other/base.jsonl", ok=False, OPENAI_API_KEY="")
+    assert "OPENAI_API_KEY" in output
+    assert "steps (" not in output
 
 
 def test_a_module_of_a_hosting_service_plans_the_default_experiment(tmp_path, repository):
@@ -133,14 +133,14 @@ module arena:
 use rule * from arena
 """
     )
-    elsewhere = {  # Git takes the repository on this machine for the one on the network
+    elsewhere = {  # Git reads the repository on this machine in the place of the one on the network
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{repository}.insteadOf",
         "GIT_CONFIG_VALUE_0": "https://github.com/somebody/arena",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    said = snakemake(tmp_path, "-n", "results/prompts.jsonl", "--config", "n_prompts=200", **elsewhere)
-    assert parse_jobs(said) == {"sample_prompts 0000", "sample_prompts 0001", "gather prompts"}
+    output = snakemake(tmp_path, "-n", "results/prompts.jsonl", "--config", "n_prompts=200", **elsewhere)
+    assert parse_jobs(output) == {"sample_prompts 0000", "sample_prompts 0001", "gather prompts"}
 
 
 def test_a_module_of_a_folder_takes_a_whole_configuration(tmp_path):
@@ -177,9 +177,9 @@ use rule * from arena
 
 def test_a_module_that_the_library_needs_is_named_where_it_is_missing(tmp_path):
     (tmp_path / "orjson.py").write_text("raise ModuleNotFoundError('no orjson', name='orjson')")
-    said = Run(tmp_path, {}).snakemake("-n", ok=False)  # Python looks into the working directory first
-    assert "has no module 'orjson'" in said
-    assert "Traceback" not in said
+    output = Run(tmp_path, {}).snakemake("-n", ok=False)  # Python looks into the working directory first
+    assert "has no module 'orjson'" in output
+    assert "Traceback" not in output
 
 
 def test_paths_may_hold_braces(tmp_path, tiny_model):
@@ -200,7 +200,7 @@ def test_paths_may_hold_braces(tmp_path, tiny_model):
 
 
 def test_data_of_a_user_may_have_any_names(tmp_path):
-    """Of folders, of policies, and of the files of a policy."""
+    """Names of folders, of policies, and of the files of a policy."""
     data, folder = tmp_path / "{x} <y>", tmp_path / "run"
     data.mkdir()
     folder.mkdir()
@@ -247,7 +247,7 @@ def test_the_catalogs_test_folder_runs_without_a_model(tmp_path):
 
 
 def test_a_model_that_is_yet_to_be_fetched_can_be_planned_with(tmp_path):
-    """What jobs with the model need is known once its file is there."""
+    """The resources of jobs with the model are known only once its file is there."""
     folder = copy_workflow(tmp_path / "workflow")
     assert not list(folder.glob("resources/models/*.gguf"))
     plan = snakemake(folder, "--dry-run", "results/coverage_0.1/calibrated-ips.json")

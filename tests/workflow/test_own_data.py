@@ -1,4 +1,4 @@
-"""Data brought along: from a logged data set to results without a model, from any working directory."""
+"""A user's own data: from a logged data set to results without a model, from any working directory."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ ARENA = os.environ.get("ARENA_SAMPLE_DIR")
 def test_every_estimate_is_one_target(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1", "0.2"]})
-    said = run.snakemake("estimates")
-    assert "calibrated-ips: 300 logged responses" in said
-    made = {path.name for path in run.path("coverage_0.1").glob("*.json")}
-    assert made == {f"{name}.json" for name in (*estimators.NAMES, "summary")}
+    output = run.snakemake("estimates")
+    assert "calibrated-ips: 300 logged responses" in output
+    file_names = {path.name for path in run.path("coverage_0.1").glob("*.json")}
+    assert file_names == {f"{name}.json" for name in (*estimators.NAMES, "summary")}
     assert not run.path("coverage_0.1/validation.csv").exists()
-    assert said.count("all results: arena-cje show results") == 1
-    again = run.snakemake("estimates")
-    assert "Nothing to be done" in again and again.endswith("all results: arena-cje show results\n")
+    assert output.count("all results: arena-cje show results") == 1
+    second_output = run.snakemake("estimates")
+    assert "Nothing to be done" in second_output and second_output.endswith("all results: arena-cje show results\n")
 
 
 def test_the_workflow_writes_what_the_library_returns(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws"})
     run.snakemake("results/coverage_0.1/direct.json")
-    made = arena_cje.load(run.path("coverage_0.1/direct.json"))
-    called = arena_cje.analyze(
+    workflow_result = arena_cje.load(run.path("coverage_0.1/direct.json"))
+    library_result = arena_cje.analyze(
         tmp_path / "mine.jsonl", tmp_path / "draws", estimator="direct", oracle_coverage=0.1, seed=42
     )
-    assert made.policies == called.policies
-    np.testing.assert_array_equal(made.estimates, called.estimates)
-    np.testing.assert_array_equal(made.confidence_intervals, called.confidence_intervals)
-    np.testing.assert_array_equal(made.influence, called.influence)
+    assert workflow_result.policies == library_result.policies
+    np.testing.assert_array_equal(workflow_result.estimates, library_result.estimates)
+    np.testing.assert_array_equal(workflow_result.confidence_intervals, library_result.confidence_intervals)
+    np.testing.assert_array_equal(workflow_result.influence, library_result.influence)
     page = "results/coverage_0.05/decision.html"  # at a coverage that is not configured
     assert "decision_page 0.05" in run.jobs(page)
-    wrong = run.snakemake("-n", f"{tmp_path.name}/{page}", ok=False)
-    assert wrong.strip().splitlines()[-1].endswith(f"from the folder of the run (--directory), here {page}")
+    error_output = run.snakemake("-n", f"{tmp_path.name}/{page}", ok=False)
+    assert error_output.strip().splitlines()[-1].endswith(f"from the folder of the run (--directory), here {page}")
 
 
 def test_policies_may_stand_alone_without_draws(tmp_path):
@@ -75,11 +75,11 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 def test_labels_of_every_kind_reach_the_data_set(tmp_path):
     write_world(tmp_path)
-    drawn = schemas.read_jsonl(next((tmp_path / "draws").glob("better*.jsonl")))
-    for row in drawn[:30]:
+    draws = schemas.read_jsonl(next((tmp_path / "draws").glob("better*.jsonl")))
+    for row in draws[:30]:
         row["oracle_label"] = 0.25
-    write_lines(tmp_path / "draws" / "better_responses.jsonl", drawn)
-    write_lines(tmp_path / "probes" / "better.jsonl", [row | {"oracle_label": 0.75} for row in drawn[30:40]])
+    write_lines(tmp_path / "draws" / "better_responses.jsonl", draws)
+    write_lines(tmp_path / "probes" / "better.jsonl", [row | {"oracle_label": 0.75} for row in draws[30:40]])
     more = [{"prompt_id": f"new{k}", "judge_score": 0.5, "oracle_label": 1.0} for k in range(5)]
     logged = [row for row in schemas.read_jsonl(tmp_path / "mine.jsonl") if row["oracle_label"] is not None]
     write_lines(tmp_path / "more.jsonl", [*more, *logged])
@@ -128,14 +128,14 @@ def test_columns_stay_on_their_scales_until_they_are_analysed(tmp_path):
     config = {"logged_data": "mine.jsonl", "analysis": analysis, "variants": variants, "estimators": ["snips", "other"]}
     run = Run(tmp_path, config)
     run.snakemake("estimates")
-    kept = schemas.read_jsonl(run.path("coverage_0.1/cje_dataset.jsonl"))
-    assert [row["judge_score"] for row in kept] == [row["judge_score"] for row in rows]
+    dataset_rows = schemas.read_jsonl(run.path("coverage_0.1/cje_dataset.jsonl"))
+    assert [row["judge_score"] for row in dataset_rows] == [row["judge_score"] for row in rows]
     summary = schemas.read_json(run.path("coverage_0.1/summary.json"))
     assert {name: summary[name] for name in analysis} == analysis
-    called = arena_cje.analyze(unit, estimator="snips", oracle_coverage=0.1)
+    library_result = arena_cje.analyze(unit, estimator="snips", oracle_coverage=0.1)
     for name in config["estimators"]:
-        made = arena_cje.load(run.path(f"coverage_0.1/{name}.json"))
-        np.testing.assert_allclose(made.confidence_intervals, called.confidence_intervals, atol=1e-9)
+        result = arena_cje.load(run.path(f"coverage_0.1/{name}.json"))
+        np.testing.assert_allclose(result.confidence_intervals, library_result.confidence_intervals, atol=1e-9)
 
 
 def test_a_variant_is_its_estimator_with_other_options(tmp_path):
@@ -144,8 +144,10 @@ def test_a_variant_is_its_estimator_with_other_options(tmp_path):
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "variants": variants, "estimators": ["snips", "hajek"]})
     run.snakemake("estimates")
     plain, other = (arena_cje.load(run.path(f"coverage_0.1/{name}.json")) for name in ("snips", "hajek"))
-    called = arena_cje.analyze(tmp_path / "mine.jsonl", estimator="snips", oracle_coverage=0.1, n_folds=3, alpha=0.2)
-    np.testing.assert_array_equal(other.confidence_intervals, called.confidence_intervals)
+    library_result = arena_cje.analyze(
+        tmp_path / "mine.jsonl", estimator="snips", oracle_coverage=0.1, n_folds=3, alpha=0.2
+    )
+    np.testing.assert_array_equal(other.confidence_intervals, library_result.confidence_intervals)
     assert not np.array_equal(other.confidence_intervals, plain.confidence_intervals)
 
 
@@ -154,7 +156,7 @@ def test_the_arena_sample_from_another_directory(tmp_path):
     run = Run(tmp_path, {})
     own = [f"logged_data={ARENA}/logged.jsonl", f"fresh_draws={ARENA}/fresh_draws"]
     targets = [f"results/coverage_{c}/calibrated-ips.json" for c in ("0.05", "0.4")]
-    said = run.snakemake("--config", *own, "--", *targets)
+    output = run.snakemake("--config", *own, "--", *targets)
     few, many = (json.loads(run.path(f"coverage_{c}/calibrated-ips.json").read_text()) for c in ("0.05", "0.4"))
     assert (few["metadata"]["n_oracle"], many["metadata"]["n_oracle"]) == (50, 400)
     assert few["estimates"] != many["estimates"]
@@ -162,9 +164,9 @@ def test_the_arena_sample_from_another_directory(tmp_path):
     assert "unhelpful" in few["refused"]
     assert "unhelpful" in many["refused"]
     assert many["estimates"][2] is None
-    assert "1000 logged responses" in said
+    assert "1000 logged responses" in output
     everything = run.snakemake("--config", *own, "--", "results/coverage_0.6/direct.json")
-    assert "480 oracle labels" in everything  # fewer than asked for: all are used
+    assert "480 oracle labels" in everything  # fewer than coverage 0.6 allows: all are used
 
 
 def test_files_of_another_tool_are_converted_on_the_way(tmp_path):
@@ -180,8 +182,8 @@ def test_files_of_another_tool_are_converted_on_the_way(tmp_path):
     run.snakemake("results/archive.zip")
     with zipfile.ZipFile(run.path("archive.zip")) as archive:
         name = next(name for name in archive.namelist() if name.endswith("configuration.yaml"))
-        shown = yaml.safe_load(archive.read(name))["logged_data"]
-    assert (shown["format"], shown["file"], shown["base"]) == ("inspect-ai", ["logs"], "base-1")
+        logged_data = yaml.safe_load(archive.read(name))["logged_data"]
+    assert (logged_data["format"], logged_data["file"], logged_data["base"]) == ("inspect-ai", ["logs"], "base-1")
     assert "Nothing to be done" in run.snakemake("results/coverage_1.0/direct.json")
 
 
@@ -205,9 +207,9 @@ def test_the_data_are_accounted_for_before_any_estimate(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.2"]})
     run.snakemake("results/coverage_0.2/data_report.html")
-    account = json.loads(run.path("coverage_0.2/summary.json").read_text())["data"]
-    assert account["policies"]["base"]["rows"] == 300
-    assert account["policies"]["base"]["oracle_label"]["n"] == 60
+    data_account = json.loads(run.path("coverage_0.2/summary.json").read_text())["data"]
+    assert data_account["policies"]["base"]["rows"] == 300
+    assert data_account["policies"]["base"]["oracle_label"]["n"] == 60
     page = run.path("coverage_0.2/data_report.html").read_text()
     assert "Data at coverage 0.2" in page
     assert not list(run.path("coverage_0.2").glob("*ips.json"))

@@ -1,4 +1,4 @@
-"""What the workflow writes is what the public package cje-eval reads: its own reader, on our files as they are.
+"""The reader of the public package cje-eval reads the workflow's files unchanged, with the same contents.
 
 The package lives in an environment of its own, whose interpreter `CJE_EVAL_PYTHON` names. Its folder of fresh draws is
 ours of a coverage, in which it finds `fresh_draws/{policy}.jsonl` by itself.
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
     _peer.VARIABLE not in os.environ, reason=f"{_peer.VARIABLE} names no interpreter with {_peer.REQUIREMENT}"
 )
 
-# Runs there: its readers first, then its analysis by their means, with every warning of reading as an answer.
+# A script for that interpreter: the package's readers, the warnings that they log, then its analysis.
 READER = """
 import json, logging, sys, warnings
 from pathlib import Path
@@ -45,7 +45,7 @@ logging.getLogger().addHandler(note)
 logging.captureWarnings(True)
 warnings.simplefilter("always")
 data = DatasetLoader().load_from_source(JsonlDataSource(str(folder / "cje_dataset.jsonl")))
-found = {
+output = {
     "n": data.n_samples,
     "policies": data.target_policies,
     "logprobs": [[s.base_policy_logprob, s.target_policy_logprobs] for s in data.samples],
@@ -62,15 +62,15 @@ for name in estimators:
         logged_data_path=str(folder / "cje_dataset.jsonl"), fresh_draws_dir=str(folder), estimator=name,
         estimator_config=options.get(name),
     )
-    found["estimates"][name] = dict(zip(result.metadata["target_policies"], map(float, result.estimates)))
-print(json.dumps(found))
+    output["estimates"][name] = dict(zip(result.metadata["target_policies"], map(float, result.estimates)))
+print(json.dumps(output))
 """
 ESTIMATORS = ("calibrated-ips", "direct", "dr-cpo")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A coverage of a run on your own data: half of the labels, and one row that a target cannot say."""
+    """A coverage of a run on your own data: half of the labels, and one response that a target cannot produce."""
     home = write_data(tmp_path_factory.mktemp("run"), n=200)
     rows = read_jsonl(home / "logged.jsonl")
     rows[5]["target_policy_logprobs"]["far"] = -math.inf
@@ -81,53 +81,53 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def read(folder):
-    """What the package says of the folder."""
+def peer_output(folder):
+    """The package's reading and analysis of the folder."""
     try:
         interpreter = _peer.python()
     except _peer.Absent as why:
         pytest.skip(str(why))
     script = folder / "read.py"
     script.write_text(READER)
-    done = subprocess.run(
+    process = subprocess.run(
         [str(interpreter), str(script), str(folder), json.dumps(_peer.CONFIG), *ESTIMATORS],
         env={**os.environ, **_peer.ONE_THREAD, "PYTHONPATH": ""},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_it_complains_of_nothing_it_reads(read):
-    assert read["complaints"] == []
+def test_it_complains_of_nothing_it_reads(peer_output):
+    assert peer_output["complaints"] == []
 
 
-def test_it_reads_every_logged_row_as_it_is(folder, read):
+def test_it_reads_every_logged_row_as_it_is(folder, peer_output):
     rows = read_jsonl(folder / "cje_dataset.jsonl")
-    assert read["n"] == len(rows) == 200
-    assert read["prompts"] == [row["prompt_id"] for row in rows]
-    assert read["scores"] == [row["judge_score"] for row in rows]
-    assert read["logprobs"] == [[row["base_policy_logprob"], row["target_policy_logprobs"]] for row in rows]
-    assert set(read["policies"]) == set(TARGETS)
+    assert peer_output["n"] == len(rows) == 200
+    assert peer_output["prompts"] == [row["prompt_id"] for row in rows]
+    assert peer_output["scores"] == [row["judge_score"] for row in rows]
+    assert peer_output["logprobs"] == [[row["base_policy_logprob"], row["target_policy_logprobs"]] for row in rows]
+    assert set(peer_output["policies"]) == set(TARGETS)
 
 
-def test_it_sees_the_labels_of_the_coverage_and_no_others(folder, read):
-    assert read["labels"] == [row.get("oracle_label") for row in read_jsonl(folder / "cje_dataset.jsonl")]
-    assert sum(label is not None for label in read["labels"]) == 100
+def test_it_sees_the_labels_of_the_coverage_and_no_others(folder, peer_output):
+    assert peer_output["labels"] == [row.get("oracle_label") for row in read_jsonl(folder / "cje_dataset.jsonl")]
+    assert sum(label is not None for label in peer_output["labels"]) == 100
 
 
-def test_it_finds_the_fresh_draws_of_every_policy(folder, read):
+def test_it_finds_the_fresh_draws_of_every_policy(folder, peer_output):
     for policy in TARGETS:
         rows = read_jsonl(folder / "fresh_draws" / f"{policy}.jsonl")
-        assert read["draws"][policy] == [[row["prompt_id"], row["judge_score"]] for row in rows]
+        assert peer_output["draws"][policy] == [[row["prompt_id"], row["judge_score"]] for row in rows]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_its_analysis_ends_with_a_number_for_every_policy(read, name):
-    assert set(read["estimates"][name]) == set(TARGETS)
-    assert all(0 <= value <= 1 for value in read["estimates"][name].values())
+def test_its_analysis_ends_with_a_number_for_every_policy(peer_output, name):
+    assert set(peer_output["estimates"][name]) == set(TARGETS)
+    assert all(0 <= value <= 1 for value in peer_output["estimates"][name].values())
 
 
 def test_this_interpreter_is_not_the_one_that_reads():

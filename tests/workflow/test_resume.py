@@ -41,8 +41,10 @@ def uninterrupted(tmp_path_factory, tiny_model) -> Run:
 
 def differing(one: Run, other: Run) -> list[str]:
     """Names of result files that are not the same bytes in both folders."""
-    here, there = one.outputs(), other.outputs()
-    return sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    outputs, other_outputs = one.outputs(), other.outputs()
+    return sorted(
+        name for name in outputs.keys() | other_outputs.keys() if outputs.get(name) != other_outputs.get(name)
+    )
 
 
 def wait_for_job(run: Run, stage: str, process: psutil.Popen) -> psutil.Process:
@@ -74,17 +76,17 @@ def wait_for_items(run: Run, stage: str, count: int, process: psutil.Popen) -> N
 def test_a_killed_job_resumes(tmp_path, tiny_model, uninterrupted, stage):
     run = new_run(tmp_path / "run", tiny_model)
     process = run.start(TARGET)
-    job = wait_for_job(run, stage, process)  # found before, since a job of so small a model is soon done
+    job = wait_for_job(run, stage, process)  # before the items: a job of so small a model ends soon after them
     wait_for_items(run, stage, 20, process)
     job.kill()
     assert process.wait(timeout=120) != 0
-    done_before = run.journal_keys(stage)
+    keys_before = run.journal_keys(stage)
     total = len(uninterrupted.journal_keys(stage))
-    assert 20 <= len(done_before) < total
+    assert 20 <= len(keys_before) < total
 
     run.snakemake(TARGET)
     keys = run.journal_keys(stage)
-    assert keys[: len(done_before)] == done_before
+    assert keys[: len(keys_before)] == keys_before
     assert len(keys) == len(set(keys)) == total  # every item done once, none again
     assert differing(run, uninterrupted) == []
 
@@ -124,9 +126,9 @@ def test_a_damaged_journal_line_is_done_again(tmp_path, tiny_model):
     journal.write_bytes(journal.read_bytes()[:-20])
     run.path("responses/base/0000.jsonl").unlink()
     run.path("responses/base.jsonl").unlink()
-    said = run.snakemake("results/responses/base.jsonl")
-    assert "1 damaged line(s) skipped" in said
-    assert "23 in the journal, 1 to do" in said
+    output = run.snakemake("results/responses/base.jsonl")
+    assert "1 damaged line(s) skipped" in output
+    assert "23 in the journal, 1 to do" in output
     assert run.outputs() == whole
 
 
@@ -166,19 +168,19 @@ def test_the_oracle_labels_what_was_asked_for_and_no_more(tmp_path, tiny_model):
     labels = run.path("coverage_0.25/cje_dataset.jsonl").read_text().count('"oracle_label":null')
     assert len(first) == 40 - labels
     assert abs(len(first) - 10) <= 2
-    said = run.snakemake("results/coverage_0.5/snips.json")
+    output = run.snakemake("results/coverage_0.5/snips.json")
     both = run.journal_keys("oracle")
     assert len(both) == len(set(both))
     assert abs(len(both) - 20) <= 2
     assert set(first) < set(both)
-    # What the lower coverage has labelled is in the journal, so that the job has only the rest to do.
-    assert re.findall(r"\[oracle base 0\.5\] INFO .*, (\d+) to do", said) == [str(len(both) - len(first))]
+    # The labels of the lower coverage are in the journal, so that the job has only the rest to do.
+    assert re.findall(r"\[oracle base 0\.5\] INFO .*, (\d+) to do", output) == [str(len(both) - len(first))]
 
 
 def test_model_processes_follow_the_cores_of_the_machine(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24)
-    said = run.snakemake("--cores", "64", "results/prompts.jsonl")
-    assert f'model_slots=Resource("model_slots", {psutil.cpu_count(logical=False) or 1})' in said
+    output = run.snakemake("--cores", "64", "results/prompts.jsonl")
+    assert f'model_slots=Resource("model_slots", {psutil.cpu_count(logical=False) or 1})' in output
     run.config["model_slots"] = 3
     run.path("prompts.jsonl").unlink()
     assert 'model_slots=Resource("model_slots", 3)' in run.snakemake("results/prompts.jsonl")
@@ -192,6 +194,6 @@ def test_fresh_starts_over(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24)
     run.snakemake("results/responses/base.jsonl")
     whole = run.outputs()
-    said = run.snakemake("--config", "fresh=true", "--forcerun", "generate", "--", "results/responses/base.jsonl")
-    assert "0 in the journal, 24 to do" in said
+    output = run.snakemake("--config", "fresh=true", "--forcerun", "generate", "--", "results/responses/base.jsonl")
+    assert "0 in the journal, 24 to do" in output
     assert run.outputs() == whole

@@ -1,4 +1,4 @@
-"""A model in several files: its identity is that of all of them, wherever they lie."""
+"""A model in several files: its identity is the hash of all of them, wherever they lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only what is stale reruns: exact job lists of dry runs after every kind of change."""
+"""Only stale jobs run again: exact job lists of dry runs after every kind of change."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_touching_every_script_makes_nothing_stale(finished):
 
 @pytest.fixture
 def forgotten(finished) -> Iterator[Path]:
-    """The folder without Snakemake's memory, which is where this says."""
+    """The folder without Snakemake's memory; the place where that is."""
     memory, aside = finished.directory / ".snakemake", finished.directory / "aside"
     memory.rename(aside)
     yield aside
@@ -135,12 +135,12 @@ def test_without_the_memory_of_snakemake_the_same_things_are_stale(changed, forg
     assert changed.jobs("estimates") == set()
     shutil.rmtree(changed.directory / ".snakemake")
     changed.config["analysis"] = {"alpha": 0.1}
-    said = changed.snakemake("-n", "estimates")
-    assert "NOTE .snakemake/ has no record of " in said
-    assert parse_jobs(said) == ESTIMATES | {"estimates"}
+    output = changed.snakemake("-n", "estimates")
+    assert "NOTE .snakemake/ has no record of " in output
+    assert parse_jobs(output) == ESTIMATES | {"estimates"}
     for before in (forgotten / "metadata").rglob("*=*"):
-        restored = changed.directory / ".snakemake" / before.relative_to(forgotten)
-        whole, record = json.loads(before.read_text()), json.loads(restored.read_text())
+        restored_path = changed.directory / ".snakemake" / before.relative_to(forgotten)
+        whole, record = json.loads(before.read_text()), json.loads(restored_path.read_text())
         assert {name: record[name] for name in ("rule", "input", "params", "record_format_version")} == {
             name: whole[name] for name in ("rule", "input", "params", "record_format_version")
         }
@@ -288,15 +288,15 @@ def test_the_code_of_an_estimator_makes_its_estimates_stale_with_those_that_shar
 
 
 def test_estimates_that_were_made_together_are_as_good_for_who_asks_for_one(finished):
-    """And the other way round: what either rule made is not stale for the other."""
+    """And the other way round: the output of either rule is not stale for the other."""
     assert finished.jobs("results/coverage_0.5/snips.json") == set()
     assert finished.jobs("results/coverage_0.25/direct.json", "results/coverage_0.25/calibrated-ips.csv") == set()
-    kept = finished.path("coverage_0.5/snips.json").read_bytes()
+    content = finished.path("coverage_0.5/snips.json").read_bytes()
     for name in ("calibrated-ips", "snips"):
         finished.path(f"coverage_0.5/{name}.json").unlink()
         assert finished.jobs(f"results/coverage_0.5/{name}.json") == {f"estimate 0.5 {name}"}
         finished.snakemake(f"results/coverage_0.5/{name}.json")
-    assert finished.path("coverage_0.5/snips.json").read_bytes() == kept
+    assert finished.path("coverage_0.5/snips.json").read_bytes() == content
     finished.snakemake("estimates")
     assert finished.jobs("estimates") == set()
 
@@ -314,7 +314,7 @@ def test_estimates_that_were_made_together_are_as_good_for_who_asks_for_one(fini
 )
 def test_what_was_made_together_is_not_stale_for_who_asks_for_one_file(finished, target, rule):
     assert finished.jobs(f"results/{target}") == set()
-    # Made again by the job that made it, or the others would be stale for it.
+    # The job that made the file is the one that makes it again, or the job's other outputs would be stale.
     assert rule in finished.jobs("--forceall", "--", f"results/{target}")
 
 

@@ -29,13 +29,13 @@ def run(tmp_path, tiny_model) -> Run:
     return Run(tmp_path, config)
 
 
-def told(run: Run) -> str:
-    """What the command prints."""
+def status_text(run: Run) -> str:
+    """The output of the command."""
     command = [sys.executable, "-m", "arena_cje", "status", str(run.directory)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def wait_for_items(run: Run, count: int, process: subprocess.Popen) -> None:
@@ -50,12 +50,12 @@ def wait_for_items(run: Run, count: int, process: subprocess.Popen) -> None:
 def test_a_run_that_is_killed_and_goes_on(run):
     process = run.start(TARGET)
     wait_for_items(run, 20, process)
-    os.killpg(process.pid, signal.SIGSTOP)  # a moment of the run, which lasts
+    os.killpg(process.pid, signal.SIGSTOP)  # so that the status stays the same while it is read
     during = status.read_status(run.directory)
     assert (during.state, during.total.items) == ("running", N_PROMPTS)
     assert 20 <= during.total.items_done < N_PROMPTS
-    assert "running as process" in told(run)
-    # Snakemake tells it, too, while the other Snakemake has the folder.
+    assert "running as process" in status_text(run)
+    # Snakemake's target `status` prints it, too, while the other Snakemake has the folder.
     assert "running as process" in run.snakemake("status")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
@@ -63,7 +63,7 @@ def test_a_run_that_is_killed_and_goes_on(run):
     killed = status.read_status(run.directory)
     n_done = len(run.journal_keys("generate/base"))
     assert (killed.state, killed.total.items_done, killed.total.jobs_failed) == ("killed", n_done, 0)
-    assert "killed before its end; the same command goes on" in told(run)
+    assert "killed before its end; the same command goes on" in status_text(run)
 
     run.snakemake("--unlock")
     output = run.snakemake(TARGET)
@@ -71,9 +71,9 @@ def test_a_run_that_is_killed_and_goes_on(run):
     assert (finished.state, finished.total.items_done) == ("finished", N_PROMPTS)
     assert {state.state for state in finished.other_jobs} == {"done"}
     assert sum(state.fresh_items for state in finished.jobs) == N_PROMPTS - n_done
-    assert f"{N_PROMPTS} of {N_PROMPTS} items (100%)" in told(run)
+    assert f"{N_PROMPTS} of {N_PROMPTS} items (100%)" in status_text(run)
     assert f"all: {N_PROMPTS} of {N_PROMPTS} items (100%), 4 of 4 other jobs done; took " in output
-    # What only tells, or has nothing to do, is no run.
+    # A command that only prints, or has nothing to do, is no run.
     run.snakemake("status")
     run.snakemake("-n", TARGET)
     assert "Nothing to be done" in run.snakemake(TARGET)
@@ -85,7 +85,7 @@ def test_a_run_with_a_failed_job(run):
     run.snakemake(TARGET, ok=False)
     failed = status.read_status(run.directory)
     assert (failed.state, failed.total.items_done, failed.total.items) == ("failed", 0, N_PROMPTS)
-    text = told(run)
+    text = status_text(run)
     assert "ended with failed jobs; the same command goes on" in text
     assert (
         "other jobs: 1 job failed: model file tiny.gguf cannot be used: n_ctx is 2048, but the model was trained"

@@ -1,4 +1,4 @@
-"""The terminal of real runs: what it shows of one that succeeds, of a plan, of failures, of Ctrl-C, of a lock."""
+"""The terminal output of real runs: of a success, a plan, failures, Ctrl-C and a lock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(tmp_path, tiny_model, monkeypatch) -> Run:
 
 
 def lines_of(output: str) -> list[str]:
-    """The lines of this workflow."""
+    """The lines of the output without the one in which Snakemake names its profile."""
     return [line for line in output.splitlines() if not line.startswith(PROFILE)]
 
 
@@ -80,9 +80,9 @@ def test_a_run_is_planned_interrupted_locked_and_goes_on(run):
     terminal, stream = pty.openpty()
     process = start(run, stdout=stream, stderr=stream, env=os.environ | {"TERM": "xterm"})
     os.close(stream)
-    drawn = read_all(terminal)
+    screen_output = read_all(terminal)
     assert process.wait(timeout=60) == 0
-    last = drawn.rpartition("\x1b[J")[2].splitlines()
+    last = screen_output.rpartition("\x1b[J")[2].splitlines()
     assert [line.split()[0] for line in last] == ["generate", "other", "all"]
     assert last[-1].split(";")[0].split() == f"all {N_PROMPTS} of {N_PROMPTS} items (100%)".split()
     assert "[generate base 0000] INFO" in (run.directory / "logs" / "jobs.log").read_text()
