@@ -102,6 +102,27 @@ def test_what_a_job_leaves_that_did_not_end_is_no_output(error):
     assert seals.check(TABLE)
 
 
+def test_what_a_killed_job_left_is_removed_unless_a_run_holds_the_folder():
+    def write_and_die(path):
+        files.write_jsonl(path, ROWS)
+        raise KeyboardInterrupt
+
+    left = Path("results", "a" * 200, "b" * 200 + ".jsonl")  # Snakemake splits the name of its record
+    with pytest.raises(KeyboardInterrupt):
+        job([], left, write=write_and_die)
+    job([], TABLE)
+    for path in (left, TABLE):
+        seals._write_record("incomplete", path, {"external_jobid": None})
+    lock = seals.MEMORY / "locks" / "0.output.lock"
+    lock.parent.mkdir()
+    for path in (lock, seals.MEMORY / "incomplete" / "migration_underway"):
+        path.touch()
+    assert seals.remove_unfinished() == []
+    lock.unlink()
+    assert seals.remove_unfinished() == [left]
+    assert TABLE.exists() and not left.exists() and not seals.place(left).exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"rule": "x"}'])
 def test_a_damaged_seal_refuses_its_file(content):
     job([], TABLE)

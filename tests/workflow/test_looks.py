@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -70,6 +71,32 @@ def test_labels_are_bought_look_after_look_no_more_than_needed_and_none_twice(tm
         after = run.journal_keys(f"oracle/{policy}")
         assert after[: len(keys)] == keys
         assert len(after) == len(set(after)) > len(keys)  # every label once, over three looks, two runs and a kill
+
+
+def test_labels_of_a_later_look_whose_job_was_killed_are_made_again(tmp_path, tiny_model):
+    """Snakemake knows of them only after the earlier look, when it no longer checks for incomplete outputs."""
+    run = new_run(tmp_path / "run", tiny_model)
+    run.snakemake(TARGET)
+    results = run.outputs()
+    labels, seal = (
+        run.path(f"{folder}oracle/base/coverage_1.0.jsonl{end}") for folder, end in (("", ""), ("seals/", ".json"))
+    )
+    seal.write_bytes(json.dumps(json.loads(seal.read_text()) | {"sha256": None}).encode())
+    labels.write_bytes(labels.read_bytes()[:-20])
+    marker = base64.urlsafe_b64encode(str(labels.relative_to(run.directory)).encode()).decode()
+    (run.directory / ".snakemake" / "metadata" / marker).unlink()
+    (run.directory / ".snakemake" / "incomplete" / marker).write_text("{}")
+    for path in [
+        *run.path("coverage_1.0").rglob("*.*"),
+        *run.path("coverage_auto").rglob("*1.0*"),
+        run.directory / TARGET,
+    ]:
+        path.unlink()
+
+    run.snakemake("-n", TARGET)
+    assert labels.exists()  # a dry run removes nothing
+    assert "coverage_1.0.jsonl: its job was killed before the file was complete" in run.snakemake(TARGET)
+    assert run.outputs() == results
 
 
 def test_the_labels_of_your_own_data_are_looked_at_until_all_is_decided(tmp_path):

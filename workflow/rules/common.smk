@@ -133,6 +133,9 @@ if workflow.is_main_process:
             "and what the configuration now makes otherwise is made again",
             file=sys.stderr,
         )
+    if not workflow.output_settings.dryrun:
+        for path in or_exit(seals.remove_unfinished):
+            print(printable(f"NOTE removed {path}: its job was killed before the file was complete"), file=sys.stderr)
 
 
 def input_path(path):

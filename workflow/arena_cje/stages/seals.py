@@ -14,7 +14,7 @@ it makes again what the configuration makes otherwise.
 from __future__ import annotations
 
 import os
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -178,6 +178,26 @@ def restore(format_version: int) -> int:
     return restored
 
 
+def remove_unfinished() -> list[Path]:
+    """Remove the outputs that were written by jobs that were killed before they sealed them; returns their paths.
+
+    Snakemake makes incomplete outputs again, but not those of jobs that it knows of only after a checkpoint. Nothing is removed
+    while another Snakemake has locked the folder.
+    """
+    if any((MEMORY / "locks").glob("*")):
+        return []
+    removed = []
+    with file_errors(MEMORY):
+        for record in sorted(path for path in (MEMORY / "incomplete").rglob("*") if path.is_file()):
+            path = _recorded_path(record)
+            seal = read(path) if path else None
+            if seal is not None and seal.sha256 is None and path.is_file():
+                path.unlink()
+                place(path).unlink()
+                removed.append(path)
+    return removed
+
+
 def _restore(path: Path, seal: Seal, format_version: int) -> None:
     time = path.stat().st_mtime
     record = {
@@ -203,6 +223,15 @@ def _record_place(kind: str, path: Path) -> Path:
     longest = os.pathconf(".", "PC_NAME_MAX") - 1
     parts = [name[start : start + longest] for start in range(0, len(name), longest)]
     return Path(MEMORY, kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
+
+
+def _recorded_path(record: Path) -> Path | None:
+    """The path of the output that a record of Snakemake is about, the inverse of `_record_place`; None for another file."""
+    _, _, *folders, name = record.parts
+    try:
+        return Path(urlsafe_b64decode("".join([*(folder.removeprefix("@") for folder in folders), name])).decode())
+    except ValueError:
+        return None
 
 
 def _write_record(kind: str, path: Path, record: Mapping[str, Any]) -> None:
