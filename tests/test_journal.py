@@ -231,9 +231,10 @@ for shard in range(n):
 
 def test_processes_that_write_side_by_side_and_are_killed_leave_an_index_that_finds_everything(tmp_path):
     environment = {**os.environ, "PYTHONPATH": "workflow"}
+    shards = {"a": "1000000", "b": "1000000", "c": "12", "d": "12"}  # the first two work until they are killed
     jobs = [
-        subprocess.Popen([sys.executable, "-c", BUSY, tmp_path, name, "12"], env=environment, start_new_session=True)
-        for name in "abcd"
+        subprocess.Popen([sys.executable, "-c", BUSY, tmp_path, name, n], env=environment, start_new_session=True)
+        for name, n in shards.items()
     ]
     for job in jobs[:2]:
         while not list(tmp_path.glob(".index-*.sqlite")):
