@@ -91,10 +91,11 @@ config = CONFIG.model_dump(mode="json")
 BASE, CONTEXTS = CONFIG.base_policy, CONFIG.contexts
 # Names of the targets that tell and make nothing, as the command line has them.
 PRINTING_TARGETS = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
+ONLY_PRINTS = bool(PRINTING_TARGETS & {*sys.argv[1:]})
 if workflow.is_main_process:
     for note in [*scoring.notes(CONFIG), *audits.notes(CONFIG)]:
         print(printable(f"NOTE {note}"), file=sys.stderr)
-    if not PRINTING_TARGETS & {*sys.argv[1:]}:
+    if not ONLY_PRINTS:
         or_exit(prices.check_budget, CONFIG)
 
 
@@ -114,7 +115,7 @@ def own_reading():
 
 
 # Jobs read the configuration again, and need not hear of the data.
-CHECKS_DATA = workflow.is_main_process and not PRINTING_TARGETS & {*sys.argv[1:]}
+CHECKS_DATA = workflow.is_main_process and not ONLY_PRINTS
 # A file that is no logged data comes before all that follows from what it lacks. Files of another tool are read further down.
 if CHECKS_DATA and isinstance(CONFIG.logged_data, str):
     from arena_cje.data import preview, user_data
@@ -133,7 +134,7 @@ if workflow.is_main_process:
             "and what the configuration now makes otherwise is made again",
             file=sys.stderr,
         )
-    if not workflow.output_settings.dryrun:
+    if not (ONLY_PRINTS or workflow.output_settings.dryrun):
         for path in or_exit(seals.remove_unfinished):
             print(printable(f"NOTE removed {path}: its job was killed before the file was complete"), file=sys.stderr)
 
@@ -215,7 +216,7 @@ def resource_file(name, kind):
 def prompt_pool():
     """The prompts of the source in their order: read when the first job needs them, once for all starts of the workflow."""
     source = or_exit(config_parse.find_prompts, CONFIG.prompts.source, workflow_resources=RESOURCES)
-    makes_results = not (workflow.dryrun or PRINTING_TARGETS & {*sys.argv[1:]})
+    makes_results = not (ONLY_PRINTS or workflow.dryrun)
     pool = or_exit(stage_plan.prompt_pool, CONFIG, source, Path(".arena-cje/prompts"), makes_results=makes_results)
     if pool.newly_read:
         print(f"NOTE {pool.note}", file=sys.stderr)

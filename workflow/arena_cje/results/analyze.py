@@ -375,11 +375,11 @@ def _result(name: str, analysis: Analysis, data: _Data, settings: Settings) -> R
         base=analysis.logged.base_policy,
         remedies=content.get("remedies"),
     )
+    # Written as text and read again, so that the result equals the one that is loaded from its file.
+    text = json_text(document.plain(content))
     influence = [_influence(analysis.evaluation.estimates[policy]) for policy in data.logged.policies]
     return Result(
-        orjson.loads(
-            json_text(document.plain(content))
-        ),  # read from its text, so that it equals the one loaded from its file
+        orjson.loads(text),
         data.logged.prompt_id,
         np.column_stack(influence),
         _influence(analysis.evaluation.base),
