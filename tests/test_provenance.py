@@ -66,7 +66,8 @@ ESTIMATE = (
         )
     }
     | RESULTS
-    | {f"results/{name}.py" for name in ("analyze", "arguments", "decision", "document", "numbers")}
+    | {f"results/{name}.py" for name in ("analyze", "arguments", "decision", "document")}
+    | {"numbers.py"}
 )
 # An exhibit depends on the code that reads its sources, and on the module of its function (`config.exhibits`).
 EXHIBIT_SOURCES = (
@@ -78,8 +79,8 @@ EXHIBIT_SOURCES = (
         "estimation/contrasts.py",
         "estimation/decision.py",
         "estimators/__init__.py",
+        "numbers.py",
         "results/line_breaks.py",
-        "results/numbers.py",
         "results/recommendation.py",
         "results/sentences.py",
         "results/validation.py",
@@ -125,7 +126,7 @@ STAGES = {
         CALIBRATES
         | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "spending")}
         | {f"diagnostics/{name}.py" for name in ("agreement", "calibration", "verdict")}
-        | {"estimators/__init__.py", "results/decision.py", "results/looks.py", "results/numbers.py"},
+        | {"estimators/__init__.py", "numbers.py", "results/decision.py", "results/looks.py"},
     ),
     "assemble": (
         ("stages.assemble", "data.write", "results.account"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.numbers import decimal, interval
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -80,7 +82,7 @@ def of_oracles(model: str, compared: Mapping[str, Any]) -> list[str]:
 def _interval(mean: Mapping[str, Any]) -> str:
     if mean["se"] is None:
         return _number(mean["estimate"])
-    return f"{mean['estimate']:.3f} [{mean['ci_lower']:.3f}, {mean['ci_upper']:.3f}]"
+    return f"{decimal(mean['estimate'])} {interval(mean['ci_lower'], mean['ci_upper'])}"
 
 
 def _number(value: float | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from arena_cje.numbers import decimal, interval
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -120,7 +122,7 @@ def _study(row: Mapping[str, Any]) -> str:
 
 
 def _range(value: float, ends: list[float]) -> str:
-    return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+    return f"{decimal(value)} {interval(*ends)}"
 
 
 def _percent(share: float) -> str:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from arena_cje.errors import UserError
 from arena_cje.estimation.decision import words
 from arena_cje.estimation.records import LEVELS
+from arena_cje.numbers import decimal
 from arena_cje.report import comparisons as pairwise
 from arena_cje.results import line_breaks
-from arena_cje.results.numbers import decimal
 
 if TYPE_CHECKING:
     from arena_cje.data.rows import Response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arena_cje.results.numbers import decimal, interval
+from arena_cje.numbers import decimal, interval
 from arena_cje.results.sentences import difference_remark
 
 if TYPE_CHECKING:

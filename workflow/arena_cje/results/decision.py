@@ -34,7 +34,7 @@ from arena_cje.estimation.decision import (
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts
 from arena_cje.estimation.inference import clustered_variance
 from arena_cje.estimation.records import Reason
-from arena_cje.results.numbers import decimal
+from arena_cje.numbers import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from arena_cje.errors import printable
 from arena_cje.estimation import spending
 from arena_cje.estimation.decision import DecisionRule, level_of_each, may_decide, status, words
+from arena_cje.numbers import decimal, interval
 from arena_cje.results.decision import headline
-from arena_cje.results.numbers import decimal, interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.errors import printable
+from arena_cje.numbers import decimal
 from arena_cje.results.line_breaks import wrapped
-from arena_cje.results.numbers import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

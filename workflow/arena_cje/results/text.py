@@ -12,10 +12,10 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from arena_cje.errors import printable
+from arena_cje.numbers import decimal
 from arena_cje.results.cells import difference_cells, policy_cells
 from arena_cje.results.line_breaks import wrapped
 from arena_cje.results.notebook import weight_table
-from arena_cje.results.numbers import decimal
 from arena_cje.results.sentences import (
     differences_title,
     judge_sentences,

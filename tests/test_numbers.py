@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arena_cje.results.numbers import decimal
+from arena_cje.numbers import decimal
 
 
 @pytest.mark.parametrize(
