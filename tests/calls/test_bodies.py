@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
@@ -58,12 +57,10 @@ def test_compressed_replies_are_read(api, encoding, content):
 def test_of_an_error_no_more_than_its_beginning_is_unpacked(api, status, error):
     content = bomb(150 * 2**20)
     tracemalloc.start()
-    began = time.monotonic()
     with pytest.raises(error, match=f"\\b{status}\\b") as raised:
         answer_of(api, status, content, content_encoding="gzip")
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.monotonic() - began < 10
     assert most < 30 * 2**20
     assert len(str(raised.value)) < 1000
 

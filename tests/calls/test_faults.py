@@ -7,12 +7,13 @@ import json
 import logging
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -83,8 +84,9 @@ def test_faults_change_no_reply_and_every_reply_is_journaled_once(tmp_path, api,
             for i in range(20)
         ),
     ]
-    with FaultServer(faults=seeded(0.3, seed=5), latency=0.01, hang=1, retry_after=0.05) as server:
-        job = call_job(server.url, tmp_path, api=api, timeout=0.4)
+    with FaultServer(faults=seeded(0.3, seed=5), latency=0.01, retry_after=0.05) as server:
+        # A reply that is late on a slow machine must not count as missing.
+        job = call_job(server.url, tmp_path, api=api, timeout=5)
         replies = ask_all(job, tmp_path, requests + requests[:10])
         n_faults = server.sent.total() - server.answered.total()
     without_usage = [(vars(reply) | {"usage": None}) for reply in replies]
@@ -200,7 +202,7 @@ def test_requests_in_flight_at_a_permanent_failure_are_journaled(tmp_path):
 
     with FaultServer(faults=faults, latency=0.3) as server:
         with pytest.raises(UserError, match="quota"):
-            ask_all(call_job(server.url, tmp_path, timeout=60), tmp_path, chats(0, 100))
+            ask_all(call_job(server.url, tmp_path), tmp_path, chats(0, 100))
         assert len(journal_keys(tmp_path)) == server.answered.total() >= 7
 
 
@@ -282,42 +284,38 @@ def test_kill_9_costs_no_more_replies_than_were_in_flight(tmp_path, sync_seconds
         assert server.answered.total() - len(journal_keys(tmp_path)) <= limit
 
 
-def interrupted(url, folder, *numbers, until, **changes):
-    """The exit status and messages of a job that receives signals, once `until()` holds."""
-    process = start(url, folder, items=(0, 400), **changes)
-    deadline = time.monotonic() + 20
-    while not until() and time.monotonic() < deadline:
+@contextmanager
+def interrupted(server, folder, number):
+    """A job with eight requests in flight that has received a signal and waits for its replies."""
+    server.holds_replies = True
+    process = start(server.url, folder, items=(0, 400))
+    while server.in_flight < 8:
+        assert process.poll() is None
         time.sleep(0.01)
-    for number in numbers:
-        process.send_signal(number)
-        time.sleep(0.3)
-    _, err = process.communicate(timeout=30)
-    return process.returncode, err
+    process.send_signal(number)
+    for line in process.stderr:
+        if "interrupted: waiting for 8 replies" in line:
+            break
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_waits_for_what_is_in_flight_and_sends_no_more(tmp_path, number):
-    with FaultServer(latency=1.0) as server:
-        status, err = interrupted(server.url, tmp_path, number, until=lambda: server.in_flight == 8)
-        assert status == 130
-        assert "interrupted: waiting for 8 replies" in err
+    with FaultServer() as server, interrupted(server, tmp_path, number) as process:
+        server.holds_replies = False
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
         assert "Traceback" not in err
         assert server.sent.total() == server.answered.total() == len(journal_keys(tmp_path)) == 8
 
 
 def test_a_second_interrupt_ends_the_job_at_once(tmp_path):
-    with FaultServer(latency=20) as server:
-        began = time.monotonic()
-        status, _ = interrupted(
-            server.url,
-            tmp_path,
-            signal.SIGINT,
-            signal.SIGINT,
-            until=lambda: server.in_flight == 8,
-            endpoint={"timeout": 60},
-        )
-        assert status == 130
-        assert time.monotonic() - began < 15
+    with FaultServer() as server, interrupted(server, tmp_path, signal.SIGINT) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130  # no reply has come
     assert journal_keys(tmp_path) == []
 
 
@@ -332,7 +330,8 @@ def _interruptible():
 @pytest.mark.usefixtures("_interruptible")
 def test_the_wait_after_an_interrupt_has_a_bound(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(runner, "DRAIN_SECONDS", 0.3)
-    with FaultServer(latency=20) as server:
+    with FaultServer() as server:
+        server.holds_replies = True
 
         def interrupt() -> None:
             while server.in_flight < 8:
@@ -340,10 +339,9 @@ def test_the_wait_after_an_interrupt_has_a_bound(tmp_path, monkeypatch, caplog):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
         threading.Thread(target=interrupt, daemon=True).start()
-        began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            ask_all(call_job(server.url, tmp_path, timeout=60), tmp_path, chats(0, 20))
-        assert time.monotonic() - began < 10
+            ask_all(call_job(server.url, tmp_path), tmp_path, chats(0, 20))
+        assert server.answered.total() == 0
     assert "waiting for 8 replies, at most 0 s" in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -378,9 +376,8 @@ def test_the_rate_limit_holds_for_two_jobs(tmp_path):
         ask_side_by_side([call_job(server.url, tmp_path, requests_per_minute=1800) for _ in range(2)], tmp_path, 25)
         times = sorted(server.times)
     assert len(times) == 50
-    # One request each 1/30 s over both jobs. A request that is sent in time may arrive late, by far less than 0.3 s.
-    assert times[-1] - times[0] >= 49 / 30 - 0.3
-    assert all(times[i + 25] - times[i] >= 25 / 30 - 0.3 for i in range(25))
+    # One request each 1/30 s over both jobs. The first one may arrive late, by far less than 0.3 s.
+    assert all(arrival - times[0] >= i / 30 - 0.3 for i, arrival in enumerate(times))
 
 
 def test_eight_slots_hold_over_the_results_of_two_folders(tmp_path):
@@ -421,7 +418,7 @@ def test_one_retry_after_delays_its_own_request(tmp_path):
         questions = [body["messages"][0]["content"] for body in server.bodies]
         first, again = (place for place, text in enumerate(questions) if text == "question 20")
         assert server.times[again] - server.times[first] >= 0.95
-        assert again - first > 100
+        assert sum(sent < server.times[first] + 0.9 for sent in server.times[first:]) > 2 * 8
 
 
 def test_retry_after_is_honoured_by_all_jobs_where_nothing_else_gets_a_reply(tmp_path):
@@ -455,7 +452,7 @@ def test_a_long_retry_after_is_waited_for(tmp_path, caplog):
 
         reading = threading.Thread(target=read_on, daemon=True)
         reading.start()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not caplog.messages and time.monotonic() < deadline:
             time.sleep(0.01)
         assert f"1 retry: 1 rate limit ({RATE_LIMIT}); waiting 300 s" in caplog.messages
@@ -463,15 +460,17 @@ def test_a_long_retry_after_is_waited_for(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("fault", ["429", "429 with Retry-After"])
-def test_a_tenth_of_429s_costs_little_of_the_rate(tmp_path, fault):
-    """Those 429s concern single requests: each waits, and the others go on."""
-    with FaultServer(faults=seeded(0.1, seed=3, kinds=(fault,)), retry_after=1.0, latency=0.2) as server:
-        job = call_job(server.url, tmp_path, timeout=60)
+def test_where_a_tenth_of_the_replies_are_429s_the_other_requests_are_sent_meanwhile(tmp_path, fault):
+    """Those 429s concern single requests: each waits for its next attempt, and the others do not."""
+    with FaultServer(faults=seeded(0.1, seed=3, kinds=(fault,)), retry_after=1.0, latency=0.05) as server:
+        job = call_job(server.url, tmp_path)
         ask_all(dataclasses.replace(job, backoff=Backoff()), tmp_path, chats(0, 300))
-        times = sorted(server.times)
+        requests = list(zip(server.bodies, server.times, strict=True))
     assert job.totals.retries.total() > 10
-    # The ends, at which the last ones wait, are left out.
-    assert 250 / (times[275] - times[25]) >= 0.7 * 8 / 0.2
+    rejected = [sent for k, (body, sent) in enumerate(requests) if any(body == again for again, _ in requests[k + 1 :])]
+    n_meanwhile = [sum(at < sent < at + 0.9 for _, sent in requests) for at in rejected]
+    # A pause of all requests lets through only those in flight, at most 8.
+    assert statistics.median(n_meanwhile) > 2 * 8
 
 
 def test_status_429_reduces_the_pace(tmp_path):

@@ -414,11 +414,10 @@ def test_estimated_tokens_grow_with_the_text_and_are_at_least_one():
 )
 def test_a_transient_failure_has_its_kind_and_is_not_retried_by_the_client(api, fault, kind, monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
-    with FaultServer(faults=scripted(*[fault] * 9), hang=2) as server:
+    changes = {"timeout": 0.3} if kind == "timeout" else {}
+    with FaultServer(faults=scripted(*[fault] * 9)) as server:
         with pytest.raises(TransientError) as error:
-            send(
-                chat("x"), endpoint(server.url, api=api, api_key_env="MY_KEY", timeout=0.3 if kind == "timeout" else 5)
-            )
+            send(chat("x"), endpoint(server.url, api=api, api_key_env="MY_KEY", **changes))
         assert error.value.kind == kind
         assert error.value.rate_limited == (fault == "429")
         assert server.sent.total() == 1
@@ -665,7 +664,7 @@ def test_a_cancelled_request_releases_its_slot(tmp_path):
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        assert await asyncio.wait_for(other._acquire(), 1) is not None
+        assert await asyncio.wait_for(other._acquire(), 60) is not None
 
     asyncio.run(play())
 
@@ -763,9 +762,7 @@ def test_the_rate_limit_holds_for_all_that_share_it(tmp_path):
         return sorted(await asyncio.gather(*(turn_time(limit) for limit in limits for _ in range(15))))
 
     times = asyncio.run(all_of_them())
-    assert times[-1] - times[0] >= 29 * 0.020 - 0.005
-    assert times[-1] - times[0] < 29 * 0.020 + 0.5
-    assert all(times[i + 10] - times[i] >= 0.15 for i in range(20))
+    assert all(later - times[0] >= i * 0.020 - 0.005 for i, later in enumerate(times))
 
 
 def test_a_pause_holds_for_all_and_the_turns_after_it_are_spaced(tmp_path):
@@ -810,7 +807,7 @@ def state_file(**values):
 def test_a_damaged_or_outdated_state_stops_no_request(tmp_path, content):
     (tmp_path / "pace.json").write_text(content)
     for rate in (None, 600):
-        asyncio.run(asyncio.wait_for(RateLimit(tmp_path, rate).wait_turn(), 1))
+        asyncio.run(asyncio.wait_for(RateLimit(tmp_path, rate).wait_turn(), 60))
 
 
 def test_the_time_of_day_has_no_part_in_limits(tmp_path, monkeypatch):
@@ -821,7 +818,7 @@ def test_the_time_of_day_has_no_part_in_limits(tmp_path, monkeypatch):
         monkeypatch.setattr(time, "time", lambda now=now: now)
         limit = RateLimit(tmp_path, 6000)
         for _ in range(3):
-            asyncio.run(asyncio.wait_for(limit.wait_turn(), 1))
+            asyncio.run(asyncio.wait_for(limit.wait_turn(), 60))
         limit.count_rejection(clock(), None, (1.0, 60.0))
     assert json.loads((tmp_path / "pace.json").read_text())["next"] < clock() + 1
 

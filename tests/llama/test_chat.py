@@ -170,9 +170,9 @@ def test_a_template_that_fails_or_explodes_is_refused_with_its_reason(tmp_path, 
 
 @pytest.mark.parametrize("text", ["<|im_end|>", "<|im_", "<unk>", "\n", "<0x41>", "é"])
 def test_a_megabyte_of_control_tokens_takes_seconds(chatml, text):
-    began = time.monotonic()
+    began = time.process_time()
     assert len(chat.render(chatml, None, text * (2**20 // len(text)))) > chatml.n_ctx
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 30  # work that grows with the square of the text takes minutes
 
 
 def test_any_text_survives_tokenising(chatml):

@@ -39,7 +39,7 @@ def endpoint(url: str | None, **changes: Any) -> Endpoint:
         "api_key_env": None,
         "max_concurrency": 8,
         "requests_per_minute": None,
-        "timeout": 5.0,
+        "timeout": 60.0,
         "max_attempts": 8,
         "completions": False,
         "echo_max_tokens": 1,

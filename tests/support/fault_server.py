@@ -100,7 +100,7 @@ class FaultServer:
 
     faults: Faults = no_faults
     latency: float = 0.0  # seconds until a reply
-    hang: float = 5.0  # seconds that the connection of a request without a reply stays open
+    hang: float = 60.0  # seconds that the connection of a request without a reply stays open
     retry_after: float = 0.2  # seconds
     port: int = 0
     echo_key: bool = True  # error bodies repeat the key that was sent
@@ -115,6 +115,7 @@ class FaultServer:
     keys: Counter[str] = field(default_factory=Counter, init=False)  # API keys of the requests
     paths: Counter[str] = field(default_factory=Counter, init=False)
     times: list[float] = field(default_factory=list, init=False)  # arrival times of requests, seconds
+    holds_replies: bool = field(default=False, init=False)  # no reply is sent while this is true
     in_flight: int = field(default=0, init=False)  # requests without a reply so far
     max_in_flight: int = field(default=0, init=False)
 
@@ -191,6 +192,8 @@ class FaultServer:
         self.keys[key] += 1
         fault = self.faults(body, earlier)
         await asyncio.sleep(self.hang if fault == "timeout" else self.latency)
+        while self.holds_replies:
+            await asyncio.sleep(0.01)
         if fault in ("timeout", "dropped"):
             writer.transport.abort()
             return False

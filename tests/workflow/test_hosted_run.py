@@ -45,7 +45,7 @@ def study(url: str, **changes) -> dict:
         "coverages": ["0.5"],
         "budget_usd": None,
     }
-    gently = {"max_concurrency": LIMIT, "requests_per_minute": None, "timeout": 2.0}
+    gently = {"max_concurrency": LIMIT, "requests_per_minute": None, "timeout": 5.0}
     config["providers"] = {"fireworks": {"base_url": url, **gently}, "openai": {"base_url": f"{url}/v1", **gently}}
     config["policies"] = {name: config["policies"][name] for name in ("base", "clone", "premium")}
     config["oracle"]["target_labels"] = None
@@ -65,7 +65,7 @@ def keys():
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[FaultServer]:
-    with FaultServer(replies=hosted_world.reply, latency=0.01, hang=3.0) as server:
+    with FaultServer(replies=hosted_world.reply, latency=0.01) as server:
         yield server
 
 
