@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TARGET = "results/coverage_0.25/snips.json"
+N_PROMPTS = 320  # which take seconds, so that a job can be killed between the first and the last
 
 
-def new_run(folder: Path, tiny_model: Path, n_prompts: int = 160, **changes) -> Run:
+def new_run(folder: Path, tiny_model: Path, n_prompts: int = N_PROMPTS, **changes) -> Run:
     """A folder with one shard that is long enough to be killed in the middle."""
     folder.mkdir()
     (folder / "tiny.gguf").symlink_to(tiny_model)
@@ -102,7 +103,7 @@ def test_a_killed_snakemake_is_unlocked_and_goes_on(tmp_path, tiny_model, uninte
     run.snakemake("--unlock")
     run.snakemake(TARGET)
     keys = run.journal_keys("generate/base")
-    assert len(keys) == len(set(keys)) == 160
+    assert len(keys) == len(set(keys)) == N_PROMPTS
     assert differing(run, uninterrupted) == []
 
 

@@ -15,7 +15,7 @@ from arena_cje.stages import status
 from workflow_run import CONFIG, Run, write_prompts
 
 TARGET = "results/responses/base.jsonl"
-N_PROMPTS = 150
+N_PROMPTS = 300
 PROFILE = "Using workflow specific profile"
 
 
