@@ -111,16 +111,17 @@ def test_a_ratio_forgets_slow_spells_and_one_spoiled_round():
 
 @contextlib.contextmanager
 def sleeper(folder: Path):
-    """A side whose speed no other process can change, and which records when it begins; one process is late."""
+    """A side that records when it begins and ends; one process is late."""
     with contextlib.suppress(FileExistsError):
         (folder / "late").touch(exist_ok=False)
         time.sleep(0.8)
     notes = folder / f"{os.getpid()}.txt"
 
     def side() -> int:
-        with notes.open("a") as file:
-            print(time.monotonic(), file=file)
+        began = time.monotonic()
         time.sleep(0.4)
+        with notes.open("a") as file:
+            print(began, time.monotonic(), file=file)
         return 10
 
     yield {"sleep": side}
@@ -135,17 +136,22 @@ def broken(folder: Path):
     yield {"sleep": lambda: 10}
 
 
-def test_processes_start_at_once_and_their_work_adds_up(tmp_path):
+def test_the_work_of_processes_adds_up_and_the_slowest_ends_it():
+    timings = [{"two": [_timing.Timing(10, 0.4, 0.2)]}, {"two": [_timing.Timing(30, 0.5, 0.1)]}]
+    assert _timing._rates(timings, [_timing.Turn("two", "any", 2)], "wall") == {"two": [40 / 0.5]}
+    assert _timing._rates(timings, [_timing.Turn("two", "any", 2)], "processor") == {"two": [40 / 0.2]}
+
+
+def test_processes_work_at_the_same_time(tmp_path):
     turns = [_timing.Turn("one", "sleep", 1), _timing.Turn("two", "sleep", 2)]
     prepare = functools.partial(sleeper, tmp_path)
     rates, processor = _timing.side_by_side(prepare, turns, rounds=2)
     assert len(rates["one"]) == len(rates["two"]) == 2
-    assert 1.5 < _timing.ratio(rates, "two", "one") < 2.5
     assert min(processor["two"]) > 10 * max(rates["two"])  # to sleep takes no processor time
-    notes = [list(map(float, path.read_text().split())) for path in tmp_path.glob("*.txt")]
-    second, first = sorted(notes, key=len)
-    assert len(first) == 4  # both rounds of both turns
-    assert np.abs(np.subtract(first[1::2], second)).max() < 0.3
+    second, first = sorted((np.loadtxt(path) for path in tmp_path.glob("*.txt")), key=len)
+    assert (len(first), len(second)) == (4, 2)  # both rounds of both turns, and those of the turn with two processes
+    began, ended = np.stack([first[1::2], second]).transpose(2, 0, 1)  # (process, round) each
+    assert (began.max(axis=0) < ended.min(axis=0)).all()
 
 
 def test_a_process_that_fails_is_told_by_its_own_error_and_none_waits_for_it(tmp_path):
