@@ -26,11 +26,9 @@ from arena_cje.calls.runner import MAX_FAILURES_IN_A_ROW, Backoff, journaled_ask
 from arena_cje.errors import UserError
 from arena_cje.journal import Journal
 from arena_cje.journal import read as read_journal
-from calls_process import call_job, call_price, chat, chats, endpoint
+from calls_process import call_job, call_price, chat, chats, endpoint, environment
 from fault_server import TRANSIENT, FaultServer, respond, scripted, seeded
 from workflow_run import ROOT
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests" / "support")])}
 
 
 def ask_all(job, folder, requests, name="0000"):
@@ -51,7 +49,7 @@ def start(url, folder, name="0000", items=(0, 40), **changes):
     script = str(ROOT / "tests" / "support" / "calls_process.py")
     return subprocess.Popen(
         [sys.executable, script, json.dumps(arguments)],
-        env=ENVIRONMENT,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arena_cje.calls.client import estimate_usage
 from arena_cje.calls.errors import UnreadableReply
-from arena_cje.calls.reading import parse_reply
-from arena_cje.calls.request import Reply, Request
+from arena_cje.calls.reading import MAX_ADDED_TOKENS, parse_reply, plausible_usage
+from arena_cje.calls.request import Reply, Request, Usage
 from calls_process import ask_all, call_job, chat, chat_body
 from fault_server import FaultServer, correct_reply
 
@@ -27,6 +28,152 @@ def read(choice, **rest) -> Reply:
     reply = parse_reply(chat("x"), chat_body(choice, **rest))
     assert Reply.from_record(orjson.loads(orjson.dumps(reply.record()))) == reply  # the journal can hold it
     return reply
+
+
+# The whole reply
+
+
+def test_a_reply_has_all_fields_of_the_body():
+    content = [
+        {
+            "token": "Ye",
+            "logprob": -0.5,
+            "top_logprobs": [{"token": "Ye", "logprob": -0.5}, {"token": "N", "logprob": -2}],
+        },
+        {"token": "s", "logprob": -0.25, "top_logprobs": []},
+    ]
+    body = chat_body(
+        {"logprobs": {"content": content}},
+        system_fingerprint="fp",
+        usage={"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    )
+    reply = parse_reply(chat("x"), body)
+    assert reply == Reply(
+        text="Yes",
+        finish_reason="stop",
+        tokens=("Ye", "s"),
+        token_logprobs=(-0.5, -0.25),
+        top_logprobs=({"Ye": -0.5, "N": -2.0}, {}),
+        usage=Usage(3, 2),
+        model="m-1",
+        system_fingerprint="fp",
+    )
+    assert Reply.from_record(orjson.loads(orjson.dumps(reply.record()))) == reply
+
+
+def test_both_forms_of_log_probabilities_are_read_alike():
+    request = Request("completion", {"model": "m", "prompt": "a", "max_tokens": 1, "echo": True, "logprobs": 1})
+    legacy = {"tokens": ["a", " b"], "token_logprobs": [-0.5, -1], "top_logprobs": [None, {" b": -1, " c": -2}]}
+    other = {
+        "content": [
+            {"token": "a", "logprob": -0.5, "top_logprobs": None},
+            {
+                "token": " b",
+                "logprob": -1,
+                "top_logprobs": [{"token": t, "logprob": v} for t, v in ((" b", -1), (" c", -2))],
+            },
+        ]
+    }
+    one, two = (
+        parse_reply(request, orjson.dumps({"choices": [{"text": "a b", "logprobs": form}]})) for form in (legacy, other)
+    )
+    assert one == two
+    assert one.token_logprobs == (-0.5, -1.0)
+
+
+def test_of_two_tokens_with_one_text_the_likelier_counts():
+    tops = [{"token": "\ufffd", "logprob": value} for value in (-1, -3)]
+    one = {"logprobs": {"content": [{"token": "\ufffd", "logprob": -3, "top_logprobs": tops}]}}
+    assert parse_reply(chat("x"), chat_body(one)).top_logprobs == ({"\ufffd": -1.0},)
+
+
+def test_the_first_echoed_token_may_have_no_log_probability():
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [None, -1.0], "top_logprobs": None}
+    reply = parse_reply(
+        Request("completion", {"model": "m", "prompt": "ab"}),
+        orjson.dumps({"choices": [{"text": "", "logprobs": logprobs}]}),
+    )
+    assert reply.token_logprobs == (None, -1.0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>",
+        chat_body()[:-20],
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": null}',
+        b'{"choices": [null]}',
+        b'{"choices": [5]}',
+        b'{"error": {"message": "busy", "code": 429}}',
+        chat_body({"message": "text"}),
+        chat_body({"message": ["text"]}),
+        chat_body({"message": None, "text": 7}),
+        chat_body({"finish_reason": "abort"}),
+        chat_body({"error": {"code": 502, "message": "upstream"}}),
+    ],
+    ids=lambda content: content.decode()[-60:] or "nothing",
+)
+def test_a_malformed_body_is_an_unreadable_reply(content):
+    with pytest.raises(UnreadableReply) as error:
+        parse_reply(chat("x"), content)
+    assert error.value.kind == "unreadable reply"
+    assert error.value.length == len(content)
+
+
+@pytest.mark.parametrize(
+    ("choice", "text", "error"),
+    [
+        ({"message": {"content": ""}}, "", None),
+        ({"message": {"content": None}}, "", None),
+        ({"message": {"reasoning": "..."}, "finish_reason": "length"}, "", None),
+        ({"message": {"content": "No", "refusal": None}}, "No", None),
+        ({"message": {"content": None, "refusal": "I will not."}}, "I will not.", "refused"),
+        ({"message": {"content": "I th"}, "finish_reason": "content_filter"}, "I th", "refused"),
+    ],
+)
+def test_an_empty_text_is_a_reply_and_a_refusal_has_an_error(choice, text, error):
+    reply = parse_reply(chat("x"), chat_body(choice))
+    assert (reply.text, reply.error) == (text, error)
+
+
+@pytest.mark.parametrize(
+    ("reported", "plausible"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 9}, True),
+        ({"prompt_tokens": 3, "completion_tokens": 0}, True),
+        ({"prompt_tokens": 3, "completion_tokens": 10}, False),
+        ({"prompt_tokens": 0, "completion_tokens": 1}, False),
+        ({"prompt_tokens": -3, "completion_tokens": 1}, False),
+        ({"prompt_tokens": 3, "completion_tokens": -1}, False),
+        ({"prompt_tokens": 3.0, "completion_tokens": 1}, False),
+        ({"prompt_tokens": "3", "completion_tokens": 1}, False),
+        ({"prompt_tokens": True, "completion_tokens": 1}, False),
+        ({"prompt_tokens": 3}, False),
+        ({"prompt_tokens": 10**9, "completion_tokens": 1}, False),
+        (None, False),
+        ([], False),
+    ],
+)
+def test_only_possible_numbers_of_tokens_count(reported, plausible):
+    assert (plausible_usage(chat("x"), reported) is not None) == plausible
+
+
+def test_a_long_prompt_may_have_as_many_tokens_as_bytes():
+    assert plausible_usage(chat("é" * 9000), {"prompt_tokens": 18000, "completion_tokens": 1}) == Usage(18000, 1)
+    assert (
+        plausible_usage(chat("é" * 9000), {"prompt_tokens": 18200 + MAX_ADDED_TOKENS, "completion_tokens": 1}) is None
+    )
+
+
+def test_estimated_tokens_grow_with_the_text_and_are_at_least_one():
+    assert estimate_usage(chat(""), 0) == Usage(1, 0)
+    assert estimate_usage(chat("x" * 4000), 41) == Usage(1000, 11)
+    assert estimate_usage(Request("completion", {"model": "m", "prompt": "ä" * 10}), 4) == Usage(5, 1)
 
 
 # The text

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 QUICK = Backoff(first=0.02, longest=0.2)
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a job in a process of its own."""
+    support = Path(__file__).resolve().parent
+    paths = [support.parents[1] / "workflow", support]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **variables}
+
+
 def endpoint(url: str | None, **changes: Any) -> Endpoint:
     """An endpoint for tests; `changes` replace fields of the default one."""
     default: dict[str, Any] = {
