@@ -124,7 +124,7 @@ STAGES = {
     "look": (
         ("results.looks",),
         CALIBRATES
-        | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "spending")}
+        | {f"estimation/{name}.py" for name in ("contrasts", "decision", "fresh", "robust", "spending")}
         | {f"diagnostics/{name}.py" for name in ("agreement", "calibration", "verdict")}
         | {"estimators/__init__.py", "numbers.py", "results/decision.py", "results/looks.py"},
     ),

@@ -123,6 +123,23 @@ def test_an_audit_lets_the_judge_decide_only_where_it_holds_within_the_margin(tm
         assert analysis.document["differences_to_base"]["near"]["reasons"][0]["level"] == "caution"
 
 
+@pytest.mark.parametrize(
+    ("estimator", "options", "use"),
+    [
+        ("calibrated-ips", {"margin": 0.005}, "use `direct`"),
+        ("direct", {"margin": 0.005, "correction": "none"}, "set `correction: joint`, if they are a random sample"),
+    ],
+)
+def test_own_labels_that_do_not_correct_the_estimate_are_named_with_what_they_would_correct(
+    tmp_path, estimator, options, use
+):
+    world = World({"near": Target(0.3, 0.1)}, coverage=300, target_labels=300, noise=0.1, paired=True)
+    analysis = analyzed(write_data(tmp_path, world=world), estimator, None, **options)
+    sentence = analysis.decision["policies"]["near"]["sentence"]
+    assert f"So that the 300 labels of its own responses correct it, {use}, or declare `assume_transport`." in sentence
+    assert "Label at least" not in sentence
+
+
 def test_the_same_policy_by_weights_alone_is_equivalent(labelled):
     """All its log ratios are zero, so that it gives the base's responses: no label of its own is needed."""
     analysis = analyzed(labelled, "snips", None)

@@ -17,6 +17,7 @@ from arena_cje.diagnostics import support
 from arena_cje.diagnostics.evidence import target_scores
 from arena_cje.diagnostics.label_needs import BaseLabels, Limits, OwnLabels, ScoreCells, own_labels
 from arena_cje.diagnostics.overlap import ess_share
+from arena_cje.diagnostics.verdict import corrected_by_own
 from arena_cje.estimation.fresh import MIN_OWN, labelled_prompts, prompt_weights
 from arena_cje.estimation.robust import has_label_term
 from arena_cje.estimation.weights import hajek
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
     from arena_cje.diagnostics.thresholds import Thresholds
     from arena_cje.estimation.records import Draws, Logged
     from arena_cje.evaluation.evaluate import Evaluation
-
-THIS, DIRECT, JOINT = (
-    "this",
-    "direct",
-    "joint",
-)  # what own labels correct: this estimate, `direct`, or correction: joint
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def circumstances(
         has_draws=has_draws,
         rows_without_input=len(cluster) - estimate.n_used,
         n_rows=len(cluster),
-        own_correct=_corrected_by_own(name, label_term=label_term, correction=evaluation.options.correction),
+        own_correct=corrected_by_own(evaluation),
         own=own,
         n_labels=len(fitted.label),
         n_unlabelled=int(np.sum(~logged.labelled)),
@@ -109,12 +104,6 @@ def circumstances(
         mode=fitted.mode,
         better_judge=better_judge,
     )
-
-
-def _corrected_by_own(estimator: str, *, label_term: bool, correction: str) -> str:
-    if not estimators.needs_draws(estimator) or label_term:
-        return DIRECT
-    return JOINT if correction == "none" else THIS
 
 
 def _base_labels(

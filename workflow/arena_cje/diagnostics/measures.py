@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arena_cje import estimators
-from arena_cje.diagnostics.circumstances import DIRECT, JOINT, THIS, Circumstances
+from arena_cje.diagnostics.circumstances import Circumstances
+from arena_cje.diagnostics.verdict import DIRECT, JOINT, THIS
 
 if TYPE_CHECKING:
     from arena_cje.diagnostics.thresholds import Thresholds

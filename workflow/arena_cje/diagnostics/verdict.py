@@ -24,6 +24,7 @@ from arena_cje import estimators
 from arena_cje.diagnostics import calibration
 from arena_cje.diagnostics.agreement import agreement
 from arena_cje.estimation.records import Estimate, Logged, Reason, Verdict
+from arena_cje.estimation.robust import has_label_term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from arena_cje.evaluation.evaluate import Evaluation
 
 PERCENT = " %"
+# What labels of a policy's own responses correct: this estimate, `direct`, or this one with `correction: joint`
+THIS, DIRECT, JOINT = "this", "direct", "joint"
 LOWER_LEVEL = {"refuse": "caution", "caution": "ok", "ok": "ok"}  # one level down
 
 
@@ -133,6 +136,14 @@ def lacks_labels(evaluation: Evaluation, evidence: Evidence, log_ratio: np.ndarr
     if evaluation.labels_are_rewards and evidence.overlap.raw.ess_share >= thresholds.ess_refuse:
         return False
     return "fresh_score" in module.NEEDS or bool((log_ratio[~np.isnan(log_ratio)] != 0).any())
+
+
+def corrected_by_own(evaluation: Evaluation) -> str:
+    """The estimate that labels of a target's own responses correct: THIS, DIRECT or JOINT."""
+    label_term = has_label_term(estimators.get(evaluation.estimator), evaluation.options)
+    if not estimators.needs_draws(evaluation.estimator) or label_term:
+        return DIRECT
+    return JOINT if evaluation.options.correction == "none" else THIS
 
 
 def agreement_reasons(judge_oracle: Agreement) -> tuple[Reason, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena_cje.diagnostics.verdict import lacks_labels
+from arena_cje.diagnostics.verdict import DIRECT, JOINT, corrected_by_own, lacks_labels
 from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.contrasts import differences_to
 from arena_cje.estimation.decision import (
@@ -60,6 +60,8 @@ class Side:
     rests_on: str  # labels; audited_judge: an audit holds within the margin; judge
     refusal: str = ""  # why the policy is refused; empty where it is published
     codes: tuple[str, ...] = ()  # of the reasons that refuse it
+    unused_labels: int = 0  # labels of its own responses that do not correct the estimate
+    corrected_by_labels: str = DIRECT  # what they would correct (`verdict.corrected_by_own`)
 
     @property
     def n_labelled(self) -> int:
@@ -96,13 +98,21 @@ def sides(
     by_policy = {logged.base_policy: of_base}
     for column, policy in enumerate(logged.policies):
         own, audit = np.zeros(len(cluster), dtype=bool), evidence[policy].audit
-        rests_on = LABELS
+        rests_on, unused_labels = LABELS, 0
         if audit is not None and lacks_labels(evaluation, evidence[policy], logged.log_ratio[:, column], thresholds):
             low, high = audit.interval
             rests_on = AUDITED if audit.status == "PASS" and -margin < low and high < margin else JUDGE
+            unused_labels = audit.n_labels
         elif evidence[policy].own_labels:
             own = (~np.isnan(draws[policy].scored_label)).any(axis=1)
-        by_policy[policy] = Side(evaluation.estimates[policy], own, rests_on, **refusals.get(policy, {}))
+        by_policy[policy] = Side(
+            evaluation.estimates[policy],
+            own,
+            rests_on,
+            unused_labels=unused_labels,
+            corrected_by_labels=corrected_by_own(evaluation),
+            **refusals.get(policy, {}),
+        )
     return by_policy
 
 
@@ -275,10 +285,21 @@ def _decided(outcome: str, low: float, high: float, against: str, margin: float)
 def _judge_only_sentence(policy: str, own: Side, against: str, numbers: str) -> str:
     """Why a difference that depends on judge scores alone decides nothing, and what would."""
     lacking = policy if own.rests_on != LABELS else against
+    if own.rests_on != LABELS and own.unused_labels >= MIN_ADVISED:
+        use = (
+            "set `correction: joint`, if they are a random sample"
+            if own.corrected_by_labels == JOINT
+            else "use `direct`"
+        )
+        advice = f"So that the {own.unused_labels} labels of its own responses correct it, {use}"
+    else:
+        advice = (
+            f"Label at least {MIN_ADVISED} of {lacking}'s own responses (`oracle.target_labels`, or `probes` with your own data) "
+            "and use `direct`"
+        )
     return (
         f"{policy} compared with {against}: not yet known. The difference ({numbers}) depends on judge scores alone, because no "
-        f"labels correct the estimate of {lacking}. Label at least {MIN_ADVISED} of {lacking}'s own responses "
-        "(`oracle.target_labels`, or `probes` with your own data) and use `direct`, or declare `assume_transport`."
+        f"labels correct the estimate of {lacking}. {advice}, or declare `assume_transport`."
     )
 
 

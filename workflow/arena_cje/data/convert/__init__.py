@@ -190,7 +190,7 @@ def _policy_text(name: str, counts: Mapping[str, Any]) -> str:
     ):
         if counts[key]:
             parts.append(f"{counts[key]} {text}")
-    return f"{name}{f' (split_name {original})' if original != name else ''}: {', '.join(parts)}"
+    return f"{name}{f' (named {original} in the files)' if original != name else ''}: {', '.join(parts)}"
 
 
 def _scale_text(summary: Mapping[str, Any], key: str) -> str:
