@@ -149,6 +149,18 @@ def test_scores_and_labels_on_one_scale_that_only_one_of_them_fills_are_cautione
     assert values(own) == pytest.approx(TRUTH, abs=0.02)
 
 
+def test_swapped_columns_of_scores_and_labels_are_a_caution_of_every_policy():
+    """A judge scores all rows and labels are few; more labels than scores are the other way round."""
+    rows = [row | {"oracle_label": row["oracle_label"] if k % 4 == 0 else None} for k, row in enumerate(world())]
+    swapped = [row | {"judge_score": row["oracle_label"], "oracle_label": row["judge_score"]} for row in rows]
+    for data, n_cautioned in ((rows, 0), (swapped, 3)):
+        verdicts = arena_cje.analyze(data, estimator="snips").verdicts
+        reasons = [reason for verdict in verdicts.values() for reason in verdict.reasons]
+        sentences = [reason.sentence for reason in reasons if reason.code == "labels_without_scores"]
+        assert len(sentences) == n_cautioned
+    assert sentences[0].startswith(f"{3 * len(rows) // 4} logged rows have a label and no judge score, and only ")
+
+
 def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
     rows = on_other_scales(judge=10)
     poor = [{"prompt_id": row["prompt_id"], "judge_score": k % 2} for k, row in enumerate(rows)]

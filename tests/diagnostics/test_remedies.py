@@ -54,6 +54,7 @@ LAST_RESORTS = {
     "weak_judge": "Use another judge or rubric; more labels do not",
     "constant_calibration": "Use another judge or rubric; more labels do not",
     "unusual_units": "Check the units",
+    "labels_without_scores": "Check that the columns",
 }
 
 

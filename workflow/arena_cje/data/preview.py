@@ -21,7 +21,7 @@ from arena_cje.data.logged import base_policy_of, check_scored
 from arena_cje.data.rows import NO_TEXTS, Response, check_label_probabilities, checked_rows, log_ratios, n_labels
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, PROBES
 from arena_cje.data.sources import source_name
-from arena_cje.data.units import differing_units, unusual_units
+from arena_cje.data.units import differing_units, swapped_columns, unusual_units
 from arena_cje.data.user_data import policy_names, read_user_data
 from arena_cje.errors import UserError
 from arena_cje.files import user_path
@@ -138,7 +138,7 @@ def _check_first_rows(
 
 
 def _unit_notes(responses: list[Response], where: str, reading: Reading) -> tuple[str, ...]:
-    """Sentences about columns of the logged rows that may be in other units than their scales."""
+    """Sentences about columns of the logged rows that may be in other units than their scales, or swapped."""
     scores, labels = (
         np.array([getattr(row, name) for row in responses], dtype=float) for name in ("judge_score", "oracle_label")
     )
@@ -146,6 +146,7 @@ def _unit_notes(responses: list[Response], where: str, reading: Reading) -> tupl
         unusual_units(scores, reading.judge_scale, f"judge scores of {where}"),
         unusual_units(labels, reading.label_scale, f"oracle labels of {where}"),
         differing_units(scores, labels, reading.judge_scale, reading.label_scale),
+        swapped_columns(int((~np.isnan(scores)).sum()), int((np.isnan(scores) & ~np.isnan(labels)).sum())),
     )
     return tuple(filter(None, sentences))
 

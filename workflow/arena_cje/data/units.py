@@ -1,4 +1,4 @@
-"""Signs that a column was read in other units than its own.
+"""Signs that a column was read in other units than its own, or in place of another one.
 
 A scale of the data is a claim of the user. Read on too wide a scale, a column is squeezed into one end of [0, 1], and every
 value that is estimated from it is a wrong number that looks like a low one: labels 0 and 1 on the scale (0, 10) are 0 and .1.
@@ -84,6 +84,16 @@ def differing_units(
     return (
         f"no {lower[:-1]} exceeds {ends[0]:g} where {higher} reach {ends[1]:g}, both on the scale from {low:g} to {high:g} "
         "that was declared; if they have different scales, give `judge_scale` and `label_scale`"
+    )
+
+
+def swapped_columns(n_scored: int, n_labels_without_score: int) -> str | None:
+    """A sentence where labels without a judge score outnumber the scored rows: a judge scores all rows, labels are few."""
+    if n_labels_without_score <= n_scored:
+        return None
+    return (
+        f"{n_labels_without_score} logged rows have a label and no judge score, and only {n_scored} have a judge score; check "
+        "that the columns of scores and labels are not swapped"
     )
 
 

@@ -313,6 +313,9 @@ LIFTS: Mapping[str, Lift] = {
     "unusual_units": _data(
         "Check the units of scores and labels, and set `judge_scale` and `label_scale` to the range of each column"
     ),
+    "labels_without_scores": _data(
+        "Check that the columns of judge scores and labels are not swapped, or add judge scores to the labelled rows"
+    ),
 }
 UNKNOWN = _data("No option of this analysis helps: the cause is in the data, or in a threshold that was changed")
 

@@ -19,7 +19,7 @@ from arena_cje.data.dataset import find_draws, find_probes, load_dataset, load_d
 from arena_cje.data.logged import base_logprobs, further_judges
 from arena_cje.data.reading import Reading, Scale
 from arena_cje.data.rows import NO_TEXTS
-from arena_cje.data.units import differing_units, unusual_units
+from arena_cje.data.units import differing_units, swapped_columns, unusual_units
 from arena_cje.diagnostics import plausibility
 from arena_cje.diagnostics.evidence import gather
 from arena_cje.diagnostics.judge_worth import judge_worth
@@ -335,16 +335,20 @@ def _read(
     rows, label_counts = _mask_labels(rows, settings.options.seed, settings.oracle_coverage)
     logprobs = {policy: dataclasses.asdict(counts) for policy, counts in logprob_counts.items()}
     metadata = label_counts | {"data": row_counts | {"fresh_draws": draw_counts, "logprobs": logprobs}}
-    cautions = _unit_cautions(rows, draws, reading)
+    cautions = _unit_cautions(rows, draws, reading, row_counts)
     return _Data(rows, draws, calibration, logprob_counts, metadata, cautions, judges)
 
 
-def _unit_cautions(logged: Logged, draws: Mapping[str, Draws], reading: Reading) -> dict[str, list[Reason]]:
-    """Reasons for caution about every policy whose data may be in other units than their scales."""
+def _unit_cautions(
+    logged: Logged, draws: Mapping[str, Draws], reading: Reading, counts: Mapping[str, Any]
+) -> dict[str, list[Reason]]:
+    """Reasons for caution about every policy whose data may be in other units than their scales, or in swapped columns."""
     of_all, cautions = _unit_reasons(logged, "of the logged rows", reading), {}
     scales = (reading.judge_scale, reading.label_scale)
     if sentence := differing_units(logged.judge_score, logged.oracle_label, *scales):
         of_all.append(Reason("unusual_units", sentence, "caution"))
+    if sentence := swapped_columns(counts["n_rows"], counts["n_labels_dropped"]):
+        of_all.append(Reason("labels_without_scores", sentence, "caution"))
     for policy in (logged.base_policy, *logged.policies):
         own = _unit_reasons(draws[policy], f"of {policy}'s fresh draws", reading) if policy in draws else []
         if of_all or own:
