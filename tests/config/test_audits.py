@@ -33,7 +33,7 @@ def test_fifty_labels_of_a_target_cannot_pass():
 
 def test_fewer_labels_than_correct_an_estimate_say_from_when_they_would():
     (note,) = audits.notes(config(0.004))
-    assert "with 50 labels, `direct`" in note
+    assert "With 50 labels, `direct`" in note
 
 
 def test_a_base_with_too_few_labels_stands_in_the_way_of_any_number():

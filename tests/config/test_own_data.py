@@ -24,6 +24,11 @@ def config(**keys):
         ({"decision": {"against": "shft"}}, {}, r"`decision.against` is 'shft', .* \(did you mean 'shift'\?\)"),
         ({}, {"with_logprobs": ()}, "no row has target_policy_logprobs, needed by snips"),
         ({}, {"has_labels": False}, "no row has an oracle_label, needed to calibrate the judge for snips, direct"),
+        (
+            {},
+            {"has_labels": False, "label_hint": " (did you mean 'x'?)"},
+            r"an oracle_label \(did you mean 'x'\?\), needed",
+        ),
     ],
 )
 def test_what_the_data_cannot_give_is_refused(keys, changes, sentence):

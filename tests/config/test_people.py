@@ -85,6 +85,8 @@ def test_files_of_batches_are_targets_and_others_are_not():
         targets.check(["results/labeling/firts/label.html"], config)
     with pytest.raises(UserError, match="there is no such target"):
         targets.check(["results/labeling/first/label.html"], parse.parse(SHIPPED))
+    with pytest.raises(UserError, match="with `logged_data` it generates none; label the responses in your own files"):
+        targets.check(["results/labeling/first/label.html"], parse.parse({"logged_data": "mine.jsonl"}))
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))

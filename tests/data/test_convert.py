@@ -168,6 +168,19 @@ def test_judge_and_oracle_have_a_scale_each(tmp_path):
     assert (row["judge_score"], row["oracle_label"]) == (0.5, 1.0)
 
 
+def test_a_scale_belongs_to_its_scorer_however_the_name_is_spelled(tmp_path):
+    rows = [answer(scorer="the judge", score=5.5) | {"judge_score": None}]
+    assert rows_of(tmp_path, rows, scales={"the judge": (1, 10)}).logged[0]["judge_score"] == 0.5
+
+
+def test_a_scale_of_an_unknown_scorer_is_refused_with_the_scorers(tmp_path):
+    sentence = (
+        r"a scale is set for 'judge', which is not among the scorers \(did you mean 'judge_score'\?\): judge_score"
+    )
+    with pytest.raises(UserError, match=sentence):
+        rows_of(tmp_path, [answer(judge_score=7)], scales={"judge": (1, 10)})
+
+
 def test_a_score_outside_its_scale_is_named_with_its_row(tmp_path):
     with pytest.raises(
         UserError, match=r"table.jsonl:1: the score of judge_score is 7, expected 0 to 1; .* --scale judge_score="
@@ -187,6 +200,13 @@ def test_the_base_policy_must_be_clear(tmp_path):
         {"policy_name": "gpt/4"},
     )
     assert list(conversion.fresh) == ["tuned"]
+
+
+def test_of_many_policies_an_error_names_ten(tmp_path):
+    """A column of responses that was taken for the policies has as many names as rows, and long ones."""
+    with pytest.raises(UserError, match=r"40 policies .* and 30 more; are these the names of policies\?") as error:
+        rows_of(tmp_path, [answer(policy=f"{'a long answer ' * 9}{k}") for k in range(40)])
+    assert len(str(error.value)) < 900
 
 
 def test_policies_that_would_share_a_name_are_refused(tmp_path):

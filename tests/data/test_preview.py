@@ -62,11 +62,21 @@ def test_policies_and_labels_are_those_of_the_data(tmp_path, size):
     assert (data.n_rows, data.n_labels) == ((N, N // 4) if size == "whole" else (None, None))
 
 
+def test_a_misspelled_field_of_labels_is_named(tmp_path, size):
+    data = preview.preview(files(tmp_path, lambda one: one | {"oracle_label": None, "oracle_lable": 1}), Reading())
+    assert (data.has_labels, data.label_hint) == (False, " (did you mean 'oracle_lable'?)")
+    assert preview.preview(files(tmp_path, lambda one: one | {"oracle_label": None}), Reading()).label_hint == ""
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"judge_score": 7}, "logged.jsonl:1: judge_score is 7, expected at most 1; set the ranges of your data"),
-        ({"judge_score": None}, "logged.jsonl: none of 40 rows has a judge_score"),
+        ({"judge_score": None}, "logged.jsonl: none of 40 rows has a judge_score$"),
+        (
+            {"judge_score": None, "judge_scroe": 0.5},
+            r"none of 40 rows has a judge_score \(did you mean 'judge_scroe'\?\)",
+        ),
         ({"prompt_id": None}, "logged.jsonl:1: has neither prompt_id nor prompt"),
         ({"metadata": {"response_token_count": "12"}}, "response_token_count is '12', expected a number"),
         ({"target_policy_logprobs": {"clown": 1.5}}, "logged.jsonl:1: target_policy_logprobs.clown is 1.5"),

@@ -192,4 +192,7 @@ def test_an_audit_that_too_few_base_labels_prevent_says_how_many_would_do(known)
     both = audit["labels_of_both_to_pass"]
     assert audit["labels_to_pass"] is None and both > 60
     printed = "\n".join(text.lines(plan.document(known.pilot, Goal(), Prices(), audits=known.audits)))
-    assert f"with more base labels only, such as {both} of the base and {both} of the target" in printed
+    assert (
+        f"further base labels are needed as well: for example {both} labels of the base and {both} of the target"
+        in printed
+    )

@@ -345,7 +345,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(data, options, message):
     [
         (
             "var_capp",
-            r"no option 'var_capp' \(did you mean 'var_cap'\?\); the options are seed, n_folds, .*n_bootstrap",
+            r"no option 'var_capp' \(did you mean 'var_cap'\?\); the options are logged, .*margin.* seed, n_folds, .*n_bootstrap",
         ),
         ("oracle_coverag", r"no option 'oracle_coverag' \(did you mean 'oracle_coverage'\?\)"),
         ("options", r"no option 'options'"),
@@ -757,6 +757,16 @@ def test_draws_of_ten_thousand_prompts_are_found_without_searching():
     result = arena_cje.analyze(rows, fresh, "dr-cpo")
     assert time.process_time() - began < 5
     assert result.document["n_used"]["near"] == n
+
+
+@pytest.mark.parametrize("method", ["summary", "estimate", "remedies"])
+def test_a_policy_that_is_not_in_the_result_is_refused_with_the_nearest(data, method):
+    result = arena_cje.analyze(data / "logged.jsonl", estimator="snips")
+    with pytest.raises(
+        UserError,
+        match=r"snips: there is no policy 'nera' in this result \(did you mean 'near'\?\); its policies: base",
+    ):
+        getattr(result, method)("nera")
 
 
 def test_a_result_knows_its_differences_after_the_files(data, tmp_path):

@@ -41,7 +41,7 @@ def notes(config: Config) -> list[str]:
     use = (
         "`direct` and the doubly robust estimators are corrected by these labels and need no audit"
         if labels >= thresholds.own_labels
-        else f"with {thresholds.own_labels:g} labels, `direct` and the doubly robust estimators need no audit"
+        else f"With {thresholds.own_labels:g} labels, `direct` and the doubly robust estimators need no audit"
     )
     return [
         f"`oracle.target_labels: {share:g}` buys {labels} labels of each target. If the calibration holds, the transport audit "

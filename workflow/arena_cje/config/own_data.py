@@ -33,9 +33,9 @@ def check(config: Config, data: Preview, estimates: Sequence[str]) -> None:
     calibrated = [name for name in estimates if config.estimator_of(name)[1]["rewards"] != "judge"]
     if calibrated and not data.has_labels:
         raise UserError(
-            f"{where}: no row has an oracle_label, needed to calibrate the judge for {', '.join(calibrated)}; label responses to "
-            f"prompts drawn at random ({MIN_LABELLED_PROMPTS} prompts at the very least, 50 for a decision), or give labelled "
-            "responses as calibration_data"
+            f"{where}: no row has an oracle_label{data.label_hint}, needed to calibrate the judge for {', '.join(calibrated)}; "
+            f"label responses to prompts drawn at random ({MIN_LABELLED_PROMPTS} prompts at the very least, 50 for a decision), "
+            "or give labelled responses as calibration_data"
         )
 
 

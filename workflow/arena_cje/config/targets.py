@@ -137,6 +137,11 @@ def _check_target(target: str, config: Config) -> None:
     if folder == LOOKS or (_is_coverage_folder(folder) and file.endswith(ESTIMATE_SUFFIXES)):
         _check_analysis(target, file.split(".")[0], config)
     _check_policy(target, config)
+    if config.logged_data is not None and target.startswith("results/labeling/"):
+        raise UserError(
+            f"{target}: a labelling page shows responses that the workflow generates, and with `logged_data` it generates none; "
+            "label the responses in your own files (`oracle_label`, `probes`)"
+        )
     raise UserError(
         f"{target}: there is no such target{did_you_mean(target, targets)}; the README has a table of all targets"
     )

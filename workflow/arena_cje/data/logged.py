@@ -97,7 +97,7 @@ def logged_arrays(
 def check_scored(responses: Sequence[Response], where: str, reading: Reading) -> None:
     """Raise a `UserError` where no row has a judge score; where: name of the data in errors."""
     if all(response.judge_score is None for response in responses):
-        hint = did_you_mean(reading.score_field, _field_names(responses)) if reading.judge is not None else ""
+        hint = similar_field(reading.score_field, responses)
         raise UserError(f"{where}: none of {len(responses)} rows has a {reading.score_field}{hint}")
 
 
@@ -117,6 +117,11 @@ def further_judges(responses: Sequence[Response], reading: Reading) -> dict[str,
             score = np.array([math.nan if value is None else float(value) for value in values])
             scores[name] = np.where(np.isfinite(score), score, math.nan)
     return {name: score for name, score in scores.items() if not np.isnan(score).all()}
+
+
+def similar_field(name: str, responses: Sequence[Response]) -> str:
+    """` (did you mean 'x'?)` for the user's own field that is closest to a name; an empty string where none is close."""
+    return did_you_mean(name, sorted(set(_field_names(responses)) - {name, *LOGGED.columns}))
 
 
 def _field_names(responses: Sequence[Response]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from arena_cje.data import convert
 from arena_cje.data.draws import check_policy
-from arena_cje.data.logged import base_policy_of, check_scored
+from arena_cje.data.logged import base_policy_of, check_scored, similar_field
 from arena_cje.data.rows import NO_TEXTS, Response, check_label_probabilities, checked_rows, log_ratios, n_labels
 from arena_cje.data.schemas import CALIBRATION, DRAWS, LOGGED, PROBES
 from arena_cje.data.sources import source_name
@@ -64,6 +64,7 @@ class Preview:
     has_labels: bool  # to fit a calibrator with: on logged rows, or in the calibration data
     n_rows: int | None = None  # logged rows with a judge score; None where the data were read in part, here and below
     n_labels: int | None = None  # of logged rows
+    label_hint: str = ""  # ` (did you mean 'x'?)`, where no row has a label and a field may be a misspelled one
     notes: tuple[str, ...] = ()  # what is unusual about the units of the columns
 
     @property
@@ -98,10 +99,11 @@ def _preview(files: OwnFiles, reading: Reading, base_policy: str | None) -> Prev
     targets = tuple(name for name in policy_names(files.logged, base)[1:] if name != base)
     draws = tuple(name for name in files.draws or () if name != base)
     facts = {"base_policy": base, "with_logprobs": targets, "with_draws": draws}
+    hint = "" if n_labels(responses) else similar_field("oracle_label", responses)
     if not is_whole:
         _check_first_rows(files, reading, responses, base, targets)
         has_labels = bool(n_labels(responses)) or files.calibration_data is not None or _has_label(files.logged)
-        return Preview(**facts, has_labels=has_labels)
+        return Preview(**facts, has_labels=has_labels, label_hint=hint)
     data = read_user_data(
         files.logged,
         files.fresh_draws,
@@ -115,7 +117,9 @@ def _preview(files: OwnFiles, reading: Reading, base_policy: str | None) -> Prev
     n_found = data.summary["n_labels_found"]
     has_labels = n_found > 0 or files.calibration_data is not None
     notes = _unit_notes(responses, source_name(files.logged), reading)
-    return Preview(**facts, has_labels=has_labels, n_rows=data.summary["n_rows"], n_labels=n_found, notes=notes)
+    return Preview(
+        **facts, has_labels=has_labels, n_rows=data.summary["n_rows"], n_labels=n_found, label_hint=hint, notes=notes
+    )
 
 
 def _check_first_rows(

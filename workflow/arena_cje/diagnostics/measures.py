@@ -147,8 +147,8 @@ def _overlap(c: Circumstances, level: str, thresholds: Thresholds) -> list[Measu
     reach = ""
     if not math.isnan(c.weights_reach):
         reach = (
-            " Importance weights need a policy closer to the base: its log probabilities may differ from the base's by at most "
-            f"{100 * c.weights_reach:.0f} % of what this policy's do (for example, with a temperature closer to the base's)."
+            " Importance weights need a policy closer to the base, for example one with a temperature closer to the base's: its "
+            f"log probabilities may differ from the base's at most {100 * c.weights_reach:.0f} % as much as they do now."
         )
     return [replace(measure, note=reach) for measure in _without_weights(c, level, thresholds)]
 

@@ -188,7 +188,8 @@ def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...], thresholds: Th
     if n_used == n:
         return ()
     lacking = " or ".join({"log_ratio": "log probabilities", "fresh_score": "a fresh draw"}[need] for need in needs)
-    text = f"{n - n_used} of {n} rows are left out because they lack {lacking}"
+    are, they_lack = ("is", "it lacks") if n - n_used == 1 else ("are", "they lack")
+    text = f"{n - n_used} of {n} rows {are} left out because {they_lack} {lacking}"
     if (n - n_used) / n <= thresholds.left_out_caution:
         return (Reason("rows_left_out", text),)
     limit = f"caution above {100 * thresholds.left_out_caution:.0f} %"

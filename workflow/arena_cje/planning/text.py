@@ -87,8 +87,10 @@ def _audit(audit: Document) -> str:
     state = f"{audit['status'].replace('_', ' ').lower()} with {audit['labels']} labels"
     facts = f"standard deviation of label minus calibrated score {audit['residual_sd']:.3f}, {audit['base_labels']} base labels"
     bias = f"the bias is within ± {audit['margin']:g}"
+    if audit["status"] == "FAIL":
+        return f"{state}: the calibration is biased for it, which further labels of the audit do not change ({facts})."
     if audit["labels_to_pass"] is None:
-        return f"{state}; it can establish that {bias} with more base labels only{_of_both(audit)} ({facts})."
+        return f"{state}; to establish that {bias}, further base labels are needed as well{_of_both(audit)} ({facts})."
     return (
         f"{state}; if the calibration holds, {audit['labels_to_pass']} labels establish with 80 % probability that {bias} "
         f"({facts})."
@@ -98,7 +100,7 @@ def _audit(audit: Document) -> str:
 def _of_both(audit: Document) -> str:
     """How many labels of base and target would do; nothing in plans of earlier versions."""
     count = audit.get("labels_of_both_to_pass")
-    return "" if count is None else f", such as {count} of the base and {count} of the target"
+    return "" if count is None else f": for example {count} labels of the base and {count} of the target"
 
 
 def _grouped(sentences: Mapping[str, str]) -> dict[str, list[str]]:

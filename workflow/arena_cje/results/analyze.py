@@ -223,9 +223,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
     names = [field.name for field in dataclasses.fields(Options)]
     for name in options:
         if name not in names:
-            others = [parameter for parameter in inspect.signature(analyze).parameters if parameter != "options"]
+            parameters = [parameter for parameter in inspect.signature(analyze).parameters if parameter != "options"]
+            known = [*parameters, *names]
             raise TypeError(
-                f"analyze() has no option {name!r}{did_you_mean(name, [*names, *others])}; the options are {', '.join(names)}"
+                f"analyze() has no option {name!r}{did_you_mean(name, known)}; the options are {', '.join(known)}"
             )
 
 

@@ -51,6 +51,8 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
 
     file: decision.json, or a results file. Raises a `UserError` where the file holds no decision about the policy.
     """
+    if file.is_dir():
+        raise UserError(f"{file}: is a folder{_what_there_is(file / 'decision.json')}")
     if not file.exists():
         raise UserError(f"{file}: no such file{_what_there_is(file)}")
     document = read_json(file)
@@ -77,7 +79,7 @@ def answer(file: Path, policy: str) -> tuple[str, int]:
 
 
 def _what_there_is(file: Path) -> str:
-    """What to name in place of a file that is not there, or how it is made."""
+    """What to name in place of a file that is not there, and how it is made."""
     results = [path for path in sorted(file.parent.glob("*.json")) if path.with_suffix(".influence.parquet").is_file()]
     there = f"; results files that are there: {', '.join(map(str, results))}" if results else ""
     if not file.parent.name.startswith("coverage_"):

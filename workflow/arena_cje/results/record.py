@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena_cje.data.reading import Reading
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, did_you_mean
 from arena_cje.estimation.decision import JUDGE, judge_only, may_decide
 from arena_cje.estimation.folds import clusters
 from arena_cje.estimation.records import Estimate, Floor, Options, Reason, Verdict
@@ -119,18 +119,33 @@ class ResultRecord:
         return decision | {"policies": {policy: entries[policy] for policy in self.all_policies if policy in entries}}
 
     def remedies(self, policy: str) -> list[str]:
-        """What would lift the level of a policy's verdict, a sentence each; none where it is ok, and in earlier files."""
+        """What would lift the level of a policy's verdict, a sentence each; none where it is ok, and in earlier files.
+
+        Raises a `UserError` for a policy that is not in the result.
+        """
+        self._check_policy(policy)
         codes = {reason.code for reason in self.verdicts[policy].reasons if reason.level == self.verdicts[policy].level}
         remedies = self.document.get("remedies", {}).get(policy, [])
         return list(dict.fromkeys(remedy["text"] for remedy in remedies if remedy["reason"] in codes))
 
     def summary(self, policy: str) -> dict[str, float]:
-        """Estimate, se, ci_lower, ci_upper and df of a policy, refused or not; NaN where unknown."""
+        """Estimate, se, ci_lower, ci_upper and df of a policy, refused or not; NaN where unknown.
+
+        Raises a `UserError` for a policy that is not in the result.
+        """
+        self._check_policy(policy)
         entries = self.document["refused"].get(policy) or self._published_entries(policy)
         low, high = entries["confidence_interval"]
         numbers = {"estimate": entries["estimate"], "se": entries["se"], "ci_lower": low, "ci_upper": high}
         numbers["df"] = self.document["se_components"][policy]["df"]
         return {name: math.nan if value is None else value for name, value in numbers.items()}
+
+    def _check_policy(self, policy: str) -> None:
+        if policy not in self.all_policies:
+            raise UserError(
+                f"{self.name}: there is no policy {policy!r} in this result{did_you_mean(policy, self.all_policies)}; "
+                f"its policies: {', '.join(self.all_policies)}"
+            )
 
     def _published_entries(self, policy: str) -> dict[str, Any]:
         """The published entries of a policy, null where it is refused."""
@@ -143,8 +158,9 @@ class ResultRecord:
     def estimate(self, policy: str) -> Estimate:
         """The estimate of a policy, refused or not; the difference of two is a paired contrast.
 
-        Raises a `UserError` where the influence values were not loaded.
+        Raises a `UserError` for a policy that is not in the result, and where the influence values were not loaded.
         """
+        self._check_policy(policy)
         if self.influence is None or self.prompt_id is None or self.base_influence is None:
             raise UserError(
                 f"{self.name}: this result was loaded without its influence values, which differences need; put "

@@ -19,7 +19,7 @@ from arena_cje.data.draws import (
     read_probes,
     with_probes,
 )
-from arena_cje.data.logged import logged_arrays, read_logged
+from arena_cje.data.logged import logged_arrays, read_logged, similar_field
 from arena_cje.data.reading import Reading
 from arena_cje.data.rows import n_labels, read_responses
 from arena_cje.data.schemas import DRAWS
@@ -196,7 +196,7 @@ def _labels(
             return False, [*lines, labels_on_draws_alone(with_labels)]
         lines.append(
             f"calibration needs usable oracle labels on at least {MIN_LABELLED_PROMPTS} prompts of {path}, got "
-            f"{len(labelled)}: "
+            f"{len(labelled)}{'' if labelled else similar_field('oracle_label', responses)}: "
             "label a random sample of its rows, or give other labelled responses as `calibration_data`"
         )
         return False, lines

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Answer, Loss, safe_name
 from arena_cje.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from arena_cje.data.reading import Scale
     from arena_cje.files import Row
@@ -94,7 +95,8 @@ def build(
         )
     with_votes = [name for name in scorers if any(one.votes.get(name) for one in responses.values())]
     judge, oracle = _scorers(with_votes or scorers, choices, default_judge)
-    scales = {name: _scale(name, choices.scales, default_scales or {}) for name in scorers}
+    chosen_scales = _chosen_scales(choices.scales, scorers)
+    scales = {name: _scale(name, chosen_scales, default_scales or {}) for name in scorers}
     rows: dict[str, list[Row]] = {name: [] for name in originals}
     for (name, _, _), response in responses.items():
         rows[name].append(_row(response, name, originals[name], judge, oracle, scales, is_base=name == base))
@@ -133,7 +135,7 @@ def _merge(responses: dict[tuple[str, str, int], _Response], key: tuple[str, str
 
 def _base(name: str | None, originals: Mapping[str, str]) -> str:
     """The safe name of the base policy."""
-    policies = ", ".join(originals.values())
+    policies = _shortened(originals.values())
     if name is None:
         if len(originals) == 1 or "base" in originals:
             return "base" if "base" in originals else next(iter(originals))
@@ -147,6 +149,13 @@ def _base(name: str | None, originals: Mapping[str, str]) -> str:
     raise UserError(
         f"base policy {name!r} is not among the policies{did_you_mean(name, originals.values())}: {policies}"
     )
+
+
+def _shortened(names: Collection[str]) -> str:
+    """Names for a message: the first ten of many, each cut where it is long."""
+    short = [name if len(name) <= 40 else f"{name[:37]}..." for name in islice(names, 10)]
+    more = len(names) - len(short)
+    return f"{', '.join(short)}{f' and {more} more; are these the names of policies?' if more else ''}"
 
 
 def _scorers(scorers: Sequence[str], choices: Choices, default: str | None) -> tuple[str, str | None]:
@@ -167,6 +176,16 @@ def _scorers(scorers: Sequence[str], choices: Choices, default: str | None) -> t
         f"scores by {len(others)} scorers ({', '.join(others)}); say which one is the judge: --judge NAME (`judge` in the "
         "configuration), and, if one of them has the labels that count, --oracle NAME"
     )
+
+
+def _chosen_scales(scales: Mapping[str, Scale], scorers: Sequence[str]) -> dict[str, Scale]:
+    """The user's scales by the safe names of their scorers; raises a `UserError` for one of a scorer that is not there."""
+    for name in scales:
+        if name != "*" and safe_name(name) not in scorers:
+            raise UserError(
+                f"a scale is set for {name!r}, which is not among the scorers{did_you_mean(name, scorers)}: {', '.join(scorers)}"
+            )
+    return {name if name == "*" else safe_name(name): scale for name, scale in scales.items()}
 
 
 def _scale(name: str, scales: Mapping[str, Scale], defaults: Mapping[str, Scale]) -> Scale:
