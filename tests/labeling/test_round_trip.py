@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 
-from arena_cje.labeling import agreement, labels, tasks, votes
+from arena_cje.labeling import agreement, labels, sentences, tasks, votes
 from arena_cje.labeling.records import Scale
 from labeling_study import make
 
@@ -57,6 +57,14 @@ def test_labels_recover_the_truth_within_their_error(batch, tmp_path):
     error = errors(labelled)
     assert error.mean() == pytest.approx(0, abs=3 * NOISE / (3 * len(error)) ** 0.5)
     assert error.std() == pytest.approx(NOISE / 3**0.5, rel=0.06)
+
+
+def test_raters_who_agree_by_chance_alone_are_reported(batch, tmp_path):
+    report = by_hand(batch, dict.fromkeys(BIAS, 0.0), tmp_path).report
+    by_chance = report | {"alpha": dict.fromkeys(report["alpha"], -0.1)}
+    for one, count in ((report, 0), (by_chance, 1)):
+        lines = sentences.of_votes(one)
+        assert sum(line.startswith("the raters agree no more than by chance") for line in lines) == count
 
 
 def test_agreement_is_the_closed_form(batch, tmp_path):

@@ -55,6 +55,11 @@ def of_votes(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"other raters would shift all labels together by about {model['panel_error']:.3f} (standard error)"
         )
+    alphas = [value for value in report["alpha"].values() if value is not None]
+    if alphas and max(alphas) <= 0:
+        lines.append(
+            "the raters agree no more than by chance: check the instructions and the votes before these labels are used"
+        )
     odd = [f"rater {row['annotator_id']}: {row['odd']}" for row in report["raters"] if row["odd"]]
     return [*lines, *odd, *report["notes"]]
 

@@ -31,7 +31,7 @@ def _of_pilot(plan: Mapping[str, Any], targets: list[str]) -> Iterator[str]:
         correction = f", corrected for {len(targets)} differences" if len(targets) > 1 else ""
         yield (
             f"With these numbers of prompts and labels, for differences to {pilot['base']}: half-width of the "
-            f"{_percent(1 - pilot['alpha'])} interval, and the smallest difference that is detected with power "
+            f"{_percent(1 - pilot['alpha'])} interval of one difference, and the smallest difference that is detected with power "
             f"{power:g}{correction}. In brackets: their uncertainty in a pilot of this size."
         )
     width = max(map(len, targets), default=0)
