@@ -100,6 +100,17 @@ def test_a_dry_run_shows_its_numbers_once_and_no_blocks(terminal_lines):
     assert terminal_lines(START, record(nothing), dryrun=True) == [nothing]
 
 
+def test_a_dry_run_names_the_policies_that_have_jobs(terminal_lines):
+    jobs = [("generate", {"policy": "short", "shard": "0000"}), ("generate", {"policy": "short", "shard": "0001"}),
+            ("judge", {"policy": "short"}), ("generate", {"policy": "new"}), ("judge", {"policy": "new"}),
+            ("score", {"context": "tiny-short"}), ("assemble", {"coverage": "0.1"})]  # fmt: skip
+    blocks = [record(BLOCK, event="job_info", rule_name=rule, wildcards=wildcards) for rule, wildcards in jobs]
+    plan = [START, record(STATS, event="run_info"), *blocks, record("This was a dry-run (flag -n).")]
+    lines = ["Planned for single policies:", "  generate, judge: short, new", "  score: tiny-short"]
+    assert terminal_lines(*plan, dryrun=True)[1:-1] == lines
+    assert lines[0] not in terminal_lines(*plan, dryrun=True, verbose=True)
+
+
 def test_an_answer_that_snakemake_repeats_stands_once(terminal_lines):
     leaving = record("Will exit after finishing currently running jobs (scheduler).")
     assert terminal_lines(START, *[leaving] * 3) == [leaving[1]]

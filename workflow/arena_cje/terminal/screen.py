@@ -104,6 +104,7 @@ class RunLines(logging.Handler):
         self.ended = False  # only what goes wrong follows the last lines of a run
         self._is_run = self._has_stats = False
         self._answers: set[str] = set()  # those that were shown: Snakemake repeats one with each job that ends
+        self._planned_rules: dict[str, dict[str, None]] = {}  # by policy or context, in the order of the plan
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, or leave it out."""
@@ -111,13 +112,27 @@ class RunLines(logging.Handler):
         if getattr(record, "exception", None) == "LockException":
             self.screen.write([self._lock_sentence()])
         elif (self.verbose and not self.ended) or self._is_shown(record):
+            if str(record.msg).startswith(DRY_RUN) and not self.verbose:
+                self.screen.write(self._plan_by_policy())
             with self.screen.above_rows():
                 self.inner.handle(self._in_short(record))
             if str(record.msg).startswith(NOTHING) and not self._settings.dryrun:
                 self.screen.write(self._closing_lines())
 
+    def _plan_by_policy(self) -> list[str]:
+        """Which policies, and contexts of log probabilities, have planned jobs of which rules; a line for equal ones."""
+        names_by_rules: dict[tuple[str, ...], list[str]] = {}
+        for name, rules in self._planned_rules.items():
+            names_by_rules.setdefault(tuple(sorted(rules)), []).append(name)
+        lines = [f"{', '.join(rules)}: {', '.join(names)}" for rules, names in names_by_rules.items()]
+        return ["Planned for single policies:", *(f"  {line}" for line in lines)] if lines else []
+
     def _is_shown(self, record: logging.LogRecord) -> bool:
         event, text = getattr(record, "event", None), str(record.msg)
+        if event == "job_info":
+            wildcards = getattr(record, "wildcards", None) or {}
+            if name := wildcards.get("policy") or wildcards.get("context"):
+                self._planned_rules.setdefault(name, {})[record.rule_name] = None
         if event in REQUESTED or text.startswith(SOFTWARE):
             return True
         if text.startswith(ANSWERS):
