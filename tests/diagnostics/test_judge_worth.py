@@ -176,7 +176,8 @@ def test_the_result_says_in_words_what_its_judges_are_worth():
     share, (low, high) = entry["policies"]["base"]["share"], entry["policies"]["base"]["interval"]
     first, second = judge_sentences(result)
     assert first == (
-        f"This judge saves {10 * share:.0f} of 10 labels (95 % interval {10 * low:.0f} to {10 * high:.0f})."
+        f"This judge saves {10 * share:.0f} of 10 labels (95 % interval {10 * low:.0f} to {10 * high:.0f}): "
+        f"{10 - round(10 * share)} labels with it are as precise as 10 without it."
     )
     assert (
         second.startswith("Judge judge_noisy saves ") and "times as many labels as this judge (95 % interval " in second

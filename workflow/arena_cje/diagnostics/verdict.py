@@ -174,7 +174,10 @@ def own_label_reasons(evidence: Evidence) -> tuple[Reason, ...]:
 
 
 def capped_at_caution(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    """The same reasons with `refuse` lowered to `caution`, and a caution about the effective share to `ok`."""
+    """The same reasons with `refuse` lowered to `caution`, and a caution about the effective share to `ok`.
+
+    For an estimator that uses fresh draws besides the weights.
+    """
     return tuple(
         Reason(reason.code, reason.sentence, LOWER_LEVEL[reason.level])
         if reason.level == "refuse" or reason.code == "low_ess"

@@ -80,7 +80,9 @@ def judge_sentences(result: ResultRecord) -> list[str]:
         if worth["why_unknown"]:
             sentences.append(f"Labels that this judge saves{of_policy}: unknown, because of {worth['why_unknown']}.")
         else:
-            sentences.append(f"This judge saves {_tenths(worth, level)}{of_policy}.")
+            n_saved = int(_of_ten(worth["share"]))
+            meaning = "" if n_saved in (0, 10) else f": {10 - n_saved} labels with it are as precise as 10 without it"
+            sentences.append(f"This judge saves {_tenths(worth, level)}{of_policy or meaning}.")
     for judge, worth in entry["further_judges"].items():
         if worth["why_unknown"]:
             sentences.append(f"Labels that judge {judge} saves: unknown, because of {worth['why_unknown']}.")
