@@ -16,6 +16,7 @@ judge and oracle: the calibrator then gives every policy the value of the base.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -178,12 +179,15 @@ def capped_at_caution(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
 
     For an estimator that uses fresh draws besides the weights.
     """
-    return tuple(
-        Reason(reason.code, reason.sentence, LOWER_LEVEL[reason.level])
-        if reason.level == "refuse" or reason.code == "low_ess"
-        else reason
-        for reason in reasons
-    )
+
+    def lowered(reason: Reason) -> Reason:
+        if reason.level == "refuse":
+            return Reason(
+                reason.code, f"{reason.sentence}; the fresh draws of this estimate need no overlap", "caution"
+            )
+        return replace(reason, level=LOWER_LEVEL[reason.level]) if reason.code == "low_ess" else reason
+
+    return tuple(map(lowered, reasons))
 
 
 def left_out_reasons(n_used: int, n: int, needs: tuple[str, ...], thresholds: Thresholds) -> tuple[Reason, ...]:
