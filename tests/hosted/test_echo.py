@@ -320,7 +320,7 @@ def test_an_invalid_template_is_refused(tmp_path, change, sentence):
         hosted_template.load(path)
 
 
-def test_an_invalid_address_or_key_name_is_refused_and_not_printed():
+def test_an_invalid_address_or_key_name_is_refused_and_not_repeated():
     for bad in ("sk-verysecretkey", "MY KEY"):
         with pytest.raises(ValueError) as error:
             Provider.model_validate({"api_key_env": bad})

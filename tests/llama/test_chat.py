@@ -20,7 +20,7 @@ IGNORES_SYSTEM = LOOP.replace("in messages", "in messages if m['role'] == 'user'
 
 @pytest.fixture(scope="module", params=["bytes", "sentencepiece"])
 def open_tiny_model(request, tmp_path_factory):
-    """Opens a model with the given template; closed at the end."""
+    """A function that opens a tiny model with a template; all are closed at the end."""
     opened = []
 
     def open_with(template=tiny_gguf.CHATML, *, body="", add_bos=False):
@@ -52,7 +52,7 @@ def test_a_conversation_has_the_tokens_of_its_rendered_text(chatml):
 
 
 def test_a_token_may_span_the_end_of_the_template_and_the_beginning_of_the_text(open_tiny_model):
-    """As in training, where the text was tokenised in its place."""
+    """As in training, where the template and the text were tokenised together."""
     model = open_tiny_model("say h{{ messages[0]['content'] }}")
     assert chat.render(model, None, "ello") == model.tokenize("say hello")
 
@@ -64,14 +64,14 @@ def test_without_a_system_prompt_there_is_no_system_message(chatml, system):
 
 
 @pytest.mark.parametrize("prefix", ["", "{{ bos_token }}", "{{ bos_token }}{{ bos_token }}"])
-def test_a_prompt_begins_with_one_bos_if_the_model_adds_it(open_tiny_model, prefix):
+def test_there_is_one_bos_where_the_model_adds_it(open_tiny_model, prefix):
     model = open_tiny_model(prefix + tiny_gguf.CHATML, add_bos=True)
     ids = chat.render(model, "be nice", "hello")
     assert model.tokenize(tiny_gguf.BOS, special=True) == (model.bos_id,)
     assert ids[0] == model.bos_id and ids.count(model.bos_id) == 1
 
 
-def test_a_prompt_has_no_bos_if_the_model_adds_none(chatml):
+def test_there_is_no_bos_where_the_model_adds_none(chatml):
     assert chatml.bos_id not in chat.render(chatml, "be nice", "hello")
 
 

@@ -15,7 +15,7 @@ from arena_cje.llama.generator import Request, generate, text_of
 from arena_cje.llama.scorer import Item, score
 
 TEMPERATURE_1 = Sampling()
-FLAT = Sampling(1e6)  # every token equally likely, whatever the logits: a uniform number names the token
+FLAT = Sampling(1e6)  # every token equally likely, whatever the logits: a uniform number determines the token
 BASE, TARGET = (40, 41), (40, 42)  # prompts, short because thousands of draws read them
 N = 20_000
 N_GENERATED = 2_000
@@ -126,7 +126,7 @@ def test_a_response_has_the_end_token_if_it_was_drawn_and_not_if_the_response_wa
     assert total_ended - total_cut == pytest.approx(after_words, abs=0.01)
 
 
-def test_an_empty_response_consists_of_the_end_token(model):
+def test_an_empty_response_is_just_the_end_token(model):
     """Its probability is 1 minus the probabilities of all other first tokens."""
     end = end_of_turn(model)
     response = generate_tokens(model, BASE, (end,), max_tokens=5)

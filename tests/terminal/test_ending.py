@@ -62,7 +62,7 @@ def test_paths_and_commands_fit_the_folder_where_the_command_was_typed(tmp_path,
     assert "`arena-cje unlock --directory /runs/a` removes it" in ending.lock_sentence()
 
 
-def test_reasons_above_the_limit_are_only_counted():
+def test_many_reasons_are_counted():
     lines = [*ending.lines(final_status(*map(str, range(30))))]
     assert len(lines) == ending.N_REASONS + 2
     assert lines[-2] == "ERROR 20 other reasons; `arena-cje status` tells them"

@@ -27,7 +27,7 @@ GRID = {
 
 
 def write_labelled(folder: Path, n: int = 120) -> dict[str, float]:
-    """A data set with every label, one policy worse than the others; the mean labels."""
+    """Write a data set with every label, one policy worse than the other; the mean label of each policy."""
     world = simulate.World(
         {"clone": simulate.Target(), "bad": simulate.Target(-1.0, 0.3)}, coverage=1.0, target_labels=1.0
     )

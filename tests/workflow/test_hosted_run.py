@@ -254,7 +254,7 @@ def server_config(url: str, **policies) -> dict:
 ECHO = {"provider": "echo", "model": "any", "template": "chatml.yaml", "system_prompt": "helpful.txt", "max_tokens": 6}
 
 
-def test_a_real_server_generates_judges_labels_and_scores(real_server, default_model, tmp_path):
+def test_a_real_server_answers_judges_labels_and_scores(real_server, default_model, tmp_path):
     """Chat, chat log probabilities and JSON through the openai client, echoed log probabilities through the Fireworks client,
     equal to those of our own passes."""
     talker = {"provider": "chat", "model": "any", "system_prompt": "concise.txt", "max_tokens": 6}

@@ -40,7 +40,10 @@ def test_labels_are_bought_by_score_with_known_probabilities(tmp_path):
     assert len(density) == 20 and sum(density.values()) == pytest.approx(20)
     assert min(density.values()) >= 0.2 and max(density.values()) > 1
     few, many = label_probabilities(run, "other", "0.25"), label_probabilities(run, "base", "0.5")
-    assert (len(few), len(many)) == (5, 10) and few.keys() < many.keys()  # labels of one prompt stay together
+    assert (len(few), len(many)) == (
+        5,
+        10,
+    ) and few.keys() < many.keys()  # a target is labelled on prompts where the base is
     for name, probability in few.items():
         assert probability == pytest.approx(min(1, 0.25 * density[name])) and probability < many[name] <= 1
     for path, expected in zip(paths, (many, few), strict=True):

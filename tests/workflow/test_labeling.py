@@ -109,7 +109,7 @@ def test_a_dry_run_of_the_shipped_study_needs_no_key(study):
     assert not any(job.startswith("judge") for job in jobs)
 
 
-def test_a_run_without_votes_is_refused_with_the_page_to_label(study):
+def test_without_votes_one_sentence_says_what_to_do(study):
     output = study.snakemake("-n", "--configfile", *STUDY, "--", "results/coverage_0.25/direct.json", ok=False)
     assert "ERROR there are no votes of people yet: let them label results/labeling/pilot/label.html" in output
     assert "Traceback" not in output
@@ -293,7 +293,7 @@ def test_no_label_for_validation_enters_an_estimate(split_study):
     assert truths != after
 
 
-def test_a_coverage_that_would_use_labels_for_validation_is_refused(split_study):
+def test_a_coverage_that_would_take_labels_for_validation_is_refused(split_study):
     target = "results/coverage_0.5/direct.json"
     output = split_study.snakemake("-n", "--configfile", *STUDY, "split.yaml", "--", target, ok=False)
     assert "people's labels above coverage 0.25 are for validation (`oracle.truth`)" in output

@@ -143,7 +143,7 @@ use rule * from arena
     assert parse_jobs(output) == {"sample_prompts 0000", "sample_prompts 0001", "gather prompts"}
 
 
-def test_a_module_of_a_folder_accepts_the_whole_shipped_configuration(tmp_path):
+def test_a_module_of_a_folder_takes_a_whole_configuration(tmp_path):
     """As deployment from the catalog writes it: the shipped configuration copied, to be edited."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "Snakefile").write_text(
@@ -182,7 +182,7 @@ def test_a_missing_python_module_is_named_without_a_traceback(tmp_path):
     assert "Traceback" not in output
 
 
-def test_paths_may_contain_braces(tmp_path, tiny_model):
+def test_paths_may_hold_braces(tmp_path, tiny_model):
     folder = tmp_path / "{policy} <x>"
     folder.mkdir()
     write_data(folder, tiny_model)

@@ -74,7 +74,7 @@ def wait_for_items(run: Run, stage: str, count: int, process: psutil.Popen) -> N
 
 
 @pytest.mark.parametrize("stage", ["generate/base", "score/smollm2-helpful"])
-def test_a_killed_job_continues_from_its_journal(tmp_path, tiny_model, uninterrupted_run, stage):
+def test_a_killed_job_resumes(tmp_path, tiny_model, uninterrupted_run, stage):
     run = new_run(tmp_path / "run", tiny_model)
     process = run.start(TARGET)
     job = wait_for_job(run, stage, process)  # before the items: a job of so small a model ends soon after them
@@ -88,7 +88,7 @@ def test_a_killed_job_continues_from_its_journal(tmp_path, tiny_model, uninterru
     run.snakemake(TARGET)
     keys = run.journal_keys(stage)
     assert keys[: len(keys_before)] == keys_before
-    assert len(keys) == len(set(keys)) == total  # every item done once, none again
+    assert len(keys) == len(set(keys)) == total  # every item is done exactly once
     assert different_files(run, uninterrupted_run) == []
 
 

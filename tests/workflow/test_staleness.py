@@ -47,7 +47,7 @@ JOINS = jobs_of("gather_responses_and_grades", POLICIES) | {"gather_logprobs"} |
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, tiny_model) -> Run:
-    """The whole small experiment, done, by a copy of the workflow that tests may edit."""
+    """The whole small experiment, run by a copy of the workflow that tests may edit."""
     folder = tmp_path_factory.mktemp("staleness")
     run = Run(folder / "run", copy.deepcopy(CONFIG), root=copy_workflow(folder / "workflow"))
     run.directory.mkdir()
@@ -249,7 +249,7 @@ def test_a_policy_with_new_sampling_in_a_known_context_has_that_context_scored_a
     assert changed_run.jobs("estimates") == (
         joins_of_a_new_policy("warm")
         | jobs_of("score", ("smollm2-helpful",), SHARDS)
-        | jobs_of("judge judge", ("base",), SHARDS)  # takes its grades from these scores
+        | jobs_of("judge judge", ("base",), SHARDS)  # this judge computes its grades from these log probabilities
         | {"gather_responses_and_grades base"}
     )
 
@@ -321,12 +321,12 @@ def test_files_that_one_job_made_are_not_stale_as_single_targets(finished_run, t
     assert rule in finished_run.jobs("--forceall", "--", f"results/{target}")
 
 
-def test_a_changed_threshold_makes_the_estimates_stale(changed_run):
+def test_a_threshold_makes_the_estimates_stale(changed_run):
     changed_run.config["verdict"] = {"labels_caution": 20}
     assert changed_run.jobs("estimates") == ESTIMATES | {"estimates"}
 
 
-def test_a_variant_adds_only_its_own_estimates(changed_run):
+def test_a_variant_adds_its_estimates(changed_run):
     changed_run.config["variants"] = {"hajek": {"estimator": "snips", "n_folds": 4}}
     assert changed_run.jobs("estimates") == set()
     assert changed_run.jobs("results/coverage_0.5/hajek.json") == {"estimate 0.5 hajek"}

@@ -30,7 +30,7 @@ def run(tmp_path, tiny_model) -> Run:
 
 
 def status_text(run: Run) -> str:
-    """The output of the command."""
+    """The output of `arena-cje status`."""
     command = [sys.executable, "-m", "arena_cje", "status", str(run.directory)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -76,7 +76,7 @@ def test_the_output_of_a_run_that_is_planned_interrupted_locked_and_continued(ru
     )
     lock.unlink()
 
-    # On a terminal the rows are drawn in their place.
+    # On a terminal the progress rows are redrawn in place.
     terminal, stream = pty.openpty()
     process = start(run, stdout=stream, stderr=stream, env=os.environ | {"TERM": "xterm"})
     os.close(stream)
