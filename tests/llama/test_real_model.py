@@ -26,7 +26,7 @@ MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, default_model) -> Run:
-    """100 prompts of the shipped experiment: base responses, all contexts scored, judged, labelled; and all labels of unhelpful."""
+    """100 prompts of the shipped experiment: base responses, all contexts scored, judged, labelled; and labels of unhelpful."""
     policies = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["policies"]
     again = {"again": {"like": "base", "system_prompt": "helpful_again.txt"}}
     config = {"n_prompts": 100, "shard_size": 50, "policies": policies | again}
