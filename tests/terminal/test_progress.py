@@ -1,4 +1,4 @@
-"""The progress of a run, read from the files of a run that the tests write."""
+"""The progress of a run, read from files that the tests write in place of a run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(tmp_path):
     return Folder(tmp_path)
 
 
-def test_a_row_for_each_stage_and_the_time_left_for_the_whole(run):
+def test_each_stage_has_a_row_and_the_last_row_has_the_time_left(run):
     run.finish(run.jobs[0])
     run.finish(run.jobs[1])
     run.finish(run.jobs[2])
@@ -82,7 +82,7 @@ def wait_for(text, stream):
     raise AssertionError(stream.getvalue())
 
 
-def test_a_pipe_has_lines_when_stages_begin_and_end(run, monkeypatch):
+def test_without_a_terminal_a_line_is_printed_when_a_stage_begins_or_ends(run, monkeypatch):
     monkeypatch.setattr("arena_cje.terminal.progress.POLL", 0.01)
     stream = io.StringIO()
     progress = Progress(run.folder, Screen(stream), 0.2, redraw=False)
@@ -101,7 +101,7 @@ def test_a_pipe_has_lines_when_stages_begin_and_end(run, monkeypatch):
     assert "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
 
 
-def test_trouble_with_the_progress_is_a_note_and_no_end_of_the_run(run):
+def test_an_error_in_the_progress_is_printed_as_a_note_and_does_not_end_the_run(run):
     (run.folder / run_record.RECORD).write_text("{")
     stream = io.StringIO()
     progress = Progress(run.folder, Screen(stream), 1, redraw=False)
@@ -110,7 +110,7 @@ def test_trouble_with_the_progress_is_a_note_and_no_end_of_the_run(run):
     assert stream.getvalue().startswith("NOTE the progress is not shown any more (UserError ")
 
 
-def test_progress_that_nobody_wants_to_see_has_no_end(run):
+def test_progress_without_an_interval_prints_nothing_at_the_end(run):
     stream = io.StringIO()
     Progress(run.folder, Screen(stream), None, redraw=False).end()
     assert stream.getvalue() == ""

@@ -27,7 +27,7 @@ def terminal_lines(monkeypatch):
     """A function that sends records to the terminal of a run and returns what is on it."""
     logger = logging.Logger("test")
 
-    def of(*records, environment="", **settings):
+    def lines_of(*records, environment="", **settings):
         stream = io.StringIO()
         monkeypatch.setenv("VERBOSE", environment)
         options = {"dryrun": False, "quiet": None, "verbose": False, "show_failed_logs": False} | settings
@@ -43,7 +43,7 @@ def terminal_lines(monkeypatch):
             logger.log(level, text, extra=extra)
         return stream.getvalue().splitlines()
 
-    return of
+    return lines_of
 
 
 def record(text, level=logging.INFO, **extra):
@@ -75,15 +75,15 @@ def test_a_run_shows_warnings_and_errors_and_no_jobs(terminal_lines):
 @pytest.mark.parametrize(
     ("value", "is_verbose"), [("1", True), ("yes", True), ("0", False), ("", False), ("no", False)]
 )
-def test_the_environment_brings_all_lines_back(terminal_lines, value, is_verbose):
+def test_the_environment_variable_verbose_shows_all_lines(terminal_lines, value, is_verbose):
     assert (BLOCK in terminal_lines(*RUN, environment=value)) == is_verbose
 
 
-def test_so_does_an_option_of_snakemake(terminal_lines):
+def test_the_option_verbose_of_snakemake_shows_all_lines(terminal_lines):
     assert BLOCK in terminal_lines(*RUN, verbose=True)
 
 
-def test_a_dry_run_shows_its_numbers_once_and_no_blocks(terminal_lines):
+def test_a_dry_run_shows_the_numbers_of_jobs_once_and_no_single_jobs(terminal_lines):
     closing = [
         record("Reasons:\n    (check individual jobs above for details)"),
         record("This was a dry-run (flag -n)."),
@@ -111,12 +111,12 @@ def test_a_dry_run_names_the_policies_that_have_jobs(terminal_lines):
     assert lines[0] not in terminal_lines(*plan, dryrun=True, verbose=True)
 
 
-def test_an_answer_that_snakemake_repeats_stands_once(terminal_lines):
+def test_a_line_that_snakemake_repeats_is_shown_once(terminal_lines):
     leaving = record("Will exit after finishing currently running jobs (scheduler).")
     assert terminal_lines(START, *[leaving] * 3) == [leaving[1]]
 
 
-def test_what_is_no_run_keeps_its_lines(terminal_lines):
+def test_a_command_that_starts_no_run_keeps_its_lines(terminal_lines):
     assert terminal_lines(record("Unlocking working directory.")) == ["Unlocking working directory."]
 
 
@@ -127,7 +127,7 @@ def test_a_lock_is_explained_in_place_of_its_exception(terminal_lines):
     assert terminal_lines(START, error) == ["locked"]
 
 
-def test_rows_are_drawn_in_their_place_below_the_lines(monkeypatch):
+def test_progress_rows_are_redrawn_in_place_below_the_lines(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setenv("TERM", "xterm")
     stream = Tty()
@@ -190,7 +190,7 @@ def test_jobs_write_to_their_log_and_this_process_to_the_terminal(tmp_path):
     assert "a traceback of a job" in verbose_process.stderr and "At least one job" not in verbose_process.stderr
 
 
-def test_a_terminal_of_another_logger_stays_as_it_is():
+def test_without_the_log_handler_of_snakemake_all_output_is_shown_unchanged():
     terminal = Terminal()
     terminal.take(None, None, None)
     assert terminal.is_verbose and not terminal.is_quiet and not terminal.can_redraw

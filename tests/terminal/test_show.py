@@ -44,7 +44,7 @@ def results(tmp_path_factory):
     return folder
 
 
-def test_a_folder_is_listed_with_what_is_missing(results, monkeypatch):
+def test_a_folder_of_results_is_listed_with_the_files_that_are_missing(results, monkeypatch):
     monkeypatch.chdir(results)
     text = show.text(results)
     assert text == show.text(results / "results")
@@ -59,7 +59,7 @@ def test_a_folder_is_listed_with_what_is_missing(results, monkeypatch):
     assert "missing of what the last run was to make: results/coverage_0.5/tmle.json; the same command makes it" in text
 
 
-def test_the_folder_of_a_coverage_without_a_decision_has_that_of_the_recommended_result(results, tmp_path):
+def test_a_coverage_without_a_decision_file_shows_that_of_the_recommended_result(results, tmp_path):
     folder = tmp_path / "coverage_0.5"
     folder.mkdir()
     for name in ("direct", "snips"):
@@ -71,7 +71,7 @@ def test_the_folder_of_a_coverage_without_a_decision_has_that_of_the_recommended
     assert f"  decision by {name}, the recommended: {headline} ({folder / name}.json)" in show.text(folder)
 
 
-def test_a_folder_with_nothing_says_what_was_looked_for(tmp_path, monkeypatch, capsys):
+def test_a_folder_without_results_is_refused_with_the_files_that_are_expected(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"no results in it; looked for .*/coverage_\*/ESTIMATOR.json, decision.json, "):
         show.text(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -138,7 +138,7 @@ def test_cells_are_short_and_missing_values_empty(tmp_path):
         "{",
     ],
 )
-def test_a_file_that_cannot_be_shown_is_one_sentence(tmp_path, content, capsys):
+def test_a_file_that_cannot_be_shown_is_refused_with_one_sentence(tmp_path, content, capsys):
     (tmp_path / "odd.json").write_text(content)
     assert main(["show", str(tmp_path / "odd.json")]) == 1
     error = capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_without_a_path_the_newest_estimates_are_shown(results, monkeypatch, cap
     assert "snips: 400 logged responses" in output and output.endswith("What else is there: arena-cje show results\n")
 
 
-def test_a_run_ends_with_its_pages_its_figures_and_what_lists_the_rest(results, tmp_path, monkeypatch):
+def test_a_run_ends_with_its_pages_its_figures_and_the_command_that_lists_all_results(results, tmp_path, monkeypatch):
     monkeypatch.chdir(results)
     assert [*show.closing(["0.5", "0.9"], Path())] == [
         "pages: results/coverage_0.5/diagnostics_dashboard.html",
@@ -169,7 +169,7 @@ def test_a_run_ends_with_its_pages_its_figures_and_what_lists_the_rest(results, 
     assert [*show.closing(["0.5"], Path())] == []
 
 
-def test_what_columns_mean_stands_once_for_tables_that_have_the_same(results, monkeypatch, capsys):
+def test_columns_are_explained_once_for_consecutive_tables_with_the_same_columns(results, monkeypatch, capsys):
     monkeypatch.chdir(results / "results" / "coverage_0.5")
     assert main(["show", "direct.json", "direct.json", "decision.json"]) == 0
     first, second, _ = capsys.readouterr().out.split(".json\n")[1:]

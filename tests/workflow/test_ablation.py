@@ -1,4 +1,4 @@
-"""The ablation as a target: on your own data, resumable by block, and no other target needs it."""
+"""The target `ablation`: on your own data, resumable by block, and needed by no other target."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRID = {
 
 
 def write_labelled(folder: Path, n: int = 120) -> dict[str, float]:
-    """A data set with every label, one policy worse than the others; the mean labels."""
+    """Write a data set with every label, one policy worse than the other; the mean label of each policy."""
     world = simulate.World(
         {"clone": simulate.Target(), "bad": simulate.Target(-1.0, 0.3)}, coverage=1.0, target_labels=1.0
     )
@@ -56,7 +56,7 @@ def write_labelled(folder: Path, n: int = 120) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Run, dict[str, float]]:
+def finished_ablation(tmp_path_factory) -> tuple[Run, dict[str, float]]:
     folder = tmp_path_factory.mktemp("ablation")
     truth = write_labelled(folder)
     run = Run(
@@ -66,8 +66,8 @@ def finished(tmp_path_factory) -> tuple[Run, dict[str, float]]:
     return run, truth
 
 
-def test_tables_and_figures_of_ones_own_data(finished):
-    run, truth = finished
+def test_an_ablation_of_own_data_writes_tables_and_figures_with_the_true_values(finished_ablation):
+    run, truth = finished_ablation
     table = pl.read_csv(run.path("ablation/summary.csv"))
     assert table["cells"].unique().to_list() == [3]
     assert set(zip(table["n"], table["coverage"], strict=True)) == {(n, c) for n in (60, 120) for c in (0.2, 0.5)}
@@ -87,8 +87,8 @@ def test_tables_and_figures_of_ones_own_data(finished):
     }
 
 
-def test_an_interrupted_run_goes_on_with_the_blocks_that_are_missing(finished):
-    run, _ = finished
+def test_an_interrupted_ablation_computes_only_the_missing_blocks(finished_ablation):
+    run, _ = finished_ablation
     assert run.jobs("ablation") == set()
     missing = [run.path("ablation/summary.csv"), run.path("ablation/cells/n60/00002.parquet")]
     for path in missing:
@@ -98,8 +98,8 @@ def test_an_interrupted_run_goes_on_with_the_blocks_that_are_missing(finished):
         path.with_name("aside").rename(path)
 
 
-def test_more_seeds_and_sizes_add_blocks_and_keep_complete_ones(finished):
-    run, _ = finished
+def test_more_seeds_and_sizes_add_blocks_and_keep_complete_ones(finished_ablation):
+    run, _ = finished_ablation
     run.config["ablation"] |= {"seeds": 6, "n": [60, 90, 120]}
     new = {f"ablation_cells {n} {first}" for n in (60, 120) for first in ("00002", "00004")}
     new |= {f"ablation_cells 90 {first}" for first in ("00000", "00002", "00004")}
@@ -111,13 +111,13 @@ def test_more_seeds_and_sizes_add_blocks_and_keep_complete_ones(finished):
     run.config["ablation"] = dict(GRID)
 
 
-def test_no_other_target_needs_it(finished):
-    run, _ = finished
+def test_no_other_target_needs_the_ablation(finished_ablation):
+    run, _ = finished_ablation
     assert not {job for job in run.jobs() if job.startswith("ablation")}
 
 
-def test_a_grid_that_cannot_be_computed_ends_before_any_job(finished):
-    run, _ = finished
+def test_a_grid_that_cannot_be_computed_ends_before_any_job(finished_ablation):
+    run, _ = finished_ablation
     run.config["ablation"] = GRID | {"estimators": ["dirct"]}
     output = run.snakemake("-n", "ablation", ok=False)
     assert "did you mean 'direct'?" in output

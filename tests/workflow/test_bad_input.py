@@ -1,4 +1,4 @@
-"""Mistakes a user makes, made for real: each ends with one sentence and a failing status, and nothing is lost."""
+"""A user's mistakes in real runs: each ends with one sentence and a failing exit status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(tmp_path, tiny_model) -> Run:
     return Run(tmp_path, copy.deepcopy(CONFIG))
 
 
-def refused(run: Run, sentence: str, *arguments: str) -> None:
+def expect_refusal(run: Run, sentence: str, *arguments: str) -> None:
     """Snakemake fails before any job, and its last line is the sentence."""
     output = run.snakemake("-n", *arguments, ok=False)
     last = output.strip().splitlines()[-1]
@@ -31,8 +31,8 @@ def refused(run: Run, sentence: str, *arguments: str) -> None:
     assert "Traceback" not in output
 
 
-def job_fails(run: Run, sentence: str, target: str) -> None:
-    """The job fails with one line ERROR, which is in its log too."""
+def expect_failing_job(run: Run, sentence: str, target: str) -> None:
+    """The job fails with one line ERROR on the terminal and in its log."""
     output = run.snakemake(target, ok=False)
     lines = [line for line in output.splitlines() if " ERROR " in line and sentence in line]
     assert lines, output
@@ -40,53 +40,53 @@ def job_fails(run: Run, sentence: str, target: str) -> None:
     assert any(sentence in path.read_text() for path in (run.directory / "logs").rglob("*.log"))
 
 
-def test_an_unknown_key(run):
+def test_an_unknown_key_is_refused_with_the_nearest_key(run):
     run.config["n_promts"] = 3
-    refused(run, "config: unknown key `n_promts` (did you mean 'n_prompts'?)")
+    expect_refusal(run, "config: unknown key `n_promts` (did you mean 'n_prompts'?)")
 
 
-def test_an_unknown_base_policy(run):
+def test_an_unknown_base_policy_is_refused_with_the_nearest_policy(run):
     run.config["base_policy"] = "bse"
-    refused(run, "base policy 'bse' is not under `policies` (did you mean 'base'?)")
+    expect_refusal(run, "base policy 'bse' is not under `policies` (did you mean 'base'?)")
 
 
-def test_an_unknown_estimator(run):
-    refused(run, "unknown estimator 'snip' (did you mean 'snips'?)", "results/coverage_0.5/snip.json")
+def test_an_unknown_estimator_is_refused_with_the_nearest_estimator(run):
+    expect_refusal(run, "unknown estimator 'snip' (did you mean 'snips'?)", "results/coverage_0.5/snip.json")
 
 
-def test_a_coverage_that_is_not_canonical(run):
-    refused(run, "write coverage_0.1", "results/coverage_0.10/snips.json")
+def test_a_coverage_with_a_trailing_zero_is_refused_with_its_canonical_form(run):
+    expect_refusal(run, "write coverage_0.1", "results/coverage_0.10/snips.json")
 
 
 @pytest.mark.parametrize("coverage", ["0", "1.5", "-0.1"])
-def test_a_coverage_outside_its_range(run, coverage):
-    refused(run, "(0, 1]", f"results/coverage_{coverage}/snips.json")
+def test_a_coverage_outside_its_range_is_refused(run, coverage):
+    expect_refusal(run, "(0, 1]", f"results/coverage_{coverage}/snips.json")
 
 
-def test_a_missing_model_file(run):
+def test_a_missing_model_file_is_refused(run):
     (run.directory / "tiny.gguf").unlink()
-    refused(run, "model file tiny.gguf does not exist")
+    expect_refusal(run, "model file tiny.gguf does not exist")
 
 
-def test_a_model_file_without_a_recipe(run):
+def test_a_model_file_without_a_recipe_is_refused_with_the_nearest_recipe(run):
     run.config["models"]["smollm2"] = {"file": "SmolLM2-135M-Instruct.F61.gguf"}
-    refused(run, "did you mean 'SmolLM2-135M-Instruct.F16.gguf'")
+    expect_refusal(run, "did you mean 'SmolLM2-135M-Instruct.F16.gguf'")
 
 
-def test_a_wrong_model_hash(run):
+def test_a_model_file_with_another_hash_than_configured_fails_in_the_job(run):
     run.config["models"]["smollm2"]["sha256"] = "0" * 64
-    job_fails(run, f"expected {'0' * 64}", "results/models/smollm2.json")
+    expect_failing_job(run, f"expected {'0' * 64}", "results/models/smollm2.json")
 
 
-def test_a_damaged_model_file(run, tiny_model):
+def test_a_damaged_model_file_fails_in_the_job(run, tiny_model):
     (run.directory / "tiny.gguf").unlink()
     (run.directory / "tiny.gguf").write_bytes(tiny_model.read_bytes()[:5000])
-    job_fails(run, "model file tiny.gguf cannot be loaded", "results/models/smollm2.json")
+    expect_failing_job(run, "model file tiny.gguf cannot be loaded", "results/models/smollm2.json")
 
 
-def test_a_missing_system_prompt(run):
+def test_a_missing_system_prompt_file_is_refused(run):
     (run.directory / "other.txt").unlink()
-    refused(run, "config: no file 'other.txt' in")
+    expect_refusal(run, "config: no file 'other.txt' in")
 
 
 @pytest.mark.parametrize(
@@ -99,25 +99,25 @@ def test_a_missing_system_prompt(run):
         ('{"prompt_id": "x", "prompt": "Hm?", "reference": {"anyof": ["a"]}}', "(did you mean 'any_of'?)"),
     ],
 )
-def test_a_bad_prompt_names_file_and_line(run, line, sentence):
+def test_a_bad_prompt_is_refused_with_file_and_line(run, line, sentence):
     with open(run.directory / "prompts.jsonl", "a") as file:
         file.write(line + "\n")
     run.config["n_prompts"] = 25 if "reference" in line else 24
-    refused(run, sentence)
+    expect_refusal(run, sentence)
 
 
-def test_more_prompts_than_there_are(run):
+def test_n_prompts_above_the_number_of_prompts_is_refused(run):
     run.config["n_prompts"] = 30
-    refused(run, "n_prompts is 30, but prompts.jsonl has 24 prompts")
+    expect_refusal(run, "n_prompts is 30, but prompts.jsonl has 24 prompts")
 
 
-def test_results_that_cannot_be_written(run):
+def test_a_file_in_place_of_the_results_folder_is_refused(run):
     (run.directory / "results").write_text("in the way")
-    refused(run, "is a file, but results are written to a folder with this name")
+    expect_refusal(run, "is a file, but results are written to a folder with this name")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving up rights needs root; others are tested by the file in the way")
-def test_a_folder_without_the_right_to_write(tmp_path):
+def test_a_results_folder_without_write_permission_is_refused(tmp_path):
     (tmp_path / "results").mkdir(mode=0o555)
     code = (
         "import os, sys\n"
@@ -138,7 +138,7 @@ def test_a_folder_without_the_right_to_write(tmp_path):
     assert "is not writable" in process.stdout, process.stderr
 
 
-def test_prompts_longer_than_the_context_are_rows_with_a_status(run):
+def test_a_prompt_longer_than_the_context_has_the_status_too_long_and_is_left_out(run):
     rows = [json.loads(line) for line in (run.directory / "prompts.jsonl").read_text().splitlines()]
     rows[5]["prompt"] = "long " * 400
     (run.directory / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -166,10 +166,10 @@ def test_a_response_too_long_for_one_context_is_left_out_for_that_policy_alone(r
     assert "rows_left_out" in codes
 
 
-def test_a_missing_key_of_a_rubric(run):
+def test_a_rubric_file_with_wrong_keys_is_refused(run):
     (run.directory / "mine.yaml").write_text("kind: likelihood\ntemprature: 1\n")
     run.config["judge"] = {"model": "smollm2", "rubric": "mine.yaml"}
-    refused(run, "mine.yaml: not a rubric")
+    expect_refusal(run, "mine.yaml: not a rubric")
 
 
 LOGGED = {
@@ -197,7 +197,7 @@ LOGGED = {
         ('"prompt_id": "row0"', "mine.jsonl:2"),
     ],
 )
-def test_bad_rows_of_data_brought_along_name_file_and_line(tmp_path, change, sentence):
+def test_a_bad_row_of_own_data_is_refused_with_the_reason(tmp_path, change, sentence):
     rows = [json.dumps(LOGGED | {"prompt_id": f"row{i}"}) for i in range(20)]
     key = change.split(":")[0]
     before = json.dumps(LOGGED | {"prompt_id": "row1"})
@@ -210,30 +210,30 @@ def test_bad_rows_of_data_brought_along_name_file_and_line(tmp_path, change, sen
     rows[1] = before[:start] + change + before[end:] if end < len(before) else before[:start] + change + "}"
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
     run = Run(tmp_path, {"logged_data": "mine.jsonl"})
-    refused(run, sentence, "results/coverage_0.5/snips.json")
+    expect_refusal(run, sentence, "results/coverage_0.5/snips.json")
 
 
-def test_data_brought_along_without_draws_has_no_direct(tmp_path):
+def test_direct_is_refused_for_own_data_without_fresh_draws(tmp_path):
     (tmp_path / "mine.jsonl").write_text(json.dumps(LOGGED))
     run = Run(tmp_path, {"logged_data": "mine.jsonl"})
-    refused(run, "needs fresh draws of the target policies", "results/coverage_0.5/direct.json")
+    expect_refusal(run, "needs fresh draws of the target policies", "results/coverage_0.5/direct.json")
 
 
-def test_draws_that_are_not_there(tmp_path):
+def test_a_missing_folder_of_fresh_draws_is_refused(tmp_path):
     (tmp_path / "mine.jsonl").write_text(json.dumps(LOGGED))
-    refused(Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "nowhere"}), "nowhere")
+    expect_refusal(Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "nowhere"}), "nowhere")
 
 
-def test_logged_data_that_is_not_there(tmp_path):
-    refused(Run(tmp_path, {"logged_data": "nowhere.jsonl"}), f"nowhere.jsonl: no such file in {tmp_path}")
+def test_a_missing_file_of_logged_data_is_refused(tmp_path):
+    expect_refusal(Run(tmp_path, {"logged_data": "nowhere.jsonl"}), f"nowhere.jsonl: no such file in {tmp_path}")
 
 
-def test_results_are_not_brought_along_to_their_own_place(tmp_path):
+def test_a_result_file_of_the_same_run_is_refused_as_logged_data(tmp_path):
     place = tmp_path / "results" / "coverage_0.5"
     place.mkdir(parents=True)
     (place / "cje_dataset.jsonl").write_text(json.dumps(LOGGED))
     run = Run(tmp_path, {"logged_data": "results/coverage_0.5/cje_dataset.jsonl"})
-    refused(run, "is among the results of this working directory", "results/coverage_0.5/snips.json")
+    expect_refusal(run, "is among the results of this working directory", "results/coverage_0.5/snips.json")
 
 
 @pytest.mark.parametrize(
@@ -247,28 +247,28 @@ def test_results_are_not_brought_along_to_their_own_place(tmp_path):
         (b'[{"prompt_id": "a"}]', "is one JSON array"),
     ],
 )
-def test_files_of_other_kinds_are_named(tmp_path, content, sentence):
+def test_logged_data_in_another_file_format_are_refused_with_that_format(tmp_path, content, sentence):
     (tmp_path / "mine.jsonl").write_bytes(content)
-    refused(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
+    expect_refusal(Run(tmp_path, {"logged_data": "mine.jsonl"}), sentence, "results/coverage_0.5/snips.json")
 
 
-def test_a_file_of_another_kind_comes_before_what_it_lacks(tmp_path):
-    """Here fresh draws and log probabilities, which no estimator could find in such a file."""
+def test_a_wrong_file_format_is_reported_before_missing_draws_and_log_probabilities(tmp_path):
+    """No estimator could find draws or log probabilities in such a file, so the format is the mistake to report."""
     (tmp_path / "mine.csv").write_text("prompt_id,judge_score\na,0.5\n")
     run = Run(tmp_path, {"logged_data": "mine.csv"})
-    refused(run, "mine.csv: is not JSONL", "results/coverage_0.1/direct.json")
+    expect_refusal(run, "mine.csv: is not JSONL", "results/coverage_0.1/direct.json")
     (file,), _ = foreign_files.promptfoo(tmp_path)
     run = Run(tmp_path, {"logged_data": str(file), "fresh_draws": "draws"})
     output = run.snakemake("results/coverage_0.1/direct.json", "-n", ok=False)
     assert f"ERROR {file}: is a file of the format promptfoo" in output and "NOTE" not in output
 
 
-def test_a_bad_row_behind_those_that_a_plan_reads_fails_in_the_job(tmp_path):
+def test_a_bad_row_after_those_that_a_dry_run_reads_fails_in_the_job(tmp_path):
     rows = [LOGGED | {"prompt_id": f"row{i}", "response": "word " * 4000} for i in range(1002)]
     rows[-1]["judge_score"] = 1.7
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run = Run(tmp_path, {"logged_data": "mine.jsonl"})
-    job_fails(run, "mine.jsonl:1002: judge_score is 1.7", "results/coverage_0.5/snips.json")
+    expect_failing_job(run, "mine.jsonl:1002: judge_score is 1.7", "results/coverage_0.5/snips.json")
 
 
 @pytest.mark.parametrize(
@@ -279,10 +279,10 @@ def test_a_bad_row_behind_those_that_a_plan_reads_fails_in_the_job(tmp_path):
         ({}, {"decision": {"against": "clown"}}, "`decision.against` is 'clown', which is not a policy of the data"),
     ],
 )
-def test_what_data_brought_along_cannot_give_is_said_at_the_plan(tmp_path, change, keys, sentence):
+def test_a_dry_run_reports_what_own_data_lack_for_the_requested_result(tmp_path, change, keys, sentence):
     rows = [LOGGED | {"prompt_id": f"row{i}"} | change for i in range(20)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    refused(Run(tmp_path, {"logged_data": "mine.jsonl"} | keys), sentence, "results/coverage_0.5/snips.json")
+    expect_refusal(Run(tmp_path, {"logged_data": "mine.jsonl"} | keys), sentence, "results/coverage_0.5/snips.json")
 
 
 @pytest.fixture
@@ -311,11 +311,11 @@ DATA_SET = "results/coverage_0.5/cje_dataset.jsonl"
         ({"oracle_label": None}, "probes/clone.jsonl:2: oracle_label is missing or null"),
     ],
 )
-def test_a_probe_that_fits_no_draw_names_file_and_line(own_data, row, sentence):
+def test_a_probe_label_that_matches_no_fresh_draw_is_refused_with_its_file(own_data, row, sentence):
     probe = {"prompt_id": "b", "judge_score": 0.5, "oracle_label": 1.0} | row
     with open(own_data.directory / "probes" / "clone.jsonl", "a") as file:
         file.write(json.dumps(probe) + "\n")
-    refused(own_data, sentence, DATA_SET)
+    expect_refusal(own_data, sentence, DATA_SET)
 
 
 @pytest.mark.parametrize(
@@ -329,34 +329,34 @@ def test_a_probe_that_fits_no_draw_names_file_and_line(own_data, row, sentence):
         ('{"prompt_id": "y", "judge_score": 50, "oracle_label": 0.1}', "set the ranges of your data: `judge_scale`"),
     ],
 )
-def test_bad_calibration_data_name_file_and_line(own_data, row, sentence):
+def test_bad_calibration_data_are_refused_with_the_reason(own_data, row, sentence):
     with open(own_data.directory / "more.jsonl", "a") as file:
         file.write(row + "\n")
-    refused(own_data, sentence, DATA_SET)
+    expect_refusal(own_data, sentence, DATA_SET)
 
 
-def test_labels_that_are_not_there(own_data):
+def test_missing_label_files_and_probes_of_an_unknown_policy_are_refused(own_data):
     (own_data.directory / "probes" / "clown.jsonl").write_text("")
-    refused(
+    expect_refusal(
         own_data, "probes of 'clown', which has no fresh draws as a target policy (did you mean 'clone'?)", DATA_SET
     )
     own_data.config["probes"] = "nowhere"
-    refused(own_data, "nowhere: no such folder", DATA_SET)
+    expect_refusal(own_data, "nowhere: no such folder", DATA_SET)
     own_data.config |= {"probes": None, "calibration_data": "nowhere.jsonl"}
-    refused(own_data, f"nowhere.jsonl: no such file in {own_data.directory}", DATA_SET)
+    expect_refusal(own_data, f"nowhere.jsonl: no such file in {own_data.directory}", DATA_SET)
 
 
-def test_calibration_data_of_the_workflows_own_responses_that_are_not_there(run):
+def test_a_missing_file_of_calibration_data_is_refused_for_generated_responses(run):
     run.config["calibration_data"] = "nowhere.jsonl"
-    refused(run, "nowhere.jsonl: no such file in")
+    expect_refusal(run, "nowhere.jsonl: no such file in")
 
 
-def test_an_unknown_key_of_a_variant(run):
+def test_an_unknown_key_of_a_variant_is_refused_with_the_nearest_key(run):
     run.config["variants"] = {"mine": {"estimator": "direct", "calibraton": "auto"}}
-    refused(run, "config: unknown key `variants.mine.calibraton` (did you mean 'calibration'?)")
+    expect_refusal(run, "config: unknown key `variants.mine.calibraton` (did you mean 'calibration'?)")
 
 
-def test_the_command_line_says_one_sentence(tmp_path):
+def test_the_command_line_reports_a_missing_file_in_one_sentence(tmp_path):
     command = [sys.executable, "-m", "arena_cje", "show", str(tmp_path / "none.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -1,4 +1,4 @@
-"""Policies without log probabilities, or with those of another distribution, take part in `direct` and in nothing else."""
+"""Policies without log probabilities, or with those of another distribution, are estimated by `direct` alone."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def codes(config, policy):
         (CHAT | {"provider": "vllm", "template": "chatml.yaml"}, True),
     ],
 )
-def test_a_policy_can_be_scored_where_its_provider_scores_given_text_of_a_template(policy, can):
+def test_a_policy_has_log_probabilities_if_its_provider_can_score_text_of_its_template(policy, can):
     config = experiment(LOCAL, other=policy)
     assert config.has_logprobs("other") is can
     assert config.policies_with_logprobs == (("base", "other") if can else ("base",))
     assert ("other" in {name for name in config.policies if config.policies[name].context in config.contexts}) is can
 
 
-def test_a_target_that_cannot_be_scored_is_named_with_its_provider_and_refused_by_weights():
+def test_a_target_without_log_probabilities_gets_a_note_and_a_refusal_with_its_provider():
     config = experiment(SCORES, clone=SCORES, chats=CHAT, bare=SCORES | {"template": None})
     assert scoring.notes(config) == [
         f"only `direct` can estimate policy 'chats': {scoring.cautions(config)['chats'][0][1]}",
@@ -78,7 +78,7 @@ def test_a_target_that_cannot_be_scored_is_named_with_its_provider_and_refused_b
 
 
 @pytest.mark.parametrize("base", [CHAT, LOCAL | {"temperature": 0}])
-def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, monkeypatch):
+def test_with_a_base_policy_without_log_probabilities_only_direct_can_run(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["direct"] if base["provider"] == "llama_cpp" else [*WEIGHTED, "direct"]
     config = experiment(base, {"estimators": names}, near=LOCAL, far=SCORES)
@@ -97,7 +97,7 @@ def test_a_base_without_log_probabilities_leaves_direct_alone(base, tmp_path, mo
         targets.check(["results/logprobs/near.parquet"], config)
 
 
-def test_nothing_to_run_is_refused_with_the_policy_and_its_provider():
+def test_a_configuration_whose_estimators_cannot_run_is_refused_with_the_reason():
     with pytest.raises(UserError, match="none of `estimators` can run: snips need .*'base': provider 'openai'"):
         experiment(CHAT, {"estimators": ["snips"]}, other=LOCAL)
     with pytest.raises(UserError, match="can run: snips, ips need .*'other': provider 'openai'"):
@@ -106,13 +106,13 @@ def test_nothing_to_run_is_refused_with_the_policy_and_its_provider():
         experiment(LOCAL | {"temperature": 0}, {"estimators": ["direct", "snips"]}, other=LOCAL)
 
 
-def test_brought_data_and_local_policies_have_nothing_to_note():
+def test_own_data_and_local_policies_get_no_notes_and_no_cautions():
     assert scoring.notes(parse({"logged_data": "mine.jsonl"})) == []
     config = experiment(LOCAL, other=LOCAL | {"temperature": 0.5}, greedy=LOCAL | {"temperature": 0})
     assert (scoring.notes(config), scoring.cautions(config)) == ([], {})
 
 
-def plain(policy):
+def logprobs_match_sampling(policy):
     return policy["provider"] == "llama_cpp" or (policy["temperature"], policy["top_p"]) == (1, 1)
 
 
@@ -123,13 +123,13 @@ KINDS = [
 
 
 @pytest.mark.parametrize("base", KINDS)
-def test_weights_are_refused_unless_log_probabilities_are_of_the_sampling(base):
+def test_weights_are_refused_unless_log_probabilities_match_the_sampling(base):
     """A target's API log probabilities are propensities if it samples as the base does, or if neither changes the sampling
     (temperature 1, top_p 1)."""
     others = {f"p{k}": kind for k, kind in enumerate(KINDS)}
     config = experiment(base, **others)
     for name, policy in others.items():
-        are_propensities = policy == base or (plain(base) and plain(policy))
+        are_propensities = policy == base or (logprobs_match_sampling(base) and logprobs_match_sampling(policy))
         assert ("api_log_probabilities" in codes(config, name)) is not are_propensities, name
         # A nucleus of the base has a caution of its own, which is added to the other one.
         assert ("support_exceeds_base" in codes(config, name)) is (base["top_p"] < 1 and policy != base), name
@@ -147,8 +147,8 @@ def test_weights_are_refused_unless_log_probabilities_are_of_the_sampling(base):
         ({"service_tier": "flex"}, False),
     ],
 )
-def test_further_parameters_that_bend_the_distribution_count_as_sampling(extra, changes_sampling):
-    """Scoring leaves them out too. If the base itself has one, only the log probabilities of its clone are propensities."""
+def test_extra_parameters_that_change_the_sampling_distribution_refuse_weights(extra, changes_sampling):
+    """Scoring does not apply them. If the base has one, only the log probabilities of its clone are propensities."""
     policy = SCORES | {"model": "other", "extra": extra}
     assert ("api_log_probabilities" in codes(experiment(SCORES, other=policy), "other")) is changes_sampling
     config = experiment(policy, clone=policy, other=SCORES)
@@ -156,7 +156,7 @@ def test_further_parameters_that_bend_the_distribution_count_as_sampling(extra, 
     assert ("api_log_probabilities" in codes(config, "other")) is changes_sampling
 
 
-def test_what_is_no_propensity_is_not_exported_as_one():
+def test_log_probabilities_that_are_no_propensities_are_missing_in_exports():
     config = experiment(SCORES, clone=SCORES, cooler=SCORES | {"temperature": 0.7}, cool=LOCAL | {"temperature": 0.7})
     assert scoring.non_propensity(config) == ["cooler"]
     row = {"prompt_id": "q", "base_policy_logprob": -1.0, "judge_score": 0.5, "oracle_label": None}
@@ -175,14 +175,14 @@ def test_what_is_no_propensity_is_not_exported_as_one():
     assert scoring.non_propensity(parse({"logged_data": "mine.jsonl"})) == []
 
 
-def test_one_seed_for_all_is_a_judges_alone():
+def test_an_extra_seed_is_allowed_for_a_judge_and_refused_for_a_policy():
     """With one seed a policy would have the same response for all draws of a prompt; a judge sends one request anyway."""
     with pytest.raises(UserError, match="`policies.other.extra.seed` is not allowed"):
         experiment(LOCAL, other=SCORES | {"extra": {"seed": 1}})
     experiment(LOCAL, {"judge": CHAT | {"rubric": "rating.yaml", "extra": {"seed": 1}}}, other=LOCAL)
 
 
-def test_only_scored_policies_must_share_their_limit_and_their_contexts():
+def test_only_policies_with_log_probabilities_must_share_max_tokens_and_context_keys():
     experiment(LOCAL | {"max_tokens": 8}, chats=CHAT | {"max_tokens": 99})
     experiment(CHAT | {"max_tokens": 8}, near=LOCAL | {"max_tokens": 9}, far=LOCAL | {"max_tokens": 7})
     with pytest.raises(UserError, match="give both the same `max_tokens`"):
@@ -192,7 +192,7 @@ def test_only_scored_policies_must_share_their_limit_and_their_contexts():
             experiment(SCORES, far=SCORES | change)
 
 
-# The analysis of such data
+# Analysis of data in which log probabilities are missing
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +201,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def partly(data, tmp_path_factory):
-    """The same data, `better` without log probabilities; and without any at all."""
+def data_without_logprobs(data, tmp_path_factory):
+    """Two copies of the data: `one` lacks the log probabilities of `better`, `all` has no log probabilities."""
     folders = {}
     for name, unscored in (("one", ["better"]), ("all", ["base", "same", "better", "near", "far"])):
         rows = schemas.read_jsonl(data / "logged.jsonl")
@@ -216,8 +216,8 @@ def partly(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("missing", ["one", "all"])
-def test_direct_needs_no_log_probability(data, partly, missing):
-    full, without = analyzed(data, "direct"), analyzed(partly[missing], "direct")
+def test_direct_needs_no_log_probability(data, data_without_logprobs, missing):
+    full, without = analyzed(data, "direct"), analyzed(data_without_logprobs[missing], "direct")
     assert without.policies == full.policies
     np.testing.assert_array_equal(without.estimates, full.estimates)
     np.testing.assert_array_equal(without.standard_errors, full.standard_errors)
@@ -225,10 +225,12 @@ def test_direct_needs_no_log_probability(data, partly, missing):
 
 
 @pytest.mark.parametrize("estimator", ["snips", "calibrated-ips", "dr-cpo", "tr-cpo"])
-def test_weights_refuse_the_unscored_target_and_leave_the_others_as_they_are(data, partly, estimator):
+def test_weights_refuse_a_target_without_log_probabilities_and_leave_the_others_unchanged(
+    data, data_without_logprobs, estimator
+):
     config = experiment(LOCAL, same=LOCAL, better=CHAT, near=LOCAL, far=LOCAL)
     full = analyzed(data, estimator)
-    result = analyzed(partly["one"], estimator, cautions=scoring.cautions(config))
+    result = analyzed(data_without_logprobs["one"], estimator, cautions=scoring.cautions(config))
     check(result.document, estimator)
     k = result.policies.index("better")
     others = [j for j in range(len(result.policies)) if j != k]
@@ -239,7 +241,7 @@ def test_weights_refuse_the_unscored_target_and_leave_the_others_as_they_are(dat
     assert result.refused["better"]["estimate"] is None
 
 
-def test_dishonest_log_probabilities_refuse_weights_and_not_direct(data):
+def test_weights_refuse_a_target_whose_log_probabilities_do_not_match_its_sampling(data):
     config = experiment(SCORES, same=SCORES, better=SCORES | {"temperature": 0.7}, near=LOCAL, far=LOCAL)
     result = analyzed(data, "dr-cpo", cautions=scoring.cautions(config))
     assert result.verdicts["better"].reasons[-1].code == "api_log_probabilities"
@@ -249,12 +251,14 @@ def test_dishonest_log_probabilities_refuse_weights_and_not_direct(data):
     assert "same" not in scoring.cautions(config)
 
 
-def test_figures_and_exports_do_without(partly, tmp_path):
-    result = analyzed(partly["all"], "direct")
-    logged, _ = load_logged(partly["all"] / "logged.jsonl", reading=result.reading)
+def test_figures_and_exports_work_without_log_probabilities(data_without_logprobs, tmp_path):
+    result = analyzed(data_without_logprobs["all"], "direct")
+    logged, _ = load_logged(data_without_logprobs["all"] / "logged.jsonl", reading=result.reading)
     figures.save(figures.weight_distributions(logged), tmp_path / "weights.png")
     assert [panel.n for panel in tidy.weights(logged)[1]] == [0, 0, 0, 0]
-    log_rows = list(exports.log_rows(*exports.logged_rows(partly["all"] / "logged.jsonl", result), "base"))
+    log_rows = list(
+        exports.log_rows(*exports.logged_rows(data_without_logprobs["all"] / "logged.jsonl", result), "base")
+    )
     assert {(row["sequence_logp"], row["pi0"]) for row in log_rows} == {(None, None)}
     assert all(row["calibrated_reward"] is not None for row in log_rows)
 
@@ -286,7 +290,7 @@ def grade(k, score=0.5, **changes):
     return row | {"reply": "??", "item": f"g{k}"} | changes
 
 
-def scores(*values):
+def logprob_table(*values):
     return pl.DataFrame(
         {
             "prompt_id": [f"q{k}" for k in range(len(values))],
@@ -303,14 +307,14 @@ def logged(responses, grades, logprobs, **policies):
     return rows, assemble.logged_summary(tally, logprobs, **policies)
 
 
-def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
+def test_logged_rows_are_kept_for_direct_if_the_base_has_no_log_probabilities():
     responses, grades = [response(k) for k in range(3)], {"judge": [grade(k) for k in range(3)]}
     rows, summary = logged(responses, grades, {}, base_policy="base", targets=["b", "a"])
     assert [row["base_policy_logprob"] for row in rows] == [None] * 3
     assert [list(row["target_policy_logprobs"].items()) for row in rows] == [[("b", None), ("a", None)]] * 3
     assert (summary["dropped"], summary["not_scored"]) == ({}, {"b": 3, "a": 3})
     # If the base can be scored, a row without its log probability is of no use to weights and is dropped.
-    logprobs = {"base": scores(-1.0, None, -2.0), "a": scores(-1.0, -3.0, None)}
+    logprobs = {"base": logprob_table(-1.0, None, -2.0), "a": logprob_table(-1.0, -3.0, None)}
     rows, summary = logged(responses, grades, logprobs, base_policy="base", targets=["b", "a"])
     assert [(row["prompt_id"], row["target_policy_logprobs"]) for row in rows] == [
         ("q0", {"b": None, "a": -1.0}),
@@ -320,7 +324,7 @@ def test_rows_are_kept_for_direct_where_the_base_cannot_be_scored():
     assert summary["not_scored"] == {"b": 2, "a": 1}
 
 
-def test_tokens_are_counted_where_they_are_known():
+def test_rows_have_a_token_count_only_if_the_token_ids_are_known():
     responses = [response(0), response(1, token_ids=[5, 6])]
     rows = assemble.draw_rows(responses, {"judge": [grade(0), grade(1)]}, assemble.Tally())
     assert [row["metadata"] for row in rows] == [
@@ -329,7 +333,7 @@ def test_tokens_are_counted_where_they_are_known():
     ]
 
 
-def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
+def test_responses_from_an_api_of_every_status_are_rows_and_counted_where_left_out(tmp_path):
     statuses = ("ok", "too_long", "refused", "control_tokens")
     rows = [response(k, status=status) for k, status in enumerate(statuses)]
     schemas.RESPONSES.write(tmp_path / "r.jsonl", rows)
@@ -344,7 +348,7 @@ def test_responses_from_an_api_are_rows_like_any_other(tmp_path):
         schemas.RESPONSES.write(tmp_path / "r.jsonl", [response(0, status="failed")])
 
 
-def test_who_answered_is_counted_by_stage_and_policy():
+def test_model_versions_that_answered_are_counted_by_stage_and_policy():
     responses = [response(k) for k in range(3)]
     local = [response(k, model=None, system_fingerprint=None) for k in range(3)]
     grades = [grade(k, model="gpt-2") for k in range(2)] + [grade(2)]
@@ -364,7 +368,7 @@ def test_who_answered_is_counted_by_stage_and_policy():
     assert assemble.merge_versions([versions, other])["judge"] == versions["judge"]
 
 
-def test_too_many_answers_of_no_use_end_the_join(tmp_path):
+def test_the_join_fails_if_too_many_answers_of_a_judge_are_unusable(tmp_path):
     schemas.GRADES.write(tmp_path / "judge.jsonl", [grade(k, None if k < 2 else 0.5) for k in range(20)])
     (tmp_path / "b").mkdir()
     schemas.GRADES.write(tmp_path / "b" / "base.jsonl", [grade(0)])
@@ -375,7 +379,7 @@ def test_too_many_answers_of_no_use_end_the_join(tmp_path):
         assemble.read_grades(paths, {"judge": 0.09})
 
 
-def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp_path):
+def test_an_experiment_without_log_probabilities_has_no_scoring_jobs_and_one_note(tmp_path):
     tiny_gguf.write(tmp_path / "tiny.gguf", spread=8.0)
     write_prompts(tmp_path / "prompts.jsonl", 8)
     policies = {"base": CONFIG["policies"]["base"] | {"temperature": 0}, "warm": {"like": "base", "temperature": 1.0}}
@@ -391,6 +395,6 @@ def test_an_experiment_without_log_probabilities_plans_none_and_says_so_once(tmp
     assert "estimator 'snips' needs log probabilities" in run.snakemake("results/coverage_1.0/snips.json", ok=False)
 
 
-def test_the_library_takes_no_log_probabilities_at_all(partly):
+def test_the_library_refuses_weights_if_all_log_probabilities_are_missing(data_without_logprobs):
     with pytest.raises(UserError, match="needs log probabilities"):
-        arena_cje.analyze(partly["all"] / "logged.jsonl", estimator="snips")
+        arena_cje.analyze(data_without_logprobs["all"] / "logged.jsonl", estimator="snips")

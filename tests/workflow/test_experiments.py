@@ -113,7 +113,7 @@ def world() -> Iterator[FaultServer]:
 
 
 def addresses(url: str, **more) -> str:
-    """A configuration file that puts another address in the place of the one in smoke.yaml."""
+    """The text of a configuration file that replaces the address in smoke.yaml by another."""
     names = {"fireworks": url, "openai": f"{url}/v1", "anthropic": f"{url}/v1"}
     return yaml.safe_dump({"providers": {name: {"base_url": place, **more} for name, place in names.items()}})
 
@@ -149,7 +149,7 @@ def experiment(request, world, default_model, tmp_path_factory) -> Experiment:
     return FINISHED[name]
 
 
-def every(test):
+def for_each_experiment(test):
     return pytest.mark.parametrize("experiment", PAGES, indirect=True)(test)
 
 
@@ -161,8 +161,8 @@ def test_each_experiment_has_a_page_and_each_page_its_smoke_run():
         assert f"config/experiments/{name}.yaml" in line
 
 
-@every
-def test_all_commands_of_the_page_run_and_estimates_come_out(experiment):
+@for_each_experiment
+def test_all_commands_of_the_page_run_and_produce_estimates(experiment):
     assert len(experiment.outputs) >= 6
     results = experiment.results()
     assert results
@@ -170,7 +170,7 @@ def test_all_commands_of_the_page_run_and_estimates_come_out(experiment):
 
 
 @pytest.mark.parametrize("experiment", HOSTED, indirect=True)
-def test_published_values_are_those_of_the_simulated_world(experiment):
+def test_published_estimates_are_near_the_true_values_of_the_simulated_world(experiment):
     """Known values within four standard errors, for every estimator and policy whose model and prompt have one."""
     config = yaml.safe_load((FOLDER / f"{experiment.name}.yaml").read_text())["policies"]
     n_compared = 0
@@ -195,7 +195,7 @@ def test_the_clone_has_weights_of_exactly_one(experiment):
 
 
 @pytest.mark.parametrize("experiment", ["llama-cpp-oracle"], indirect=True)
-def test_the_judge_is_read_with_and_without_its_uncertainty_from_the_same_answers(experiment):
+def test_judge_scores_with_and_without_uncertainty_come_from_the_same_answers(experiment):
     spending = (experiment.folder / "results/journal/spending.jsonl").read_text().splitlines()
     models = [json.loads(line)["model"] for line in spending]
     assert (
@@ -214,13 +214,13 @@ def test_one_policy_has_more_draws_than_the_others(experiment):
 
 
 @pytest.mark.parametrize("experiment", ["model-comparison"], indirect=True)
-def test_the_comparison_has_true_values_corrected_p_values_and_guard_rails(experiment):
+def test_the_model_comparison_exports_true_values_and_corrected_p_values(experiment):
     export = json.loads((experiment.folder / "results/export/coverage_0.25/token_level_cje_results.json").read_text())
     assert export["p_values_corrected"]
     assert all(row["oracle_truth"] is not None for row in export["results"].values())
 
 
-def test_a_server_of_llama_cpp_answers_at_smoke_size(default_model, tmp_path):
+def test_an_experiment_runs_with_the_server_of_llama_cpp_at_smoke_size(default_model, tmp_path):
     """The server that the pages name: generation, scoring, judging and labels of a scored experiment."""
     with llama_server(default_model, tmp_path) as url:
         address = tmp_path / "address.yaml"
@@ -235,7 +235,7 @@ def test_a_server_of_llama_cpp_answers_at_smoke_size(default_model, tmp_path):
     assert any(row["target_policy_logprobs"]["unhelpful"] != row["base_policy_logprob"] for row in rows)
 
 
-def test_table_of_what_each_experiment_produced(capsys):
+def test_the_printed_table_has_a_row_for_each_experiment(capsys):
     """Printed at the end of `make smoke`."""
     head = [
         "experiment",

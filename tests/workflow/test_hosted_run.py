@@ -1,4 +1,4 @@
-"""The whole workflow with models behind an API: a world of known values, faults, kills, keys, budgets, and a real server."""
+"""The whole workflow with models behind an API: simulated models of known values, faults, kills, keys, budgets, a real server."""
 
 from __future__ import annotations
 
@@ -45,8 +45,11 @@ def study(url: str, **changes) -> dict:
         "coverages": ["0.5"],
         "budget_usd": None,
     }
-    gently = {"max_concurrency": LIMIT, "requests_per_minute": None, "timeout": 5.0}
-    config["providers"] = {"fireworks": {"base_url": url, **gently}, "openai": {"base_url": f"{url}/v1", **gently}}
+    provider_limits = {"max_concurrency": LIMIT, "requests_per_minute": None, "timeout": 5.0}
+    config["providers"] = {
+        "fireworks": {"base_url": url, **provider_limits},
+        "openai": {"base_url": f"{url}/v1", **provider_limits},
+    }
     config["policies"] = {name: config["policies"][name] for name in ("base", "clone", "premium")}
     config["oracle"]["target_labels"] = None
     config["prices"] |= {config["judge"]["model"]: {"input": 0.1, "output": 0.4}}
@@ -70,7 +73,7 @@ def world() -> Iterator[FaultServer]:
 
 
 @pytest.fixture(scope="module")
-def plain(world, tmp_path_factory) -> tuple[Run, dict]:
+def finished_study(world, tmp_path_factory) -> tuple[Run, dict]:
     """The finished study without faults, and the counts of the server."""
     run = Run(tmp_path_factory.mktemp("plain"), study(world.url))
     run.snakemake(*TARGETS)
@@ -81,47 +84,51 @@ def estimates(run: Run, estimator: str) -> arena_cje.Result:
     return arena_cje.load(run.path(f"coverage_0.5/{estimator}.json"))
 
 
-def value(policy: str) -> float:
+def true_value(policy: str) -> float:
     config = yaml.safe_load(PRODUCTION.read_text())["policies"]
     model = config[policy].get("model", config["base"]["model"])
     return hosted_world.value(model, "You are a helpful assistant.")
 
 
-def test_estimates_of_a_world_behind_an_api_find_its_values(plain):
-    run, _ = plain
+def test_estimates_with_an_api_are_near_the_true_values(finished_study):
+    run, _ = finished_study
     for estimator in ("calibrated-ips", "direct"):
         result = estimates(run, estimator)
         for policy, estimate, se in zip(result.policies, result.estimates, result.standard_errors, strict=True):
-            assert abs(estimate - value(policy)) < 3.5 * se < 0.2, (estimator, policy)
+            assert abs(estimate - true_value(policy)) < 3.5 * se < 0.2, (estimator, policy)
 
 
-def test_the_clone_of_a_hosted_base_has_weights_of_exactly_one(plain):
-    rows = [json.loads(line) for line in plain[0].path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()]
+def test_the_clone_of_a_hosted_base_has_weights_of_exactly_one(finished_study):
+    rows = [
+        json.loads(line) for line in finished_study[0].path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()
+    ]
     assert {row["target_policy_logprobs"]["clone"] - row["base_policy_logprob"] for row in rows} == {0.0}
 
 
-def test_log_probabilities_are_those_of_the_world(plain):
+def test_log_probabilities_equal_those_of_the_simulated_model(finished_study):
     chance = dict(zip(hosted_world.WORTH, hosted_world.LARGER, strict=True))
-    rows = [json.loads(line) for line in plain[0].path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in finished_study[0].path("coverage_0.5/cje_dataset.jsonl").read_text().splitlines()
+    ]
     for row in rows:
         exact = math.fsum(math.log(chance[word]) for word in row["response"].split())
         assert row["target_policy_logprobs"]["premium"] == pytest.approx(exact)
 
 
-def test_the_limit_holds_over_all_jobs_and_nothing_is_asked_twice(plain):
-    _, counts = plain
+def test_the_request_limit_holds_over_all_jobs_and_no_request_is_sent_twice(finished_study):
+    _, counts = finished_study
     assert 1 < counts["max_in_flight"] <= 2 * LIMIT  # two providers, each with its own limit
     assert counts["sent"] == len(counts["answered"]) == sum(counts["answered"].values())
 
 
-def test_what_answered_is_in_the_provenance(plain):
-    summary = json.loads(plain[0].path("coverage_0.5/summary.json").read_text())
+def test_the_provenance_names_the_model_versions_that_answered(finished_study):
+    summary = json.loads(finished_study[0].path("coverage_0.5/summary.json").read_text())
     provenance = json.dumps(summary["provenance"])
     assert "llama-v3p3-70b-instruct-2025" in provenance and "fp_1" in provenance
 
 
-def test_faults_and_a_kill_change_nothing_and_cost_nothing_twice(plain, world, tmp_path):
-    run, repeat = plain[0], Run(tmp_path, plain[0].config)
+def test_faults_and_a_kill_change_no_result_and_stored_answers_are_not_paid_for_again(finished_study, world, tmp_path):
+    run, repeat = finished_study[0], Run(tmp_path, finished_study[0].config)
     world.answered.clear()
     world.faults = seeded(0.3, seed=3, max_faults=3)
     try:
@@ -166,7 +173,7 @@ def keys_in_journal(file: Path) -> list[str]:
     return [json.loads(line.partition(b" ")[2])["key"] for line in lines if line.endswith(b"}")]
 
 
-def test_the_key_is_nowhere(plain, world, tmp_path):
+def test_an_api_key_is_in_no_file_and_no_output(finished_study, world, tmp_path):
     """The server repeats the key in its error; files, logs (Snakemake's too) and the terminal do not."""
     run = Run(tmp_path, study(world.url))
     world.faults = lambda body, earlier: "401"
@@ -176,15 +183,15 @@ def test_the_key_is_nowhere(plain, world, tmp_path):
         world.faults = seeded(0.0)
     assert "401" in output and "OPENAI_API_KEY" not in output.replace("FIREWORKS_API_KEY", "")
     assert set(KEYS.values()) & set(world.keys)
-    for directory in (run.directory, plain[0].directory):
+    for directory in (run.directory, finished_study[0].directory):
         for path in directory.rglob("*"):
             content = path.read_bytes() if path.is_file() else b""
             assert not any(key[-12:].encode() in content for key in KEYS.values()), path
     assert not any(key[-12:] in output for key in KEYS.values())
 
 
-def test_the_estimate_of_the_cost_holds_what_it_cost(plain, monkeypatch):
-    run, counts = plain
+def test_the_actual_cost_is_within_the_estimated_range(finished_study, monkeypatch):
+    run, counts = finished_study
     for name in KEYS:
         monkeypatch.delenv(name)
     output = run.snakemake("cost")
@@ -197,7 +204,7 @@ def test_the_estimate_of_the_cost_holds_what_it_cost(plain, monkeypatch):
     assert "judge" in output
 
 
-def test_a_budget_stops_the_run_and_a_larger_one_goes_on(world, tmp_path):
+def test_a_budget_stops_the_run_and_with_a_larger_one_it_continues(world, tmp_path):
     config = study(world.url, budget_usd=0.002)
     run = Run(tmp_path, config)
     output = run.snakemake("results/responses/base.jsonl", "results/responses/clone.jsonl", ok=False)
@@ -210,7 +217,7 @@ def test_a_budget_stops_the_run_and_a_larger_one_goes_on(world, tmp_path):
     assert len(schemas.RESPONSES.read(run.path("responses/base.jsonl"))) == 60
 
 
-def test_the_production_study_plans_without_a_key_and_with_a_server_on_this_machine(tmp_path, monkeypatch):
+def test_a_dry_run_of_the_production_study_needs_no_key_and_accepts_a_local_server(tmp_path, monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name)
     arguments = ["-s", str(ROOT / "Snakefile"), "-n", "--cores", "2", "--configfile", str(PRODUCTION)]
@@ -225,7 +232,7 @@ def test_the_production_study_plans_without_a_key_and_with_a_server_on_this_mach
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory, default_model) -> Iterator[str]:
+def real_server(tmp_path_factory, default_model) -> Iterator[str]:
     """llama.cpp's server with the default model."""
     with llama_server(default_model, tmp_path_factory.mktemp("server")) as url:
         yield url
@@ -247,11 +254,11 @@ def server_config(url: str, **policies) -> dict:
 ECHO = {"provider": "echo", "model": "any", "template": "chatml.yaml", "system_prompt": "helpful.txt", "max_tokens": 6}
 
 
-def test_a_real_server_answers_judges_labels_and_scores(real, default_model, tmp_path):
+def test_a_real_server_answers_judges_labels_and_scores(real_server, default_model, tmp_path):
     """Chat, chat log probabilities and JSON through the openai client, echoed log probabilities through the Fireworks client,
     equal to those of our own passes."""
     talker = {"provider": "chat", "model": "any", "system_prompt": "concise.txt", "max_tokens": 6}
-    config = server_config(real, base=ECHO, clone={"like": "base"}, talker=talker) | {
+    config = server_config(real_server, base=ECHO, clone={"like": "base"}, talker=talker) | {
         "judge": {"provider": "chat", "model": "any", "rubric": "helpfulness.yaml", "max_unscored": 1.0},
         "oracle": {"provider": "chat", "model": "any", "rubric": "rating.yaml", "max_tokens": 40, "max_unscored": 1.0},
         "coverages": ["1.0"],
@@ -279,12 +286,12 @@ def test_a_real_server_answers_judges_labels_and_scores(real, default_model, tmp
             assert logprob_row["logprob"] == pytest.approx(own.total, abs=0.1), row["response"]
 
 
-def test_a_server_that_scores_other_tokens_than_its_own_is_found_out(real, tmp_path):
+def test_a_server_whose_echo_scores_the_wrong_tokens_is_detected(real_server, tmp_path):
     """Without a token that begins the text, the echo of llama-cpp-python's server is off by one."""
     texts = {"with_system": "{system}\n{prompt}\nAnswer:", "without_system": "{prompt}\nAnswer:"}
     template_text = {**texts, "end": "<|im_end|>", "control": ["<|im_end|>"]}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(template_text))
     for template, ok in (("chatml.yaml", True), ("plain.yaml", False)):
-        config = server_config(real, base=ECHO | {"template": template}, clone={"like": "base"})
+        config = server_config(real_server, base=ECHO | {"template": template}, clone={"like": "base"})
         output = Run(tmp_path, config).snakemake("check_models", ok=ok)
         assert ("does not score given text" in output or "are inconsistent" in output) != ok, output

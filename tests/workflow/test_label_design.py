@@ -1,4 +1,4 @@
-"""Labels bought where the targets' judge scores lie: which ones, with which probabilities, and these are in the data set."""
+"""Labels bought by the judge scores of the targets: which responses, with which probabilities, as the data set has them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def experiment(directory) -> Run:
     return Run(directory, config)
 
 
-def labels(run: Run, policy: str, coverage: str) -> dict[str, float]:
+def label_probabilities(run: Run, policy: str, coverage: str) -> dict[str, float]:
     rows = schemas.GRADES.read(run.path(f"oracle/{policy}/coverage_{coverage}.jsonl"))
     return {row["prompt_id"]: row["label_probability"] for row in rows}
 
@@ -39,8 +39,11 @@ def test_labels_are_bought_by_score_with_known_probabilities(tmp_path):
     density = {row["prompt_id"]: row["density"] for row in schemas.LABEL_DESIGN.read(run.path("oracle/design.jsonl"))}
     assert len(density) == 20 and sum(density.values()) == pytest.approx(20)
     assert min(density.values()) >= 0.2 and max(density.values()) > 1
-    few, many = labels(run, "other", "0.25"), labels(run, "base", "0.5")
-    assert (len(few), len(many)) == (5, 10) and few.keys() < many.keys()  # labels of one prompt stay together
+    few, many = label_probabilities(run, "other", "0.25"), label_probabilities(run, "base", "0.5")
+    assert (len(few), len(many)) == (
+        5,
+        10,
+    ) and few.keys() < many.keys()  # a target is labelled on prompts where the base is
     for name, probability in few.items():
         assert probability == pytest.approx(min(1, 0.25 * density[name])) and probability < many[name] <= 1
     for path, expected in zip(paths, (many, few), strict=True):
@@ -55,4 +58,4 @@ def test_labels_are_bought_by_score_with_known_probabilities(tmp_path):
     # The reference oracle, which costs nothing, labels the same responses.
     run.config["oracle"] = {"design": "by_score", "target_labels": 0.25}
     run.snakemake("results/oracle/other/coverage_0.25.jsonl")
-    assert labels(run, "other", "0.25") == few
+    assert label_probabilities(run, "other", "0.25") == few

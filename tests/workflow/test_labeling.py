@@ -69,7 +69,7 @@ class Study(Run):
         return process.stdout
 
     def vote(self, batch: str) -> None:
-        """Label a batch as its page would: a file of votes for each rater."""
+        """Label a batch: a file of votes for each rater, as the labelling page writes it."""
         (self.directory / "votes").mkdir(exist_ok=True)
         texts = {row[name]: row["text_id"] for row in self.key(batch) for name in ("item_id", "copy_id")}
         for number, rater in enumerate(RATERS):
@@ -102,7 +102,7 @@ def study(tmp_path_factory, tiny_model) -> Study:
     return Study(folder, {})
 
 
-def test_the_shipped_study_plans_without_a_key(study):
+def test_a_dry_run_of_the_shipped_study_needs_no_key(study):
     output = study.snakemake("-n", "--configfile", STUDY[0], "--", "results/labeling/main/label.html")
     jobs = parse_jobs(output)
     assert {job for job in jobs if job.startswith("labeling_batch")} == {"labeling_batch pilot", "labeling_batch main"}
@@ -133,7 +133,7 @@ def output_of(labelled_study: Study, words: str) -> list[str]:
     return outputs
 
 
-def test_the_price_is_known_before_anybody_labels(labelled_study):
+def test_the_price_of_a_labelling_batch_is_printed_when_it_is_exported(labelled_study):
     summary = json.loads(labelled_study.path("labeling/pilot/batch.json").read_text())
     assert summary["usd"] == pytest.approx(0.08 * summary["n_votes"])
     assert (
@@ -142,7 +142,7 @@ def test_the_price_is_known_before_anybody_labels(labelled_study):
     )
 
 
-def test_batches_are_blind_and_their_keys_private(labelled_study):
+def test_batches_name_no_policy_and_no_prompt_and_only_the_owner_can_read_their_keys(labelled_study):
     for batch in ("pilot", "main"):
         folder = labelled_study.path(f"labeling/{batch}")
         files = {path.name for path in folder.iterdir()}
@@ -156,7 +156,7 @@ def test_batches_are_blind_and_their_keys_private(labelled_study):
     assert stat.S_IMODE(labelled_study.path("labeling/secret.key").stat().st_mode) == 0o600
 
 
-def test_batches_are_the_slice_of_the_base_and_the_same_prompts_of_the_targets(labelled_study):
+def test_batches_have_the_oracle_slice_of_the_base_and_the_same_prompts_of_the_targets(labelled_study):
     rows = labelled_study.key("pilot") + labelled_study.key("main")
     prompts = {name: {row["prompt_id"] for row in rows if row["policy"] == name} for name in ("base", "hot", "cot")}
     assert len(prompts["base"]) == n_prompts(0.25)
@@ -166,7 +166,7 @@ def test_batches_are_the_slice_of_the_base_and_the_same_prompts_of_the_targets(l
     assert not task_ids & {row["item_id"] for row in labelled_study.key("pilot")}
 
 
-def test_votes_are_checked_and_the_open_ones_counted(labelled_study):
+def test_the_votes_command_counts_votes_raters_and_labelled_texts(labelled_study):
     first, second = output_of(labelled_study, "arena-cje votes")
     pilot, both = (
         {row["item_id"] for row in rows}
@@ -194,7 +194,7 @@ def test_labels_are_the_means_of_the_votes(labelled_study):
         assert row["score"] == pytest.approx((sum(votes) / 3 - 1) / 4)
 
 
-def test_the_study_ends_in_intervals(labelled_study):
+def test_the_study_ends_with_estimates_from_the_labels_of_people(labelled_study):
     document = arena_cje.load(labelled_study.path("coverage_0.25/direct.json")).document
     assert document["metadata"]["n_oracle"] == n_prompts(0.25)
     assert document["provenance"]["oracle"]["provider"] == "human"
@@ -205,7 +205,7 @@ def test_the_study_ends_in_intervals(labelled_study):
     assert "concise" in output_of(labelled_study, "arena-cje show")[0]
 
 
-def test_the_noise_of_raters_stands_beside_the_data_without_their_names(labelled_study):
+def test_the_summary_of_the_data_has_the_noise_of_raters_without_their_names(labelled_study):
     text = labelled_study.path("coverage_0.25/summary.json").read_text()
     people, report = json.loads(text)["people"], json.loads(labelled_study.path("labeling/agreement.json").read_text())
     assert people["noise_share"] == report["noise_share"] > 0
@@ -213,7 +213,7 @@ def test_the_noise_of_raters_stands_beside_the_data_without_their_names(labelled
     assert not any(f'"{rater}"' in text for rater in RATERS)
 
 
-def test_the_judge_is_held_against_people(labelled_study):
+def test_the_judge_is_compared_with_people_and_the_largest_differences_come_first(labelled_study):
     report = json.loads(labelled_study.path("labeling/judge_agreement.json").read_text())
     apart = rows_of(labelled_study.path("labeling/most_apart.csv"))
     assert report["n_items"] == len({row["item_id"] for row in labelled_study.key("pilot")})
@@ -221,7 +221,7 @@ def test_the_judge_is_held_against_people(labelled_study):
     assert {row["policies"].split(", ")[0] for row in apart} <= {"base", "hot", "cot", "concise"}
 
 
-def test_an_added_file_makes_labels_stale_and_nothing_dear(labelled_study):
+def test_an_added_votes_file_makes_labels_stale_and_no_generation_or_judging(labelled_study):
     target = ["--configfile", *STUDY, "--", "results/coverage_0.25/direct.json"]
     assert "Nothing to be done" in labelled_study.snakemake(*target)
     item = rows_of(labelled_study.path("labeling/pilot/tasks.csv"))[0]["item_id"]
@@ -236,7 +236,7 @@ def test_an_added_file_makes_labels_stale_and_nothing_dear(labelled_study):
     assert "votes cannot be used: votes/later.csv (row 2): an unknown item" in output
 
 
-def test_the_archive_holds_no_key(labelled_study):
+def test_the_archive_has_no_key_and_no_labelling_file(labelled_study):
     labelled_study.snakemake("--configfile", *STUDY, "--", "results/archive.zip")
     names = zipfile.ZipFile(labelled_study.path("archive.zip")).namelist()
     assert any("direct.json" in name for name in names)
@@ -244,14 +244,14 @@ def test_the_archive_holds_no_key(labelled_study):
     assert not any("key" in name or "labeling" in name for name in names)
 
 
-def test_the_status_of_the_run_leaves_nothing_open(labelled_study):
+def test_the_status_of_the_finished_run_reports_all_items_and_jobs_done(labelled_study):
     assert re.search(
         r"(\d+) of \1 items \(100%\), (\d+) of \2 other jobs done", labelled_study.documented("arena-cje status .")
     )
 
 
 @pytest.fixture(scope="module")
-def split(labelled_study) -> Study:
+def split_study(labelled_study) -> Study:
     """The study where people label half of the prompts; half of these labels are for validation and enter no estimate."""
     batches = {"rest": {"coverage": 0.5}}
     (labelled_study.directory / "split.yaml").write_text(
@@ -266,69 +266,73 @@ def split(labelled_study) -> Study:
     return labelled_study
 
 
-def test_labels_for_validation_are_those_above_the_coverages(split):
+def test_labels_above_the_largest_coverage_are_for_validation(split_study):
     for policy in ("base", "hot", "concise"):
-        rows = [json.loads(line) for line in split.path(f"oracle/{policy}/validation.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in split_study.path(f"oracle/{policy}/validation.jsonl").read_text().splitlines()
+        ]
         assert len(rows) == n_prompts(0.5) - n_prompts(0.25)
         assert all(row["score"] is not None for row in rows)
-    table = rows_of(split.path("coverage_0.25/validation.csv"))
+    table = rows_of(split_study.path("coverage_0.25/validation.csv"))
     assert [row["policy"] for row in table] == ["base", "hot", "cot", "concise"]
     assert all(float(row["truth_se"]) > 0 for row in table)
 
 
-def test_no_label_for_validation_enters_an_estimate(split):
-    """Other votes on the prompts for validation change the truth and nothing that estimates are made of."""
-    before = {name: split.path(name).read_bytes() for name in split.study_files}
-    assert before == split.study_files
-    truths = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
-    values = rows_of(split.path("coverage_0.25/direct.csv"))
-    split.vote_alike("rest", 1)
-    split.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
-    assert {name: split.path(name).read_bytes() for name in split.study_files} == before
-    assert rows_of(split.path("coverage_0.25/direct.csv")) == values
-    after = [row["truth"] for row in rows_of(split.path("coverage_0.25/validation.csv"))]
+def test_no_label_for_validation_enters_an_estimate(split_study):
+    """Other votes on the prompts for validation change the true value, but no estimate and none of its inputs."""
+    before = {name: split_study.path(name).read_bytes() for name in split_study.study_files}
+    assert before == split_study.study_files
+    truths = [row["truth"] for row in rows_of(split_study.path("coverage_0.25/validation.csv"))]
+    values = rows_of(split_study.path("coverage_0.25/direct.csv"))
+    split_study.vote_alike("rest", 1)
+    split_study.snakemake("--configfile", *STUDY, "split.yaml", "--", *VALIDATED)
+    assert {name: split_study.path(name).read_bytes() for name in split_study.study_files} == before
+    assert rows_of(split_study.path("coverage_0.25/direct.csv")) == values
+    after = [row["truth"] for row in rows_of(split_study.path("coverage_0.25/validation.csv"))]
     assert all(float(truth) == pytest.approx(0, abs=1e-9) for truth in after)
     assert truths != after
 
 
-def test_a_coverage_that_would_take_labels_for_validation_is_refused(split):
+def test_a_coverage_that_would_take_labels_for_validation_is_refused(split_study):
     target = "results/coverage_0.5/direct.json"
-    output = split.snakemake("-n", "--configfile", *STUDY, "split.yaml", "--", target, ok=False)
+    output = split_study.snakemake("-n", "--configfile", *STUDY, "split.yaml", "--", target, ok=False)
     assert "people's labels above coverage 0.25 are for validation (`oracle.truth`)" in output
 
 
-def test_models_stand_beside_people(split):
-    report = json.loads(split.path("labeling/oracles.json").read_text())
+def test_the_judge_is_compared_with_people_on_all_labelled_texts(split_study):
+    report = json.loads(split_study.path("labeling/oracles.json").read_text())
     assert report["models"].keys() == {"judge"}
     one = report["models"]["judge"]
-    labelled = {row["item_id"] for batch in ("pilot", "main", "rest") for row in split.key(batch)}
+    labelled = {row["item_id"] for batch in ("pilot", "main", "rest") for row in split_study.key(batch)}
     assert one["n_texts"] == len(labelled)
     assert one["policies"]["base"]["n_texts"] == n_prompts(0.5)
     assert one["policies"]["hot"]["beyond_the_base"]["n_prompts"] == n_prompts(0.1) + n_prompts(0.5) - n_prompts(0.25)
     assert one["mean_difference"]["ci_lower"] < one["mean_difference"]["estimate"] < one["mean_difference"]["ci_upper"]
-    apart = rows_of(split.path("labeling/oracles.csv"))
+    apart = rows_of(split_study.path("labeling/oracles.csv"))
     assert apart[0]["model"] == "judge"
     assert apart[0]["item_id"] in labelled
 
 
-def test_people_beside_another_oracle_enter_no_estimate(split):
-    """Estimates are made of the other oracle's labels; those of people are held against them."""
+def test_votes_of_people_beside_another_oracle_enter_no_estimate(split_study):
+    """Estimates use the other oracle's labels, which are compared with the labels of people."""
     votes = ["votes/pilot_*.csv", "votes/main_*.csv"]
     oracle = {"provider": "reference", "truth": "none", "votes": votes}
-    (split.directory / "beside.yaml").write_text(yaml.safe_dump({"oracle": oracle}))
+    (split_study.directory / "beside.yaml").write_text(yaml.safe_dump({"oracle": oracle}))
     study = ["--configfile", *STUDY, "beside.yaml", "--"]
     estimates = {
-        job.split()[0] for job in parse_jobs(split.snakemake("-n", *study, "results/coverage_0.25/direct.json"))
+        job.split()[0] for job in parse_jobs(split_study.snakemake("-n", *study, "results/coverage_0.25/direct.json"))
     }
     assert "oracle" in estimates
     assert not {"labels", "generate", "judge"} & estimates
-    split.snakemake(*study, "results/labeling/oracles.json")
-    report = json.loads(split.path("labeling/oracles.json").read_text())
+    split_study.snakemake(*study, "results/labeling/oracles.json")
+    report = json.loads(split_study.path("labeling/oracles.json").read_text())
     assert report["models"].keys() == {"judge", "oracle"}
     one = report["models"]["oracle"]
     assert one["policies"]["base"]["n_texts"] == n_prompts(0.25)
-    key = {row["item_id"]: row for batch in ("pilot", "main") for row in split.key(batch) if row["policy"] == "base"}
-    grade_lines = split.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
+    key = {
+        row["item_id"]: row for batch in ("pilot", "main") for row in split_study.key(batch) if row["policy"] == "base"
+    }
+    grade_lines = split_study.path("oracle/base/coverage_0.25.jsonl").read_text().splitlines()
     label = {row["prompt_id"]: row["score"] for row in map(json.loads, grade_lines)}
     people = {item: sum(opinion(row["text_id"], rater) - 1 for rater in range(3)) / 12 for item, row in key.items()}
     differences = [label[row["prompt_id"]] - people[item] for item, row in key.items()]

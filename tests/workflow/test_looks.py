@@ -1,4 +1,4 @@
-"""Planned looks in a run: labels are bought look after look, no more than are needed, and none twice."""
+"""Planned looks in a run: each look buys only the labels that it needs, and none is bought twice."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def new_run(folder: Path, tiny_model: Path, **looks) -> Run:
     return Run(folder, config)
 
 
-def account(run: Run) -> dict:
+def result_document(run: Run) -> dict:
     return json.loads((run.directory / TARGET).read_text())
 
 
-def labelled(run: Run) -> set[str]:
+def labelled_coverages(run: Run) -> set[str]:
     """Coverages at which there are labels."""
     return {path.stem.removeprefix("coverage_") for path in run.path("oracle").glob("*/*.jsonl")}
 
 
-def test_labels_are_bought_look_after_look_no_more_than_needed_and_none_twice(tmp_path, tiny_model):
+def test_each_look_buys_only_the_labels_that_it_needs_and_none_is_bought_twice(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, max_labels=130)
     output = run.snakemake(TARGET)
-    assert account(run)["stop"] == {"coverage": "0.5", "reason": "max_labels"}
-    assert [look["labels"] for look in account(run)["looks"]] == [62, 120]
-    assert labelled(run) == {"0.25", "0.5"}  # nothing was bought for the look that was too dear
+    assert result_document(run)["stop"] == {"coverage": "0.5", "reason": "max_labels"}
+    assert [look["labels"] for look in result_document(run)["looks"]] == [62, 120]
+    assert labelled_coverages(run) == {"0.25", "0.5"}  # nothing was bought for the look that is too expensive
     assert "Planned looks of direct, until every policy has a decision (margin 0.02)" in output  # the table at the end
     assert run.jobs(TARGET) == set()
 
@@ -61,12 +61,12 @@ def test_labels_are_bought_look_after_look_no_more_than_needed_and_none_twice(tm
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
-    assert not (run.directory / TARGET).exists()  # the result of the former plan is not left there
+    assert not (run.directory / TARGET).exists()  # the result of the earlier configuration is removed
 
     run.snakemake("--unlock")
     run.snakemake(TARGET)
-    assert account(run)["stop"] == {"coverage": "1.0", "reason": "last_look"}
-    assert [look["labels"] for look in account(run)["looks"]] == [62, 120, 240]
+    assert result_document(run)["stop"] == {"coverage": "1.0", "reason": "last_look"}
+    assert [look["labels"] for look in result_document(run)["looks"]] == [62, 120, 240]
     for policy, keys in before.items():
         after = run.journal_keys(f"oracle/{policy}")
         assert after[: len(keys)] == keys
@@ -100,7 +100,7 @@ def test_labels_of_a_later_look_whose_job_was_killed_are_made_again(tmp_path, ti
     assert run.outputs() == results
 
 
-def test_the_labels_of_your_own_data_are_looked_at_until_all_is_decided(tmp_path):
+def test_planned_looks_at_own_data_stop_when_every_policy_has_a_decision(tmp_path):
     world = World(
         {"same": Target(), "better": Target(0.9)}, coverage=1.0, target_labels=1.0, paired=True, strictness=0.5
     )
@@ -114,7 +114,7 @@ def test_the_labels_of_your_own_data_are_looked_at_until_all_is_decided(tmp_path
     }
     run = Run(tmp_path, config)
     output = run.snakemake(TARGET)
-    result = account(run)
+    result = result_document(run)
     # Labels of the base and two targets, on the same prompts.
     assert [look["labels"] for look in result["looks"]] == [150, 300]
     statuses = {policy: entry["status"] for policy, entry in result["decision"]["policies"].items()}

@@ -88,7 +88,7 @@ onsuccess:
 
 
 def write_prefixed(folder: Path, repository: Path, **changes) -> None:
-    """A workflow of somebody else's with this one as a module, whose rules have a prefix."""
+    """Another workflow that has this one as a module, whose rules have a prefix."""
     outer = {"title": "Mine", "arena": SMALL | changes}
     (folder / "outer.yaml").write_text(yaml.safe_dump(outer, sort_keys=False))
     (folder / "Snakefile").write_text(PREFIXED.replace("REPOSITORY", str(repository)))
@@ -103,7 +103,7 @@ def test_a_prefixed_module_of_a_git_repository_runs_and_follows_its_branch(tmp_p
     output = snakemake(folder)
     assert "direct: 16 logged responses" in output
     assert "rule arena_judge:" in output
-    assert (folder / "page.txt").read_text() == f"Mine {','.join(SMALL)}\n"  # what was handed over is as it was
+    assert (folder / "page.txt").read_text() == f"Mine {','.join(SMALL)}\n"  # its configuration is unchanged
     assert arena_cje.load(folder / TARGET).policies == ("other", "cool", "clone")
     assert "Nothing to be done" in snakemake(folder)
 
@@ -115,7 +115,7 @@ def test_a_prefixed_module_of_a_git_repository_runs_and_follows_its_branch(tmp_p
     assert not (folder / ".arena-cje" / "resources" / "policies" / "unhelpful.txt").exists()
 
 
-def test_keys_are_checked_whatever_the_rules_are_called(tmp_path, tiny_model, repository):
+def test_api_keys_are_checked_before_any_job_of_a_module_with_prefixed_rules(tmp_path, tiny_model, repository):
     write_data(tmp_path, tiny_model)
     judge = {"provider": "openai", "model": "somebody", "rubric": "rating.yaml"}
     write_prefixed(tmp_path, repository, judge=judge, judges={"other": judge})
@@ -133,13 +133,13 @@ module arena:
 use rule * from arena
 """
     )
-    elsewhere = {  # Git reads the repository on this machine in the place of the one on the network
+    git_environment = {  # Git reads the repository on this machine in the place of the one on the network
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{repository}.insteadOf",
         "GIT_CONFIG_VALUE_0": "https://github.com/somebody/arena",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    output = snakemake(tmp_path, "-n", "results/prompts.jsonl", "--config", "n_prompts=200", **elsewhere)
+    output = snakemake(tmp_path, "-n", "results/prompts.jsonl", "--config", "n_prompts=200", **git_environment)
     assert parse_jobs(output) == {"sample_prompts 0000", "sample_prompts 0001", "gather prompts"}
 
 
@@ -175,7 +175,7 @@ use rule * from arena
     assert "ERROR module: `prefix` and `replace_prefix` move" in snakemake(tmp_path, "-n", ok=False)
 
 
-def test_a_module_that_the_library_needs_is_named_where_it_is_missing(tmp_path):
+def test_a_missing_python_module_is_named_without_a_traceback(tmp_path):
     (tmp_path / "orjson.py").write_text("raise ModuleNotFoundError('no orjson', name='orjson')")
     output = Run(tmp_path, {}).snakemake("-n", ok=False)  # Python looks into the working directory first
     assert "has no module 'orjson'" in output
@@ -199,8 +199,8 @@ def test_paths_may_hold_braces(tmp_path, tiny_model):
     assert len(run.path("judge/base.jsonl").read_text().splitlines()) == 16
 
 
-def test_data_of_a_user_may_have_any_names(tmp_path):
-    """Names of folders, of policies, and of the files of a policy."""
+def test_own_data_may_have_any_names_of_folders_policies_and_files(tmp_path):
+    """With braces, blanks and slashes."""
     data, folder = tmp_path / "{x} <y>", tmp_path / "run"
     data.mkdir()
     folder.mkdir()
@@ -246,7 +246,7 @@ def test_the_catalogs_test_folder_runs_without_a_model(tmp_path):
     assert arena_cje.load(run.path("coverage_0.5/direct.json")).verdicts["better"].level != "refuse"
 
 
-def test_a_model_that_is_yet_to_be_fetched_can_be_planned_with(tmp_path):
+def test_a_dry_run_plans_the_fetch_of_a_missing_model_file(tmp_path):
     """The resources of jobs with the model are known only once its file is there."""
     folder = copy_workflow(tmp_path / "workflow")
     assert not list(folder.glob("resources/models/*.gguf"))

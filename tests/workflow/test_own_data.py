@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ARENA = os.environ.get("ARENA_SAMPLE_DIR")
 
 
-def test_every_estimate_is_one_target(tmp_path):
+def test_the_target_estimates_makes_the_results_of_all_estimators(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.1", "0.2"]})
     output = run.snakemake("estimates")
@@ -55,7 +55,7 @@ def test_the_workflow_writes_what_the_library_returns(tmp_path):
     assert error_output.strip().splitlines()[-1].endswith(f"from the folder of the run (--directory), here {page}")
 
 
-def test_policies_may_stand_alone_without_draws(tmp_path):
+def test_without_fresh_draws_only_estimators_by_weights_run(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "coverages": ["0.2"]})
     run.snakemake("estimates")
@@ -73,7 +73,7 @@ def write_lines(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_labels_of_every_kind_reach_the_data_set(tmp_path):
+def test_labels_in_draws_in_probes_and_in_calibration_data_reach_the_data_set(tmp_path):
     write_world(tmp_path)
     draws = schemas.read_jsonl(next((tmp_path / "draws").glob("better*.jsonl")))
     for row in draws[:30]:
@@ -110,7 +110,7 @@ def labels_of(run: Run, policy: str) -> list[float]:
     return [row["oracle_label"] for row in rows if row.get("oracle_label") is not None]
 
 
-def test_columns_stay_on_their_scales_until_they_are_analysed(tmp_path):
+def test_the_data_set_keeps_the_scales_of_own_data_and_the_analysis_converts_them(tmp_path):
     write_world(tmp_path)
     unit = schemas.read_jsonl(tmp_path / "mine.jsonl")
     rows = [
@@ -152,7 +152,7 @@ def test_a_variant_is_its_estimator_with_other_options(tmp_path):
 
 
 @pytest.mark.skipif(ARENA is None, reason="needs ARENA_SAMPLE_DIR, the folder of the Arena sample")
-def test_the_arena_sample_from_another_directory(tmp_path):
+def test_the_arena_sample_is_analysed_from_another_directory(tmp_path):
     run = Run(tmp_path, {})
     own = [f"logged_data={ARENA}/logged.jsonl", f"fresh_draws={ARENA}/fresh_draws"]
     targets = [f"results/coverage_{c}/calibrated-ips.json" for c in ("0.05", "0.4")]
@@ -169,8 +169,8 @@ def test_the_arena_sample_from_another_directory(tmp_path):
     assert "480 oracle labels" in everything  # fewer than coverage 0.6 allows: all are used
 
 
-def test_files_of_another_tool_are_converted_on_the_way(tmp_path):
-    """A folder of archives of one log each; the values are those by hand."""
+def test_a_run_converts_the_files_of_another_tool(tmp_path):
+    """A folder of archives of one log each; the expected values are computed by hand."""
     (tmp_path / "logs").mkdir()
     _, choices = foreign_files.inspect_eval(tmp_path / "logs")
     run = Run(tmp_path, {"logged_data": {"format": "inspect-ai", "file": "logs", **choices}, "coverages": ["1.0"]})
@@ -187,7 +187,7 @@ def test_files_of_another_tool_are_converted_on_the_way(tmp_path):
     assert "Nothing to be done" in run.snakemake("results/coverage_1.0/direct.json")
 
 
-def test_a_foreign_block_is_checked_before_any_job(tmp_path):
+def test_the_configuration_of_a_conversion_is_checked_before_any_job(tmp_path):
     (file,), choices = foreign_files.promptfoo(tmp_path)
     for block, sentence in (
         ({"format": "promptfo", "file": file}, "`logged_data.format` is 'promptfo' (did you mean 'promptfoo'?)"),
@@ -203,7 +203,7 @@ def test_a_foreign_block_is_checked_before_any_job(tmp_path):
     assert "`decision.against` is 'gpt', which is not a policy of the data" in run.snakemake("-n", ok=False)
 
 
-def test_the_data_are_accounted_for_before_any_estimate(tmp_path):
+def test_the_data_report_counts_rows_and_labels_before_any_estimate(tmp_path):
     write_world(tmp_path)
     run = Run(tmp_path, {"logged_data": "mine.jsonl", "fresh_draws": "draws", "coverages": ["0.2"]})
     run.snakemake("results/coverage_0.2/data_report.html")
@@ -215,7 +215,7 @@ def test_the_data_are_accounted_for_before_any_estimate(tmp_path):
     assert not list(run.path("coverage_0.2").glob("*ips.json"))
 
 
-def test_data_without_log_probabilities_leave_out_estimators_by_weights(tmp_path):
+def test_estimators_by_weights_are_left_out_for_data_without_log_probabilities(tmp_path):
     (file,), choices = foreign_files.table_csv(tmp_path)
     convert.write(convert.convert("table", [file], convert.Choices(**choices)), tmp_path / "data")
     own = {"logged_data": "data/logged.jsonl", "fresh_draws": "data/fresh_draws", "coverages": ["1.0"]}

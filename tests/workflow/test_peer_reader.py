@@ -1,7 +1,7 @@
 """The reader of the public package cje-eval reads the workflow's files unchanged, with the same contents.
 
-The package lives in an environment of its own, whose interpreter `CJE_EVAL_PYTHON` names. Its folder of fresh draws is
-ours of a coverage, in which it finds `fresh_draws/{policy}.jsonl` by itself.
+The package is installed in an environment of its own, whose interpreter `CJE_EVAL_PYTHON` names. As its folder of fresh
+draws it gets the folder of a coverage, in which it finds `fresh_draws/{policy}.jsonl` by itself.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ def peer_output(folder):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_it_complains_of_nothing_it_reads(peer_output):
+def test_the_package_logs_no_warning_when_it_reads_the_files(peer_output):
     assert peer_output["complaints"] == []
 
 
-def test_it_reads_every_logged_row_as_it_is(folder, peer_output):
+def test_the_package_reads_every_logged_row_unchanged(folder, peer_output):
     rows = read_jsonl(folder / "cje_dataset.jsonl")
     assert peer_output["n"] == len(rows) == 200
     assert peer_output["prompts"] == [row["prompt_id"] for row in rows]
@@ -113,22 +113,22 @@ def test_it_reads_every_logged_row_as_it_is(folder, peer_output):
     assert set(peer_output["policies"]) == set(TARGETS)
 
 
-def test_it_sees_the_labels_of_the_coverage_and_no_others(folder, peer_output):
+def test_the_package_reads_the_labels_of_the_coverage_and_no_others(folder, peer_output):
     assert peer_output["labels"] == [row.get("oracle_label") for row in read_jsonl(folder / "cje_dataset.jsonl")]
     assert sum(label is not None for label in peer_output["labels"]) == 100
 
 
-def test_it_finds_the_fresh_draws_of_every_policy(folder, peer_output):
+def test_the_package_reads_the_fresh_draws_of_every_policy(folder, peer_output):
     for policy in TARGETS:
         rows = read_jsonl(folder / "fresh_draws" / f"{policy}.jsonl")
         assert peer_output["draws"][policy] == [[row["prompt_id"], row["judge_score"]] for row in rows]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_its_analysis_ends_with_a_number_for_every_policy(peer_output, name):
+def test_the_package_computes_an_estimate_for_every_policy(peer_output, name):
     assert set(peer_output["estimates"][name]) == set(TARGETS)
     assert all(0 <= value <= 1 for value in peer_output["estimates"][name].values())
 
 
-def test_this_interpreter_is_not_the_one_that_reads():
+def test_the_package_has_another_interpreter_than_the_tests():
     assert Path(os.environ[_peer.VARIABLE]).absolute() != Path(sys.executable).absolute()

@@ -1,4 +1,4 @@
-"""Prompts of other sets in a run: read once, counted where results are, and refused before any job where they cannot be read."""
+"""Prompts of public data sets in a run: read once, counted beside the results, and refused before any job if unreadable."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prompt_ids(run) -> list[str]:
     return [json.loads(line)["prompt_id"] for line in run.path("prompts.jsonl").read_text().splitlines()]
 
 
-def test_a_run_on_a_parquet_file_of_the_arena(run):
+def test_a_parquet_file_of_the_arena_supplies_the_prompts_and_is_read_once(run):
     output = run.snakemake("results/prompts.jsonl", "results/responses/base.jsonl")
     assert output.count("NOTE arena.parquet: 14 prompts of 17 rows; 1 dropped: conversations of several turns") == 1
     assert set(prompt_ids(run)) < {f"q{k}" for k in range(14)} and len(prompt_ids(run)) == 12
@@ -75,7 +75,7 @@ def test_a_set_that_cannot_be_read_ends_the_run_before_any_job(run):
     assert "Traceback" not in output and not (run.directory / "results").exists()
 
 
-def test_a_run_on_the_data_set_of_the_hub(run, monkeypatch):
+def test_the_gated_data_set_of_the_hub_is_read_with_a_token_and_refused_without_one(run, monkeypatch):
     run.config["prompts"]["source"] = hub_server.NAME
     content = (run.directory / "arena.parquet").read_bytes()
     with hub_server.serve({hub_server.FIRST: content}) as hub:

@@ -1,4 +1,4 @@
-"""Kill anything, run the same command again: nothing is done twice, and the results are the same bytes."""
+"""After a kill the same command continues: no item is done twice, and the results have the same bytes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def new_run(folder: Path, tiny_model: Path, n_prompts: int = N_PROMPTS, **change
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, tiny_model) -> Run:
+def uninterrupted_run(tmp_path_factory, tiny_model) -> Run:
     run = new_run(tmp_path_factory.mktemp("resume") / "whole", tiny_model)
     run.snakemake(TARGET)
     return run
 
 
-def differing(one: Run, other: Run) -> list[str]:
+def different_files(one: Run, other: Run) -> list[str]:
     """Names of result files that are not the same bytes in both folders."""
     outputs, other_outputs = one.outputs(), other.outputs()
     return sorted(
@@ -74,7 +74,7 @@ def wait_for_items(run: Run, stage: str, count: int, process: psutil.Popen) -> N
 
 
 @pytest.mark.parametrize("stage", ["generate/base", "score/smollm2-helpful"])
-def test_a_killed_job_resumes(tmp_path, tiny_model, uninterrupted, stage):
+def test_a_killed_job_resumes(tmp_path, tiny_model, uninterrupted_run, stage):
     run = new_run(tmp_path / "run", tiny_model)
     process = run.start(TARGET)
     job = wait_for_job(run, stage, process)  # before the items: a job of so small a model ends soon after them
@@ -82,17 +82,17 @@ def test_a_killed_job_resumes(tmp_path, tiny_model, uninterrupted, stage):
     job.kill()
     assert process.wait(timeout=120) != 0
     keys_before = run.journal_keys(stage)
-    total = len(uninterrupted.journal_keys(stage))
+    total = len(uninterrupted_run.journal_keys(stage))
     assert 20 <= len(keys_before) < total
 
     run.snakemake(TARGET)
     keys = run.journal_keys(stage)
     assert keys[: len(keys_before)] == keys_before
-    assert len(keys) == len(set(keys)) == total  # every item done once, none again
-    assert differing(run, uninterrupted) == []
+    assert len(keys) == len(set(keys)) == total  # every item is done exactly once
+    assert different_files(run, uninterrupted_run) == []
 
 
-def test_a_killed_snakemake_is_unlocked_and_goes_on(tmp_path, tiny_model, uninterrupted):
+def test_a_killed_snakemake_continues_after_it_is_unlocked(tmp_path, tiny_model, uninterrupted_run):
     run = new_run(tmp_path / "run", tiny_model)
     process = run.start(TARGET)
     wait_for_items(run, "generate/base", 20, process)
@@ -104,10 +104,10 @@ def test_a_killed_snakemake_is_unlocked_and_goes_on(tmp_path, tiny_model, uninte
     run.snakemake(TARGET)
     keys = run.journal_keys("generate/base")
     assert len(keys) == len(set(keys)) == N_PROMPTS
-    assert differing(run, uninterrupted) == []
+    assert different_files(run, uninterrupted_run) == []
 
 
-def test_an_interrupted_run_says_one_line_and_goes_on(tmp_path, tiny_model, uninterrupted):
+def test_an_interrupted_run_logs_one_line_and_the_same_command_continues(tmp_path, tiny_model, uninterrupted_run):
     run = new_run(tmp_path / "run", tiny_model)
     process = run.start(TARGET)
     wait_for_items(run, "generate/base", 1, process)
@@ -116,10 +116,10 @@ def test_an_interrupted_run_says_one_line_and_goes_on(tmp_path, tiny_model, unin
     last = [text[-1] for log in run.directory.glob("logs/**/*.log") if (text := log.read_text().splitlines())]
     assert any(line.endswith("interrupted; the same command continues from here") for line in last), last
     run.snakemake(TARGET)
-    assert differing(run, uninterrupted) == []
+    assert different_files(run, uninterrupted_run) == []
 
 
-def test_a_damaged_journal_line_is_done_again(tmp_path, tiny_model):
+def test_the_item_of_a_damaged_journal_line_is_done_again(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24)
     run.snakemake("results/responses/base.jsonl")
     whole = run.outputs()
@@ -133,7 +133,7 @@ def test_a_damaged_journal_line_is_done_again(tmp_path, tiny_model):
     assert run.outputs() == whole
 
 
-def test_another_shard_size_gives_the_same_bytes_and_costs_nothing(tmp_path, tiny_model):
+def test_another_shard_size_gives_the_same_bytes_without_new_work(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24, shard_size=8)
     run.snakemake(TARGET)
     before = {
@@ -149,7 +149,7 @@ def test_another_shard_size_gives_the_same_bytes_and_costs_nothing(tmp_path, tin
     assert run.path("coverage_0.25/cje_dataset.jsonl").read_bytes() == dataset
 
 
-def test_an_independent_pass_over_the_same_prompt_gives_the_same_bits(tmp_path, tiny_model):
+def test_a_separate_pass_over_the_same_system_prompt_gives_the_same_bits(tmp_path, tiny_model):
     """The clone's weights are 1 since it shares the base's pass; a pass of its own must not change that."""
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24)
     run.config["policies"]["clone"]["system_prompt"] = "helpful_again.txt"
@@ -162,7 +162,7 @@ def test_an_independent_pass_over_the_same_prompt_gives_the_same_bits(tmp_path, 
     assert run.path("logprobs/clone.parquet").read_bytes() == run.path("logprobs/base.parquet").read_bytes()
 
 
-def test_the_oracle_labels_what_was_asked_for_and_no_more(tmp_path, tiny_model):
+def test_the_oracle_labels_no_more_prompts_than_the_coverage_requires(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=40, shard_size=16)
     run.snakemake("results/coverage_0.25/snips.json")
     first = run.journal_keys("oracle")
@@ -178,7 +178,7 @@ def test_the_oracle_labels_what_was_asked_for_and_no_more(tmp_path, tiny_model):
     assert re.findall(r"\[oracle base 0\.5\] INFO .*, (\d+) to do", output) == [str(len(both) - len(first))]
 
 
-def test_model_processes_follow_the_cores_of_the_machine(tmp_path, tiny_model):
+def test_the_default_number_of_model_processes_is_that_of_the_physical_cores(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24)
     output = run.snakemake("--cores", "64", "results/prompts.jsonl")
     assert f'model_slots=Resource("model_slots", {psutil.cpu_count(logical=False) or 1})' in output
@@ -191,7 +191,7 @@ def test_model_processes_follow_the_cores_of_the_machine(tmp_path, tiny_model):
     )
 
 
-def test_fresh_starts_over(tmp_path, tiny_model):
+def test_the_key_fresh_makes_the_next_run_ignore_the_journal(tmp_path, tiny_model):
     run = new_run(tmp_path / "run", tiny_model, n_prompts=24)
     run.snakemake("results/responses/base.jsonl")
     whole = run.outputs()

@@ -11,7 +11,7 @@ from workflow_run import CONFIG, Run, write_prompts
 TARGETS = ("results/models/smollm2.json", "results/responses/base/0000.jsonl")
 
 
-def test_another_second_part_is_another_model(tmp_path):
+def test_a_change_of_the_second_part_changes_the_hash_of_the_model(tmp_path):
     folder = tmp_path / "models {v1} <new>"
     folder.mkdir()
     parts = tiny_gguf.write_parts(folder / "tiny.gguf", 2)

@@ -30,7 +30,7 @@ def run(tmp_path, tiny_model) -> Run:
 
 
 def status_text(run: Run) -> str:
-    """The output of the command."""
+    """The output of `arena-cje status`."""
     command = [sys.executable, "-m", "arena_cje", "status", str(run.directory)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -47,7 +47,7 @@ def wait_for_items(run: Run, count: int, process: subprocess.Popen) -> None:
     raise AssertionError(f"no {count} items after 60 s")
 
 
-def test_a_run_that_is_killed_and_goes_on(run):
+def test_the_status_follows_a_run_that_is_killed_and_continued(run):
     process = run.start(TARGET)
     wait_for_items(run, 20, process)
     os.killpg(process.pid, signal.SIGSTOP)  # so that the status stays the same while it is read
@@ -73,14 +73,14 @@ def test_a_run_that_is_killed_and_goes_on(run):
     assert sum(state.fresh_items for state in finished.jobs) == N_PROMPTS - n_done
     assert f"{N_PROMPTS} of {N_PROMPTS} items (100%)" in status_text(run)
     assert f"all: {N_PROMPTS} of {N_PROMPTS} items (100%), 4 of 4 other jobs done; took " in output
-    # A command that only prints, or has nothing to do, is no run.
+    # A command that only prints, or has nothing to do, does not count as a run.
     run.snakemake("status")
     run.snakemake("-n", TARGET)
     assert "Nothing to be done" in run.snakemake(TARGET)
     assert status.read_status(run.directory).record == finished.record
 
 
-def test_a_run_with_a_failed_job(run):
+def test_the_status_reports_the_failed_job_of_a_run(run):
     run.config["models"]["smollm2"]["n_ctx"] = 2048
     run.snakemake(TARGET, ok=False)
     failed = status.read_status(run.directory)
@@ -94,7 +94,7 @@ def test_a_run_with_a_failed_job(run):
     assert f"0 of {N_PROMPTS} items (0%), 2 of 4 other jobs done, 1 job failed" in text
 
 
-def test_the_status_reads_no_prompts_and_a_folder_without_a_run_says_so(run):
+def test_the_status_of_a_folder_without_a_run_says_so_and_reads_no_prompts(run):
     (run.directory / "prompts.jsonl").unlink()
     output = run.snakemake("status", ok=False)
     assert "ERROR .: no run has been started in this folder" in output

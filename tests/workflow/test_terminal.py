@@ -49,7 +49,7 @@ def wait_for_items(run: Run, process: subprocess.Popen) -> None:
     raise AssertionError("no item after 60 s")
 
 
-def test_a_run_is_planned_interrupted_locked_and_goes_on(run):
+def test_the_output_of_a_run_that_is_planned_interrupted_locked_and_continued(run):
     plan = lines_of(run.snakemake("-n", TARGET))
     assert any(line.split() == ["generate", "1"] for line in plan)
     assert "This was a dry run: nothing was made. VERBOSE=1 shows every job." in plan
@@ -76,7 +76,7 @@ def test_a_run_is_planned_interrupted_locked_and_goes_on(run):
     )
     lock.unlink()
 
-    # On a terminal the rows are drawn in their place.
+    # On a terminal the progress rows are redrawn in place.
     terminal, stream = pty.openpty()
     process = start(run, stdout=stream, stderr=stream, env=os.environ | {"TERM": "xterm"})
     os.close(stream)
@@ -101,7 +101,7 @@ def read_all(terminal: int) -> str:
         parts.append(part)
 
 
-def test_what_failed_stands_last_and_once(run):
+def test_each_failure_is_printed_once_at_the_end(run):
     run.config |= {"n_prompts": 8, "shard_size": 8}
     run.config["models"]["big"] = run.config["models"]["smollm2"] | {"n_ctx": 4096}
     run.config["models"]["smollm2"]["n_ctx"] = 2048
