@@ -12,7 +12,7 @@ import tracemalloc
 
 import pytest
 
-from arena_cje.journal import FinishedItem, Journal, complete, read
+from arena_cje.journal import FinishedItem, Journal, complete, read, record_in
 
 
 def work_recorder(calls):
@@ -246,6 +246,30 @@ def test_processes_that_write_side_by_side_and_are_killed_leave_an_index_that_fi
     assert len(finished) >= 2 * 12 * 20
     with Journal(tmp_path / "last.jsonl") as journal:
         assert journal.find([*finished, "never made"]) == finished
+
+
+def test_items_of_a_deleted_journal_are_missing_and_those_of_others_are_found(tmp_path):
+    """Also where the index had an item at its place in the deleted journal."""
+    for name, keys in (("0001", "ab"), ("0002", "bc")):
+        with Journal(tmp_path / f"{name}.jsonl") as journal:
+            journal.append([FinishedItem(key, {"value": key}) for key in keys])
+    for path in (None, tmp_path / "0002.jsonl", tmp_path / "0001.jsonl"):
+        if path:
+            path.unlink()
+        there = {key for file in tmp_path.glob("*.jsonl") for key, _ in read(file)}
+        with Journal(tmp_path / "0003.jsonl") as journal:
+            assert set(journal.find("abc")) == there
+
+
+def test_one_record_is_found_in_a_journal_that_is_being_written(tmp_path):
+    path = tmp_path / "0000.jsonl"
+    path.touch()
+    assert record_in(path, "b") is None
+    with Journal(path) as journal:
+        journal.append([FinishedItem(key, {"text": f"about b {key}"}) for key in ("a", "b", "ab")])
+    with path.open("ab") as file:
+        file.write(b'00000000 {"key":"b","record":{}}\n0000 {"key":"c"')  # a damaged line, and one that is not complete
+    assert [record_in(path, key) for key in ("a", "b", "c")] == [{"text": "about b a"}, {"text": "about b b"}, None]
 
 
 KILLED = """

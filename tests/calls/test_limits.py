@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -50,6 +51,23 @@ def test_a_cancelled_request_releases_its_slot(tmp_path):
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         assert await asyncio.wait_for(other._acquire(), 60) is not None
+
+    asyncio.run(play())
+
+
+def test_a_folder_without_locks_is_an_error_of_the_waiting_request(tmp_path, monkeypatch):
+    async def play():
+        slots = JobSlots(tmp_path, 1)
+        await slots._acquire()
+        waiting = asyncio.create_task(slots._acquire())
+        await asyncio.sleep(0)
+
+        def no_locks(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(limits.fcntl, "flock", no_locks)
+        with pytest.raises(OSError, match="No locks available"):
+            await asyncio.wait_for(waiting, 60)
 
     asyncio.run(play())
 

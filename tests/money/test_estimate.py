@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from arena_cje.calls.request import Reply, Request, Usage
 from arena_cje.config.records import Config
 from arena_cje.config.records.models import Price
 from arena_cje.data.coverage import has_label
+from arena_cje.errors import UserError
 from arena_cje.grading.rubrics import load_rubric
 from arena_cje.hosted import template
 from arena_cje.hosted import writer as hosted_writer
@@ -427,11 +429,18 @@ def test_a_damaged_ledger_is_read_without_its_damaged_lines(tmp_path, caplog):
     assert money_account.read_ledger(ledger) == []
     rows = [row(), row(usd=None, estimated=True), row(stage="generate")]
     lines = [json.dumps(one) for one in rows]
-    ledger.write_text("\n".join([*lines[:2], lines[0][:30], *lines[2:]]) + "\n")
+    ledger.write_text("\n".join([*lines[:2], lines[0][:30], "{}", "null", "[1]", "", *lines[2:]]) + "\n")
     spending = money_account.spending_by_key(money_account.read_ledger(ledger))
     assert spending["judge", "base", "p", "m"] == Spending((10, 10), (2, 2), 0.5, n_without_price=1, n_estimated=1)
     assert spending["generate", "base", "p", "m"].calls == 1
-    assert "1 line(s) cannot be read" in caplog.text
+    assert "4 line(s) cannot be read" in caplog.text
+
+
+def test_a_damaged_file_of_responses_is_named(tmp_path):
+    (tmp_path / "responses" / "base").mkdir(parents=True)
+    (tmp_path / "responses" / "base" / "0000.jsonl").write_text('{"response": "yes"}\n{"respo')
+    with pytest.raises(UserError, match=r"responses/base/0000.jsonl:2: "):
+        money_account.read_responses(tmp_path, SimpleNamespace(policies={"base": None}))
 
 
 def test_an_unknown_cost_is_a_question_mark_and_not_zero():

@@ -407,7 +407,7 @@ def _doctor(folder: Path, *, redo: bool) -> int:
             doctor.redo(findings)
             print(f"Removed {len(findings)} of these; run the same snakemake command again.")
         else:
-            print(f"{len(findings)} found; `arena-cje doctor {folder} --redo` removes them.")
+            print(f"{len(findings)} found; `arena-cje doctor {shlex.quote(str(folder))} --redo` removes them.")
     return 1 if findings and not redo else 0
 
 

@@ -2,6 +2,7 @@
 # `arena.onerror()` where its module is named arena: Snakemake runs the handlers of the main workflow alone.
 
 import threading
+from contextlib import suppress
 
 from arena_cje.stages import run_record, status
 from arena_cje.terminal import ending, progress
@@ -123,12 +124,13 @@ onsuccess:
     end(succeeded=True)
     TERMINAL.end([] if TERMINAL.is_verbose or only_tells() else ending.warnings_note())
     show_results()
-    tell_spending()
+    or_exit(tell_spending)
     if closing := closing_lines():
         print("", *closing, sep="\n")
 
 
 onerror:
     end(succeeded=False)
-    tell_spending()
+    with suppress(UserError):  # of a damaged file; the reasons of the failure come next
+        tell_spending()
     TERMINAL.end(last_lines())

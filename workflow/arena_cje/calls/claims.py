@@ -60,10 +60,9 @@ class Claims:
         """The record of a request in the journal of another job; None where no other job has its reply."""
         for line in os.pread(file, os.fstat(file).st_size, 0).decode().splitlines():
             line_key, _, path = line.partition(" ")
-            if line_key == key and Path(path) != self._journal_path and Path(path).exists():
-                records = (record for other, record in journal.read(Path(path), in_use=True) if other == key)
-                if (record := next(records, None)) is not None:
-                    return record
+            is_other = line_key == key and Path(path) != self._journal_path and Path(path).exists()
+            if is_other and (record := journal.record_in(Path(path), key)) is not None:
+                return record
         return None
 
 

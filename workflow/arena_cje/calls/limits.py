@@ -22,7 +22,7 @@ import stat
 import tempfile
 import time
 from collections import deque
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -280,10 +280,10 @@ class JobSlots:
         pause, longest = POLL_SECONDS
         waiting_since: float | None = time.monotonic()  # None once the wait was logged or a slot was locked
         while self._waiting:
-            _try_lock(self._waiting_file, fcntl.LOCK_SH)
             try:
+                _try_lock(self._waiting_file, fcntl.LOCK_SH)
                 file = self._try_lock_slot()
-            except OSError as error:
+            except OSError as error:  # also of a file system without locks
                 self._fail_waiting(error)
                 break
             if file is not None:
@@ -296,8 +296,9 @@ class JobSlots:
             if waiting_since is not None and not self._locked_at and time.monotonic() - waiting_since > LONG_WAIT:
                 log.info("waiting for one of %d slots (max_concurrency), which other jobs are using", self.limit)
                 waiting_since = None
-        _try_lock(self._waiting_file, fcntl.LOCK_UN)
         self._poller = None
+        with suppress(OSError):
+            _try_lock(self._waiting_file, fcntl.LOCK_UN)
 
     def _fail_waiting(self, error: OSError) -> None:
         """Raise an error in all waiting requests: the lock files cannot be opened."""

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import mmap
 import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arena_cje.errors import file_errors
+from arena_cje.files import write_bytes
 from arena_cje.journal import index, lines
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ class Journal:
 
     def _move_records(self) -> None:
         copy = self.path.with_name(f"{self.path.name}.before-{time.time_ns()}")
-        copy.write_bytes(self.path.read_bytes())
+        write_bytes(copy, self.path.read_bytes())  # it is on disk before the original is empty
         self._file.truncate(0)
         index.remove(self.path.parent)
 
@@ -157,8 +159,11 @@ class Journal:
         if key not in self._elsewhere:
             return None
         name, place = self._elsewhere[key]
-        with self.path.with_name(name).open("rb") as file:
-            return _read_record(file.fileno(), key, place)
+        try:
+            with self.path.with_name(name).open("rb") as file:
+                return _read_record(file.fileno(), key, place)
+        except FileNotFoundError:  # it was deleted after it was found
+            return None
 
     def append(self, items: Iterable[FinishedItem], *, sync: bool = True) -> None:
         """Append the records of finished items. They are safe from a kill when this returns.
@@ -203,6 +208,24 @@ def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, A
             record = _read_record(file.fileno(), key, place)
             if record is not None:
                 yield key, record
+
+
+def record_in(path: Path, key: str) -> dict[str, Any] | None:
+    """The record of an item in a journal that another job may be writing; None where it has none.
+
+    The key is looked for in the bytes of the file, from its end, so that no other line is read.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at = len(content)
+            while (at := content.rfind(key.encode(), 0, at)) >= 0:
+                start, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
+                line = lines.decode(content[start:end]) if end >= 0 else None
+                if line and line[0] == key:
+                    return line[1]
+    return None
 
 
 def sync_folder(folder: Path) -> None:

@@ -47,7 +47,7 @@ def find(own: Path, keys: Collection[str]) -> Found:
     if not sizes:
         return {}
     try:
-        return _find_in_index(path, sizes, keys)
+        return _find_in_index(path, own.name, sizes, keys)
     except sqlite3.OperationalError as error:  # locked too long, a full disk, a folder that is read-only
         log.warning("%s: cannot be used (%s); the journals are read through", path, error)
     except sqlite3.DatabaseError as error:
@@ -74,17 +74,28 @@ def _sizes(folder: Path) -> dict[str, int]:
         return {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".jsonl")}
 
 
-def _find_in_index(path: Path, sizes: Mapping[str, int], keys: Collection[str]) -> Found:
+def _find_in_index(path: Path, own: str, sizes: Mapping[str, int], keys: Collection[str]) -> Found:
     with closing(sqlite3.connect(path, timeout=WAIT, isolation_level=None)) as database:
         database.executescript(TABLES)
-        if _behind(database, sizes):
+        if _behind(database, sizes) or _lacks_journal(database, path, {own, *sizes}):
             database.execute("BEGIN IMMEDIATE")  # another process may have caught up in the meantime
+            if _lacks_journal(
+                database, path, {own, *sizes}
+            ):  # another journal may have its items, too: all are read again
+                database.execute("DELETE FROM item")
+                database.execute("DELETE FROM file")
             for name, indexed in _behind(database, sizes).items():
                 _catch_up(database, path.with_name(name), indexed, sizes[name])
             database.execute("COMMIT")
         select = "SELECT name, start, item.size FROM item JOIN file ON file.id = item.file WHERE key = ?"
         rows = ((key, database.execute(select, (key,)).fetchone()) for key in keys)
         return {key: (row[0], lines.Place(*row[1:])) for key, row in rows if row}
+
+
+def _lacks_journal(database: sqlite3.Connection, path: Path, names: Collection[str]) -> bool:
+    """Whether a journal that is in the index has been deleted. names: journals that are there; later ones may be, too."""
+    indexed = (name for (name,) in database.execute("SELECT name FROM file"))
+    return any(name not in names and not path.with_name(name).exists() for name in indexed)
 
 
 def _behind(database: sqlite3.Connection, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -11,6 +11,7 @@ import orjson
 
 from arena_cje.calls.ledger import LEDGER
 from arena_cje.errors import printable
+from arena_cje.files import read_jsonl
 from arena_cje.money import estimate, people
 from arena_cje.money.estimate import CostLine, Key, Range, Spending
 from arena_cje.money.prices import Prices
@@ -110,15 +111,24 @@ def account(config: Config, pool: str | None, resources: str, *, results: Path =
     )
 
 
+LEDGER_KEYS = frozenset(
+    ("stage", "policy", "provider", "model", "prompt_tokens", "completion_tokens", "usd", "estimated")
+)  # that `spending_by_key` reads
+
+
 def read_ledger(ledger: Path = LEDGER) -> list[Row]:
     """Rows of the ledger, one for each call; none where no call was made."""
     if not ledger.exists():
         return []
     rows, n_damaged = [], 0
-    for line in ledger.read_bytes().splitlines():
+    for line in filter(None, ledger.read_bytes().splitlines()):
         try:
-            rows.append(orjson.loads(line))
+            row = orjson.loads(line)
         except orjson.JSONDecodeError:  # the line of a machine that crashed, or one that is being written
+            row = None
+        if isinstance(row, dict) and row.keys() >= LEDGER_KEYS:
+            rows.append(row)
+        else:
             n_damaged += 1
     if n_damaged:
         log.warning("%s: %d line(s) cannot be read and are not counted in the cost", ledger, n_damaged)
@@ -189,8 +199,7 @@ def read_responses(results: Path, config: Config) -> dict[str, list[str]]:
     texts = {}
     for policy in config.policies:
         shards = sorted((results / "responses" / policy).glob("*.jsonl"))
-        rows = [orjson.loads(line) for path in shards for line in path.read_bytes().splitlines()]
-        texts[policy] = [row["response"] for row in rows]
+        texts[policy] = [row["response"] for path in shards for row in read_jsonl(path)]
     return texts
 
 
