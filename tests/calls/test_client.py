@@ -17,15 +17,15 @@ from calls_job import KEY
 from calls_process import chat, endpoint, send
 from fault_server import UNFINISHED, FaultServer, scripted
 
-BOTH = pytest.mark.parametrize("api", ["openai", "fireworks"])
+BOTH_APIS = pytest.mark.parametrize("api", ["openai", "fireworks"])
 
 
 # Requests
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize("spelling", ["", "/", "/v1", "/v1/"])
-def test_every_spelling_of_an_address_finds_the_server(server, api, spelling):
+def test_every_spelling_of_a_base_url_reaches_the_server(server, api, spelling):
     for request in (chat("x"), Request("completion", {"model": "m", "prompt": "a b", "max_tokens": 1})):
         assert send(request, endpoint(server.url + spelling, api=api)).error is None
 
@@ -47,7 +47,7 @@ def test_addresses_come_from_the_configuration_and_not_from_the_environment(api,
     assert str(sdk._prepare_url(path)) == address
 
 
-@BOTH
+@BOTH_APIS
 def test_the_body_of_a_request_arrives_unchanged(server, api):
     bodies = {
         "chat": {
@@ -68,7 +68,7 @@ def test_the_body_of_a_request_arrives_unchanged(server, api):
         assert server.bodies[-1] == body
 
 
-@BOTH
+@BOTH_APIS
 def test_the_configured_key_is_sent_and_the_word_none_without_one(server, api, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "not this one")
     monkeypatch.setenv("FIREWORKS_API_KEY", "nor this one")
@@ -90,7 +90,7 @@ EXPECTED_HEADERS = {
 }
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize("value", ["from the environment", "Zürich", "\udcff"])
 def test_no_header_comes_from_the_environment(server, api, value, monkeypatch):
     for name in (
@@ -115,7 +115,7 @@ def test_no_header_comes_from_the_environment(server, api, value, monkeypatch):
         assert "other" not in headers["user-agent"]
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize("log", ["OPENAI_LOG", "FIREWORKS_LOG"])
 def test_no_variable_makes_the_client_log_prompts(server, api, log, monkeypatch, caplog):
     monkeypatch.setenv(log, "debug")
@@ -126,7 +126,7 @@ def test_no_variable_makes_the_client_log_prompts(server, api, log, monkeypatch,
     assert "private" not in caplog.text
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -138,7 +138,7 @@ def test_no_variable_makes_the_client_log_prompts(server, api, log, monkeypatch,
         ("SSL_CERT_FILE", "/nowhere/secret.pem"),
     ],
 )
-def test_a_proxy_or_certificate_that_cannot_be_used_is_one_sentence(api, name, value, monkeypatch):
+def test_an_unusable_proxy_or_certificate_is_refused_without_repeating_its_value(api, name, value, monkeypatch):
     for variable in (*transport.PROXIES, *transport.CERTIFICATES):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.lower(), raising=False)
@@ -148,7 +148,7 @@ def test_a_proxy_or_certificate_that_cannot_be_used_is_one_sentence(api, name, v
     assert "secret" not in str(error.value)
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(
     "location", ["http://127.0.0.1:{other}/v1/chat/completions", "//localhost:{port}/x", "https://127.0.0.1:{port}/"]
@@ -162,7 +162,7 @@ def test_a_redirect_to_another_server_is_refused(api, status, location):
         assert (server.sent.total(), other.sent.total()) == (1, 0)
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize("status", [307, 308])
 def test_a_redirect_on_the_same_server_keeps_the_request(api, status):
     with FaultServer() as server:
@@ -181,7 +181,7 @@ def test_a_redirect_of_a_post_that_would_lose_its_body_is_refused():
 
 
 @pytest.mark.parametrize("wrong", ["two words", "new\nline", "schlüssel"])
-def test_a_key_that_no_header_can_hold_is_refused_without_repeating_it(wrong, monkeypatch):
+def test_an_api_key_with_invalid_characters_is_refused_without_repeating_it(wrong, monkeypatch):
     monkeypatch.setenv("MY_KEY", wrong)
     with pytest.raises(UserError, match="MY_KEY contains characters that an API key cannot have") as error:
         Client(endpoint("http://127.0.0.1:1", api_key_env="MY_KEY"))
@@ -202,7 +202,7 @@ def test_an_api_module_has_all_attributes(api):
 # Failures
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
@@ -235,7 +235,7 @@ def test_a_closed_port_is_a_lost_connection():
         send(chat("x"), endpoint("http://127.0.0.1:1"))
 
 
-@BOTH
+@BOTH_APIS
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -312,7 +312,7 @@ def test_a_declined_request_is_a_reply_with_an_error(fault, error):
         (400, "Failed to generate JSON. Please adjust your prompt.", "json_validate_failed", {}, "unreadable"),
     ],
 )
-def test_the_meaning_of_a_status(status, message, code, headers, meaning):
+def test_status_message_and_headers_of_an_error_decide_its_kind(status, message, code, headers, meaning):
     body = json.dumps({"error": {"message": message, "code": code}}).encode()
     result = classify_status(endpoint("http://x"), "m", status, headers, body)
     assert result == meaning if isinstance(meaning, str) else isinstance(result, meaning)
@@ -346,7 +346,7 @@ def test_every_form_of_retry_after_is_read(headers, seconds):
     assert seconds_to_wait(headers, now=1_000_000) == seconds
 
 
-def test_a_wrong_clock_changes_no_wait_for_a_date():
+def test_a_retry_after_date_is_compared_with_the_date_of_the_server():
     headers = {"date": formatdate(1_000_000, usegmt=True), "retry-after": formatdate(1_000_007, usegmt=True)}
     assert [seconds_to_wait(headers, now=now) for now in (0, 1_000_000, 2_000_000)] == [7.0, 7.0, 7.0]
 

@@ -37,13 +37,13 @@ def ask_all(job, folder, requests, name="0000"):
         return journaled_ask(job, journal)(requests)
 
 
-def expected(request: Request) -> Reply:
+def expected_reply(request: Request) -> Reply:
     """The reply without faults."""
     path = "/v1/chat/completions" if request.kind == "chat" else "/v1/completions"
     return parse_reply(request, respond(path, request.body, None, "", 0)[2])
 
 
-def start(url, folder, name="0000", items=(0, 40), **changes):
+def start_job(url, folder, name="0000", items=(0, 40), **changes):
     """A job in a process of its own."""
     arguments = {"url": url, "folder": str(folder), "name": name, "items": items, **changes}
     script = str(ROOT / "tests" / "support" / "calls_process.py")
@@ -56,7 +56,7 @@ def start(url, folder, name="0000", items=(0, 40), **changes):
     )
 
 
-def finish(process):
+def finish_job(process):
     """The JSON that a successful job printed."""
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -88,7 +88,7 @@ def test_faults_change_no_reply_and_every_reply_is_journaled_once(tmp_path, api,
         replies = ask_all(job, tmp_path, requests + requests[:10])
         n_faults = server.sent.total() - server.answered.total()
     without_usage = [(vars(reply) | {"usage": None}) for reply in replies]
-    assert without_usage == [(vars(expected(request)) | {"usage": None}) for request in requests + requests[:10]]
+    assert without_usage == [(vars(expected_reply(request)) | {"usage": None}) for request in requests + requests[:10]]
     assert set(server.answered.values()) == {1}
     assert len(server.answered) == len(requests)
     assert sorted(journal_keys(tmp_path)) == sorted(request.key(job.endpoint) for request in requests)
@@ -114,7 +114,7 @@ def test_seeded_faults_are_of_every_kind():
     assert 0.25 < 1 - counts[None] / counts.total() < 0.35
 
 
-def test_requests_without_a_reply_are_left_and_the_others_continue(tmp_path, caplog):
+def test_requests_without_a_reply_are_reported_and_sent_again_by_the_next_run(tmp_path, caplog):
     requests = chats(0, 30)
     bad = {request.body["messages"][0]["content"] for request in requests[3:9]}
 
@@ -133,7 +133,7 @@ def test_requests_without_a_reply_are_left_and_the_others_continue(tmp_path, cap
         before = server.sent.total()
         replies = ask_all(job, tmp_path, requests)
         assert server.sent.total() - before == 6
-    assert replies == [expected(request) for request in requests]
+    assert replies == [expected_reply(request) for request in requests]
 
 
 def test_an_unreachable_server_advises_to_check_the_address(tmp_path):
@@ -246,7 +246,7 @@ def test_after_kill_9_no_journaled_request_is_sent_again(tmp_path):
     with FaultServer(latency=0.05, faults=seeded(0.1, seed=2, kinds=("503", "truncated"))) as server:
         in_journal: list[str] = []
         for at_least in (20, 60):
-            process = start(server.url, tmp_path, items=(0, 100))
+            process = start_job(server.url, tmp_path, items=(0, 100))
             while len(in_journal) < at_least:
                 time.sleep(0.01)
                 in_journal = journal_keys(tmp_path) if (tmp_path / "calls/0000.jsonl").exists() else []
@@ -256,7 +256,7 @@ def test_after_kill_9_no_journaled_request_is_sent_again(tmp_path):
         assert len(in_journal) < 100
         time.sleep(0.2)
         before = Counter(server.answered)
-        job = finish(start(server.url, tmp_path, items=(0, 100)))
+        job = finish_job(start_job(server.url, tmp_path, items=(0, 100)))
         new_names = [name for name, count in server.answered.items() if count > before[name]]
         keys = [Request("chat", json.loads(name)).key(endpoint(server.url)) for name in new_names]
         assert not set(keys) & set(in_journal)
@@ -264,7 +264,7 @@ def test_after_kill_9_no_journaled_request_is_sent_again(tmp_path):
         # Two kills; each may lose the requests in flight and the replies that were not yet written.
         assert server.answered.total() <= 100 + 2 * 2 * 8
     assert len(journal_keys(tmp_path)) == len(set(journal_keys(tmp_path))) == 100
-    assert job["replies"] == {r.body["messages"][0]["content"]: expected(r).text for r in chats(0, 100)}
+    assert job["replies"] == {r.body["messages"][0]["content"]: expected_reply(r).text for r in chats(0, 100)}
 
 
 @pytest.mark.parametrize("sync_seconds", [0.0, 0.1])
@@ -272,7 +272,7 @@ def test_kill_9_costs_no_more_replies_than_were_in_flight(tmp_path, sync_seconds
     limit = 32
     with FaultServer(latency=0.005) as server:
         changes = {"endpoint": {"max_concurrency": limit}, "sync_seconds": sync_seconds}
-        process = start(server.url, tmp_path, items=(0, 1500), **changes)
+        process = start_job(server.url, tmp_path, items=(0, 1500), **changes)
         while server.answered.total() < 300:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -283,10 +283,10 @@ def test_kill_9_costs_no_more_replies_than_were_in_flight(tmp_path, sync_seconds
 
 
 @contextmanager
-def interrupted(server, folder, number):
+def interrupted_job(server, folder, number):
     """A job with eight requests in flight that has received a signal and waits for its replies."""
     server.holds_replies = True
-    process = start(server.url, folder, items=(0, 400))
+    process = start_job(server.url, folder, items=(0, 400))
     while server.in_flight < 8:
         assert process.poll() is None
         time.sleep(0.01)
@@ -301,8 +301,8 @@ def interrupted(server, folder, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_waits_for_what_is_in_flight_and_sends_no_more(tmp_path, number):
-    with FaultServer() as server, interrupted(server, tmp_path, number) as process:
+def test_an_interrupted_job_waits_for_requests_in_flight_and_sends_no_more(tmp_path, number):
+    with FaultServer() as server, interrupted_job(server, tmp_path, number) as process:
         server.holds_replies = False
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
@@ -311,7 +311,7 @@ def test_an_interrupt_waits_for_what_is_in_flight_and_sends_no_more(tmp_path, nu
 
 
 def test_a_second_interrupt_ends_the_job_at_once(tmp_path):
-    with FaultServer() as server, interrupted(server, tmp_path, signal.SIGINT) as process:
+    with FaultServer() as server, interrupted_job(server, tmp_path, signal.SIGINT) as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130  # no reply has come
     assert journal_keys(tmp_path) == []
@@ -319,7 +319,7 @@ def test_a_second_interrupt_ends_the_job_at_once(tmp_path):
 
 @pytest.fixture
 def _interruptible():
-    """A job of a shell's background ignores Ctrl-C, and so do the tests in it."""
+    """Makes Ctrl-C raise in this process: a background job of a shell would ignore it."""
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, earlier)
@@ -347,10 +347,10 @@ def test_the_wait_after_an_interrupt_has_a_bound(tmp_path, monkeypatch, caplog):
 # Limits over processes
 
 
-def test_eight_slots_hold_over_three_processes(tmp_path):
+def test_three_processes_together_have_at_most_eight_requests_in_flight(tmp_path):
     with FaultServer(latency=0.1) as server:
-        jobs = [start(server.url, tmp_path, f"{k:04}", (60 * k, 60 * k + 60)) for k in range(3)]
-        results = [finish(job) for job in jobs]
+        jobs = [start_job(server.url, tmp_path, f"{k:04}", (60 * k, 60 * k + 60)) for k in range(3)]
+        results = [finish_job(job) for job in jobs]
         assert server.max_in_flight == 8
         # The jobs ran together: a job that waited for another one to end would show in its own seconds alone.
         assert server.times[-1] - server.times[0] < sum(job["seconds"] for job in results)
@@ -378,11 +378,11 @@ def test_the_rate_limit_holds_for_two_jobs(tmp_path):
     assert all(arrival - times[0] >= i / 30 - 0.3 for i, arrival in enumerate(times))
 
 
-def test_eight_slots_hold_over_the_results_of_two_folders(tmp_path):
+def test_runs_in_two_folders_together_have_at_most_eight_requests_in_flight(tmp_path):
     """Neither of two runs in different folders waits for the end of the other one."""
     with FaultServer(latency=0.1) as server:
-        jobs = [start(server.url, tmp_path / name, items=(200 * k, 200 * k + 200)) for k, name in enumerate("ab")]
-        results = [finish(job) for job in jobs]
+        jobs = [start_job(server.url, tmp_path / name, items=(200 * k, 200 * k + 200)) for k, name in enumerate("ab")]
+        results = [finish_job(job) for job in jobs]
         assert server.max_in_flight == 8
         assert server.answered.total() == 400
         # Which of the two each of the server's requests came from, in the order of their arrival.
@@ -407,7 +407,7 @@ def test_the_rate_limit_holds_over_two_folders(tmp_path):
     assert times[-1] - times[0] >= 39 / 30 - 0.3
 
 
-def test_one_retry_after_delays_its_own_request(tmp_path):
+def test_a_single_retry_after_delays_only_its_own_request(tmp_path):
     def faults(body, earlier):
         return "429 with Retry-After" if body["messages"][0]["content"] == "question 20" and not earlier else None
 
@@ -419,7 +419,7 @@ def test_one_retry_after_delays_its_own_request(tmp_path):
         assert sum(sent < server.times[first] + 0.9 for sent in server.times[first:]) > 2 * 8
 
 
-def test_retry_after_is_honoured_by_all_jobs_where_nothing_else_gets_a_reply(tmp_path):
+def test_all_jobs_wait_for_retry_after_while_no_request_gets_a_reply(tmp_path):
     closed_at = None
 
     def faults(body, earlier):
@@ -458,7 +458,7 @@ def test_a_long_retry_after_is_waited_for(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("fault", ["429", "429 with Retry-After"])
-def test_where_a_tenth_of_the_replies_are_429s_the_other_requests_are_sent_meanwhile(tmp_path, fault):
+def test_other_requests_are_sent_meanwhile_if_a_tenth_of_the_replies_are_429s(tmp_path, fault):
     """Those 429s concern single requests: each waits for its next attempt, and the others do not."""
     with FaultServer(faults=seeded(0.1, seed=3, kinds=(fault,)), retry_after=1.0, latency=0.05) as server:
         job = call_job(server.url, tmp_path)
@@ -486,7 +486,7 @@ def test_status_429_reduces_the_pace(tmp_path):
 
 def test_a_spent_budget_stops_all_jobs(tmp_path):
     with FaultServer(latency=0.05) as server:
-        jobs = [start(server.url, tmp_path, f"{k:04}", (200 * k, 200 * k + 200), budget_usd=0.5) for k in range(2)]
+        jobs = [start_job(server.url, tmp_path, f"{k:04}", (200 * k, 200 * k + 200), budget_usd=0.5) for k in range(2)]
         for job in jobs:
             _, err = job.communicate(timeout=60)
             assert job.returncode == 1
@@ -518,9 +518,9 @@ def test_a_budget_without_a_price_sends_nothing(tmp_path):
 
 def test_jobs_that_need_the_same_replies_send_each_request_once(tmp_path):
     with FaultServer(latency=0.05) as server:
-        jobs = [start(server.url, tmp_path, name, (0, 30)) for name in ("a-0000", "b-0000", "c-0000")]
+        jobs = [start_job(server.url, tmp_path, name, (0, 30)) for name in ("a-0000", "b-0000", "c-0000")]
         for job in jobs:
-            finish(job)
+            finish_job(job)
         assert server.answered.total() == len(server.answered) == 30
     records = [dict(read_journal(tmp_path / "calls" / f"{name}-0000.jsonl")) for name in "abc"]
     assert records[0] == records[1] == records[2]

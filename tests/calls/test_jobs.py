@@ -45,14 +45,14 @@ def run_job(folder, url, ending="success"):
     )
 
 
-def leaks(folder: Path, *texts: str) -> list[str]:
-    """Files and texts that hold a piece of the key."""
+def places_with_key(folder: Path, *texts: str) -> list[str]:
+    """Files and texts that contain a part of the key."""
     pieces = [KEY[i : i + 8] for i in range(len(KEY) - 7)]
     files = {str(path): path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()}
     return [name for name, text in (files | dict(enumerate(texts))).items() if any(piece in text for piece in pieces)]
 
 
-def test_a_job_sends_journals_and_counts_requests_without_repeating_the_key(tmp_path, server):
+def test_a_job_sends_records_and_counts_its_requests_without_repeating_the_key(tmp_path, server):
     before = server.sent.total()
     process = run_job(tmp_path, server.url)
     assert process.returncode == 0, process.stderr
@@ -71,7 +71,7 @@ def test_a_job_sends_journals_and_counts_requests_without_repeating_the_key(tmp_
     assert (tmp_path / "results/journal/calls/judges/other/base-0000.jsonl").exists()
     spent = [json.loads(line) for line in (tmp_path / "results/journal/spending.jsonl").read_text().splitlines()]
     assert {(line["stage"], line["policy"]) for line in spent} == {("judges/other", "base")}
-    assert leaks(tmp_path, process.stdout, process.stderr) == []
+    assert places_with_key(tmp_path, process.stdout, process.stderr) == []
     assert "one *** two ***" in process.stderr
 
     again = run_job(tmp_path, server.url)
@@ -90,7 +90,7 @@ def test_a_key_that_replies_repeat_is_in_no_file(tmp_path):
         process = run_job(tmp_path, server.url)
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout)[0] == "I was called with ***, that is ***."
-    assert leaks(tmp_path, process.stdout, process.stderr) == []
+    assert places_with_key(tmp_path, process.stdout, process.stderr) == []
 
 
 @pytest.mark.parametrize(("fault", "ending"), [("401", "success"), (None, "bug")])
@@ -99,10 +99,10 @@ def test_the_key_is_in_no_log_error_or_file(tmp_path, fault, ending):
         process = run_job(tmp_path, server.url, ending)
     assert process.returncode == 1
     assert {"401": "not accepted", None: "a bug that knows ***"}[fault] in process.stderr
-    assert leaks(tmp_path, process.stdout, process.stderr) == []
+    assert places_with_key(tmp_path, process.stdout, process.stderr) == []
 
 
-def test_a_job_without_calls_has_none_in_its_benchmark(tmp_path, monkeypatch):
+def test_a_job_without_calls_has_no_call_counts_in_its_benchmark(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     snakemake_object = snakemake(tmp_path, "http://127.0.0.1:1")
     snakemake_object.wildcards = SimpleNamespace(shard="0000")

@@ -1,4 +1,4 @@
-"""No piece of an API key remains in a message or a reply, and words that are no key do."""
+"""No part of an API key remains in a message or a reply, and words that are not part of a key remain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fault_server import FaultServer
 
 
 @given(st.text("abc-1", min_size=8, max_size=30), st.lists(st.text("abc-1xyz ", max_size=20)), st.data())
-def test_no_piece_of_a_key_remains(key, around, data):
+def test_no_part_of_an_api_key_remains_in_a_message(key, around, data):
     parts = []
     for words in around:
         start = data.draw(st.integers(0, len(key)))
@@ -25,7 +25,7 @@ def test_no_piece_of_a_key_remains(key, around, data):
 
 
 @given(st.text("abc123", min_size=16, max_size=30), st.lists(st.text("abc-1xyz ", max_size=5), max_size=20), st.data())
-def test_no_piece_of_a_key_remains_across_tokens(key, around, data):
+def test_no_part_of_an_api_key_remains_across_the_tokens_of_a_reply(key, around, data):
     start = data.draw(st.integers(0, len(around)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(key)), max_size=6)))
     pieces = [key[a:b] for a, b in zip([0, *cuts], [*cuts, len(key)], strict=True)]
@@ -35,7 +35,7 @@ def test_no_piece_of_a_key_remains_across_tokens(key, around, data):
 
 
 @pytest.mark.parametrize("key", ["x", "1", "EMPTY", "none", "placeholder", "sk-no-key-required", "password123"])
-def test_a_reply_keeps_its_words_where_a_key_is_made_of_words(key):
+def test_a_reply_keeps_words_that_also_occur_in_a_placeholder_key(key):
     text = (
         "The dummy placeholder of 12345 x 1 is required: EMPTY, none, no-key or a password, as placeholder for a key."
     )
@@ -44,11 +44,11 @@ def test_a_reply_keeps_its_words_where_a_key_is_made_of_words(key):
 
 
 @pytest.mark.parametrize("key", ["secret-key", "token-abc123", "correct-horse-battery-staple", KEY])
-def test_a_whole_key_is_taken_out_of_a_reply(key):
+def test_a_complete_api_key_is_removed_from_a_reply(key):
     assert redact_reply([f"It is {key}.", f"({key})"], [key]) == ["It is ***.", "(***)"]
 
 
-def test_a_key_that_a_reply_repeats_is_in_no_field_of_it(monkeypatch):
+def test_an_api_key_that_a_reply_repeats_is_removed_from_all_its_fields(monkeypatch):
     """Whether in its text, one token, several tokens, or the server's fields about itself."""
     monkeypatch.setenv("MY_KEY", KEY)
     tokens = ["Your", " key ", "is", KEY[:5], KEY[5:11], KEY[11:], "."]
@@ -76,7 +76,7 @@ def test_a_key_that_a_reply_repeats_is_in_no_field_of_it(monkeypatch):
         assert not any(KEY[i : i + 8] in text for i in range(len(KEY) - 7))
 
 
-def test_text_without_a_key_is_unchanged():
+def test_text_beside_an_api_key_is_unchanged():
     assert redact("some other text", [KEY, "", "short"]) == "some other text"
     assert redact(f"key={KEY}; {KEY[3:12]} {KEY[:7]}", [KEY]) == f"key=***; *** {KEY[:7]}"
     assert redact("a short key", ["short"]) == "a *** key"

@@ -57,7 +57,7 @@ def test_the_budget_counts_the_calls_of_all_jobs(tmp_path):
         one.check_budget()
 
 
-def test_what_was_paid_is_on_disk_with_the_name_of_its_file(tmp_path, monkeypatch):
+def test_a_sync_writes_the_ledger_and_its_folder_to_disk(tmp_path, monkeypatch):
     synced, sync = [], os.fsync
 
     def record(file):
@@ -80,7 +80,7 @@ def test_a_damaged_line_leaves_the_others_readable(tmp_path, caplog):
     assert "damaged" in caplog.text
 
 
-def test_a_budget_needs_prices(tmp_path):
+def test_a_model_without_a_price_is_refused_if_a_budget_is_set(tmp_path):
     ledger = Ledger(tmp_path / "spending.jsonl", call_price, budget_usd=1.0)
     ledger.check_price(endpoint(None), "m")
     with pytest.raises(UserError, match=r"model 'unpriced' is unknown.*`prices`"):

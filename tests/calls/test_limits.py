@@ -32,11 +32,11 @@ def test_two_jobs_share_the_slots(tmp_path):
             await asyncio.sleep(0.005)
             in_flight -= 1
 
-    async def all_of_them():
+    async def run_all():
         jobs = [JobSlots(tmp_path, 3), JobSlots(tmp_path, 3)]
         await asyncio.gather(*(use(slots) for slots in jobs for _ in range(40)))
 
-    asyncio.run(all_of_them())
+    asyncio.run(run_all())
     assert max_in_flight == 3
 
 
@@ -81,21 +81,21 @@ def test_a_job_leaves_slots_to_another_one_that_waits(tmp_path, monkeypatch):
             users.append(name)
             await asyncio.sleep(0.02)
 
-    async def all_of_them():
+    async def run_all():
         first, second = JobSlots(tmp_path, 2), JobSlots(tmp_path, 2)
         tasks = [asyncio.create_task(use(first, "first")) for _ in range(100)]
         await asyncio.sleep(0.05)
         tasks += [asyncio.create_task(use(second, "second")) for _ in range(20)]
         await asyncio.gather(*tasks)
 
-    asyncio.run(all_of_them())
+    asyncio.run(run_all())
     assert users.count("first") == 100
     assert users.count("second") == 20
     assert "second" in users[:60]
     assert users[-1] == "first"  # the second one has not waited for the end of the first one
 
 
-def test_the_folder_of_limits_is_the_same_for_an_address_and_key_and_the_users_own(monkeypatch):
+def test_each_address_and_key_has_one_folder_of_limits_that_only_its_owner_can_open(monkeypatch):
     monkeypatch.setenv("ONE", KEY)
     monkeypatch.setenv("SAME", KEY + "\n")
     monkeypatch.setenv("OTHER", KEY + "2")
@@ -124,7 +124,7 @@ def test_a_folder_of_limits_that_others_can_open_is_refused(tmp_path, monkeypatc
         machine_folder()
 
 
-HOLD = """
+HOLD_SLOTS = """
 import asyncio, sys, time
 from pathlib import Path
 from arena_cje.calls.limits import JobSlots
@@ -136,7 +136,7 @@ time.sleep(60)
 
 
 def test_the_slots_of_a_killed_process_are_free(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, env=environment())
+    holder = subprocess.Popen([sys.executable, "-c", HOLD_SLOTS, tmp_path], stdout=subprocess.PIPE, env=environment())
     try:
         assert b"None" not in holder.stdout.readline()
         assert JobSlots(tmp_path, 2)._try_lock_slot() is None
@@ -147,21 +147,21 @@ def test_the_slots_of_a_killed_process_are_free(tmp_path):
     assert None not in (slots._try_lock_slot(), slots._try_lock_slot())
 
 
-def test_the_rate_limit_holds_for_all_that_share_it(tmp_path):
+def test_the_rate_limit_holds_for_all_jobs_that_share_it(tmp_path):
     async def turn_time(limit):
         await limit.wait_turn()
         return time.monotonic()
 
-    async def all_of_them():
+    async def run_all():
         limits = [RateLimit(tmp_path, 3000), RateLimit(tmp_path, 3000)]  # a turn each 20 ms
         return sorted(await asyncio.gather(*(turn_time(limit) for limit in limits for _ in range(15))))
 
-    times = asyncio.run(all_of_them())
+    times = asyncio.run(run_all())
     assert all(later - times[0] >= i * 0.020 - 0.005 for i, later in enumerate(times))
 
 
-def test_a_pause_holds_for_all_and_the_turns_after_it_are_spaced(tmp_path):
-    async def all_of_them():
+def test_a_pause_holds_for_all_jobs_and_the_requests_after_it_are_spaced(tmp_path):
+    async def run_all():
         limit, other = RateLimit(tmp_path, 3000), RateLimit(tmp_path, 3000)
         waiting = [asyncio.create_task(other.wait_turn()) for _ in range(10)]
         await asyncio.sleep(0)
@@ -175,7 +175,7 @@ def test_a_pause_holds_for_all_and_the_turns_after_it_are_spaced(tmp_path):
         await asyncio.sleep(0)
         return sorted(times)
 
-    times = asyncio.run(all_of_them())
+    times = asyncio.run(run_all())
     after = [seconds for seconds in times if seconds > 0.05]
     assert len(after) >= 8  # one or two turns came before the pause
     assert after[0] >= 0.4
@@ -205,7 +205,7 @@ def test_a_damaged_or_outdated_state_stops_no_request(tmp_path, content):
         asyncio.run(asyncio.wait_for(RateLimit(tmp_path, rate).wait_turn(), 60))
 
 
-def test_the_time_of_day_has_no_part_in_limits(tmp_path, monkeypatch):
+def test_changes_of_the_system_clock_delay_no_request(tmp_path, monkeypatch):
     """A clock that is set back by a day, or forward, delays no request."""
     times = iter([2e9, 1e9, 3e9])
     for _ in range(3):

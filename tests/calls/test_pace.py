@@ -1,4 +1,4 @@
-"""The schedule of requests, played against servers on a clock of its own: it reaches what each server grants."""
+"""The schedule of requests, simulated with servers and a clock: it reaches most of the rate that each server grants."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ class Share:
 
 
 @dataclass
-class Play:
+class RequestTimes:
     granted: list[float]  # times of the requests that were granted
     rejected: list[float]
 
 
-def play(server, *, seconds, limit=8, latency=0.05, interval=0.0, tasks_per_slot=16):
+def simulate(server, *, seconds, limit=8, latency=0.05, interval=0.0, tasks_per_slot=16):
     """Requests without end, `limit` at a time, for so many seconds of the simulated clock."""
     state, rng = Pace(), random.Random(0)
-    times = Play([], [])
+    times = RequestTimes([], [])
     waiting, sleeping, in_flight = limit * tasks_per_slot, [], []  # requests; ends of their waits; (end, start, answer)
     now = 0.0
     while now < seconds:
@@ -112,29 +112,29 @@ def play(server, *, seconds, limit=8, latency=0.05, interval=0.0, tasks_per_slot
 @pytest.mark.parametrize("tells", [False, True])
 @pytest.mark.parametrize("counts_rejected", [False, True])
 @pytest.mark.parametrize("rate", [2, 20, 100])
-def test_the_rate_that_a_server_grants_is_reached(rate, tells, counts_rejected, limit, latency):
+def test_most_of_the_rate_that_a_server_grants_is_reached(rate, tells, counts_rejected, limit, latency):
     server, seconds = Bucket(rate, tells=tells, counts_rejected=counts_rejected), max(60, 400 / rate)
-    played = play(server, seconds=seconds, limit=limit, latency=latency)
+    simulated = simulate(server, seconds=seconds, limit=limit, latency=latency)
     possible = min(rate, limit / latency)
-    assert len(played.granted) / seconds >= 0.7 * possible
-    assert sum(time > seconds / 2 for time in played.rejected) / (seconds / 2) <= 0.4 * possible
+    assert len(simulated.granted) / seconds >= 0.7 * possible
+    assert sum(time > seconds / 2 for time in simulated.rejected) / (seconds / 2) <= 0.4 * possible
 
 
 @pytest.mark.parametrize("limit", [8, 64])
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.2])
-def test_a_share_of_429s_whatever_the_rate_costs_little_of_it(share, limit):
-    played = play(Share(share), seconds=60, limit=limit)
-    assert len(played.granted) / 60 >= 0.7 * (1 - share) * limit / 0.05
+def test_random_429s_cost_little_more_than_their_share_of_the_rate(share, limit):
+    simulated = simulate(Share(share), seconds=60, limit=limit)
+    assert len(simulated.granted) / 60 >= 0.7 * (1 - share) * limit / 0.05
 
 
 @pytest.mark.parametrize(("quota", "length"), [(60, 60.0), (20, 1.0), (600, 60.0)])
-def test_a_quota_of_a_window_is_used_and_its_end_is_waited_for(quota, length):
-    played = play(Window(quota, length), seconds=300)
-    assert len(played.granted) >= 0.7 * quota * 300 / length
-    assert len(played.rejected) < len(played.granted) / 2
+def test_most_of_the_quota_of_a_time_window_is_used_with_few_rejections(quota, length):
+    simulated = simulate(Window(quota, length), seconds=300)
+    assert len(simulated.granted) >= 0.7 * quota * 300 / length
+    assert len(simulated.rejected) < len(simulated.granted) / 2
 
 
-# Steps
+# Single steps of the schedule
 
 
 def rejected(state, times, *, at, sent_at=None, retry_after=None):
@@ -144,7 +144,7 @@ def rejected(state, times, *, at, sent_at=None, retry_after=None):
     return state
 
 
-def test_one_429_among_replies_pauses_nothing():
+def test_a_few_429s_between_replies_cause_no_pause():
     _, state = pace.take_turn(Pace(), 100.0)
     for _ in range(5 * IN_A_ROW):
         state = pace.after_reply(rejected(state, IN_A_ROW - 1, at=100.0, retry_after=300.0))
@@ -152,7 +152,7 @@ def test_one_429_among_replies_pauses_nothing():
     assert state.n_pauses == state.n_rejected == 0
 
 
-def test_429s_in_a_row_pause_all_for_retry_after():
+def test_consecutive_429s_pause_all_requests_for_retry_after():
     state = rejected(Pace(), IN_A_ROW, at=100.0, retry_after=7.0)
     assert state.paused_until == 107.0
     # Rejections of requests sent before the pause that arrive in it lengthen it if their Retry-After ends later.
@@ -160,7 +160,7 @@ def test_429s_in_a_row_pause_all_for_retry_after():
     assert rejected(state, 1, at=101.0, sent_at=99.0, retry_after=9.0).paused_until == 110.0
 
 
-def test_pauses_grow_as_long_as_there_is_no_reply_and_no_longer():
+def test_pauses_double_up_to_a_minute_until_a_reply_arrives():
     state, now, pauses = Pace(), 100.0, []
     for _ in range(9):
         state = rejected(state, IN_A_ROW, at=now)
@@ -172,7 +172,7 @@ def test_pauses_grow_as_long_as_there_is_no_reply_and_no_longer():
     assert state.paused_until - now == 1
 
 
-def test_the_rate_of_the_user_is_never_exceeded():
+def test_the_rate_that_the_user_set_is_never_exceeded():
     state, turns, now = Pace(), [], 100.0
     for _ in range(50):
         turn, state = pace.take_turn(state, now, 0.5)
@@ -190,7 +190,7 @@ def test_a_rate_is_forgotten_after_a_while_without_requests():
     assert pace.take_turn(state, 100.0 + pace.FORGET + 1)[1].rate is None
 
 
-def test_the_rate_grows_only_as_far_as_it_is_made_use_of():
+def test_the_rate_limit_grows_only_as_far_as_the_requests_use_it():
     state, now = Pace(), 100.0
     for _ in range(2000):
         turn, state = pace.take_turn(state, now)

@@ -90,7 +90,7 @@ def test_the_error_of_a_refused_parameter_names_the_key_to_set(name, error, stat
     assert "finished items are kept" in message and "\n" not in message
 
 
-def test_the_place_of_an_input_names_the_parameter():
+def test_the_field_loc_of_a_validation_error_names_the_parameter():
     detail = [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 7}]
     content = json.dumps({"detail": detail}).encode()
     with (
@@ -113,7 +113,7 @@ def test_other_errors_name_no_parameter(message):
     assert parameters.refused_parameter(message, BODY) is None
 
 
-# The keys
+# Configuration keys that rename or omit a parameter
 
 
 def configuration(url: str, **provider: Any) -> Config:
@@ -127,7 +127,7 @@ def configuration(url: str, **provider: Any) -> Config:
     )
 
 
-def strict(body):
+def refuse_max_tokens_and_seed(body):
     """A server of reasoning models, which supports neither `max_tokens` nor `seed`."""
     for name, other in (("max_tokens", "max_completion_tokens"), ("seed", None)):
         if name in body:
@@ -140,11 +140,11 @@ def strict(body):
     return 200, {}, chat_body()
 
 
-def test_the_model_check_leads_to_the_configuration_that_works():
+def test_the_advice_of_the_model_check_leads_to_a_configuration_that_works():
     rating = load_rubric(ROOT / "resources" / "judges" / "rating.yaml")
     several = rating.model_copy(update={"samples": 3, "temperature": 1.0})
     keys: dict[str, str] = {}
-    with FaultServer(responses=strict) as server:
+    with FaultServer(responses=refuse_max_tokens_and_seed) as server:
         for name, value in (("token_limit", "max_completion_tokens"), ("seed", "omit")):
             config = configuration(server.url, **keys)
             findings = model_check.check(model_check.trials(config, Texts((), rubrics={"rating.yaml": several})))
@@ -181,14 +181,14 @@ def test_the_model_check_sends_the_parameters_of_the_run(rubric, name, advice):
     assert not judge.ok and advice in judge.answer
 
 
-def test_a_limit_has_the_configured_name_and_other_names_stay_those_of_the_api():
+def test_the_token_limit_is_sent_under_its_configured_name_alone():
     for name in ("max_tokens", "max_completion_tokens"):
         for url in (None, "http://127.0.0.1:1"):
             body = Writer(endpoint(url, token_limit=name), "m", max_tokens=5).request("x", 1).body
             assert {key: value for key, value in body.items() if "tokens" in key} == {name: 5}
 
 
-def test_draws_and_samples_without_a_seed_are_requests_of_their_own():
+def test_draws_and_samples_without_a_seed_have_different_request_keys():
     silent = endpoint("http://x", seed="omit")
     writer = Writer(silent, "m")
     one, other = writer.request("x", 1), writer.request("x", 2)
@@ -203,7 +203,7 @@ def test_draws_and_samples_without_a_seed_are_requests_of_their_own():
     assert "seed" not in requests[0].body and requests[0].key(silent) != requests[1].key(silent)
 
 
-def test_a_request_with_a_seed_has_the_key_that_it_always_had():
+def test_the_sample_number_is_part_of_the_request_key_only_if_it_is_set():
     to = endpoint("http://x")
     assert Request("chat", BODY).key(to) == Request("chat", BODY, None).key(to) != Request("chat", BODY, 7).key(to)
 
@@ -216,7 +216,7 @@ def test_a_parameter_that_is_null_under_extra_is_left_out():
     assert Config.model_validate(raw).policies["base"].extra == {"temperature": None}
 
 
-def test_a_temperature_that_is_left_out_is_the_servers_own():
+def test_a_sampling_parameter_that_is_set_cannot_be_null_under_extra():
     for place, block in (("base", {"temperature": 0.5}), ("base", {"top_p": 0.9})):
         (name,) = block
         policies = {place: {"provider": "here", "model": "toy", "extra": {name: None}, **block}}
@@ -225,7 +225,7 @@ def test_a_temperature_that_is_left_out_is_the_servers_own():
             checks._check_extra(config)
 
 
-def test_what_is_set_is_part_of_what_was_asked():
+def test_token_limit_and_seed_settings_are_part_of_the_request_identity_if_they_are_set():
     config = configuration("http://x")
     block = config.policies["base"]
     plain = request_identity(block, endpoint("http://x"))

@@ -1,4 +1,4 @@
-"""What servers send: forms of a text, of an end, of log probabilities; halves of pairs; rows for what cannot be read."""
+"""Replies as servers send them: forms of text, finish reason and log probabilities; unpaired surrogates; unreadable bodies."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fault_server import FaultServer, correct_reply
 FIELDS = st.sampled_from(
     ["choices", "message", "content", "text", "type", "refusal", "error", "token", "logprob", "tokens"]
 )
-HALF = "\ud83d"
+LONE_SURROGATE = "\ud83d"
 
 
 def read(choice, **rest) -> Reply:
-    """The reply of a chat's body, written as a server writes it: halves of pairs escaped, NaN as NaN."""
+    """The reply of a chat's body, written as a server writes it: unpaired surrogates escaped, NaN as NaN."""
     reply = parse_reply(chat("x"), chat_body(choice, **rest))
     assert Reply.from_record(orjson.loads(orjson.dumps(reply.record()))) == reply  # the journal can hold it
     return reply
@@ -81,9 +81,9 @@ def test_both_forms_of_log_probabilities_are_read_alike():
     assert one.token_logprobs == (-0.5, -1.0)
 
 
-def test_of_two_tokens_with_one_text_the_likelier_counts():
-    tops = [{"token": "\ufffd", "logprob": value} for value in (-1, -3)]
-    one = {"logprobs": {"content": [{"token": "\ufffd", "logprob": -3, "top_logprobs": tops}]}}
+def test_of_two_alternatives_with_the_same_text_the_more_probable_one_is_kept():
+    alternatives = [{"token": "\ufffd", "logprob": value} for value in (-1, -3)]
+    one = {"logprobs": {"content": [{"token": "\ufffd", "logprob": -3, "top_logprobs": alternatives}]}}
     assert parse_reply(chat("x"), chat_body(one)).top_logprobs == ({"\ufffd": -1.0},)
 
 
@@ -159,7 +159,7 @@ def test_an_empty_text_is_a_reply_and_a_refusal_has_an_error(choice, text, error
         ([], False),
     ],
 )
-def test_only_possible_numbers_of_tokens_count(reported, plausible):
+def test_impossible_token_counts_are_not_used(reported, plausible):
     assert (plausible_usage(chat("x"), reported) is not None) == plausible
 
 
@@ -202,11 +202,11 @@ def test_estimated_tokens_grow_with_the_text_and_are_at_least_one():
         ([{"type": "text", "text": None}], ""),
         ([], ""),
         (None, ""),
-        (f"Yes{HALF}", "Yes\ufffd"),
-        ([{"type": "text", "text": f"{HALF}{HALF}😀"}], "\ufffd\ufffd😀"),
+        (f"Yes{LONE_SURROGATE}", "Yes\ufffd"),
+        ([{"type": "text", "text": f"{LONE_SURROGATE}{LONE_SURROGATE}😀"}], "\ufffd\ufffd😀"),
     ],
 )
-def test_the_text_is_that_of_the_text_parts(content, text):
+def test_the_text_of_a_reply_is_joined_from_its_text_parts_without_reasoning(content, text):
     reply = read({"message": {"content": content}})
     assert (reply.text, reply.error) == (text, None)
 
@@ -227,7 +227,7 @@ def test_the_text_is_that_of_the_text_parts(content, text):
         {"message": None, "text": None},
     ],
 )
-def test_where_there_is_no_text_the_reply_is_unreadable_unless_it_was_cut(choice):
+def test_a_reply_without_text_is_unreadable_unless_it_was_cut(choice):
     assert (read(choice).error, read(choice).text) == ("unreadable", "")
     cut = read(choice | {"finish_reason": "length"})
     assert (cut.error, cut.text, cut.ending) == (None, "", "cut")
@@ -237,13 +237,13 @@ def test_where_there_is_no_text_the_reply_is_unreadable_unless_it_was_cut(choice
     ("message", "text"),
     [
         ({"content": None, "refusal": "No."}, "No."),
-        ({"refusal": f"No{HALF}"}, "No\ufffd"),
+        ({"refusal": f"No{LONE_SURROGATE}"}, "No\ufffd"),
         ({"content": [{"type": "refusal", "refusal": "No."}]}, "No."),
         ({"content": "x", "refusal": True}, ""),
         ({"content": None, "refusal": {"reason": "x"}}, ""),
     ],
 )
-def test_a_refusal_is_one_in_any_form(message, text):
+def test_a_refusal_is_recognised_in_every_form(message, text):
     assert (read({"message": message}).text, read({"message": message}).error) == (text, "refused")
 
 
@@ -261,7 +261,7 @@ def test_any_text_of_a_server_can_be_written_to_a_file(text):
     assert "".join(texts).encode().decode() == "".join(texts)
 
 
-def test_parts_within_parts_without_end_are_unreadable():
+def test_deeply_nested_parts_are_read_or_reported_as_unreadable():
     nested = b'{"text":' * 900 + b'"x"' + b"}" * 900
     body = b'{"choices": [{"message": {"content": ' + nested + b'}, "finish_reason": "stop"}]}'
     try:
@@ -285,7 +285,7 @@ def test_any_body_is_a_reply_or_unreadable(value):
             assert Reply.from_record(orjson.loads(orjson.dumps(reply.record()))) == reply
 
 
-# The end
+# How a reply ends
 
 
 @pytest.mark.parametrize(
@@ -300,19 +300,19 @@ def test_any_body_is_a_reply_or_unreadable(value):
         (("abort", "error", "cancelled", "insufficient_system_resource", "network_error", "timeout"), "broken off"),
     ],
 )
-def test_words_of_servers_for_the_end(words, ending):
+def test_every_finish_reason_has_one_of_four_endings(words, ending):
     assert {Reply(finish_reason=word).ending for word in words} == {ending}
 
 
 @pytest.mark.parametrize(
     ("finish_reason", "n_tokens", "ending"), [(None, 9, "cut"), (None, 8, "complete"), ("stop", 9, "complete")]
 )
-def test_an_answer_as_long_as_allowed_is_cut_where_the_server_does_not_say(finish_reason, n_tokens, ending):
+def test_an_answer_of_maximal_length_without_a_finish_reason_counts_as_cut(finish_reason, n_tokens, ending):
     usage = {"prompt_tokens": 3, "completion_tokens": n_tokens}
     assert read({"finish_reason": finish_reason}, usage=usage).ending == ending
 
 
-def test_an_end_of_another_type_is_unknown_and_an_object_names_it():
+def test_a_finish_reason_of_another_type_is_unknown_unless_an_object_names_it():
     assert read({"finish_reason": {"type": "length", "length": 9}}).ending == "cut"
     for odd in (5, ["stop"], {}, None):
         assert read({"finish_reason": odd}).finish_reason is None
@@ -322,7 +322,7 @@ def test_an_end_of_another_type_is_unknown_and_an_object_names_it():
 # Log probabilities
 
 
-def tops(*pairs):
+def alternatives(*pairs):
     """The alternatives that are read from pairs of token and value."""
     entries = [{"token": token, "logprob": value} for token, value in pairs]
     content = [{"token": "a", "logprob": -0.1, "top_logprobs": entries}]
@@ -331,27 +331,27 @@ def tops(*pairs):
 
 
 @pytest.mark.parametrize("value", [None, math.nan, -math.inf, "NaN", "-Infinity", "", [], {}, True])
-def test_an_alternative_without_a_number_has_mass_0(value):
-    assert tops(("no", value), ("yes", -0.5)) == {"yes": -0.5}
+def test_an_alternative_without_a_log_probability_is_left_out(value):
+    assert alternatives(("no", value), ("yes", -0.5)) == {"yes": -0.5}
     legacy = {"tokens": ["yes"], "token_logprobs": [-0.5], "top_logprobs": [{"yes": -0.5, "no": value}]}
     assert read({"logprobs": legacy}).top_logprobs == ({"yes": -0.5},)
-    assert tops(("no", value)) == {}
+    assert alternatives(("no", value)) == {}
 
 
 @pytest.mark.parametrize("value", [0.5, 100, math.inf, "Infinity", 1e300])
-def test_beside_an_impossible_number_no_alternative_is_read(value):
-    assert tops(("no", value), ("yes", -0.5)) == {}
+def test_no_alternative_is_read_beside_an_impossible_log_probability(value):
+    assert alternatives(("no", value), ("yes", -0.5)) == {}
 
 
-def test_odd_entries_are_left_out():
+def test_malformed_alternatives_are_left_out():
     content = [{"token": "a", "logprob": -0.1, "top_logprobs": [None, math.nan, {}, {"token": None, "logprob": -1}]}]
     assert read({"logprobs": {"content": content}}).top_logprobs == ({},)
-    assert tops(("yes", "-0.5"), ("no", 1e-7)) == {"yes": -0.5, "no": 0.0}
-    assert tops((HALF, -1.0), ("\udc00", -0.5)) == {"\ufffd": -0.5}
+    assert alternatives(("yes", "-0.5"), ("no", 1e-7)) == {"yes": -0.5, "no": 0.0}
+    assert alternatives((LONE_SURROGATE, -1.0), ("\udc00", -0.5)) == {"\ufffd": -0.5}
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "x"])
-def test_a_token_without_a_number_has_none(value):
+def test_a_token_without_a_finite_log_probability_has_none(value):
     assert read({"logprobs": {"content": [{"token": "a", "logprob": value}]}}).token_logprobs == (None,)
 
 
@@ -368,7 +368,7 @@ def test_a_token_without_a_number_has_none(value):
         {"tokens": "a", "token_logprobs": [-1.0]},
     ],
 )
-def test_log_probabilities_that_do_not_belong_together_are_none_and_the_text_is_read(logprobs):
+def test_inconsistent_log_probabilities_are_dropped_and_the_text_is_read(logprobs):
     reply = read({"logprobs": logprobs})
     assert (reply.text, reply.tokens, reply.token_logprobs, reply.top_logprobs) == ("Yes", (), (), ())
 
@@ -381,9 +381,9 @@ def test_fields_beside_the_text_may_have_any_type():
 # Over the network, with the journal
 
 
-def test_what_servers_send_is_one_row_each_and_sent_for_once(tmp_path):
+def test_each_request_with_an_unusual_reply_is_sent_once_and_recorded_once(tmp_path):
     choices = [
-        {"message": {"content": f"Nice {HALF}"}},
+        {"message": {"content": f"Nice {LONE_SURROGATE}"}},
         {"message": {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "7"}]}},
         {
             "message": {"content": "7"},
@@ -414,7 +414,7 @@ def test_what_servers_send_is_one_row_each_and_sent_for_once(tmp_path):
     assert len(spent) == len(choices)
 
 
-def test_the_error_that_a_model_could_not_finish_is_a_cut_reply(tmp_path):
+def test_an_error_about_an_unfinished_answer_becomes_a_cut_reply(tmp_path):
     with FaultServer(faults=lambda body, earlier: "unfinished" if "2" in str(body) else None) as server:
         replies = ask_all(call_job(server.url, tmp_path), tmp_path, [chat("1"), chat("2")])
     assert [reply.ending for reply in replies] == ["complete", "cut"]

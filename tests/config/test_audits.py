@@ -24,28 +24,28 @@ def config(target_labels: float | None, *, n_prompts: int = 500, **oracle):
     )
 
 
-def test_fifty_labels_of_a_target_cannot_pass():
+def test_a_note_says_that_fifty_labels_of_a_target_cannot_pass_the_transport_audit():
     (note,) = audits.notes(config(0.01))
     assert "buys 50 labels of each target" in note
     assert "205 labels (`oracle.target_labels: 0.041`) give 80 %" in note
     assert "`direct` and the doubly robust estimators are corrected by these labels" in note
 
 
-def test_fewer_labels_than_correct_an_estimate_say_from_when_they_would():
+def test_with_too_few_labels_to_correct_an_estimate_the_note_gives_the_number_needed():
     (note,) = audits.notes(config(0.004))
     assert "With 50 labels, `direct`" in note
 
 
-def test_a_base_with_too_few_labels_stands_in_the_way_of_any_number():
+def test_with_too_few_base_labels_the_note_says_that_no_number_of_target_labels_is_enough():
     (note,) = audits.notes(config(0.1, n_prompts=100))
     assert "with the 81 base labels of coverage 0.8, no number is enough" in note
 
 
 @pytest.mark.parametrize("target_labels", [None, 0.06])
-def test_nothing_is_said_where_no_labels_are_bought_or_enough_of_them(target_labels):
+def test_there_is_no_note_if_no_target_labels_or_enough_of_them_are_bought(target_labels):
     assert audits.notes(config(target_labels)) == []
 
 
-def test_a_wider_margin_is_passed_with_fewer():
+def test_a_wider_transport_margin_needs_fewer_labels():
     wide = config(0.01).model_copy(update={"verdict": {"transport_margin": 0.2}})
     assert audits.notes(wide) == []

@@ -131,7 +131,7 @@ def test_coverages_may_be_written_as_numbers(raw):
         (("verdict",), {"few_lables": 3}, "few_lables"),
     ],
 )
-def test_an_error_gets_one_sentence(raw, path, value, sentence):
+def test_a_wrong_configuration_is_refused_with_one_sentence(raw, path, value, sentence):
     block = raw
     for key in path[:-1]:
         block = block[key]
@@ -152,13 +152,13 @@ def test_the_users_policies_replace_the_shipped_ones(raw):
         parse(raw, user_keys={"policies": {}})
 
 
-def test_a_path_replaces_the_shipped_file(raw):
+def test_a_model_path_of_the_user_replaces_the_shipped_file(raw):
     raw["models"]["smollm2"]["path"] = "mine.gguf"
     model = parse(raw, user_keys={"models": {"smollm2": {"path": "mine.gguf"}}}).models["smollm2"]
     assert (model.path, model.file) == ("mine.gguf", None)
 
 
-def test_a_contexts_name_is_valid_in_a_path(raw):
+def test_the_name_of_a_context_is_valid_in_a_path(raw):
     raw["policies"]["clone"]["system_prompt"] = "folder/my grüß prompt.txt"
     assert parse(raw).policies["clone"].context == "smollm2-my_gr_prompt"
     raw["policies"]["cool"]["system_prompt"] = "my_gr_prompt.txt"
@@ -211,7 +211,7 @@ def test_a_variant_is_a_target_like_an_estimator(raw, tmp_path, monkeypatch):
     assert targets.estimate_files(paths) == ["results/coverage_0.1/hajek.json"]
 
 
-def test_the_share_of_target_labels(raw):
+def test_a_share_of_target_labels_is_the_coverage_of_the_targets(raw):
     assert parse(raw).oracle.target_coverage("0.5") is None
     for share, name in ((0, None), (0.25, "0.25"), (1, "1.0")):
         raw["oracle"]["target_labels"] = share
@@ -256,7 +256,7 @@ def test_planned_looks_are_targets(raw):
         ({"spent": 1}, "spending"),
     ],
 )
-def test_planned_looks_that_cannot_be(raw, looks, sentence):
+def test_impossible_planned_looks_are_refused(raw, looks, sentence):
     with pytest.raises(UserError, match=sentence):
         parse(raw | {"looks": looks})
 
@@ -276,13 +276,13 @@ def test_probes_need_fresh_draws():
         parse({"logged_data": "mine.jsonl", "probes": "probes"})
 
 
-def test_the_example_of_a_variant_is_a_variant(raw):
+def test_the_example_variant_in_the_shipped_configuration_is_valid(raw):
     example = re.search(r"variants: .*under a name, e\.g\. (\{.*\})", Path("config/config.yaml").read_text())[1]
     raw["variants"] = yaml.safe_load(example)
     assert parse(raw).variants["direct-length"].estimator == "direct"
 
 
-def test_the_example_of_a_threshold_is_a_threshold(raw):
+def test_the_example_threshold_in_the_shipped_configuration_is_valid(raw):
     example = re.search(r"verdict: .*e\.g\. (\{.*?\})", Path("config/config.yaml").read_text())[1]
     raw["verdict"] = yaml.safe_load(example)
     assert parse(raw).verdict
@@ -310,14 +310,14 @@ def test_the_example_of_a_threshold_is_a_threshold(raw):
         ("results/coverage_0.1/fresh_draws/clon.jsonl", "unknown policy 'clon'"),
     ],
 )
-def test_a_target_that_cannot_be_made_gets_one_sentence(raw, target, sentence, tmp_path, monkeypatch):
+def test_an_impossible_target_is_refused_with_one_sentence(raw, target, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # away from results that a run may have left here
     with pytest.raises(UserError, match=".") as error:
         targets.check([target], parse(raw))
     assert sentence in str(error.value)
 
 
-def test_valid_targets_pass(raw):
+def test_valid_targets_are_accepted(raw):
     arguments = [
         "-n",
         "./results/coverage_0.1/decision.html",
@@ -336,7 +336,7 @@ def test_valid_targets_pass(raw):
     targets.check(arguments, parse(raw))
 
 
-def test_labels_have_shards_where_an_oracle_is_asked_for_them(raw):
+def test_label_shards_are_targets_only_if_a_model_is_the_oracle(raw):
     shard = "results/oracle/clone/coverage_0.7/0003.jsonl"
     with pytest.raises(UserError, match="no such target"):
         targets.check([shard], parse(raw))  # the reference oracle labels all shards in one job
@@ -359,7 +359,7 @@ GROUP = ("results/coverage_{coverage}/a.json", "results/coverage_{coverage}/b.js
         (["--report", "results/coverage_0.1/a.json"], (), False),
     ],
 )
-def test_a_file_is_made_alone_where_it_is_asked_for_and_others_of_its_job_are_missing(arguments, existing, alone):
+def test_a_file_is_made_alone_if_it_is_requested_and_other_files_of_its_job_are_missing(arguments, existing, alone):
     assert targets.asks_for_one(arguments, GROUP, exists=existing.__contains__) is alone
 
 
@@ -375,11 +375,11 @@ def test_a_file_is_made_alone_where_it_is_asked_for_and_others_of_its_job_are_mi
         (["ablation"], False),
     ],
 )
-def test_the_whole_experiment_is_asked_for_where_no_part_of_it_is_named(arguments, everything):
+def test_the_whole_experiment_is_requested_if_no_part_of_it_is_named(arguments, everything):
     assert targets.whole_experiment(arguments) is everything
 
 
-def test_a_group_is_complete_at_the_coverages_that_are_asked_for():
+def test_a_group_is_complete_if_its_files_exist_at_the_requested_coverages():
     existing = [file.format(coverage="0.1") for file in GROUP]
     assert targets.complete(["results/coverage_0.1/c.png"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
     assert not targets.complete(["results/coverage_0.5/c.png"], GROUP, ["0.1", "0.5"], exists=existing.__contains__)
@@ -388,7 +388,7 @@ def test_a_group_is_complete_at_the_coverages_that_are_asked_for():
 
 
 @pytest.mark.parametrize(("missing", "few"), [((), False), (("a",), True), (("b",), True), (("a", "b"), False)])
-def test_few_are_missing_where_no_group_lacks_more_than_one(missing, few):
+def test_one_missing_means_that_a_group_lacks_one_file_and_no_group_lacks_more(missing, few):
     lacking = {f"results/coverage_0.1/{name}.json" for name in missing}
     assert targets.one_missing([GROUP], ["0.1", "0.5"], exists=lambda file: file not in lacking) is few
 
@@ -401,7 +401,7 @@ def test_a_validation_without_true_values_is_refused(raw):
         targets.check(["results/coverage_0.1/validation.csv"], parse({"logged_data": "mine.jsonl"}))
 
 
-def test_files_of_the_working_directory_come_first(tmp_path, monkeypatch):
+def test_files_of_the_working_directory_are_used_before_shipped_ones(tmp_path, monkeypatch):
     resources = Path("resources").absolute()
     monkeypatch.chdir(tmp_path)
     assert find_file("helpful.txt", "policies", workflow_resources=resources) == resources / "policies" / "helpful.txt"
@@ -411,7 +411,7 @@ def test_files_of_the_working_directory_come_first(tmp_path, monkeypatch):
         find_file("helpfull.txt", "policies", workflow_resources=resources)
 
 
-def test_results_that_are_a_file_are_refused(tmp_path):
+def test_a_file_in_place_of_the_results_folder_is_refused(tmp_path):
     (tmp_path / "results").write_text("")
     with pytest.raises(UserError, match="is a file"):
         targets.check_writable(tmp_path / "results")
@@ -423,7 +423,7 @@ def test_the_documents_of_the_configuration_are_up_to_date():
     assert documents.schema() == documents.SCHEMA.read_text(), hint
 
 
-def test_a_scale_belongs_to_the_judge_that_it_was_given_for():
+def test_a_judge_scale_applies_only_to_the_judge_that_it_was_set_for():
     variants = {
         "length": {"estimator": "direct", "calibration": "two_stage", "covariates": ["response_length"]},
         "other": {"estimator": "direct", "judge": "b"},
@@ -448,7 +448,7 @@ def test_a_scale_belongs_to_the_judge_that_it_was_given_for():
         ("seed: 3".encode("utf-16"), r"config\.yaml: is UTF-16 or UTF-32 text, and Snakemake reads UTF-8"),
     ],
 )
-def test_a_configuration_in_another_encoding_gets_a_sentence(content, sentence, tmp_path):
+def test_a_configuration_in_another_encoding_is_refused_with_one_sentence(content, sentence, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=sentence):
@@ -458,7 +458,7 @@ def test_a_configuration_in_another_encoding_gets_a_sentence(content, sentence, 
         check_config_file(path)
 
 
-def test_every_key_is_in_the_shipped_file():
+def test_every_documented_key_is_in_the_shipped_configuration():
     def keys(block, prefix=""):
         for key, value in block.items():
             yield f"{prefix}{key}"
@@ -471,7 +471,7 @@ def test_every_key_is_in_the_shipped_file():
     assert documented - blocks <= set(keys(SHIPPED))
 
 
-def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path):
+def test_recorded_settings_omit_folders_and_keys_that_do_not_affect_the_results(raw, tmp_path):
     raw |= {"logged_data": str(tmp_path / "mine.jsonl"), "fresh_draws": "/somewhere/else/draws", "model_slots": 3}
     recorded_settings = settings(parse(raw), folder=tmp_path)
     assert (recorded_settings["logged_data"], recorded_settings["fresh_draws"]) == ("mine.jsonl", "draws")
@@ -479,7 +479,7 @@ def test_the_settings_in_results_determine_them_and_name_no_folder(raw, tmp_path
     assert recorded_settings == settings(parse(raw | {"model_slots": 1, "n_prompts": 7}), folder=tmp_path)
 
 
-def test_the_settings_in_results_have_no_threads_and_descriptions(raw, tmp_path):
+def test_recorded_settings_omit_numbers_of_threads_and_descriptions(raw, tmp_path):
     recorded_settings = settings(parse(raw), folder=tmp_path)
     raw["models"]["smollm2"]["n_threads"] = 3
     raw["policies"]["cool"]["description"] = "warmer"
@@ -508,7 +508,7 @@ def test_a_configuration_without_an_estimator_that_can_run_is_refused(raw):
         ),
     ],
 )
-def test_labels_by_score_are_those_that_the_workflow_buys_from_a_model(raw, changes, message):
+def test_labels_chosen_by_score_are_refused_for_own_data_partial_truth_and_people(raw, changes, message):
     raw["oracle"]["design"] = "by_score"
     assert parse(raw).oracle.is_by_score
     changes = {name: raw[name] | value if name == "oracle" else value for name, value in changes.items()}

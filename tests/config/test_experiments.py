@@ -46,7 +46,7 @@ def test_every_file_that_an_experiment_names_is_shipped(name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_at_smoke_size_nothing_leaves_this_machine(name):
+def test_at_smoke_size_every_model_runs_on_this_machine(name):
     config = configuration(name, "smoke")
     for place, block in config.model_blocks.items():
         if block.hosted:
@@ -64,7 +64,7 @@ def test_every_hosted_model_has_a_price(name):
     prices.check_budget(configuration(name).model_copy(update={"budget_usd": 1.0}))
 
 
-def test_prompts_of_usual_length_stand_in_only_for_plans_without_a_token(tmp_path, monkeypatch):
+def test_a_plan_without_a_hub_token_uses_placeholder_prompts_of_usual_length(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     config = configuration("arena-simplified").model_copy(update={"n_prompts": 10})
@@ -75,6 +75,6 @@ def test_prompts_of_usual_length_stand_in_only_for_plans_without_a_token(tmp_pat
     assert "HF_TOKEN" in pool.note and "lmsys/chatbot_arena_conversations" in pool.note
 
 
-def test_draws_of_a_policy_replace_those_of_all():
+def test_a_number_of_draws_of_one_policy_replaces_the_number_for_all_policies():
     config = configuration("arena-production")
     assert [config.draws(name) for name in ("base", "clone", "premium")] == [1, 1, 10]

@@ -31,20 +31,20 @@ def config(**keys):
         ),
     ],
 )
-def test_what_the_data_cannot_give_is_refused(keys, changes, sentence):
+def test_a_configuration_that_the_data_cannot_serve_is_refused(keys, changes, sentence):
     data = Preview(**vars(DATA) | changes)
     with pytest.raises(UserError, match=sentence):
         own_data.check(config(**keys), data, ["snips", "direct"])
 
 
-def test_what_is_not_asked_for_is_not_refused():
+def test_missing_columns_that_no_estimator_needs_are_not_refused():
     data = Preview(**vars(DATA) | {"with_logprobs": (), "has_labels": False})
     judged = config(variants={"judged": {"estimator": "direct", "rewards": "judge"}})
     own_data.check(judged, data, ["judged"])
     own_data.check(config(decision={"against": "clone"}), DATA, ["snips", "direct"])
 
 
-def test_what_the_data_lack_is_said():
+def test_notes_name_what_the_data_lack_and_what_is_not_used():
     sentences = own_data.notes(config(), DATA, ["snips", "direct"], ["0.1", "0.5"], {"policies": {}})
     assert sentences == [
         "`policies` are not used beside `logged_data`; the policies are those of the data: base, clone, shift",
@@ -66,7 +66,7 @@ def test_several_columns_of_votes_may_be_a_list(tmp_path):
         config(logged_data=foreign | {"columns": {"oracle_label": []}}, fresh_draws=None)
 
 
-def test_estimators_that_are_left_out_are_named():
+def test_a_note_names_the_estimators_that_are_left_out():
     alone = config(fresh_draws=None)
     (note,) = own_data.notes(
         alone, Preview(**vars(DATA) | {"with_draws": ()}), ["calibrated-ips", "snips"], ["0.1"], {}

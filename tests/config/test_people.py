@@ -33,7 +33,7 @@ def test_people_label_the_base_and_a_share_of_the_targets():
     assert not with_target_labels.oracle.hosted
 
 
-def test_what_lies_above_the_labels_of_estimates_evaluates():
+def test_labels_above_the_highest_coverage_of_estimates_are_for_validation():
     """A quarter of the labelled prompts calibrates, three quarters validate: the split of the field guide."""
     batches = {"first": {"coverage": 0.05}, "rest": {"coverage": 0.2}}
     changes = {"oracle": {"truth": 0.2, "target_labels": 0.01}, "labeling": {"batches": batches}}
@@ -73,12 +73,12 @@ def test_targets_without_labels_for_estimates_are_labelled_for_validation():
         ({"providers": {"human": {}}}, "`providers.human` has a name that is reserved for a provider without an API"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_one_sentence(changes, sentence):
+def test_a_wrong_configuration_of_people_as_the_oracle_is_refused_with_one_sentence(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         parse.parse(configuration(changes))
 
 
-def test_files_of_batches_are_targets_and_others_are_not():
+def test_files_of_labelling_batches_are_targets_and_those_of_unknown_batches_are_not():
     config = parse.parse(configuration({}))
     targets.check(["results/labeling/first/label.html", "results/labeling/agreement.json"], config)
     with pytest.raises(UserError, match=r"did you mean 'results/labeling/first/label.html'"):
@@ -90,7 +90,7 @@ def test_files_of_batches_are_targets_and_others_are_not():
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
-def test_configurations_of_the_page_are_valid(block):
+def test_configurations_on_the_labeling_page_are_valid(block):
     changes = yaml.safe_load(block)
     coverages = {"coverages": changes.pop("coverages", SHIPPED["coverages"])}
     config = parse.parse(configuration(changes) | coverages)
@@ -98,7 +98,7 @@ def test_configurations_of_the_page_are_valid(block):
     assert config.validation_span == ((0.05, 0.2) if "truth" in changes.get("oracle", {}) else None)
 
 
-def test_the_shipped_study_is_valid():
+def test_the_shipped_study_with_human_labels_is_valid():
     study = yaml.safe_load((ROOT / "config" / "experiments" / "human-oracle.yaml").read_text())
     fireworks = {**SHIPPED["providers"]["fireworks"], **study["providers"]["fireworks"]}
     merged = {**SHIPPED, **study, "providers": {**SHIPPED["providers"], "fireworks": fireworks}}

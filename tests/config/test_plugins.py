@@ -19,7 +19,7 @@ EXAMPLE = re.search(r"```python\n(\"\"\"Weights cut.*?)```", PAGE, re.DOTALL)[1]
 
 
 @pytest.fixture(autouse=True)
-def no_traces(monkeypatch):
+def unregister_plugins(monkeypatch):
     """Files that a test registers are not registered in the next."""
     monkeypatch.setattr(estimators, "NAMES", estimators.SHIPPED)
     monkeypatch.setattr(estimators, "_added", {})
@@ -36,7 +36,7 @@ def example(tmp_path):
     return path
 
 
-def test_the_documented_estimator_is_near_one_without_a_cut_and_has_an_interval(example, tmp_path):
+def test_the_documented_truncated_estimator_is_close_to_snips_and_has_an_interval(example, tmp_path):
     plugins.register([str(example)])
     truth = write_world(tmp_path)
     own, plain = (arena_cje.analyze(tmp_path / "mine.jsonl", estimator=name) for name in ("truncated-ips", "snips"))
@@ -47,7 +47,7 @@ def test_the_documented_estimator_is_near_one_without_a_cut_and_has_an_interval(
     assert abs(own.estimates[0] - truth[own.policies[0]]) < 4 * own.standard_errors[0]
 
 
-def test_a_documented_covariate_is_counted_in_every_row(example, tmp_path):
+def test_the_documented_covariate_is_computed_from_prompt_and_response(example, tmp_path):
     plugins.register([str(example)])
     row = {"prompt": "Why?", "response": "Why not? Or what?"}
     assert fields.covariates_of(row, ["questions"], "line 1") == (2.0,)
@@ -85,13 +85,13 @@ def test_a_run_uses_the_files_of_its_configuration_and_a_change_makes_its_result
         ("my_ips.py", EXAMPLE.replace('"log_ratio",)', '"weights",)'), "expected a line such as NEEDS"),
     ],
 )
-def test_a_wrong_file_is_one_sentence(name, source, message, tmp_path):
+def test_a_wrong_plugin_file_is_refused_with_one_sentence(name, source, message, tmp_path):
     (tmp_path / name).write_text(source)
     with pytest.raises(UserError, match=message):
         plugins.register([str(tmp_path / name)])
 
 
-def test_code_that_raises_is_one_sentence(tmp_path):
+def test_a_plugin_file_that_raises_is_refused_with_one_sentence(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("NEEDS = ()\nimport nothing_of_this_name\n\ndef estimate(sample, options):\n    return 1\n")
     plugins.register([str(path)])

@@ -30,7 +30,7 @@ N = 80
 TRUTH = {"clone": 0.25, "shift": 0.5}
 
 
-def world() -> list[dict]:
+def logged_rows() -> list[dict]:
     """Logged rows with a label of 1 on every fourth, twice as likely under `shift`: policy values of .25 and .5."""
     rows = []
     for k in range(N):
@@ -75,7 +75,7 @@ def values(result: arena_cje.Result) -> dict[str, float]:
 def on_other_scales(judge: float = 10.0, label: float = 1.0) -> list[dict]:
     return [
         row | {"judge_score": judge * row["judge_score"], "oracle_label": label * row["oracle_label"]}
-        for row in world()
+        for row in logged_rows()
     ]
 
 
@@ -89,14 +89,14 @@ def on_other_scales(judge: float = 10.0, label: float = 1.0) -> list[dict]:
         (10, 100, {"scale": (0, 100), "judge_scale": (0, 10)}),
     ],
 )
-def test_scores_and_labels_have_scales_of_their_own(judge, label, scales):
+def test_judge_scores_and_labels_may_have_different_scales(judge, label, scales):
     result = arena_cje.analyze(on_other_scales(judge, label), estimator="snips", **scales)
     assert values(result) == pytest.approx(TRUTH)
     assert result.reading == Reading(**scales)
 
 
 @pytest.mark.parametrize("scale", [(0, 10), (0, 100), (0, 5), (0, 3), (-10, 10), (-10, 1)])
-def test_labels_that_fill_a_corner_of_their_scale_are_refused(scale):
+def test_labels_that_all_lie_in_a_small_part_of_their_scale_are_refused(scale):
     with pytest.raises(UserError, match=r"oracle_label: all 80 values lie between 0 and 1, .* by `label_scale`"):
         arena_cje.analyze(on_other_scales(), estimator="snips", judge_scale=(0, 10), label_scale=scale)
 
@@ -106,7 +106,7 @@ def test_scores_in_the_lowest_tenth_of_their_scale_are_refused():
         arena_cje.analyze(on_other_scales(judge=5), estimator="snips", judge_scale=(0, 100))
 
 
-def test_labels_of_pass_rates_may_fill_one_end():
+def test_labels_that_are_nearly_all_high_or_all_zero_are_accepted():
     """Data of users may have nearly all answers right, or all or none of them."""
     rows = on_other_scales(judge=1, label=100)
     for k, row in enumerate(rows):
@@ -138,7 +138,7 @@ def test_scores_and_labels_on_one_scale_that_only_one_of_them_fills_are_cautione
     """Scores from 1 to 10 and labels from 1 to 5, both read on (1, 10): labels of 5 would count as .44."""
     rows = [
         row | {"judge_score": 1 + 9 * row["judge_score"], "oracle_label": 1 + 4 * row["oracle_label"]}
-        for row in world()
+        for row in logged_rows()
     ]
     one_scale = arena_cje.analyze(rows, estimator="snips", scale=(1, 10))
     for verdict in one_scale.verdicts.values():
@@ -151,7 +151,7 @@ def test_scores_and_labels_on_one_scale_that_only_one_of_them_fills_are_cautione
 
 def test_swapped_columns_of_scores_and_labels_are_a_caution_of_every_policy():
     """A judge scores all rows and labels are few; more labels than scores are the other way round."""
-    rows = [row | {"oracle_label": row["oracle_label"] if k % 4 == 0 else None} for k, row in enumerate(world())]
+    rows = [row | {"oracle_label": row["oracle_label"] if k % 4 == 0 else None} for k, row in enumerate(logged_rows())]
     swapped = [row | {"judge_score": row["oracle_label"], "oracle_label": row["judge_score"]} for row in rows]
     for data, n_cautioned in ((rows, 0), (swapped, 3)):
         verdicts = arena_cje.analyze(data, estimator="snips").verdicts
@@ -175,14 +175,14 @@ def test_a_poor_policy_may_have_the_lowest_scores_and_is_cautioned_about():
     assert cautioned == {"shift"}
 
 
-def test_fractions_of_one_show_that_draws_have_another_scale():
+def test_draws_with_all_scores_below_one_on_a_scale_up_to_ten_are_refused():
     rows = on_other_scales(judge=10)
     draws = {policy: draws_of(rows, policy) for policy in TRUTH}  # 0.1 and 0.9
     with pytest.raises(UserError, match=r"judge_score: all 80 values lie between 0 and 1"):
         arena_cje.analyze(rows, draws, "direct", judge_scale=(0, 10))
 
 
-def test_two_scales_that_nobody_declared_name_their_keys():
+def test_values_outside_the_declared_scale_are_refused_with_the_keys_to_set():
     with pytest.raises(UserError, match=r"judge_score is 9\.0, .* `judge_scale` for judge scores and `label_scale`"):
         arena_cje.analyze(on_other_scales(), estimator="snips")
     with pytest.raises(
@@ -192,7 +192,7 @@ def test_two_scales_that_nobody_declared_name_their_keys():
 
 
 def test_a_further_judge_has_a_scale_of_its_own():
-    rows = [row | {"judge_score": 77, "judge_b": 1 + 4 * row["judge_score"]} for row in world()]
+    rows = [row | {"judge_score": 77, "judge_b": 1 + 4 * row["judge_score"]} for row in logged_rows()]
     result = arena_cje.analyze(rows, estimator="snips", judge="b", judge_scale=(1, 5))
     assert values(result) == pytest.approx(TRUTH)
 
@@ -208,7 +208,7 @@ def test_an_import_keeps_the_scales(tmp_path):
     assert next(iter(data.logged))["oracle_label"] == 100
 
 
-# Sources
+# Frames and other sources of data
 
 
 class ArrowTable:
@@ -231,38 +231,39 @@ SOURCES = {
     "one by one": lambda path: iter(files.read_jsonl(path)),
     "text": str,
     "numpy": lambda path: [
-        {k: np.array(v)[()] if k == "judge_score" else v for k, v in row.items()} for row in world()
+        {k: np.array(v)[()] if k == "judge_score" else v for k, v in row.items()} for row in logged_rows()
     ],
 }
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_data_come_in_any_frame(kind, tmp_path):
+def test_data_may_come_as_a_frame_as_rows_or_as_a_path(kind, tmp_path):
     source = SOURCES[kind]
-    logged = write(tmp_path / "mine.jsonl", world())
-    paths = {policy: write(tmp_path / f"{policy}.jsonl", draws_of(world(), policy)) for policy in TRUTH}
+    logged = write(tmp_path / "mine.jsonl", logged_rows())
+    paths = {policy: write(tmp_path / f"{policy}.jsonl", draws_of(logged_rows(), policy)) for policy in TRUTH}
     result = arena_cje.analyze(source(logged), {p: source(path) for p, path in paths.items()}, "direct")
     if kind != "numpy":
         assert values(result) == pytest.approx(TRUTH)
     assert values(arena_cje.analyze(source(logged), estimator="ips")) == pytest.approx(TRUTH)
 
 
-def test_decimals_of_a_database_are_numbers():
-    frame = pl.DataFrame(world()).with_columns(pl.col("judge_score", "oracle_label").cast(pl.Decimal(5, 2)))
-    rows = [row | {"judge_score": Decimal(str(row["judge_score"]))} for row in world()]
+def test_decimal_values_are_read_as_numbers():
+    frame = pl.DataFrame(logged_rows()).with_columns(pl.col("judge_score", "oracle_label").cast(pl.Decimal(5, 2)))
+    rows = [row | {"judge_score": Decimal(str(row["judge_score"]))} for row in logged_rows()]
     for source in (frame, ArrowTable(frame), rows, pd.DataFrame(rows)):
         assert values(arena_cje.analyze(source, estimator="ips")) == pytest.approx(TRUTH)
 
 
-def test_a_plan_of_polars_that_fails_gets_a_sentence(tmp_path):
+def test_a_polars_lazy_frame_that_fails_is_refused_with_one_sentence(tmp_path):
     for plan in (pl.scan_ndjson(tmp_path / "none.jsonl"), pl.LazyFrame({"a": [1]}).select("b")):
         with pytest.raises(UserError, match="the logged data cannot be read as a table by polars"):
             arena_cje.analyze(plan, estimator="ips")
 
 
-def test_missing_values_of_pandas_are_missing():
+def test_missing_values_of_a_pandas_frame_stay_missing():
     rows = [
-        row | {"draw_idx": 0, "oracle_label": row["oracle_label"] if k % 2 else None} for k, row in enumerate(world())
+        row | {"draw_idx": 0, "oracle_label": row["oracle_label"] if k % 2 else None}
+        for k, row in enumerate(logged_rows())
     ]
     rows[3]["draw_idx"] = None
     frame = pd.DataFrame(rows)
@@ -273,7 +274,7 @@ def test_missing_values_of_pandas_are_missing():
 
 
 def test_a_folder_holds_the_parts_of_one_data_set(tmp_path):
-    rows = world()
+    rows = logged_rows()
     for part in range(12):
         write(tmp_path / "parts" / f"part-{part}.jsonl", rows[part::12])
     (tmp_path / "parts" / ".part-13.jsonl").write_text("hidden")
@@ -293,14 +294,14 @@ def test_a_folder_holds_the_parts_of_one_data_set(tmp_path):
     "source",
     [None, 3, True, b"x", {"prompt_id": ["p"]}, [1], ["p"], [[]], [{1: 2}], object(), pd.Series([1]), "\0", "x" * 300],
 )
-def test_what_is_no_data_gets_a_sentence(source):
+def test_input_that_is_no_table_is_refused(source):
     with pytest.raises(UserError):
         arena_cje.analyze(source, estimator="ips")
     if source is not None and not isinstance(source, dict):
         with pytest.raises(UserError):
-            arena_cje.analyze(world(), source, "direct")
+            arena_cje.analyze(logged_rows(), source, "direct")
     with pytest.raises(UserError):
-        arena_cje.analyze(world(), {"clone": source, "shift": source}, "direct")
+        arena_cje.analyze(logged_rows(), {"clone": source, "shift": source}, "direct")
 
 
 # Probability zero
@@ -308,7 +309,7 @@ def test_what_is_no_data_gets_a_sentence(source):
 
 @pytest.mark.parametrize("spelling", ["-Infinity", '"-inf"', '"-Infinity"', "-1e999", '"-INF"'])
 def test_minus_infinity_is_probability_zero(spelling, tmp_path):
-    rows = world()
+    rows = logged_rows()
     reference_rows = [
         row
         if k % 8
@@ -352,16 +353,16 @@ def test_minus_infinity_is_probability_zero(spelling, tmp_path):
     ],
 )
 def test_other_infinities_and_nan_are_refused_with_their_line(field, value, sentence, tmp_path):
-    row = {name: json.dumps(part) for name, part in world()[0].items()} | {field: value}
+    row = {name: json.dumps(part) for name, part in logged_rows()[0].items()} | {field: value}
     first = "{" + ", ".join(f'"{name}": {part}' for name, part in row.items()) + "}"
     path = tmp_path / "mine.jsonl"
-    path.write_text("\n".join([first, *map(json.dumps, world()[1:])]))
+    path.write_text("\n".join([first, *map(json.dumps, logged_rows()[1:])]))
     with pytest.raises(UserError, match=sentence):
         arena_cje.analyze(path, estimator="ips")
 
 
 def test_minus_infinity_in_a_frame_is_probability_zero():
-    rows = world()
+    rows = logged_rows()
     rows[0]["target_policy_logprobs"]["shift"] = -math.inf
     result = [arena_cje.analyze(source, estimator="ips") for source in (pl.DataFrame(rows), rows, pd.DataFrame(rows))]
     assert [values(result)["shift"] for result in result] == pytest.approx([0.5 - 2 / N] * 3)
@@ -370,7 +371,7 @@ def test_minus_infinity_in_a_frame_is_probability_zero():
 # Names of policies and of files
 
 
-HOSTILE = (
+UNUSUAL_NAMES = (
     "meta-llama/Llama-3.1-8B",
     "a/b/c",
     "../up",
@@ -386,15 +387,15 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("policy", HOSTILE)
-def test_a_name_of_a_policy_is_a_name_of_a_file_and_back(policy):
+@pytest.mark.parametrize("policy", UNUSUAL_NAMES)
+def test_every_policy_name_becomes_a_valid_file_name_and_back(policy):
     name = names.file_name(policy)
     assert names.policy_of(name) == policy
     assert not set(name) & set('/\\:*?"<>|{}\t') and not name.startswith(".")
-    assert names.policy_spelled(name, HOSTILE, "here") == policy
+    assert names.policy_spelled(name, UNUSUAL_NAMES, "here") == policy
 
 
-def test_ordinary_names_stay_as_they_are():
+def test_ordinary_policy_names_are_unchanged_as_file_names():
     for name in ("clone", "Llama-3.1-8B", "gpt-4o_2024", "名前"):
         assert names.file_name(name) == names.policy_of(name) == name
 
@@ -417,47 +418,47 @@ def test_ordinary_names_stay_as_they_are():
 )
 def test_a_file_is_found_by_any_spelling_of_its_policy(place, tmp_path):
     policy = "meta-llama/Llama-3.1-8B"
-    path = write(tmp_path / "draws" / place, draws_of(world(), policy))
-    write(tmp_path / "draws" / "clone.jsonl", draws_of(world(), "clone"))
+    path = write(tmp_path / "draws" / place, draws_of(logged_rows(), policy))
+    write(tmp_path / "draws" / "clone.jsonl", draws_of(logged_rows(), "clone"))
     assert find_draws(tmp_path / "draws", "base", ("clone", policy)) == {
         "clone": tmp_path / "draws" / "clone.jsonl",
         policy: path,
     }
-    rows = world()
+    rows = logged_rows()
     for row in rows:
         row["target_policy_logprobs"] = {"clone": -20.0, policy: row["target_policy_logprobs"]["shift"]}
     result = arena_cje.analyze(rows, tmp_path / "draws", "direct")
     assert values(result) == pytest.approx({"clone": 0.25, policy: 0.5})
 
 
-def test_files_name_the_policies_where_the_data_do_not(tmp_path):
-    write(tmp_path / "org" / "model_responses.jsonl", draws_of(world(), "shift"))
-    row = draws_of(world(), "clone")
+def test_draw_files_name_the_policies_if_the_data_do_not(tmp_path):
+    write(tmp_path / "org" / "model_responses.jsonl", draws_of(logged_rows(), "shift"))
+    row = draws_of(logged_rows(), "clone")
     write(tmp_path / "org__other.jsonl", [one | {"policy": "org/other"} for one in row])
     assert set(draw_paths(tmp_path)) == {"org/model", "org/other"}
 
 
-def test_a_file_of_two_policies_or_two_of_one_are_refused(tmp_path):
-    write(tmp_path / "a_b.jsonl", draws_of(world(), "shift"))
+def test_a_draw_file_for_two_policies_and_two_draw_files_for_one_policy_are_refused(tmp_path):
+    write(tmp_path / "a_b.jsonl", draws_of(logged_rows(), "shift"))
     with pytest.raises(
         UserError, match=r"a_b\.jsonl: could belong to policy 'a/b' or 'a:b'; rename it to a%2Fb or a%3Ab"
     ):
         draw_paths(tmp_path, ("a/b", "a:b"))
-    write(tmp_path / "a" / "b.jsonl", draws_of(world(), "shift"))
+    write(tmp_path / "a" / "b.jsonl", draws_of(logged_rows(), "shift"))
     with pytest.raises(UserError, match=r"belongs to policy 'a/b', and so does .*; keep one"):
         draw_paths(tmp_path, ("a/b", "c"))
     assert draw_paths(tmp_path, ("a/b", "a_b")) == {"a/b": tmp_path / "a" / "b.jsonl", "a_b": tmp_path / "a_b.jsonl"}
 
 
-# Texts
+# Encodings of text files
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_a_text_is_read_without_its_mark(encoding, tmp_path):
+def test_a_text_is_read_without_its_byte_order_mark(encoding, tmp_path):
     path = tmp_path / "text"
     path.write_bytes("Sé brief.\r\nAlways.\n".encode(encoding))
     assert files.read_text(path) == "Sé brief.\nAlways.\n"
-    write(tmp_path / "mine.jsonl", world())
+    write(tmp_path / "mine.jsonl", logged_rows())
     (tmp_path / "mine.jsonl").write_bytes((tmp_path / "mine.jsonl").read_text().encode(encoding))
     assert values(arena_cje.analyze(tmp_path / "mine.jsonl", estimator="ips")) == pytest.approx(TRUTH)
     (tmp_path / "x.json").write_bytes('{"a": 1}'.encode(encoding))
@@ -477,7 +478,7 @@ def test_a_text_is_read_without_its_mark(encoding, tmp_path):
         (b"\x00\x01\x02", r"contains a NUL character"),
     ],
 )
-def test_what_is_no_text_gets_a_sentence(content, sentence, tmp_path):
+def test_a_file_that_is_no_text_is_refused_with_one_sentence(content, sentence, tmp_path):
     (tmp_path / "text").write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         files.read_text(tmp_path / "text")
@@ -508,19 +509,19 @@ def test_what_is_no_text_gets_a_sentence(content, sentence, tmp_path):
         ("judge_scores", 0.5, "is 0.5, expected a list of numbers"),
     ],
 )
-def test_declared_metadata_have_their_types(field, value, sentence, tmp_path):
-    rows = world()
+def test_metadata_of_a_wrong_type_are_refused_with_their_line(field, value, sentence, tmp_path):
+    rows = logged_rows()
     rows[1] = {name: part for name, part in rows[1].items() if name != field} | {"metadata": {field: value}}
     path = write(tmp_path / "mine.jsonl", rows)
     with pytest.raises(UserError, match=rf"mine\.jsonl:2: metadata\.{field} {sentence}"):
         read_user_data(path, None, 1.0, 1)
-    draws = {policy: draws_of(world(), policy) for policy in TRUTH}
+    draws = {policy: draws_of(logged_rows(), policy) for policy in TRUTH}
     draws["shift"][2] = draws["shift"][2] | {"metadata": {field: value}}
     with pytest.raises(UserError, match=rf"row 2: metadata\.{field} {sentence}"):
-        arena_cje.analyze(world(), draws, "direct")
+        arena_cje.analyze(logged_rows(), draws, "direct")
 
 
-ODD = (
+ODD_VALUES = (
     10**400,
     -(10**400),
     math.inf,
@@ -546,9 +547,9 @@ FIELDS = (
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_an_odd_value_of_any_field_gives_a_value_or_a_sentence(field):
-    for odd in ODD:
-        whole, below, deep = ([row | {"depth": k % 3} for k, row in enumerate(world())] for _ in range(3))
+def test_an_odd_value_of_any_field_is_read_or_refused_with_one_sentence(field):
+    for odd in ODD_VALUES:
+        whole, below, deep = ([row | {"depth": k % 3} for k, row in enumerate(logged_rows())] for _ in range(3))
         whole[1][field] = odd
         below[1]["metadata"] = {field: odd}
         deep[1]["target_policy_logprobs"] = {"clone": -20.0, "shift": odd}
@@ -564,8 +565,8 @@ def test_an_odd_value_of_any_field_gives_a_value_or_a_sentence(field):
 
 
 @pytest.mark.parametrize("field", ["oracle_label", "judge_score", "prompt_id", "draw_idx"])
-def test_a_field_in_either_place_reads_from_a_frame_as_from_a_file(field, tmp_path):
-    rows = [row | {"draw_idx": 0} for row in world()]
+def test_a_field_under_metadata_is_read_like_one_at_the_top_level_from_files_and_frames(field, tmp_path):
+    rows = [row | {"draw_idx": 0} for row in logged_rows()]
     for k in range(0, N, 2):
         rows[k]["metadata"] = {field: rows[k].pop(field), "depth": k}
     path = write(tmp_path / "mine.jsonl", rows)
@@ -573,23 +574,23 @@ def test_a_field_in_either_place_reads_from_a_frame_as_from_a_file(field, tmp_pa
         assert values(arena_cje.analyze(source, estimator="ips")) == pytest.approx(TRUTH)
 
 
-def test_a_masked_label_of_a_frame_stays_masked():
+def test_a_label_masked_in_only_one_of_its_two_places_is_refused():
     """Where rows have a label in both places, null is the value of one of them, and contradicts the other."""
-    frame = pl.DataFrame([row | {"metadata": {"oracle_label": row["oracle_label"]}} for row in world()])
+    frame = pl.DataFrame([row | {"metadata": {"oracle_label": row["oracle_label"]}} for row in logged_rows()])
     masked = frame.with_columns(oracle_label=pl.when(pl.int_range(pl.len()) < 40).then("oracle_label"))
     for source in (masked, frame.with_columns(oracle_label=pl.lit(None, pl.Float64))):
         with pytest.raises(UserError, match="oracle_label is None at the top level but .* make them agree"):
             arena_cje.analyze(source, estimator="ips")
 
 
-# Weights of any size
+# Extreme log ratios
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", estimators.NAMES)
 @pytest.mark.parametrize(("base", "target"), [(-5000.0, 0.0), (-800.0, 0.0), (-360.0, -1.0), (-1e300, 0.0)])
-def test_a_log_ratio_of_any_size_is_refused_for_its_weights(name, base, target):
-    rows = world()
+def test_an_extreme_log_ratio_gives_a_refusal_and_no_numerical_warning(name, base, target):
+    rows = logged_rows()
     rows[0] |= {"base_policy_logprob": base, "target_policy_logprobs": {"clone": base, "shift": target}}
     result = arena_cje.analyze(rows, {policy: draws_of(rows, policy) for policy in TRUTH}, name)
     assert "refused" not in result.details().splitlines()[4]  # clone
@@ -599,7 +600,7 @@ def test_a_log_ratio_of_any_size_is_refused_for_its_weights(name, base, target):
         assert {"low_ess", "near_zero_weights"} <= codes
 
 
-# Spreadsheets
+# Formulas in CSV files
 
 
 FORMULAS = (
@@ -619,7 +620,7 @@ FORMULAS = (
 PLAIN = ("clone", "", "a=b", "'quoted'", "-0.5", "+1e-3", "1,5", "O'Neil", "名前")
 
 
-def test_cells_are_inert_and_read_as_they_were(tmp_path):
+def test_formulas_in_cells_are_written_as_text_and_read_back_unchanged(tmp_path):
     frame = pl.DataFrame({"=policy": [*FORMULAS, *PLAIN], "value": [-1.5] * (len(FORMULAS) + len(PLAIN))})
     files.write_csv(tmp_path / "x.csv", frame)
     raw_table = pl.read_csv(tmp_path / "x.csv")
@@ -632,8 +633,8 @@ def test_cells_are_inert_and_read_as_they_were(tmp_path):
     assert table["=policy"].fill_null("").to_list() == frame["=policy"].to_list()
 
 
-def test_a_table_of_results_is_inert(tmp_path):
-    rows = world()
+def test_policy_names_that_are_formulas_are_written_as_text_in_tables_of_results(tmp_path):
+    rows = logged_rows()
     for row in rows:
         row["target_policy_logprobs"] = {"=1+1": row["target_policy_logprobs"]["shift"], "@x": -20.0}
     result = arena_cje.analyze(rows, estimator="snips", variant="direct")
@@ -644,7 +645,7 @@ def test_a_table_of_results_is_inert(tmp_path):
     assert arena_cje.load(tmp_path / "x.json").policies == ("=1+1", "@x")
 
 
-# Files of questions
+# Question files of other benchmarks
 
 
 @pytest.mark.parametrize(
@@ -665,6 +666,6 @@ def test_a_table_of_results_is_inert(tmp_path):
         ({"a": 1}, "the row has the fields a$"),
     ],
 )
-def test_a_file_of_questions_is_told_which_fields_to_rename(row, sentence, tmp_path):
+def test_a_question_file_of_another_benchmark_is_refused_with_the_fields_to_rename(row, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         schemas.PROMPTS.read(write(tmp_path / "questions.jsonl", [row]))

@@ -29,7 +29,7 @@ def convert_kind(kind: str, folder: Path) -> tuple[convert.Conversion, Path]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_converted_data_have_the_values_by_hand(kind, tmp_path):
+def test_converted_data_give_the_policy_values_computed_by_hand(kind, tmp_path):
     _, data = convert_kind(kind, tmp_path)
     result = arena_cje.analyze(data / "logged.jsonl", data / "fresh_draws", estimator="direct")
     assert result.policies == ("better-2",)
@@ -39,7 +39,7 @@ def test_the_converted_data_have_the_values_by_hand(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_prompts_and_responses_go_through(kind, tmp_path):
+def test_prompts_and_responses_are_converted(kind, tmp_path):
     conversion, _ = convert_kind(kind, tmp_path)
     assert len({row["prompt_id"] for row in conversion.logged}) == foreign_files.N
     assert all(row["response"] for row in conversion.logged)
@@ -60,7 +60,7 @@ def test_every_format_has_a_file_in_these_tests():
     assert {name for name, _ in foreign_files.WRITERS.values()} == set(convert.NAMES)
 
 
-def rows_of(folder: Path, rows: list[dict], **choices) -> convert.Conversion:
+def convert_rows(folder: Path, rows: list[dict], **choices) -> convert.Conversion:
     file = foreign_files.write_lines(folder / "table.jsonl", rows)
     return convert.convert("table", [file], convert.Choices(**choices))
 
@@ -72,19 +72,19 @@ def answer(**fields) -> dict:
 def test_missing_scores_stay_missing(tmp_path):
     scores = [0.2, None, float("nan"), "", "0.4", True]
     rows = [answer(prompt=f"p{k}", judge_score=score) for k, score in enumerate(scores)]
-    conversion = rows_of(tmp_path, rows)
+    conversion = convert_rows(tmp_path, rows)
     assert [row["judge_score"] for row in conversion.logged] == [0.2, None, None, None, 0.4, 1.0]
     assert conversion.summary["policies"]["base"]["without_score"] == 3
 
 
-def test_ids_of_every_type_are_told_apart(tmp_path):
+def test_ids_of_every_type_become_distinct_strings(tmp_path):
     ids = [1, "2", 2.5, {"a": 1}, [1, 2], "ü"]
-    conversion = rows_of(tmp_path, [answer(prompt_id=name) for name in ids])
+    conversion = convert_rows(tmp_path, [answer(prompt_id=name) for name in ids])
     assert [row["prompt_id"] for row in conversion.logged] == ["1", "2", "2.5", '{"a":1}', "[1,2]", "ü"]
 
 
-def test_a_row_without_an_id_has_that_of_its_text(tmp_path):
-    conversion = rows_of(tmp_path, [answer()])
+def test_a_row_without_an_id_gets_the_id_that_an_import_derives_from_its_prompt(tmp_path):
+    conversion = convert_rows(tmp_path, [answer()])
     row = {"prompt": "hello", "judge_score": 0.5}
     plain = Path(foreign_files.write_lines(tmp_path / "plain.jsonl", [row]))
     from arena_cje.data.logged import read_logged
@@ -94,24 +94,24 @@ def test_a_row_without_an_id_has_that_of_its_text(tmp_path):
 
 def test_different_responses_are_draws_and_equal_ones_are_votes(tmp_path):
     rows = [answer(response=text, judge_score=score) for text, score in (("a", 0.2), ("b", 0.4), ("a", 0.6))]
-    first, second = rows_of(tmp_path, rows).logged
+    first, second = convert_rows(tmp_path, rows).logged
     assert (first["draw_idx"], first["judge_score"], first["judge_scores"]) == (0, 0.4, [0.2, 0.6])
     assert (second["draw_idx"], second["judge_score"]) == (1, 0.4)
     assert "judge_scores" not in second
 
 
-def test_equal_responses_with_numbers_are_draws(tmp_path):
-    conversion = rows_of(tmp_path, [answer(draw_idx=k) for k in (0, 1)])
+def test_equal_responses_with_different_draw_indices_are_draws(tmp_path):
+    conversion = convert_rows(tmp_path, [answer(draw_idx=k) for k in (0, 1)])
     assert [row["draw_idx"] for row in conversion.logged] == [0, 1]
 
 
 def test_rows_that_could_be_draws_or_votes_are_refused(tmp_path):
     with pytest.raises(UserError, match="row|:2: prompt .* appears again, without a response; name the column"):
-        rows_of(tmp_path, [answer(response=None), answer(response=None)])
+        convert_rows(tmp_path, [answer(response=None), answer(response=None)])
 
 
 def test_votes_of_the_oracle_are_averaged_and_kept(tmp_path):
-    conversion = rows_of(tmp_path, [answer(oracle_label=label) for label in (0, 1, 1, None)])
+    conversion = convert_rows(tmp_path, [answer(oracle_label=label) for label in (0, 1, 1, None)])
     assert conversion.logged[0]["oracle_label"] == pytest.approx(2 / 3)
     assert conversion.logged[0]["metadata"]["label_votes"] == [0.0, 1.0, 1.0]
 
@@ -123,13 +123,16 @@ def test_several_columns_of_a_score_are_votes_and_missing_votes_stay_missing(tmp
         answer(prompt="b", h1=None, h2=1, h3=""),
         answer(prompt="c", h1=None, h2=None, h3=None),
     ]
-    conversion = rows_of(tmp_path, rows, columns=columns)
+    conversion = convert_rows(tmp_path, rows, columns=columns)
     assert [row["oracle_label"] for row in conversion.logged] == [pytest.approx(2 / 3), 1.0, None]
     assert conversion.logged[0]["metadata"]["label_votes"] == [0.0, 1.0, 1.0]
     assert conversion.summary["not_carried"] == {}
     assert conversion.summary["policies"]["base"]["responses"] == 3
     judged = [answer(response=None, judge_score=0.2, other=0.6)]
-    assert rows_of(tmp_path, judged, columns={"judge_score": ("judge_score", "other")}).logged[0]["judge_score"] == 0.4
+    assert (
+        convert_rows(tmp_path, judged, columns={"judge_score": ("judge_score", "other")}).logged[0]["judge_score"]
+        == 0.4
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,9 +143,9 @@ def test_several_columns_of_a_score_are_votes_and_missing_votes_stay_missing(tmp
         ({"oracle_label": ("h1", "h9")}, "no column 'h9' for oracle_label"),
     ],
 )
-def test_several_columns_that_are_no_votes_are_refused(tmp_path, columns, sentence):
+def test_wrong_choices_of_several_columns_for_one_field_are_refused(tmp_path, columns, sentence):
     with pytest.raises(UserError, match=sentence):
-        rows_of(tmp_path, [answer(h1=0)], columns=columns)
+        convert_rows(tmp_path, [answer(h1=0)], columns=columns)
 
 
 def test_the_command_takes_a_field_several_times_and_a_scale_once(tmp_path, capsys):
@@ -156,21 +159,21 @@ def test_the_command_takes_a_field_several_times_and_a_scale_once(tmp_path, caps
     assert "--scale: 'oracle_label' is there twice" in capsys.readouterr().err
 
 
-def test_several_judges_go_through_and_one_is_chosen(tmp_path):
+def test_scores_of_several_judges_are_converted_and_the_named_one_is_the_judge_score(tmp_path):
     rows = [answer(judge_gpt=0.7, judge_llama=0.1) | {"judge_score": None}]
-    row = rows_of(tmp_path, rows, judge="gpt").logged[0]
+    row = convert_rows(tmp_path, rows, judge="gpt").logged[0]
     assert (row["judge_score"], row["judge_llama"]) == (0.7, 0.1)
 
 
 def test_judge_and_oracle_have_a_scale_each(tmp_path):
     rows = [answer(judge_score=5.5, oracle_label=1)]
-    row = rows_of(tmp_path, rows, scales={"judge_score": (1, 10), "oracle_label": (-1, 1)}).logged[0]
+    row = convert_rows(tmp_path, rows, scales={"judge_score": (1, 10), "oracle_label": (-1, 1)}).logged[0]
     assert (row["judge_score"], row["oracle_label"]) == (0.5, 1.0)
 
 
 def test_a_scale_belongs_to_its_scorer_however_the_name_is_spelled(tmp_path):
     rows = [answer(scorer="the judge", score=5.5) | {"judge_score": None}]
-    assert rows_of(tmp_path, rows, scales={"the judge": (1, 10)}).logged[0]["judge_score"] == 0.5
+    assert convert_rows(tmp_path, rows, scales={"the judge": (1, 10)}).logged[0]["judge_score"] == 0.5
 
 
 def test_a_scale_of_an_unknown_scorer_is_refused_with_the_scorers(tmp_path):
@@ -178,23 +181,23 @@ def test_a_scale_of_an_unknown_scorer_is_refused_with_the_scorers(tmp_path):
         r"a scale is set for 'judge', which is not among the scorers \(did you mean 'judge_score'\?\): judge_score"
     )
     with pytest.raises(UserError, match=sentence):
-        rows_of(tmp_path, [answer(judge_score=7)], scales={"judge": (1, 10)})
+        convert_rows(tmp_path, [answer(judge_score=7)], scales={"judge": (1, 10)})
 
 
-def test_a_score_outside_its_scale_is_named_with_its_row(tmp_path):
+def test_a_score_outside_its_scale_is_refused_with_its_row(tmp_path):
     with pytest.raises(
         UserError, match=r"table.jsonl:1: the score of judge_score is 7, expected 0 to 1; .* --scale judge_score="
     ):
-        rows_of(tmp_path, [answer(judge_score=7)])
+        convert_rows(tmp_path, [answer(judge_score=7)])
 
 
-def test_the_base_policy_must_be_clear(tmp_path):
+def test_the_base_policy_must_be_named_if_there_are_several_policies(tmp_path):
     rows = [answer(policy=name) for name in ("gpt/4", "tuned")]
     with pytest.raises(UserError, match=r"table.jsonl: 2 policies \(gpt/4, tuned\) .* --base NAME"):
-        rows_of(tmp_path, rows)
+        convert_rows(tmp_path, rows)
     with pytest.raises(UserError, match="base policy 'tund' is not among the policies .did you mean 'tuned'"):
-        rows_of(tmp_path, rows, base="tund")
-    conversion = rows_of(tmp_path, rows, base="gpt/4")
+        convert_rows(tmp_path, rows, base="tund")
+    conversion = convert_rows(tmp_path, rows, base="gpt/4")
     assert (conversion.logged[0]["base_policy"], conversion.logged[0]["metadata"]) == (
         "gpt_4",
         {"policy_name": "gpt/4"},
@@ -205,40 +208,40 @@ def test_the_base_policy_must_be_clear(tmp_path):
 def test_of_many_policies_an_error_names_ten(tmp_path):
     """A column of responses that was taken for the policies has as many names as rows, and long ones."""
     with pytest.raises(UserError, match=r"40 policies .* and 30 more; are these the names of policies\?") as error:
-        rows_of(tmp_path, [answer(policy=f"{'a long answer ' * 9}{k}") for k in range(40)])
+        convert_rows(tmp_path, [answer(policy=f"{'a long answer ' * 9}{k}") for k in range(40)])
     assert len(str(error.value)) < 900
 
 
 def test_policies_that_would_share_a_name_are_refused(tmp_path):
     with pytest.raises(UserError, match="policies 'a/b' and 'a:b' would both be named 'a_b'"):
-        rows_of(tmp_path, [answer(policy=name) for name in ("a/b", "a:b")])
+        convert_rows(tmp_path, [answer(policy=name) for name in ("a/b", "a:b")])
 
 
-def test_several_scorers_need_a_judge(tmp_path):
+def test_scores_of_several_scorers_are_refused_without_the_name_of_the_judge(tmp_path):
     with pytest.raises(UserError, match=r"scores by 2 scorers \(a, b\); say which one is the judge: --judge"):
-        rows_of(tmp_path, [answer(scorer=name, score=1) | {"judge_score": None} for name in "ab"])
+        convert_rows(tmp_path, [answer(scorer=name, score=1) | {"judge_score": None} for name in "ab"])
 
 
-def test_a_table_without_the_columns_says_which(tmp_path):
+def test_a_table_without_a_required_column_is_refused_with_its_name(tmp_path):
     rows = [{"question": "q", "grade": 1, "policy": "base"}]
     with pytest.raises(
         UserError, match="no column is the prompt; name it by --columns prompt=COLUMN .* question, grade, policy"
     ):
-        rows_of(tmp_path, rows)
+        convert_rows(tmp_path, rows)
     with pytest.raises(UserError, match="no column 'grad' for judge_score .did you mean 'grade'"):
-        rows_of(tmp_path, rows, columns={"prompt": "question", "judge_score": "grad"})
+        convert_rows(tmp_path, rows, columns={"prompt": "question", "judge_score": "grad"})
     with pytest.raises(UserError, match="no column is a score"):
-        rows_of(tmp_path, rows, columns={"prompt": "question"})
+        convert_rows(tmp_path, rows, columns={"prompt": "question"})
 
 
 def test_log_probabilities_and_clusters_are_carried(tmp_path):
     logprobs = {"base_policy_logprob": -3.0, "target_policy_logprobs.new": -2.5}
-    conversion = rows_of(tmp_path, [answer(cluster="q1", **logprobs)])
+    conversion = convert_rows(tmp_path, [answer(cluster="q1", **logprobs)])
     row = conversion.logged[0]
     assert (row["base_policy_logprob"], row["target_policy_logprobs"], row["cluster"]) == (-3.0, {"new": -2.5}, "q1")
 
 
-def test_precomputed_sampler_rows_have_their_value_by_weights(tmp_path):
+def test_rows_of_a_precomputed_sampler_give_the_value_by_importance_weights(tmp_path):
     """Weight 2 where the label is 1 and 2/3 elsewhere: mean 1, value .5 from a base value of .25."""
     rows = [
         {
@@ -270,7 +273,7 @@ def test_files_of_a_folder_are_policies_by_their_names(tmp_path):
     assert conversion.summary["not_carried"] == {"values of note": 2}
 
 
-def test_what_cannot_be_carried_is_counted(tmp_path):
+def test_records_that_cannot_be_converted_are_counted(tmp_path):
     conversion, _ = convert_kind("MT-bench", tmp_path)
     n = foreign_files.N
     assert conversion.summary["not_carried"] == {
@@ -301,7 +304,7 @@ def test_policies_of_one_provider_are_told_apart_by_their_prompts(tmp_path):
     assert list(conversion.summary["policies"]) == ["openai_gpt_terse", "openai_gpt_prompt1"]
 
 
-def test_results_of_old_versions_have_passes_and_no_numbers(tmp_path):
+def test_old_promptfoo_results_without_scores_use_their_passes(tmp_path):
     rows = [
         {
             "prompt": {"raw": f"{label}: {body}", "display": f"{label}: {{{{body}}}}"},
@@ -340,7 +343,7 @@ def test_repeated_test_cases_and_epochs_are_draws(tmp_path):
     assert sorted({row["draw_idx"] for row in conversion.logged}) == [0, 1]
 
 
-def test_two_logs_of_one_model_need_names(tmp_path):
+def test_two_logs_of_one_model_are_refused_unless_the_user_names_them(tmp_path):
     log = foreign_files.inspect_log("base-1")
     first = foreign_files.write_json(tmp_path / "a.json", log)
     for sample in log["samples"]:
@@ -404,14 +407,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_one_sentence_with_its_place(name, tmp_path):
+def test_a_broken_file_is_refused_with_its_place(name, tmp_path):
     content, sentence = BROKEN[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         convert.convert("table", [tmp_path / name])
 
 
-def test_a_row_of_another_shape_is_one_sentence(tmp_path):
+def test_a_row_of_another_shape_is_refused_with_its_place(tmp_path):
     row = {"question_id": 1, "model": "base", "judge": ["gpt-4", "single-v1"], "score": 5, "turn": 1}
     rows = [row, {"question_id": 2, "model_id": "base", "choices": "none"}]
     file = foreign_files.write_lines(tmp_path / "odd.jsonl", rows)
@@ -419,7 +422,7 @@ def test_a_row_of_another_shape_is_one_sentence(tmp_path):
         convert.convert("mt-bench", [file])
 
 
-def test_a_file_of_another_format_is_named(tmp_path):
+def test_a_file_of_another_format_is_refused_with_its_likely_format(tmp_path):
     file = foreign_files.write_json(tmp_path / "log.json", foreign_files.inspect_log("base-1"))
     with pytest.raises(UserError, match="is not a file of the format promptfoo; it looks like inspect-ai"):
         convert.convert("promptfoo", [file])
@@ -427,7 +430,7 @@ def test_a_file_of_another_format_is_named(tmp_path):
         convert.get("promptfo")
 
 
-def test_the_command_says_what_it_did_and_what_is_next(tmp_path, capsys):
+def test_the_command_prints_the_converted_counts_and_the_next_commands(tmp_path, capsys):
     (file,), _ = foreign_files.promptfoo(tmp_path)
     assert main(["convert", "promptfoo", file, "--to", str(tmp_path / "data"), "--oracle", "human"]) == 1
     assert "--base NAME" in capsys.readouterr().err
@@ -475,7 +478,7 @@ def test_the_command_takes_columns_and_scales(tmp_path):
     assert main([*arguments, "--scale", "judge_score=0;100"]) == 1
 
 
-def test_an_archive_that_python_cannot_read_gets_the_command_that_converts_it(tmp_path):
+def test_an_archive_that_python_cannot_read_is_refused_with_the_command_that_converts_it(tmp_path):
     foreign_files.inspect_eval(tmp_path)
     path = tmp_path / "base-1.eval"
     content = bytearray(path.read_bytes())
@@ -502,7 +505,7 @@ def test_failed_samples_and_values_that_are_no_scores_are_counted(tmp_path):
     }
 
 
-def test_alpaca_preferences_have_ties_and_may_be_missing(tmp_path):
+def test_alpaca_preferences_become_scores_and_a_missing_one_stays_missing(tmp_path):
     rows = [
         {"instruction": f"q{k}", "output_1": "r", "generator_1": "ref", "output_2": "o", "generator_2": "m"}
         | {"annotator": "gpt", "preference": preference}
@@ -514,7 +517,7 @@ def test_alpaca_preferences_have_ties_and_may_be_missing(tmp_path):
     assert conversion.summary["not_carried"] == {"outputs of the reference": 5}
 
 
-def test_model_outputs_without_annotations_need_them(tmp_path):
+def test_model_outputs_without_annotations_are_refused(tmp_path):
     rows = [{"instruction": "q", "output": "o", "generator": "m", "dataset": "x"}]
     file = foreign_files.write_json(tmp_path / "model_outputs.json", rows)
     with pytest.raises(UserError, match="no scores in it; add the file with the scores, annotations or judgments"):
@@ -523,7 +526,7 @@ def test_model_outputs_without_annotations_need_them(tmp_path):
 
 def test_one_scorer_may_be_judge_and_oracle(tmp_path):
     rows = [answer(prompt=f"p{k}", judge_score=k % 2) for k in range(4)]
-    conversion = rows_of(tmp_path, rows, judge="judge_score", oracle="judge_score")
+    conversion = convert_rows(tmp_path, rows, judge="judge_score", oracle="judge_score")
     assert [row["oracle_label"] for row in conversion.logged] == [row["judge_score"] for row in conversion.logged]
 
 

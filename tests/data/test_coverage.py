@@ -24,7 +24,7 @@ def test_a_larger_coverage_only_adds_labels(position, one, other):
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
-def test_the_count_stays_within_five_of_its_share_up_to_a_million(coverage):
+def test_the_number_of_labels_stays_within_five_of_its_share_up_to_a_million_rows(coverage):
     n = 1_000_000
     turned = np.arange(n, dtype=np.uint64) * np.uint64(GOLDEN)  # wraps at one whole turn, as has_label does
     labelled = turned < np.uint64(int(coverage * 2**64))
@@ -47,17 +47,17 @@ def test_first_draws_are_labelled_before_second_ones(draws):
         assert labels[base, 0].all()  # each labelled prompt of the base is one of the target
 
 
-def test_more_coverage_keeps_the_labels_of_several_draws():
+def test_a_larger_coverage_only_adds_labels_of_several_draws():
     for low, high in itertools.pairwise(COVERAGES):
         for i, d in itertools.product(range(200), range(3)):
             assert has_label(i, low, draw=d, draws=3) <= has_label(i, high, draw=d, draws=3)
 
 
-def test_the_golden_fraction_is_the_golden_ratio():
+def test_the_constant_golden_is_the_golden_ratio():
     assert pytest.approx((5**0.5 - 1) / 2, abs=1e-15) == GOLDEN / 2**64
 
 
-def test_first_labels_are_the_requested_number_and_is_nested():
+def test_first_labels_have_the_requested_number_and_are_nested():
     names = [f"p{k}" for k in range(200)]
     labelled = np.arange(200) % 2 == 0
     choices = [first_labels(names, 42, c, labelled) for c in (0.05, 0.2, 0.4, 0.8)]
@@ -68,7 +68,7 @@ def test_first_labels_are_the_requested_number_and_is_nested():
     assert not (choices[-1].mask & ~labelled).any()
 
 
-def test_first_labels_go_by_prompt_and_seed_not_by_row_order():
+def test_first_labels_depend_on_prompt_and_seed_and_not_on_row_order():
     names = [f"p{k}" for k in range(100)]
     labelled = np.ones(100, dtype=bool)
     mask = first_labels(names, 1, 0.3, labelled).mask
@@ -97,7 +97,7 @@ def test_no_labels_are_kept_at_coverage_zero():
     ("coverage", "name"),
     [("0.1", "0.1"), (0.1, "0.1"), (1, "1.0"), (1.0, "1.0"), ("1.0", "1.0"), (1e-5, "0.00001"), (0.25, "0.25")],
 )
-def test_coverage_name(coverage, name):
+def test_a_coverage_has_one_name_however_it_is_typed(coverage, name):
     assert coverage_name(coverage) == name
 
 
@@ -105,12 +105,12 @@ def test_coverage_name(coverage, name):
     ("spelling", "name"),
     [("0.10", "0.1"), (".1", "0.1"), ("10%", "0.1"), ("1e-1", "0.1"), ("1", "1.0"), (" 0.5", "0.5"), ("100%", "1.0")],
 )
-def test_another_spelling_is_refused_and_the_right_one_told(spelling, name):
+def test_another_spelling_of_a_coverage_is_refused_with_the_correct_one(spelling, name):
     with pytest.raises(UserError, match=rf"write coverage_{name}$"):
         coverage_name(spelling)
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "nan", "-0.1", "inf", "", "half", "150%", 0, 0.0, 2, float("nan"), True])
-def test_what_is_no_share_is_refused(share):
+def test_a_coverage_outside_zero_to_one_is_refused(share):
     with pytest.raises(UserError, match=r"\(0, 1\]"):
         coverage_name(share)

@@ -43,23 +43,23 @@ def read_counts(data, monkeypatch) -> Counter[str]:
     return counts
 
 
-DRAWS = dict.fromkeys((f"draws/{policy}.jsonl" for policy in TARGETS), 1) | {"probes/near.jsonl": 1}
-BESIDE = {"logged.jsonl": 1, "more.jsonl": 1}
+READS_OF_DRAWS = dict.fromkeys((f"draws/{policy}.jsonl" for policy in TARGETS), 1) | {"probes/near.jsonl": 1}
+READS_OF_OTHER_FILES = {"logged.jsonl": 1, "more.jsonl": 1}
 
 
-def test_an_analysis(data, read_counts):
+def test_an_analysis_reads_each_file_once(data, read_counts):
     analyzed(data, "direct", probes=data / "probes", calibration_data=data / "more.jsonl", covariates=())
-    assert read_counts == BESIDE | DRAWS
+    assert read_counts == READS_OF_OTHER_FILES | READS_OF_DRAWS
 
 
-def test_an_import(data, read_counts):
+def test_an_import_reads_each_file_once(data, read_counts):
     files = {"probes": data / "probes", "calibration_data": data / "more.jsonl"}
     user_data = read_user_data(data / "logged.jsonl", data / "draws", 0.5, 42, **files)
-    assert read_counts == BESIDE | DRAWS
+    assert read_counts == READS_OF_OTHER_FILES | READS_OF_DRAWS
     assert sum(row.get("oracle_label") is not None for row in user_data.fresh["near"]) == 20
 
 
-def test_draws_of_other_prompts_are_refused_in_both(data, tmp_path):
+def test_draws_of_other_prompts_are_refused_by_an_import_and_by_an_analysis(data, tmp_path):
     for path in (data / "draws").iterdir():
         (tmp_path / path.name).write_text(path.read_text().replace('"prompt-', '"other-'))
     sentence = "'same' has no fresh draw for any of the .* logged prompts with a judge score, such as 'prompt-0'"
@@ -69,15 +69,15 @@ def test_draws_of_other_prompts_are_refused_in_both(data, tmp_path):
         analyze(data / "logged.jsonl", tmp_path, "direct")
 
 
-def test_an_export_and_a_figure(data, read_counts):
+def test_an_export_and_a_figure_read_each_file_once(data, read_counts):
     result = analyzed(data, coverage=None, calibration_data=data / "more.jsonl")
     read_counts.clear()
     rows, rewards = exports.logged_rows(data / "logged.jsonl", result, data / "more.jsonl")
-    assert read_counts == BESIDE and len(rows) == len(rewards) == 100
+    assert read_counts == READS_OF_OTHER_FILES and len(rows) == len(rewards) == 100
     read_counts.clear()
     files.write_json(data / "summary.json", {"base_policy": "base"})
     paths = {"dataset": "logged.jsonl", "calibration": "more.jsonl", "summary": "summary.json"}
     figure_sources = sources.Sources({name: [str(data / path)] for name, path in paths.items()}, "1.0", {})
     figure_sources.fitted = result
     logged, labelled = figure_sources.fitted_logged, figure_sources.fitted_calibration
-    assert read_counts == BESIDE and (len(logged.prompt_id), len(labelled.question)) == (100, 40)
+    assert read_counts == READS_OF_OTHER_FILES and (len(logged.prompt_id), len(labelled.question)) == (100, 40)

@@ -33,7 +33,7 @@ def draws(probability: float | None = None) -> list[dict]:
     return [row | ({} if probability is None else {"label_probability": probability}) for row in own]
 
 
-def test_probabilities_become_weights_of_mean_one():
+def test_label_probabilities_become_label_weights_of_mean_one():
     rows = load_dataset(logged()).logged
     weight = rows.label_weight
     assert weight[rows.labelled].mean() == pytest.approx(1) and (weight[~rows.labelled] == 0).all()
@@ -57,12 +57,12 @@ def test_probabilities_become_weights_of_mean_one():
         ),
     ],
 )
-def test_a_wrong_probability_is_one_sentence(value, sentence):
+def test_a_wrong_label_probability_is_refused(value, sentence):
     with pytest.raises(UserError, match=sentence):
         load_dataset(logged(label_probability=value))
 
 
-def test_a_probability_may_stand_under_metadata_and_places_must_agree():
+def test_a_label_probability_may_be_in_metadata_and_must_agree_with_the_top_level():
     rows = logged()
     moved = [
         {k: v for k, v in row.items() if k != "label_probability"}
@@ -76,7 +76,7 @@ def test_a_probability_may_stand_under_metadata_and_places_must_agree():
         load_dataset(logged(metadata={"label_probability": 2}))
 
 
-def test_probes_bring_their_probabilities():
+def test_label_probabilities_of_probes_are_read_with_their_labels():
     unlabelled = [row | {"oracle_label": None} for row in draws()]
     probes = [row | {"label_probability": 0.1 if i < 20 else 0.4} for i, row in enumerate(draws())]
     own, _ = load_draws(unlabelled, "other", [f"q{i}" for i in range(N)], probes=probes)
@@ -86,7 +86,7 @@ def test_probes_bring_their_probabilities():
         load_draws(half_labelled, "other", [f"q{i}" for i in range(N)], probes=probes[1::2])
 
 
-def test_a_share_of_the_labels_keeps_their_probabilities(tmp_path):
+def test_labels_that_stay_at_a_lower_coverage_keep_their_probabilities(tmp_path):
     path = tmp_path / "logged.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in logged()))
     (tmp_path / "draws").mkdir()
@@ -97,7 +97,7 @@ def test_a_share_of_the_labels_keeps_their_probabilities(tmp_path):
     assert sum(row["oracle_label"] is not None for row in data.fresh["other"]) == 6
 
 
-def test_weights_undo_the_choice_of_labels():
+def test_label_weights_correct_for_labels_chosen_by_their_value():
     """At equal scores, a label of 1 is four times as likely as a label of 0: the weighted mean is that of all rows."""
     rows = []
     for i in range(400):

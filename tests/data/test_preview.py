@@ -39,7 +39,7 @@ def write(path: Path, rows: list[dict]) -> str:
     return str(path)
 
 
-def files(folder: Path, change: Callable[[dict], dict] = dict, **more) -> OwnFiles:
+def write_own_files(folder: Path, change: Callable[[dict], dict] = dict, **more) -> OwnFiles:
     logged = write(folder / "logged.jsonl", [change(row(k)) for k in range(N)])
     draws = {"clone": folder / "draws" / "clone.jsonl"}
     write(draws["clone"], [{"prompt_id": f"p{k}", "judge_score": 0.5} for k in range(N)])
@@ -48,14 +48,14 @@ def files(folder: Path, change: Callable[[dict], dict] = dict, **more) -> OwnFil
 
 @pytest.fixture(params=["whole", "first rows"])
 def size(request, monkeypatch):
-    """Small data, which are read as a whole, and the same as if they were large."""
+    """Runs the test with small data, which are read as a whole, and with the same data treated as large."""
     if request.param == "first rows":
         monkeypatch.setattr(preview, "WHOLE", 0)
     return request.param
 
 
 def test_policies_and_labels_are_those_of_the_data(tmp_path, size):
-    data = preview.preview(files(tmp_path), Reading())
+    data = preview.preview(write_own_files(tmp_path), Reading())
     assert (data.base_policy, data.with_logprobs, data.with_draws) == ("base", ("clone", "other"), ("clone",))
     assert data.policies == ("base", "clone", "other")
     assert data.has_labels and data.notes == ()
@@ -63,9 +63,13 @@ def test_policies_and_labels_are_those_of_the_data(tmp_path, size):
 
 
 def test_a_misspelled_field_of_labels_is_named(tmp_path, size):
-    data = preview.preview(files(tmp_path, lambda one: one | {"oracle_label": None, "oracle_lable": 1}), Reading())
+    data = preview.preview(
+        write_own_files(tmp_path, lambda one: one | {"oracle_label": None, "oracle_lable": 1}), Reading()
+    )
     assert (data.has_labels, data.label_hint) == (False, " (did you mean 'oracle_lable'?)")
-    assert preview.preview(files(tmp_path, lambda one: one | {"oracle_label": None}), Reading()).label_hint == ""
+    assert (
+        preview.preview(write_own_files(tmp_path, lambda one: one | {"oracle_label": None}), Reading()).label_hint == ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,33 +86,33 @@ def test_a_misspelled_field_of_labels_is_named(tmp_path, size):
         ({"target_policy_logprobs": {"clown": 1.5}}, "logged.jsonl:1: target_policy_logprobs.clown is 1.5"),
     ],
 )
-def test_what_breaks_the_format_is_refused_by_its_line(tmp_path, size, change, sentence):
+def test_logged_rows_that_break_the_format_are_refused(tmp_path, size, change, sentence):
     with pytest.raises(UserError, match=sentence):
-        preview.preview(files(tmp_path, lambda one: one | change), Reading())
+        preview.preview(write_own_files(tmp_path, lambda one: one | change), Reading())
 
 
 def test_rows_of_draws_probes_and_calibration_data_are_checked(tmp_path, size):
     probe = write(tmp_path / "probes" / "clone.jsonl", [{"prompt_id": "p1", "policy": "clown", "judge_score": 0.5}])
     with pytest.raises(UserError, match="policy is 'clown' among the probes of 'clone'"):
-        preview.preview(files(tmp_path, probes={"clone": tmp_path / probe}), Reading())
+        preview.preview(write_own_files(tmp_path, probes={"clone": tmp_path / probe}), Reading())
     more = write(tmp_path / "more.jsonl", [{"prompt_id": "x", "judge_score": 50, "oracle_label": 1}])
     with pytest.raises(UserError, match="more.jsonl:1: judge_score is 50"):
-        preview.preview(files(tmp_path, calibration_data=more), Reading())
+        preview.preview(write_own_files(tmp_path, calibration_data=more), Reading())
 
 
-def test_a_label_in_a_text_is_no_label(tmp_path, size):
-    without = files(tmp_path, lambda one: one | {"oracle_label": None})
+def test_the_text_oracle_label_in_a_response_is_not_a_label(tmp_path, size):
+    without = write_own_files(tmp_path, lambda one: one | {"oracle_label": None})
     assert not preview.preview(without, Reading()).has_labels
 
 
-def test_a_late_label_of_large_data_is_found(tmp_path, monkeypatch):
+def test_a_label_beyond_the_first_rows_of_large_data_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(preview, "WHOLE", 0)
     monkeypatch.setattr(preview, "ROWS", 5)
-    late = files(tmp_path, lambda one: one | {"oracle_label": 1.0 if one["prompt_id"] == "p39" else None})
+    late = write_own_files(tmp_path, lambda one: one | {"oracle_label": 1.0 if one["prompt_id"] == "p39" else None})
     assert preview.preview(late, Reading()).has_labels
 
 
-def test_a_format_of_another_tool_is_named(tmp_path):
+def test_a_file_of_another_tool_is_refused_with_the_command_that_converts_it(tmp_path):
     rows = [
         {"doc_id": k, "doc": {"q": "x"}, "target": "1", "arguments": [], "resps": [["1"]], "exact_match": 1.0}
         for k in range(3)
@@ -119,12 +123,12 @@ def test_a_format_of_another_tool_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_two_scales_under_one_are_noticed(tmp_path):
+def test_a_note_warns_of_labels_on_a_smaller_scale_than_the_declared_one(tmp_path):
     def graded(one: dict) -> dict:
         k = int(one["prompt_id"][1:])
         return one | {"judge_score": 1 + k % 10, "oracle_label": 1 + k % 5}
 
-    own = files(tmp_path, graded)
+    own = write_own_files(tmp_path, graded)
     (note,) = preview.preview(OwnFiles(own.logged), Reading(scale=(1, 10))).notes
     assert note.startswith("no oracle label exceeds 5 where judge scores reach 10, both on the scale from 1 to 10")
 
@@ -138,7 +142,7 @@ def test_two_scales_under_one_are_noticed(tmp_path):
         ([0.0, 0.25, 0.5], (None, None), False),  # no scale was declared
     ],
 )
-def test_columns_on_one_declared_scale_are_compared(labels, scales, differ):
+def test_scores_and_labels_are_compared_only_on_one_declared_scale(labels, scales, differ):
     scores = np.linspace(0, 1, 30)
     assert (differing_units(scores, np.tile(labels, 10), *scales) is not None) == differ
 

@@ -1,4 +1,4 @@
-"""Prompt sets: which rows of a foreign set become prompts, how the others are counted, and the error of a broken file."""
+"""Prompt sets: which rows of another set become prompts, how the others are counted, and the error of a broken file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def pool_of(path, folder, chosen=ALL, *, seed=1, split="train"):
     return read_pool(Source(path.name, path, split, selection=chosen), seed, folder / "pool")
 
 
-def sample(pool):
+def prompts_by_id(pool):
     """All prompts of a pool by id, in their order."""
     return {row["prompt_id"]: row["prompt"] for row in pool.rows(pool.summary["n_eligible"])}
 
@@ -162,10 +162,10 @@ COPIES = [
 
 
 @pytest.mark.parametrize("copy", COPIES, ids=lambda copy: copy.__name__)
-def test_every_copy_of_the_arena_gives_the_same_sample_and_counts(copy, tmp_path):
+def test_every_file_format_of_the_arena_set_gives_the_same_prompts_and_counts(copy, tmp_path):
     pool = pool_of(copy(tmp_path), tmp_path, ENGLISH)
-    assert sample(pool) == EXPECTED
-    assert list(sample(pool)) == sorted(EXPECTED, key=lambda prompt_id: prompts.rank(prompt_id, 1))
+    assert prompts_by_id(pool) == EXPECTED
+    assert list(prompts_by_id(pool)) == sorted(EXPECTED, key=lambda prompt_id: prompts.rank(prompt_id, 1))
     counts = {name: pool.summary[name] for name in ("n_rows", "n_eligible", "flagged", "dropped", "language_known_by")}
     assert counts == {
         "n_rows": 12,
@@ -178,9 +178,9 @@ def test_every_copy_of_the_arena_gives_the_same_sample_and_counts(copy, tmp_path
 
 
 @pytest.mark.parametrize("copy", [as_parquet, as_jsonl, as_csv_of_datasets, as_saved], ids=lambda copy: copy.__name__)
-def test_flagged_prompts_are_dropped_where_asked(copy, tmp_path):
+def test_flagged_prompts_are_dropped_if_the_selection_says_so(copy, tmp_path):
     pool = pool_of(copy(tmp_path), tmp_path, Selection(language="en", min_chars=5, max_chars=200, flagged="drop"))
-    assert set(sample(pool)) == {"a", "l"}
+    assert set(prompts_by_id(pool)) == {"a", "l"}
     assert pool.summary["dropped"] == DROPPED | {"flagged": 2}
     assert pool.summary["flagged"] == 0
 
@@ -188,12 +188,12 @@ def test_flagged_prompts_are_dropped_where_asked(copy, tmp_path):
 @pytest.mark.parametrize(
     ("duplicates", "expected"), [("drop", "ail"), ("drop_exact", "aeil"), ("keep", "adeil")], ids=str
 )
-def test_which_equal_prompts_count_once(duplicates, expected, tmp_path):
+def test_the_duplicates_option_decides_which_equal_prompts_are_dropped(duplicates, expected, tmp_path):
     chosen = Selection(language="en", min_chars=5, max_chars=25, duplicates=duplicates)
-    assert set(sample(pool_of(as_jsonl(tmp_path), tmp_path, chosen))) == set(expected)
+    assert set(prompts_by_id(pool_of(as_jsonl(tmp_path), tmp_path, chosen))) == set(expected)
 
 
-def test_the_counts_are_a_sentence(tmp_path):
+def test_the_counts_of_a_pool_are_described_in_one_sentence(tmp_path):
     pool = pool_of(as_parquet(tmp_path), tmp_path, ENGLISH)
     assert describe(pool.summary) == (
         "arena.parquet: 4 prompts of 12 rows; 2 of them are flagged by the data set; 2 dropped: without a text of the user; "
@@ -236,15 +236,17 @@ def test_the_counts_are_a_sentence(tmp_path):
     ],
     ids=["mt_bench", "arena_hard", "messages", "reference"],
 )
-def test_a_map_of_columns_takes_other_sets(name, row, columns, expected, tmp_path):
+def test_prompt_sets_with_other_column_names_are_read_by_a_map_of_columns(name, row, columns, expected, tmp_path):
     write_jsonl(tmp_path / name, [row])
     assert pool_of(tmp_path / name, tmp_path, Selection(columns=columns)).rows(1) == [expected]
 
 
-def test_a_set_without_ids_has_hashes_of_its_texts(tmp_path):
+def test_prompts_without_ids_get_hashes_of_their_texts_as_ids(tmp_path):
     rows = [{"instruction": text, "output": "", "generator": "x"} for text in ("Name a fish.", "Name a bird.")]
     (tmp_path / "alpaca_eval.json").write_text(json.dumps(rows))
-    texts_by_id = sample(pool_of(tmp_path / "alpaca_eval.json", tmp_path, Selection(columns={"prompt": "instruction"})))
+    texts_by_id = prompts_by_id(
+        pool_of(tmp_path / "alpaca_eval.json", tmp_path, Selection(columns={"prompt": "instruction"}))
+    )
     assert set(texts_by_id.values()) == {"Name a fish.", "Name a bird."}
     assert all(prompt_id.startswith("prompt-") and len(prompt_id) == 23 for prompt_id in texts_by_id)
 
@@ -260,18 +262,18 @@ def test_a_set_without_ids_has_hashes_of_its_texts(tmp_path):
         ({"instruction": "Hm.", "output": ""}, "columns: {prompt: instruction}"),
     ],
 )
-def test_a_set_with_other_names_says_which_to_map(row, hint, tmp_path):
+def test_a_set_with_other_column_names_is_refused_with_the_map_to_set(row, hint, tmp_path):
     write_jsonl(tmp_path / "set.jsonl", [row])
     with pytest.raises(UserError, match="has no column") as error:
         pool_of(tmp_path / "set.jsonl", tmp_path)
     assert hint in str(error.value)
 
 
-def test_a_csv_and_a_table_of_ones_own_are_read(tmp_path):
+def test_a_csv_file_and_a_parquet_file_of_the_user_are_read(tmp_path):
     import polars as pl
 
     (tmp_path / "own.csv").write_text('prompt_id,prompt\n1,"Say ""hello"",\nplease."\n\n2,Why?\n')
-    assert sample(pool_of(tmp_path / "own.csv", tmp_path)) == {"1": 'Say "hello",\nplease.', "2": "Why?"}
+    assert prompts_by_id(pool_of(tmp_path / "own.csv", tmp_path)) == {"1": 'Say "hello",\nplease.', "2": "Why?"}
     frame = pl.DataFrame(
         {"prompt_id": [1, 2], "prompt": ["One?", "Two?"], "reference": [{"any_of": ["a"], "n": None}] * 2}
     )
@@ -280,7 +282,7 @@ def test_a_csv_and_a_table_of_ones_own_are_read(tmp_path):
     assert rows["2"] == {"prompt_id": "2", "prompt": "Two?", "reference": {"any_of": ["a"]}}
 
 
-def test_the_shipped_prompts_are_all_taken(tmp_path):
+def test_all_shipped_prompts_are_eligible(tmp_path):
     """An experiment can have as many prompts as there are."""
     path = ROOT / "resources" / "prompts" / "default.jsonl"
     pool = pool_of(path, tmp_path)
@@ -293,7 +295,7 @@ def test_the_shipped_prompts_are_all_taken(tmp_path):
         pool.check_size(600)
 
 
-def test_more_prompts_than_are_left_says_where_the_others_are(tmp_path):
+def test_a_request_for_too_many_prompts_is_refused_with_the_counts_of_dropped_rows(tmp_path):
     with pytest.raises(
         UserError, match=r"n_prompts is 9, but arena.parquet has 4 prompts \(12 rows without 2 without a"
     ):
@@ -306,7 +308,7 @@ def test_more_prompts_than_are_left_says_where_the_others_are(tmp_path):
 @pytest.mark.parametrize(
     ("field", "matches"), [("English", True), ("en", True), ("en-US", True), ("German", False), ("de", False)]
 )
-def test_the_language_field_decides_where_there_is_one(field, matches):
+def test_the_language_field_decides_if_a_row_has_one(field, matches):
     assert language.decide("en", "Warum ist der Himmel eigentlich blau?", field) == (matches, "field")
 
 
@@ -323,12 +325,12 @@ def test_the_language_field_decides_where_there_is_one(field, matches):
     ],
 )
 @pytest.mark.parametrize("field", [None, "", "unknown"])
-def test_the_detector_decides_where_the_set_does_not(text, expected, field):
+def test_the_language_detector_decides_if_a_row_has_no_language_field(text, expected, field):
     pytest.importorskip("py3langid")
     assert language.decide("en", text, field) == expected
 
 
-def test_without_the_detector_a_sentence_says_what_to_install(monkeypatch):
+def test_without_the_language_detector_an_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     language._detector.cache_clear()
     with pytest.raises(UserError, match="pip install py3langid, or set prompts.language to null"):
@@ -437,24 +439,24 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("broken", "sentence"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
-def test_a_broken_file_is_one_sentence_with_file_and_row(broken, sentence, tmp_path):
+def test_a_broken_file_is_refused_with_one_sentence_and_leaves_no_pool(broken, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence) as error:
         pool_of(broken(tmp_path), tmp_path)
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "pool" / "prompts.json").exists()
 
 
-def test_a_column_that_does_not_exist_is_named(tmp_path):
+def test_an_unknown_column_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"prompts.columns.flagged is 'toxicity', but there is no such column"):
         pool_of(as_parquet(tmp_path), tmp_path, Selection(columns={"flagged": ["toxicity"]}))
 
 
-def test_a_split_that_does_not_exist_is_named(tmp_path):
+def test_an_unknown_split_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="has no split 'dev'; set prompts.split to one of test, train"):
         pool_of(as_saved_splits(tmp_path), tmp_path, split="dev")
 
 
-def test_a_set_of_which_nothing_is_left_says_why(tmp_path):
+def test_a_set_without_eligible_prompts_is_refused_with_the_reasons(tmp_path):
     with pytest.raises(UserError, match=r"none of its 12 rows is left \(2 without a text of the user, 1 conversations"):
         pool_of(as_parquet(tmp_path), tmp_path, Selection(min_chars=10_000))
 
@@ -462,15 +464,15 @@ def test_a_set_of_which_nothing_is_left_says_why(tmp_path):
 # The pool
 
 
-def test_a_larger_sample_begins_with_the_smaller_one_and_the_seed_orders(tmp_path):
+def test_a_larger_sample_begins_with_the_smaller_one_and_the_order_depends_on_the_seed(tmp_path):
     rows = [{"prompt_id": f"q{k}", "prompt": f"Say {k}."} for k in range(300)]
     write_jsonl(tmp_path / "a.jsonl", rows)
     first = pool_of(tmp_path / "a.jsonl", tmp_path)
     assert first.rows(300)[:20] == first.rows(20)
     write_jsonl(tmp_path / "b.jsonl", rows[::-1])
     assert pool_of(tmp_path / "b.jsonl", tmp_path).rows(300) == first.rows(300) != rows
-    first_ids = list(sample(first))
-    assert list(sample(pool_of(tmp_path / "b.jsonl", tmp_path, seed=2))) != first_ids
+    first_ids = list(prompts_by_id(first))
+    assert list(prompts_by_id(pool_of(tmp_path / "b.jsonl", tmp_path, seed=2))) != first_ids
 
 
 def test_a_source_is_read_once_until_it_or_the_selection_changes(tmp_path, monkeypatch):
@@ -492,17 +494,17 @@ def test_a_source_is_read_once_until_it_or_the_selection_changes(tmp_path, monke
     assert pool_of(path, tmp_path, ENGLISH, seed=2).newly_read
 
 
-def test_a_set_that_breaks_half_way_leaves_no_pool_of_it(tmp_path):
+def test_a_read_that_fails_half_way_leaves_no_partial_pool(tmp_path):
     path = as_jsonl(tmp_path)
     before = pool_of(path, tmp_path)
     path.write_text(path.read_text() + "{")
     with pytest.raises(UserError, match="not valid JSON"):
         pool_of(path, tmp_path)
     write_jsonl(path, ARENA)
-    assert sample(pool_of(path, tmp_path)) == sample(before)
+    assert prompts_by_id(pool_of(path, tmp_path)) == prompts_by_id(before)
 
 
-def test_texts_that_differ_in_form_alone_are_equal():
+def test_texts_that_differ_only_in_case_width_or_white_space_are_equal():
     assert selection.normal("Ｗhat  IS\tthat ") == selection.normal("what is that")
     assert selection.normal("what is that") != selection.normal("what is this")
 
@@ -544,7 +546,7 @@ def contents(tmp_path_factory) -> dict[str, bytes]:
     }
 
 
-def test_a_data_set_of_the_hub_is_read_at_a_commit_that_stays(contents, tmp_path):
+def test_a_data_set_of_the_hub_stays_at_the_commit_of_its_first_read(contents, tmp_path):
     with hub_server.serve({hub_server.FIRST: contents[hub_server.FIRST]}) as hub:
         first = json.loads(read_hub(hub, tmp_path))
         assert first["summary"]["revision"] == hub_server.FIRST
@@ -570,7 +572,7 @@ def test_a_data_set_of_the_hub_is_read_at_a_commit_that_stays(contents, tmp_path
     ],
     ids=["no token", "other token", "revision", "name"],
 )
-def test_what_the_hub_refuses_is_one_sentence(how, sentence, contents, tmp_path):
+def test_a_refusal_of_the_hub_becomes_one_sentence(how, sentence, contents, tmp_path):
     with hub_server.serve(dict(contents)) as hub:
         output = read_hub(hub, tmp_path, **how)
         assert sentence.format(address=hub.address, name=hub_server.NAME) in output
@@ -597,7 +599,7 @@ class Refusal(OSError):
         (OSError("Dataset 'lab/aggregated-403' is a gated dataset on the Hub."), "the data set is gated"),
     ],
 )
-def test_ports_sizes_and_names_are_not_taken_for_a_status_of_the_hub(error, sentence):
+def test_digits_in_ports_sizes_and_names_are_not_read_as_a_status_of_the_hub(error, sentence):
     assert hub_reader._sentence("lab/aggregated-403", "train", None, error).startswith(
         f"lab/aggregated-403: {sentence}"
     )

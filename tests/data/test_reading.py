@@ -31,12 +31,12 @@ def test_a_scale_is_mapped_to_the_unit_interval_and_back(scale):
 
 
 @pytest.mark.parametrize("scale", [(1, 0), (0, 0), (0, math.inf), (0,), (0, 1, 2), ("0", "1")])
-def test_a_scale_that_does_not_rise_is_refused(scale):
+def test_a_scale_is_refused_unless_it_is_a_lowest_and_a_highest_number(scale):
     with pytest.raises(UserError, match=r"expected \[lowest, highest\]"):
         Reading(scale=scale)
 
 
-def test_a_covariate_is_named_once_and_is_no_field_of_the_format():
+def test_a_repeated_covariate_and_one_with_the_name_of_another_field_are_refused():
     assert Reading(["depth"]).covariates == ("depth",)
     with pytest.raises(UserError, match="covariates list 'depth' more than once"):
         Reading(("depth", "depth"))
@@ -44,13 +44,13 @@ def test_a_covariate_is_named_once_and_is_no_field_of_the_format():
         Reading(("oracle_label",))
 
 
-def test_a_further_judge_has_the_range_of_scores():
+def test_scores_of_a_further_judge_have_the_declared_scale():
     reading = Reading(scale=(0, 10), judge="b")
     assert reading.score_field == "judge_b"
     assert reading.bounded(schemas.LOGGED).columns["judge_b"].high == 10
 
 
-def test_a_summary_gives_scale_and_judge_back():
+def test_a_reading_is_restored_from_its_summary():
     reading = Reading(scale=(0, 10), judge="b")
     assert reading.summary() == {"judge_scale": [0, 10], "label_scale": [0, 10], "judge": "b"}
     assert Reading.from_summary(reading.summary() | {"base_policy": "base"}) == reading

@@ -48,7 +48,7 @@ RESPONSE = {
 }
 
 
-def test_jsonl_comes_back_as_it_went(tmp_path):
+def test_rows_written_to_jsonl_are_read_back_unchanged(tmp_path):
     rows = [{"b": 1, "a": [0.1, None, {"c": "\u2028 é"}]}, {"a": 2**53, "b": -0.0}]
     write_jsonl(tmp_path / "new" / "x.jsonl", rows)
     assert read_jsonl(tmp_path / "new" / "x.jsonl") == rows
@@ -64,7 +64,7 @@ def test_a_number_that_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_pa
     assert read_jsonl(path) == [{"a": 1}]
 
 
-def test_a_failing_write_leaves_nothing_behind(tmp_path):
+def test_a_failed_write_leaves_no_file(tmp_path):
     def fail(handle):
         handle.write(b"half")
         raise OSError("disk full")
@@ -82,14 +82,14 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path):
         ('{"a": NaN}', "write null"),
     ],
 )
-def test_a_malformed_line_is_named(tmp_path, line, message):
+def test_a_malformed_line_is_refused_with_its_file_and_line_number(tmp_path, line, message):
     path = tmp_path / "x.jsonl"
     path.write_text(f'{{"a": 1}}\n\n{line}\n')
     with pytest.raises(UserError, match=rf"x\.jsonl:3: .*{message}"):
         read_jsonl(path)
 
 
-def test_a_missing_file_is_a_sentence(tmp_path):
+def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="gone.jsonl: no such file"):
         PROMPTS.read(tmp_path / "gone.jsonl")
     with pytest.raises(UserError, match="gone.parquet: no such file"):
@@ -147,13 +147,13 @@ def test_columns_are_written_in_declared_order(tmp_path):
         (LOGPROBS, SCORED | {"token_logprobs": [math.nan]}, "has a NaN in it"),
     ],
 )
-def test_a_row_that_breaks_its_declaration_is_refused(tmp_path, table, row, message):
+def test_a_row_that_contradicts_its_declared_columns_is_refused(tmp_path, table, row, message):
     with pytest.raises(UserError, match=message):
         table.write(tmp_path / "x", [row])
     assert not (tmp_path / "x").exists()
 
 
-def test_responses_come_back(tmp_path):
+def test_responses_are_read_back_unchanged(tmp_path):
     rows = [RESPONSE, RESPONSE | {"draw_idx": 1, "finish_reason": None, "status": "too_long", "token_ids": []}]
     RESPONSES.write(tmp_path / "r.jsonl", rows)
     assert RESPONSES.read(tmp_path / "r.jsonl") == rows
@@ -174,7 +174,7 @@ def test_log_probabilities_keep_minus_infinity_and_null_in_parquet(tmp_path):
         LOGPROBS.write(tmp_path / "l.parquet", [SCORED, SCORED])
 
 
-def test_a_context_has_one_row_a_prompt_and_sampling(tmp_path):
+def test_scores_of_a_context_have_one_row_per_prompt_and_sampling(tmp_path):
     rows = [SCORED | {"temperature": t, "top_p": 0.9} for t in (0.5, 1.0)]
     SCORES.write(tmp_path / "s.parquet", rows)
     assert SCORES.read(tmp_path / "s.parquet").height == 2
@@ -191,7 +191,7 @@ def test_a_parquet_file_without_a_column_is_refused(tmp_path):
         LOGPROBS.read(tmp_path / "l.parquet")
 
 
-def test_columns_that_are_not_asked_for_are_checked_and_left_out(tmp_path):
+def test_columns_that_are_not_requested_are_checked_and_left_out(tmp_path):
     path = tmp_path / "grades.jsonl"
     row = {"prompt_id": 7, "draw_idx": 0, "score": 0.5, "reason": None, "item": "a"}
     path.write_text(json.dumps(row) + "\n")
@@ -201,7 +201,7 @@ def test_columns_that_are_not_asked_for_are_checked_and_left_out(tmp_path):
         GRADES.read(path, ("prompt_id", "score"))
 
 
-def test_of_parquet_only_columns_that_are_asked_for_are_read(tmp_path):
+def test_only_the_requested_columns_of_a_parquet_file_are_read(tmp_path):
     rows = [
         {
             "prompt_id": "a",
