@@ -386,7 +386,7 @@ def test_a_map_that_rises_with_the_score_does_not_fall():
     assert falls(fit(score, covariates, label), score, covariates) == 0
 
 
-def test_a_drop_made_by_rounding_is_none():
+def test_a_drop_due_to_rounding_counts_as_zero():
     flat = Monotone(np.array([0.0, 1.0]), np.array([0.5, 0.5 - 1e-15]))
     assert (
         falls(TwoStage(hump().index, flat, Monotone(flat.knots, flat.knots)), np.array([0.0, 0.5]), np.zeros((2, 1)))
