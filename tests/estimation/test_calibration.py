@@ -261,7 +261,7 @@ def test_labels_with_different_numbers_of_score_points_are_joined():
     assert oracle_slice(plain, wide).judged.score[:-1] == pytest.approx(plain.judge_score[plain.labelled])
 
 
-def test_labels_beside_the_logged_rows_calibrate_as_if_they_were_logged():
+def test_calibration_data_calibrate_as_if_their_labels_were_on_logged_rows():
     logged, _, _ = healthy(n=200, coverage=1.0)
     half = np.arange(200) < 100
     masked = replace(logged, oracle_label=np.where(half, logged.oracle_label, np.nan))
@@ -275,7 +275,7 @@ def test_labels_beside_the_logged_rows_calibrate_as_if_they_were_logged():
         assert other_map(grid) == pytest.approx(one_map(grid), abs=1e-12)
 
 
-def test_a_two_stage_fold_is_a_chain_of_its_own():
+def test_each_fold_of_a_two_stage_calibrator_has_its_own_index_ranks_and_map():
     """Each fold has its own index, rank among its training rows, and monotone map of the rank (trap T4)."""
     logged, _, _ = draw(WORLDS["covariate_bias"], 300, 0)
     fitted = fit(logged, Options(calibration="two_stage", covariates=("style",)))
@@ -294,7 +294,7 @@ def test_a_two_stage_fold_is_a_chain_of_its_own():
 
 
 @pytest.mark.parametrize(("most", "warns"), [(0.10, True), (1.0, False)])
-def test_a_reward_that_falls_as_the_score_rises_is_a_caution_from_a_threshold_on(most, warns):
+def test_a_reward_that_falls_with_the_score_by_more_than_the_threshold_gets_a_caution(most, warns):
     score = np.linspace(0, 1, 200)
     names = np.array([f"p{i}" for i in range(200)])
     hump = Logged("base", (), names, np.empty((200, 0)), score, 1 - 4 * (score - 0.5) ** 2, np.ones((200, 1)))
@@ -321,7 +321,7 @@ def test_each_fresh_draw_has_its_own_covariates():
     assert moved.value == evaluation.estimates["better"].value
 
 
-def test_auto_takes_covariates_where_they_matter_and_says_why():
+def test_auto_uses_covariates_where_they_matter_and_reports_the_errors_behind_its_choice():
     logged, _, _ = draw(replace(WORLDS["covariate_bias"], coverage=1.0), 600, 0)
     fitted = fit(logged, Options(calibration="auto", covariates=("style",)))
     assert fitted.mode == "two_stage"
