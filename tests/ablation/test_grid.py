@@ -20,7 +20,7 @@ def test_a_switch_that_an_estimator_lacks_makes_no_second_setting_of_it():
     assert [name for name in ANALYSES if has_weight_option(name)] == ["dr-cpo"]
 
 
-def test_all_switches_cross():
+def test_switches_give_all_combinations_of_their_values():
     crossed = settings(
         {"dr-cpo": ("dr-cpo", {})},
         Switches(("calibrated", "judge"), ("calibrated", "raw"), ((), ("style",)), (SCORE, DISTRIBUTION)),

@@ -12,7 +12,7 @@ TRUTH = np.array([0.1, 0.4, 0.4, 0.8])
 EXACT = np.zeros(4)
 
 
-def test_an_error_that_is_the_truths_alone_is_none():
+def test_the_rmse_subtracts_the_error_of_the_truth():
     rng = np.random.default_rng(0)
     error = rng.normal(0, 0.03, 100_000)
     assert metrics.rmse(error) == pytest.approx(0.03, rel=0.01)
@@ -25,12 +25,12 @@ def test_missing_numbers_are_left_out_of_errors():
     assert np.isnan(metrics.rmse(np.full(3, np.nan)))
 
 
-def test_the_distance_of_the_truth_to_an_interval():
+def test_the_distance_of_the_truth_to_an_interval_by_hand():
     distance = metrics.missed_by(np.full(4, 0.5), np.full(4, 0.4), np.full(4, 0.6), np.array([0.3, 0.4, 0.55, np.nan]))
     np.testing.assert_allclose(distance, [0.1, 0, 0, np.nan], atol=1e-12)
 
 
-def test_intervals_for_the_mean_hold_a_truth_that_is_a_mean_itself_as_often_as_they_claim():
+def test_intervals_cover_a_truth_with_an_error_of_its_own_at_the_nominal_rate():
     rng = np.random.default_rng(1)
     estimate, truth = rng.normal(0, 0.03, 50_000), rng.normal(0, 0.04, 50_000)
     half = norm.ppf(0.975) * 0.03
@@ -38,7 +38,7 @@ def test_intervals_for_the_mean_hold_a_truth_that_is_a_mean_itself_as_often_as_t
     assert np.mean(distance == 0) == pytest.approx(0.95, abs=0.004)
 
 
-def test_no_interval_of_another_width_has_a_smaller_score_than_that_of_the_quantiles():
+def test_the_interval_between_the_quantiles_has_the_smallest_score():
     truth = np.random.default_rng(2).standard_normal(200_000)
     widths = norm.ppf(0.975) * np.array([0.8, 0.9, 1.0, 1.1, 1.2])
     scores = [
@@ -54,7 +54,7 @@ def test_pairs_have_the_better_policy_first_and_leave_out_ties():
     assert {tuple(pair) for pair in pairs.tolist()} == {(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)}
 
 
-def test_truths_closer_than_their_errors_are_no_pair():
+def test_policies_whose_true_values_differ_less_than_their_errors_are_no_pair():
     assert metrics.pairs(np.array([0.5, 0.6]), np.array([0.04, 0.04])).tolist() == []
     assert metrics.pairs(np.array([0.5, 0.6]), np.array([0.03, 0.03])).tolist() == [[1, 0]]
 
@@ -75,7 +75,7 @@ def test_any_increasing_map_of_the_truth_ranks_perfectly_and_its_reverse_never()
     assert (metrics.in_order(np.full((1, 4), 0.3), pairs) == 0.5).all()
 
 
-def test_the_choice_is_the_highest_number_that_there_is():
+def test_the_choice_is_the_policy_with_the_highest_known_estimate():
     estimates = np.array([[0.2, 0.3, np.nan, 0.1], [np.nan] * 4])
     assert metrics.chosen(estimates).tolist() == [1, -1]
     np.testing.assert_allclose(metrics.regret(estimates, TRUTH), [0.4, np.nan])

@@ -25,7 +25,7 @@ def config(**ablation: Any):
     return parse(raw | top)
 
 
-def test_the_shipped_grid():
+def test_the_plan_of_the_shipped_configuration_has_its_settings_coverages_and_cells():
     planned = plan(config())
     assert [setting.name for setting in planned.settings] == SHIPPED["ablation"]["estimators"]
     assert planned.coverages == [0.05, 0.1, 0.25, 0.5]
@@ -52,7 +52,7 @@ def test_a_variant_is_a_setting_with_its_options():
     ]
 
 
-def test_what_determines_a_block_is_in_its_parameters():
+def test_all_settings_that_change_a_block_are_in_its_parameters():
     def parameters(**changed: Any):
         one = config(**changed)
         planned = plan(one)
@@ -87,14 +87,14 @@ def test_what_determines_a_block_is_in_its_parameters():
         ),
     ],
 )  # fmt: skip
-def test_a_grid_that_cannot_be_computed_gets_one_sentence(changed, sentence):
+def test_a_grid_that_cannot_be_computed_is_refused_with_one_sentence(changed, sentence):
     with pytest.raises(UserError) as error:
         plan(config(**changed))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_the_truth_of_ones_own_data_is_in_their_labels():
+def test_true_values_of_results_use_the_labels_at_the_truth_coverage_of_the_oracle():
     assert truth_coverage(config(source="results")) == "1.0"
     assert plans.FULL == "1.0"
     assert truth_coverage(config(source="results", oracle=SHIPPED["oracle"] | {"truth": 0.5})) == "0.5"

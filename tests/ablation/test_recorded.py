@@ -50,7 +50,7 @@ def draw_rows() -> list[dict]:
     ]
 
 
-def test_labels_of_the_data_are_the_truth():
+def test_the_mean_labels_of_the_data_are_the_true_values():
     population = recorded.load(logged_rows(), {"clone": draw_rows()}, covariates=("response_length",))
     assert population.truth["base"][0] == pytest.approx(LOGGED.oracle_label.mean())
     half = np.nanmean(DRAWS["clone"].oracle_label)
@@ -59,7 +59,7 @@ def test_labels_of_the_data_are_the_truth():
     assert population.sample(30, 0).logged.covariates.shape == (30, 1)
 
 
-def test_what_speaks_against_the_weights_refuses_the_estimators_that_use_them():
+def test_a_reason_against_the_weights_refuses_only_estimators_that_use_them():
     cautions = {"clone": [("no_log_probabilities", "they are not of its distribution", "refuse")]}
     population = recorded.load(logged_rows(), {"clone": draw_rows()}, cautions=cautions)
     chosen = settings({name: (name, {}) for name in ("direct", "snips")}, Switches())
@@ -68,7 +68,7 @@ def test_what_speaks_against_the_weights_refuses_the_estimators_that_use_them():
     assert dict(rows.select("setting", "refused_for").iter_rows()) == {"direct": "", "snips": "no_log_probabilities"}
 
 
-def test_truths_of_a_run_are_in_its_grades(tmp_path: Path):
+def test_the_true_values_of_a_run_are_the_means_of_its_oracle_grades(tmp_path: Path):
     def write(path: Path, scores: np.ndarray) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         empty = dict.fromkeys(("reason", "reply", "distribution", "choice_mass", "model", "system_fingerprint"))

@@ -44,7 +44,7 @@ def test_a_row_for_each_cell_and_policy(healthy):
     assert not healthy.select("n", "coverage", "seed", "setting", "policy").is_duplicated().any()
 
 
-def test_masks_change_the_labels_and_the_results(healthy):
+def test_a_higher_coverage_changes_the_labels_and_the_results(healthy):
     assert dict(healthy.group_by("coverage").agg(pl.col("n_labels").unique().first()).iter_rows()) == {0.1: 20, 0.4: 80}
     table = summary.summarise(healthy)
     assert table.filter(pl.col("coverage") == 0.4)["moved"].to_list() == [1.0] * 3
@@ -52,13 +52,13 @@ def test_masks_change_the_labels_and_the_results(healthy):
     assert summary.without_effect(table) == []
 
 
-def test_a_setting_that_reads_no_label_is_named_as_one_without_effect():
+def test_a_setting_that_uses_no_label_is_reported_as_unaffected_by_coverage():
     chosen = settings({"direct": ("direct", {}), "naive": ("direct", {"rewards": "judge"})}, Switches())
     table = summary.summarise(cells(Simulated(world()), chosen=chosen))
     assert summary.without_effect(table) == ["naive"]
 
 
-def test_a_cell_is_what_the_estimator_says_of_the_masked_sample():
+def test_a_cell_has_the_estimate_of_the_masked_sample():
     population = Simulated(world())
     logged, draws = masked(population.sample(200, 2), 0.4, 0.0)
     alone = evaluate("dr-cpo", logged, draws, Options(seed=2))
@@ -78,13 +78,13 @@ def test_at_full_coverage_the_rewards_are_the_labels():
     np.testing.assert_allclose(rows["estimate"], mean_label)  # the clone's weights are one
 
 
-def test_a_block_is_the_same_alone_and_among_others():
+def test_a_seed_has_the_same_rows_in_a_block_of_its_own_and_among_others():
     parts = [cells(Simulated(world()), Block(200, seed, 1)) for seed in range(3)]
     whole = cells(Simulated(world()))
     assert pl.concat(parts).drop("seconds").equals(whole.drop("seconds"))
 
 
-def test_a_higher_coverage_adds_labels_and_takes_none_away():
+def test_a_higher_coverage_adds_labels_and_removes_none():
     sample = Simulated(world(rows_per_prompt=(2, 1))).sample(150, 0)
     few, many = (masked(sample, share, 0.0)[0].labelled for share in (0.2, 0.6))
     assert (many | ~few).all()
@@ -93,7 +93,7 @@ def test_a_higher_coverage_adds_labels_and_takes_none_away():
     assert all(rows.all() or not rows.any() for rows in by_prompt)
 
 
-def test_labels_of_targets_enter_only_as_far_as_the_ablation_says():
+def test_labels_of_targets_are_used_only_up_to_the_share_of_the_ablation():
     sample = Simulated(world(), target_labels=0.3).sample(100, 0)
     assert all(np.isnan(one.oracle_label).all() for one in masked(sample, 0.5, 0.0)[1].values())
     logged, draws = masked(sample, 0.5, 0.3)
@@ -117,7 +117,7 @@ def test_the_truth_of_a_data_set_is_its_mean_label():
         assert abs(value - truth[policy]) < 5 * np.hypot(se, labels.std() / np.sqrt(4000))
 
 
-def test_other_truths_change_no_estimate():
+def test_other_true_values_change_no_estimate():
     population, _ = recorded()
     other = replace(population, truth=dict.fromkeys(population.truth, (0.123, 0.0)))
     columns = ["estimate", "se", "ci_lower", "ci_upper", "level"]
@@ -137,7 +137,7 @@ def test_a_sample_of_a_data_set_has_whole_prompts_and_their_own_draws():
     assert sorted(sample.order.tolist()) == list(range(60))
 
 
-def test_where_labels_are_fewer_than_a_coverage_asks_for_all_of_them_count():
+def test_with_fewer_labels_than_the_coverage_all_of_them_are_used():
     population, _ = recorded()
     label = np.where(np.arange(400) < 100, population.logged.oracle_label, np.nan)
     partial = replace(population, logged=replace(population.logged, oracle_label=label))
@@ -150,20 +150,20 @@ def test_larger_samples_than_the_data_set_are_refused():
         recorded()[0].sample(500, 0)
 
 
-def test_data_without_labels_of_targets_have_no_truth():
+def test_data_without_labels_of_targets_are_refused():
     logged, draws, _ = simulate.draw(world(), 50, 0)
     with pytest.raises(UserError, match="no target policy has a known value"):
         Recorded.of(logged, draws)
 
 
-def test_settings_share_a_run_where_options_and_judge_are_the_same():
+def test_settings_with_the_same_options_and_judge_share_a_run():
     chosen = settings(
         {"direct": ("direct", {}), "snips": ("snips", {}), "raw": ("dr-cpo", {"weights": "raw"})}, Switches()
     )
     assert [[one.name for one in group] for group in together(chosen)] == [["direct", "snips"], ["raw"]]
 
 
-def test_a_judge_is_read_with_its_distribution_or_by_its_scores_alone():
+def test_a_setting_uses_the_score_distribution_of_the_judge_or_its_scores_alone():
     population = Simulated(replace(WORLDS["arena_length"]))
     logged, draws = masked(population.sample(100, 0), 0.5, 0.0)
     alone = as_read(logged, draws, Setting("direct", "direct", {}, SCORE), population.covariates)
@@ -180,7 +180,7 @@ def test_a_judge_is_read_with_its_distribution_or_by_its_scores_alone():
         as_read(*alone, Setting("direct", "direct", {"covariates": ("length",)}, SCORE), ("style",))
 
 
-def test_rows_of_policies_that_are_apart_enter_no_average():
+def test_policies_that_are_apart_enter_no_average_of_the_others():
     table = summary.summarise(cells(Simulated(WORLDS["arena"])), ["unhelpful"])
     assert table["policies"].unique(maintain_order=True).to_list() == ["all but unhelpful", "unhelpful"]
     apart = table.filter(pl.col("policies") == "unhelpful")
@@ -189,14 +189,14 @@ def test_rows_of_policies_that_are_apart_enter_no_average():
     assert others["rmse"].max() < 0.1 < apart.filter(pl.col("setting") == "direct")["rmse"].max()
 
 
-def test_shares_of_refusals_add_up():
+def test_shares_of_right_and_wrong_refusals_sum_to_the_share_of_refusals():
     table = summary.summarise(cells(Simulated(WORLDS["arena"])), ["unhelpful"])
     for row in table.iter_rows(named=True):
         assert row["refused"] == pytest.approx(row["refused_rightly"] + row["refused_wrongly"])
         assert row["refused"] + row["published_wrongly"] <= 1 + 1e-12
 
 
-def test_a_summary_of_known_numbers():
+def test_the_measures_of_a_summary_by_hand():
     row = {
         "n": 10,
         "coverage": 0.5,

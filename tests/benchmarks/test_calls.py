@@ -10,7 +10,7 @@ from arena_cje.journal import read
 from benchmarks import calls
 
 
-def test_every_run_of_a_side_asks_for_all_anew(tmp_path, monkeypatch):
+def test_every_run_of_a_side_sends_all_its_calls_again(tmp_path, monkeypatch):
     monkeypatch.setattr(calls, "LATENCY", 0.0)
     monkeypatch.setattr(calls, "FEW", 20)
     with calls._server() as url, calls._jobs(url, tmp_path) as sides:
@@ -23,7 +23,7 @@ def test_every_run_of_a_side_asks_for_all_anew(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("option", "value"), [("--rate", 50.0), ("--rejected", 0.2)])
-def test_a_server_that_rejects_is_held_against_what_it_grants(monkeypatch, option, value):
+def test_throughput_of_a_server_that_rejects_is_compared_with_the_rate_that_it_grants(monkeypatch, option, value):
     monkeypatch.setattr(calls, "LATENCY", 0.0)
     monkeypatch.setattr(calls, "CALLS", 60)
     result = calls._of_granted("x", 10.0, "all of them", option, value)
@@ -33,14 +33,14 @@ def test_a_server_that_rejects_is_held_against_what_it_grants(monkeypatch, optio
     assert f"60 calls, 8 at a time; {rate:.0f} replies a second of 10 granted (all of them)" in result.detail
 
 
-def test_times_are_over_the_ideal_of_the_limit():
+def test_times_are_divided_by_the_ideal_time_under_the_limit():
     result = calls._over_ideal("x", [80.0, 160.0, 128.0], "here")
     assert result.value == pytest.approx(1.25)
     assert (result.goal, result.met) == ("<= 1.3", True)
     assert "ideal 12.5 s, by round 2.00, 1.00, 1.25" in result.detail
 
 
-def test_processor_time_is_that_of_ours_for_each_of_the_clients():
+def test_processor_time_is_that_of_our_calls_over_that_of_the_bare_client():
     result = calls._processor_time({"ours": [250.0, 200.0, 250.0], "bare client": [500.0, 500.0, 500.0]})
     assert result.value == pytest.approx(2.0)
     assert "4.0 ms a call" in result.detail

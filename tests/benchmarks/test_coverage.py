@@ -27,7 +27,7 @@ def cell_of(name: str, n: int, share: float, count: int = FEW) -> dict[tuple[str
 
 
 @pytest.mark.parametrize("name", ["few_scores", "binary"])
-def test_sound_claims_are_published_and_cover(name):
+def test_intervals_of_sound_claims_are_published_and_cover(name):
     for (policy, estimator), row in cell_of(name, 250, 0.25).items():
         assert row["kind"] == "sound"
         assert row["refused"] < 0.05, (policy, estimator)
@@ -41,7 +41,7 @@ def test_a_shift_out_of_the_labelled_support_is_refused_and_the_other_policy_is_
         assert row["wrong_published"] == 0
 
 
-def test_fifty_labels_of_its_own_publish_the_policy_with_an_honest_interval():
+def test_a_policy_with_fifty_own_labels_is_published_with_an_interval_that_covers():
     rows = cell_of("no_transport +50 labels", 500, 0.25)
     for estimator in ("direct", "dr-cpo", "stacked-dr"):
         row = rows["unhelpful", estimator]
@@ -50,7 +50,7 @@ def test_fifty_labels_of_its_own_publish_the_policy_with_an_honest_interval():
     assert rows["unhelpful", "calibrated-ips"]["refused"] == 1
 
 
-def test_what_the_scores_hide_labels_of_its_own_show():
+def test_own_labels_reveal_a_drop_that_the_scores_hide():
     rows = cell_of("no_transport_hidden +50 labels", 500, 0.25, 40)
     for estimator in estimators.NAMES:
         row = rows["worse", estimator]
@@ -63,7 +63,7 @@ def test_what_the_scores_hide_labels_of_its_own_show():
     assert without_own_labels["worse", "direct"]["wrong_published"] == 1
 
 
-def test_a_value_without_normalised_weights_is_refused_under_heavy_tails():
+def test_an_estimate_with_unnormalised_weights_is_refused_under_heavy_tails():
     row = cell_of("heavy_tails", 1000, 0.25, 40)["better", "ips"]
     assert row["refused"] > 0.9 and row["kind"] == "thin"
 
@@ -128,7 +128,7 @@ def remedy_row(**changes) -> dict:
     return {"world": "healthy", "policy": "base", "estimator": "direct", "kinds": "base_labels"} | changes
 
 
-def test_remedies_are_counted_by_what_became_of_those_who_followed_them():
+def test_remedies_are_counted_by_whether_the_estimate_is_then_published_and_wrong():
     rows = [
         remedy_row(published=True, wrong=False),
         remedy_row(published=True, wrong=True),
@@ -141,7 +141,7 @@ def test_remedies_are_counted_by_what_became_of_those_who_followed_them():
     assert wrong_share.value == pytest.approx(1 / 3) and wrong_share.detail == "1 left out"
 
 
-def test_every_draw_of_every_world_is_followed_once(monkeypatch):
+def test_remedies_of_every_draw_of_every_world_are_followed_once(monkeypatch):
     study = coverage.STUDIES[0]
     monkeypatch.setattr(coverage, "STUDIES", (study,))
     executor = DirectExecutor()
@@ -158,7 +158,7 @@ def test_monte_carlo_noise_is_no_broken_promise():
     assert [result.value for result in results[:3]] == [0, 0, 0]
 
 
-def test_the_whole_grid_is_run_when_it_is_asked_for(monkeypatch):
+def test_the_whole_grid_is_run_only_when_the_environment_asks_for_it(monkeypatch):
     monkeypatch.setenv("FULL", "1")
     cells = {(cell.case, cell.n, cell.share) for cell in coverage.cells()}
     assert {(case, n, share) for case in CASES for n in coverage.SIZES for share in coverage.SHARES} <= cells

@@ -11,7 +11,7 @@ KINDS = faults.ANY_USER[:2]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INJECTIONS", "4")
     monkeypatch.setenv("FAULTS", "kill -9 of")
@@ -22,7 +22,7 @@ def outcome(fault, seed, **counts):
     return faults.Outcome(fault, seed, **{"lost": 0, "doubled": 0, "different": 0, "silent": "", "detail": ""} | counts)
 
 
-def test_the_table_is_made_from_what_has_ended(tmp_path):
+def test_the_table_counts_the_recorded_injections(tmp_path):
     names = [name for name in faults.FAULTS if "kill -9 of" in name]
     for k in range(4):
         benchmark.record(outcome(names[k % 3], 7 + k // 3, doubled=int(k == 3)), 1.0)
@@ -33,7 +33,7 @@ def test_the_table_is_made_from_what_has_ended(tmp_path):
     assert results["runs that did not end"].value == 0
 
 
-def test_a_line_that_was_cut_costs_its_injection_alone():
+def test_a_truncated_line_loses_only_its_own_injection():
     for seed in (1, 2):
         benchmark.record(outcome(KINDS[0], seed), 1.0)
     content = benchmark.FINISHED.read_bytes()
@@ -42,7 +42,7 @@ def test_a_line_that_was_cut_costs_its_injection_alone():
     assert benchmark.finished(faults.Outcome).keys() == {(KINDS[0], 1), (KINDS[1], 1)}
 
 
-def test_what_another_code_came_to_does_not_count():
+def test_outcomes_of_another_version_of_the_code_do_not_count():
     benchmark.record(outcome(KINDS[0], 1), 1.0)
     text = benchmark.FINISHED.read_text()
     benchmark.FINISHED.write_text(text.replace(benchmark._code(), "0" * 16))

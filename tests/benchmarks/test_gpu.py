@@ -28,7 +28,7 @@ def items(model):
     ]
 
 
-def test_packed_scores_are_those_of_the_scorer(model, items):
+def test_packed_scores_equal_those_of_the_scorer(model, items):
     with gpu.PackedContext(model, 4) as context:
         packed_logprobs = context.scores(items)
     scorer_logprobs = {key: one.token_logprobs for key, (one,) in score(model, items, [Sampling()])}
@@ -38,14 +38,14 @@ def test_packed_scores_are_those_of_the_scorer(model, items):
         assert np.abs(packed_logprobs[key] - logprobs).max() < 1e-2  # 16-bit caches, batches of other sizes
 
 
-def test_a_packed_score_does_not_depend_on_place_and_company(model, items):
+def test_a_packed_score_does_not_depend_on_its_place_or_on_the_other_items(model, items):
     with gpu.PackedContext(model, 4) as context:
         first = context.scores(items)
         assert gpu._apart(first, context.scores(items[::-1])) == 0
         assert gpu._apart(first, context.scores(items[3:4])) == 0
 
 
-def test_without_a_gpu_it_says_what_builds_one(monkeypatch):
+def test_without_a_gpu_the_result_names_the_build_script(monkeypatch):
     monkeypatch.setattr(gpu, "has_gpu", lambda: False)
     (result,) = gpu.run()
     assert result.value is None

@@ -51,7 +51,7 @@ RESULTS = [
         (None, ">= 0.95", None),
     ],
 )
-def test_a_goal_is_met_or_not_or_not_set(value, goal, met):
+def test_a_goal_is_met_or_missed_or_absent(value, goal, met):
     assert Result("x", value, goal, "").met is met
 
 
@@ -64,7 +64,7 @@ def test_results_are_saved_with_their_verdicts(tmp_path):
     assert [path.name for path in path.parent.iterdir()] == ["group.json"]
 
 
-def test_the_table_says_everything():
+def test_the_table_contains_every_field_of_every_result():
     lines = table("group", RESULTS).splitlines()
     assert lines[0] == "benchmarks: group"
     assert lines[1].split() == ["name", "value", "goal", "met", "detail"]
@@ -100,7 +100,7 @@ def test_sides_take_turns_and_are_measured_in_tokens_a_second(monkeypatch):
     assert _timing.ratio(rates, "b", "a") == 0.5
 
 
-def test_a_ratio_forgets_slow_spells_and_one_spoiled_round():
+def test_a_ratio_ignores_a_slow_machine_and_one_outlying_round():
     speed = np.array([1.0, 0.4, 0.7])  # of the machine, by round
     rates = {"a": list(300 * speed), "b": list(100 * speed)}
     assert _timing.ratio(rates, "a", "b") == pytest.approx(3)
@@ -110,7 +110,7 @@ def test_a_ratio_forgets_slow_spells_and_one_spoiled_round():
 
 
 @contextlib.contextmanager
-def sleeper(folder: Path):
+def sleeping_side(folder: Path):
     """A side that records when it begins and ends; one process is late."""
     with contextlib.suppress(FileExistsError):
         (folder / "late").touch(exist_ok=False)
@@ -128,7 +128,7 @@ def sleeper(folder: Path):
 
 
 @contextlib.contextmanager
-def broken(folder: Path):
+def failing_side(folder: Path):
     """One process fails, while the other waits to begin."""
     with contextlib.suppress(FileExistsError):
         (folder / "failed").touch(exist_ok=False)
@@ -136,7 +136,7 @@ def broken(folder: Path):
     yield {"sleep": lambda: 10}
 
 
-def test_the_work_of_processes_adds_up_and_the_slowest_ends_it():
+def test_the_rate_of_processes_is_their_total_work_over_the_time_of_the_slowest():
     timings = [{"two": [_timing.Timing(10, 0.4, 0.2)]}, {"two": [_timing.Timing(30, 0.5, 0.1)]}]
     assert _timing._rates(timings, [_timing.Turn("two", "any", 2)], "wall") == {"two": [40 / 0.5]}
     assert _timing._rates(timings, [_timing.Turn("two", "any", 2)], "processor") == {"two": [40 / 0.2]}
@@ -144,7 +144,7 @@ def test_the_work_of_processes_adds_up_and_the_slowest_ends_it():
 
 def test_processes_work_at_the_same_time(tmp_path):
     turns = [_timing.Turn("one", "sleep", 1), _timing.Turn("two", "sleep", 2)]
-    prepare = functools.partial(sleeper, tmp_path)
+    prepare = functools.partial(sleeping_side, tmp_path)
     rates, processor = _timing.side_by_side(prepare, turns, rounds=2)
     assert len(rates["one"]) == len(rates["two"]) == 2
     assert min(processor["two"]) > 10 * max(rates["two"])  # to sleep takes no processor time
@@ -154,10 +154,10 @@ def test_processes_work_at_the_same_time(tmp_path):
     assert (began.max(axis=0) < ended.min(axis=0)).all()
 
 
-def test_a_process_that_fails_is_told_by_its_own_error_and_none_waits_for_it(tmp_path):
+def test_a_failing_process_raises_its_own_error_and_no_other_process_waits_for_it(tmp_path):
     turns = [_timing.Turn("two", "sleep", 2)]
     with pytest.raises(ValueError, match="no such model"):
-        _timing.side_by_side(functools.partial(broken, tmp_path), turns)
+        _timing.side_by_side(functools.partial(failing_side, tmp_path), turns)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_a_recording_has_every_token_the_scorer_reads(model):
     assert [sum(batch.logit_mask) for batch in recording.batches] == [len(item.response_ids) for item in items]
 
 
-def test_recording_ends_with_its_block(model):
+def test_calls_after_the_block_are_not_recorded(model):
     with _replay.recorded() as recording:
         score_some(model)
     before = len(recording.calls)
@@ -204,13 +204,13 @@ def test_recording_ends_with_its_block(model):
     assert len(recording.calls) == before
 
 
-def hold() -> None:
+def allocate() -> None:
     np.ones(30_000_000)  # 240 MB
 
 
-def test_peak_memory_is_the_tasks_own():
+def test_peak_memory_is_that_of_the_task_alone():
     ballast = np.ones(60_000_000)  # 480 MB here, which must not count for the other process
-    assert 240e6 < peak_of(hold) < 480e6
+    assert 240e6 < peak_of(allocate) < 480e6
     assert len(ballast)
 
 

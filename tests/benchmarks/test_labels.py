@@ -20,7 +20,7 @@ def chat(count: int) -> dict[tuple[str, str], dict]:
     return {(row["method"], row["kind"]): row for row in rows}
 
 
-def test_labels_alone_are_means_and_paired_differences():
+def test_estimates_from_labels_alone_are_means_and_paired_differences():
     nan = float("nan")
     label = {"base": np.array([0.0, 1.0, nan, 1.0]), "other": np.array([1.0, 1.0, 0.5, nan])}
     claims = labels._of_labels(label)
@@ -41,7 +41,7 @@ def test_joint_intervals_cover_and_differences_are_narrower_than_plain_ones(coun
     assert rows["joint", "level"]["width"] < 0.9 * rows["labels", "level"]["width"]
 
 
-def test_promises_are_held_against_the_rows():
+def test_promises_are_checked_against_the_rows():
     rows = [row for count in (30, 100) for row in chat(count).values()]
     results = {one.name: one for one in labels.promises(rows)}
     assert results["coverage of a level, worst"].value == min(
@@ -54,7 +54,7 @@ def test_promises_are_held_against_the_rows():
     assert len(labels._table(rows).splitlines()) == 2 + len(rows)
 
 
-def test_the_public_packages_see_the_draws_of_the_others(monkeypatch):
+def test_the_public_packages_get_the_same_draws_as_the_other_methods(monkeypatch):
     """Their results, here the mean labels from a replaced interpreter, become rows beside ours."""
 
     class Answer:
@@ -76,7 +76,7 @@ def test_the_public_packages_see_the_draws_of_the_others(monkeypatch):
     assert labels.by_peers(None, "chat", 30) == []
 
 
-def test_widths_are_held_against_the_packages_that_cover():
+def test_widths_are_compared_only_with_packages_that_cover():
     own_rows = [row for row in chat(30).values() if row["method"] == "joint"]
     peer_rows = [
         row | {"method": peer, "width": 2 * row["width"], "coverage": coverage}

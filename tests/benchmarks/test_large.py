@@ -11,7 +11,7 @@ from benchmarks import _large_data as large_data
 from benchmarks import large
 
 
-def test_the_stages_take_every_row(tmp_path):
+def test_the_stages_process_every_row(tmp_path):
     large_data.write(tmp_path, 60)
     large_data.write_stages(tmp_path, 60)
     jobs = large._jobs()
@@ -28,7 +28,7 @@ def test_the_stages_take_every_row(tmp_path):
     assert n_draws == dict.fromkeys(large_data.POLICIES, 60)
 
 
-def test_numbers_of_rows_are_numbers(monkeypatch):
+def test_numbers_of_rows_that_are_no_numbers_are_refused(monkeypatch):
     monkeypatch.setenv("ARENA_CJE_BENCH_ROWS", "10,20")
     assert large._numbers_of_rows() == (10, 20)
     monkeypatch.setenv("ARENA_CJE_BENCH_ROWS", "many")

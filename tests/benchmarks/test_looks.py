@@ -23,7 +23,7 @@ def test_labels_grow_on_the_same_prompts_for_base_and_target():
     assert [mask.sum() for mask in masks] == [10, 40, 100]
 
 
-def test_the_looks_of_a_study_have_growing_information():
+def test_the_standard_errors_of_a_study_fall_from_look_to_look():
     looks, _ = observe(CELLS[0], 1)
     errors = [look.differences["same"].se for look in looks]
     assert errors[-1] < 0.6 * errors[0]

@@ -17,7 +17,7 @@ def chat() -> tuple[float, list[dict]]:
     return width, planning.studies("chat", 300, 50, width, range(FEW))
 
 
-def test_planned_studies_are_about_as_wide_as_planned_and_never_over_budget():
+def test_planned_studies_have_about_the_planned_width_and_stay_within_budget():
     width, studies = chat()
     rows = {row["kind"]: row for row in planning.summarise("chat", 300, 50, width, studies)}
     assert all(row["plans"] == FEW and row["reached"] >= 0.75 for row in rows.values())
@@ -27,7 +27,7 @@ def test_planned_studies_are_about_as_wide_as_planned_and_never_over_budget():
     assert rows["power"]["detected"] >= 0.75
 
 
-def test_promises_are_held_against_the_rows():
+def test_promises_are_checked_against_the_rows():
     width, studies = chat()
     rows = planning.summarise("chat", 300, 50, width, studies)
     results = {one.name: one for one in planning.promises(rows)}

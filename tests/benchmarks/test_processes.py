@@ -15,7 +15,7 @@ def test_a_machine_that_slows_down_steadily_changes_no_ratio():
     assert result.met
 
 
-def test_a_turn_counts_the_work_of_all_and_the_time_of_the_slowest_by_each_clock():
+def test_the_rate_of_a_turn_is_total_work_over_the_slowest_process_by_each_clock():
     turns = [Turn("two", "side", 2), Turn("one", "side", 1)]
     timings = [
         {"two": [Timing(10, 4.0, 1.0)], "one": [Timing(10, 2.0, 1.0)]},

@@ -15,7 +15,7 @@ def test_conversations_have_the_schema_of_the_hub_and_are_of_several_kinds():
     assert {1, 3} == set(table["turn"].to_pylist())
 
 
-def test_the_ratio_is_that_of_both_sides():
+def test_the_ratio_compares_both_sides_of_one_run():
     result = next(prompts.run(300))
     assert result.name == "selection / pyarrow's reading"
     assert result.value > 0 and result.detail.startswith("300 conversations of ")

@@ -10,7 +10,7 @@ from arena_cje.errors import UserError
 from benchmarks import workflow
 
 
-def test_the_default_experiment_has_few_jobs(tmp_path):
+def test_the_default_experiment_has_at_most_120_jobs(tmp_path):
     n_jobs = workflow.count_jobs(workflow.snakemake(tmp_path / "run", "--dry-run").text)
     assert 64 < n_jobs <= 120  # 64 of them run the model
 
@@ -42,7 +42,7 @@ def test_work_is_summed_over_the_jobs_that_run_a_model(tmp_path):
     assert workflow.model_work(tmp_path) == workflow.Work(20.0, 7.0, 3)
 
 
-def test_overheads_are_shares_of_the_whole(monkeypatch):
+def test_overheads_are_the_shares_of_the_whole_outside_the_model(monkeypatch):
     whole, work = workflow.Cost(wall=100.0, cpu=80.0, text=""), workflow.Work(wall=150.0, cpu=60.0, n_jobs=64)
     monkeypatch.setattr(workflow, "cores", lambda: 2)
     time, cpu = workflow._overheads(whole, work)

@@ -38,7 +38,7 @@ def slice_of(score, label, *, unlabelled: int = 0, n_folds: int = 5) -> Calibrat
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), unit), min_size=1, max_size=60))
-def test_monotone_bounded_and_mean_preserving(pairs):
+def test_the_calibrator_is_monotone_bounded_and_mean_preserving(pairs):
     score, label = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     calibrator = isotonic(score / 12, label)
     fitted = calibrator(score / 12)
@@ -74,7 +74,7 @@ def test_a_missing_score_stays_missing():
     assert np.isnan(isotonic(np.array([0.0, 1.0]), np.array([0.0, 1.0]))(np.array([np.nan]))).all()
 
 
-def test_leaving_a_fold_out_is_fitting_the_rest():
+def test_a_cross_fitted_calibrator_is_fitted_on_the_other_folds():
     rng = np.random.default_rng(2)
     score, label = rng.random(30), rng.random(30)
     fitted = slice_of(score, label)
@@ -95,7 +95,7 @@ def test_shuffled_rows_give_the_same_fit():
     assert one(grid, None) == pytest.approx(other(grid, None))
 
 
-def test_held_out_rewards_never_saw_their_row():
+def test_a_held_out_reward_does_not_depend_on_the_label_of_its_row():
     logged, _, _ = healthy()
     fitted = fit(logged, Options())
     row = np.flatnonzero(logged.labelled)[0]
@@ -128,7 +128,7 @@ def test_three_labels_are_refused():
         slice_of(np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2, 0.3]), unlabelled=10)
 
 
-def test_an_inverted_judge_is_said_aloud():
+def test_an_inverted_judge_gets_cautions():
     """A rising fit turns the scores of an inverted judge into one constant reward; cautions name both (trap T31)."""
     score = np.linspace(0, 1, 50)
     diagnostics = diagnose(slice_of(score, 1 - score), Thresholds())
@@ -138,7 +138,7 @@ def test_an_inverted_judge_is_said_aloud():
     assert {reason.level for reason in diagnostics.reasons} == {"caution"}
 
 
-def test_a_perfect_judge_has_nothing_to_answer_for():
+def test_a_perfect_judge_has_no_calibration_caution():
     score = np.linspace(0, 1, 200)
     diagnostics = diagnose(slice_of(score, score), Thresholds())
     assert (diagnostics.f_min, diagnostics.f_max, diagnostics.score_min, diagnostics.score_max) == pytest.approx(
@@ -189,7 +189,7 @@ def test_a_distribution_with_one_point_is_a_score():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_map_under_distributions_is_the_monotone_one_of_least_squares(weighted):
+def test_the_map_for_score_distributions_is_the_monotone_least_squares_fit(weighted):
     """No other monotone map through the same knots brings the mean rewards nearer to the labels."""
     judged, rng = uncertain(), np.random.default_rng(1)
     label = 0.3 + 0.4 * judged.score + 0.05 * rng.standard_normal(120)  # the bounds [0, 1] of a map do not bind
@@ -207,7 +207,7 @@ def test_the_map_under_distributions_is_the_monotone_one_of_least_squares(weight
         assert weight @ (label - rewards(other, judged)) ** 2 >= error
 
 
-def test_the_map_behind_mean_labels_comes_back():
+def test_the_map_that_made_the_mean_labels_is_recovered():
     """Labels that are the mean of a monotone map under the judge's distribution give that map, not a smoothed one."""
     rng = np.random.default_rng(2)
     points = np.broadcast_to(np.linspace(0, 1, 5), (200, 5))
@@ -217,7 +217,7 @@ def test_the_map_behind_mean_labels_comes_back():
     assert calibrator(points[0]) == pytest.approx(truth, abs=1e-6)
 
 
-def test_points_that_are_many_share_their_knots():
+def test_the_number_of_knots_is_limited_when_score_points_are_many():
     judged = uncertain(2000)
     calibrator = calibrate(judged, judged.score, "monotone")
     assert len(calibrator.knots) <= KNOTS
@@ -225,7 +225,7 @@ def test_points_that_are_many_share_their_knots():
     assert rewards(calibrator, judged) == pytest.approx(judged.score, abs=0.02)
 
 
-def test_the_reward_of_a_distribution_is_no_reward_of_its_mean():
+def test_the_reward_of_a_score_distribution_is_not_the_reward_of_its_mean_score():
     """The two differ where the calibrator is not linear."""
     calibrator = isotonic(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.0, 1.0]))
     judged = Judged(np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]]), np.empty((1, 0)))
@@ -233,7 +233,7 @@ def test_the_reward_of_a_distribution_is_no_reward_of_its_mean():
     assert rewards(calibrator, judged) == pytest.approx([0.5]) and calibrator(0.5) == 0
 
 
-def test_distributions_go_through_the_whole_analysis():
+def test_estimates_from_score_distributions_are_near_the_true_values():
     logged, draws, values = draw(WORLDS["judge_noise"], 600, 0)
     evaluations = evaluate_all(["direct", "snips"], logged, draws, Options())
     fitted = evaluations["direct"].calibration
@@ -245,7 +245,7 @@ def test_distributions_go_through_the_whole_analysis():
             assert abs(estimate.value - values[policy]) < 4 * estimate.se
 
 
-def test_points_of_either_source_find_room():
+def test_labels_with_different_numbers_of_score_points_are_joined():
     """Labels from a judge with one score a response are joined with those from a judge with three."""
     logged, _, _ = draw(WORLDS["judge_noise"], 60, 0)
     beside = Labelled(np.array(["x", "y"]), Judged.of(np.array([0.2, 0.8])), np.array([0.1, 0.9]))
@@ -261,7 +261,7 @@ def test_points_of_either_source_find_room():
     assert oracle_slice(plain, wide).judged.score[:-1] == pytest.approx(plain.judge_score[plain.labelled])
 
 
-def test_labels_beside_the_logged_rows_calibrate_as_if_they_were_logged():
+def test_calibration_data_calibrate_as_if_their_labels_were_on_logged_rows():
     logged, _, _ = healthy(n=200, coverage=1.0)
     half = np.arange(200) < 100
     masked = replace(logged, oracle_label=np.where(half, logged.oracle_label, np.nan))
@@ -275,7 +275,7 @@ def test_labels_beside_the_logged_rows_calibrate_as_if_they_were_logged():
         assert other_map(grid) == pytest.approx(one_map(grid), abs=1e-12)
 
 
-def test_a_two_stage_fold_is_a_chain_of_its_own():
+def test_each_fold_of_a_two_stage_calibrator_has_its_own_index_ranks_and_map():
     """Each fold has its own index, rank among its training rows, and monotone map of the rank (trap T4)."""
     logged, _, _ = draw(WORLDS["covariate_bias"], 300, 0)
     fitted = fit(logged, Options(calibration="two_stage", covariates=("style",)))
@@ -294,7 +294,7 @@ def test_a_two_stage_fold_is_a_chain_of_its_own():
 
 
 @pytest.mark.parametrize(("most", "warns"), [(0.10, True), (1.0, False)])
-def test_a_reward_that_falls_as_the_score_rises_is_a_caution_from_a_threshold_on(most, warns):
+def test_a_reward_that_falls_with_the_score_by_more_than_the_threshold_gets_a_caution(most, warns):
     score = np.linspace(0, 1, 200)
     names = np.array([f"p{i}" for i in range(200)])
     hump = Logged("base", (), names, np.empty((200, 0)), score, 1 - 4 * (score - 0.5) ** 2, np.ones((200, 1)))
@@ -321,7 +321,7 @@ def test_each_fresh_draw_has_its_own_covariates():
     assert moved.value == evaluation.estimates["better"].value
 
 
-def test_auto_takes_covariates_where_they_matter_and_says_why():
+def test_auto_uses_covariates_where_they_matter_and_reports_the_errors_behind_its_choice():
     logged, _, _ = draw(replace(WORLDS["covariate_bias"], coverage=1.0), 600, 0)
     fitted = fit(logged, Options(calibration="auto", covariates=("style",)))
     assert fitted.mode == "two_stage"

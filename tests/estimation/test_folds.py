@@ -11,14 +11,14 @@ IDS = np.array([f"p{i}" for i in range(103)])
 CHOSEN = np.arange(103) % 4 == 0  # 26 of them
 
 
-def test_chosen_prompts_are_dealt_evenly():
+def test_labelled_prompts_are_spread_evenly_over_the_folds():
     fold = deal(IDS, CHOSEN, 5, seed=42)
     sizes = np.bincount(fold[CHOSEN], minlength=5)
     assert sizes.max() - sizes.min() <= 1
     assert set(fold) == set(range(5))
 
 
-def test_rank_in_the_order_of_the_key_decides():
+def test_the_fold_of_a_prompt_is_its_rank_by_key_modulo_the_number_of_folds():
     prompts = Prompts.of(IDS, 42)
     key, fold = prompts.keys[prompts.code], deal(IDS, CHOSEN, 5, seed=42)
     ranked = np.flatnonzero(CHOSEN)[np.argsort(key[CHOSEN])]
@@ -39,7 +39,7 @@ def test_order_of_rows_and_type_of_array_do_not_matter():
     assert (deal(IDS[order].astype(object), CHOSEN[order], 5, seed=3) == expected).all()
 
 
-def test_an_unchosen_prompt_keeps_its_fold_when_others_go():
+def test_an_unlabelled_prompt_keeps_its_fold_when_other_prompts_are_removed():
     fold = deal(IDS, CHOSEN, 5, seed=42)
     keep = ~CHOSEN & (np.arange(103) < 60)
     assert (deal(IDS[keep], np.zeros(keep.sum(), bool), 5, seed=42) == fold[keep]).all()
@@ -51,11 +51,11 @@ def test_folds_change_with_the_seed():
 
 
 @pytest.mark.parametrize(("prompts", "folds"), [(4, 2), (5, 2), (6, 3), (9, 4), (10, 5), (39, 5), (1000, 5)])
-def test_few_labels_bear_few_folds(prompts, folds):
+def test_few_labelled_prompts_allow_fewer_folds(prompts, folds):
     assert affordable(5, prompts) == folds
 
 
-def test_another_salt_is_another_deal_that_is_as_even():
+def test_another_salt_gives_other_folds_that_are_as_even():
     """Models that are fitted to logged rows must not share the folds of the oracle slice."""
     prompts = Prompts.of(IDS, 42)
     one, other = (prompts.deal(CHOSEN, 5, salt=salt) for salt in (0, 2))
@@ -64,7 +64,7 @@ def test_another_salt_is_another_deal_that_is_as_even():
     assert sizes.max() - sizes.min() <= 1
 
 
-def test_a_key_belongs_to_its_prompt_in_every_table():
+def test_a_prompt_has_the_same_key_in_every_table():
     whole, part = Prompts.of(IDS, 7), Prompts.of(IDS[40:], 7)
     assert (part.keys[part.code] == whole.keys[whole.code][40:]).all()
     assert len(set(whole.keys.tolist())) == len(IDS)

@@ -50,7 +50,7 @@ def test_degrees_of_freedom_lie_between_the_two_sources():
     assert 4 < estimate_of(np.linspace(-1, 1, 50), [0, 0.1, 0.2]).df < 51
 
 
-def test_rows_that_were_not_used_lend_no_certainty():
+def test_unused_rows_change_neither_the_standard_error_nor_the_degrees_of_freedom():
     """Two prompts among fifty, two rows each: the mean of four rows, one degree of freedom."""
     own = np.array([3.0, 1.0, -2.0, -2.0])
     cluster, used = np.repeat(np.arange(50), 2), np.arange(100) < 4
@@ -74,7 +74,7 @@ def test_a_single_prompt_has_no_standard_error(rows):
         assert np.isnan([estimate.se, estimate.df, *estimate.interval()]).all()
 
 
-def test_a_contrast_stands_on_the_prompts_of_either_side():
+def test_a_difference_uses_the_prompts_of_either_estimate():
     first, second = np.arange(10) < 4, np.arange(10) >= 6
     one = estimate_of(np.where(first, [1, -1, 2, -2] + [0] * 6, 0), used=first)
     other = estimate_of(np.where(second, [0] * 6 + [1, -1, 3, -3], 0), used=second)
@@ -98,7 +98,7 @@ def test_a_bias_widens_the_interval_and_leaves_the_degrees_of_freedom():
     assert (plain - biased).bias == pytest.approx(0.3)
 
 
-def test_a_contrast_cancels_what_is_shared():
+def test_shared_errors_cancel_in_a_difference():
     one = estimate_of([1, -1, 0.5, -0.5], [0.4, 0.6])
     contrast = one - one
     assert (contrast.value, contrast.se) == (0, 0)
@@ -184,7 +184,7 @@ def test_complete_calibration_data_beside_the_logged_rows_keep_the_calibrator_un
         assert other_estimate.se > 1.05 * np.sqrt(other_estimate.sampling_variance)
 
 
-def test_calibration_data_never_stand_for_the_logged_rows():
+def test_calibration_data_never_replace_the_logged_rows():
     """Each policy keeps its own rows and draws, whatever data calibrate (trap T11)."""
     logged, draws, _ = healthy()
     more, _, _ = healthy(n=1000, seed=9)
@@ -223,13 +223,13 @@ def test_degrees_of_freedom_make_the_variance_estimate_a_chi_squared():
 
 @pytest.mark.parametrize("df", [3.0, 30.0, np.inf])
 @pytest.mark.parametrize("bias", [0.0, 0.4, 1.0, 6.0])
-def test_the_critical_value_covers_exactly(df, bias):
+def test_the_critical_value_has_exactly_the_nominal_coverage(df, bias):
     critical = critical_value(bias, df, 0.05)
     assert stats.t.cdf(critical - bias, df) - stats.t.cdf(-critical - bias, df) == pytest.approx(0.95, abs=1e-9)
     assert critical_value(-bias, df, 0.05) == pytest.approx(critical)
 
 
-def test_critical_values_of_the_literature():
+def test_critical_values_equal_published_ones():
     """Armstrong and Kolesar (2020), Table 1, 95 %: normal, biases of half and of one standard error."""
     assert critical_value(0.0, np.inf, 0.05) == pytest.approx(1.96, abs=0.005)
     assert critical_value(0.5, np.inf, 0.05) == pytest.approx(2.18, abs=0.005)
@@ -246,7 +246,7 @@ def test_the_interval_under_bias_is_that_of_the_folded_t():
     assert (high - low) / 2 < stats.t.ppf(0.975, 4) * estimate.spread + 0.3
 
 
-def discrete(logged: Logged, draws: dict[str, Draws]) -> tuple[Logged, dict[str, Draws]]:
+def with_rounded_scores(logged: Logged, draws: dict[str, Draws]) -> tuple[Logged, dict[str, Draws]]:
     """The same with judge scores rounded to twenty-one levels."""
     coarse = {p: replace(d, judge_score=np.round(20 * d.judge_score) / 20) for p, d in draws.items()}
     return replace(logged, judge_score=np.round(20 * logged.judge_score) / 20), coarse
@@ -260,7 +260,7 @@ def replicates(scenario: str) -> dict[str, dict[str, np.ndarray]]:
     for seed in range(REPLICATES):
         logged, draws, values = draw(world, 400, seed)
         if rounded:
-            logged, draws = discrete(logged, draws)
+            logged, draws = with_rounded_scores(logged, draws)
         for name, evaluation in evaluate_all(estimators.NAMES, logged, draws, Options()).items():
             intervals = {policy: estimate.interval() for policy, estimate in evaluation.estimates.items()}
             rows[name]["error"].append([e.value - values[policy] for policy, e in evaluation.estimates.items()])
@@ -277,7 +277,7 @@ SCENARIOS = {
 LEAST = 0.95 - 4 * np.sqrt(0.95 * 0.05 / REPLICATES)  # nominal coverage less four Monte Carlo errors
 
 
-def assert_honest(outcomes: dict[str, np.ndarray]) -> None:
+def assert_coverage_and_small_bias(outcomes: dict[str, np.ndarray]) -> None:
     """Coverage of 95 % up to Monte Carlo error; a bias that is small beside the spread."""
     assert (outcomes["covered"].mean(axis=0) >= LEAST).all()
     assert (np.abs(outcomes["error"].mean(axis=0)) < 0.3 * outcomes["error"].std(axis=0)).all()
@@ -285,12 +285,12 @@ def assert_honest(outcomes: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_intervals_cover_with_a_quarter_of_the_labels(name):
-    assert_honest(replicates("quarter")[name])
+    assert_coverage_and_small_bias(replicates("quarter")[name])
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
 def test_intervals_cover_with_a_tenth_of_the_labels_and_a_judge_of_few_levels(name):
-    assert_honest(replicates("few levels")[name])
+    assert_coverage_and_small_bias(replicates("few levels")[name])
 
 
 def test_intervals_cover_where_the_cap_on_weights_binds():
@@ -308,16 +308,16 @@ def test_intervals_cover_where_the_cap_on_weights_binds():
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
-def test_intervals_cover_and_match_the_spread_at_full_coverage(name):
+def test_at_full_coverage_intervals_cover_and_standard_errors_match_the_spread(name):
     """The error counts nothing twice and leaves nothing out (trap T2), and is not made smaller than it is (trap T48)."""
     outcomes = replicates("full")[name]
-    assert_honest(outcomes)
+    assert_coverage_and_small_bias(outcomes)
     ratio = np.sqrt(np.mean(outcomes["se"] ** 2, axis=0)) / outcomes["error"].std(axis=0, ddof=1)
     assert ((ratio > 0.85) & (ratio < 1.15)).all()
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
-def test_the_spread_is_the_one_that_is_reported_with_few_labels(name):
+def test_with_few_labels_standard_errors_match_the_spread_of_the_errors(name):
     """The calibrator's variance is neither divided by the folds nor counted twice (trap T1, trap T12)."""
     outcomes = replicates("quarter")[name]
     ratio = np.sqrt(np.mean(outcomes["se"] ** 2)) / outcomes["error"].std(ddof=1)

@@ -110,7 +110,7 @@ def test_labels_that_differ_by_a_constant_give_exactly_that_difference():
     assert one.influence == pytest.approx(other.influence, abs=1e-12)
 
 
-def test_a_group_left_out_is_left_out_of_all_labels():
+def test_leaving_out_a_group_leaves_out_its_labels_of_all_policies():
     table, group = columns(), np.arange(300) % 20
     rest = [
         replace(c, label=np.where(group == 7, NAN, c.label), share=np.where(group == 7, 0.0, c.share)) for c in table
@@ -118,7 +118,7 @@ def test_a_group_left_out_is_left_out_of_all_labels():
     assert values_without(table, [60] * 3, group, 20)[7] == pytest.approx(values(rest), abs=1e-12)
 
 
-def test_rows_without_a_score_say_nothing():
+def test_rows_without_a_score_have_no_influence():
     """A score that is missing counts as the mean score; values change by little."""
     table = columns(n=2000, m=400)
     missing = np.random.default_rng(1).random(2000) < 0.1
@@ -139,7 +139,7 @@ def test_a_prompt_with_half_its_draws_labelled_counts_half():
     assert one.value == pytest.approx((column.label[:20].mean() * 10 + column.label[20:40].mean() * 20) / 30)
 
 
-def test_the_best_weights_are_never_worse_than_weight_one_or_none():
+def test_fitted_weights_are_hardly_worse_than_weights_of_one_or_zero():
     """Errors of levels and differences over samples, against the mean label and the plain correction."""
     errors = {"joint": [], "labels": [], "plain": []}
     for seed in range(300):
@@ -156,15 +156,15 @@ def test_the_best_weights_are_never_worse_than_weight_one_or_none():
     assert (spread["joint"] < 0.9 * spread["labels"]).all()
 
 
-def wider(table: list[Column], rows: int = 300) -> list[Column]:
+def with_more_labels_of_first_policy(table: list[Column], rows: int = 300) -> list[Column]:
     """The table with more labels of its first policy; the labels that it had stay the same."""
     first = columns(m=rows, policies=3, seed=0)[0]
     return [first, *table[1:]]
 
 
-def test_labels_of_another_policy_on_more_prompts_are_regressors():
+def test_residuals_of_a_policy_with_more_labels_are_regressors_of_another():
     """By hand: its residuals beside the scores, where the policy has labels; their mean over all its labels is zero."""
-    table = wider(columns(), rows=200)
+    table = with_more_labels_of_first_policy(columns(), rows=200)
     prompts = [200, 60, 60]
     first, second, _ = joint_values(table, prompts)
     assert len(first.weights) == 3 and len(second.weights) == 4
@@ -177,15 +177,18 @@ def test_labels_of_another_policy_on_more_prompts_are_regressors():
     assert second.weights[3] > 0.2  # labels of a prompt share the oracle's strictness
 
 
-def test_few_more_labels_or_few_shared_prompts_lend_nothing():
+def test_a_policy_with_few_more_labels_or_few_shared_prompts_is_no_lender():
     table = columns()
-    assert [lenders_of(1, wider(table, rows=rows), [rows, 60, 60]) for rows in (80, 90)] == [[], [0]]
+    assert [lenders_of(1, with_more_labels_of_first_policy(table, rows=rows), [rows, 60, 60]) for rows in (80, 90)] == [
+        [],
+        [0],
+    ]
     label = np.where(np.arange(300) >= 60 - MIN_TUNED + 1, 0.5, NAN)  # shares 19 prompts
     lender = Column(table[0].score, np.where(np.isnan(label), NAN, table[0].score), label, (~np.isnan(label)) * 1.0)
     assert lenders_of(1, [lender, *table[1:]], [259, 60, 60]) == []
 
 
-def test_borrowed_labels_make_values_more_precise():
+def test_labels_of_another_policy_make_values_more_precise():
     errors = []
     for seed in range(200):
         table = columns(m=200, policies=2, seed=seed)
@@ -197,9 +200,9 @@ def test_borrowed_labels_make_values_more_precise():
     assert spread[0] < 0.9 * spread[1]
 
 
-def test_a_lender_with_labels_on_all_prompts_is_uncertain_by_the_prompts():
+def test_labels_of_a_lender_on_all_prompts_enter_the_influence_function_as_scores_do():
     """Its labels are known on all prompts, so that they enter the influence function as scores do."""
-    table = wider(columns())
+    table = with_more_labels_of_first_policy(columns())
     first, second, _ = joint_values(table, [300, 60, 60])
     centred = np.column_stack([*(c.score - c.score.mean() for c in table), table[0].label - table[0].label.mean()])
     assert second.influence == pytest.approx(centred @ second.weights, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Where labels are bought: densities, probabilities, and which prompts are chosen."""
+"""The design of labels: densities, probabilities, and which prompts are chosen."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ NAN = float("nan")
 NUMBER = np.array([entry(k) / ONE for k in range(1000)])
 
 
-def far(shift: float = -2.5, n: int = 1000, seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
+def far_scores(shift: float = -2.5, n: int = 1000, seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
     """Scores of the base (n,) and of a target (n, 1)."""
     logged, draws, _ = draw(World({"far": Target(shift)}), n, seed)
     return logged.judge_score, [one.judge_score for one in draws.values()]
 
 
-def test_labels_lie_where_a_target_has_responses_and_the_base_has_few():
-    base, (target,) = far()
+def test_labels_are_dense_at_scores_where_a_target_has_responses_and_the_base_has_few():
+    base, (target,) = far_scores()
     density = densities(base, [target])
     assert density.mean() == pytest.approx(1) and density.min() >= UNIFORM
     assert density[base < 0.1].mean() > 2 > density[base > 0.5].max()
 
 
-def test_the_formula_by_hand():
+def test_densities_of_two_cells_by_hand():
     """Two cells: nine tenths of the base's responses in the first, nine tenths of the target's in the second."""
     base, target = np.repeat([0.2, 0.8], [90, 10]), np.repeat([0.2, 0.8], [10, 90])[:, None]
     share = np.array([[0.9, 0.1], [0.1, 0.9]])
@@ -41,22 +41,22 @@ def test_the_formula_by_hand():
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, -1.0, -2.5, -6.0])
-def test_no_mean_of_labels_has_a_variance_much_above_that_of_labels_at_random(shift):
-    base, targets = far(shift)
+def test_the_mean_label_of_the_base_has_a_variance_little_above_that_of_labels_at_random(shift):
+    base, targets = far_scores(shift)
     assert np.mean(1 / densities(base, targets)) <= LOSS + 1e-9
 
 
-def test_equal_scores_and_no_scores_are_the_uniform_design():
-    base, _ = far()
+def test_equal_scores_or_missing_scores_give_the_uniform_design():
+    base, _ = far_scores()
     for scores, targets in ((base, []), (base, [base[:, None]]), (np.full(50, 0.5), [np.full((50, 2), 0.5)])):
         assert densities(scores, targets) == pytest.approx(1)
     assert (densities(np.full(20, NAN), [np.full((20, 1), 0.5)]) == 1).all()
-    some = densities(np.where(np.arange(1000) < 10, NAN, base), [far()[1][0]])
+    some = densities(np.where(np.arange(1000) < 10, NAN, base), [far_scores()[1][0]])
     assert (some[:10] == 1).all() and some.mean() == pytest.approx(1)
 
 
 def test_probabilities_sum_to_the_labels_and_grow_with_them():
-    density = densities(*far())
+    density = densities(*far_scores())
     before = np.zeros(1000)
     for labels in (1, 20, 100, 500, 999, 1000):
         probability = probabilities(density, labels)
@@ -66,8 +66,8 @@ def test_probabilities_sum_to_the_labels_and_grow_with_them():
     assert (before == 1).all()
 
 
-def test_more_labels_only_add_to_fewer():
-    density = densities(*far())
+def test_more_labels_contain_all_prompts_chosen_for_fewer():
+    density = densities(*far_scores())
     before = np.zeros(1000, dtype=bool)
     for labels in (0, 10, 50, 51, 300, 1000):
         mask = chosen(density, NUMBER, labels)
@@ -76,14 +76,14 @@ def test_more_labels_only_add_to_fewer():
 
 
 def test_prompts_are_chosen_with_their_probabilities():
-    density, rng = densities(*far()), np.random.default_rng(0)
+    density, rng = densities(*far_scores()), np.random.default_rng(0)
     probability = probabilities(density, 100)
     often = np.mean([chosen(density, rng.permutation(NUMBER), 100) for _ in range(2000)], axis=0)
     for part in np.array_split(np.argsort(probability), 5):
         assert often[part].mean() == pytest.approx(probability[part].mean(), rel=0.02)
 
 
-def test_a_design_that_changes_a_little_keeps_most_labels():
-    one, other = densities(*far()), densities(*far(-2.0))
+def test_a_small_change_of_the_design_keeps_most_chosen_prompts():
+    one, other = densities(*far_scores()), densities(*far_scores(-2.0))
     same = chosen(one, NUMBER, 100) & chosen(other, NUMBER, 100)
     assert same.sum() >= 80

@@ -14,13 +14,13 @@ from arena_cje.estimation import spending
 FRACTIONS = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-def test_pocock_boundaries_are_those_of_the_tables():
+def test_pocock_boundaries_equal_published_tables():
     assert spending.boundaries(FRACTIONS, FRACTIONS, 0.05, "pocock") == pytest.approx(
         [2.87, 2.83, 2.53, 2.39, 2.23], abs=0.006
     )
 
 
-def test_obrien_fleming_boundaries_are_those_of_the_tables():
+def test_obrien_fleming_boundaries_equal_published_tables():
     """The first boundary is z / sqrt(t) by definition, and those after it hardly differ while little is spent."""
     z = spending.boundaries(FRACTIONS, FRACTIONS, 0.05, "obrien_fleming")
     assert z[0] == pytest.approx(1.95996 / math.sqrt(0.05), abs=1e-3)
@@ -28,7 +28,7 @@ def test_obrien_fleming_boundaries_are_those_of_the_tables():
     assert z[2:] == pytest.approx([3.92, 2.77, 1.98], abs=0.006)
 
 
-def test_equal_steps_give_the_constants_of_lan_and_demets():
+def test_boundaries_of_equal_steps_equal_the_constants_of_lan_and_demets():
     """Pocock type at five equal steps, as in their tables of one-sided .025."""
     fractions = [0.2, 0.4, 0.6, 0.8, 1.0]
     pocock = spending.boundaries(fractions, fractions, 0.05, "pocock")
@@ -60,7 +60,7 @@ def test_a_boundary_does_not_depend_on_later_looks():
     assert spending.boundaries(FRACTIONS[:3], FRACTIONS[:3], 0.01, "pocock") == pytest.approx(whole[:3])
 
 
-def test_a_look_that_adds_nothing_to_spend_has_no_boundary():
+def test_a_look_with_no_alpha_to_spend_has_an_infinite_boundary():
     z = spending.boundaries([0.5, 0.5, 1.0], [1.0, 1.0, 2.0], 0.05, "obrien_fleming")
     assert math.isinf(z[1])
     assert np.isfinite(z[[0, 2]]).all()
@@ -73,7 +73,7 @@ def test_falling_fractions_and_fractions_above_one_are_refused():
         spending.spent(1.2, 0.05, "pocock")
 
 
-def test_the_projected_fraction_has_a_floor_by_the_sampling_of_prompts():
+def test_the_projected_fraction_counts_the_variance_from_labels_and_from_prompts():
     assert spending.projected_fraction(0.0, 1.0, 50, 200) == pytest.approx(0.25)
     assert spending.projected_fraction(1.0, 0.0, 50, 200) == 1.0
     assert spending.projected_fraction(1.0, 1.0, 50, 200) == pytest.approx(1.25 / 2)

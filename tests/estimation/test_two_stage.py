@@ -35,7 +35,7 @@ def grid(c: int = 1, size: int = 1000):
 
 @pytest.mark.parametrize("c", [0, 1, 3])
 @pytest.mark.parametrize(("count", "knots"), [(30, 6), (300, 8)])
-def test_the_index_is_that_of_the_pipeline_of_scikit_learn(c, count, knots):
+def test_the_index_equals_the_prediction_of_a_scikit_learn_pipeline(c, count, knots):
     score, covariates, label = sample(count, c)
     weight = np.random.default_rng(3).uniform(0.7, 1, count)  # no row counts for more than one label
     pipeline = make_pipeline(SplineTransformer(knots), RidgeCV(two_stage.PENALTIES))
@@ -46,7 +46,7 @@ def test_the_index_is_that_of_the_pipeline_of_scikit_learn(c, count, knots):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_penalty_is_the_best_by_leaving_each_label_out(weighted):
+def test_the_penalty_has_the_least_leave_one_out_error(weighted):
     """Refitting without each label, for every penalty, chooses the same coefficients; a row of 2.4 labels is two and .4."""
     chosen = set()
     for seed in range(20):
@@ -63,16 +63,16 @@ def test_the_penalty_is_the_best_by_leaving_each_label_out(weighted):
             slope = np.linalg.solve((x.T * weight) @ x + penalty * np.eye(x.shape[1]), x.T @ (weight * (label - level)))
             return slope, level - mean @ slope
 
-        def off(mass, penalty, weight=weight, basis=basis, label=label, solve=solve):
+        def squared_errors(mass, penalty, weight=weight, basis=basis, label=label, solve=solve):
             """Squared errors (25,) of fits that lack the mass (25,) of one row each."""
             without = [solve(row, penalty) for row in weight - np.diag(mass)]
             return np.square(
                 [y - level - x @ slope for x, y, (slope, level) in zip(basis, label, without, strict=True)]
             )
 
-        def loss(penalty, weight=weight, off=off):
+        def loss(penalty, weight=weight, squared_errors=squared_errors):
             whole, rest = weight // 1, weight % 1
-            return whole @ off(np.minimum(whole, 1), penalty) + rest @ off(rest, penalty)
+            return whole @ squared_errors(np.minimum(whole, 1), penalty) + rest @ squared_errors(rest, penalty)
 
         best = min(two_stage.PENALTIES, key=loss)
         coefficient = fit(score, np.empty((25, 0)), label, weight).index.coefficient[0]
@@ -82,7 +82,7 @@ def test_the_penalty_is_the_best_by_leaving_each_label_out(weighted):
 
 
 @pytest.mark.parametrize(("mode", "imported"), [("monotone", False), ("two_stage", True)])
-def test_scikit_learn_is_imported_for_a_two_stage_fit_alone(mode, imported):
+def test_scikit_learn_is_imported_only_for_a_two_stage_fit(mode, imported):
     code = (
         "import sys, numpy\n"
         "from arena_cje.estimation import calibration, two_stage\n"
@@ -98,7 +98,7 @@ def test_scikit_learn_is_imported_for_a_two_stage_fit_alone(mode, imported):
 
 @pytest.mark.parametrize("c", [0, 1, 3])
 @pytest.mark.parametrize("count", [5, 20, 31, 300])
-def test_rewards_and_labels_have_one_sum(c, count):
+def test_rewards_and_labels_have_the_same_sum(c, count):
     score, covariates, label = sample(count, c)
     assert fit(score, covariates, label)(score, covariates).sum() == pytest.approx(label.sum(), abs=1e-9)
     weight = np.random.default_rng(1).random(count) * 3
@@ -139,7 +139,7 @@ def test_the_order_of_rows_does_not_matter():
 
 
 @pytest.mark.parametrize(("c", "rows"), [(0, 60), (1, 60), (3, 60), (1, 12)])
-def test_a_whole_weight_is_a_row_given_so_often(c, rows):
+def test_an_integer_weight_equals_repeating_the_row(c, rows):
     """Twelve rows whose weights sum to twenty or more are no fallback, and have the knots of as many rows."""
     score, covariates, label = sample(rows, c)
     weight = np.random.default_rng(4).integers(0, 5, rows)
@@ -150,8 +150,8 @@ def test_a_whole_weight_is_a_row_given_so_often(c, rows):
     assert weighted.rank(*grid(c)) == pytest.approx(repeated.rank(*grid(c)), abs=1e-9)
 
 
-def test_a_row_without_weight_is_no_row():
-    """Not even where its score is missing, as in the padding of a judge's points."""
+def test_a_row_of_weight_zero_changes_nothing():
+    """Also where its score is missing, as in the padding of a judge's points."""
     score, covariates, label = sample(80)
     more = fit(
         np.append(score, [np.nan, 9.0]),
@@ -170,7 +170,7 @@ def test_a_row_without_weight_is_no_row():
         (lambda z: 1 / (1 + np.exp(-6 * z)), 0.03),
     ],
 )
-def test_labels_that_rise_in_a_linear_index_are_found_again(curve, rms):
+def test_a_map_that_rises_in_a_linear_index_is_recovered(curve, rms):
     rng = np.random.default_rng(7)
     score, covariates = rng.random(2000), rng.random((2000, 1))
     new_score, new = rng.random(2000), rng.random((2000, 1))
@@ -186,7 +186,7 @@ def test_labels_that_rise_in_a_linear_index_are_found_again(curve, rms):
 
 
 @pytest.mark.parametrize("without", [0, 3])
-def test_a_fold_is_the_whole_chain(without):
+def test_a_calibrator_of_training_rows_uses_the_index_ranks_and_map_of_these_rows_alone(without):
     """The monotone map of a fold is fitted on, and read at, ranks of that fold's index: never at scores."""
     score, covariates, label = sample(100, 2)
     train = np.arange(100) % 5 != without
@@ -211,7 +211,7 @@ def test_tied_rows_share_the_middle_of_their_ranks():
     assert calibrator.rank(score[:10], covariates[:10]) == pytest.approx(np.full(10, expected))
 
 
-def test_rows_that_rounding_alone_tells_apart_are_tied():
+def test_rows_whose_indices_differ_only_by_rounding_have_equal_ranks():
     """Score and covariate play one part, so swapping them must change no rank, whichever is summed first."""
     rng = np.random.default_rng(11)
     a, b = rng.random(100), rng.random(100)
@@ -221,7 +221,7 @@ def test_rows_that_rounding_alone_tells_apart_are_tied():
     assert (calibrator.rank(a, b[:, None]) == calibrator.rank(b, a[:, None])).all()
 
 
-def test_the_score_alone_is_the_monotone_map_where_labels_rise_with_it():
+def test_without_covariates_labels_that_rise_with_the_score_give_the_monotone_map():
     score, none, _ = sample(200, 0)
     label = 0.1 + 0.6 * score + 0.2 * score**2 + 0.001 * np.random.default_rng(1).standard_normal(200)
     calibrator = fit(score, none, label)
@@ -231,7 +231,7 @@ def test_the_score_alone_is_the_monotone_map_where_labels_rise_with_it():
 
 @pytest.mark.parametrize("c", [0, 2])
 @pytest.mark.parametrize("count", [1, 4, 19])
-def test_few_labels_give_the_monotone_map_and_say_so(c, count):
+def test_with_few_labels_the_calibrator_is_the_monotone_map_and_marked_as_fallback(c, count):
     score, covariates, label = sample(count, c)
     calibrator = fit(score, covariates, label)
     at, other = grid(c)
@@ -240,7 +240,7 @@ def test_few_labels_give_the_monotone_map_and_say_so(c, count):
     assert falls(calibrator, at, other) == 0
 
 
-def test_twenty_labels_are_enough_however_they_are_counted():
+def test_labels_whose_weights_sum_to_twenty_are_enough_for_two_stages():
     score, covariates, label = sample(20)
     assert not fit(score, covariates, label).fallback
     spread_out = [np.repeat(array, 5, axis=0) for array in (score, covariates, label)]
@@ -249,7 +249,7 @@ def test_twenty_labels_are_enough_however_they_are_counted():
 
 
 @pytest.mark.parametrize(("count", "knots"), [(20, 5), (27, 6), (28, 7), (32, 8), (400, 8)])
-def test_a_knot_takes_four_labels_up_to_eight_knots(count, knots):
+def test_there_is_a_knot_for_each_four_labels_up_to_eight_knots(count, knots):
     assert fit(*sample(count)).index.coefficient.shape == (2, knots + 2)
 
 
@@ -292,14 +292,14 @@ def test_a_missing_value_stays_missing(count):
 
 
 @pytest.mark.parametrize(("part", "name"), [(0, "judge scores"), (1, "covariate 1"), (2, "oracle labels")])
-def test_labelled_rows_must_be_whole(part, name):
+def test_a_missing_value_in_a_labelled_row_is_refused(part, name):
     data = sample(30)
     data[part][3] = np.nan
     with pytest.raises(UserError, match=f"finite {name} on all 30 labelled rows, but 1 .*; add them, or leave"):
         fit(*data)
 
 
-def test_what_cannot_be_fitted_is_refused():
+def test_wrong_covariates_negative_weights_and_no_labels_are_refused():
     score, covariates, label = sample(30)
     with pytest.raises(ValueError, match="fitted with 1 covariates, got 2"):
         fit(score, covariates, label)(*grid(2))
@@ -310,19 +310,19 @@ def test_what_cannot_be_fitted_is_refused():
 
 
 def world(seed: int, effect: float, l: int = 250):  # noqa: E741
-    """Thirteen distinct scores, as judges give them, and a covariate that matters by `effect`."""
+    """Thirteen distinct scores, as judges give them, and a covariate that changes labels by `effect`."""
     rng = np.random.default_rng(seed)
     score, covariates = rng.choice(np.linspace(0.2, 0.95, 13), l), rng.standard_normal((l, 1))
     label = 0.2 + 0.6 * score + effect * np.tanh(covariates[:, 0]) + 0.15 * rng.standard_normal(l)
     return score, covariates, np.clip(label, 0, 1), rng.permutation(np.arange(l) % 5)
 
 
-def test_a_covariate_that_does_not_matter_leaves_the_monotone_map():
+def test_with_a_covariate_without_effect_the_monotone_map_is_chosen():
     choices = [choose(*world(seed, effect=0.0))[0] for seed in range(100)]
     assert choices.count("monotone") >= 95
 
 
-def test_a_covariate_that_matters_brings_the_two_stage_map():
+def test_with_a_covariate_that_has_an_effect_the_two_stage_map_is_chosen():
     choices = [choose(*world(seed, effect=0.2))[0] for seed in range(20)]
     assert choices.count("two_stage") == 20
 
@@ -354,7 +354,7 @@ def test_a_monotone_map_without_error_is_kept():
     assert (choice, figures["rmse_monotone"], figures["se"]) == ("monotone", 0.0, 0.0)
 
 
-def hump() -> TwoStage:
+def rising_and_falling() -> TwoStage:
     """Reward t at the score's rising coefficients, and one minus twice the covariate's."""
     coefficient = np.array([[-1.0, 0.0, 1.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
     line = Monotone(np.array([-2.0, 2.0]), np.array([-2.0, 2.0]))
@@ -364,10 +364,10 @@ def hump() -> TwoStage:
 def test_the_drop_over_rising_scores_by_hand():
     """The index is 0 at both ends and 2/3 in the middle: the mean of its B-splines there, a sixth, two thirds, a sixth."""
     score, covariates = np.array([1.0, np.nan, 0.5, 0.0, 0.5]), np.array([[0.3], [0.1], [0.5], [0.4], [np.nan]])
-    assert hump()(score[[3, 2, 0]], covariates[[3, 2, 0]]) == pytest.approx([0, 2 / 3, 0])
-    assert falls(hump(), score, covariates) == pytest.approx(2 / 3)
-    assert falls(hump(), score[2:4], covariates[2:4]) == 0  # from 0 to a half it rises
-    assert falls(hump(), score[1:2], covariates[1:2]) == 0
+    assert rising_and_falling()(score[[3, 2, 0]], covariates[[3, 2, 0]]) == pytest.approx([0, 2 / 3, 0])
+    assert falls(rising_and_falling(), score, covariates) == pytest.approx(2 / 3)
+    assert falls(rising_and_falling(), score[2:4], covariates[2:4]) == 0  # from 0 to a half it rises
+    assert falls(rising_and_falling(), score[1:2], covariates[1:2]) == 0
 
 
 def test_the_drop_is_taken_at_the_medians_of_the_covariates():
@@ -386,9 +386,13 @@ def test_a_map_that_rises_with_the_score_does_not_fall():
     assert falls(fit(score, covariates, label), score, covariates) == 0
 
 
-def test_a_drop_made_by_rounding_is_none():
+def test_a_drop_due_to_rounding_counts_as_zero():
     flat = Monotone(np.array([0.0, 1.0]), np.array([0.5, 0.5 - 1e-15]))
     assert (
-        falls(TwoStage(hump().index, flat, Monotone(flat.knots, flat.knots)), np.array([0.0, 0.5]), np.zeros((2, 1)))
+        falls(
+            TwoStage(rising_and_falling().index, flat, Monotone(flat.knots, flat.knots)),
+            np.array([0.0, 0.5]),
+            np.zeros((2, 1)),
+        )
         == 0
     )

@@ -37,18 +37,18 @@ def stabilised(weight, index, reward, fold, cap=1.0):
     return simcal(weight, index, reward, fold, cap=cap)[0]
 
 
-def test_hajek_is_mean_one_and_blind_to_a_constant():
+def test_hajek_weights_have_mean_one_and_ignore_a_constant_on_the_log_ratios():
     log_ratio = np.random.default_rng(0).normal(0, 100, 500)
     assert hajek(log_ratio).mean() == pytest.approx(1)
     assert hajek(log_ratio - 700) == pytest.approx(hajek(log_ratio))
 
 
-def test_equal_policies_weigh_exactly_one():
+def test_weights_of_equal_policies_are_exactly_one():
     """Where log probabilities are equal every weight is exactly one (trap T23)."""
     assert (hajek(np.zeros(7)) == 1).all()
 
 
-def test_outside_the_support_weighs_nothing():
+def test_rows_with_a_log_ratio_of_minus_infinity_have_weight_zero():
     assert hajek(np.array([0.0, -np.inf, 0.0])).tolist() == [1.5, 0, 1.5]
     assert np.isnan(hajek(np.full(3, -np.inf))).all()
 
@@ -70,7 +70,7 @@ def test_simcal_is_mean_one_positive_and_keeps_half_of_the_sample(shift):
 
 
 @pytest.mark.parametrize(("var_cap", "ess_floor", "cap"), [(0.3, 0.2, 0.3), (1.0, 0.8, 0.25)])
-def test_the_tighter_of_the_two_caps_rules(var_cap, ess_floor, cap):
+def test_the_tighter_of_the_two_caps_applies(var_cap, ess_floor, cap):
     assert Options(var_cap=var_cap, ess_floor=ess_floor).weight_variance == pytest.approx(cap)
     weight = stabilised(*problem(shift=2.0), cap=cap)
     assert weight.var() <= cap + 1e-9
@@ -85,7 +85,7 @@ def test_a_cap_that_does_not_bind_changes_nothing():
     assert (simcal(*problem(shift=2.0), cap=np.inf) == uncapped).all()
 
 
-def test_a_folds_weights_are_fitted_by_the_other_folds_and_average_to_one():
+def test_weights_of_a_fold_are_fitted_on_the_other_folds_and_have_mean_one():
     weight, index, reward, fold = problem()
     cells = Cells.of(weight, index, reward, fold)
     fitted, centre = candidates(cells)
@@ -110,7 +110,7 @@ def test_candidates_by_hand():
     assert centre[0, 0] == pytest.approx(np.average(reward[~in_fold] - typical, weights=by_hand[~in_fold]))
 
 
-def test_cells_add_up_to_what_the_rows_say():
+def test_mixture_shares_from_cells_equal_those_from_rows():
     """The shares of the two fits, computed from sums by cell, equal those computed from rows."""
     weight, index, reward, fold = problem(shift=0.3)
     cells = Cells.of(weight, index, reward, fold)
@@ -122,7 +122,7 @@ def test_cells_add_up_to_what_the_rows_say():
     assert mixture(cells, fitted, centre) == pytest.approx(by_hand, rel=1e-9)
 
 
-def test_simcal_of_ones_is_ones():
+def test_simcal_leaves_weights_of_one_unchanged():
     _, index, reward, fold = problem()
     assert stabilised(np.ones(N), index, reward, fold) == pytest.approx(np.ones(N), abs=1e-12)
 
@@ -157,7 +157,7 @@ def test_ties_get_equal_weights_among_many_rows_as_well():
 
 
 @pytest.mark.parametrize(("shift", "direction"), [(0.8, 1), (-0.8, -1)])
-def test_weights_rise_and_fall_with_the_truth(shift, direction):
+def test_fitted_weights_rise_or_fall_with_the_index_as_the_raw_weights_do(shift, direction):
     """The fit follows the direction of the target, not the one with the smaller variance."""
     weight, index, reward, fold = problem(shift=shift, style=0.0)
     fitted = stabilised(weight, index, reward, fold)
@@ -170,7 +170,7 @@ def shares(weight, index, reward, fold):
     return mixture(cells, *candidates(cells))
 
 
-def test_the_mixture_is_blind_to_the_origin_and_the_unit_of_rewards():
+def test_the_mixture_does_not_depend_on_the_origin_or_unit_of_rewards():
     """Shares do not change if a constant is added to the rewards (trap T7) or their unit is ten times larger (trap T46)."""
     weight, index, reward, fold = problem(shift=0.3)
     share = shares(weight, index, reward, fold)
@@ -199,13 +199,13 @@ def test_one_row_with_all_the_weight_stays_finite():
     assert np.isfinite(fitted).all() and fitted.mean() == pytest.approx(1)
 
 
-def test_capped_variance_leaves_small_variances_alone():
+def test_capped_variance_changes_only_variances_above_the_cap():
     weight = np.array([0.9, 1.1])
     assert (capped_variance(weight, 1.0) == weight).all()
     assert capped_variance(np.array([0.0, 0, 0, 4]), 1.0).var() == pytest.approx(1)
 
 
-def test_smallest_on_the_simplex():
+def test_smallest_on_simplex_minimises_the_quadratic_form():
     assert smallest_on_simplex(np.diag([1.0, 3.0])) == pytest.approx([0.75, 0.25])
     assert smallest_on_simplex(np.array([[1.0, 2.0], [2.0, 5.0]])) == pytest.approx([1, 0])
     assert smallest_on_simplex(np.ones((3, 3))) == pytest.approx(np.ones(3) / 3)
@@ -234,7 +234,7 @@ def test_tail_index_recovers_a_pareto():
         assert tail_index(uniform ** (-1 / alpha)) == pytest.approx(alpha, rel=0.02)
 
 
-def test_tail_index_knows_when_it_does_not_know():
+def test_the_tail_index_is_unknown_with_too_few_positive_weights():
     """With 96 % of the weights zero the tail index is unknown, not infinite (trap T20)."""
     mostly_zero = np.zeros(1000)
     mostly_zero[:40] = 25
@@ -258,7 +258,7 @@ def test_a_mean_weight_of_one_up_to_rounding_is_one():
     assert mean_raw_weight(1e6 * rounding, np.arange(10))[2] > 1e3
 
 
-def test_the_mean_weights_error_counts_prompts_not_rows():
+def test_the_standard_error_of_the_mean_weight_counts_prompts_not_rows():
     log_ratio = np.random.default_rng(0).normal(0.3, 0.5, 40)
     once = mean_raw_weight(log_ratio, np.arange(40))
     assert once[1] == pytest.approx(np.exp(log_ratio).std(ddof=1) / np.sqrt(40))
@@ -271,7 +271,7 @@ def test_a_weight_of_a_ten_billionth_is_near_zero(weight, share):
     assert describe(np.array([weight, 2.0] * 20)).near_zero_share == share
 
 
-def test_described_weights_count_what_is_extreme():
+def test_describe_counts_extreme_weights():
     weight = np.concatenate([np.full(10, 0.0), np.full(10, 0.0005), np.full(10, 0.005), np.full(968, 1.0), [150, 1500]])
     diagnostics = describe(np.append(weight, np.nan))
     assert diagnostics.n == 1000

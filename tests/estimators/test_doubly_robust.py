@@ -55,7 +55,7 @@ def same_policy(n: int = 400, **changes) -> tuple[Logged, dict[str, Draws]]:
 
 @pytest.mark.parametrize("coverage", [0.25, 1.0])
 @pytest.mark.parametrize("name", ROBUST)
-def test_an_equal_policy_has_the_value_and_the_error_of_the_direct_method(name, coverage):
+def test_a_policy_equal_to_the_base_has_the_value_and_error_of_the_direct_method(name, coverage):
     """With weights of one and logged responses as draws g and q cancel, in the jackknife too (trap T12).
 
     The calibrator changes the estimate once, through g. If the jackknife did not fit q again, the calibrator would count
@@ -80,7 +80,7 @@ def test_an_equal_policy_has_the_value_and_the_error_of_the_direct_method(name, 
 
 
 @pytest.mark.parametrize("name", ROBUST)
-def test_a_clone_with_draws_of_its_own_is_its_direct_estimate(name):
+def test_the_estimate_of_a_clone_is_near_that_of_the_direct_method(name):
     """For equal policies the weighted residuals are those of the cross-fitting alone, which are small."""
     logged, draws, _ = healthy()
     evaluations = evaluate_all([name, "direct"], logged, draws, Options())
@@ -109,22 +109,22 @@ def unbiased(error: np.ndarray) -> bool:
     return bool(abs(error.mean()) < 3 * error.std(ddof=1) / np.sqrt(len(error)))
 
 
-def test_the_label_term_is_right_when_either_calibrator_or_weights_are():
-    """Style moves labels and not scores: no calibrator transports, but the weights are right. And the other way round."""
+def test_with_the_label_term_a_right_calibrator_or_right_weights_make_the_estimate_unbiased():
+    """Style moves labels and not scores, so that only the weights are right; in the other case only the calibrator is."""
     assert unbiased(errors("style_matters")["tr-cpo"])
     assert unbiased(errors("plain", wrong=True)["tr-cpo"])
-    assert errors("style_matters", wrong=True)["tr-cpo"].mean() > 0.06  # neither is
+    assert errors("style_matters", wrong=True)["tr-cpo"].mean() > 0.06  # neither is right
 
 
 @pytest.mark.parametrize("name", NO_LABEL_TERM)
-def test_a_calibrator_that_does_not_hold_is_not_mended_without_labels_under_the_weights(name):
+def test_without_a_label_term_the_bias_of_a_calibrator_that_does_not_transport_remains(name):
     assert errors("style_matters")[name].mean() > 0.06
     assert unbiased(errors("style_matters", label_term=True)[name])
     assert unbiased(errors("plain")[name])
 
 
 @pytest.mark.parametrize("name", NO_LABEL_TERM)
-def test_labels_on_every_row_are_mended_by_raw_weights_and_not_by_those_fitted_to_the_score(name):
+def test_at_full_coverage_raw_weights_remove_the_bias_and_weights_fitted_to_the_score_do_not(name):
     """A weight that is a function of the score cannot undo what style does at the same score."""
     assert unbiased(errors("style_matters", coverage=1.0, weights="raw")[name])
     assert errors("style_matters", coverage=1.0)[name].mean() > 0.06
@@ -132,7 +132,7 @@ def test_labels_on_every_row_are_mended_by_raw_weights_and_not_by_those_fitted_t
 
 
 @pytest.mark.parametrize("name", NO_LABEL_TERM)
-def test_the_label_term_does_not_go_with_the_last_missing_label(name):
+def test_at_full_coverage_the_label_term_still_removes_the_bias(name):
     """With a label on every row the residual is the label term, and has raw weights."""
     assert unbiased(errors("style_matters", coverage=1.0, label_term=True)[name])
 
@@ -150,7 +150,7 @@ def test_the_base_policy_has_the_label_term_as_well():
     assert evaluation.base.value == pytest.approx(np.nanmean(logged.oracle_label), abs=0.05)
 
 
-def test_the_label_term_is_gone_at_full_coverage():
+def test_the_label_term_changes_nothing_at_full_coverage():
     """The rewards are the labels there, so that the term is zero."""
     logged, draws, _ = healthy(coverage=1.0)
     evaluations = evaluate_all(["dr-cpo", "tr-cpo"], logged, draws, Options(weights="raw"))
@@ -169,7 +169,7 @@ def test_the_label_term_by_hand():
 
 
 @pytest.mark.parametrize("name", NO_LABEL_TERM)
-def test_the_label_term_is_an_option_of_every_member(name):
+def test_the_label_term_is_an_option_of_every_doubly_robust_estimator(name):
     """It adds the mean weighted label residual, and its own part of the influence function."""
     logged, draws, _ = healthy()
     plain, with_term = (
@@ -223,7 +223,7 @@ def test_rows_without_a_log_ratio_or_without_a_draw_are_left_out_for_their_polic
 
 
 @pytest.mark.parametrize("name", ROBUST)
-def test_policies_keep_their_order_and_do_not_see_each_other(name):
+def test_policies_keep_their_order_and_do_not_change_each_others_estimates(name):
     """Estimates are in the declared order of policies, not in alphabetical order (trap T39)."""
     logged, draws, _ = healthy()
     reverse = replace(logged, policies=logged.policies[::-1], log_ratio=logged.log_ratio[:, ::-1])
@@ -235,7 +235,7 @@ def test_policies_keep_their_order_and_do_not_see_each_other(name):
 
 
 @pytest.mark.parametrize("name", ROBUST)
-def test_the_influence_function_follows_the_estimate(name):
+def test_the_influence_function_predicts_the_effect_of_a_repeated_prompt(name):
     """A repeated prompt moves the value by its influence over n, but for folds, fits and terms of order 1/n^2.
 
     An error made smaller by smoothing the influence function, without a change of the estimate, fails here (trap T48).
@@ -266,7 +266,7 @@ def test_equal_influence_gives_equal_errors_throughout_the_family(name):
     assert other.interval() == pytest.approx(one.interval(), rel=1e-6)
 
 
-def test_the_outcome_model_is_fitted_by_the_other_folds():
+def test_the_outcome_model_of_a_fold_is_fitted_on_the_other_folds():
     sample = sample_of()
     weight = np.linspace(0.2, 1.8, 300)
     before, before_fresh = outcome.outcome(sample, weight)
@@ -303,13 +303,13 @@ def test_the_fluctuation_solves_its_score_equation(offset):
     assert np.sign(step) == np.sign(offset) if offset else abs(step) < 0.1
 
 
-def test_the_fluctuation_of_predictions_that_fit_is_none():
+def test_the_fluctuation_of_exact_predictions_is_zero():
     predicted = np.linspace(0.1, 0.9, 50)
     assert tmle.fluctuation(predicted, predicted, np.ones(50)) == pytest.approx(0, abs=1e-9)
     assert np.isfinite(tmle.fluctuation(np.ones(50), np.zeros(50), np.ones(50)))  # as far off as can be
 
 
-def test_targeting_repairs_a_constant_outcome_model():
+def test_targeting_corrects_a_constant_outcome_model():
     """With a constant outcome model TMLE is close to IPS and far from the plug-in (trap T6)."""
     sample = sample_of(index=np.full(300, 0.5), fresh_held_out=np.full((300, 2), 0.5))
     point = tmle.estimate(sample, Options(weights="raw"))
@@ -338,7 +338,7 @@ def test_targeting_moves_fresh_draws_and_logged_responses_alike(monkeypatch):
     assert expit(step * clever_fresh).mean() - 0.5 > 0.05
 
 
-def test_the_clever_covariate_is_the_mean_weight_at_a_score_by_the_other_folds():
+def test_the_clever_covariate_is_the_mean_weight_at_a_score_in_the_other_folds():
     index = np.tile([0.1, 0.5, 0.9], 100)
     fresh = np.tile([0.1, 0.3, 1.0], 100)[:, None]
     sample = sample_of(m=1, index=index, fresh_held_out=fresh)
@@ -359,14 +359,14 @@ def stack(monkeypatch, influence: np.ndarray, values: tuple[float, ...] = (0.1, 
     return stacked_dr.estimate(None, Options())
 
 
-def test_members_that_are_alike_share_evenly(monkeypatch):
+def test_equal_members_have_equal_shares(monkeypatch):
     """Equal members have equal shares whatever their noise, none included (trap T9)."""
     row = np.random.default_rng(0).standard_normal(500)
     assert stack(monkeypatch, np.tile(row, (3, 1))).value == pytest.approx(0.4, abs=1e-6)
     assert stack(monkeypatch, np.zeros((3, 500))).value == pytest.approx(0.4, abs=1e-9)
 
 
-def test_shares_do_not_know_the_unit_of_the_reward(monkeypatch):
+def test_shares_do_not_depend_on_the_unit_of_the_reward(monkeypatch):
     """Ten times the influence gives the same shares (trap T46), which combine the influence functions as well."""
     rng = np.random.default_rng(1)
     influence = 0.02 * rng.standard_normal((3, 500)) * np.array([[1.0], [1.5], [2.0]])

@@ -23,7 +23,7 @@ ROBUST = [name for name in estimators.NAMES if set(estimators.get(name).NEEDS) =
 OPTIONS = Options()
 
 
-def test_every_module_declares_itself():
+def test_every_estimator_declares_its_needs_and_formula():
     assert set(WEIGHTED) == {"calibrated-ips", "ips", "raw-ips", "snips"}
     assert set(ROBUST) == {"dr-cpo", "mrdr", "stacked-dr", "tmle", "tr-cpo"}
     assert set(estimators.NAMES) == {*WEIGHTED, *ROBUST, "direct"}
@@ -34,7 +34,7 @@ def test_every_module_declares_itself():
         assert "V = " in module.__doc__
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_an_unknown_estimator_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="unknown estimator 'calibrated_ips'.*did you mean 'calibrated-ips'"):
         estimators.get("calibrated_ips")
 
@@ -100,7 +100,7 @@ def test_a_constant_on_the_log_ratios_changes_nothing(name):
     assert (shifted.value, shifted.se) == pytest.approx((estimate.value, estimate.se), abs=1e-10)
 
 
-def test_an_infinite_clip_makes_raw_ips_snips():
+def test_raw_ips_with_an_infinite_clip_equals_snips():
     logged, _, _ = healthy()
     snips = evaluate("snips", logged, None, OPTIONS).estimates["better"]
     raw = evaluate("raw-ips", logged, None, Options(clip=np.inf)).estimates["better"]
@@ -118,7 +118,7 @@ def test_snips_by_hand():
     assert estimate.se == pytest.approx(residual.std(ddof=1) / np.sqrt(len(residual)))
 
 
-def test_raw_ips_cuts_weights_at_a_hundred_unless_told():
+def test_raw_ips_clips_weights_at_a_hundred_by_default():
     logged, _, _ = healthy(n=1000)
     log_ratio = logged.log_ratio.copy()
     log_ratio[:, 0] = 0
@@ -161,7 +161,7 @@ def test_influence_of_calibrated_ips_by_hand(coverage):
     assert estimate.influence == pytest.approx(influence - influence.mean(), abs=1e-12)
 
 
-def test_the_jackknife_fits_the_weights_again():
+def test_the_jackknife_refits_the_weights():
     """Without a fold of labels the calibrated score is another one, and so are weights that are monotone in it."""
     logged, _, _ = healthy()
     evaluation = evaluate("calibrated-ips", logged, None, OPTIONS)
@@ -187,7 +187,7 @@ def test_the_jackknife_fits_the_weights_again():
         assert evaluation.estimates["better"].jackknife[k] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_bias_of_capped_weights_is_measured_against_uncapped_ones():
+def test_the_bias_of_capped_weights_is_the_difference_to_uncapped_ones():
     logged, _, values = draw(World(targets={"far": Target(1.2)}, prompt_share=0.0), 2000, seed=0)
     evaluation = evaluate("calibrated-ips", logged, None, OPTIONS)
     free = evaluate("calibrated-ips", logged, None, Options(var_cap=np.inf, ess_floor=1e-9)).estimates["far"]
@@ -199,14 +199,14 @@ def test_the_bias_of_capped_weights_is_measured_against_uncapped_ones():
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
-def test_no_bias_is_taken_where_no_cap_binds(name):
+def test_the_bias_is_zero_where_no_cap_binds(name):
     logged, draws, _ = healthy()
     evaluation = evaluate(name, logged, draws, OPTIONS)
     assert [estimate.bias for estimate in (evaluation.base, *evaluation.estimates.values())] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_rows_outside_the_target_support_weigh_nothing_in_raw_weights(name):
+def test_rows_outside_the_target_support_have_raw_weight_zero(name):
     logged, _, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[:50, 0] = -np.inf
@@ -249,7 +249,7 @@ def test_missing_draws_are_left_out_row_by_row():
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_no_overlap_gives_no_number(name):
+def test_without_overlap_value_and_error_are_unknown(name):
     logged, _, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[:, 0], log_ratio[:, 1] = -np.inf, np.nan
@@ -272,7 +272,7 @@ def test_six_labels_are_enough_for_a_finite_answer(name):
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
-def test_the_seed_deals_the_folds(name):
+def test_the_seed_determines_the_folds(name):
     """Another seed gives other folds, and the same seed the same (trap T40)."""
     logged, draws, _ = healthy()
     one, two = (evaluate(name, logged, draws, Options(seed=seed)).estimates["better"] for seed in (1, 2))
@@ -282,7 +282,7 @@ def test_the_seed_deals_the_folds(name):
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
-def test_estimators_in_company_say_what_they_say_alone(name):
+def test_an_estimator_has_the_same_result_alone_and_among_others(name):
     logged, draws, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[:20, 0] = np.nan
@@ -311,7 +311,7 @@ def test_ips_by_hand():
     assert np.isfinite(beyond.value)
 
 
-def test_the_means_of_normalised_weights_are_one_and_of_ips_need_not():
+def test_normalised_weights_have_mean_one_and_those_of_ips_do_not():
     logged, draws, _ = healthy()
     for name, evaluation in evaluate_all(estimators.NAMES, logged, draws, OPTIONS).items():
         raw, used = evaluation.weights["better"].raw, evaluation.weights["better"].stabilised
@@ -320,7 +320,7 @@ def test_the_means_of_normalised_weights_are_one_and_of_ips_need_not():
         assert estimators.normalised(name) == (name != "ips")
 
 
-def test_ten_thousand_rows_are_a_matter_of_seconds():
+def test_ten_thousand_rows_take_less_than_five_seconds():
     """A doubly robust estimate with fresh draws and jackknife needs no search for each row (trap T51)."""
     logged, draws, _ = healthy(n=10_000)
     began = time.process_time()
@@ -329,7 +329,7 @@ def test_ten_thousand_rows_are_a_matter_of_seconds():
     assert evaluation.n_used["better"] == 10_000
 
 
-def test_needs_are_checked_at_the_door():
+def test_missing_fresh_draws_or_log_probabilities_are_refused():
     logged, draws, _ = healthy()
     with pytest.raises(
         UserError, match="'direct' needs fresh draws of every target policy; there are none for 'clone', 'worse'"
@@ -356,7 +356,7 @@ def test_impossible_inputs_are_refused():
 @pytest.mark.parametrize(
     ("options", "field"), [({"n_folds": 1}, "n_folds"), ({"clip": 0.0}, "clip"), ({"ess_floor": 1.5}, "ess_floor")]
 )
-def test_options_check_themselves(options, field):
+def test_options_outside_their_range_are_refused(options, field):
     with pytest.raises(UserError, match=field):
         Options(**options)
 

@@ -20,7 +20,7 @@ from worlds import healthy, take, take_draws
 BOOTSTRAP = Options(inference="bootstrap", n_bootstrap=300)
 
 
-def test_without_labels_of_the_targets_it_is_finite_and_complete():
+def test_without_labels_of_the_targets_all_replicates_are_finite():
     """The bootstrap also works in the usual case of no label among the fresh draws (trap T14)."""
     logged, draws, _ = healthy()
     evaluation = evaluate("direct", logged, draws, BOOTSTRAP)
@@ -33,7 +33,7 @@ def test_without_labels_of_the_targets_it_is_finite_and_complete():
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_every_draw_by_hand(own):
+def test_every_replicate_by_hand(own):
     """Every draw of weights counts, and none is drawn again where few labels count (trap T33)."""
     logged, draws, _ = healthy(n=60, coverage=6, target_labels=20 if own else 0)
     replicate_values = evaluate("direct", logged, draws, replace(BOOTSTRAP, seed=5)).estimates["better"].replicates
@@ -50,14 +50,14 @@ def test_every_draw_by_hand(own):
         assert value == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_interval_runs_between_percentiles():
+def test_the_interval_ends_at_percentiles_of_the_replicates():
     logged, draws, _ = healthy()
     estimate = evaluate("direct", logged, draws, BOOTSTRAP).estimates["better"]
     assert estimate.interval() == pytest.approx(np.percentile(estimate.replicates, [2.5, 97.5]))
     assert estimate.interval(0.2) == pytest.approx(np.percentile(estimate.replicates, [10, 90]))
 
 
-def test_policies_share_their_weights():
+def test_policies_share_the_bootstrap_weights():
     """A difference is taken replicate by replicate, so that shared errors cancel."""
     logged, draws, _ = healthy()
     estimates = evaluate("direct", logged, draws, BOOTSTRAP).estimates
@@ -70,7 +70,7 @@ def test_policies_share_their_weights():
     assert (estimates["better"] - estimates["worse"]).se == 0
 
 
-def test_estimates_of_different_draws_have_no_difference():
+def test_a_difference_of_estimates_with_other_bootstrap_draws_is_refused():
     logged, draws, _ = healthy()
     one, other = (
         evaluate("direct", logged, draws, replace(BOOTSTRAP, n_bootstrap=n)).estimates["better"] for n in (50, 60)
@@ -80,7 +80,7 @@ def test_estimates_of_different_draws_have_no_difference():
 
 
 @pytest.mark.parametrize("target_labels", [0.0, 0.3])
-def test_it_agrees_with_the_jackknife_in_a_healthy_world(target_labels):
+def test_standard_errors_agree_with_the_jackknife_in_a_healthy_world(target_labels):
     ratios = []
     for seed in range(6):
         logged, draws, _ = draw(replace(WORLDS["healthy"], target_labels=target_labels), 500, seed)
@@ -93,7 +93,7 @@ def test_it_agrees_with_the_jackknife_in_a_healthy_world(target_labels):
     assert np.exp(np.mean(np.log(ratios))) == pytest.approx(1, abs=0.25)
 
 
-def test_labels_on_every_draw_need_no_calibrator():
+def test_with_labels_on_every_draw_the_value_is_the_mean_label():
     """With a label on every draw the value is the mean label, with the error of a mean (trap T45)."""
     logged, draws, _ = draw(replace(WORLDS["no_transport_hidden"], target_labels=1.0), 300, 0)
     estimate = evaluate("direct", logged, draws, replace(BOOTSTRAP, n_bootstrap=2000)).estimates["worse"]
@@ -103,7 +103,7 @@ def test_labels_on_every_draw_need_no_calibrator():
     assert estimate.se == pytest.approx(label.std(ddof=1) / np.sqrt(300), rel=0.1)
 
 
-def test_rows_of_a_prompt_share_its_weight():
+def test_rows_of_a_prompt_share_its_bootstrap_weight():
     """Every row twice under its prompt adds no information: each replicate is the same."""
     logged, draws, _ = healthy(n=200)
     rows = np.repeat(np.arange(200), 2)
@@ -112,29 +112,29 @@ def test_rows_of_a_prompt_share_its_weight():
     assert twice.replicates == pytest.approx(once.replicates, abs=1e-9)
 
 
-def names_of(logged, known):
+def all_prompts(logged, known):
     return np.unique(np.concatenate([logged.prompt_id, known.question]))
 
 
-def test_a_draw_that_is_missing_leaves_the_pairing_as_it_is():
+def test_a_missing_draw_does_not_move_the_weights_of_other_prompts():
     """Weights belong to prompts, not to the rows that a policy happens to have."""
     logged, draws, _ = healthy(n=200)
     known = oracle_slice(logged)
     judged, label = draws["better"].judged, np.full((200, 1), np.nan)
     some = np.arange(200) != 17
-    names = names_of(logged, known)
+    names = all_prompts(logged, known)
     whole = replicates(known, "monotone", names, logged.prompt_id, judged, label, n=200, seed=1)
     less = replicates(known, "monotone", names, logged.prompt_id[some], judged[some], label[some], n=200, seed=1)
     assert np.std(whole - less) < 0.1 * np.std(whole)
 
 
-def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
+def test_labels_of_calibration_data_have_the_weight_of_their_own_prompt():
     logged, draws, _ = healthy(n=80)
     judged, label = draws["better"].judged, np.full((80, 1), np.nan)
     other_prompts = Labelled(np.array([f"other-{i}" for i in range(30)]), logged.judged[:30], logged.judge_score[:30])
     same_prompts = replace(other_prompts, question=logged.prompt_id[:30])
     one, other = (
-        replicates(known, "monotone", names_of(logged, known), logged.prompt_id, judged, label, n=400, seed=1)
+        replicates(known, "monotone", all_prompts(logged, known), logged.prompt_id, judged, label, n=400, seed=1)
         for known in (other_prompts, same_prompts)
     )
     assert np.isfinite([one, other]).all()
@@ -149,7 +149,7 @@ def test_labels_beside_the_logged_rows_have_the_weight_of_their_own_prompt():
     assert one[0] == pytest.approx(np.average(by_hand(judged.score[:, 0]), weights=at_row), abs=1e-12)
 
 
-def test_missing_draws_and_uncertain_judges_are_at_home_in_it():
+def test_replicates_are_finite_with_missing_draws_and_score_distributions():
     logged, draws, _ = draw(replace(WORLDS["judge_noise"], draws_per_prompt=2), 200, 0)
     score = draws["better"].judge_score.copy()
     points = draws["better"].judge_points.copy()
@@ -161,7 +161,7 @@ def test_missing_draws_and_uncertain_judges_are_at_home_in_it():
     assert (evaluation.estimates["better"].influence[:20] == 0).all()
 
 
-def test_a_calibrator_with_covariates_is_fitted_again_as_well():
+def test_a_calibrator_with_covariates_is_refitted_in_each_replicate():
     logged, draws, values = draw(WORLDS["covariate_bias"], 300, 0)
     options = replace(BOOTSTRAP, calibration="two_stage", covariates=("length",), n_bootstrap=60)
     evaluation = evaluate("direct", logged, draws, options)
@@ -172,7 +172,7 @@ def test_a_calibrator_with_covariates_is_fitted_again_as_well():
 
 
 @pytest.mark.parametrize("name", [name for name in estimators.NAMES if name != "direct"])
-def test_only_the_direct_method_has_it(name):
+def test_estimators_other_than_direct_refuse_the_bootstrap(name):
     logged, draws, _ = healthy(n=60)
     with pytest.raises(
         UserError, match=f"{name!r} has no bootstrap; use inference 'jackknife', or the estimator 'direct'"
@@ -180,7 +180,7 @@ def test_only_the_direct_method_has_it(name):
         evaluate(name, logged, draws, BOOTSTRAP)
 
 
-def test_the_seed_is_that_of_the_options():
+def test_the_seed_of_the_options_determines_the_replicates():
     logged, draws, _ = healthy(n=100)
     one, other, again = (
         evaluate("direct", logged, draws, replace(BOOTSTRAP, seed=seed, n_bootstrap=20)).estimates["better"].replicates
@@ -190,7 +190,7 @@ def test_the_seed_is_that_of_the_options():
 
 
 @pytest.mark.parametrize(("n", "target_labels", "seeds"), [(1000, 0.0, 60), (200, 0.3, 100)])
-def test_it_covers_with_hundreds_of_labels_or_labels_of_the_targets_own(n, target_labels, seeds):
+def test_intervals_cover_with_hundreds_of_labels_or_labels_of_the_target(n, target_labels, seeds):
     """Not with few labels and none of the target's: in-sample residuals of an isotonic fit are too small."""
     world = World({"better": WORLDS["healthy"].targets["better"]}, target_labels=target_labels)
     covered = []

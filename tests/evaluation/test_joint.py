@@ -37,14 +37,14 @@ def numbers(evaluation) -> list[float]:
 
 
 @pytest.mark.parametrize("own", [0, MIN_OWN - 1])
-def test_without_labels_of_a_target_nothing_changes(own):
+def test_with_too_few_labels_of_targets_the_joint_estimate_is_the_plain_one(own):
     logged, draws, _ = draw(replace(STRICT, target_labels=own), 300, 0)
     joint, plain = (evaluate_all(estimators.NAMES, logged, draws, options) for options in (Options(), PLAIN))
     for name in estimators.NAMES:
         assert numbers(joint[name]) == numbers(plain[name])
 
 
-def test_estimators_without_fresh_draws_and_with_a_label_term_have_no_part_in_it():
+def test_estimators_without_fresh_draws_or_with_a_label_term_ignore_the_joint_estimate():
     logged, draws, _ = draw(STRICT, 300, 0)
     names = [name for name in estimators.NAMES if name not in AUGMENTED]
     joint, plain = (evaluate_all(names, logged, draws, options) for options in (Options(), PLAIN))
@@ -52,7 +52,7 @@ def test_estimators_without_fresh_draws_and_with_a_label_term_have_no_part_in_it
         assert numbers(joint[name]) == numbers(plain[name])
 
 
-def test_labels_on_every_response_are_mean_labels_and_paired_differences():
+def test_with_labels_on_every_response_values_are_mean_labels_and_differences_are_paired():
     logged, draws, _ = draw(replace(STRICT, coverage=1.0, target_labels=1.0), 200, 0)
     evaluation = evaluate("direct", logged, draws, Options())
     label = {policy: one.oracle_label[:, 0] for policy, one in draws.items()} | {"base": logged.oracle_label}
@@ -65,7 +65,7 @@ def test_labels_on_every_response_are_mean_labels_and_paired_differences():
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
-def test_a_target_that_answers_like_the_base_differs_by_nothing(name):
+def test_a_target_with_the_responses_of_the_base_has_a_difference_of_zero(name):
     """The same scores and labels on the same prompts: the difference has no error, though each level has one.
 
     Doubly robust estimators add their weighted residual, which is small.
@@ -99,7 +99,7 @@ def test_the_order_of_rows_and_policies_makes_no_difference():
         )
 
 
-def test_labels_of_one_prompt_leave_out_together():
+def test_the_jackknife_leaves_out_all_labels_of_a_prompt_together():
     """The jackknife leaves out pairs of labels: an effect that all labels of a prompt share is in no difference."""
     logged, draws, _ = draw(STRICT, 400, 0)
     rng = np.random.default_rng(0)
@@ -128,8 +128,8 @@ def test_labels_of_one_prompt_leave_out_together():
     ids=["some", "others", "draws", "rows", "full"],
 )
 @pytest.mark.parametrize("name", ["direct", "dr-cpo"])
-def test_labels_on_some_of_the_prompts_and_several_draws(name, world, n):
-    """Values near the truth and differences at most as wide as before, whatever prompts have labels."""
+def test_values_are_near_the_truth_whichever_prompts_and_draws_have_labels(name, world, n):
+    """Whatever prompts have labels, intervals of differences are on average hardly wider than under the plain correction."""
     z, widths = [], []
     for seed in range(6):
         logged, draws, values = draw(world, n, seed)
@@ -165,7 +165,7 @@ def test_a_draw_without_a_score_is_left_out():
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
-def test_labels_that_are_no_random_share_are_for_the_audit_alone(name):
+def test_without_correction_labels_of_targets_are_used_for_the_audit_alone(name):
     """The best responses have labels: with `none` the value is that without labels, and the audit still uses them."""
     logged, draws, _ = draw(STRICT, 400, 0)
     unlabelled = {p: replace(d, oracle_label=np.full_like(d.oracle_label, NAN)) for p, d in draws.items()}
@@ -180,7 +180,7 @@ def test_labels_that_are_no_random_share_are_for_the_audit_alone(name):
     assert (audits["none"].own_labels, audits["plain"].own_labels) == (0, 60)
 
 
-def test_a_target_unlike_the_base_does_not_spoil_the_scores_of_the_others():
+def test_a_target_unlike_the_base_hardly_changes_the_values_of_the_others():
     """Its labels are not pooled: the values of the others move by little when it is there or not."""
     world = replace(STRICT, targets={"better": Target(0.4, 0.3), "unhelpful": Target(-3.0, 2.0, drop=0.5)})
     logged, draws, values = draw(world, 600, 0)

@@ -48,14 +48,14 @@ def numbers(logged, draws, options) -> list:
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["joint", "plain", "label term", "two-stage"])
-def test_equal_probabilities_change_no_bit_of_any_number(options):
+def test_equal_probabilities_change_no_result(options):
     logged, draws, _ = draw(replace(WORLDS["covariate_bias"], target_labels=30), 150, 1)
     if not options.covariates:
         logged, draws = replace(logged, covariates=None), {p: replace(d, covariates=None) for p, d in draws.items()}
     assert numbers(logged, draws, options) == numbers(*with_probabilities(logged, draws, 0.3, 0.07), options)
 
 
-def test_weights_are_relative_and_of_mean_one():
+def test_label_weights_are_inverse_probabilities_with_mean_one():
     labelled = np.array([True, True, False, True])
     weight = design_weight(np.array([0.5, 0.25, NAN, 0.5]), labelled)
     assert weight == pytest.approx(np.array([3, 6, 0, 3]) / 4)
@@ -89,7 +89,7 @@ def test_the_joint_estimate_of_weighted_labels_by_hand():
     assert joint_values([twice], [15])[0].value == pytest.approx(expected)
 
 
-def test_effective_labels_are_those_of_kish():
+def test_effective_labels_follow_the_formula_of_kish():
     score = np.repeat([0.1, 0.9], [5, 10])
     weight = np.concatenate([np.ones(5), np.repeat([1.0, 3.0], 5)])
     plain = effective_labels(score, np.full(20, 0.9), np.ones(20))
@@ -114,7 +114,7 @@ def chosen_by_score(seed: int, n: int = 500, labels: int = 100, own: bool = True
 
 
 @pytest.mark.parametrize("correction", ["joint", "plain"])
-def test_estimates_from_labels_by_score_have_no_bias(correction):
+def test_estimates_from_labels_chosen_by_score_have_no_bias(correction):
     errors, covered = [], []
     for seed in range(40):
         logged, draws, truth = chosen_by_score(seed)
@@ -126,7 +126,7 @@ def test_estimates_from_labels_by_score_have_no_bias(correction):
     assert abs(np.mean(errors)) < 0.005 and np.mean(covered) > 0.9
 
 
-def test_a_bootstrap_and_calibration_data_know_the_weights():
+def test_label_weights_are_used_in_the_bootstrap_and_in_calibration_data():
     logged, draws, _ = chosen_by_score(0, own=False)
     jackknife, bootstrap = (
         evaluate("direct", logged, draws, Options(inference=inference, n_bootstrap=200)).estimates["far"]

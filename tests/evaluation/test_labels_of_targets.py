@@ -31,7 +31,7 @@ def with_labels(draws: Draws, rows, offset: float = 0.0) -> Draws:
 
 @pytest.mark.parametrize("draws_per_prompt", [1, 3])
 @pytest.mark.parametrize("name", AUGMENTED)
-def test_labels_on_every_draw_are_the_estimate(name, draws_per_prompt):
+def test_with_labels_on_every_draw_the_estimate_is_the_mean_label(name, draws_per_prompt):
     """The value is exactly the mean label, with the textbook error, whatever the calibrated scores (trap T45)."""
     world = replace(WORLDS["no_transport_hidden"], target_labels=1.0, draws_per_prompt=draws_per_prompt)
     logged, draws, _ = draw(world, 300, seed=0)
@@ -47,7 +47,7 @@ def test_labels_on_every_draw_are_the_estimate(name, draws_per_prompt):
         assert estimate.value == pytest.approx(label.mean(), abs=0.01)
 
 
-def test_a_missing_draw_needs_no_label():
+def test_with_labels_on_all_existing_draws_the_value_is_their_mean():
     """If all draws that exist have labels, the value is exactly their mean, prompt by prompt (trap T45)."""
     reward = np.array([[0.2, 0.4], [0.6, NAN], [0.9, 0.7]])
     label = np.array([[0.0, 1.0], [0.3, NAN], [0.8, 0.6]])
@@ -75,7 +75,7 @@ def test_the_correction_by_hand():
 
 @pytest.mark.parametrize("name", WITH_DRAWS)
 @pytest.mark.parametrize(("labels", "moves"), [(MIN_OWN - 1, False), (MIN_OWN, True)])
-def test_fewer_than_ten_labelled_prompts_leave_the_estimate(name, labels, moves):
+def test_fewer_than_ten_labelled_prompts_leave_the_estimate_unchanged(name, labels, moves):
     """An estimator with a label term uses none of them, however many there are."""
     logged, draws, _ = healthy()
     plain = evaluate(name, logged, draws, Options()).estimates["better"]
@@ -86,7 +86,7 @@ def test_fewer_than_ten_labelled_prompts_leave_the_estimate(name, labels, moves)
         assert (estimate.value, estimate.se) == (plain.value, plain.se)
 
 
-def test_ten_labels_of_one_prompt_are_no_ten_prompts():
+def test_many_labels_of_two_prompts_leave_the_estimate_unchanged():
     logged, draws, _ = healthy(draws_per_prompt=12)
     plain = evaluate("direct", logged, draws, Options()).estimates["better"]
     labelled_draws = draws | {"better": with_labels(draws["better"], np.arange(2), offset=-0.3)}
@@ -95,7 +95,7 @@ def test_ten_labels_of_one_prompt_are_no_ten_prompts():
 
 @pytest.mark.parametrize("correction", ["joint", "plain"])
 @pytest.mark.parametrize("name", AUGMENTED)
-def test_own_labels_leave_the_differences_of_targets_without_any(name, correction):
+def test_labels_of_one_target_leave_differences_of_targets_without_labels_unchanged(name, correction):
     """The joint estimate moves the base, and with it the targets without labels; the plain one moves neither."""
     logged, draws, _ = healthy()
     labelled_draws = draws | {"better": with_labels(draws["better"], np.arange(200))}
@@ -111,8 +111,8 @@ def test_own_labels_leave_the_differences_of_targets_without_any(name, correctio
 
 
 @cache
-def hidden() -> dict[str, np.ndarray]:
-    """Errors and coverage where labels fall by as much at every score, without labels of the target and with some."""
+def hidden_drop() -> dict[str, np.ndarray]:
+    """Errors and coverage where labels drop equally at every score, without labels of the target and with some."""
     figures = {key: [] for key in ("without", "error", "covered", "se")}
     world = replace(WORLDS["no_transport_hidden"], target_labels=0.15)
     for seed in range(REPLICATES):
@@ -130,8 +130,8 @@ def hidden() -> dict[str, np.ndarray]:
     return {key: np.array(value) for key, value in figures.items()}
 
 
-def test_a_share_of_labels_mends_a_calibrator_that_does_not_transport():
-    figures = hidden()
+def test_a_share_of_own_labels_corrects_a_calibrator_that_does_not_transport():
+    figures = hidden_drop()
     assert figures["without"].mean() > 0.1
     assert abs(figures["error"].mean()) < 0.3 * figures["error"].std()
     assert figures["covered"].mean() >= 0.90
@@ -139,7 +139,7 @@ def test_a_share_of_labels_mends_a_calibrator_that_does_not_transport():
     assert 0.85 < ratio < 1.2
 
 
-def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
+def test_the_error_of_a_difference_contains_the_noise_of_both_corrections():
     """Under the plain correction equal scores cancel in a difference, but residuals do not (trap T34)."""
     logged, draws, _ = healthy()
     rng = np.random.default_rng(0)
@@ -162,7 +162,7 @@ def test_the_error_of_a_difference_holds_the_noise_of_both_corrections():
     assert (plain["better"] - plain["worse"]).se == pytest.approx(0, abs=1e-12)
 
 
-def test_differences_of_augmented_estimates_are_covered():
+def test_intervals_cover_the_difference_of_two_augmented_estimates():
     """Intervals cover the difference of two policies of one truth, each with labels of its own (trap T34)."""
     world = World(targets={"one": WORLDS["healthy"].targets["better"], "two": WORLDS["healthy"].targets["better"]})
     covered = []
@@ -187,7 +187,7 @@ def test_the_noise_of_draws_is_counted_once(draws_per_prompt):
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
-def test_the_family_is_augmented_in_the_same_way(name):
+def test_own_labels_correct_a_hidden_drop_in_every_augmented_estimator(name):
     """Labels of the target's own responses correct a hidden drop in every estimator that uses them."""
     world = replace(WORLDS["no_transport_hidden"], target_labels=0.5)
     errors = []
@@ -199,7 +199,7 @@ def test_the_family_is_augmented_in_the_same_way(name):
     assert abs(np.mean(errors)) < 0.015
 
 
-def test_a_label_term_leaves_own_labels_aside():
+def test_estimates_with_a_label_term_ignore_own_labels():
     """Both correct the same bias: with both it would be corrected twice."""
     logged, draws, _ = draw(replace(WORLDS["no_transport_hidden"], target_labels=0.5), 400, 0)
     unlabelled = {p: replace(d, oracle_label=np.full_like(d.oracle_label, NAN)) for p, d in draws.items()}
@@ -211,7 +211,7 @@ def test_a_label_term_leaves_own_labels_aside():
 
 
 @pytest.mark.parametrize("name", ["dr-cpo", "mrdr", "tmle", "stacked-dr"])
-def test_labels_and_raw_weights_do_not_mend_one_fault_twice(name):
+def test_own_labels_and_raw_weights_do_not_correct_the_same_bias_twice(name):
     """With a label on every row the residual under raw weights corrects the bias already."""
     world = replace(WORLDS["style_matters"], coverage=1.0, target_labels=200)
     errors = []
@@ -226,8 +226,8 @@ def plain(record):
     return replace(record, covariates=None)
 
 
-def test_prompts_with_many_draws_count_as_one():
-    """Residuals that differ between prompts with nine draws and with one: the mean over prompts is corrected."""
+def test_a_prompt_with_many_draws_counts_as_one():
+    """Residuals differ between prompts with nine draws and prompts with one: the mean over prompts is corrected."""
     rng = np.random.default_rng(0)
     many = np.arange(4000) % 2 == 0
     reward = np.where(many[:, None] | (np.arange(9) == 0), 0.6, np.nan)
@@ -246,7 +246,7 @@ def test_rows_of_one_prompt_are_one_labelled_prompt():
     assert fresh_mean(reward, reward, label, np.arange(40) // 4)[0] == pytest.approx(0.7)  # three are too few
 
 
-def test_without_a_label_under_the_weights_the_label_term_leaves_the_field_to_own_labels():
+def test_without_logged_labels_own_labels_replace_the_label_term():
     logged, draws, values = draw(replace(WORLDS["no_transport_hidden"], target_labels=100), 600, 0)
     labelled = logged.labelled
     calibration_data = Labelled(logged.prompt_id[labelled], logged.judged[labelled], logged.oracle_label[labelled])
