@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from arena_cje.calls.reading import ROUNDING
 from arena_cje.calls.request import Ask, Reply, Request
 from arena_cje.hosted import writer as hosted_writer
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 
 REPLACEMENT_CHARACTER = "\ufffd"  # the text of bytes that are an incomplete character
-
-
-ROUNDING = 1e-4  # nats; a log probability above zero by no more than this is a rounding error
 
 
 @dataclass(frozen=True)
