@@ -206,7 +206,7 @@ def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, A
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names of new files on disk, as a sync has their content."""
+    """Sync a folder, so that new file names survive a power loss."""
     with file_errors(folder):
         opened = os.open(folder, os.O_RDONLY)
         try:
