@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the groups that are named, or all; 1 and one sentence when the user has something to mend."""
+    """Run the groups that are named, or all; 1 and one sentence for an error that the user can correct."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure the project's claims on this machine: a table on the terminal, and a JSON file a group.",

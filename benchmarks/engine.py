@@ -149,7 +149,7 @@ def memory(model: Model, _: Work) -> Iterator[Result]:
 
 
 def shared_prefix(model: Model, _: Work) -> Iterator[Result]:
-    """What it brings to read the system prompt once for all prompts of a context, by its length in tokens."""
+    """Speed-up from reading the system prompt once for all prompts of a context, by its length in tokens."""
     for length, (n_items, goal) in PREFIXES.items():
         system_prompt = _work.words(model, length)
         prefix = chat.shared(model, system_prompt)

@@ -74,7 +74,7 @@ def test_a_damaged_result_is_reported_with_the_command_that_removes_it():
             final_status("a.json: is damaged: 1 row is left; take it away (`arena-cje doctor --redo` does so)")
         )
     ]
-    assert lines[1:] == ["First take away what is damaged: arena-cje doctor . --redo", CONTINUE_LINE]
+    assert lines[1:] == ["First remove the damaged files: arena-cje doctor . --redo", CONTINUE_LINE]
 
 
 def test_an_interrupted_run_reports_how_many_jobs_are_finished():

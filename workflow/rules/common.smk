@@ -65,7 +65,7 @@ SHIPPED_CONFIG = ROOT / "config" / "config.yaml"
 WORKING_CONFIG = Path("config/config.yaml")
 # In a module that is given a `config`, Snakemake reads no `configfile:`.
 LEAVES_OUT_SHIPPED = workflow.modifier.skip_configfile
-# Snakemake reads these files too, but tells less of what is wrong in them.
+# Snakemake reads these files too, but reports errors in them less precisely.
 if not IS_MODULE:
     for file in (*workflow.configfiles, *filter(Path.exists, [WORKING_CONFIG])):
         or_exit(check_config_file, file)
@@ -89,7 +89,7 @@ CONFIG = or_exit(config_parse.parse, config, user_keys=own)
 # Scripts read the defaults too; the dictionary that another workflow handed over stays as it is.
 config = CONFIG.model_dump(mode="json")
 BASE, CONTEXTS = CONFIG.base_policy, CONFIG.contexts
-# Names of the targets that tell and make nothing, as the command line has them.
+# Names of the targets that only print (they have no outputs), as the command line has them.
 PRINTING_TARGETS = {workflow.modifier.modify_rulename(name) for name in targets.PRINTING_TARGETS}
 ONLY_PRINTS = bool(PRINTING_TARGETS & {*sys.argv[1:]})
 if workflow.is_main_process:
@@ -305,7 +305,7 @@ def validation_at(coverage):
 
 
 PLAN = targets.PLAN
-# A plan asks what the judge saves, and labels on all responses do not tell.
+# A plan needs the judge's saving, which cannot be measured at coverage 1.
 PILOT_COVERAGE = max(CONFIG.coverages, key=lambda coverage: float(coverage) % 1)
 
 

@@ -10,7 +10,7 @@ from arena_cje.terminal import ending, progress
 INTERRUPTED = threading.Event()
 PROGRESS = progress.Progress(Path("."), TERMINAL.screen, CONFIG.progress_seconds, redraw=TERMINAL.can_redraw)
 
-# What asks an API makes one of these.
+# Outputs of jobs that call an API.
 ANSWERS = re.compile(r"results/(?P<stage>responses|logprobs|judge|judges/[^/]+|oracle)/(?P<name>[^/]+)/")
 
 
@@ -29,7 +29,7 @@ def asked_by(job):
 
 
 def check_keys():
-    """End before the first job where a later one would have no key: what comes before it may be dear.
+    """End before the first job where a later one would have no key: earlier jobs may be expensive.
 
     Where there are replies already, they may be all that is needed, and a job that needs more says so itself.
     """
@@ -43,7 +43,7 @@ def check_keys():
 
 
 def only_tells():
-    """Is this a run of a target that tells and makes nothing?"""
+    """Is this a run of a target that only prints?"""
     return bool(PRINTING_TARGETS & {*(workflow.dag_settings.targets or ())})
 
 

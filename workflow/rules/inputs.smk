@@ -1,4 +1,4 @@
-# Functions that give rules their inputs, outputs and parameters; what they decide stands in the library, here are only the paths.
+# Functions that give rules their inputs, outputs and parameters; the library has the logic, this file defines paths only.
 # At the end: which of two rules makes a file.
 import json
 

@@ -1,6 +1,7 @@
-# Targets that print instead of making files: the cost of the calls to APIs, and which models answer. Each always runs.
-#   snakemake cost           estimate and what was spent, by stage and policy, in results/cost.json too; needs no key
-#   snakemake check_models   each model answers a request of one token, or says why not
+# Targets that print a table: the cost of the calls to APIs, which models answer, and the state of the last run. Their rules have
+# no outputs, so that each always runs.
+#   snakemake cost           estimate and what was spent, by stage and policy; also writes results/cost.json; needs no key
+#   snakemake check_models   each model answers a request for a few tokens (at most 16), or the reason why not
 #   snakemake status         what the last run in this folder has done and has left, also while it runs; needs no key
 
 
@@ -19,7 +20,7 @@ rule cost:
 
 
 rule check_models:
-    """Ask each model for one token"""
+    """Ask each model for a few tokens"""
     log:
         "logs/check_models.log",
     localrule: True

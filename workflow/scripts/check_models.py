@@ -1,4 +1,4 @@
-"""Ask each configured model for one token, and report those whose replies cannot be used."""
+"""Ask each configured model for a few tokens, and report those whose replies cannot be used."""
 
 from arena_cje.errors import UserError
 from arena_cje.stages import model_check

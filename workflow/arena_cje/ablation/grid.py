@@ -64,7 +64,7 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Its place among the files of the ablation."""
+        """File name of the block, with its folder and without a suffix."""
         return f"n{self.n}/{self.first:05d}"
 
 
@@ -102,7 +102,7 @@ def _setting(
     covariates: tuple[str, ...] | None,
     judge: str,
 ) -> Setting:
-    """One combination; its name has what it changes."""
+    """One combination; its name lists the options that differ from the default."""
     parts = [name]
     if rewards is not None and rewards != options.get("rewards", "calibrated"):
         options["rewards"] = rewards

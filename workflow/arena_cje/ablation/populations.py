@@ -180,7 +180,7 @@ def _masked_labels(label: np.ndarray, sample: Sample, share: float) -> np.ndarra
 def as_read(
     logged: Logged, draws: Policies, setting: Setting, covariates: tuple[str, ...]
 ) -> tuple[Logged, dict[str, Draws]]:
-    """What a setting sees of the judge and of the covariates, whose names are those of the arrays' columns."""
+    """Judge scores and covariates that a setting uses; covariates: the names of the arrays' columns."""
     missing = [name for name in setting.covariates if name not in covariates]
     if missing:
         raise UserError(

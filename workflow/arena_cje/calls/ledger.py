@@ -1,4 +1,4 @@
-"""The ledger: what calls have cost, one line a call, in a file that all jobs of an experiment share, and a budget for its sum.
+"""The ledger: one line per API call with its tokens and price, in a file that all jobs share, and a budget for the sum.
 
 A line is appended under a lock as soon as a reply has arrived and before it is used, so that a killed job leaves no paid call
 without a line; it is on disk before the reply is in the journal. A call of a model without a known price has `usd` null and
@@ -69,7 +69,7 @@ class Ledger:
         return usd
 
     def sync(self) -> None:
-        """Have on disk what has been appended. Without a lock: no other process waits for the disk."""
+        """Sync the appended lines to disk. No lock is held, so that no other process waits for the disk."""
         with file_errors(self.path):
             if self.path.exists():
                 with self.path.open("rb+") as file:

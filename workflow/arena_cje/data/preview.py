@@ -74,7 +74,7 @@ class Preview:
 
 
 def check_first_row(logged: str, reading: Reading) -> None:
-    """Raise a `UserError` for logged data whose first row is not one: before all errors that follow from what they lack."""
+    """Raise a `UserError` if the first row is not a logged row; this check runs first."""
     try:
         next(checked_rows(LOGGED, logged, reading, NO_TEXTS), None)
     except UserError as error:

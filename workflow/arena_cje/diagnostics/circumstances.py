@@ -148,7 +148,8 @@ def _is_supported(evaluation: Evaluation, draws: Draws, thresholds: Thresholds) 
 def weights_reach(log_ratio: np.ndarray, thresholds: Thresholds) -> float:
     """The largest share of the log ratios (n,), in steps of .05, whose weights have overlap; NaN where there is none.
 
-    A share a stands for the policy of probabilities base^(1 - a) target^a, of which a temperature nearer the base is one.
+    A share a stands for the policy with probabilities proportional to base^(1 - a) target^a, for example the target at a
+    temperature closer to the base's.
     """
     finite = log_ratio[np.isfinite(log_ratio)]
     if not len(finite):

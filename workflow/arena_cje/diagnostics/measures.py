@@ -65,7 +65,7 @@ class Measure:
     last_resort: bool = False
 
     def effort(self, prices: UnitPrices) -> float:
-        """What it takes, in labels."""
+        """Cost of the measure, in units of one label."""
         if self.last_resort:
             return 1e6
         return self.labels + prices.response_in_labels * self.responses

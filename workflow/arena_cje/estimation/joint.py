@@ -118,7 +118,7 @@ def _values(columns: Sequence[Column], prompts: Sequence[int], lenders: Sequence
     values: dict[int, JointValue] = {}
     for j in sorted(range(len(columns)), key=lambda k: -prompts[k]):  # lenders have more labels, and come first
         lent = [np.nan_to_num(values[k].residual) for k in lenders[j]]
-        # What is known of every prompt is uncertain by the prompts, what is known of labelled ones by the jackknife.
+        # Terms over all prompts have sampling variance; terms over labelled prompts have jackknife variance.
         everywhere = [np.nan_to_num(values[k].influence) * is_complete(columns[k]) for k in lenders[j]]
         known = np.column_stack([centred, *everywhere])
         values[j] = _value(j, columns[j], np.column_stack([centred, *lent]), known, prompts[j])

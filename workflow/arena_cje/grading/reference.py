@@ -87,7 +87,7 @@ def content_credit(reference: Reference, response: str) -> float:
 
 
 def matches(pattern: str, response: str) -> bool:
-    """Whether a pattern is found in a response; raises a `UserError` where the search goes on and on."""
+    """Whether a pattern is found in a response; raises a `UserError` if the search exceeds its time limit."""
     try:
         with _time_limit(MAX_SEARCH):
             return re.search(pattern, response, re.IGNORECASE | re.MULTILINE) is not None

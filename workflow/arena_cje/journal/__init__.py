@@ -229,7 +229,7 @@ def record_in(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names of new files on disk, as a sync has their content."""
+    """Sync a folder, so that new file names survive a power loss."""
     with file_errors(folder):
         opened = os.open(folder, os.O_RDONLY)
         try:

@@ -5,8 +5,8 @@ files that have grown since the last time it reads what is new, which the jobs o
 
 The journals alone determine what is finished. The index is made from them and can be taken away: it is one SQLite file for each
 machine, as the locks of SQLite hold between the processes of a machine and not safely over a network. A line is checked when it
-is read, so that a wrong place costs the item at most, never a wrong record. Where the index cannot be used, the journals are
-read through instead.
+is read: a wrong position loses at most the item and never returns a wrong record. Where the index cannot be used, the journals
+are read through instead.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def variances(of: Ratings) -> Variances | None:
 
 
 def by_rater(of: Ratings, votes: Sequence[Vote], copies: Sequence[Vote], scale: Scale) -> list[Row]:
-    """One row a rater: votes, difference from the others on the same items, spread, time, consistency, and what is odd.
+    """One row a rater: votes, difference from the others on the same items, spread, time, consistency, and warnings.
 
     votes: those of `of`; copies: votes on items that came twice, under the item's id.
     """
@@ -206,7 +206,7 @@ def by_item(of: Ratings) -> list[Row]:
 
 
 def further_votes(parts: Variances, most: int = 5) -> list[Row]:
-    """What k votes on each item buy: reliability, share of noise, and the labels' variance against that of one vote."""
+    """Reliability for k = 1 ... votes per item, share of noise, and the labels' variance relative to that of one vote."""
     between, rows = max(parts.between, 0.0), []
     for k in range(1, most + 1):
         variance = between + parts.within / k

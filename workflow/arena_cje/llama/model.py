@@ -81,7 +81,7 @@ class Model:
             self.pointer = None
 
     def n_rows(self, n: int) -> int:
-        """How many rows a pass with `n` needs so that each has the bits that it has in the company of any others."""
+        """How many rows a pass with `n` needs so that each has the bits that it has beside any others."""
         return max(LEAST_ROWS, round_up(n, self.row_step))
 
     @property

@@ -4,9 +4,8 @@
             copied from the           read in blocks of at most BLOCK tokens
             shared prefix
 
-Blocks bound the memory, whatever the length of a text; the prefix is what the system prompt makes the prompts of a
-context begin with. Where a text is cut depends on it and the prefix alone, so that its logits have the same bits in any
-order and company.
+Blocks bound the memory, whatever the length of a text; the prefix is the common beginning of all prompts of a context. Where
+a text is cut depends on it and the prefix alone, so that its logits have the same bits in any order and beside any other texts.
 
 Where fewer rows of logits are requested than llama.cpp's usual matrix kernels take (`model.LEAST_ROWS`), as many are computed
 and the requested ones returned. So the rows have the bits of one pass over the same tokens with all its rows, but for

@@ -39,7 +39,7 @@ class Account:
     expected: Sequence[CostLine]
     spending: Mapping[Key, Spending]
     budget_usd: float | None
-    votes: Sequence[BatchCost] = ()  # of people, whose money is no API's
+    votes: Sequence[BatchCost] = ()  # labelling batches, which are not API costs
 
     @property
     def total_spending(self) -> Spending:

@@ -2,9 +2,10 @@
 
     usd = (prompt tokens * input price + completion tokens * output price) / 10^6
 
-A price belongs to a model at an address. A model that is in neither place has no price (None). None is never taken as 0, and
-the price of a model with a similar name is never used. The table is that of the `genai-prices` package; there are no
-downloads. It has list prices: no discounts, and no lower prices for cached prompts.
+A price of the configuration applies to the exact model name at any address, a price of the table to a model at the address of
+a provider. A model that is in neither place has no price (None). None is never taken as 0, and the price of a model with a
+similar name is never used. The table is that of the `genai-prices` package; there are no downloads. It has list prices: no
+discounts, and no lower prices for cached prompts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ VERSION_SUFFIX = re.compile(r"(?:[-@]?(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest))?
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices in US dollars. overrides: prices of the configuration, by exact model name."""
+    """Prices in US dollars. overrides: prices of the configuration, by exact model name, at any address."""
 
     overrides: Mapping[str, Price] = field(default_factory=dict)
 

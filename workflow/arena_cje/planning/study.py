@@ -53,9 +53,12 @@ class Difference:
 
     @classmethod
     def of(cls, difference: Estimate, labels: int) -> Difference | None:
-        """Of a difference with jackknife values; labels: m of the pilot. None where it does not vary at all."""
+        """Components of the variance of an estimated difference with jackknife values; None where it does not vary at all.
+
+        labels: m of the pilot.
+        """
         sampling, calibration = difference.sampling_variance, difference.oracle_variance
-        # What the floor adds for labels that hardly vary belongs to the labels.
+        # The label floor counts as variance due to labels.
         calibration += max(0.0, difference.floor.value**2 - sampling - calibration)
         if not sampling + calibration > 0:
             return None
@@ -69,7 +72,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Pilot:
-    """What is known of a study before it is made."""
+    """Inputs of a plan: the variances and sizes of the pilot."""
 
     base: str
     estimator: str

@@ -19,7 +19,7 @@ LINE = 0.24  # inches of a setting
 PANELS = 3  # side by side
 SETTING_WIDTH = 34  # characters of a setting's name a line
 
-# What becomes of a number: its name, its words, its colour.
+# Outcomes of an estimate: name, description, colour.
 FATES = (
     ("published", "published, and not far off", theme.BLUE),
     ("published_wrongly", "published, the truth more than a standard error outside its interval", theme.VERMILION),

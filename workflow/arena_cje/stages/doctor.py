@@ -1,9 +1,10 @@
-"""What does not fit in the folder of a run: damaged files, outputs that were made from others than are there, leftovers.
+"""Finds damaged, inconsistent and leftover files of a run.
 
     for finding in doctor.examine(): ...        in the working directory of the run
 
-Seals have the hash of a file when it was written and those of its inputs, journals have a checksum a line. What a finding names
-can be made again by the command that made it, once it is taken away; finished items are in the journals and are not.
+Seals have the hash of a file when it was written and those of its inputs; journals have a checksum in each line. An output is
+inconsistent if its inputs have changed since it was made. The command of the run makes a file again after its removal; finished
+items are in the journals and are not computed again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CLOCKS_DIFFER = 1.0  # seconds between the clocks of files and processes, at mos
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not fit. mends: the files to take away; a journal is written anew without its damaged lines."""
+    """A problem of a file. mends: the files to remove; a journal is written anew without its damaged lines."""
 
     path: Path
     problem: str
@@ -47,12 +48,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """All that does not fit in the working directory."""
+    """All findings in the working directory."""
     return [*_damaged(), *_of_other_inputs(), *_prompts(), *_journals(), *_leftovers()]
 
 
 def redo(findings: list[Finding]) -> None:
-    """Take away what does not fit, and no more; raises a `UserError` while Snakemake runs in the folder."""
+    """Remove the files that the findings name, and no others; raises a `UserError` while Snakemake runs in the folder."""
     check_at_rest(Path())
     with file_errors():
         for finding in findings:
@@ -95,7 +96,7 @@ def _damaged() -> Iterator[Finding]:
 
 
 def _of_other_inputs() -> Iterator[Finding]:
-    """Outputs that were made from another content of their inputs, and so by another configuration, than is there now."""
+    """Outputs whose inputs had another content when they were made: another configuration made them."""
     seal_of = {seals.sealed_file(place): seals.read(seals.sealed_file(place)) for place in seals.all_seals()}
     stale: dict[Path, str] = {}
     made_from = defaultdict(list)

@@ -5,8 +5,8 @@
 
 Log lines go to the job's log file and, with the job's name before them, to standard error. A `UserError`, or an error of the
 file system, ends the job with one line `ERROR ...` and exit status 1; the line of any other error, which is a bug, has its
-traceback below it. No line holds a key of an API. What the job reads of the results is checked against its seals before, what
-it writes is sealed after.
+traceback below it. No line holds a key of an API. Inputs under results/ are checked against their seals before the body; outputs
+are sealed after it.
 """
 
 from __future__ import annotations

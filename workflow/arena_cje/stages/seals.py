@@ -1,4 +1,4 @@
-"""Seals: what every output of a job was when it was written, and what it was made from.
+"""Seals: size, rows and hash of each output, and the parameters and inputs of its job.
 
 A job checks the files of results that it reads against their seals, and seals what it has written: `results/seals/NAME.json` for
 `results/NAME`. A file that was cut or changed afterwards is so refused by name, a table short of whole lines too. A file
@@ -6,9 +6,9 @@ without a seal is a user's own, or was made before there were seals: it is read 
 
     with seals.sealed(inputs, outputs, rule, params): ...
 
-Snakemake's memory of what made an output is the folder `.snakemake/`, without which it takes every file for the one that the
-configuration asks for. Seals have the same knowledge beside the results: where Snakemake has none, `restore` gives it back, and
-it makes again what the configuration makes otherwise.
+Snakemake records in `.snakemake/` which job made an output, with its parameters and inputs. Without these records it accepts
+every existing file, whatever configuration made it. Seals keep the same records beside the results: if those of Snakemake are
+missing, `restore` writes them anew, and Snakemake makes the outputs again whose parameters or inputs have changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The last lines of a run that did not succeed: why, once for each reason, and the command that goes on."""
+"""The last lines of a run that did not succeed: each reason once, and the command that continues the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from arena_cje.stages.status import JobState, Status
 
 N_REASONS = 10  # shown
-DOCTOR = "arena-cje doctor"  # in the sentence of an error that it mends
+DOCTOR = "arena-cje doctor"  # contained in errors that `doctor` can fix
 
 
 def command(arguments: Sequence[str] = ()) -> str:
@@ -60,7 +60,7 @@ def _tool(words: str, option: str = "") -> str:
 
 
 def lines(status: Status, unfinished: Collection[str] = ()) -> Iterator[str]:
-    """Why jobs of a run that has ended failed, and how it goes on.
+    """Why jobs of a run that has ended failed, and the command that continues the run.
 
     unfinished: outputs of jobs that Snakemake will run again, though their files may be there.
     """
@@ -75,7 +75,7 @@ def lines(status: Status, unfinished: Collection[str] = ()) -> Iterator[str]:
     if len(reasons) > N_REASONS:
         yield f"ERROR {len(reasons) - N_REASONS} other reasons; `{_tool('status')}` tells them"
     if any(DOCTOR in error for error in reasons):
-        yield f"First take away what is damaged: arena-cje doctor {shlex.quote(str(run_folder()))} --redo"
+        yield f"First remove the damaged files: arena-cje doctor {shlex.quote(str(run_folder()))} --redo"
     yield f"The same command goes on from here: {command()}"
 
 

@@ -50,7 +50,7 @@ class Screen:
 
     @property
     def can_redraw(self) -> bool:
-        """Whether rows can be drawn again; in a file or pipe they would be there once for each time."""
+        """Whether rows can be drawn again; in a file or pipe each redraw would append a copy."""
         return self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     @contextlib.contextmanager
@@ -87,7 +87,7 @@ class Screen:
 
 
 class RunLines(logging.Handler):
-    """Hands on to Snakemake's handler what a user needs to see.
+    """A log handler that passes the lines for users to Snakemake's handler.
 
     settings: Snakemake's settings of its output. lock_sentence: what takes the place of Snakemake's on a locked folder.
     closing_lines: what follows where nothing was to be done, so that no handler of the workflow is called.

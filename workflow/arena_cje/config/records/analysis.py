@@ -110,7 +110,7 @@ class Variant(AnalysisOptions):
 
 
 class Decision(Record):
-    """What is asked of the differences between policies."""
+    """How differences between policies become decisions."""
 
     against: str | None = Field(None, description="policy that all others are compared with; null: the base policy")
     margin: float = Field(
