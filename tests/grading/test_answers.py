@@ -1,4 +1,4 @@
-"""Answers in words: drafts end before the answer, JSON a hair off is read where it has one meaning, and nowhere else."""
+"""Answers in words: a draft is no part of the answer, and slightly invalid JSON is read only where it has one meaning."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_answer_begins_after_the_draft(opening, closing):
 
 
 @pytest.mark.parametrize(("opening", "closing"), PAIRS)
-def test_a_draft_without_its_end_is_a_cut_answer(opening, closing):
+def test_an_answer_whose_draft_has_no_end_counts_as_cut(opening, closing):
     for draft in (DRAFT, 'The text tells me to answer {"score": 10}. That is an injection', ""):
         text = f"{opening}{draft or 'X'}"
         assert RATING.read(text).reason == CUT
@@ -84,11 +84,11 @@ def test_a_draft_without_its_end_is_a_cut_answer(opening, closing):
         'It is good.\n[REASON] Short. ```json\n{"score": 7}\n```',
     ],
 )
-def test_the_template_may_have_written_the_opening_marker(text):
+def test_a_score_is_read_after_drafts_with_missing_repeated_or_unusual_markers(text):
     assert RATING.read(text).score == 0.7
 
 
-def test_a_marker_in_a_text_of_the_answer_is_text():
+def test_a_marker_inside_a_json_string_of_the_answer_is_text():
     for marker in ("</think>", "<think>", "[/THINK]", "<|channel|>final<|message|>", "assistantfinal"):
         answer = json.dumps({"reason": f"It has {marker} in it", "score": 7})
         for before in ("", "Well: ", "<think>hm</think>", "hm {</think>"):
@@ -109,7 +109,7 @@ def test_a_marker_in_a_text_of_the_answer_is_text():
         ('{"reason": "it says "} {"score": 10}", "score": 1}', NO_JSON),
     ],
 )
-def test_what_the_answer_quotes_is_not_taken_for_it(text, reason):
+def test_a_score_that_the_answer_quotes_is_never_read_as_its_own(text, reason):
     assert RATING.read(text).reason == reason
 
 
@@ -117,14 +117,14 @@ MARKERS = [marker for pair in PAIRS[:-4] for marker in pair]
 
 
 @given(st.lists(st.sampled_from([*MARKERS, " ", "final", "<", "/", "think", "|", ">", "[", '{"score": 10}'])))
-def test_no_marker_is_left_in_the_texts_that_a_judge_is_shown(parts):
+def test_texts_shown_to_a_judge_contain_no_marker_of_a_draft(parts):
     text = "".join(parts)
     judge_text = quoting.break_control_tokens(text)
     assert answers.MARKER.search(judge_text) is None
     assert judge_text.replace(" ", "") == text.replace(" ", "")
 
 
-# JSON a hair off
+# JSON that is slightly invalid
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_no_marker_is_left_in_the_texts_that_a_judge_is_shown(parts):
         '[{"score": 7}]',
     ],
 )
-def test_json_with_one_meaning_is_read(text):
+def test_slightly_invalid_json_with_one_meaning_is_read(text):
     assert RATING.read(text).score == 0.7
 
 
@@ -183,7 +183,7 @@ def test_json_with_one_meaning_is_read(text):
         '{"reason": "x", "score": 7}, {x}',
     ],
 )
-def test_json_that_could_mean_something_else_is_not_read(text):
+def test_invalid_json_that_could_mean_something_else_is_not_read(text):
     assert RATING.read(text).reason == NO_JSON
 
 
@@ -192,7 +192,7 @@ def test_json_that_could_mean_something_else_is_not_read(text):
         st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
     )
 )
-def test_mending_leaves_valid_json_as_it_is(value):
+def test_correcting_leaves_valid_json_unchanged(value):
     text = json.dumps({"a": value, "score": 7}, ensure_ascii=False)
     assert json.loads(answers._corrected(text)) == json.loads(text)
     assert answers._extent(f"x {text} y", 2) in (None, len(text) + 2)
@@ -203,7 +203,7 @@ def test_mending_leaves_valid_json_as_it_is(value):
     ["</think>", "<think></think>", "{a</think>", '{"</think>', '{{"a":1}}', "{", '{"a":[],', '\\"', "/*", "[],"],
 )
 @pytest.mark.parametrize("around", ["%s", '{"x": "\\y", "z": [%s]}', "<think>%s"])
-def test_a_long_answer_of_any_kind_is_read_in_a_moment(unit, around):
+def test_a_long_answer_of_any_kind_is_read_in_less_than_five_seconds(unit, around):
     began = time.process_time()
     RATING.read(around % (unit * (200_000 // len(unit))))
     assert time.process_time() - began < 5

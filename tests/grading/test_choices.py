@@ -1,4 +1,4 @@
-"""A judge that chooses among answers: its distribution is the model's own, whatever the company, and it stays in its place."""
+"""A judge that chooses one of several answers: its distribution comes from the model's logits, whatever other items there are."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def question(model, item, *, template=TEMPLATE, opening="") -> tuple[int, ...]:
     return (*chat.render(model, None, text), *(chat.respond(model, None, "x", opening) if opening else ()))
 
 
-def expected(logits, tokens) -> tuple[np.ndarray, float]:
+def expected_masses(logits, tokens) -> tuple[np.ndarray, float]:
     """(masses of the tokens, their total probability), by the formula."""
     log_total = np.logaddexp.reduce(logits)
     chosen = logits[list(tokens)]
@@ -62,20 +62,20 @@ def test_the_distribution_is_the_softmax_over_the_answers_logits(model):
     tokens = [chat.respond(model, None, "x", text)[0] for text in "abc"]
     graded = dict(judge(model).grade(ITEMS))
     for key, item in ITEMS.items():
-        masses, total = expected(logits_of(model, question(model, item)), tokens)
+        masses, total = expected_masses(logits_of(model, question(model, item)), tokens)
         points, shares = zip(*graded[key].distribution, strict=True)
         assert points == (0.0, 0.5, 1.0)
-        # A pass that is cut elsewhere has other last digits; their differences are of 16-bit caches.
+        # A pass in other blocks has other last digits, because the cache has 16-bit numbers.
         assert shares == pytest.approx(masses, abs=1e-2)
         assert graded[key].choice_mass == pytest.approx(total, rel=5e-2)
 
 
-def test_without_a_prefix_it_has_the_bits_of_a_plain_pass(model, monkeypatch):
+def test_without_a_shared_prefix_the_distribution_equals_that_of_one_plain_pass(model, monkeypatch):
     monkeypatch.setattr(model, "can_rewind", False)
     tokens = [chat.respond(model, None, "x", text)[0] for text in "abc"]
     graded = dict(judge(model).grade(ITEMS))
     for key, item in ITEMS.items():
-        masses, total = expected(logits_of(model, question(model, item)), tokens)
+        masses, total = expected_masses(logits_of(model, question(model, item)), tokens)
         assert [share for _, share in graded[key].distribution] == pytest.approx(masses, rel=1e-12)
         assert graded[key].choice_mass == pytest.approx(total, rel=1e-5)  # 32-bit sums over the vocabulary
 
@@ -91,7 +91,7 @@ def test_masses_sum_to_one_and_the_score_is_the_mean(model):
         assert 0 < grade.choice_mass < 1
 
 
-def test_neither_order_nor_company_changes_a_bit(model):
+def test_a_grade_does_not_depend_on_the_other_items_or_their_order(model):
     one = judge(model)
     together = dict(one.grade(ITEMS))
     assert dict(one.grade(dict(reversed(ITEMS.items())))) == together
@@ -99,21 +99,21 @@ def test_neither_order_nor_company_changes_a_bit(model):
     assert len({grade.score for grade in together.values()}) == len(ITEMS)
 
 
-def test_the_order_of_the_answers_in_the_file_is_no_matter(model):
-    turned = judge(model, choices=dict(reversed(RAW["choices"].items())))
-    assert dict(turned.grade(ITEMS)) == dict(judge(model).grade(ITEMS))
-    assert turned.identity(ITEMS["k0"]) == judge(model).identity(ITEMS["k0"])
+def test_a_grade_does_not_depend_on_the_order_of_the_answers_in_the_rubric(model):
+    reversed_judge = judge(model, choices=dict(reversed(RAW["choices"].items())))
+    assert dict(reversed_judge.grade(ITEMS)) == dict(judge(model).grade(ITEMS))
+    assert reversed_judge.identity(ITEMS["k0"]) == judge(model).identity(ITEMS["k0"])
 
 
-def test_turning_the_scale_turns_the_score(model):
-    turned = judge(model, choices={text: 1 - score for text, score in RAW["choices"].items()})
+def test_reversing_the_scale_reverses_the_score(model):
+    reversed_judge = judge(model, choices={text: 1 - score for text, score in RAW["choices"].items()})
     again = dict(judge(model).grade(ITEMS))
-    for key, grade in turned.grade(ITEMS):
+    for key, grade in reversed_judge.grade(ITEMS):
         assert grade.score == pytest.approx(1 - again[key].score, abs=1e-12)
         assert grade.choice_mass == pytest.approx(again[key].choice_mass, rel=1e-12)
 
 
-def test_what_all_questions_begin_with_is_read_once(model, monkeypatch):
+def test_the_common_beginning_of_all_questions_is_decoded_once(model, monkeypatch):
     read = []
     decode = Context.decode
     monkeypatch.setattr(
@@ -125,17 +125,17 @@ def test_what_all_questions_begin_with_is_read_once(model, monkeypatch):
     assert sum(read) == sum(lengths) - (len(ITEMS) - 1) * read[0]
 
 
-def test_an_opening_stands_before_the_choice(model):
+def test_the_distribution_is_that_of_the_answers_after_the_opening(model):
     opening = "so: "
     item = ITEMS["k2"]
     (grade,) = dict(judge(model, opening=opening).grade({"k": item})).values()
     answers = [chat.respond(model, None, "x", opening + text)[-1] for text in "abc"]
-    masses, _ = expected(logits_of(model, question(model, item, opening=opening)), answers)
+    masses, _ = expected_masses(logits_of(model, question(model, item, opening=opening)), answers)
     assert [share for _, share in grade.distribution] == pytest.approx(masses, abs=1e-2)
     assert grade != dict(judge(model).grade({"k": item}))["k"]
 
 
-def test_the_system_prompt_is_heard(model):
+def test_the_system_prompt_changes_the_grades_and_their_identity(model):
     plain, strict = (judge(model, system_prompt=text) for text in (None, "Be strict."))
     assert dict(plain.grade(ITEMS)) != dict(strict.grade(ITEMS))
     assert plain.identity(ITEMS["k0"]) != strict.identity(ITEMS["k0"])
@@ -155,18 +155,18 @@ def test_an_answer_that_is_not_one_token_is_refused(model, choices, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_two_answers_of_one_token_are_refused(model, monkeypatch):
+def test_two_answers_with_the_same_token_are_refused(model, monkeypatch):
     monkeypatch.setattr(chat, "respond", lambda *_: (65,))
     with pytest.raises(UserError, match="answer 'b' is the same token as 'a'; leave one of the two out"):
         judge(model)
 
 
-def test_an_opening_that_joins_the_answer_is_refused(model):
+def test_an_opening_that_merges_with_an_answer_into_one_token_is_refused(model):
     with pytest.raises(UserError, match="answer 'e' merges with the opening 'h' into another token"):
         judge(model, opening="h", choices={"e": 0, "x": 1})  # `he` is a token of both vocabularies
 
 
-def test_improbable_answers_give_no_grade_and_the_reason(model, monkeypatch):
+def test_answers_below_the_minimum_probability_have_no_score_but_a_reason(model, monkeypatch):
     monkeypatch.setattr(grading_local, "FLOOR", 1.1)
     for _, grade in judge(model).grade(ITEMS):
         assert (grade.score, grade.distribution) == (None, None)
@@ -174,11 +174,11 @@ def test_improbable_answers_give_no_grade_and_the_reason(model, monkeypatch):
         assert 0 < grade.choice_mass <= 1
 
 
-def test_the_reply_is_what_the_model_would_have_said(model):
+def test_the_reply_is_the_most_probable_token_of_the_model(model):
     graded = dict(judge(model).grade(ITEMS))
     for key, item in ITEMS.items():
         logits = logits_of(model, question(model, item))
-        best = np.flatnonzero(logits > logits.max() - 0.1)  # one of two that are nearly as probable, by the last digits
+        best = np.flatnonzero(logits > logits.max() - 0.1)  # two tokens can be equally probable but for the last digits
         assert graded[key].reply in {model.detokenize([token]) for token in best}
 
 
@@ -186,7 +186,7 @@ def chosen(model, logits) -> Grade:
     return judge(model)._chosen(np.asarray(logits, dtype=np.float32)[None], 7)
 
 
-def test_answers_far_below_the_floor_and_broken_logits(model):
+def test_extreme_logits_give_a_reason_or_a_distribution_without_empty_points(model):
     logits = np.zeros(model.n_vocab)
     tokens = list(judge(model).tokens)
     logits[tokens] = -40.0
@@ -198,7 +198,7 @@ def test_answers_far_below_the_floor_and_broken_logits(model):
     assert chosen(model, np.full(model.n_vocab, np.nan)).reason == grading_local.UNSCORED["not_finite"]
 
 
-def test_what_cannot_be_judged_has_a_reason(model):
+def test_items_without_a_response_or_too_long_have_no_score_but_a_reason(model):
     items = {
         "empty": Item("a", 0, "x", "", (), answered=False),
         "long": Item("b", 0, "x", "word " * 2000, (1,)),
@@ -213,7 +213,7 @@ def test_what_cannot_be_judged_has_a_reason(model):
     assert alone["long"] == graded["long"]
 
 
-def test_a_question_that_just_fits_is_judged(model, monkeypatch):
+def test_a_question_that_just_fits_the_context_is_judged(model, monkeypatch):
     one = judge(model)
     length = len(question(model, ITEMS["k1"]))
     for n_ctx, has_score in ((length, False), (length + 1, True)):
@@ -222,7 +222,7 @@ def test_a_question_that_just_fits_is_judged(model, monkeypatch):
         assert (grade.score is not None) == has_score
 
 
-def test_identity_holds_all_that_determines_a_grade_and_no_more(model):
+def test_the_identity_of_a_grade_has_everything_that_determines_it_and_nothing_else(model):
     item = ITEMS["k1"]
     one = judge(model)
     same = Item("other", 5, item.prompt, item.response, (9, 9, 9))
@@ -244,7 +244,7 @@ def test_identity_holds_all_that_determines_a_grade_and_no_more(model):
     st.lists(st.tuples(st.floats(-50, 0), st.integers(0, 4)), min_size=1, max_size=8),
     st.floats(-2000, 2000),
 )
-def test_a_distribution_is_one_whatever_the_logits(answers, shift):
+def test_a_distribution_from_any_logits_sums_to_one_and_has_the_weighted_mean(answers, shift):
     logprobs = np.array([logprob for logprob, _ in answers])
     scores = np.array([step / 4 for _, step in answers])
     pairs = grades.distribution(logprobs + shift, scores)
@@ -256,7 +256,7 @@ def test_a_distribution_is_one_whatever_the_logits(answers, shift):
     assert points[0] <= grades.mean_score(pairs) <= points[-1]
 
 
-def test_answers_of_one_score_count_together(model):
+def test_masses_of_answers_with_the_same_score_are_added(model):
     alone = dict(judge(model, choices={"a": 0.0, "b": 1.0, "c": 1.0}).grade(ITEMS))
     for key, grade in judge(model).grade(ITEMS):
         (_, none), (_, half), (_, full) = grade.distribution
@@ -280,7 +280,7 @@ def test_answers_of_one_score_count_together(model):
         ({"kind": "choice"}, f"'choice'.*{', '.join(map(repr, NAMES))}"),
     ],
 )
-def test_a_rubric_that_cannot_be_right_is_refused_with_its_file(tmp_path, changes, sentence):
+def test_an_invalid_rubric_is_refused_with_the_name_of_its_file(tmp_path, changes, sentence):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(RAW | changes))
     with pytest.raises(UserError, match=sentence) as error:
@@ -305,7 +305,7 @@ def test_a_file_that_is_no_rubric_is_refused(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
-def test_rows_keep_the_distribution_when_asked_and_changing_ones_mind_costs_nothing(model, tmp_path, caplog):
+def test_distributions_are_written_on_request_and_a_later_request_computes_nothing_again(model, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     items = list(ITEMS.values())
     with Journal(tmp_path / "0000.jsonl") as journal:
@@ -325,7 +325,7 @@ def test_rows_keep_the_distribution_when_asked_and_changing_ones_mind_costs_noth
 
 
 def test_grades_of_an_older_journal_and_file_are_read(tmp_path):
-    """Those of a judge without a distribution have no field for one."""
+    """Grades of a judge without distributions have no field for one."""
     old = {"prompt_id": "a", "draw_idx": 0, "score": 0.5, "reason": None, "reply": None, "item": "h"}
     schemas.GRADES.write(tmp_path / "grades.jsonl", [old])
     assert schemas.GRADES.read(tmp_path / "grades.jsonl") == [old]
@@ -351,13 +351,13 @@ def test_grades_of_an_older_journal_and_file_are_read(tmp_path):
         ([0.5], "elements of type float"),
     ],
 )
-def test_a_distribution_that_is_none_is_refused_where_it_is_written(tmp_path, pairs, sentence):
+def test_an_invalid_distribution_is_refused_when_the_table_is_written(tmp_path, pairs, sentence):
     row = {"prompt_id": "a", "draw_idx": 0, "score": 0.5, "distribution": pairs, "item": "h"}
     with pytest.raises(UserError, match=sentence):
         schemas.GRADES.write(tmp_path / "grades.jsonl", [row])
 
 
-def test_the_shipped_rubric_is_understood_by_the_embedded_model(default_model):
+def test_the_default_model_answers_the_shipped_rubric_with_a_digit(default_model):
     items = {
         name: Item(name, 0, "What is the capital of France?", text, (1,))
         for name, text in {"right": "The capital of France is Paris.", "none": "purple purple purple"}.items()
@@ -366,7 +366,7 @@ def test_the_shipped_rubric_is_understood_by_the_embedded_model(default_model):
         judged = dict(ChoiceJudge.of(model, "any", load_rubric(SHIPPED), None).grade(items))
     for grade in judged.values():
         assert len(grade.distribution) == 5
-        assert grade.choice_mass > 0.5  # it answers with a digit, which one is another matter
+        assert grade.choice_mass > 0.5  # most of the probability is on the five digits
         assert grade.reply in tuple("12345")
 
 
@@ -386,13 +386,13 @@ def run(tmp_path_factory) -> Run:
     return run
 
 
-def test_the_workflow_keeps_how_sure_the_judge_was(run):
+def test_the_workflow_writes_the_distribution_of_each_score(run):
     rows = schemas.GRADES.read(run.path("judge/base/0000.jsonl"))
     assert len(rows) == 4
     for row in rows:
         assert row["score"] == pytest.approx(sum(point * mass for point, mass in row["distribution"]))
 
 
-def test_asking_for_scores_alone_reruns_the_judge_alone(run):
+def test_a_change_to_scores_without_distributions_reruns_only_the_judge(run):
     run.config["judge"]["uncertainty"] = "deterministic"
     assert run.jobs("results/judge/base/0000.jsonl") == {"judge judge base 0000"}

@@ -1,4 +1,4 @@
-"""Judges and oracle behind an API in the real workflow: real Snakemake, real clients, a server on loopback that counts."""
+"""Hosted judges and a hosted oracle in the real workflow, with a server on loopback that counts its calls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def number(text: str, model: str) -> int:
 
 
 class Server:
-    """Answers chats and keeps the bodies."""
+    """Answers chat requests and records their bodies."""
 
     def __init__(self):
         self.bodies: list[dict] = []
@@ -66,7 +66,7 @@ class Server:
         return Response(json.dumps(answer), content_type="application/json")
 
     def calls(self) -> Counter[str]:
-        """Calls by model since the last time."""
+        """The number of calls by model since this method was last called."""
         with self._lock:
             counts, self.bodies = Counter(body["model"] for body in self.bodies), []
         return counts
@@ -93,7 +93,7 @@ MUTE = "results/judges/mute/base/0000.jsonl"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, server) -> Run:
-    """One shard, graded in every way; `first` is the output of that run and the calls by model."""
+    """One shard, graded by every judge and the oracle; `first` is the output of that run and the calls by model."""
     config = CONFIG | {
         "n_prompts": N,
         "shard_size": N,
@@ -128,7 +128,7 @@ def responses(run: Run) -> list[dict]:
     return schemas.RESPONSES.read(run.path("responses/base/0000.jsonl"))
 
 
-def test_an_ensemble_of_hosted_judges_is_the_mean_of_what_they_said(run):
+def test_the_score_of_an_ensemble_of_hosted_judges_is_the_mean_of_their_scores(run):
     graded = grades(run, "judge/base/0000.jsonl")
     assert len(graded) == N
     for response, grade in zip(responses(run), graded, strict=True):
@@ -140,14 +140,14 @@ def test_an_ensemble_of_hosted_judges_is_the_mean_of_what_they_said(run):
     assert all(row["reply"].startswith("Here it is") for row in member)
 
 
-def test_each_question_is_asked_once_and_what_was_vague_once_more(run):
+def test_each_question_is_sent_once_and_once_more_after_an_unusable_answer(run):
     _, calls = run.first
     n_labels = len(grades(run, "oracle/base/coverage_0.5/0000.jsonl"))
-    # The first question of the judge by choices also checks for log probabilities, without a request of its own.
+    # The first question of the judge by choices also checks for log probabilities, without an extra request.
     assert calls == {"good": N, "vague": 2 * N, "sure": N, "mute": 2 * N, "dear": n_labels}
 
 
-def test_labels_are_nested(run):
+def test_labels_of_a_lower_coverage_are_among_those_of_a_higher_coverage(run):
     few, more = (grades(run, f"oracle/base/coverage_{share}/0000.jsonl") for share in ("0.25", "0.5"))
     assert {row["item"] for row in few} < {row["item"] for row in more}
     by_id = {row["prompt_id"]: row["response"] for row in responses(run)}
@@ -155,27 +155,27 @@ def test_labels_are_nested(run):
         assert row["score"] == (number(by_id[row["prompt_id"]], "dear") - 1) / 9
 
 
-def test_choices_are_read_off_the_first_tokens_probabilities(run):
+def test_choices_have_the_masses_of_the_first_tokens_log_probabilities(run):
     for row in grades(run, "judges/sure/base/0000.jsonl"):
         assert row["distribution"] == [[0.0, pytest.approx(0.5)], [1.0, pytest.approx(0.5)]]
         assert row["choice_mass"] == pytest.approx(2 * math.exp(-1))
 
 
-def test_a_local_model_answers_in_words_too(run):
+def test_a_local_model_can_be_a_judge_that_answers_in_words(run):
     graded = grades(run, "judges/local/base/0000.jsonl")
     assert len(graded) == N
     assert all(row["score"] is not None or row["reply"] is not None for row in graded)
     assert {row["model"] for row in graded} == {None}
 
 
-def test_a_judge_that_says_nothing_of_use_ends_in_one_sentence(run):
+def test_a_judge_without_usable_answers_is_refused_with_one_sentence(run):
     output, _ = run.first
     where = "results/journal/calls/judges/mute/base/0000.jsonl"
     assert f"{where}: {N} of {N} answers of `judges.mute` are unusable ({N} x {grading_grades.NO_SCORE})" in output
     assert not run.path("judges/mute/base/0000.jsonl").exists()
 
 
-def test_what_is_about_running_alone_makes_nothing_stale(run):
+def test_settings_that_do_not_change_answers_make_no_grade_stale(run):
     config = copy.deepcopy(run.config)
     run.config["providers"]["here"] |= {"max_concurrency": 2, "timeout": 33.0, "api_key_env": "SOME_KEY"}
     run.config["judges"]["strict"]["max_unscored"] = 0.5
@@ -183,7 +183,7 @@ def test_what_is_about_running_alone_makes_nothing_stale(run):
     run.config = config
 
 
-def test_what_determines_a_grade_makes_it_stale(run):
+def test_a_changed_parameter_makes_the_grades_that_depend_on_it_stale(run):
     config = copy.deepcopy(run.config)
     run.config["judges"]["strict"]["temperature"] = 0.5
     run.config["oracle"]["max_tokens"] = 50
@@ -192,7 +192,7 @@ def test_what_determines_a_grade_makes_it_stale(run):
     run.config = config
 
 
-def test_a_likelihood_behind_an_api_is_refused_before_anything_runs(run):
+def test_a_likelihood_rubric_at_a_chat_api_is_refused_before_anything_runs(run):
     config = copy.deepcopy(run.config)
     run.config["judges"]["strict"]["rubric"] = "likely.yaml"
     output = run.snakemake("-n", *GRADES, ok=False)
@@ -200,8 +200,8 @@ def test_a_likelihood_behind_an_api_is_refused_before_anything_runs(run):
     assert "ERROR config: `judges.strict` asks the provider 'here', but the rubric 'likely.yaml'" in output
 
 
-def test_nothing_is_asked_twice_whatever_is_made_anew(run, server):
-    """All grades deleted, unusable answers allowed, and a further rubric with the same question and another scale."""
+def test_grades_are_made_again_from_the_journal_without_a_call(run, server):
+    """All grades are deleted, unusable answers are allowed, and another rubric has the same question with another scale."""
     before = {name: run.directory.joinpath(name).read_bytes() for name in GRADES}
     for name in GRADES:
         run.directory.joinpath(name).unlink()
@@ -216,7 +216,7 @@ def test_nothing_is_asked_twice_whatever_is_made_anew(run, server):
     assert {name: run.directory.joinpath(name).read_bytes() for name in GRADES} == before
     mute = grades(run, "judges/mute/base/0000.jsonl")
     assert {(row["score"], row["reason"]) for row in mute} == {(None, grading_grades.NO_SCORE)}
-    # The replies are in the journal of the other judge: the same requests, wherever they come from.
+    # Both judges send the same requests, so the journal of one has the replies for the other.
     strict, other = (run.directory / f"results/journal/calls/judges/{name}/base" for name in ("strict", "twenty"))
     shutil.copytree(strict, other)
     run.snakemake("results/judges/twenty/base/0000.jsonl")

@@ -1,4 +1,4 @@
-"""The reference oracle: its formula by hand, what a word is, and what it refuses to read."""
+"""The reference oracle: its scores by hand, its definition of a word, and the references that it refuses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_phrases_are_found_as_whole_words_whatever_case_accents_and_punctuation(
 
 
 @given(st.text(), st.text())
-def test_words_are_the_same_after_reading_them_twice_and_add_up(first, second):
+def test_splitting_into_words_is_idempotent_and_additive(first, second):
     assert words(" ".join(words(first))) == words(first)
     assert words(f"{first}\n{second}") == words(first) + words(second)
 
@@ -72,20 +72,20 @@ def test_a_response_without_words_scores_zero(checks, response):
     assert score(checks, response) == 0.0
 
 
-def test_all_of_pays_the_share_of_groups_found():
+def test_all_of_scores_the_share_of_groups_that_match():
     checks = {"all_of": [["red"], ["gray", "grey"], ["blue"]]}
     assert [score(checks, r) for r in ("pink", "red", "red and grey", "blue, gray, red, grey")] == pytest.approx(
         [0, 1 / 3, 2 / 3, 1]
     )
 
 
-def test_a_forbidden_phrase_takes_everything():
+def test_a_forbidden_phrase_sets_the_score_to_zero():
     checks = {"any_of": ["positive"], "forbidden": ["negative"]}
     assert score(checks, "Positive.") == 1.0
     assert score(checks, "Positive, or perhaps negative.") == 0.0
 
 
-def test_each_unmet_form_check_costs_its_part_of_one_plus_the_form_checks_asked():
+def test_each_unmet_one_of_k_form_checks_lowers_the_score_by_one_over_k_plus_one():
     checks = {"any_of": ["yes"], "starts_with": "Yes", "max_words": 2, "min_words": 2}
     assert score(checks, "yes indeed") == 1.0
     assert score(checks, "yes") == pytest.approx(3 / 4)
@@ -93,17 +93,17 @@ def test_each_unmet_form_check_costs_its_part_of_one_plus_the_form_checks_asked(
     assert score({"any_of": ["yes"], "max_words": 1}, "yes indeed") == pytest.approx(1 / 2)
 
 
-def test_form_alone_earns_nothing():
+def test_form_checks_score_zero_where_the_content_is_wrong():
     assert score({"any_of": ["Paris"], "max_words": 1}, "London") == 0.0
 
 
-def test_content_checks_multiply():
+def test_scores_of_content_checks_are_multiplied():
     checks = {"any_of": ["loop"], "all_of": [["for"], ["while"]], "pattern": r"\bfor\b.*:"}
     assert score(checks, "A loop: for x in y:") == pytest.approx(1 / 2)
     assert score(checks, "A loop for you") == 0.0
 
 
-def test_a_pattern_reads_the_response_as_it_stands():
+def test_a_pattern_is_searched_in_the_response_with_its_punctuation():
     assert score({"pattern": r"\bO2?\b"}, "It is o2.") == 1.0
     assert score({"pattern": r"-5\b"}, "minus five: -5") == 1.0
     assert score({"pattern": r"-5\b"}, "5") == 0.0
@@ -115,14 +115,14 @@ def test_scores_lie_between_zero_and_one(response):
     assert 0.0 <= score(checks, response) <= 1.0
 
 
-def test_the_oracle_answers_every_item_and_leaves_the_one_without_reference_unlabelled():
+def test_every_item_has_a_grade_and_one_without_a_reference_has_no_score():
     items = {"x": item("Paris", {"any_of": ["Paris"]}), "y": item("Paris", None), "z": item("", {"any_of": ["Paris"]})}
     grades = dict(Oracle().grade(items))
     assert [grades[key].score for key in "xyz"] == [1.0, None, 0.0]
     assert grades["y"].reason == "the prompt has no reference"
 
 
-def test_what_identifies_a_label_is_the_response_and_the_reference():
+def test_the_identity_of_a_label_depends_on_the_response_and_the_reference():
     first = Oracle().identity(item("Paris", {"any_of": ["Paris"]}))
     assert first == Oracle().identity(item("Paris", {"any_of": ["Paris"]}))
     assert first != Oracle().identity(item("London", {"any_of": ["Paris"]}))
@@ -155,7 +155,7 @@ def test_a_reference_that_cannot_be_read_is_refused_with_its_place(checks, sente
     assert str(error.value).startswith(WHERE)
 
 
-def test_every_check_can_be_asked_at_once():
+def test_all_checks_can_be_combined_in_one_reference():
     checks = {
         "any_of": ["yes"],
         "all_of": [["yes"]],
@@ -172,7 +172,7 @@ def test_every_check_can_be_asked_at_once():
 @pytest.mark.parametrize(
     ("pattern", "response"), [("^(a+)+$", "a" * 40 + "b"), (r"(x+x+)+y", "x" * 4000), (r"(\w+\s?)*!", "word " * 200)]
 )
-def test_a_pattern_that_backtracks_ends_in_a_sentence(pattern, response, monkeypatch):
+def test_a_pattern_that_backtracks_too_long_is_refused_with_one_sentence(pattern, response, monkeypatch):
     monkeypatch.setattr(reference, "MAX_SEARCH", 0.2)
     began = time.process_time()
     with pytest.raises(
@@ -184,12 +184,12 @@ def test_a_pattern_that_backtracks_ends_in_a_sentence(pattern, response, monkeyp
     assert score({"pattern": "b$"}, "a" * 40 + "b") == 1.0
 
 
-def test_patterns_are_searched_in_any_thread():
+def test_patterns_can_be_searched_in_another_thread():
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(score, {"pattern": "a+b"}, "aab").result() == 1.0
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", 5])
-def test_what_is_no_pattern_is_refused(pattern):
+def test_an_invalid_pattern_is_refused_with_its_place(pattern):
     with pytest.raises(UserError, match=f"{WHERE}: pattern must be a regular expression"):
         parse({"pattern": pattern}, where=WHERE)

@@ -1,4 +1,4 @@
-"""Further judges side by side: their scores may be analysed instead, or be covariates; who is named must be there."""
+"""Further judges: their scores may replace those of the main judge or be covariates; a judge that is named must exist."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SHIPPED = yaml.safe_load(Path("config/config.yaml").read_text())
 HOSTED = {"provider": "openai", "model": "m", "rubric": "helpfulness.yaml"}
 
 
-def changed(folder, of_row, into):
-    """The rows of a data set and of its draws as a function makes them, in a folder of their own."""
+def copy_with_changed_rows(folder, change_row, into):
+    """Copy a data set and its draws into another folder, with each row changed by a function."""
     for path in (folder / "logged.jsonl", *(folder / "draws").iterdir()):
-        rows = [of_row(k, row) for k, row in enumerate(schemas.read_jsonl(path))]
+        rows = [change_row(k, row) for k, row in enumerate(schemas.read_jsonl(path))]
         (into / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
         files.write_jsonl(into / path.relative_to(folder), rows)
     return into
@@ -42,32 +42,32 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def moved(data, tmp_path_factory):
+def data_of_judge_b(data, tmp_path_factory):
     """The scores of `data` are those of judge `b`; `judge_score` and its distribution have other values."""
 
-    def of_row(k, row):
+    def change_row(k, row):
         wrong = {"judge_score": 0.5, "judge_distribution": [[0.25, 0.5], [0.75, 0.5]]}
         return row | wrong | {"metadata": {"judge_b": row["judge_score"], "judge_c": 1 - row["judge_score"]}}
 
-    return changed(data, of_row, tmp_path_factory.mktemp("moved"))
+    return copy_with_changed_rows(data, change_row, tmp_path_factory.mktemp("moved"))
 
 
 @pytest.mark.parametrize("estimator", ["snips", "direct", "dr-cpo"])
-def test_the_judge_that_is_named_is_the_judge(data, moved, estimator):
-    expected, result = analyzed(data, estimator), analyzed(moved, estimator, judge="b")
+def test_an_analysis_with_a_named_judge_uses_the_scores_of_that_judge(data, data_of_judge_b, estimator):
+    expected, result = analyzed(data, estimator), analyzed(data_of_judge_b, estimator, judge="b")
     check(result.document, estimator)
     np.testing.assert_array_equal(result.influence, expected.influence)
     np.testing.assert_array_equal(result.estimates, expected.estimates)
     assert (result.judge, expected.judge) == ("b", None)
-    other = analyzed(moved, estimator, judge="c")
+    other = analyzed(data_of_judge_b, estimator, judge="c")
     assert not np.allclose(other.influence, expected.influence)
 
 
-def test_rows_without_its_score_are_left_out_and_counted(moved, tmp_path):
-    def of_row(k, row):
+def test_rows_without_a_score_of_the_named_judge_are_left_out_and_counted(data_of_judge_b, tmp_path):
+    def change_row(k, row):
         return row | {"metadata": row["metadata"] | ({"judge_b": None} if k in (3, 5) else {})}
 
-    folder = changed(moved, of_row, tmp_path)
+    folder = copy_with_changed_rows(data_of_judge_b, change_row, tmp_path)
     result = analyzed(folder, "direct", judge="b")
     counted = result.document["metadata"]["data"]
     assert (counted["n_responses"], counted["n_rows"], counted["dropped"]) == (400, 398, {"no judge score": 2})
@@ -75,42 +75,44 @@ def test_rows_without_its_score_are_left_out_and_counted(moved, tmp_path):
     assert analyzed(folder, "direct").document["metadata"]["data"]["n_rows"] == 400
 
 
-def test_a_row_without_the_first_judges_score_serves_the_other(moved, tmp_path):
-    folder = changed(moved, lambda k, row: row | {"judge_score": None, "judge_distribution": None}, tmp_path)
+def test_a_row_without_a_score_of_the_main_judge_is_used_with_another_judge(data_of_judge_b, tmp_path):
+    folder = copy_with_changed_rows(
+        data_of_judge_b, lambda k, row: row | {"judge_score": None, "judge_distribution": None}, tmp_path
+    )
     assert analyzed(folder, "snips", judge="b").document["metadata"]["data"]["n_rows"] == 400
     with pytest.raises(UserError, match="none of 400 rows has a judge_score"):
         analyzed(folder, "snips")
 
 
-def test_a_judge_that_no_row_knows_is_refused_with_the_nearest_name(moved):
+def test_a_judge_without_scores_in_the_rows_is_refused_with_the_nearest_name(data_of_judge_b):
     with pytest.raises(UserError, match=r"none of 400 rows has a judge_bb \(did you mean 'judge_b'\?\)"):
-        analyzed(moved, "snips", judge="bb")
+        analyzed(data_of_judge_b, "snips", judge="bb")
 
 
-def test_its_scores_have_the_range_of_scores(moved, tmp_path):
-    folder = changed(moved, lambda k, row: row | {"metadata": {"judge_b": 1.5}}, tmp_path)
+def test_a_score_of_the_named_judge_above_one_is_refused(data_of_judge_b, tmp_path):
+    folder = copy_with_changed_rows(data_of_judge_b, lambda k, row: row | {"metadata": {"judge_b": 1.5}}, tmp_path)
     with pytest.raises(UserError, match=r"logged.jsonl:1: metadata.judge_b is 1.5, expected at most 1"):
         analyzed(folder, "snips", judge="b")
 
 
-def test_it_scores_calibration_data_too(moved, tmp_path):
-    beside = [
+def test_calibration_data_have_the_scores_of_the_named_judge(data_of_judge_b, tmp_path):
+    calibration_rows = [
         {"prompt_id": f"x{k}", "policy": "z", "judge_score": 0.5, "oracle_label": 0.5, "metadata": {"judge_b": k / 10}}
         for k in range(3)
     ]
-    files.write_jsonl(tmp_path / "beside.jsonl", beside)
+    files.write_jsonl(tmp_path / "beside.jsonl", calibration_rows)
     calibration, _ = load_calibration(
-        tmp_path / "beside.jsonl", logged=moved / "logged.jsonl", reading=Reading(judge="b")
+        tmp_path / "beside.jsonl", logged=data_of_judge_b / "logged.jsonl", reading=Reading(judge="b")
     )
     assert calibration.judged.score.tolist() == [0.0, 0.1, 0.2]
 
 
-def test_a_covariate_may_be_a_judge_and_a_row_that_it_gave_none_is_left_out(moved, tmp_path):
-    def of_row(k, row):
+def test_scores_of_a_judge_may_be_a_covariate_and_rows_without_them_are_left_out(data_of_judge_b, tmp_path):
+    def change_row(k, row):
         metadata = row["metadata"] | ({"judge_c": None} if k == 3 else {})
         return row | {"judge_score": metadata["judge_b"], "judge_distribution": None, "metadata": metadata}
 
-    folder = changed(moved, of_row, tmp_path)
+    folder = copy_with_changed_rows(data_of_judge_b, change_row, tmp_path)
     logged, counts = load_logged(folder / "logged.jsonl", reading=Reading(["judge_c"]))
     assert counts["dropped"] == {"no judge score": 1}
     np.testing.assert_allclose(logged.covariates[:, 0], 1 - logged.judge_score)
@@ -122,36 +124,36 @@ def test_a_covariate_may_be_a_judge_and_a_row_that_it_gave_none_is_left_out(move
         load_logged(folder / "logged.jsonl", reading=Reading(["judge_c"]))
 
 
-def test_what_is_made_of_a_result_takes_its_judge(data, moved):
-    expected, result = analyzed(data, "snips"), analyzed(moved, "snips", judge="b")
-    file = moved / "logged.jsonl"
+def test_exports_reports_and_notebooks_of_a_result_use_its_judge(data, data_of_judge_b):
+    expected, result = analyzed(data, "snips"), analyzed(data_of_judge_b, "snips", judge="b")
+    file = data_of_judge_b / "logged.jsonl"
     assert exports.logged_rows(file, result)[1] == exports.logged_rows(data / "logged.jsonl", expected)[1]
     assert [row["judge_score"] for row in exports.logged_rows(file, result)[0]] == [
         row["metadata"]["judge_b"] for row in schemas.read_jsonl(file)
     ]
     score = load_logged(data / "logged.jsonl", reading=expected.reading)[0].judge_score
     np.testing.assert_array_equal(load_logged(file, reading=result.reading)[0].judge_score, score)
-    files.write_json(moved / "summary.json", {"base_policy": "base"})
-    paths = {"dataset": [str(file)], "summary": [str(moved / "summary.json")]}
+    files.write_json(data_of_judge_b / "summary.json", {"base_policy": "base"})
+    paths = {"dataset": [str(file)], "summary": [str(data_of_judge_b / "summary.json")]}
     logged = sources.Sources(paths, "1.0", {"scores_of": "b"}).logged
     np.testing.assert_array_equal(logged.judge_score, score)
     np.testing.assert_array_equal(notebook.read_logged(result, file).judge_score, score)
 
 
-def graded(k, score):
+def grade_row(k, score):
     return {"prompt_id": f"q{k}", "draw_idx": 0, "score": score, "reason": None if score is not None else "cut"}
 
 
-def test_scores_of_further_judges_stand_beside_the_judges_own():
+def test_scores_of_further_judges_are_in_the_metadata_of_each_row():
     responses = [
         {"prompt_id": f"q{k}", "draw_idx": 0, "prompt": "p", "response": "r", "token_ids": [1], "policy": "a"}
         | {"finish_reason": "stop", "status": "ok"}
         for k in range(4)
     ]
     grades = {
-        "judge": [graded(0, 0.1), graded(1, None), graded(2, 0.2), graded(3, None)],
-        "judges/b": [graded(0, 0.3), graded(1, 0.4), graded(2, None), graded(3, None)],
-        "oracle": [graded(1, 1.0)],
+        "judge": [grade_row(0, 0.1), grade_row(1, None), grade_row(2, 0.2), grade_row(3, None)],
+        "judges/b": [grade_row(0, 0.3), grade_row(1, 0.4), grade_row(2, None), grade_row(3, None)],
+        "oracle": [grade_row(1, 1.0)],
     }
     tally = assemble.Tally()
     rows = list(assemble.logged_rows(responses, grades, {}, tally, base_policy="base", targets=["a"]))
@@ -241,7 +243,7 @@ def raw():
         ),
     ],
 )
-def test_a_slip_gets_one_sentence(raw, changes, sentence):
+def test_an_error_in_providers_or_judges_is_refused_with_one_sentence(raw, changes, sentence):
     for path, value in changes.items():
         block, (*above, key) = raw, path.split(".")
         for name in above:
@@ -253,7 +255,7 @@ def test_a_slip_gets_one_sentence(raw, changes, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_what_fits_together_passes(raw):
+def test_a_valid_configuration_of_several_judges_is_accepted(raw):
     raw["judges"] = {
         "b": HOSTED,
         "c": HOSTED | {"model": "n"},
@@ -262,7 +264,7 @@ def test_what_fits_together_passes(raw):
         "echo": {
             "provider": "fireworks",
             "model": "llama",
-        },  # scores given text, so that the likelihood rubric is in order
+        },  # returns log probabilities of given text, so the likelihood rubric is allowed
     }
     raw["judge"] = {"ensemble": ["b", "all"]}
     raw["oracle"] |= HOSTED
@@ -280,22 +282,22 @@ def test_what_fits_together_passes(raw):
     assert config.oracle.truth_coverage is None  # by default no labels are bought from an API for the truth
 
 
-def test_shipped_providers_speak_to_whom_they_name(raw):
+def test_a_judge_at_each_shipped_provider_is_hosted(raw):
     for name in raw["providers"]:
         raw["judges"] = {"b": HOSTED | {"provider": name}}
         assert parse(raw).judges["b"].hosted
 
 
-def test_the_example_of_a_judge_is_a_judge(raw):
+def test_the_example_of_a_further_judge_in_the_shipped_configuration_is_valid(raw):
     example = re.search(r"judges: \{\} .*further judges, e\.g\. (\{.*\})", Path("config/config.yaml").read_text())[1]
     raw["judges"] = yaml.safe_load(example)
     assert parse(raw).judges
 
 
-def test_data_brought_along_may_name_a_judge_of_their_rows():
+def test_an_analysis_of_user_data_may_name_a_judge_that_is_not_configured():
     assert parse({"logged_data": "mine.jsonl", "analysis": {"judge": "b"}}).analysis.judge == "b"
 
 
-def test_the_entry_point_takes_a_judge_by_name(moved):
-    result = arena_cje.analyze(moved / "logged.jsonl", judge="b", estimator="snips")
+def test_analyze_accepts_the_name_of_a_judge(data_of_judge_b):
+    result = arena_cje.analyze(data_of_judge_b / "logged.jsonl", judge="b", estimator="snips")
     assert result.document["metadata"]["data"]["judge"] == "b"

@@ -54,7 +54,7 @@ def test_alpha_of_two_raters_by_hand():
         assert agreement.alpha(two, level) == pytest.approx(1 - 14 / 30)
 
 
-def test_alpha_of_perfect_agreement_is_one_and_of_no_variation_unknown():
+def test_alpha_is_one_for_perfect_agreement_and_undefined_without_variation():
     assert agreement.alpha(ratings_of(np.array([[1, 1], [4, 4]]), FIVE), "ordinal") == 1
     assert agreement.alpha(ratings_of(np.array([[3, 3], [3, 3]]), FIVE), "nominal") is None
     assert agreement.alpha(ratings_of(np.array([[3], [4]]), FIVE), "nominal") is None
@@ -75,14 +75,14 @@ def test_variances_are_recovered_where_items_have_different_numbers_of_votes(rng
     assert parts.within == pytest.approx(0.05**2, rel=0.04)
 
 
-def test_what_further_votes_buy_is_the_closed_form():
+def test_the_gain_of_further_votes_is_the_closed_form():
     rows = agreement.further_votes(agreement.Variances(between=0.04, within=0.04), most=3)
     assert [row["noise_share"] for row in rows] == pytest.approx([1 / 2, 1 / 3, 1 / 4])
     assert [row["relative_variance"] for row in rows] == pytest.approx([1, 3 / 4, 2 / 3])
     assert [row["reliability"] + row["noise_share"] for row in rows] == pytest.approx([1, 1, 1])
 
 
-def test_raters_of_known_bias_and_noise(rng):
+def test_the_bias_of_a_rater_and_its_standard_error_are_recovered(rng):
     bias, noise, n = np.array([0.1, 0.0, -0.1]), 0.05, 2000
     truth = rng.uniform(0.3, 0.7, n)
     votes = table(truth[:, None] + bias + rng.normal(0, noise, (n, 3)))
@@ -93,7 +93,7 @@ def test_raters_of_known_bias_and_noise(rng):
     assert all(row["odd"] == "" for row in rows)
 
 
-def test_odd_raters_are_named():
+def test_constant_fast_and_inconsistent_raters_are_reported_as_odd():
     rng = np.random.default_rng(3)
     good = rng.integers(1, 6, 40)
     second = np.clip(good + rng.integers(-1, 2, 40), 1, 5)
@@ -112,7 +112,7 @@ def test_odd_raters_are_named():
     assert "inconsistent" in odd["r3"]
 
 
-def test_items_by_hand():
+def test_the_summary_of_the_votes_on_an_item_by_hand():
     rows = agreement.by_item(ratings_of(np.array([[1, 3], [5, 5]]), FIVE))
     assert rows[0] == {
         "item_id": "i0000",
@@ -125,7 +125,7 @@ def test_items_by_hand():
     assert (rows[1]["mean"], rows[1]["sd"]) == (1, 0)
 
 
-def test_kappa_by_hand():
+def test_weighted_kappa_by_hand():
     # Differences 0 0 1 0 squared: mean 1/4. By chance, over all 16 pairs of (0 0 1 1) and (0 0 0 1): 8/16.
     assert agreement.weighted_kappa(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1])) == pytest.approx(
         1 - (1 / 4) / (8 / 16)
@@ -133,7 +133,7 @@ def test_kappa_by_hand():
     assert agreement.weighted_kappa(np.array([1, 1]), np.array([1, 1])) is None
 
 
-def test_a_judge_is_held_against_people_on_the_items_of_both():
+def test_a_judge_is_compared_with_people_on_items_that_both_scored():
     labels = {"a": 0.0, "b": 0.25, "c": 0.5, "d": 1.0, "unjudged": 0.5}
     scores = {"a": 0.1, "b": 0.3, "c": 0.9, "d": 0.95, "unlabelled": 0.2}
     comparison = agreement.with_judge(labels, scores, FIVE)
@@ -146,7 +146,7 @@ def test_a_judge_is_held_against_people_on_the_items_of_both():
 # ---- aggregation -------------------------------------------------------------------------------------------------------
 
 
-def test_the_label_is_the_mean_where_no_bias_is_visible(rng):
+def test_the_label_is_the_mean_where_no_bias_is_significant(rng):
     ratings = agreement.ratings(table(0.5 + rng.normal(0, 0.05, (30, 3))), UNIT)
     labels = aggregation.aggregate(ratings)
     assert labels.model == "mean"
@@ -154,13 +154,13 @@ def test_the_label_is_the_mean_where_no_bias_is_visible(rng):
     np.testing.assert_array_equal(labels.value, ratings.mean)
 
 
-def test_the_test_for_biases_keeps_its_level():
+def test_the_test_for_biases_of_raters_has_its_nominal_level():
     rng = np.random.default_rng(0)
     p = [aggregation.two_way(agreement.ratings(table(rng.normal(0.5, 0.1, (20, 3))), UNIT)).p_value for _ in range(400)]
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.035)
 
 
-def test_biases_are_taken_out_where_different_raters_vote_on_different_items(rng):
+def test_biases_are_removed_where_different_raters_vote_on_different_items(rng):
     n, raters = 600, 6
     truth = rng.uniform(0.3, 0.7, n)
     bias = np.array([0.15, 0.1, 0.0, -0.05, -0.05, -0.15])
@@ -177,13 +177,13 @@ def test_biases_are_taken_out_where_different_raters_vote_on_different_items(rng
     assert np.std(mean.value - truth) > 2 * np.std(labels.value - truth)
 
 
-def test_raters_without_common_items_leave_the_mean():
+def test_labels_of_raters_without_common_items_are_means():
     votes = [Vote(f"i{i}", f"r{i % 2}", 1 + i, "") for i in range(4)]
     labels = aggregation.aggregate(agreement.ratings(votes, FIVE), "two_way")
     assert (labels.model, labels.bias, labels.panel_error) == ("mean", None, None)
 
 
-def test_the_error_of_a_panel_is_the_spread_of_its_biases():
+def test_the_panel_error_is_the_spread_of_mean_biases_over_panels():
     rng = np.random.default_rng(5)
     errors, levels = [], []
     for _ in range(300):

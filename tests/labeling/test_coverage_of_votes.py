@@ -21,7 +21,7 @@ WORLD = replace(World(), coverage=N_ITEMS)
 
 
 def labels_by_people(expected: np.ndarray, n_votes: int, rng: np.random.Generator) -> np.ndarray:
-    """Labels out of simulated votes of 1 to 5 whose mean is the expected label in [0, 1]; NaN where that is."""
+    """Labels out of simulated votes of 1 to 5 whose mean is the expected label in [0, 1]; NaN where it is NaN."""
     rows = np.flatnonzero(np.isfinite(expected))
     scores = 1 + rng.binomial(4, expected[rows][:, None], (len(rows), n_votes))
     votes = [
@@ -61,7 +61,7 @@ def test_more_votes_make_shorter_intervals():
     assert widths[3] < widths[1]
 
 
-def test_intervals_cover_where_biases_of_raters_are_taken_out():
+def test_intervals_cover_where_biases_of_raters_are_removed():
     """Three of six raters vote on each item, and the panel has no bias as a whole.
 
     Raters use the middle half of their scale: no vote and no label is cut at its ends.

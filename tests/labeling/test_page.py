@@ -20,8 +20,8 @@ NODE = shutil.which("node")
 HOSTILE = "</script><script>window.hacked = 1</script><!-- & <img src=x onerror=alert(1)> \u2028 {{ 7 * 7 }}"
 
 
-def odd_batch() -> tasks.Batch:
-    """Texts that would be harmful as code or as formulas."""
+def batch_of_harmful_texts() -> tasks.Batch:
+    """A batch of texts that would be harmful as code or as formulas."""
     answers = [Answer(i, f"q{i}", text, text, "base") for i, text in enumerate((HOSTILE, "=1+1", 'a "b", c\nd', ""))]
     return tasks.make(
         answers, name="odd", limit=tasks.Limit(coverage=1.0), terms=tasks.Terms(duplicates=0), n_prompts=4, seed=1,
@@ -52,7 +52,7 @@ def payload(html: str) -> dict:
     return json.loads(text)
 
 
-def test_the_page_holds_the_tasks_and_nothing_that_tells_a_policy():
+def test_the_page_contains_the_tasks_and_nothing_that_reveals_a_policy():
     batch = make()
     html = page.render(batch, SCALE, "Be fair.")
     assert payload(html) == {"batch": "first", "tasks": [vars(task) for task in batch.tasks]}
@@ -60,8 +60,8 @@ def test_the_page_holds_the_tasks_and_nothing_that_tells_a_policy():
         assert word not in html
 
 
-def test_texts_are_data_whatever_they_hold():
-    html = page.render(odd_batch(), SCALE, HOSTILE)
+def test_texts_that_contain_code_or_markup_are_only_data():
+    html = page.render(batch_of_harmful_texts(), SCALE, HOSTILE)
     document = Elements(html)
     assert [(tag, attributes.get("type")) for tag, attributes, _ in document.raw] == [
         ("style", None),
@@ -73,7 +73,7 @@ def test_texts_are_data_whatever_they_hold():
     assert "49" not in html[html.index("Instructions</h2>") : html.index("</div>", html.index("Instructions</h2>"))]
 
 
-def test_the_policy_of_the_page_allows_its_own_script_and_style_alone():
+def test_the_content_security_policy_allows_only_the_script_and_style_of_the_page():
     document = Elements(page.render(make(), SCALE, ""))
     (policy,) = [a["content"] for _, a in document.elements if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; ")
@@ -95,7 +95,7 @@ def test_the_policy_of_the_page_allows_its_own_script_and_style_alone():
         (Scale(0, 100), []),
     ],
 )
-def test_few_votes_have_keys_and_many_a_slider(scale, votes_and_keys):
+def test_a_scale_of_few_points_has_keys_and_one_of_many_a_slider(scale, votes_and_keys):
     document = Elements(page.render(make(), scale, ""))
     inputs = [attributes for tag, attributes in document.elements if tag == "input"]
     assert [(a["value"], a["data-key"]) for a in inputs if a["type"] == "radio"] == votes_and_keys
@@ -104,7 +104,7 @@ def test_few_votes_have_keys_and_many_a_slider(scale, votes_and_keys):
     assert sliders == expected
 
 
-def test_every_control_has_a_name():
+def test_every_control_has_a_label():
     document = Elements(page.render(make(), SCALE, ""))
     labelled = {attributes.get("for") for tag, attributes in document.elements if tag == "label"}
     for tag, attributes in document.elements:
@@ -113,7 +113,7 @@ def test_every_control_has_a_name():
 
 
 @pytest.fixture
-def run():
+def run_javascript():
     """Runs JavaScript after the page's script and returns what it prints as JSON."""
     if NODE is None:
         pytest.skip("no node on this machine (Debian: apt install nodejs)")
@@ -133,24 +133,24 @@ TASKS = '[{item_id: "a"}, {item_id: "b"}, {item_id: "c"}]'
 STATE = '{rater: "ann", votes: {b: {score: 2, skipped: false}, c: {score: null, skipped: true}}}'
 
 
-def test_open_tasks_come_next_and_then_the_first_ones(run):
-    assert run(f"[0, 1, 2].map((from) => page.nextOpen({STATE}, {TASKS}, from))") == [0, 0, 0]
+def test_the_next_task_is_an_open_one_and_votes_and_skips_are_counted(run_javascript):
+    assert run_javascript(f"[0, 1, 2].map((from) => page.nextOpen({STATE}, {TASKS}, from))") == [0, 0, 0]
     state = f'page.withVote({STATE}, "a", {{score: 0}})'
-    assert run(f"page.nextOpen({state}, {TASKS}, 0)") == 3
-    assert run(f"page.counts({STATE}, {TASKS})") == {"voted": 1, "skipped": 1, "open": 1}
-    assert run(f"page.counts({state}, {TASKS})") == {"voted": 2, "skipped": 1, "open": 0}
+    assert run_javascript(f"page.nextOpen({state}, {TASKS}, 0)") == 3
+    assert run_javascript(f"page.counts({STATE}, {TASKS})") == {"voted": 1, "skipped": 1, "open": 1}
+    assert run_javascript(f"page.counts({state}, {TASKS})") == {"voted": 2, "skipped": 1, "open": 0}
 
 
-def test_a_change_of_a_vote_leaves_the_rest_as_it_is(run):
-    assert run(f'page.withVote({STATE}, "b", {{score: 5}}).votes') == {
+def test_changing_one_vote_leaves_the_others_unchanged(run_javascript):
+    assert run_javascript(f'page.withVote({STATE}, "b", {{score: 5}}).votes') == {
         "b": {"score": 5, "skipped": False},
         "c": {"score": None, "skipped": True},
     }
-    assert run('page.voteOf(page.withVote({votes: {}}, "x", {score: 1}), "x")')["comment"] == ""
+    assert run_javascript('page.voteOf(page.withVote({votes: {}}, "x", {score: 1}), "x")')["comment"] == ""
 
 
-def test_the_votes_of_the_page_come_back(run, tmp_path):
-    batch = odd_batch()
+def test_votes_in_the_csv_file_of_the_page_are_read_unchanged(run_javascript, tmp_path):
+    batch = batch_of_harmful_texts()
     votes_by_item = {
         task.item_id: {"score": score, "skipped": score is None, "comment": comment, "submitted_at": "2026-01-01T10:00:00.000Z",
                        "seconds": 12.34}
@@ -160,7 +160,7 @@ def test_the_votes_of_the_page_come_back(run, tmp_path):
     }  # fmt: skip
     state = {"rater": "-ann, the first", "votes": votes_by_item}
     task_rows = [vars(task) for task in batch.tasks]
-    text = run(f"page.csv({json.dumps(state)}, {json.dumps(task_rows)}, 'odd')")
+    text = run_javascript(f"page.csv({json.dumps(state)}, {json.dumps(task_rows)}, 'odd')")
     assert not re.search(r'(^|,)"?[=+@-]', text, re.MULTILINE)
     (tmp_path / "votes.csv").write_text(text, newline="")
     ballot = votes.collect(votes.read(tmp_path / "votes.csv"), batch.key, SCALE, votes=1)

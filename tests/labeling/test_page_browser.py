@@ -1,4 +1,4 @@
-"""The labelling page in a real browser without a network: worked by keys and by mouse, on a desktop and at 400 pixels."""
+"""The labelling page in a real browser without a network: used with keys and with a mouse, at desktop width and at 400 pixels."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def open_page(browser, tmp_path):
     assert messages == []
 
 
-def progress(tab, voted: int, skipped: int = 0):
+def expect_progress(tab, voted: int, skipped: int = 0):
     text = f"{voted} of {N_TASKS} voted, {skipped} skipped, {N_TASKS - voted - skipped} open"
     expect(tab.locator("#progress")).to_have_text(text)
 
 
-def test_labelling_needs_no_mouse_and_the_votes_come_back(open_page, tmp_path):
+def test_labelling_works_with_keys_alone_and_the_votes_are_in_the_download(open_page, tmp_path):
     tab = open_page()
     expect(tab.locator("#prompt")).to_have_text(BATCH.tasks[0].prompt)
-    tab.keyboard.press("Enter")  # no vote yet: nothing moves
+    tab.keyboard.press("Enter")  # without a vote the page stays on this task
     expect(tab.locator("#response")).to_have_text(BATCH.tasks[0].response)
     for place, task in enumerate(BATCH.tasks):
         expect(tab.locator("#response")).to_have_text(task.response)
@@ -69,15 +69,15 @@ def test_labelling_needs_no_mouse_and_the_votes_come_back(open_page, tmp_path):
     assert votes.collect(ballot_rows, BATCH.key, SCALE, votes=1).n_open == 0
 
 
-def test_votes_survive_a_closed_page_and_raters_stay_apart(open_page):
+def test_votes_are_kept_when_the_page_is_closed_and_each_rater_has_separate_votes(open_page):
     tab = open_page()
     tab.keyboard.press("4")
     tab.keyboard.press("Enter")
     tab.keyboard.press("s")
-    progress(tab, 1, 1)
+    expect_progress(tab, 1, 1)
     tab.close()
-    progress(open_page(), 1, 1)
-    progress(open_page(rater="bob"), 0)
+    expect_progress(open_page(), 1, 1)
+    expect_progress(open_page(rater="bob"), 0)
 
 
 def test_a_vote_can_be_changed(open_page):
@@ -88,17 +88,17 @@ def test_a_vote_can_be_changed(open_page):
     expect(tab.locator("input[value='4']")).to_be_checked()
     tab.click("#points label:nth-of-type(2)")
     expect(tab.locator("input[value='2']")).to_be_checked()
-    progress(tab, 1)
+    expect_progress(tab, 1)
 
 
-def test_a_slider_counts_once_it_is_moved(open_page):
+def test_a_slider_gives_no_vote_before_it_is_moved(open_page):
     tab = open_page(Scale(0, 100))
     expect(tab.locator("#next")).to_be_disabled()
     tab.focus("#slider")
     tab.keyboard.press("ArrowRight")
     expect(tab.locator("#shown")).to_have_text("51")
     tab.click("#next")
-    progress(tab, 1)
+    expect_progress(tab, 1)
 
 
 @pytest.mark.parametrize("width", [400, 1280])

@@ -22,7 +22,7 @@ def expected(item: str) -> float:
     return 0.3 + 0.4 * int(item[:8], 16) / 0xFFFFFFFF
 
 
-def by_hand(batch: tasks.Batch, bias: dict[str, float], tmp_path, seed: int = 1) -> labels.Labelled:
+def labels_of_filled_sheets(batch: tasks.Batch, bias: dict[str, float], tmp_path, seed: int = 1) -> labels.Labelled:
     """Labels of a batch whose tasks.csv each rater has filled in."""
     rng = np.random.default_rng(seed)
     item_of_copy = {row.copy_id: row.item_id for row in batch.key}
@@ -51,7 +51,7 @@ def errors(labelled: labels.Labelled) -> np.ndarray:
 
 
 def test_labels_recover_the_truth_within_their_error(batch, tmp_path):
-    labelled = by_hand(batch, dict.fromkeys(BIAS, 0.0), tmp_path)
+    labelled = labels_of_filled_sheets(batch, dict.fromkeys(BIAS, 0.0), tmp_path)
     assert len(labelled.rows) == batch.n_items
     assert labelled.report["aggregation"]["model"] == "mean"
     error = errors(labelled)
@@ -68,7 +68,7 @@ def test_raters_who_agree_by_chance_alone_are_reported(batch, tmp_path):
 
 
 def test_agreement_is_the_closed_form(batch, tmp_path):
-    report = by_hand(batch, dict.fromkeys(BIAS, 0.0), tmp_path).report
+    report = labels_of_filled_sheets(batch, dict.fromkeys(BIAS, 0.0), tmp_path).report
     between, within = 0.4**2 / 12, NOISE**2
     assert report["icc_1_1"] == pytest.approx(between / (between + within), abs=0.03)
     assert report["noise_share"] == pytest.approx(within / 3 / (between + within / 3), abs=0.02)
@@ -80,8 +80,8 @@ def test_agreement_is_the_closed_form(batch, tmp_path):
         assert row["odd"] == ""
 
 
-def test_biases_are_seen_and_taken_out_to_the_panels_mean(batch, tmp_path):
-    labelled = by_hand(batch, BIAS, tmp_path)
+def test_biases_of_raters_are_reported_and_removed_relative_to_the_panel_mean(batch, tmp_path):
+    labelled = labels_of_filled_sheets(batch, BIAS, tmp_path)
     aggregation = labelled.report["aggregation"]
     assert aggregation["model"] == "two_way"
     assert aggregation["biases"] == pytest.approx(BIAS, abs=4 * NOISE / batch.n_items**0.5)
@@ -91,23 +91,23 @@ def test_biases_are_seen_and_taken_out_to_the_panels_mean(batch, tmp_path):
     assert rows["ann"]["bias"] == pytest.approx(0.09, abs=0.01)  # against the mean of the other two
 
 
-def test_two_batches_are_one_study(tmp_path):
+def test_two_batches_label_the_same_items_as_one_large_batch(tmp_path):
     first = make(n=400, limit=tasks.Limit(coverage=0.1))
     second = make("second", n=400, limit=tasks.Limit(coverage=0.2), earlier=first.key)
     whole = make("whole", n=400, limit=tasks.Limit(coverage=0.2))
-    rows = [row["item_id"] for part in (first, second) for row in by_hand(part, BIAS, tmp_path).rows]
-    assert sorted(rows) == [row["item_id"] for row in by_hand(whole, BIAS, tmp_path).rows]
+    rows = [row["item_id"] for part in (first, second) for row in labels_of_filled_sheets(part, BIAS, tmp_path).rows]
+    assert sorted(rows) == [row["item_id"] for row in labels_of_filled_sheets(whole, BIAS, tmp_path).rows]
 
 
-def test_nothing_comes_of_no_votes():
+def test_without_votes_there_are_no_labels_and_all_votes_are_open():
     labelled = labels.make(votes.collect([], make().key, SCALE, votes=3), SCALE)
     assert labelled.rows == ()
     assert labelled.report["n_votes"] == 0
     assert labelled.report["n_open"] == 3 * labelled.report["n_known"]
 
 
-def test_one_vote_an_item_says_nothing_of_agreement(tmp_path):
-    report = by_hand(make(), {"ann": 0.0}, tmp_path).report
+def test_one_vote_for_each_item_gives_no_measure_of_agreement(tmp_path):
+    report = labels_of_filled_sheets(make(), {"ann": 0.0}, tmp_path).report
     assert report["alpha"] == dict.fromkeys(("nominal", "ordinal", "interval"))
     assert (report["icc_1_1"], report["noise_share"], report["further_votes"]) == (None, None, [])
     assert report["n_votes"] > agreement.MIN_VOTES

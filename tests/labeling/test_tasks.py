@@ -51,7 +51,7 @@ def test_equal_texts_are_one_item_of_all_their_policies():
     assert batch.n_items == 550
 
 
-def test_a_second_batch_holds_only_what_is_new():
+def test_a_second_batch_has_only_items_that_the_first_lacks():
     first = make(limit=tasks.Limit(coverage=0.1))
     second = make("second", limit=tasks.Limit(coverage=0.2), earlier=first.key)
     whole = make("whole", limit=tasks.Limit(coverage=0.2))
@@ -84,23 +84,23 @@ def test_a_budget_is_spent_on_whole_prompts_and_never_exceeded(limit):
     assert batch.coverage == len(prompts) / 200
 
 
-def test_money_needs_a_price():
+def test_a_batch_limited_by_money_needs_the_price_of_a_vote():
     with pytest.raises(UserError, match="the price of a vote is unknown; set `price`"):
         make(limit=tasks.Limit(usd=5.0), terms=tasks.Terms(price=None))
 
 
 @pytest.mark.parametrize("limit", [{}, {"labels": 3, "usd": 2.0}])
-def test_a_batch_has_one_limit(limit):
+def test_a_batch_without_a_limit_or_with_two_is_refused(limit):
     with pytest.raises(UserError, match="exactly one of"):
         tasks.Limit(**limit)
 
 
-def test_the_cost_of_the_field_guide():
+def test_the_cost_of_18_items_is_the_price_of_54_votes():
     # 18 items, 3 votes, 0.08 dollars each: 4.32 dollars for 54 votes.
     assert tasks.Terms(votes=3, price=0.08, duplicates=0).cost(18) == (54, pytest.approx(4.32))
 
 
-def test_copies_come_half_a_list_later_and_are_no_items():
+def test_repeated_items_come_at_least_a_third_of_the_list_later_with_the_same_texts():
     batch = make(limit=tasks.Limit(coverage=1.0))
     places = {task.item_id: place for place, task in enumerate(batch.tasks)}
     copy_of = {row.item_id: row.copy_id for row in batch.key if row.repeated}
@@ -112,7 +112,7 @@ def test_copies_come_half_a_list_later_and_are_no_items():
     assert all(texts[item] == texts[copy] for item, copy in copy_of.items())
 
 
-def test_every_stretch_of_the_list_has_its_share_of_each_policy():
+def test_every_hundred_tasks_have_about_the_same_share_of_each_policy():
     batch = make(n=400, limit=tasks.Limit(coverage=1.0), terms=tasks.Terms(duplicates=0))
     policy = {row.item_id: row.policy for row in reversed(batch.key)}
     share = Counter(policy[task.item_id] for task in batch.tasks)
@@ -122,7 +122,7 @@ def test_every_stretch_of_the_list_has_its_share_of_each_policy():
             assert abs(stretch[name] - 100 * share[name] / len(batch.tasks)) <= 4
 
 
-def test_nothing_but_the_text_tells_policies_apart():
+def test_ids_and_positions_of_tasks_do_not_reveal_the_policy():
     batch = make(n=2000, limit=tasks.Limit(coverage=1.0), terms=tasks.Terms(duplicates=0))
     rows, policy = rows_of(tasks.tasks_csv(batch)), {row.item_id: row.policy for row in reversed(batch.key)}
     assert list(rows[0]) == ["item_id", "batch", "position", "prompt", "response", "score", "comment"]
@@ -138,7 +138,7 @@ def test_nothing_but_the_text_tells_policies_apart():
     assert [int(row["position"]) for row in rows] == list(range(1, len(rows) + 1))
 
 
-def test_files_for_platforms_hold_what_raters_see_and_no_more():
+def test_files_for_platforms_contain_only_what_raters_may_see():
     batch = make()
     assert {frozenset(task["data"]) for task in tasks.label_studio(batch)} == {
         frozenset({"item_id", "batch", "prompt", "response"})
@@ -149,13 +149,13 @@ def test_files_for_platforms_hold_what_raters_see_and_no_more():
             assert word not in content
 
 
-def test_ids_need_the_secret_and_stay():
+def test_item_ids_depend_on_the_secret_and_are_reproducible():
     ids = [[task.item_id for task in make(secret=secret).tasks] for secret in (SECRET, SECRET, b"x" * 32)]
     assert ids[0] == ids[1]
     assert not set(ids[0]) & set(ids[2])
 
 
-def test_a_study_has_one_secret_that_its_owner_alone_reads(tmp_path):
+def test_a_study_has_one_secret_file_that_only_its_owner_can_read(tmp_path):
     path = tmp_path / "secret.key"
     secret = tasks.study_secret(path)
     assert len(secret) == 64
@@ -167,7 +167,7 @@ def test_a_study_has_one_secret_that_its_owner_alone_reads(tmp_path):
         tasks.study_secret(path)
 
 
-def test_the_key_comes_back_as_it_was(tmp_path):
+def test_the_key_is_unchanged_after_writing_and_reading(tmp_path):
     batch = make()
     path = tmp_path / "key.csv"
     cells.write_private(path, tasks.key_csv(batch))
@@ -175,7 +175,7 @@ def test_the_key_comes_back_as_it_was(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_texts_survive_spreadsheets(tmp_path):
+def test_texts_that_spreadsheets_read_as_formulas_are_escaped_and_read_back(tmp_path):
     harmful = [
         "=1+1",
         "@SUM(A1)",
@@ -208,7 +208,7 @@ def test_texts_survive_spreadsheets(tmp_path):
         assert all(tasks.text_id(row["prompt"], row["response"]) == key[row["item_id"]] for row in read_rows)
 
 
-def test_growing_the_study_keeps_ids(tmp_path):
+def test_more_prompts_leave_item_ids_unchanged(tmp_path):
     small, large = make(n=200), make(n=400)
     assert {row.item_id for row in small.key} < {row.item_id for row in large.key}
 
@@ -234,7 +234,7 @@ def test_prompts_for_validation_have_the_responses_of_all_policies():
     assert probability == {"base": 0.3, "clone": pytest.approx(0.25), "other": pytest.approx(0.2)}
 
 
-def test_a_batch_grows_into_the_prompts_for_validation():
+def test_validation_that_is_added_later_leaves_the_first_batch_unchanged():
     """The first batch is the same without the split, so that its labels stay of use when validation is added later."""
     shares = {"base": 1.0, "other": 0.05}
     before = make(shares=shares)

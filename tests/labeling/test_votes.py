@@ -1,4 +1,4 @@
-"""Votes are read from the files of every tool, and an error in a file is reported with its rows."""
+"""Votes are read from the files of every labelling tool, and an error in a file is reported with its rows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ballot(tmp_path):
     return collect(write(tmp_path / "canonical.csv", canonical()))
 
 
-def test_all_votes_come_back(ballot):
+def test_all_votes_and_repeated_votes_are_read_from_a_file(ballot):
     item_of_copy = {row.copy_id: row.item_id for row in KEY}
     score_of = {(vote.item_id, vote.annotator_id): vote.score for vote in VOTES}
     assert scores(ballot) == {pair: score for pair, score in score_of.items() if pair[0] not in item_of_copy}
@@ -144,7 +144,7 @@ def own_columns(path):
     ("make_file", "name"),
     [(label_studio_json, "a.json"), (label_studio_csv, "a.csv"), (mturk_csv, "a.csv"), (own_columns, "a.csv")],
 )
-def test_every_tool_gives_the_same_votes(tmp_path, ballot, make_file, name):
+def test_the_files_of_every_tool_give_the_same_votes(tmp_path, ballot, make_file, name):
     other = collect(make_file(tmp_path / name))
     assert scores(other) == scores(ballot)
     assert len(other.copies) == len(ballot.copies)
@@ -153,7 +153,7 @@ def test_every_tool_gives_the_same_votes(tmp_path, ballot, make_file, name):
     }
 
 
-def test_a_sheet_of_each_person_is_a_file_of_votes(tmp_path, ballot):
+def test_task_sheets_that_raters_have_filled_in_are_files_of_votes(tmp_path, ballot):
     files = []
     for name in BIAS:
         content = tasks.tasks_csv(BATCH, byte_order_mark=True).decode("utf-8-sig")
@@ -171,10 +171,10 @@ def test_a_sheet_may_be_half_filled(tmp_path):
     assert len(ballot.votes) + len(ballot.copies) == 10
 
 
-# ---- partial, repeated -------------------------------------------------------------------------------------------------
+# ---- missing and repeated votes -----------------------------------------------------------------------------------------
 
 
-def test_partial_votes_are_used_and_the_open_ones_counted(tmp_path):
+def test_votes_of_an_unfinished_study_are_used_and_missing_votes_are_counted(tmp_path):
     some = [vote for vote in VOTES if vote.item_id in ITEMS[:7] and vote.annotator_id != "cy"]
     ballot = collect(write(tmp_path / "some.csv", canonical(some)))
     assert ballot.n_labelled == 7
@@ -213,7 +213,7 @@ def test_votes_on_a_text_count_for_a_policy_that_joins_later(tmp_path, ballot):
     assert {row.batch for row in second.key if row.item_id in shared_ids} == {"first"}
 
 
-# ---- refused -----------------------------------------------------------------------------------------------------------
+# ---- refused files -----------------------------------------------------------------------------------------------------
 
 
 def error_message(tmp_path, change, texts=False):
@@ -273,7 +273,7 @@ def test_two_different_votes_of_one_rater_on_one_item_are_refused(tmp_path):
     assert f"/a.csv (row {len(VOTES) + 2}): a second vote of one rater on one item" in sentence
 
 
-def test_a_sheet_that_sorted_one_column_alone_is_refused(tmp_path):
+def test_a_sheet_in_which_one_column_was_sorted_alone_is_refused(tmp_path):
     def change(rows):
         ids = sorted(row["item_id"] for row in rows)
         for row, item in zip(rows, ids, strict=True):
@@ -291,7 +291,7 @@ def test_a_changed_text_is_refused(tmp_path):
     assert "/a.csv (row 3): a changed text" in error_message(tmp_path, change, texts=True)
 
 
-def test_line_ends_and_spaces_are_no_change(tmp_path):
+def test_other_line_ends_and_spaces_are_not_a_changed_text(tmp_path):
     rows = [
         row | {"prompt": TEXTS[row["item_id"]].prompt + "\r\n", "response": f"  {TEXTS[row['item_id']].response} "}
         for row in canonical()
@@ -326,20 +326,20 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path):
         ),
     ],
 )
-def test_a_file_of_another_kind_is_refused(tmp_path, content, sentence):
+def test_a_file_that_is_no_table_of_votes_is_refused(tmp_path, content, sentence):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         votes.read(str(tmp_path / "a.csv"))
 
 
 @pytest.mark.parametrize("content", ["{}", '[{"data": {}}]', "[1]", '{"a": 1}'])
-def test_json_of_another_kind_is_refused(tmp_path, content):
+def test_json_that_is_no_label_studio_export_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(UserError, match="is not a JSON export of Label Studio"):
         votes.read(str(tmp_path / "a.json"))
 
 
-def test_columns_that_do_not_exist_are_named(tmp_path):
+def test_a_configured_column_that_does_not_exist_is_refused_by_name(tmp_path):
     path = write(tmp_path / "a.csv", [{"Item": "x", "Who": "ann", "Score": "3"}])
     with pytest.raises(
         UserError, match=r"has no column 'Sore' for score \(did you mean 'Score'\?\); its columns are Item, Who, Score"
@@ -349,6 +349,6 @@ def test_columns_that_do_not_exist_are_named(tmp_path):
         votes.read(path, {"scor": "score"})
 
 
-def test_named_columns_leave_files_of_known_kinds_alone(tmp_path, ballot):
+def test_configured_columns_are_not_used_for_files_of_known_kinds(tmp_path, ballot):
     path = write(tmp_path / "a.csv", canonical())
     assert scores(collect((path, {"item_id": "Task", "annotator_id": "Who", "score": "Sore"}))) == scores(ballot)

@@ -132,7 +132,7 @@ class FakeApi:
 
 
 def run(config: Config, texts: Texts, width: float, max_tokens: int) -> FakeApi:
-    """All requests of the workflow, by its own functions."""
+    """Send all requests of the workflow to a fake API, through the workflow's own functions."""
     api = FakeApi(config, width, max_tokens)
     prompts = [{"prompt_id": f"q{k}", "prompt": prompt} for k, prompt in enumerate(texts.prompts)]
     for name, policy in config.policies.items():
@@ -272,7 +272,9 @@ def test_the_best_guess_is_close_for_a_tokenizer_of_four_characters():
     texts = texts_of(config)
     spending = money_account.spending_by_key(run(config, texts, 4.0, 40).rows)
     for line in estimate.estimate_costs(estimate.plan_calls(config, texts), Prices(config.prices)):
-        if line.stage in ("judge", "oracle") and line.policy != "here":  # most of their prompts is known beforehand
+        if (
+            line.stage in ("judge", "oracle") and line.policy != "here"
+        ):  # most of the text of their requests is known beforehand
             calls = spending[line.key].prompt_tokens
             a_call = line.prompt_tokens.middle / line.calls.middle
             assert a_call == pytest.approx(sum(calls) / len(calls), rel=0.5), line.key
@@ -313,7 +315,7 @@ def test_responses_of_targets_are_not_generated_where_nothing_uses_them():
     assert {plan.policy for plan in plans if plan.stage == "oracle"} == {"base"}
 
 
-def test_further_judges_and_ensembles():
+def test_an_ensemble_makes_no_calls_beside_those_of_its_member_judges():
     judges = {
         "second": {**GRADER, "model": "other"},
         "both": {**GRADER, "ensemble": ["second", "third"]},
@@ -324,7 +326,7 @@ def test_further_judges_and_ensembles():
     assert stages == {"generate", "score", "oracle", "judges/second", "judges/third"}
 
 
-def test_an_unknown_price_is_named_and_makes_the_total_a_lower_bound():
+def test_a_model_without_a_price_is_named_and_makes_the_total_a_lower_bound():
     config = configuration(prices={"toy": {"input": 1.0, "output": 2.0}, "dear": {"input": 1.0, "output": 1.0}})
     lines = estimate.estimate_costs(estimate.plan_calls(config, texts_of(config)), Prices(config.prices))
     assert estimate.models_without_price(lines) == ["grader"]
@@ -340,7 +342,7 @@ def test_an_unknown_price_is_named_and_makes_the_total_a_lower_bound():
 # Spending
 
 
-def test_calls_narrow_the_forecast_until_it_equals_the_cost():
+def test_the_forecast_narrows_with_each_call_until_it_equals_the_cost():
     config = configuration()
     texts = texts_of(config)
     prices = Prices(config.prices)
@@ -389,7 +391,7 @@ def test_rows_of_another_model_do_not_count_as_finished():
     assert estimate.forecast_costs(plans, prices, other, finished_rows) == estimate.estimate_costs(plans, prices)
 
 
-def test_written_responses_are_measured():
+def test_existing_responses_replace_the_assumed_length_of_responses():
     config = configuration()
     texts = texts_of(config)
     without, measured = (
@@ -505,7 +507,9 @@ def test_the_cost_command_writes_only_its_table_and_other_runs_end_with_a_line(s
 def test_the_production_study_is_estimated_without_a_key(tmp_path, monkeypatch):
     for name in ("FIREWORKS_API_KEY", "OPENAI_API_KEY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))  # no token of the hub: prompts of usual length stand in
+    monkeypatch.setenv(
+        "HF_HOME", str(tmp_path / "hub")
+    )  # without a token of the hub, prompts of typical length are assumed
     study = yaml.safe_load((ROOT / "config" / "experiments" / "arena-production.yaml").read_text())
     run = Run(tmp_path, study)
     assert "covers the whole run" in run.snakemake("cost")

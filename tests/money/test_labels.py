@@ -39,26 +39,26 @@ def write_labels(results: Path, policy: str, coverage: str, count: int) -> None:
     (folder / "0000.jsonl").write_text("{}\n" * count)
 
 
-def test_labels_of_an_api_cost_what_was_charged_for_them(tmp_path):
+def test_a_label_from_an_api_costs_all_charges_divided_by_the_number_of_labels(tmp_path):
     study = config(HOSTED)
     assert usd_per_label(study, tmp_path) is None  # nothing is known before the first label
-    write_calls(tmp_path, [0.01] * 9)  # three of them are calls for a second time
+    write_calls(tmp_path, [0.01] * 9)  # three of the nine are repeated calls
     write_calls(tmp_path, [5.0], stage="judge")
     write_labels(tmp_path, "base", "0.1", 2)
-    write_labels(tmp_path, "base", "0.2", 4)  # with those of 0.1
+    write_labels(tmp_path, "base", "0.2", 4)  # including those of 0.1
     write_labels(tmp_path, "other", "0.1", 2)
     assert usd_per_label(study, tmp_path) == pytest.approx(0.09 / 6)
     write_calls(tmp_path, [None])
     assert usd_per_label(study, tmp_path) is None
 
 
-def test_people_get_the_price_of_their_votes(tmp_path):
+def test_a_label_by_people_costs_the_price_of_its_votes(tmp_path):
     labeling = {"votes_per_item": 3, "usd_per_vote": 0.1, "duplicates": 0.05}
     assert usd_per_label(config({"provider": "human"}, labeling=labeling), tmp_path) == pytest.approx(0.315)
     assert usd_per_label(config({"provider": "human"}), tmp_path) is None
 
 
-def test_a_limit_of_the_looks_needs_a_price():
+def test_a_spending_limit_for_planned_looks_needs_a_price():
     limit = {"looks": {"max_usd": 40}}
     with pytest.raises(UserError, match=r"`oracle`.*price of model 'dear' is unknown, so `looks.max_usd` 40 cannot be"):
         prices.check_budget(config(HOSTED, **limit))
@@ -67,7 +67,7 @@ def test_a_limit_of_the_looks_needs_a_price():
         prices.check_budget(config({"provider": "human"}, **limit))
 
 
-def test_other_labels_cost_nothing(tmp_path):
+def test_labels_from_a_reference_a_local_model_or_user_data_cost_nothing(tmp_path):
     assert usd_per_label(config({"provider": "reference"}), tmp_path) == 0
     assert usd_per_label(config({"provider": "llama_cpp", "model": "m"}), tmp_path) == 0
     assert usd_per_label(config(HOSTED, logged_data="mine.jsonl"), tmp_path) == 0

@@ -1,4 +1,4 @@
-"""The price of people's labels before there is a response, compared with that of the batches themselves."""
+"""The price of labels by people before any response exists, compared with the price of the batches themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config(batches: dict, oracle: str = "human", target_labels: float | None = 0
     )
 
 
-def test_the_price_is_that_of_the_batches_where_no_responses_are_equal():
+def test_the_predicted_price_is_that_of_the_batches_where_no_responses_are_equal():
     study = config({"first": {"coverage": 0.05}, "second": {"coverage": 0.2}})
     costs = batch_costs(study, 200)
     assert len(answers(200, ("base", "other"))) == 400
@@ -30,7 +30,7 @@ def test_the_price_is_that_of_the_batches_where_no_responses_are_equal():
     assert [(cost.n_votes, cost.usd) for cost in costs] == [(batch.n_votes, batch.usd) for batch in (first, second)]
 
 
-def test_a_limit_is_the_price():
+def test_the_predicted_price_of_a_batch_with_a_limit_is_the_limit():
     costs = batch_costs(config({"a": {"labels": 100}, "b": {"usd": 4.0}}), 50)
     assert [cost.n_votes for cost in costs] == [100, 50]
     assert [cost.usd for cost in costs] == pytest.approx([8.0, 4.0])
@@ -38,29 +38,29 @@ def test_a_limit_is_the_price():
     assert (unknown.n_votes, unknown.usd) == (100, None)
 
 
-def test_votes_stand_below_the_table_of_calls():
+def test_the_price_of_votes_is_below_the_table_of_calls():
     study = config({"a": {"usd": 4.0}, "b": {"coverage": 0.5}})
     account = Account((), (), {}, None, batch_costs(study, 50))
     assert account.table().splitlines()[1] == "Labelling batch a takes at most 50 votes of people for 4.00 US dollars."
     assert account.document()["people"][0] == {"batch": "a", "n_votes": 50, "usd": pytest.approx(4.0)}
 
 
-def test_the_field_guide():
-    guide = Config.model_validate(
+def test_a_batch_limited_to_54_votes_costs_54_times_the_price_of_a_vote():
+    limited_study = Config.model_validate(
         {"policies": POLICIES, "oracle": {"provider": "human"},
          "labeling": {"batches": {"all": {"labels": 54}}, "usd_per_vote": 0.08, "duplicates": 0.0}}
     )  # fmt: skip
-    (cost,) = batch_costs(guide, 72)
+    (cost,) = batch_costs(limited_study, 72)
     assert (cost.n_votes, cost.usd) == (54, pytest.approx(4.32))
 
 
-def test_people_beside_another_oracle_cost_the_same():
+def test_labels_by_people_cost_the_same_beside_another_oracle():
     batches = {"first": {"coverage": 0.5}}
     assert batch_costs(config(batches, oracle="reference"), 100) == batch_costs(config(batches), 100)
     assert batch_costs(config({}, oracle="reference"), 100) == []
 
 
-def test_texts_for_validation_are_in_the_price():
+def test_the_predicted_price_includes_votes_on_texts_for_validation():
     study = Config.model_validate(
         {"policies": POLICIES, "oracle": {"provider": "human", "truth": 0.3}, "coverages": ["0.1"],
          "labeling": {"batches": {"all": {"coverage": 0.3}}, "usd_per_vote": 0.08, "duplicates": 0.1}}

@@ -25,7 +25,7 @@ def job(inputs: list[Path], output: Path, seed: int = 1) -> None:
 
 @pytest.fixture(autouse=True)
 def run(tmp_path, monkeypatch) -> None:
-    """A folder in which shards were joined and an estimate was made of them."""
+    """A folder in which shards were joined and an estimate was made from them."""
     monkeypatch.chdir(tmp_path)
     for shard in SHARDS:
         job([], shard)
@@ -39,13 +39,13 @@ def problems() -> dict[str, str]:
     return {str(finding.path): finding.problem for finding in doctor.examine()}
 
 
-def test_a_folder_in_which_everything_fits(capsys):
+def test_a_consistent_folder_has_no_problems(capsys):
     assert problems() == {}
     assert main(["doctor"]) == 0
     assert "No damaged or inconsistent files" in capsys.readouterr().out
 
 
-def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
+def test_redo_removes_a_damaged_shard_and_nothing_else(capsys):
     before = {path: path.read_bytes() for path in (*SHARDS, JOINED, ESTIMATE, JOURNAL)}
     SHARDS[1].write_bytes(before[SHARDS[1]].splitlines(keepends=True)[0])
     assert problems() == {str(SHARDS[1]): "is damaged: 1 rows are left of 4"}
@@ -59,7 +59,7 @@ def test_a_damaged_shard_is_taken_away_and_nothing_else(capsys):
     assert problems() == {}
 
 
-def test_what_was_made_from_others_than_are_there_is_found_with_what_followed_from_it():
+def test_files_made_from_another_version_of_a_shard_are_found_and_removed():
     job([], SHARDS[2], seed=9)
     assert problems() == {
         str(JOINED): f"was made from another version of {SHARDS[2]}",
@@ -81,7 +81,7 @@ def test_a_damaged_journal_keeps_its_other_items():
     assert list(dict(read(JOURNAL))) == ["a", "c"]
 
 
-def test_halves_of_killed_processes_are_leftovers_and_those_of_others_are_not():
+def test_unfinished_files_are_leftovers_only_where_their_process_has_ended():
     process = os.spawnlp(os.P_NOWAIT, "true", "true")
     os.waitpid(process, 0)
     leftover, in_work = (Path(f"results/.base.jsonl.{number}") for number in (process, os.getpid()))
@@ -92,7 +92,7 @@ def test_halves_of_killed_processes_are_leftovers_and_those_of_others_are_not():
     assert (leftover.exists(), in_work.exists()) == (False, True)
 
 
-def test_a_number_that_a_later_process_has_is_not_the_writers():
+def test_an_unfinished_file_older_than_the_process_with_its_number_is_a_leftover():
     path = Path(f"results/.base.jsonl.{os.getpid()}")
     path.write_text("half")
     assert list(problems()) == []
@@ -101,7 +101,7 @@ def test_a_number_that_a_later_process_has_is_not_the_writers():
     assert list(problems()) == [str(path)]
 
 
-def test_prompts_that_were_cut_are_found():
+def test_a_cut_file_of_prompts_is_found():
     folder = Path(".arena-cje/prompts")
     files.write_jsonl(folder / "prompts.jsonl", [{"prompt_id": "a"}])
     files.write_json(folder / "prompts.json", {"made_from": {}, "summary": {"n_eligible": 2}})
@@ -114,6 +114,6 @@ def test_tables_of_an_earlier_version_are_counted_and_kept(capsys):
     assert "1 tables cannot be checked" in capsys.readouterr().out
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(capsys):
+def test_a_missing_folder_is_refused_with_one_sentence(capsys):
     assert main(["doctor", "nowhere"]) == 1
     assert capsys.readouterr().err == "ERROR: nowhere: no such file or folder\n"

@@ -7,7 +7,7 @@ from arena_cje.stages.local import labelled
 
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("coverage", [0.1, 0.4, 1.0])
-def test_shards_have_the_labels_of_the_whole(coverage, draws):
+def test_the_oracle_labels_the_same_rows_with_and_without_shards(coverage, draws):
     rows = [{"prompt": i, "draw": d} for i in range(60) for d in range(draws)]
     whole = labelled(rows, coverage=coverage, start=0, draws=draws)
     shards = [

@@ -72,7 +72,7 @@ def test_a_model_that_answers_is_ok_and_named_by_its_version():
         ("content policy", "declines a simple test question"),
     ],
 )
-def test_why_a_model_does_not_answer(fault, answer, monkeypatch):
+def test_the_reason_why_a_model_does_not_answer_is_reported_without_the_key(fault, answer, monkeypatch):
     monkeypatch.setenv("ARENA_TEST_KEY", KEY)
     with FaultServer(faults=scripted(*[fault] * 9)) as server:
         (one,) = findings_of(configuration(server.url, base={"provider": "locked", "model": "toy"}))
@@ -81,7 +81,7 @@ def test_why_a_model_does_not_answer(fault, answer, monkeypatch):
     assert server.keys[KEY] == server.sent.total() == 1
 
 
-def test_a_model_that_thinks_longer_than_one_token_answers():
+def test_a_model_whose_answer_does_not_begin_within_one_token_is_ok():
     """Some servers return an error when the answer has not begun within one token; the model is there all the same."""
     with FaultServer(faults=scripted("unfinished")) as server:
         (one,) = findings_of(configuration(server.url))
@@ -100,19 +100,19 @@ def test_a_missing_key_is_named_by_its_variable_and_nothing_is_sent(monkeypatch)
     assert here.ok and server.sent.total() == 1  # the other model is tried after a failure
 
 
-def test_a_server_that_is_not_there(monkeypatch):
+def test_a_server_that_is_not_there_is_reported_with_its_address(monkeypatch):
     monkeypatch.setattr(model_check, "ATTEMPTS", 1)
     (one,) = findings_of(configuration("http://127.0.0.1:9"))
     assert not one.ok and "no answer from http://127.0.0.1:9/v1" in one.answer
 
 
-def test_a_failure_that_passes_is_tried_again():
+def test_a_transient_failure_is_tried_again():
     with FaultServer(faults=scripted("429 with Retry-After", "503"), retry_after=0.1) as server:
         (one,) = findings_of(configuration(server.url))
     assert one.ok and server.sent.total() == 3
 
 
-def test_what_is_the_same_is_tried_once_and_all_is_tried_side_by_side():
+def test_each_model_is_tried_once_and_all_models_in_parallel():
     blocks = {f"p{k}": {"provider": "here", "model": f"toy-{k % 6}", "temperature": 1 + k / 10} for k in range(12)}
     with FaultServer(latency=1.0) as server:
         findings = findings_of(configuration(server.url, **blocks))
@@ -121,7 +121,7 @@ def test_what_is_the_same_is_tried_once_and_all_is_tried_side_by_side():
     assert all(one.ok for one in findings)
 
 
-def test_a_judge_that_chooses_needs_log_probabilities():
+def test_a_judge_with_choices_needs_log_probabilities():
     judge = {"judge": {"provider": "here", "model": "judge", "rubric": "helpfulness.yaml"}}
     with FaultServer() as server:
         config = Config.model_validate({**configuration(server.url).model_dump(), **judge})
@@ -137,10 +137,10 @@ def test_a_judge_that_chooses_needs_log_probabilities():
     ("shift", "answer"),
     [(0, "scores given text to 0 nats a token"), (1, "its log probabilities of given text are inconsistent")],
 )
-def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, answer, tmp_path):
+def test_a_likelihood_judge_needs_consistent_log_probabilities_of_given_text(shift, answer, tmp_path):
     """The whole check, with the files of rubric and template and with requests."""
     write_prompts(tmp_path / "prompts.jsonl", 2)
-    with FaultServer(replies=replies_of(Drawing(shift=shift))) as server:
+    with FaultServer(replies=replies_of(GeneratingServer(shift=shift))) as server:
         config = configuration(server.url).model_dump()
         config["providers"]["here"] |= {"completions": True, "echo_max_tokens": 0}
         config["judge"] = {"provider": "here", "model": "judge", "rubric": "likelihood.yaml", "template": "chatml.yaml"}
@@ -154,7 +154,7 @@ def test_a_judge_that_reads_likelihoods_needs_scores_of_given_text(shift, answer
     assert (RESOURCES / "policies" / "helpful.txt").read_text().strip() in helpful
 
 
-def replies_of(server: Drawing):
+def replies_of(server: GeneratingServer):
     """The answers of a server to completions, as JSON; chats get the usual ones."""
 
     def answers(path, body):
@@ -171,8 +171,8 @@ def replies_of(server: Drawing):
 RUBRIC = RESOURCES / "judges" / "helpfulness.yaml"
 
 
-class Drawing(Server):
-    """Generates text of its own tokens, with the log probabilities that it scores them with.
+class GeneratingServer(Server):
+    """A server that generates text, with the same log probabilities as when it scores given text.
 
     shift: how many tokens the scores are off by. warm: log probabilities are of the distribution after the temperature.
     logprobs: whether generated text has log probabilities.
@@ -200,21 +200,21 @@ class Drawing(Server):
         )
 
 
-def test_scores_are_held_against_what_the_server_drew():
+def test_log_probabilities_of_given_text_are_compared_with_those_of_generated_text():
     writer = Writer(ENDPOINT, "toy", "Be kind.", CHATML)
-    for server in (Drawing(), Drawing(warm=True)):
+    for server in (GeneratingServer(), GeneratingServer(warm=True)):
         assert "scores given text to 0 nats a token" in model_check._scores(server, writer)
     for shift in (1, 2):
         with pytest.raises(
             UserError, match="its log probabilities of given text are inconsistent: 'paris it '.*completions: false"
         ):
-            model_check._scores(Drawing(shift=shift), writer)
+            model_check._scores(GeneratingServer(shift=shift), writer)
     with pytest.raises(UserError, match="without log probabilities"):
-        model_check._scores(Drawing(logprobs=False), writer)
+        model_check._scores(GeneratingServer(logprobs=False), writer)
 
 
-def test_a_little_rounding_is_no_other_token():
-    class Rounding(Drawing):
+def test_log_probabilities_may_differ_by_rounding_but_not_by_more():
+    class RoundingServer(GeneratingServer):
         def reply(self, body):
             reply = super().reply(body)
             moved = [value and value + (self.by if body.get("echo") else 0.0) for value in reply.token_logprobs]
@@ -222,7 +222,7 @@ def test_a_little_rounding_is_no_other_token():
 
     writer = Writer(ENDPOINT, "toy", "Be kind.", CHATML)
     for by, right in ((-0.04, True), (-0.06, False)):
-        server = Rounding()
+        server = RoundingServer()
         server.by = by
         if right:
             assert "to 0.04 nats" in model_check._scores(server, writer)
@@ -266,7 +266,7 @@ def llama_server(model: Path):
         process.wait(20)
 
 
-def test_a_real_server_that_is_right_for_one_template_and_wrong_for_another(tmp_path):
+def test_a_real_server_passes_with_a_template_that_begins_with_bos_and_fails_without_bos(tmp_path):
     """llama_cpp.server pairs tokens with their neighbours' probabilities where a text does not begin with the BOS token."""
     model = tiny_gguf.write(tmp_path / "tiny.gguf", **tiny_gguf.KINDS["gpt2-bytes"])
     # After these ends the random model generates whole characters, which can be sent back.
@@ -298,37 +298,37 @@ def test_a_real_server_that_is_right_for_one_template_and_wrong_for_another(tmp_
 # Local models
 
 
-def local(tmp_path: Path, **model) -> model_check.Finding:
+def finding_of_local_model(tmp_path: Path, **model) -> model_check.Finding:
     policies = {"base": {"model": "mine"}, "other": {"model": "mine", "temperature": 0.5}}
     config = Config.model_validate({"models": {"mine": model}, "policies": policies})
     (one,) = model_check.local(config, RESOURCES, results=tmp_path / "results")
     return one
 
 
-def test_a_local_model_is_a_file_or_a_recipe(tmp_path, tiny_model):
-    here = local(tmp_path, path=str(tiny_model))
+def test_a_local_model_needs_an_existing_gguf_file_or_a_known_recipe(tmp_path, tiny_model):
+    here = finding_of_local_model(tmp_path, path=str(tiny_model))
     assert here.ok and here.users == ("policies.base", "policies.other") and "MB" in here.answer
-    missing = local(tmp_path, path=str(tmp_path / "gone.gguf"))
+    missing = finding_of_local_model(tmp_path, path=str(tmp_path / "gone.gguf"))
     assert not missing.ok and "does not exist" in missing.answer
     (tmp_path / "text.gguf").write_text("hello")
-    assert not local(tmp_path, path=str(tmp_path / "text.gguf")).ok
-    assert local(tmp_path, file="SmolLM2-135M-Instruct.F16.gguf").ok
-    assert not local(tmp_path, file="Unheard-of.gguf").ok
+    assert not finding_of_local_model(tmp_path, path=str(tmp_path / "text.gguf")).ok
+    assert finding_of_local_model(tmp_path, file="SmolLM2-135M-Instruct.F16.gguf").ok
+    assert not finding_of_local_model(tmp_path, file="Unheard-of.gguf").ok
 
 
-def test_a_recorded_hash_is_told_and_held_against_the_expected(tmp_path, tiny_model):
+def test_a_recorded_hash_is_reported_and_compared_with_the_expected_hash(tmp_path, tiny_model):
     record = tmp_path / "results" / "models" / "mine.json"
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"sha256": "ab" * 32}))
-    assert "sha256 abababababab…" in local(tmp_path, path=str(tiny_model)).answer
-    assert local(tmp_path, path=str(tiny_model), sha256="ab" * 32).ok
-    assert "expected cd" in local(tmp_path, path=str(tiny_model), sha256="cd" * 32).answer
+    assert "sha256 abababababab…" in finding_of_local_model(tmp_path, path=str(tiny_model)).answer
+    assert finding_of_local_model(tmp_path, path=str(tiny_model), sha256="ab" * 32).ok
+    assert "expected cd" in finding_of_local_model(tmp_path, path=str(tiny_model), sha256="cd" * 32).answer
 
 
 # The command
 
 
-def test_the_command_fails_when_one_model_does(tmp_path, tiny_model):
+def test_the_command_fails_when_one_model_fails(tmp_path, tiny_model):
     write_prompts(tmp_path / "prompts.jsonl", 24)
     os.link(tiny_model, tmp_path / "tiny.gguf")
     models = {"smollm2": {"file": None, "path": "tiny.gguf", "sha256": "cd" * 32}}

@@ -42,7 +42,7 @@ def apart(batch):
     return people.items_of(batch.key, PROMPTS, SPAN)
 
 
-def test_labels_are_of_estimates_or_of_validation(batch, votes, apart):
+def test_each_label_is_used_either_for_estimates_or_for_validation(batch, votes, apart):
     labelled = labels_of(batch, votes, apart).rows
     assert {row["item_id"] for row in labelled} == {row.item_id for row in batch.key}
     prompts = {}
@@ -80,7 +80,7 @@ def test_no_vote_for_validation_enters_a_label_of_an_estimate(batch, votes, apar
     assert together[0] != together[1]
 
 
-def test_votes_for_validation_alone_are_no_labels_of_estimates(batch, votes, apart):
+def test_votes_on_validation_items_alone_give_no_labels_for_estimates(batch, votes, apart):
     labelled = labels_of(batch, [vote for vote in votes if vote.item_id in apart], apart)
     assert labelled.report["aggregation"] is None
     assert {row["item_id"] for row in labelled.rows} == apart

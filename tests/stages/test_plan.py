@@ -40,7 +40,7 @@ def test_a_local_response_depends_on_the_engine_and_a_hosted_one_on_the_request(
     assert plan.generation_parameters(configuration(), "base")["draws"] == 1
 
 
-def test_scoring_depends_on_samplings_and_the_base_is_at_home_in_its_own_context_alone():
+def test_scoring_depends_on_the_samplings_and_only_the_bases_context_has_its_sampling():
     own, other = (plan.scoring_parameters(configuration(), name) for name in ("small-helpful", "small-none"))
     assert [sampling["temperature"] for sampling in own["samplings"]] == [0.8, 1.0]
     assert own["drawn_from"] == {"temperature": 1.0, "top_p": 1.0} and other["drawn_from"] is None
@@ -50,14 +50,14 @@ def test_scoring_depends_on_samplings_and_the_base_is_at_home_in_its_own_context
 
 
 @pytest.mark.parametrize("key", ["max_concurrency", "timeout", "max_attempts", "api_key_env"])
-def test_how_an_api_is_called_determines_nothing(key):
+def test_settings_of_how_an_api_is_called_change_no_parameters(key):
     other = {"max_concurrency": 2, "timeout": 3.0, "max_attempts": 4, "api_key_env": "KEY"}[key]
     changed = configuration(providers={"api": CONFIG["providers"]["api"] | {key: other}})
     assert plan.generation_parameters(changed, "large") == plan.generation_parameters(configuration(), "large")
     assert plan.scoring_parameters(changed, "api-l-none") == plan.scoring_parameters(configuration(), "api-l-none")
 
 
-def test_a_data_set_records_what_is_not_in_its_files():
+def test_the_provenance_of_a_data_set_has_prompts_policies_oracle_judge_and_versions():
     config = configuration()
     graders = grading_plan.graders(config, lambda name, kind: str(ROOT / "resources" / kind / name))
     summary = {"source": "prompts/default.jsonl", "revision": None, "n_rows": 9, "n_eligible": 8}
@@ -73,7 +73,7 @@ def test_a_data_set_records_what_is_not_in_its_files():
     assert provenance["judge"]["rubric"] == "likelihood.yaml" and "api_key_env" not in provenance["judge"]
 
 
-def test_labels_are_bought_step_by_step():
+def test_labels_of_each_coverage_extend_those_of_the_next_lower_coverage():
     config = configuration(oracle={"target_labels": 0.25})
     assert config.label_coverages("base") == ["0.1", "0.5", "1.0"]
     assert config.label_coverages("other") == ["0.25", "1.0"]
@@ -83,7 +83,7 @@ def test_labels_are_bought_step_by_step():
     assert none.label_coverages("other") == [] and none.lower_coverage("base", "0.5") == "0.1"
 
 
-def test_models_of_this_machine_are_those_that_a_job_loads():
+def test_local_models_are_those_that_a_job_loads():
     assert configuration().local_models == ["small"]
     assert (
         configuration(

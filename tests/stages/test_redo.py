@@ -1,4 +1,4 @@
-"""Log probabilities of chosen policies are computed again, those of others stay."""
+"""Log probabilities of named policies are computed again, those of others are kept."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_a_system_prompt_may_be_text_in_the_configuration(run):
     assert run.jobs(TARGET) == set()
 
 
-def test_the_contexts_of_the_policies_are_scored_again_and_no_other(run):
+def test_only_the_contexts_of_the_named_policies_are_scored_again(run):
     assert run.jobs(TARGET) == set()
     before = run.path("coverage_0.5/cje_dataset.jsonl").read_bytes()
     assert redo.logprobs(run.directory, ["other"]) == ["other"]
@@ -51,7 +51,7 @@ def test_policies_of_one_context_are_scored_together(run):
     assert redo.logprobs(run.directory, ["cool"]) == ["base", "clone", "cool"]
 
 
-def test_an_unknown_policy_and_an_empty_folder_are_one_sentence(run, tmp_path):
+def test_an_unknown_policy_and_an_empty_folder_are_refused_with_one_sentence(run, tmp_path):
     with pytest.raises(UserError, match=r"'othr' is not a policy of this run .*did you mean 'other'"):
         redo.logprobs(run.directory, ["othr"])
     with pytest.raises(UserError, match="no policy is named; this run has log probabilities under base, clone, cool"):

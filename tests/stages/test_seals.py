@@ -1,4 +1,4 @@
-"""A file of the results is read as it was written, or refused by name; one without a seal is read as it is."""
+"""A result file that differs from its seal is refused by name; a file without a seal is read unchecked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def job(inputs: list[str], *outputs: Path, write=lambda path: files.write_jsonl(path, ROWS)) -> None:
-    """A job that writes its outputs and ends well."""
+    """Run a job that writes its outputs and succeeds."""
     with seals.sealed(inputs, [str(path) for path in outputs], "generate", {"seed": 1}):
         for path in outputs:
             write(path)
@@ -44,7 +44,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_table_is_refused_by_name_with_what_mends_it(what):
+def test_a_damaged_table_is_refused_by_name_with_the_command_that_repairs_it(what):
     job([], TABLE)
     TABLE.write_bytes(DAMAGE[what](TABLE.read_bytes()))
     with pytest.raises(UserError, match=f"^{TABLE}: is damaged: .*; remove it .*arena-cje doctor --redo"):
@@ -52,14 +52,14 @@ def test_a_damaged_table_is_refused_by_name_with_what_mends_it(what):
     assert not Path("results/responses/base.jsonl").exists()
 
 
-def test_the_sentence_has_the_rows_that_are_left():
+def test_the_message_about_a_damaged_table_counts_the_remaining_rows():
     job([], TABLE)
     TABLE.write_bytes(DAMAGE["whole lines are missing at the end"](TABLE.read_bytes()))
     with pytest.raises(UserError, match="is damaged: 5 rows are left of 8"):
         seals.check(TABLE)
 
 
-def test_a_parquet_table_has_its_rows_and_is_checked_too():
+def test_a_parquet_table_is_sealed_with_its_number_of_rows_and_checked():
     path = Path("results/logprobs/base.parquet")
     job([], path, write=lambda path: files.replace(path, pl.DataFrame({"x": [1, 2, 3]}).write_parquet))
     assert seals.read(path).rows == 3
@@ -68,7 +68,7 @@ def test_a_parquet_table_has_its_rows_and_is_checked_too():
         seals.check(path)
 
 
-def test_what_was_written_is_read():
+def test_a_seal_records_the_hashes_of_inputs_and_the_number_of_rows():
     job([], TABLE)
     job([str(TABLE)], Path("results/responses/base.jsonl"))
     seal = seals.read("results/responses/base.jsonl")
@@ -76,7 +76,7 @@ def test_what_was_written_is_read():
     assert seal.rows == 8
 
 
-def test_a_file_without_a_seal_is_read_as_it_is():
+def test_a_file_without_a_seal_is_accepted_unchecked():
     TABLE.parent.mkdir(parents=True)
     for path in (TABLE, Path("mine.jsonl")):
         path.write_text("{}\n")
@@ -89,7 +89,7 @@ def test_files_outside_the_results_get_no_seal():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("no")])
-def test_what_a_job_leaves_that_did_not_end_is_no_output(error):
+def test_the_output_of_an_interrupted_or_failed_job_is_refused_as_incomplete(error):
     def write_and_end(path):
         files.write_jsonl(path, ROWS)
         raise error
@@ -102,16 +102,16 @@ def test_what_a_job_leaves_that_did_not_end_is_no_output(error):
     assert seals.check(TABLE)
 
 
-def test_what_a_killed_job_left_is_removed_unless_a_run_holds_the_folder():
+def test_outputs_of_a_killed_job_are_removed_unless_a_run_has_locked_the_folder():
     def write_and_die(path):
         files.write_jsonl(path, ROWS)
         raise KeyboardInterrupt
 
-    left = Path("results", "a" * 200, "b" * 200 + ".jsonl")  # Snakemake splits the name of its record
+    unfinished_output = Path("results", "a" * 200, "b" * 200 + ".jsonl")  # Snakemake splits the name of its record
     with pytest.raises(KeyboardInterrupt):
-        job([], left, write=write_and_die)
+        job([], unfinished_output, write=write_and_die)
     job([], TABLE)
-    for path in (left, TABLE):
+    for path in (unfinished_output, TABLE):
         seals._write_record("incomplete", path, {"external_jobid": None})
     lock = seals.MEMORY / "locks" / "0.output.lock"
     lock.parent.mkdir()
@@ -119,12 +119,12 @@ def test_what_a_killed_job_left_is_removed_unless_a_run_holds_the_folder():
         path.touch()
     assert seals.remove_unfinished() == []
     lock.unlink()
-    assert seals.remove_unfinished() == [left]
-    assert TABLE.exists() and not left.exists() and not seals.place(left).exists()
+    assert seals.remove_unfinished() == [unfinished_output]
+    assert TABLE.exists() and not unfinished_output.exists() and not seals.place(unfinished_output).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"rule": "x"}'])
-def test_a_damaged_seal_refuses_its_file(content):
+def test_a_file_with_a_damaged_seal_is_refused(content):
     job([], TABLE)
     seals.place(TABLE).write_bytes(content)
     with pytest.raises(UserError, match=f"^{TABLE}: "):
@@ -132,7 +132,7 @@ def test_a_damaged_seal_refuses_its_file(content):
 
 
 @pytest.mark.parametrize("command", ["show", "validate"])
-def test_the_command_line_shows_and_checks_no_damaged_file(command, capsys):
+def test_the_commands_show_and_validate_refuse_a_damaged_file(command, capsys):
     path = Path("results/coverage_0.1/cje_dataset.jsonl")
     job([], path)
     path.write_bytes(DAMAGE["whole lines are missing at the end"](path.read_bytes()))
@@ -140,8 +140,8 @@ def test_the_command_line_shows_and_checks_no_damaged_file(command, capsys):
     assert capsys.readouterr().err.startswith(f"ERROR: {path}: is damaged: 5 rows are left of 8")
 
 
-def test_parameters_that_follow_from_outputs_are_those_of_the_rules():
-    """Snakemake does not compare them, so that a rebuilt memory must not hold them."""
+def test_derived_parameters_are_those_that_rules_compute_from_outputs():
+    """Snakemake does not compare these parameters, so its record must not contain them after it is rebuilt."""
     rules = "".join(
         path.read_text(encoding="utf-8") for path in (Path(__file__).parents[2] / "workflow/rules").glob("*.smk")
     )
@@ -149,7 +149,7 @@ def test_parameters_that_follow_from_outputs_are_those_of_the_rules():
 
 
 @pytest.mark.parametrize("record", [{}, {"sha256": None}, [], "text"])
-def test_a_record_of_a_model_without_its_hash_is_one_sentence(record):
+def test_a_record_of_a_model_without_its_hash_is_refused_with_one_sentence(record):
     path = Path("results/models/small.json")
     files.write_json(path, record)
     with pytest.raises(UserError, match=f"^{path}: lacks sha256, which the record of a model must have; .*--redo"):

@@ -54,7 +54,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_no_shard_is_cut_out_of_prompts_that_were_damaged(source, tmp_path, monkeypatch, what):
+def test_damaged_prompts_are_refused_and_written_again_after_a_redo(source, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
     pool = plan.prompt_pool(experiment(), source, doctor.PROMPTS)
     hashes = plan.shard_fingerprints(experiment(), pool, doctor.SHARDS)
@@ -71,14 +71,14 @@ def test_no_shard_is_cut_out_of_prompts_that_were_damaged(source, tmp_path, monk
     assert [row for rows in before for row in rows] == again.rows(10)
 
 
-def test_a_plan_of_prompts_that_were_cut_says_how_many_are_left(source, tmp_path):
+def test_a_plan_from_a_cut_file_of_prompts_is_refused_with_the_remaining_number(source, tmp_path):
     pool = plan.prompt_pool(experiment(), source, tmp_path)
     pool.path.write_bytes(DAMAGE["prompts are missing"](pool.path.read_bytes()))
     with pytest.raises(UserError, match="is damaged: 6 prompts are left of 12"):
         plan.shard_fingerprints(experiment(), pool, tmp_path / "shards.json")
 
 
-def test_another_prompt_changes_the_hash_of_its_shard_alone(source, tmp_path):
+def test_a_changed_prompt_changes_only_the_hash_of_its_shard(source, tmp_path):
     before = fingerprints(experiment(), source)
     last = plan.prompt_pool(experiment(), source, tmp_path).rows(12)[-1]["prompt_id"]
     first = plan.prompt_pool(experiment(), source, tmp_path).rows(12)[0]["prompt_id"]
@@ -89,13 +89,13 @@ def test_another_prompt_changes_the_hash_of_its_shard_alone(source, tmp_path):
     assert [name for name in before if before[name] != after[name]] == ["0000"]
 
 
-def test_more_prompts_leave_the_shards_that_are_full(source):
+def test_more_prompts_leave_the_hashes_of_full_shards_unchanged(source):
     before, after = fingerprints(experiment(n_prompts=8), source), fingerprints(experiment(n_prompts=12), source)
     assert {name: after[name] for name in before} == before
     assert list(after) == ["0000", "0001", "0002"]
 
 
-def test_hashes_are_kept_while_nothing_changes_that_they_are_made_from(source, monkeypatch):
+def test_stored_hashes_are_reused_until_their_inputs_change(source, monkeypatch):
     first = fingerprints(experiment(), source)
     reads = []
     monkeypatch.setattr(Pool, "lines", lambda pool, n, lines=Pool.lines: reads.append(n) or lines(pool, n))
@@ -105,20 +105,20 @@ def test_hashes_are_kept_while_nothing_changes_that_they_are_made_from(source, m
         reads.clear()
         assert fingerprints(experiment(**keys), source) != first
         assert reads
-    (source.parent / "kept" / "shards.json").write_text("{")  # the machine crashed
+    (source.parent / "kept" / "shards.json").write_text("{")  # as after a crash of the machine
     assert fingerprints(experiment(), source) == first
 
 
-def test_references_are_checked_where_the_oracle_reads_them(source):
+def test_references_are_checked_only_where_the_oracle_uses_them(source):
     source.write_text(source.read_text().replace('"pattern"', '"patern"'))
-    for _ in range(2):  # nothing is kept of prompts that are refused
+    for _ in range(2):  # refused prompts leave no stored hashes
         with pytest.raises(UserError, match="did you mean 'pattern'"):
             fingerprints(experiment(), source)
     oracle = {"provider": "llama_cpp", "model": "small", "rubric": "rating.yaml"}
     assert fingerprints(experiment(oracle=oracle), source)
 
 
-def test_what_is_selected_is_recorded_with_the_results(source, tmp_path):
+def test_the_selection_of_prompts_is_recorded_with_the_results(source, tmp_path):
     config = experiment(prompts={"source": str(source), "max_chars": 6}, n_prompts=9)
     pool = plan.prompt_pool(config, source, tmp_path)
     graders = plan_graders(config)

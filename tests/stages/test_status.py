@@ -139,7 +139,7 @@ def test_jobs_items_rates_and_reasons_add_up(run_folder):
     assert "other jobs: 1 job failed: no file" in text
 
 
-def test_a_stage_that_has_not_begun_makes_the_time_a_lower_bound(run_folder):
+def test_a_stage_that_has_not_begun_makes_the_time_left_a_lower_bound(run_folder):
     run_folder.finish(run_folder.job("generate", "base", 0, 100), ok(100), at=50, seconds=50, items=100)
     run_folder.job("generate", "other", 0, 7200 * 2)
     run_folder.job("judge", "base", 0, 10)
@@ -164,7 +164,7 @@ def test_outputs_of_an_earlier_run_count_where_they_are_up_to_date(run_folder):
     assert "time left not known yet" in run_status.progress()
 
 
-def test_what_the_journal_had_before_the_run_is_counted_once(run_folder):
+def test_journal_entries_from_before_the_run_are_counted_once(run_folder):
     job = run_folder.job("score", "small", 0, 10, journal_bytes=6)
     run_folder.log(job, ["INFO 20 scores: 4 in the journal, 16 to do"], at=1)  # two samplings of each response
     run_folder.write(job.journal, "x\ny\nz\n" + "new\n" * 6, at=4)
@@ -185,7 +185,7 @@ def test_scores_without_a_log_probability_are_counted_by_response(run_folder):
     assert run_folder.status().lines[0].without_result == {"too_long": 1}
 
 
-def test_the_state_of_a_run(run_folder):
+def test_a_run_is_running_killed_finished_interrupted_or_unknown(run_folder):
     assert run_folder.status().state == "unknown"  # another machine
     machine = {"host": run_record.socket.gethostname(), "started": time.time()}
     assert run_folder.status(**machine).state == "running"
@@ -202,7 +202,7 @@ def test_the_state_of_a_run(run_folder):
     assert run_folder.status(**machine, ended=time.time(), succeeded=False, interrupted=True).state == "interrupted"
 
 
-def test_other_jobs_take_their_share_of_the_time_that_is_left(run_folder):
+def test_jobs_without_items_count_in_the_time_left(run_folder):
     for k, seconds in enumerate((10, 30)):
         run_folder.join(f"results/{k}.json")
         run_folder.log(run_folder.jobs[-1], ["INFO begins"], began=5, at=5)
@@ -240,7 +240,7 @@ def test_the_items_of_jobs_follow_from_the_configuration():
     assert run_record.planned_job(config, ["results/archive.zip"], ["log"], needed=True).stage is None
 
 
-def test_the_command_prints_the_table_and_a_folder_without_a_run_is_a_sentence(run_folder, capsys):
+def test_the_command_prints_the_table_and_refuses_a_folder_without_a_run(run_folder, capsys):
     assert command.main(["status", str(run_folder.folder)]) == 1
     assert "no run has been started in this folder" in capsys.readouterr().err
     run_folder.finish(run_folder.job("generate", "base", 0, 1000), ok(1000), at=50, seconds=50, items=1000)
@@ -250,7 +250,7 @@ def test_the_command_prints_the_table_and_a_folder_without_a_run_is_a_sentence(r
     assert "finished" in printed and "1 000 of 1 000 items (100%), 0 of 0 other jobs done" in printed
 
 
-def test_a_run_without_items_has_its_other_jobs_alone(run_folder):
+def test_the_status_of_a_run_without_items_counts_only_its_other_jobs(run_folder):
     """The analysis of a user's own data."""
     run_folder.join("results/coverage_1.0/direct.json")
     text = status.table(run_folder.status())
@@ -258,14 +258,14 @@ def test_a_run_without_items_has_its_other_jobs_alone(run_folder):
     assert "0 of 1 jobs done" in text
 
 
-def test_the_status_needs_no_snakemake():
+def test_the_status_imports_neither_snakemake_nor_large_libraries():
     """It is printed at once, also where the workflow could not start."""
     code = "import sys; import arena_cje.stages.status; sys.exit(any(m in sys.modules for m in ('snakemake', 'polars', 'scipy')))"
     process = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")})
     assert process.returncode == 0
 
 
-def test_the_journal_of_a_job_is_that_of_its_items_or_of_its_replies():
+def test_a_local_job_has_a_journal_of_items_and_a_hosted_one_of_replies():
     hosted = {"provider": "api", "model": "m", "template": "chatml.yaml"}
     config = experiment(
         providers={"api": {"base_url": "http://127.0.0.1:1", "completions": True}},

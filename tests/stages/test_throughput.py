@@ -50,7 +50,7 @@ def info_log(caplog):
 
 
 def work(missing):
-    """A tenth of a second, three tokens of prompt and seven of response for each item."""
+    """Each item takes a tenth of a second and has three tokens of prompt and seven of response."""
     for key in missing:
         time.sleep(0.1)
         yield FinishedItem(key, {}, 3, 7)
@@ -92,7 +92,7 @@ def progress_lines(messages) -> list[tuple[float, ...]]:
     return [tuple(map(float, match.groups())) for line in messages if (match := re.fullmatch(form, line))]
 
 
-def test_progress_tells_items_tokens_and_the_time_that_is_left(tmp_path, info_log):
+def test_progress_lines_have_items_tokens_and_the_time_left(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("abcd"), work, unit="responses", every=0)
     lines = progress_lines(info_log.messages)
@@ -103,7 +103,7 @@ def test_progress_tells_items_tokens_and_the_time_that_is_left(tmp_path, info_lo
         assert seconds_left == pytest.approx((4 - n_done) / items_per_s, rel=0.1)
 
 
-def test_progress_is_told_at_the_end_and_seldom_before(tmp_path, info_log):
+def test_progress_is_logged_at_the_end_and_before_at_the_given_interval(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("abcd"), work, unit="responses", every=1000)
         assert [n_done for n_done, *_ in progress_lines(info_log.messages)] == [4]
@@ -114,19 +114,19 @@ def test_progress_is_told_at_the_end_and_seldom_before(tmp_path, info_log):
     assert all(later - earlier > 0.24 for earlier, later in itertools.pairwise(times[:-1]))
 
 
-def test_the_last_line_tells_all_that_was_done(tmp_path, info_log):
+def test_the_last_log_line_has_the_total_items_tokens_and_seconds(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("ab"), work, unit="responses")
     assert info_log.messages[-1] == f"2 responses: 6 prompt and 14 response tokens in {journal.tally.seconds:.2g} s"
 
 
-def test_thousands_stand_apart(tmp_path, info_log):
+def test_large_numbers_have_a_space_between_thousands(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, {"a": 1}, lambda _: [FinishedItem("a", {}, 18_200, 1_234_567)])
     assert info_log.messages[-1].startswith("1 items: 18 200 prompt and 1 234 567 response tokens in ")
 
 
-def test_where_there_are_no_tokens_none_are_told(tmp_path, info_log):
+def test_log_lines_about_work_without_tokens_mention_no_tokens(tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         complete(journal, dict.fromkeys("abc"), without_tokens, unit="grades")
     assert info_log.messages[0] == "3 grades: 0 in the journal, 3 to do"
@@ -134,12 +134,12 @@ def test_where_there_are_no_tokens_none_are_told(tmp_path, info_log):
     assert re.fullmatch(r"3 grades in \S+ s", info_log.messages[2])
 
 
-def test_only_what_this_job_did_counts(tmp_path, info_log):
+def test_the_tally_counts_only_the_work_of_this_job(tmp_path, info_log):
     path = tmp_path / "0000.jsonl"
     with Journal(path) as journal:
         complete(journal, dict.fromkeys("abc"), work)
     with Journal(path) as journal:
-        time.sleep(0.1)  # the clock runs for the work alone
+        time.sleep(0.1)  # this pause is no part of the measured time
         began = time.monotonic()
         complete(journal, dict.fromkeys("abcde"), work)
     assert (journal.tally.items, journal.tally.prompt_tokens, journal.tally.response_tokens) == (2, 6, 14)
@@ -152,7 +152,7 @@ def test_only_what_this_job_did_counts(tmp_path, info_log):
     assert info_log.messages[-1] == "5 items: 5 in the journal, 0 to do"
 
 
-def test_generation_counts_prompts_as_rendered_and_tokens_as_drawn(model, tmp_path, info_log):
+def test_generation_counts_the_tokens_of_rendered_prompts_and_of_responses(model, tmp_path, info_log):
     with Journal(tmp_path / "0000.jsonl") as journal:
         rows = generate(model, journal, [*PROMPTS, TOO_LONG])
     assert journal.tally.items == 7
@@ -161,7 +161,7 @@ def test_generation_counts_prompts_as_rendered_and_tokens_as_drawn(model, tmp_pa
     assert "1 of 7 rows: too_long" in info_log.messages
 
 
-def test_scoring_counts_a_pass_once_whatever_it_serves(model, tmp_path, responses):
+def test_scoring_counts_the_tokens_of_a_pass_for_several_samplings_once(model, tmp_path, responses):
     with Journal(tmp_path / "0000.jsonl") as journal:
         score(model, journal, [*responses, TOO_LONG | ANSWER], [Sampling(), Sampling(0.8)])
     assert journal.tally.items == 2 * (len(PROMPTS) + 1)
@@ -173,7 +173,7 @@ def test_scoring_counts_a_pass_once_whatever_it_serves(model, tmp_path, response
     assert journal.tally.response_tokens == response_tokens(responses)
 
 
-def test_judging_counts_what_it_reads(model, tmp_path, responses, info_log):
+def test_judging_counts_the_tokens_of_prompts_and_responses(model, tmp_path, responses, info_log):
     rubric = Likelihood(kind="likelihood", system_prompt="helpful.txt")
     long = TOO_LONG | {"draw_idx": 0, "response": "so", "finish_reason": "stop"} | ANSWER
     with Journal(tmp_path / "0000.jsonl") as journal:
@@ -188,7 +188,7 @@ def test_judging_counts_what_it_reads(model, tmp_path, responses, info_log):
 
 
 @pytest.mark.parametrize("engine", ["generator.generate", "scorer.score"])
-def test_what_the_prompts_begin_with_is_given_to_the_engine(model, tmp_path, responses, monkeypatch, engine):
+def test_the_common_beginning_of_all_prompts_is_passed_to_the_engine(model, tmp_path, responses, monkeypatch, engine):
     module, name = engine.split(".")
     real = getattr(getattr(stages_local, module), name)
     prefixes = []
@@ -205,7 +205,7 @@ def test_what_the_prompts_begin_with_is_given_to_the_engine(model, tmp_path, res
     assert again == responses
 
 
-def test_a_grade_without_a_score_is_told_with_its_reason(tmp_path, info_log, responses):
+def test_grades_without_a_score_are_logged_with_their_reason(tmp_path, info_log, responses):
     grader = SimpleNamespace(
         identity=lambda item: {"response": item.response, "id": item.prompt_id},
         grade=lambda items: [
@@ -219,7 +219,7 @@ def test_a_grade_without_a_score_is_told_with_its_reason(tmp_path, info_log, res
         assert info_log.messages[-1] == "5 of 6 rows: asleep"
 
 
-def test_scoring_tells_the_boundary_and_the_support_of_each_sampling(model, tmp_path, info_log, responses):
+def test_scoring_logs_the_nucleus_boundary_and_support_of_each_sampling(model, tmp_path, info_log, responses):
     full, nucleus, greedy = Sampling(), Sampling(1.0, 0.5), Sampling(0.0)
     with Journal(tmp_path / "0000.jsonl") as journal:
         rows = score(model, journal, responses, [full, nucleus, greedy])
@@ -235,7 +235,7 @@ def test_scoring_tells_the_boundary_and_the_support_of_each_sampling(model, tmp_
     assert not any("rows: outside_support" in message for message in info_log.messages)  # a result, not a failure
 
 
-def test_nothing_is_told_of_a_support_that_holds_everything(model, tmp_path, info_log, responses):
+def test_a_support_that_contains_all_responses_is_not_logged(model, tmp_path, info_log, responses):
     with Journal(tmp_path / "0000.jsonl") as journal:
         score(model, journal, responses, [Sampling(), Sampling(0.8)], drawn_from=Sampling())
     assert not [line for line in info_log.messages if "support" in line]
@@ -259,14 +259,14 @@ def run(tmp_path_factory, tiny_model) -> Run:
     return run
 
 
-def test_benchmarks_tell_what_each_job_did_and_took(run):
+def test_benchmarks_have_the_items_tokens_rate_and_memory_of_each_job(run):
     folder = run.directory / "logs" / "benchmarks"
     n_tokens = response_tokens(schemas.RESPONSES.read(run.path("responses/base.jsonl")))
     for name, items in {"generate/base": 12, "score/smollm2-helpful": 24}.items():
         row = read_benchmark(folder / name / "0000.tsv")
         assert (int(row["items"]), int(row["response_tokens"])) == (items, n_tokens)
         tokens = int(row["prompt_tokens"]) + n_tokens
-        # The work is a part of the process, so its pace is above that of the process.
+        # The work takes a part of the time of the process, so its rate is above that of the whole process.
         assert float(row["tokens_per_s"]) > tokens / float(row["s"])
         assert float(row["tokens_per_cpu_s"]) > tokens / float(row["cpu_time"])
         assert 20 < float(row["max_rss"]) < 2000
@@ -277,7 +277,7 @@ def test_benchmarks_tell_what_each_job_did_and_took(run):
     assert (oracle["items"], oracle["response_tokens"], oracle["tokens_per_s"]) == (str(n_labels), "0", "NA")
 
 
-def test_a_judge_does_not_compute_again_what_was_scored(run, tiny_model):
+def test_a_judge_reuses_the_log_probabilities_of_its_scoring_context(run, tiny_model):
     """The base's scoring context is the judge's, so its log probabilities are the grades, the same to the last bit."""
     row = read_benchmark(run.directory / "logs/benchmarks/judge/base/0000.tsv")
     assert (row["items"], row["prompt_tokens"], row["response_tokens"]) == ("12", "0", "0")
@@ -292,21 +292,21 @@ def test_a_judge_does_not_compute_again_what_was_scored(run, tiny_model):
     assert score_of == {prompt_id: grade.score for prompt_id, grade in grade_of.items()}
 
 
-def test_the_log_is_beside_the_benchmark_and_not_in_it(run):
+def test_the_log_of_a_job_has_its_totals_and_not_its_benchmark(run):
     log = (run.directory / "logs/generate/base/0000.log").read_text()
     assert re.search(r"INFO 12 responses: [\d ]+ prompt and \d+ response tokens in ", log)
     assert "tokens_per_s" not in log
 
 
-def test_a_job_whose_journal_had_everything_says_so(run):
+def test_the_benchmark_of_a_job_with_a_complete_journal_has_zero_items(run):
     run.snakemake("--forcerun", "generate", "--", "results/responses/base/0000.jsonl")
     row = read_benchmark(run.directory / "logs/benchmarks/generate/base/0000.tsv")
     assert [row[name] for name in COLUMNS[4:]] == ["0", "0", "0"] + ["NA"] * 5
     assert float(row["s"]) > 0
 
 
-class Named(list):
-    """A list whose members have names too, as Snakemake's."""
+class NamedList(list):
+    """A list whose members also have names, like Snakemake's lists."""
 
     def __init__(self, **members: str):
         super().__init__(members.values())
@@ -318,14 +318,14 @@ def snakemake(tmp_path, monkeypatch) -> SimpleNamespace:
     """The `snakemake` object of a script, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    log = Named(text="job.log", benchmark="job.tsv")
+    log = NamedList(text="job.log", benchmark="job.tsv")
     config = {"fresh": False}
     return SimpleNamespace(
-        rule="score", wildcards=Named(shard="0000"), input=[], output=[], params={}, config=config, log=log
+        rule="score", wildcards=NamedList(shard="0000"), input=[], output=[], params={}, config=config, log=log
     )
 
 
-def test_a_job_that_ends_well_leaves_a_benchmark(snakemake):
+def test_a_successful_job_leaves_a_benchmark(snakemake):
     with jobs.job(snakemake), jobs.journal(snakemake, "score/base") as journal:
         complete(journal, {"a": 1}, work)
     assert read_benchmark(Path("job.tsv"))["items"] == "1"
