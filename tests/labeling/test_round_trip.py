@@ -60,7 +60,7 @@ def test_labels_recover_the_truth_within_their_error(batch, tmp_path):
 
 
 def test_raters_who_agree_by_chance_alone_are_reported(batch, tmp_path):
-    report = by_hand(batch, dict.fromkeys(BIAS, 0.0), tmp_path).report
+    report = labels_of_filled_sheets(batch, dict.fromkeys(BIAS, 0.0), tmp_path).report
     by_chance = report | {"alpha": dict.fromkeys(report["alpha"], -0.1)}
     for one, count in ((report, 0), (by_chance, 1)):
         lines = sentences.of_votes(one)
