@@ -532,3 +532,28 @@ def test_two_conversions_of_the_same_files_have_the_same_bytes(tmp_path):
         convert_kind("MT-bench", tmp_path / name)
     for file in ("logged.jsonl", "fresh_draws/better-2.jsonl", "conversion.json"):
         assert (tmp_path / "first/data" / file).read_bytes() == (tmp_path / "second/data" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"judge_a b": 0.2, "judge_a_b": 0.8},
+            "table.jsonl:1: scorers 'a b' and 'a_b' would both be named 'a_b'; rename",
+        ),
+        ({"judge_评分": 0.2, "judge_裁判": 0.8}, "scorers '评分' and '裁判' would both be named 'policy'; rename"),
+        (
+            {"target_policy_logprobs.a b": -2, "target_policy_logprobs.a_b": -3},
+            "table.jsonl:1: log probabilities of 'a b' and 'a_b' would both be named 'a_b'; rename",
+        ),
+    ],
+)
+def test_names_that_would_become_one_are_refused(tmp_path, fields, sentence):
+    with pytest.raises(UserError, match=sentence):
+        rows_of(tmp_path, [answer(**fields)])
+
+
+def test_scorers_of_different_rows_that_would_become_one_are_refused(tmp_path):
+    rows = [{"prompt": "p", "policy": "base", "response": "r", "by": by, "grade": 0.5} for by in ("a b", "a_b")]
+    with pytest.raises(UserError, match="table.jsonl:2: scorers 'a b' and 'a_b' would both be named 'a_b'"):
+        rows_of(tmp_path, rows, columns={"scorer": "by", "score": "grade"})
