@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -383,21 +385,57 @@ def test_gzip_byte_order_mark_and_carriage_returns_are_read(tmp_path):
     assert len(convert.convert("table", [file]).logged) == 3
 
 
+def archive(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as writer:
+        writer.writestr("a.json", content)
+    return file.getvalue()
+
+
+def damaged(content: bytes) -> bytes:
+    """Compressed bytes whose body begins with a block of an unknown type; of a zip archive, that of a.json."""
+    start = 36 if content.startswith(b"PK") else 10
+    return content[:start] + b"\xff" + content[start + 1 :]
+
+
 BROKEN = {
     "empty.json": (b"", "is empty"),
     "cut.json": (b'{"results": [{"promptIdx": 0', "cut.json: not valid JSON .*; is the file complete"),
     "cut.jsonl": (b'{"prompt": "a"}\n{"prompt": ', "cut.jsonl:2: not valid JSON"),
     "mixed.jsonl": (b'{"prompt": "a"}\n[1, 2]', r"mixed.jsonl:2: is '\[1, 2\]', expected a JSON object"),
     "texts.json": (b'["a", "b"]', r"texts.json \(row 1\): is 'a', expected a JSON object"),
-    "utf16.csv": ("prompt,judge_score\n".encode("utf-16"), "is UTF-16 text, expected UTF-8; convert it"),
-    "latin.csv": ("prompt,judge_score\nü,1\n".encode("latin-1"), "latin.csv:2: is not UTF-8 text"),
+    "latin.csv": ("prompt,judge_score\nü,1\n".encode("latin-1"), "latin.csv:2: is not valid UTF-8 text"),
+    "mark.csv": (b"\xef\xbb\xbf", "mark.csv: is empty"),
+    "empty.gz": (gzip.compress(b""), "empty.gz: is empty"),
+    "damaged.gz": (damaged(gzip.compress(b"prompt,judge_score\na,1\n")), "damaged.gz: its compression is damaged"),
+    "damaged.eval": (damaged(archive(b'{"prompt": "a"}')), "damaged.eval: a.json is damaged .*; copy the file again"),
+    "latin.eval": (archive('{"prompt": "ü"}'.encode("latin-1")), "latin.eval: a.json:1: is not valid UTF-8 text"),
+    "cut.eval": (archive(b'{"prompt": "a"}')[:40], "cut.eval: the archive is damaged or cut off"),
+    "deep.json": (b"[" * 9999, "deep.json: not valid JSON .nested too deeply"),
+    "deep.jsonl": (b'{"prompt": "a"}\n{"prompt": ' + b"[" * 9999, "deep.jsonl:2: not valid JSON .nested too deeply"),
+    "deep score.jsonl": (
+        b'{"prompt": "a", "policy": "b", "judge_score": %b1%b}' % (b"[" * 999, b"]" * 999),
+        "the row after the beginning is not as rows of the format table are .RecursionError",
+    ),
+    "digits.jsonl": (
+        b'{"prompt": "a", "policy": "b", "judge_score": %b}' % (b"9" * 400),
+        "digits.jsonl:1: judge_score is 9+, expected a finite number",
+    ),
+    "digits.csv": (
+        b"prompt,policy,judge_score\na,b,%b\n" % (b"9" * 400),
+        r"digits.csv \(row 1\): judge_score is '9+, expected a finite number",
+    ),
+    "half draw.csv": (
+        b"prompt,policy,judge_score,draw_idx\na,b,1,0.5\n",
+        r"half draw.csv \(row 1\): draw_idx is '0.5', expected a whole number from 0; number the responses",
+    ),
     "short.csv": (b"prompt,judge_score\na,1\nb\n", r"short.csv \(row 2\): has 1 cells where the header has 2"),
     "open.csv": (b'prompt,judge_score\n"a,1\n', "open.csv: not a readable CSV file"),
     "cut.gz": (gzip.compress(b"prompt,judge_score\na,1\n" * 50)[:-20], "cut.gz: its compression is damaged or cut off"),
     "cut.parquet": (b"PAR1 and no more", "cut.parquet: not a readable Parquet file"),
     "words.csv": (
         b"prompt,policy,judge_score\na,base,good\n",
-        r"words.csv \(row 1\): judge_score is 'good', expected a number",
+        r"words.csv \(row 1\): judge_score is 'good', expected a finite number",
     ),
     "columns.csv": (b"prompt,prompt,judge_score\na,b,1\n", "has more than one column 'prompt'"),
 }
@@ -409,6 +447,36 @@ def test_a_broken_file_is_one_sentence_with_its_place(name, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         convert.convert("table", [tmp_path / name])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["table.csv", "table.jsonl"])
+def test_every_encoding_with_a_byte_order_mark_is_read(name, encoding, tmp_path):
+    row = answer(prompt="ü")
+    cells = [",".join(row), ",".join(map(str, row.values()))]
+    text = "\r\n".join(cells if name == "table.csv" else [json.dumps(row, ensure_ascii=False)] * 2)
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert [row["prompt"] for row in convert.convert("table", [tmp_path / name]).logged] == ["ü"]
+
+
+def test_a_target_log_probability_of_minus_infinity_is_carried(tmp_path):
+    conversion = rows_of(tmp_path, [answer(**{"target_policy_logprobs.new": "-inf"})])
+    assert conversion.logged[0]["target_policy_logprobs"] == {"new": float("-inf")}
+    convert.write(conversion, tmp_path / "data")
+
+
+@pytest.mark.parametrize("index", [0.5, -1, "1.5"])
+def test_a_draw_without_a_whole_number_is_refused(index, tmp_path):
+    for name in ("table", "cje-eval"):
+        file = foreign_files.write_lines(tmp_path / "rows.jsonl", [answer(draw_idx=index)])
+        with pytest.raises(UserError, match=f"rows.jsonl:1: draw_idx is '?{index}'?, expected a whole number from 0"):
+            convert.convert(name, [file])
+
+
+@pytest.mark.parametrize("ends", [(-np.inf, np.inf), (0, np.inf), (0, np.nan), (1, 0)])
+def test_a_scale_has_two_finite_ends(ends):
+    with pytest.raises(UserError, match="the scale of [*] is .*, expected its two finite ends, the lower first"):
+        convert.Choices(scales={"*": ends})
 
 
 def test_a_row_of_another_shape_is_one_sentence(tmp_path):

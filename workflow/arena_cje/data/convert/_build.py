@@ -7,6 +7,7 @@ kept under `metadata.label_votes`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,8 +40,10 @@ class Choices:
 
     def __post_init__(self) -> None:
         for name, scale in self.scales.items():
-            if len(scale) != 2 or not scale[0] < scale[1]:
-                raise UserError(f"the scale of {name} is {list(scale)!r}, expected its two ends, the lower first")
+            if len(scale) != 2 or not 0 < scale[1] - scale[0] < math.inf:
+                raise UserError(
+                    f"the scale of {name} is {list(scale)!r}, expected its two finite ends, the lower first"
+                )
 
 
 @dataclass(frozen=True)

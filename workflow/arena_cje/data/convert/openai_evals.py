@@ -88,9 +88,13 @@ def _log(document: Document) -> Iterator[Answer | Loss]:
         elif kind == "match":
             yield Answer(where, policy, sample_id, scores={"match": number(data.get("correct"), where, "correct")})
         elif kind == "metrics":
-            yield Answer(where, policy, sample_id, scores={k: float(v) for k, v in data.items() if is_number(v)})
+            yield Answer(where, policy, sample_id, scores=_metrics(data, where))
         else:
             yield Loss(f"events of type {kind}")
+
+
+def _metrics(data: Row, where: str) -> dict[str, float | None]:
+    return {name: number(value, where, name) for name, value in data.items() if is_number(value)}
 
 
 def _completion_function(document: Document) -> str | None:

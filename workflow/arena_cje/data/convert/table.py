@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, Loss, id_of, number, text_id, text_of
+from arena_cje.data.convert._answers import Answer, Loss, draw_index, id_of, log_probability, number, text_id, text_of
 from arena_cje.data.convert._build import ORACLE
 from arena_cje.errors import UserError, did_you_mean
 
@@ -130,7 +130,7 @@ def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str]
         raise UserError(f"{where}: has neither an id nor a text of the prompt")
     prompt_id = id_of(own_id) if own_id not in (None, "") else text_id(prompt)
     response = text_of(cell.get("response"))
-    draw = number(cell.get("draw_idx"), where, "draw_idx")
+    draw = draw_index(cell.get("draw_idx"), where, "draw_idx")
     scores = {
         _scorer(field): number(value, where, columns[field])
         for field, value in cell.items()
@@ -140,7 +140,7 @@ def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str]
         scores[str(cell["scorer"])] = number(cell["score"], where, columns["score"])
     prefix = "target_policy_logprobs."
     targets = {
-        field.removeprefix(prefix): number(value, where, columns[field])
+        field.removeprefix(prefix): log_probability(value, where, columns[field])
         for field, value in cell.items()
         if field.startswith(prefix)
     }
@@ -150,7 +150,7 @@ def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str]
         prompt_id,
         prompt,
         response,
-        int(draw) if draw is not None else draws.index(policy, prompt_id, response, where, is_vote="scorer" in cell),
+        draw if draw is not None else draws.index(policy, prompt_id, response, where, is_vote="scorer" in cell),
         scores,
         number(cell.get("base_policy_logprob"), where, "base_policy_logprob"),
         targets or None,
