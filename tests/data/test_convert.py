@@ -413,17 +413,18 @@ BROKEN = {
     "cut.eval": (archive(b'{"prompt": "a"}')[:40], "cut.eval: the archive is damaged or cut off"),
     "deep.json": (b"[" * 9999, "deep.json: not valid JSON .nested too deeply"),
     "deep.jsonl": (b'{"prompt": "a"}\n{"prompt": ' + b"[" * 9999, "deep.jsonl:2: not valid JSON .nested too deeply"),
+    "deep row.json": (b"[" * 999 + b"]" * 999, r"deep row.json .row 1.: is \[\[.*, expected a JSON object"),
     "deep score.jsonl": (
         b'{"prompt": "a", "policy": "b", "judge_score": %b1%b}' % (b"[" * 999, b"]" * 999),
-        "the row after the beginning is not as rows of the format table are .RecursionError",
+        r"deep score.jsonl:1: judge_score is \[\[.*, expected a finite number",
     ),
     "digits.jsonl": (
         b'{"prompt": "a", "policy": "b", "judge_score": %b}' % (b"9" * 400),
-        "digits.jsonl:1: judge_score is 9+, expected a finite number",
+        "digits.jsonl:1: judge_score is 9+[.9]+, expected a finite number",
     ),
     "digits.csv": (
         b"prompt,policy,judge_score\na,b,%b\n" % (b"9" * 400),
-        r"digits.csv \(row 1\): judge_score is '9+, expected a finite number",
+        r"digits.csv \(row 1\): judge_score is '9+[.9]+', expected a finite number",
     ),
     "half draw.csv": (
         b"prompt,policy,judge_score,draw_idx\na,b,1,0.5\n",

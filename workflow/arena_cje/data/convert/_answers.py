@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, display_form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,9 @@ def number(value: Any, where: str, name: str) -> float | None:
         with suppress(ValueError, OverflowError):  # text that is no number, and a number beyond those of a computer
             parsed = float(text)
     if math.isinf(parsed):
-        raise UserError(f"{where}: {name} is {value!r:.60}, expected a finite number, or nothing where it is missing")
+        raise UserError(
+            f"{where}: {name} is {display_form(value)}, expected a finite number, or nothing where it is missing"
+        )
     return None if math.isnan(parsed) else parsed
 
 
@@ -97,7 +99,7 @@ def draw_index(value: Any, where: str, name: str) -> int | None:
     index = number(value, where, name)
     if index is not None and (index < 0 or index != int(index)):
         raise UserError(
-            f"{where}: {name} is {value!r:.60}, expected a whole number from 0; number the responses to a prompt 0, 1, 2, ..."
+            f"{where}: {name} is {display_form(value)}, expected a whole number from 0; number the responses to a prompt 0, 1, 2"
         )
     return None if index is None else int(index)
 

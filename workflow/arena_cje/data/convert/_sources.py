@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, display_form
 from arena_cje.files import as_utf8, looked_in
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _json_rows(path: Path, text: str) -> list[RowWithPlace]:
         return [(f"{path}:1" if len(lines) == 1 else str(path), value)]
     for k, row in enumerate(value, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path} (row {k}): is {row!r:.60}, expected a JSON object")
+            raise UserError(f"{path} (row {k}): is {display_form(row)}, expected a JSON object")
     return [(f"{path} (row {k})", row) for k, row in enumerate(value, start=1)]
 
 
@@ -144,7 +144,7 @@ def _is_object(line: str) -> bool:
 def _object(where: str, line: str) -> Row:
     value = _parsed(where, line)
     if not isinstance(value, dict):
-        raise UserError(f"{where}: is {line!r:.60}, expected a JSON object")
+        raise UserError(f"{where}: is {display_form(line)}, expected a JSON object")
     return value
 
 

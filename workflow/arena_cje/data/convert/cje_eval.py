@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, draw_index, id_of, is_number, number, text_id
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, display_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,7 +84,7 @@ def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawC
     target_logprobs, prompt = _field(row, "target_logprobs"), _field(row, "prompt")
     if target_logprobs is not None and not isinstance(target_logprobs, dict):
         raise UserError(
-            f"{where}: log probabilities of targets are {target_logprobs!r:.60}, expected an object by policy"
+            f"{where}: log probabilities of targets are {display_form(target_logprobs)}, expected an object by policy"
         )
     policy = document.name(_field(row, "policy") or unnamed)
     own_id = _field(row, "prompt_id")
