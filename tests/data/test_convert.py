@@ -488,6 +488,16 @@ def test_a_row_of_another_shape_is_one_sentence(tmp_path):
         convert.convert("mt-bench", [file])
 
 
+def test_a_scorer_without_a_name_and_an_item_that_is_no_object_are_one_sentence(tmp_path):
+    row = {"question_id": 1, "model": "base", "judge": None, "score": 5, "turn": 1}
+    file = foreign_files.write_lines(tmp_path / "judged.jsonl", [row])
+    with pytest.raises(UserError, match="judged.jsonl:1: a name among the scorers is None, expected text"):
+        convert.convert("mt-bench", [file])
+    file = foreign_files.write_json(tmp_path / "page.json", {"object": "list", "data": [None]})
+    with pytest.raises(UserError, match=r"page.json .item 1.: is None, expected a JSON object"):
+        convert.convert("openai-evals", [file])
+
+
 def test_a_file_of_another_format_is_named(tmp_path):
     file = foreign_files.write_json(tmp_path / "log.json", foreign_files.inspect_log("base-1"))
     with pytest.raises(UserError, match="is not a file of the format promptfoo; it looks like inspect-ai"):
@@ -613,7 +623,7 @@ def test_two_conversions_of_the_same_files_have_the_same_bytes(tmp_path):
         ({"judge_评分": 0.2, "judge_裁判": 0.8}, "scorers '评分' and '裁判' would both be named 'policy'; rename"),
         (
             {"target_policy_logprobs.a b": -2, "target_policy_logprobs.a_b": -3},
-            "table.jsonl:1: log probabilities of 'a b' and 'a_b' would both be named 'a_b'; rename",
+            "table.jsonl:1: target policies 'a b' and 'a_b' would both be named 'a_b'; rename",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Answer, Loss, safe_name
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, display_form
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -88,7 +88,7 @@ def build(
         for scorer in answer.scores:
             _own_name(original_scorers, scorer, answer.where, "scorers", "rename one of the two")
         for target in answer.target_logprobs or ():
-            _own_name(original_targets, target, answer.where, "log probabilities of", "rename one of the two")
+            _own_name(original_targets, target, answer.where, "target policies", "rename one of the two")
         _merge(responses, (name, answer.prompt_id, answer.draw_idx), answer)
     if not responses:
         raise UserError(f"no response of any policy in it{_losses_text(losses)}")
@@ -120,8 +120,15 @@ def _losses_text(losses: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{count} x {reason}' for reason, count in losses.items())})" if losses else ""
 
 
-def _own_name(originals: dict[str, str], name: str, where: str, kind: str, remedy: str) -> str:
-    """The safe name of a policy or scorer, which `originals` then has; raises a `UserError` where it is that of another."""
+def _own_name(originals: dict[str, str], name: Any, where: str, kind: str, remedy: str) -> str:
+    """The safe name of a policy or scorer, which `originals` then has.
+
+    Raises a `UserError` where it is that of another, and for a name that is no text, which damaged files can have.
+    """
+    if not isinstance(name, str):
+        raise UserError(
+            f"{where}: a name among the {kind} is {display_form(name)}, expected text; is the file complete?"
+        )
     safe = safe_name(name)
     if originals.setdefault(safe, name) != name:
         raise UserError(f"{where}: {kind} {originals[safe]!r} and {name!r} would both be named {safe!r}; {remedy}")
