@@ -632,6 +632,19 @@ def test_names_that_would_become_one_are_refused(tmp_path, fields, sentence):
         rows_of(tmp_path, [answer(**fields)])
 
 
+def test_two_columns_of_one_scorer_are_refused(tmp_path):
+    with pytest.raises(
+        UserError, match="columns 'judge_score' and 'judge_judge_score' are both scores of 'judge_score'"
+    ):
+        rows_of(tmp_path, [answer(judge_judge_score=0.2)])
+    with pytest.raises(
+        UserError, match="table.jsonl:1: has two scores of 'judge_score', one in the column 'score' and"
+    ):
+        rows_of(tmp_path, [answer(scorer="judge_score", score=0.2)])
+    by_scorer = [answer(scorer="oracle_label", score=0.2)]
+    assert rows_of(tmp_path, by_scorer).logged[0]["oracle_label"] == 0.2
+
+
 def test_scorers_of_different_rows_that_would_become_one_are_refused(tmp_path):
     rows = [{"prompt": "p", "policy": "base", "response": "r", "by": by, "grade": 0.5} for by in ("a b", "a_b")]
     with pytest.raises(UserError, match="table.jsonl:2: scorers 'a b' and 'a_b' would both be named 'a_b'"):
