@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -386,21 +388,58 @@ def test_gzip_byte_order_mark_and_carriage_returns_are_read(tmp_path):
     assert len(convert.convert("table", [file]).logged) == 3
 
 
+def archive(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as writer:
+        writer.writestr("a.json", content)
+    return file.getvalue()
+
+
+def damaged(content: bytes) -> bytes:
+    """Compressed bytes whose body begins with a block of an unknown type; of a zip archive, that of a.json."""
+    start = 36 if content.startswith(b"PK") else 10
+    return content[:start] + b"\xff" + content[start + 1 :]
+
+
 BROKEN = {
     "empty.json": (b"", "is empty"),
     "cut.json": (b'{"results": [{"promptIdx": 0', "cut.json: not valid JSON .*; is the file complete"),
     "cut.jsonl": (b'{"prompt": "a"}\n{"prompt": ', "cut.jsonl:2: not valid JSON"),
     "mixed.jsonl": (b'{"prompt": "a"}\n[1, 2]', r"mixed.jsonl:2: is '\[1, 2\]', expected a JSON object"),
     "texts.json": (b'["a", "b"]', r"texts.json \(row 1\): is 'a', expected a JSON object"),
-    "utf16.csv": ("prompt,judge_score\n".encode("utf-16"), "is UTF-16 text, expected UTF-8; convert it"),
-    "latin.csv": ("prompt,judge_score\nü,1\n".encode("latin-1"), "latin.csv:2: is not UTF-8 text"),
+    "latin.csv": ("prompt,judge_score\nü,1\n".encode("latin-1"), "latin.csv:2: is not valid UTF-8 text"),
+    "mark.csv": (b"\xef\xbb\xbf", "mark.csv: is empty"),
+    "empty.gz": (gzip.compress(b""), "empty.gz: is empty"),
+    "damaged.gz": (damaged(gzip.compress(b"prompt,judge_score\na,1\n")), "damaged.gz: its compression is damaged"),
+    "damaged.eval": (damaged(archive(b'{"prompt": "a"}')), "damaged.eval: a.json is damaged .*; copy the file again"),
+    "latin.eval": (archive('{"prompt": "ü"}'.encode("latin-1")), "latin.eval: a.json:1: is not valid UTF-8 text"),
+    "cut.eval": (archive(b'{"prompt": "a"}')[:40], "cut.eval: the archive is damaged or cut off"),
+    "deep.json": (b"[" * 9999, "deep.json: not valid JSON .nested too deeply"),
+    "deep.jsonl": (b'{"prompt": "a"}\n{"prompt": ' + b"[" * 9999, "deep.jsonl:2: not valid JSON .nested too deeply"),
+    "deep row.json": (b"[" * 999 + b"]" * 999, r"deep row.json .row 1.: is \[\[.*, expected a JSON object"),
+    "deep score.jsonl": (
+        b'{"prompt": "a", "policy": "b", "judge_score": %b1%b}' % (b"[" * 999, b"]" * 999),
+        r"deep score.jsonl:1: judge_score is \[\[.*, expected a finite number",
+    ),
+    "digits.jsonl": (
+        b'{"prompt": "a", "policy": "b", "judge_score": %b}' % (b"9" * 400),
+        "digits.jsonl:1: judge_score is 9+[.9]+, expected a finite number",
+    ),
+    "digits.csv": (
+        b"prompt,policy,judge_score\na,b,%b\n" % (b"9" * 400),
+        r"digits.csv \(row 1\): judge_score is '9+[.9]+', expected a finite number",
+    ),
+    "half draw.csv": (
+        b"prompt,policy,judge_score,draw_idx\na,b,1,0.5\n",
+        r"half draw.csv \(row 1\): draw_idx is '0.5', expected a whole number from 0; number the responses",
+    ),
     "short.csv": (b"prompt,judge_score\na,1\nb\n", r"short.csv \(row 2\): has 1 cells where the header has 2"),
     "open.csv": (b'prompt,judge_score\n"a,1\n', "open.csv: not a readable CSV file"),
     "cut.gz": (gzip.compress(b"prompt,judge_score\na,1\n" * 50)[:-20], "cut.gz: its compression is damaged or cut off"),
     "cut.parquet": (b"PAR1 and no more", "cut.parquet: not a readable Parquet file"),
     "words.csv": (
         b"prompt,policy,judge_score\na,base,good\n",
-        r"words.csv \(row 1\): judge_score is 'good', expected a number",
+        r"words.csv \(row 1\): judge_score is 'good', expected a finite number",
     ),
     "columns.csv": (b"prompt,prompt,judge_score\na,b,1\n", "has more than one column 'prompt'"),
 }
@@ -414,12 +453,52 @@ def test_a_broken_file_is_refused_with_its_place(name, tmp_path):
         convert.convert("table", [tmp_path / name])
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["table.csv", "table.jsonl"])
+def test_every_encoding_with_a_byte_order_mark_is_read(name, encoding, tmp_path):
+    row = answer(prompt="ü")
+    cells = [",".join(row), ",".join(map(str, row.values()))]
+    text = "\r\n".join(cells if name == "table.csv" else [json.dumps(row, ensure_ascii=False)] * 2)
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert [row["prompt"] for row in convert.convert("table", [tmp_path / name]).logged] == ["ü"]
+
+
+def test_a_target_log_probability_of_minus_infinity_is_carried(tmp_path):
+    conversion = convert_rows(tmp_path, [answer(**{"target_policy_logprobs.new": "-inf"})])
+    assert conversion.logged[0]["target_policy_logprobs"] == {"new": float("-inf")}
+    convert.write(conversion, tmp_path / "data")
+
+
+@pytest.mark.parametrize("index", [0.5, -1, "1.5"])
+def test_a_draw_without_a_whole_number_is_refused(index, tmp_path):
+    for name in ("table", "cje-eval"):
+        file = foreign_files.write_lines(tmp_path / "rows.jsonl", [answer(draw_idx=index)])
+        with pytest.raises(UserError, match=f"rows.jsonl:1: draw_idx is '?{index}'?, expected a whole number from 0"):
+            convert.convert(name, [file])
+
+
+@pytest.mark.parametrize("ends", [(-np.inf, np.inf), (0, np.inf), (0, np.nan), (1, 0)])
+def test_a_scale_has_two_finite_ends(ends):
+    with pytest.raises(UserError, match="the scale of [*] is .*, expected its two finite ends, the lower first"):
+        convert.Choices(scales={"*": ends})
+
+
 def test_a_row_of_another_shape_is_refused_with_its_place(tmp_path):
     row = {"question_id": 1, "model": "base", "judge": ["gpt-4", "single-v1"], "score": 5, "turn": 1}
     rows = [row, {"question_id": 2, "model_id": "base", "choices": "none"}]
     file = foreign_files.write_lines(tmp_path / "odd.jsonl", rows)
     with pytest.raises(UserError, match="odd.jsonl:1 is not as rows of the format mt-bench are .AttributeError"):
         convert.convert("mt-bench", [file])
+
+
+def test_a_scorer_without_a_name_and_an_item_that_is_no_object_are_one_sentence(tmp_path):
+    row = {"question_id": 1, "model": "base", "judge": None, "score": 5, "turn": 1}
+    file = foreign_files.write_lines(tmp_path / "judged.jsonl", [row])
+    with pytest.raises(UserError, match="judged.jsonl:1: a name among the scorers is None, expected text"):
+        convert.convert("mt-bench", [file])
+    file = foreign_files.write_json(tmp_path / "page.json", {"object": "list", "data": [None]})
+    with pytest.raises(UserError, match=r"page.json .item 1.: is None, expected a JSON object"):
+        convert.convert("openai-evals", [file])
 
 
 def test_a_file_of_another_format_is_refused_with_its_likely_format(tmp_path):
@@ -535,3 +614,41 @@ def test_two_conversions_of_the_same_files_have_the_same_bytes(tmp_path):
         convert_kind("MT-bench", tmp_path / name)
     for file in ("logged.jsonl", "fresh_draws/better-2.jsonl", "conversion.json"):
         assert (tmp_path / "first/data" / file).read_bytes() == (tmp_path / "second/data" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"judge_a b": 0.2, "judge_a_b": 0.8},
+            "table.jsonl:1: scorers 'a b' and 'a_b' would both be named 'a_b'; rename",
+        ),
+        ({"judge_评分": 0.2, "judge_裁判": 0.8}, "scorers '评分' and '裁判' would both be named 'policy'; rename"),
+        (
+            {"target_policy_logprobs.a b": -2, "target_policy_logprobs.a_b": -3},
+            "table.jsonl:1: target policies 'a b' and 'a_b' would both be named 'a_b'; rename",
+        ),
+    ],
+)
+def test_names_that_would_become_one_are_refused(tmp_path, fields, sentence):
+    with pytest.raises(UserError, match=sentence):
+        convert_rows(tmp_path, [answer(**fields)])
+
+
+def test_two_columns_of_one_scorer_are_refused(tmp_path):
+    with pytest.raises(
+        UserError, match="columns 'judge_score' and 'judge_judge_score' are both scores of 'judge_score'"
+    ):
+        convert_rows(tmp_path, [answer(judge_judge_score=0.2)])
+    with pytest.raises(
+        UserError, match="table.jsonl:1: has two scores of 'judge_score', one in the column 'score' and"
+    ):
+        convert_rows(tmp_path, [answer(scorer="judge_score", score=0.2)])
+    by_scorer = [answer(scorer="oracle_label", score=0.2)]
+    assert convert_rows(tmp_path, by_scorer).logged[0]["oracle_label"] == 0.2
+
+
+def test_scorers_of_different_rows_that_would_become_one_are_refused(tmp_path):
+    rows = [{"prompt": "p", "policy": "base", "response": "r", "by": by, "grade": 0.5} for by in ("a b", "a_b")]
+    with pytest.raises(UserError, match="table.jsonl:2: scorers 'a b' and 'a_b' would both be named 'a_b'"):
+        convert_rows(tmp_path, rows, columns={"scorer": "by", "score": "grade"})

@@ -72,10 +72,11 @@ def text_bytes(path: str | Path) -> bytes:
     Raises a `UserError` where the file cannot be read, or has bytes that are no text.
     """
     path = user_path(path)
-    return _as_utf8(path, _content(path))
+    return as_utf8(path, _content(path))
 
 
-def _as_utf8(path: Path, content: bytes) -> bytes:
+def as_utf8(path: str | Path, content: bytes) -> bytes:
+    """The text in some bytes of a file, as `text_bytes` has that of the file."""
     for mark, encoding in MARKS:
         if content.startswith(mark):
             # The decoders of UTF-16 and UTF-32 take the mark off themselves, as it gives the order of the bytes.
@@ -90,7 +91,7 @@ def _content(path: str | Path) -> bytes:
         return Path(path).read_bytes()
 
 
-def _decoded(path: Path, content: bytes, encoding: str, start: int) -> str:
+def _decoded(path: str | Path, content: bytes, encoding: str, start: int) -> str:
     """The text of some bytes, the first of which is byte `start` of the file."""
     if encoding == "utf-8" and b"\0" in content:
         raise UserError(
@@ -138,7 +139,7 @@ def _lines(path: Path, handle: BufferedReader) -> Iterable[bytes]:
     if start.startswith(b"PAR1"):
         raise UserError(f"{path}: is a Parquet file; expected JSONL, convert it (polars.read_parquet, write_ndjson)")
     if any(start.startswith(mark) for mark, encoding in MARKS if encoding != "utf-8"):
-        return _as_utf8(path, handle.read()).split(b"\n")
+        return as_utf8(path, handle.read()).split(b"\n")
     # Files that were put together have a mark where the second begins.
     return (line.removeprefix(codecs.BOM_UTF8) for line in handle)
 
@@ -150,7 +151,7 @@ def _check_is_text(path: Path, line: bytes) -> None:
     except UnicodeDecodeError:
         is_text = False
     if not is_text:
-        _as_utf8(path, _content(path))
+        as_utf8(path, _content(path))
 
 
 def _check_is_jsonl(path: Path, line: bytes) -> None:

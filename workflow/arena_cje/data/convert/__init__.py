@@ -125,7 +125,7 @@ def _answers(name: str, losses: Sequence[Loss], answers: Iterator[Answer | Loss]
         for answer in answers:
             last = getattr(answer, "where", last)
             yield answer
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"the row after {last} is not as rows of the format {name} are ({type(error).__name__}: {error}); is the file "
             "complete, and written by the tool itself?"

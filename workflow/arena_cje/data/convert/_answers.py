@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError
+from arena_cje.errors import UserError, display_form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,22 +70,38 @@ def id_of(value: Any) -> str:
 
 
 def number(value: Any, where: str, name: str) -> float | None:
-    """A score as a number, None where it is missing; raises a `UserError` for anything else."""
-    if value is None or isinstance(value, bool | int | float):
-        return None if value is None or not math.isfinite(value) else float(value)
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if text in MISSING:
-            return None
-        if text in TRUTH_VALUES:
-            return TRUTH_VALUES[text]
-        try:
+    """A score as a number, None where it is missing; raises a `UserError` for anything else, and for an infinity."""
+    text = value.strip().lower() if isinstance(value, str) else value
+    if text is None or (isinstance(text, str) and text in MISSING):
+        return None
+    if isinstance(text, str) and text in TRUTH_VALUES:
+        return TRUTH_VALUES[text]
+    parsed = math.inf
+    if isinstance(text, str | bool | int | float):
+        with suppress(ValueError, OverflowError):  # text that is no number, and a number beyond those of a computer
             parsed = float(text)
-        except ValueError:
-            pass
-        else:
-            return parsed if math.isfinite(parsed) else None
-    raise UserError(f"{where}: {name} is {value!r:.60}, expected a number, or nothing where it is missing")
+    if math.isinf(parsed):
+        raise UserError(
+            f"{where}: {name} is {display_form(value)}, expected a finite number, or nothing where it is missing"
+        )
+    return None if math.isnan(parsed) else parsed
+
+
+def log_probability(value: Any, where: str, name: str) -> float | None:
+    """The same of a log probability under a target, which is minus infinity where the response is impossible."""
+    if str(value).strip().lower() in ("-inf", "-infinity"):
+        return -math.inf
+    return number(value, where, name)
+
+
+def draw_index(value: Any, where: str, name: str) -> int | None:
+    """The number of a draw, None where it is missing; raises a `UserError` for what is not a whole number from 0."""
+    index = number(value, where, name)
+    if index is not None and (index < 0 or index != int(index)):
+        raise UserError(
+            f"{where}: {name} is {display_form(value)}, expected a whole number from 0; number the responses to a prompt 0, 1, 2"
+        )
+    return None if index is None else int(index)
 
 
 def is_number(value: Any) -> bool:

@@ -7,13 +7,14 @@ kept under `metadata.label_votes`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from arena_cje.data.convert._answers import Answer, Loss, safe_name
-from arena_cje.errors import UserError, did_you_mean
+from arena_cje.errors import UserError, did_you_mean, display_form
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -39,8 +40,10 @@ class Choices:
 
     def __post_init__(self) -> None:
         for name, scale in self.scales.items():
-            if len(scale) != 2 or not scale[0] < scale[1]:
-                raise UserError(f"the scale of {name} is {list(scale)!r}, expected its two ends, the lower first")
+            if len(scale) != 2 or not 0 < scale[1] - scale[0] < math.inf:
+                raise UserError(
+                    f"the scale of {name} is {list(scale)!r}, expected its two finite ends, the lower first"
+                )
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,19 @@ def build(
     """The data set of some answers; raises a `UserError` where base policy or judge are not clear, or for a bad value."""
     losses: Counter[str] = Counter()
     responses: dict[tuple[str, str, int], _Response] = {}
-    originals: dict[str, str] = {}  # original name by safe name
+    originals: dict[str, str] = {}  # of policies: original name by safe name
+    original_scorers: dict[str, str] = {}
+    original_targets: dict[str, str] = {}
     for answer in answers:
         if isinstance(answer, Loss):
             losses[answer.reason] += answer.count
             continue
-        name = safe_name(answer.policy)
-        if originals.setdefault(name, answer.policy) != answer.policy:
-            raise UserError(
-                f"{answer.where}: policies {originals[name]!r} and {answer.policy!r} would both be named {name!r}; "
-                "rename one of the two (NAME=FILE names the policy of a file)"
-            )
+        remedy = "rename one of the two (NAME=FILE names the policy of a file)"
+        name = _own_name(originals, answer.policy, answer.where, "policies", remedy)
+        for scorer in answer.scores:
+            _own_name(original_scorers, scorer, answer.where, "scorers", "rename one of the two")
+        for target in answer.target_logprobs or ():
+            _own_name(original_targets, target, answer.where, "target policies", "rename one of the two")
         _merge(responses, (name, answer.prompt_id, answer.draw_idx), answer)
     if not responses:
         raise UserError(f"no response of any policy in it{_losses_text(losses)}")
@@ -113,6 +118,21 @@ def build(
 
 def _losses_text(losses: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{count} x {reason}' for reason, count in losses.items())})" if losses else ""
+
+
+def _own_name(originals: dict[str, str], name: Any, where: str, kind: str, remedy: str) -> str:
+    """The safe name of a policy or scorer, which `originals` then has.
+
+    Raises a `UserError` where it is that of another, and for a name that is no text, which damaged files can have.
+    """
+    if not isinstance(name, str):
+        raise UserError(
+            f"{where}: a name among the {kind} is {display_form(name)}, expected text; is the file complete?"
+        )
+    safe = safe_name(name)
+    if originals.setdefault(safe, name) != name:
+        raise UserError(f"{where}: {kind} {originals[safe]!r} and {name!r} would both be named {safe!r}; {remedy}")
+    return safe
 
 
 def _merge(responses: dict[tuple[str, str, int], _Response], key: tuple[str, str, int], answer: Answer) -> None:

@@ -9,15 +9,17 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.errors import UserError
-from arena_cje.files import looked_in
+from arena_cje.errors import UserError, display_form
+from arena_cje.files import as_utf8, looked_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from arena_cje.files import Row, RowWithPlace
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".eval", ".gz")
+ZIP = b"PK\x03\x04"  # the beginning of a zip archive, also of one that is cut off
 ZSTANDARD = 93  # number of the compression in zip archives
+# What reading an archive raises where bytes of it are wrong; a RuntimeError where a flag says that it is encrypted.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,13 @@ def members(path: Path) -> list[Path]:
 def load(path: Path, policy: str | None = None) -> Document:
     """The rows of a file; raises a `UserError` for a file that cannot be read, with its row."""
     content = _content(path)
-    if zipfile.is_zipfile(io.BytesIO(content)):
+    if content.startswith(ZIP) or zipfile.is_zipfile(io.BytesIO(content)):
         return Document(path, policy, _zip_rows(path, content))
     if content.startswith(b"PAR1"):
         return Document(path, policy, _parquet_rows(path, content))
-    text = _text(path, content)
+    text = as_utf8(path, content).decode()
+    if not text.strip():
+        raise UserError(f"{path}: is empty")
     if text.lstrip()[:1] in ("{", "["):
         return Document(path, policy, _json_rows(path, text))
     table = _cells(path, text)
@@ -106,24 +113,12 @@ def load(path: Path, policy: str | None = None) -> Document:
 
 def _content(path: Path) -> bytes:
     content = path.read_bytes()
-    if not content.strip():
-        raise UserError(f"{path}: is empty")
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
         return gzip.decompress(content)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: its compression is damaged or cut off ({error}); copy the file again") from None
-
-
-def _text(path: Path, content: bytes) -> str:
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path}: is UTF-16 text, expected UTF-8; convert it (iconv -f UTF-16 -t UTF-8)")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: is not UTF-8 text ({error.reason}); save the file as UTF-8") from None
 
 
 def _json_rows(path: Path, text: str) -> list[RowWithPlace]:
@@ -135,7 +130,7 @@ def _json_rows(path: Path, text: str) -> list[RowWithPlace]:
         return [(f"{path}:1" if len(lines) == 1 else str(path), value)]
     for k, row in enumerate(value, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path} (row {k}): is {row!r:.60}, expected a JSON object")
+            raise UserError(f"{path} (row {k}): is {display_form(row)}, expected a JSON object")
     return [(f"{path} (row {k})", row) for k, row in enumerate(value, start=1)]
 
 
@@ -149,7 +144,7 @@ def _is_object(line: str) -> bool:
 def _object(where: str, line: str) -> Row:
     value = _parsed(where, line)
     if not isinstance(value, dict):
-        raise UserError(f"{where}: is {line!r:.60}, expected a JSON object")
+        raise UserError(f"{where}: is {display_form(line)}, expected a JSON object")
     return value
 
 
@@ -161,11 +156,15 @@ def _parsed(where: str, text: str) -> Any:
 
 
 def _loads(text: str) -> Any:
-    """JSON, where other tools may have written NaN, which orjson refuses."""
+    """JSON, where other tools may have written NaN, which orjson refuses; raises a `ValueError` for anything else."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
+        pass
+    try:
         return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _cells(path: Path, text: str) -> list[list[str]]:
@@ -203,8 +202,15 @@ def _zip_rows(path: Path, content: bytes) -> list[RowWithPlace]:
     return [(f"{path}: {name}", value | {"__name__": name}) for name, value in _zip_objects(path, content)]
 
 
+def _archive(path: Path, content: bytes) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(io.BytesIO(content))
+    except ZIP_ERRORS as error:
+        raise UserError(f"{path}: the archive is damaged or cut off ({error}); copy the file again") from None
+
+
 def _zip_objects(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with _archive(path, content) as archive:
         for member in archive.infolist():
             if not member.filename.endswith(".json"):
                 continue
@@ -213,10 +219,11 @@ def _zip_objects(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
                     f"{path}: is compressed by Zstandard, which this Python cannot read; "
                     f"convert it first (inspect log convert {path.name} --to json --output-dir json)"
                 )
+            where = f"{path}: {member.filename}"
             try:
-                text = archive.read(member).decode()
-            except zipfile.BadZipFile as error:
-                raise UserError(f"{path}: {member.filename} is damaged ({error}); copy the file again") from None
-            value = _parsed(f"{path}: {member.filename}", text)
+                text = archive.read(member)
+            except ZIP_ERRORS as error:
+                raise UserError(f"{where} is damaged ({error}); copy the file again") from None
+            value = _parsed(where, as_utf8(where, text).decode())
             if isinstance(value, dict):
                 yield member.filename, value

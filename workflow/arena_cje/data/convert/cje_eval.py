@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, id_of, is_number, number, text_id
-from arena_cje.errors import UserError
+from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, draw_index, id_of, is_number, number, text_id
+from arena_cje.errors import UserError, display_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ def answers(documents: Sequence[Document], choices: Choices) -> Iterator[Answer 
         for where, row in _rows(document):
             is_logged = _field(row, "target_logprobs") is not None
             yield _answer(document, where, row, base if is_logged else file_policy, draws)
-            for name in row.keys() - field_names - {f"judge_{scorer}" for scorer in _further(row)}:
+            for name in row.keys() - field_names - {f"judge_{scorer}" for scorer in _further(row, where)}:
                 dropped[name] = dropped.get(name, 0) + (row[name] is not None)
         yield from (Loss(f"values of {name}", count) for name, count in sorted(dropped.items()) if count)
 
@@ -84,7 +84,7 @@ def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawC
     target_logprobs, prompt = _field(row, "target_logprobs"), _field(row, "prompt")
     if target_logprobs is not None and not isinstance(target_logprobs, dict):
         raise UserError(
-            f"{where}: log probabilities of targets are {target_logprobs!r:.60}, expected an object by policy"
+            f"{where}: log probabilities of targets are {display_form(target_logprobs)}, expected an object by policy"
         )
     policy = document.name(_field(row, "policy") or unnamed)
     own_id = _field(row, "prompt_id")
@@ -93,7 +93,7 @@ def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawC
             f"{where}: neither prompt_id nor prompt; one of them is needed to know which prompt was answered"
         )
     prompt_id = id_of(own_id) if own_id is not None else text_id(prompt)
-    own_draw = _field(row, "draw_idx")
+    own_draw = draw_index(_field(row, "draw_idx"), where, "draw_idx")
     numbered = draws.next(policy, prompt_id)
     reward = {"reward": number(_field(row, "reward"), where, "reward")} if _field(row, "judge_score") is None else {}
     return Answer(
@@ -105,7 +105,7 @@ def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawC
         numbered if own_draw is None else own_draw,
         {name: number(_field(row, name), where, name) for name in ("judge_score", "oracle_label")}
         | {name: value for name, value in reward.items() if value is not None}
-        | _further(row),
+        | _further(row, where),
         number(_field(row, "base_logprob"), where, "log probability"),
         target_logprobs,
         None if row.get("cluster") is None else id_of(row["cluster"]),
@@ -113,10 +113,10 @@ def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawC
     )
 
 
-def _further(row: Row) -> dict[str, float]:
+def _further(row: Row, where: str) -> dict[str, float | None]:
     """Scores of further judges."""
     names = [name for name in row if name.startswith("judge_") and name not in NAMES["judge_score"]]
-    return {name.removeprefix("judge_"): float(row[name]) for name in names if is_number(row[name])}
+    return {name.removeprefix("judge_"): number(row[name], where, name) for name in names if is_number(row[name])}
 
 
 def _policy_of_file(document: Document) -> str:

@@ -8,10 +8,9 @@ Dropped: events, messages before the answer, tool calls, usage, metrics. A sampl
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, Loss, conversation, id_of, is_number, text_of
+from arena_cje.data.convert._answers import Answer, Loss, conversation, draw_index, id_of, is_number, number, text_of
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _answer(where: str, sample: Row, policy: str, prompt_id: str) -> Iterator[An
         yield Loss("failed sample (it has no score)")
     scores: dict[str, float | None] = {}
     for scorer, score in (sample.get("scores") or {}).items():
-        for name, value in _values(scorer, score.get("value") if isinstance(score, dict) else score):
+        for name, value in _values(where, scorer, score.get("value") if isinstance(score, dict) else score):
             if isinstance(value, Loss):
                 yield value
             else:
@@ -88,7 +87,7 @@ def _answer(where: str, sample: Row, policy: str, prompt_id: str) -> Iterator[An
         prompt_id,
         _resolved(conversation(sample.get("input")), attached),
         _resolved(_response(sample.get("output") or {}), attached),
-        int(sample.get("epoch") or 1) - 1,
+        max(draw_index(sample.get("epoch"), where, "epoch") or 1, 1) - 1,
         scores,
         metadata=metadata,
     )
@@ -101,15 +100,13 @@ def _response(output: Row) -> str | None:
     return output.get("completion")
 
 
-def _values(name: str, value: Any) -> Iterator[tuple[str, float | None | Loss]]:
+def _values(where: str, name: str, value: Any) -> Iterator[tuple[str, float | None | Loss]]:
     """The scores of a scorer's value by name; a `Loss` where it is no score."""
     if isinstance(value, dict):
         for key, part in value.items():
-            yield from _values(f"{name}.{key}", part)
-    elif value is None or (isinstance(value, float) and math.isnan(value)):
-        yield name, None
-    elif is_number(value):
-        yield name, float(value)
+            yield from _values(where, f"{name}.{key}", part)
+    elif value is None or is_number(value):
+        yield name, number(value, where, name)
     elif isinstance(value, str) and value.strip().lower() in LETTERS:
         yield name, LETTERS[value.strip().lower()]
     else:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, Loss, conversation, id_of, is_number
+from arena_cje.data.convert._answers import Answer, Loss, conversation, id_of, is_number, number
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _answer(where: str, row: Row, policy: str, prompt_id: str, suffix: str) -> I
     for name in row.get("metrics") or [name for name in row if name not in FIELDS]:
         value = row.get(name)
         if value is None or is_number(value):
-            scores[f"{name}{suffix}"] = None if value is None or value != value else float(value)
+            scores[f"{name}{suffix}"] = number(value, where, name)
         else:
             yield Loss(f"metric {name}, which is no number")
     response, extra = _response(row)

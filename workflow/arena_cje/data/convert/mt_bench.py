@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arena_cje.data.convert._answers import Answer, Loss, id_of, number
+from arena_cje.data.convert._answers import Answer, Loss, draw_index, id_of, number
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _first_turns(document: Document, where: str, row: Row, question: Row) -> Ite
             id_of(row["question_id"]),
             (question.get("turns") or [None])[0],
             turns[0],
-            choice.get("index") or 0,
+            draw_index(choice.get("index"), where, "index") or 0,
             metadata={"category": question["category"]} if question.get("category") else {},
         )
     if later:

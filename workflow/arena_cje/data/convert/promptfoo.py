@@ -146,7 +146,8 @@ def _scores(row: Row, where: str) -> dict[str, float | None]:
     score = number(row.get("score", grading.get("score", row.get("success"))), where, JUDGE)
     if ratings:
         score = _weighted_mean([part for part in parts if part not in ratings], where)
-    named_scores = {name: value for name, value in (row.get("namedScores") or {}).items() if is_number(value)}
+    named_scores = row.get("namedScores") or {}
+    named_scores = {name: number(value, where, name) for name, value in named_scores.items() if is_number(value)}
     human = {HUMAN: number(ratings[-1].get("score"), where, HUMAN)} if ratings else {}
     return {JUDGE: score} | named_scores | human
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, Loss, id_of, number, text_id, text_of
+from arena_cje.data.convert._answers import Answer, Loss, draw_index, id_of, log_probability, number, text_id, text_of
 from arena_cje.data.convert._build import ORACLE
 from arena_cje.errors import UserError, did_you_mean
 
@@ -63,7 +63,7 @@ def _first_and_further(columns: Mapping[str, str | Sequence[str]]) -> tuple[dict
     """
     several = {field: (names,) if isinstance(names, str) else tuple(names) for field, names in columns.items()}
     for field, names in several.items():
-        if len(names) > 1 and not (field == ORACLE or field.startswith("judge_")):
+        if len(names) > 1 and not _is_score(field):
             raise UserError(
                 f"columns has {len(names)} columns for {field!r} ({', '.join(names)}), expected one; only scores may have "
                 "several (oracle_label, judge_score, judge_NAME), which are votes on the same response"
@@ -72,6 +72,10 @@ def _first_and_further(columns: Mapping[str, str | Sequence[str]]) -> tuple[dict
             raise UserError(f"columns has {repeated!r} twice for {field!r}; name each column of votes once")
     further = [(field, name) for field, names in several.items() for name in names[1:]]
     return {field: names[0] for field, names in several.items()}, further
+
+
+def _is_score(field: str) -> bool:
+    return field == ORACLE or field.startswith("judge_")
 
 
 def _scorer(field: str) -> str:
@@ -116,6 +120,13 @@ def _columns(document: Document, columns: Mapping[str, str], further: Sequence[t
             f"{document.path}: no column is a score; name it by --columns judge_score=COLUMN (`columns` in the "
             f"configuration); its columns: {', '.join(names)}"
         )
+    fields: dict[str, str] = {}  # by scorer
+    for field in filter(_is_score, column_by_field):
+        if (other := fields.setdefault(_scorer(field), field)) != field:
+            raise UserError(
+                f"{document.path}: the columns {column_by_field[other]!r} and {column_by_field[field]!r} are both scores of "
+                f"{_scorer(field)!r}; rename one of them"
+            )
     if ("scorer" in column_by_field) != ("score" in column_by_field):
         raise UserError(f"{document.path}: a long table has both a column `scorer` and a column `score`; name both")
     return column_by_field
@@ -130,17 +141,19 @@ def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str]
         raise UserError(f"{where}: has neither an id nor a text of the prompt")
     prompt_id = id_of(own_id) if own_id not in (None, "") else text_id(prompt)
     response = text_of(cell.get("response"))
-    draw = number(cell.get("draw_idx"), where, "draw_idx")
-    scores = {
-        _scorer(field): number(value, where, columns[field])
-        for field, value in cell.items()
-        if field.startswith("judge_") or field == "oracle_label"
-    }
+    draw = draw_index(cell.get("draw_idx"), where, "draw_idx")
+    scores = {_scorer(field): number(value, where, columns[field]) for field, value in cell.items() if _is_score(field)}
     if "scorer" in cell:
-        scores[str(cell["scorer"])] = number(cell["score"], where, columns["score"])
+        scorer = str(cell["scorer"])
+        if scores.get(scorer) is not None:
+            raise UserError(
+                f"{where}: has two scores of {scorer!r}, one in the column {columns['score']!r} and one in a column of the "
+                "scorer; rename the scorer or the column"
+            )
+        scores[scorer] = number(cell["score"], where, columns["score"])
     prefix = "target_policy_logprobs."
     targets = {
-        field.removeprefix(prefix): number(value, where, columns[field])
+        field.removeprefix(prefix): log_probability(value, where, columns[field])
         for field, value in cell.items()
         if field.startswith(prefix)
     }
@@ -150,7 +163,7 @@ def _answer(document: Document, where: str, row: Row, columns: Mapping[str, str]
         prompt_id,
         prompt,
         response,
-        int(draw) if draw is not None else draws.index(policy, prompt_id, response, where, is_vote="scorer" in cell),
+        draw if draw is not None else draws.index(policy, prompt_id, response, where, is_vote="scorer" in cell),
         scores,
         number(cell.get("base_policy_logprob"), where, "base_policy_logprob"),
         targets or None,
