@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -79,6 +82,46 @@ def test_a_damaged_journal_keeps_its_other_items():
     lines = content.splitlines(keepends=True)
     assert JOURNAL.read_bytes() == lines[0] + lines[2]
     assert list(dict(read(JOURNAL))) == ["a", "c"]
+
+
+def test_the_line_that_a_running_job_writes_is_not_damaged():
+    with Journal(JOURNAL), JOURNAL.open("ab") as file:
+        file.write(b'00000000 {"key":"d"')
+        file.flush()
+        assert problems() == {}
+    assert problems() == {str(JOURNAL): "has 1 damaged line(s); their items are computed again"}
+
+
+def test_redo_refuses_to_rewrite_a_journal_that_a_job_has_open(capsys):
+    JOURNAL.write_bytes(b"damaged\n" + JOURNAL.read_bytes())
+    before = JOURNAL.read_bytes()
+    with Journal(JOURNAL):
+        assert main(["doctor", ".", "--redo"]) == 1
+    assert "a job is writing this journal; wait until it ends" in capsys.readouterr().err
+    assert JOURNAL.read_bytes() == before
+
+
+def test_a_job_that_waits_for_a_journal_opens_the_file_that_has_replaced_it():
+    def append() -> None:
+        with Journal(JOURNAL) as journal:
+            journal.append([FinishedItem("d", {"value": "d"})])
+
+    waiting = threading.Thread(target=append)
+    with JOURNAL.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting.start()
+        time.sleep(0.2)  # until it waits; a test that is late here finds the new file at once
+        files.write_bytes(JOURNAL, JOURNAL.read_bytes())
+    waiting.join(60)
+    assert [key for key, _ in read(JOURNAL)] == ["a", "b", "c", "d"]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["doctor", str(tmp_path / "empty")]) == 1
+    assert "empty: no run has been started in this folder" in capsys.readouterr().err
+    assert main(["unlock", "--directory", str(tmp_path / "nothing")]) == 1
+    assert "nothing: no such folder" in capsys.readouterr().err
 
 
 def test_unfinished_files_are_leftovers_only_where_their_process_has_ended():

@@ -140,6 +140,16 @@ def test_the_commands_show_and_validate_refuse_a_damaged_file(command, capsys):
     assert capsys.readouterr().err.startswith(f"ERROR: {path}: is damaged: 5 rows are left of 8")
 
 
+def test_a_damaged_parquet_table_is_refused_by_its_bytes():
+    path = Path("results/logprobs/base.parquet")
+    job([], path, write=lambda path: files.replace(path, pl.DataFrame({"x": [1, 2, 3]}).write_parquet))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(
+        UserError, match=rf"base.parquet: is damaged: it has {path.stat().st_size} bytes, \d+ were written"
+    ):
+        seals.check(str(path))
+
+
 def test_derived_parameters_are_those_that_rules_compute_from_outputs():
     """Snakemake does not compare these parameters, so its record must not contain them after it is rebuilt."""
     rules = "".join(

@@ -14,6 +14,7 @@ import pytest
 
 from arena_cje import __main__ as command
 from arena_cje.config.parse import parse
+from arena_cje.errors import UserError
 from arena_cje.stages import run_record, status
 from workflow_run import ROOT
 
@@ -283,3 +284,35 @@ def test_a_local_job_has_a_journal_of_items_and_a_hosted_one_of_replies():
     # An output of an outer workflow, and one without a benchmark.
     assert journal("results/responses/stranger/0000.jsonl") is None
     assert run_record.planned_job(config, ["results/judge/far/0000.jsonl"], ["log"], needed=True).journal is None
+
+
+@pytest.mark.parametrize("content", [[1], {"jobs": []}, {"started": 1, "jobs": {}}, {"jobs": [7]}, None, "text"])
+def test_a_file_that_is_no_record_of_a_run_is_refused_with_one_sentence(tmp_path, content):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"run.json: is not the record of a run; remove it"):
+        run_record.read(path)
+
+
+def test_further_fields_of_another_version_are_ignored(tmp_path):
+    path = tmp_path / "run.json"
+    run_record.write_start([run_record.PlannedJob(("results/a.json",), True)], path)
+    record = run_record.read(path)
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"later": 1, "jobs": [values["jobs"][0] | {"later": 2}]}))
+    assert run_record.read(path) == record
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.7, "1 min"), (3569, "59 min"), (3599, "1.0 h"), (5400, "1.5 h")],
+)
+def test_a_duration_is_rounded_before_its_unit_is_chosen(seconds, text):
+    assert status.duration(seconds) == text
+
+
+def test_a_damaged_benchmark_file_counts_nothing(tmp_path):
+    path = tmp_path / "benchmark.tsv"
+    for content, expected in (("items\ts\n3\t1.5\n", (3, 1.5)), ("items\ts\n\t\n", (0, 0.0)), ("", (0, 0.0))):
+        path.write_text(content)
+        assert status._benchmark(path) == expected

@@ -195,8 +195,9 @@ def _status(folder: Path) -> int:
 
 def _redo(folder: Path, names: str) -> int:
     """Have log probabilities of policies computed again by the next start of the workflow; the exit status is 0."""
-    from arena_cje.stages import redo
+    from arena_cje.stages import doctor, redo
 
+    doctor.check_at_rest(folder)  # a running job would append to a journal that is removed
     policies = redo.logprobs(folder, [name.strip() for name in names.split(",") if name.strip()])
     print(f"The next run of snakemake computes the log probabilities under {', '.join(policies)} again.")
     return 0
@@ -380,6 +381,8 @@ def _plan(options: argparse.Namespace) -> int:
 def _unlock(directory: Path) -> int:
     """Remove Snakemake's locks; raises a `UserError` where a Snakemake process runs in the folder."""
     locks = directory / ".snakemake" / "locks"
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; name the folder in which snakemake runs the experiment")
     if not locks.is_dir() or not any(locks.iterdir()):
         return 0
     from arena_cje.stages import doctor
@@ -396,6 +399,10 @@ def _doctor(folder: Path, *, redo: bool) -> int:
     from arena_cje.stages import doctor
 
     with contextlib.chdir(folder):
+        if not any(Path(name).is_dir() for name in ("results", ".snakemake", ".arena-cje")):
+            raise UserError(
+                f"{folder}: no run has been started in this folder; name the folder in which snakemake runs the experiment"
+            )
         findings = doctor.examine()
         for finding in findings:
             print(printable(f"{finding.path}: {finding.problem}"))

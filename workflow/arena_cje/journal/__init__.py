@@ -113,12 +113,16 @@ class Journal:
     def _open(self) -> None:
         """Open the file and wait for its lock, and see which items it has."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process that uses %s", self.path)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+        while True:
+            self._file = self.path.open("ab+")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another process that uses %s", self.path)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            if self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
+                break
+            self._file.close()  # `doctor` has replaced or removed the file in the meantime
         if self.fresh and self.path.stat().st_size:
             self._move_records()
         self._places = dict(lines.scan(self.path))
@@ -208,6 +212,16 @@ def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, A
             record = _read_record(file.fileno(), key, place)
             if record is not None:
                 yield key, record
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether another process has a journal open."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def record_in(path: Path, key: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ items are in the journals and are not computed again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections import defaultdict
@@ -23,7 +24,7 @@ from arena_cje.calls.ledger import LEDGER
 from arena_cje.data import prompts
 from arena_cje.data.prompt_sets.pool import read_index
 from arena_cje.errors import UserError, file_errors
-from arena_cje.journal import index, lines
+from arena_cje.journal import index, is_in_use, lines
 from arena_cje.stages import seals
 
 if TYPE_CHECKING:
@@ -145,16 +146,28 @@ def _journals() -> Iterator[Finding]:
     for path in sorted(JOURNALS.rglob("*.jsonl")):
         if path != LEDGER:
             _, n_damaged = lines.sound(path)
+            n_damaged -= (
+                bool(n_damaged) and is_in_use(path) and not path.read_bytes().endswith(b"\n")
+            )  # a job is writing it
             if n_damaged:
                 yield Finding(path, f"has {n_damaged} damaged line(s); their items are computed again")
 
 
 def _rewrite(path: Path) -> None:
-    """Write a journal anew without its damaged lines."""
-    places, _ = lines.sound(path)
-    content = path.read_bytes()
-    files.write_bytes(path, b"".join(content[start : start + size] + b"\n" for start, size in places))
-    index.remove(path.parent)
+    """Write a journal anew without its damaged lines; raises a `UserError` where a job has it open."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # a job that opens it now waits, and then opens the new file
+        except BlockingIOError:
+            raise UserError(
+                f"{path}: a job is writing this journal; wait until it ends, and run the same command again"
+            ) from None
+        places, _ = lines.sound(path)
+        content = file.read()
+        files.write_bytes(path, b"".join(content[start : start + size] + b"\n" for start, size in places))
+        index.remove(path.parent)
 
 
 def _may_be_writing(process: int, path: Path) -> bool:

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from arena_cje.data.coverage import has_label
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from arena_cje.config.records import Config
 
 RECORD = Path(".arena-cje/run.json")
+NO_RECORD = "is not the record of a run; remove it, and the next run writes it again"
 # The outputs of jobs that generate, score or grade, whose items are counted.
 OUTPUT = re.compile(
     r"results/(?P<stage>responses|logprobs|judge|judges/[^/]+|oracle)/(?P<name>[^/]+)/(?:coverage_(?P<coverage>[^/]+)/)?"
@@ -126,9 +127,22 @@ def read(path: Path) -> RunRecord:
             f"{path.parent.parent}: no run has been started in this folder ({path} does not exist); name the folder in which "
             "snakemake runs the experiment"
         )
-    jobs = tuple(PlannedJob(**job | {"outputs": tuple(job["outputs"])}) for job in values["jobs"])
-    return RunRecord(**values | {"jobs": jobs})
+    try:
+        jobs = (_known_fields(PlannedJob, job | {"outputs": tuple(job["outputs"])}) for job in values["jobs"])
+        return RunRecord(**_known_fields(RunRecord, values) | {"jobs": tuple(PlannedJob(**job) for job in jobs)})
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: {NO_RECORD}") from None
+
+
+def _known_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a record's fields; another version may have written further ones."""
+    names = {field.name for field in fields(record)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _read_values(path: Path) -> dict[str, Any]:
-    return files.read_json(path) if path.exists() else {}
+    """The content of the record; empty where there is none. Raises a `UserError` for another content than an object."""
+    values = files.read_json(path) if path.exists() else {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: {NO_RECORD}")
+    return values

@@ -62,8 +62,7 @@ class Seal:
         size = path.stat().st_size
         if size == self.size and sha256(path) == self.sha256:
             return None
-        rows = _n_rows(path) if path.suffix == ".jsonl" else None
-        if rows != self.rows:
+        if path.suffix == ".jsonl" and (rows := _n_rows(path)) != self.rows:
             return f"is damaged: {rows} rows are left of {self.rows}"
         same = (
             "other content than when it was written" if size == self.size else f"{size} bytes, {self.size} were written"

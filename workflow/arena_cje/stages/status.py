@@ -234,13 +234,13 @@ def _modified(path: Path) -> float | None:
 
 
 def _benchmark(path: Path) -> tuple[int, float]:
-    """Items that a finished job did itself, and its seconds; zeros where its benchmark file is missing."""
+    """Items that a finished job did itself, and its seconds; zeros where its benchmark file is missing or damaged."""
     try:
         header, values = path.read_text(encoding="utf-8").splitlines()[:2]
+        row = dict(zip(header.split("\t"), values.split("\t"), strict=False))
+        return int(row.get("items", 0)), float(row.get("s", 0.0))
     except (OSError, ValueError):
         return 0, 0.0
-    row = dict(zip(header.split("\t"), values.split("\t"), strict=False))
-    return int(row.get("items", 0)), float(row.get("s", 0.0))
 
 
 @dataclass(frozen=True)
@@ -398,6 +398,6 @@ def _time_left(estimate: tuple[float, bool] | None) -> str:
 
 def duration(seconds: float) -> str:
     """`4 min`."""
-    if seconds >= HOURS:
+    if round(seconds / MINUTES) * MINUTES >= HOURS:
         return f"{seconds / HOURS:.1f} h"
-    return f"{seconds / MINUTES:.0f} min" if seconds >= MINUTES else f"{seconds:.0f} s"
+    return f"{seconds / MINUTES:.0f} min" if round(seconds) >= MINUTES else f"{seconds:.0f} s"
