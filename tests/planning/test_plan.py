@@ -48,7 +48,7 @@ def run(capsys, *arguments: object, status: int = 0) -> str:
     return capsys.readouterr().out
 
 
-def test_a_plan_of_data_has_all_policies_and_all_of_what_was_asked(known):
+def test_a_plan_has_all_policies_the_cheapest_study_the_best_for_the_budget_and_audits(known):
     content = plan.document(known.pilot, Goal(difference=0.05), Prices(0.01, 0.1), budget=40.0, audits=known.audits)
     assert json.loads(json.dumps(content)) == content
     assert content["pilot"]["labels"] == {"base": 60, "clone": 60, "better": 60}
@@ -62,7 +62,7 @@ def test_a_plan_of_data_has_all_policies_and_all_of_what_was_asked(known):
     assert set(content["audits"]) == {"clone", "better"}
 
 
-def test_the_pilot_says_what_it_leaves_open(known):
+def test_the_half_width_of_each_difference_has_a_range(known):
     for row in plan.document(known.pilot, Goal(), Prices())["now"]:
         low, high = row["half_width_range"]
         assert low < row["half_width"] < high
@@ -76,7 +76,7 @@ def test_without_prices_nothing_is_cheapest_and_a_budget_is_refused(known):
         plan.document(known.pilot, Goal(), Prices(judge=0.1), budget=10.0)
 
 
-def test_prices_are_what_a_run_has_paid():
+def test_prices_are_computed_from_the_costs_of_a_run():
     rows = [
         {"stage": "generate", "usd": 1.0},
         {"stage": "judge", "usd": 0.5},
@@ -90,7 +90,7 @@ def test_prices_are_what_a_run_has_paid():
     assert Prices(1.0).over(Prices(2.0, 3.0)) == Prices(1.0, 3.0)
 
 
-def test_the_command_plans_from_data_and_its_plan_can_be_asked_again(folder, tmp_path, capsys):
+def test_the_command_plans_from_data_and_again_from_its_plan_file(folder, tmp_path, capsys):
     logged, draws, file = folder / "logged.jsonl", folder / "draws", tmp_path / "results" / "planning" / "plan.json"
     file.parent.mkdir(parents=True)
     prices = ("--price-judge", 0.01, "--price-label", 0.1)
@@ -128,7 +128,7 @@ def test_a_result_without_influence_values_is_refused_with_the_command_that_plan
     assert "`arena-cje plan logged.jsonl --fresh-draws draws`" in errors
 
 
-def test_labels_of_all_responses_do_not_tell_what_the_judge_saves(tmp_path):
+def test_a_results_file_with_labels_on_all_responses_gives_no_plan_but_its_data_do(tmp_path):
     folder = write_data(tmp_path, 200, replace(WORLD, coverage=1.0, target_labels=1.0))
     result = arena_cje.analyze(folder / "logged.jsonl", folder / "draws", "direct")
     write(result, *(tmp_path / f"direct.{kind}" for kind in ("json", "csv", "influence.parquet")))

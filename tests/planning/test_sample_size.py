@@ -85,7 +85,7 @@ def test_the_free_optimum_is_the_closed_form(variance, costs):
         assert variance.at((budget - costs.label * m) / costs.judge, m) > plan.variance
 
 
-def test_a_plan_by_hand():
+def test_a_plan_agrees_with_a_computation_by_hand():
     """c_S 1, c_Y 16, s_e .09, s_c .04: D = .3 + .8 = 1.1, n* = .3 B / 1.1, m* = .05 B / 1.1."""
     plan = allocate(Variance(0.09, 0.04), Costs(1, 16), 1100)
     assert (plan.n, plan.m, plan.cost, plan.binding) == (300, 50, 1100, "none")
@@ -345,7 +345,7 @@ def test_a_pilot_finds_known_components_at_actual_sizes(rows_per_prompt):
     assert len(recorder.calls) == 3 * len(recorder.sizes)
 
 
-def test_a_pilot_counts_what_a_subsample_has(monkeypatch):
+def test_a_pilot_counts_the_actual_prompts_and_labels_of_each_subsample(monkeypatch):
     """If a subsample is smaller than its cell of the grid, the fit uses its actual size (trap T35)."""
     logged, draws, _ = healthy(n=400)
 
@@ -389,7 +389,7 @@ def test_a_prompt_that_is_not_labelled_loses_the_labels_of_its_draws():
         assert (either & ~part.labelled).any()  # a label of a draw alone is a label
 
 
-def test_a_pilot_repeats_itself_and_moves_with_the_seed():
+def test_a_pilot_is_the_same_for_the_same_seed_and_differs_between_seeds():
     logged, _, _ = healthy(n=120)
 
     def sampled_prompts(seed: int) -> list[list[str]]:

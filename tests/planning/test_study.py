@@ -51,7 +51,7 @@ PILOTS = st.builds(lambda parts, df: pilot(*parts, df=df), st.lists(PARTS, min_s
 COSTS = st.builds(Costs, st.floats(1e-3, 1), st.floats(1e-3, 1))
 
 
-def test_precision_by_hand():
+def test_precision_agrees_with_a_computation_by_hand():
     """V = .09 / 400 + .04 / 60; the label part of a study has 19 degrees of freedom."""
     one = pilot((0.09, 0.04))
     by_prompts, by_labels = 0.09 / 400, 0.04 / 60
@@ -132,7 +132,7 @@ def test_labels_stay_in_the_proportions_of_the_pilot():
     assert cost(one, Costs(1, 2), Size(300, 200)) == 300 + 2 * 300
 
 
-def test_a_pilot_survives_its_document():
+def test_a_pilot_read_from_its_document_is_unchanged():
     one = pilot((0.09, 0.04), (0.01, 0.2))
     assert Pilot.from_document(one.document()) == one
 
@@ -142,7 +142,7 @@ def test_a_pilot_survives_its_document():
     [({"difference": 0.0}, "difference must lie in"), ({"half_width": np.nan}, "half_width must lie in"),
      ({"power": 1.0}, r"power must lie in \[0.5, 1\), got 1.0")],
 )  # fmt: skip
-def test_goals_that_are_none_are_refused(fields, sentence):
+def test_goals_out_of_range_are_refused(fields, sentence):
     with pytest.raises(UserError, match=sentence):
         Goal(**fields)
 
@@ -200,7 +200,7 @@ def test_targets_without_enough_labels_have_no_plan_and_a_reason():
     assert empty.differences == {} and set(empty.omitted) == {"clone", "better"}
 
 
-def test_a_difference_that_does_not_vary_is_none():
+def test_a_difference_without_variance_is_none():
     zeros = np.zeros(50)
     assert Difference.of(Estimate(0.0, zeros, np.arange(50), np.zeros(20), np.ones(50, bool)), 30) is None
 

@@ -32,7 +32,7 @@ def data_account(tmp_path):
     return account(logged, {"other": foreign_files.write_lines(tmp_path / "other.jsonl", draws)}, {})
 
 
-def test_counts_are_those_by_hand(data_account):
+def test_the_account_has_the_counts_computed_by_hand(data_account):
     base = data_account["policies"]["base"]
     assert (base["rows"], base["prompts"], base["without_score"], base["empty"]) == (10, 10, 1, 1)
     assert base["oracle_label"]["n"] == 6
@@ -43,7 +43,7 @@ def test_counts_are_those_by_hand(data_account):
     assert data_account["policies"]["other"]["judge_score"]["bins"] == [0] * 9 + [10]
 
 
-def test_log_probabilities_are_counted(data_account):
+def test_missing_zero_and_impossible_log_probabilities_are_counted_by_policy(data_account):
     other = data_account["logprobs"]["other"]
     assert (other["n_rows"], other["n_ratios"], other["n_rejected"], other["n_zero"]) == (9, 8, 1, 1)
     assert data_account["same_as_base"] == ["clone"]
@@ -51,7 +51,7 @@ def test_log_probabilities_are_counted(data_account):
     assert data_account["cautions"]["clone"] == []
 
 
-def test_the_page_shows_them_and_takes_no_data_for_code(data_account):
+def test_the_page_shows_the_counts_and_escapes_markup_in_the_data(data_account):
     summary = {"n_responses": 12, "dropped": {"no <b>judge</b> score": 2}}
     page = data_report.render(data_account, summary, "0.25")
     text = re.sub(r"<[^>]*>", " ", page)
@@ -67,5 +67,5 @@ def test_a_histogram_shows_every_bin_that_is_not_empty():
     assert data_report.histogram([0, 0]) == "··"
 
 
-def test_the_account_is_json(data_account):
+def test_the_account_can_be_written_as_json(data_account):
     assert json.loads(json.dumps(data_account, allow_nan=False)) == data_account

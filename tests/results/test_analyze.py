@@ -98,7 +98,7 @@ def test_importing_the_package_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | home)
 
 
-def test_a_package_without_such_a_name_says_so():
+def test_an_unknown_attribute_of_the_package_raises_an_error_that_names_it():
     with pytest.raises(AttributeError, match="analyse"):
         arena_cje.analyse  # noqa: B018
 
@@ -112,7 +112,7 @@ def test_policies_come_in_declared_order(result):
     assert result.influence.shape == (300, 3)
 
 
-def test_the_result_is_that_of_the_arrays(data):
+def test_analyze_gives_the_numbers_of_evaluate_on_the_same_data(data):
     logged, _, _ = simulate.draw(FAR, 300, 7)
     evaluation = evaluate("snips", logged, None, Options())
     result = arena_cje.analyze(data / "logged.jsonl", estimator="snips")
@@ -120,7 +120,7 @@ def test_the_result_is_that_of_the_arrays(data):
     assert result.summary("base")["se"] == pytest.approx(evaluation.base.se, abs=1e-12)
 
 
-def test_a_refused_policy_has_its_number_under_refused_alone(result):
+def test_the_number_of_a_refused_policy_is_only_in_refused_fields(result):
     assert "far" in result.refused
     assert np.isnan(result.estimates[2]) and np.isnan(result.standard_errors[2])
     assert np.isnan(result.confidence_intervals[2]).all()
@@ -154,7 +154,7 @@ def test_the_standard_error_is_made_of_its_components(result):
         assert np.sqrt((folds - 1) / folds * np.sum(spread**2)) == pytest.approx(components["oracle"], rel=1e-9)
 
 
-def test_what_capped_weights_did_to_an_estimate_is_written_down(data):
+def test_the_shift_of_an_estimate_by_capped_weights_is_in_the_result(data):
     result = arena_cje.analyze(data / "logged.jsonl", var_cap=0.01)
     plain = arena_cje.analyze(data / "logged.jsonl")
     shift = result.summary("near")["estimate"] - plain.summary("near")["estimate"]
@@ -163,7 +163,7 @@ def test_what_capped_weights_did_to_an_estimate_is_written_down(data):
     assert [plain.document["se_components"][name]["cap_bias"] for name in ("base", "same", "near")] == [0, 0, 0]
 
 
-def test_labels_that_speak_for_the_base_policy_are_shown(data, result):
+def test_the_effective_labels_of_the_base_policy_are_shown(data, result):
     diagnostics = result.document["metadata"]["diagnostics"]["base"]
     assert 0.8 < diagnostics["label_share"] <= 1
     assert diagnostics["effective_labels"] == pytest.approx(120 * diagnostics["label_share"])
@@ -180,7 +180,7 @@ def test_the_rank_correlation_of_judge_and_oracle_is_always_in_the_table(result)
     assert line in result.details().splitlines()
 
 
-def test_a_folder_stands_for_its_newest_result(data, tmp_path, monkeypatch, capsys):
+def test_loading_a_folder_loads_its_newest_result(data, tmp_path, monkeypatch, capsys):
     from arena_cje.__main__ import main
 
     for k, (name, coverage) in enumerate([("direct", "0.1"), ("ips", "0.5"), ("snips", "0.1")]):
@@ -199,7 +199,7 @@ def test_a_folder_stands_for_its_newest_result(data, tmp_path, monkeypatch, caps
         arena_cje.load()
 
 
-def test_weights_are_described_as_used_and_as_they_were(data):
+def test_weights_are_described_after_and_before_capping(data):
     diagnostics = arena_cje.analyze(data / "logged.jsonl").document["metadata"]["diagnostics"]
     log_ratio = simulate.draw(FAR, 300, 7)[0].log_ratio[:, 1]
     weight = np.exp(log_ratio) / np.exp(log_ratio).mean()
@@ -225,7 +225,7 @@ def test_a_prompt_counts_once_however_many_draws_it_has(data):
     assert result.document["metadata"]["diagnostics"]["near"]["boundary"]["out_of_range"] == pytest.approx(1 / 300)
 
 
-def test_the_bases_own_draws_change_nothing(data):
+def test_fresh_draws_of_the_base_policy_change_nothing(data):
     fresh = {policy: data / "fresh" / f"{policy}.jsonl" for policy in ("same", "near", "far")}
     with_base = fresh | {"base": data / "fresh" / "same.jsonl"}
     one, other = (arena_cje.analyze(data / "logged.jsonl", draws, "direct") for draws in (fresh, with_base))

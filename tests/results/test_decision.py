@@ -147,14 +147,14 @@ def test_the_same_policy_by_weights_alone_is_equivalent(labelled):
     assert statuses(analysis)["same"] == "equivalent"
 
 
-def test_a_refused_base_leaves_nothing_to_compare_with(unlabelled):
+def test_when_the_base_is_refused_every_policy_is_refused(unlabelled):
     analysis = analyzed(unlabelled, "direct", 0.02)  # eight labels
     assert set(statuses(analysis).values()) == {"refused"}
     assert analysis.decision["n_differences"] == 0
     assert not any(character.isdigit() for character in analysis.decision["headline"])
 
 
-def test_another_policy_to_compare_with(labelled):
+def test_policies_can_be_compared_with_another_policy_than_the_base(labelled):
     analysis = analyzed(labelled, "direct", None, against="better")
     assert statuses(analysis) == {"base": "worse", "same": "worse", "worse": "worse"}
     mirrored = analysis.decision["policies"]["base"]["difference"]
@@ -170,7 +170,7 @@ def test_another_policy_to_compare_with(labelled):
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
-def test_intervals_are_those_of_the_family(name, labelled):
+def test_intervals_of_a_decision_are_simultaneous_over_its_published_differences(name, labelled):
     """Simultaneous over the differences that are published, of whichever estimator."""
     analysis = analyzed(labelled, name, None)
     count = analysis.decision["n_differences"]
@@ -204,7 +204,7 @@ def side(values: np.ndarray, labelled: np.ndarray, value: float = 0.0) -> Side:
     return Side(estimate, labelled, LABELS)
 
 
-def test_the_parts_of_a_variance_by_hand():
+def test_the_parts_of_a_variance_agree_with_a_computation_by_hand():
     """The influence is a part of all prompts plus a residual of the labelled ones; each has its own part of the variance."""
     rng, n, m = np.random.default_rng(0), 20000, 4000
     of_prompts, residual = 0.1 * rng.standard_normal(n), 0.3 * rng.standard_normal(n)
@@ -215,7 +215,7 @@ def test_the_parts_of_a_variance_by_hand():
     assert parts.labels == pytest.approx(0.09 / m, rel=0.1)
 
 
-def test_a_study_with_labels_on_all_prompts_can_only_grow_by_prompts():
+def test_a_study_with_labels_on_all_prompts_needs_more_prompts():
     values = np.random.default_rng(1).standard_normal(100)
     decision = decide(
         {"base": side(np.zeros(100), np.ones(100, dtype=bool)), "new": side(values, np.ones(100, dtype=bool), 0.05)},
@@ -229,7 +229,7 @@ def test_a_study_with_labels_on_all_prompts_can_only_grow_by_prompts():
     assert "More labels on these 100 prompts are not enough" in entry["sentence"]
 
 
-def test_the_labels_that_are_named_scale_those_that_there_are():
+def test_the_number_of_labels_that_a_decision_needs_is_the_same_for_both_policies():
     n, m = 4000, 200
     labelled = np.arange(n) < m
     values = np.where(labelled, np.random.default_rng(2).standard_normal(n) * 0.2 * n / m, 0.0)
@@ -241,7 +241,7 @@ def test_the_labels_that_are_named_scale_those_that_there_are():
     assert f"Labels of both policies on about {needed['new']:,} prompts (now 200) would show" in entry["sentence"]
 
 
-def test_a_remedy_of_the_results_file_is_the_advice():
+def test_the_sentence_of_a_refused_policy_ends_with_the_remedy_of_its_reason():
     sides = {
         "base": side(np.zeros(50), np.ones(50, dtype=bool)),
         "new": replace(side(np.zeros(50), np.zeros(50, dtype=bool)), refusal="few labels", codes=("few_labels",)),
@@ -253,7 +253,7 @@ def test_a_remedy_of_the_results_file_is_the_advice():
 
 
 @pytest.mark.parametrize(("count", "expected"), [(7, 7), (42, 42), (99.2, 100), (431, 440), (9999, 10000)])
-def test_numbers_that_are_named_have_two_digits(count, expected):
+def test_needed_numbers_are_rounded_up_to_two_digits(count, expected):
     assert rounded_up(count) == expected
 
 
@@ -317,7 +317,7 @@ def files(labelled, tmp_path_factory):
     return folder
 
 
-def test_the_terminal_says_what_the_file_says(files):
+def test_the_terminal_shows_the_decision_of_the_file(files):
     document, result = read_json(files / "decision.json"), load(files / "direct.json")
     assert document["recommended"]["estimator"] == "direct"
     assert document["decision"] == result.decision
@@ -346,7 +346,7 @@ def test_a_file_of_an_earlier_version_has_no_decision_and_is_shown(result, tmp_p
     assert "has no decision" in capsys.readouterr().err
 
 
-def test_a_decision_is_shown_in_its_words(files, capsys):
+def test_show_prints_the_sentences_of_a_decision_file(files, capsys):
     assert main(["show", str(files / "decision.json")]) == 0
     text, document = " ".join(capsys.readouterr().out.split()), read_json(files / "decision.json")
     sentences = [entry["sentence"] for entry in document["decision"]["policies"].values()]
@@ -386,7 +386,7 @@ def test_equivalent_supports_shipping_and_refused_does_not(labelled, unlabelled,
     ],
     ids=str,
 )
-def test_what_is_no_answer_is_not_mistaken_for_one(arguments, sentence, files, capsys):
+def test_bad_arguments_or_files_of_decide_end_with_status_3_and_an_error(arguments, sentence, files, capsys):
     (files / "broken.json").write_text("{}")
     paths = [str(files / word) if word.endswith(".json") else word for word in arguments]
     try:
@@ -406,7 +406,9 @@ def test_the_help_names_each_status(capsys):
         assert line in help_text
 
 
-def test_a_decision_that_is_not_there_says_what_is(files, tmp_path, monkeypatch, capsys):
+def test_the_error_for_a_missing_decision_file_names_existing_files_and_the_command(
+    files, tmp_path, monkeypatch, capsys
+):
     coverage = tmp_path / "results" / "coverage_0.1"
     coverage.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

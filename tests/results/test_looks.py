@@ -48,7 +48,7 @@ def test_boundaries_are_those_of_the_information_so_far():
     assert [one.boundary for one in readings] == pytest.approx(z.tolist())
 
 
-def test_the_first_decision_stays():
+def test_a_later_look_does_not_revoke_a_decision():
     """The intervals of all looks hold simultaneously, so that a later look with a wider interval revokes no decision."""
     history = [look("0.1", 0.9, se=0.01), look("0.2", 0.0)]
     first, second = looks.readings(PLAN, history, 0.05)["one"]
@@ -57,14 +57,14 @@ def test_the_first_decision_stays():
     assert second.interval[0] < 0 < second.interval[1]
 
 
-def test_peeking_decides_what_planned_looks_do_not():
+def test_a_difference_significant_in_a_single_look_is_undecided_at_the_first_of_four_looks():
     """Two and a half standard errors at a tenth of the labels: significant once, not at the first of four looks."""
     value = 2.5 * 0.1 / math.sqrt(0.1)
     assert statuses(PLAN, [look("0.1", value)]) == ["not_yet_known"]
     assert statuses(looks.Plan(coverages=("0.1",)), [look("0.1", value)]) == ["better_by_margin"]
 
 
-def test_several_policies_share_the_error():
+def test_several_policies_share_the_error_rate():
     alone = looks.readings(PLAN, [look("1.0", 0.0)], 0.05)["one"][0]
     among = looks.readings(PLAN, [look("1.0", 0.0, two=0.0, three=None)], 0.05)["one"][0]
     assert (alone.level, among.level) == pytest.approx((0.05, 0.05 / 3))
@@ -78,13 +78,13 @@ def test_a_refused_or_barely_labelled_look_spends_nothing():
     assert whole.level == pytest.approx(0.05)  # as if it were the only look
 
 
-def test_what_rests_on_the_judge_decides_nothing():
+def test_a_difference_that_depends_on_judge_scores_alone_is_never_decided():
     history = [replace(look(coverage, 0.9, se=0.01), undecidable=frozenset(["one"])) for coverage in COVERAGES]
     assert statuses(PLAN, history) == ["not_yet_known"] * 4
     assert looks.document(PLAN, history, alpha=0.05)["stop"] == {"coverage": "1.0", "reason": "last_look"}
 
 
-def test_a_policy_that_is_the_base_again_is_equivalent():
+def test_a_policy_whose_difference_is_exactly_zero_is_equivalent():
     assert statuses(PLAN, [look("0.1", 0.0, se=0.0)]) == ["equivalent"]
 
 
@@ -136,7 +136,7 @@ def test_the_texts_name_what_is_decided_and_why_the_looks_end():
     assert "not yet known" in table
 
 
-def test_a_decision_over_all_looks_answers_who_ships(tmp_path):
+def test_decide_answers_from_a_file_of_planned_looks(tmp_path):
     history = [look("0.2", 0.9, se=0.01, two=0.0, three=-0.9), look("0.5", 0.0, two=0.0, three=0.0)]
     path = tmp_path / "direct.json"
     account = looks.document(PLAN, history, alpha=0.05, estimator="direct", against="base")

@@ -39,7 +39,7 @@ def test_log_probabilities_alone_serve_weighting_estimators(tmp_path):
     assert "4 oracle labels: estimates are computed, but published only from 10 labels on" in text
 
 
-def test_fresh_draws_beside_them_serve_all(tmp_path):
+def test_log_probabilities_and_fresh_draws_serve_all_estimators(tmp_path):
     file = Path(foreign_files.write_lines(tmp_path / "logged.jsonl", logged_rows()))
     foreign_files.write_lines(tmp_path / "draws" / "new_responses.jsonl", draws("new"))
     account = usability(file, tmp_path / "draws")
@@ -48,7 +48,7 @@ def test_fresh_draws_beside_them_serve_all(tmp_path):
     assert "fresh draws of new: 4 of 4 have a judge score, 4 prompts, 0 labels" in account.lines
 
 
-def test_labels_of_too_few_prompts_to_calibrate_are_told(tmp_path):
+def test_labels_of_too_few_prompts_to_calibrate_are_reported(tmp_path):
     rows = logged_rows(oracle_label=None)
     rows[0]["oracle_label"] = rows[1]["oracle_label"] = 0.5
     account = usability(logged_file(tmp_path, rows))
@@ -146,7 +146,7 @@ def test_a_foreign_file_gets_its_command_and_is_usable_after_it(kind, tmp_path):
     assert usability(tmp_path / "data" / "fresh_draws").usable
 
 
-def test_a_missing_file_is_one_sentence(tmp_path, monkeypatch):
+def test_a_missing_file_is_reported_in_one_sentence(tmp_path, monkeypatch):
     account = usability(tmp_path / "none.jsonl")
     assert not account.usable
     assert f"{tmp_path}/none.jsonl: no such file" == account.lines[0]  # an absolute path is in no other folder

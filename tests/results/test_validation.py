@@ -42,13 +42,13 @@ def test_few_labels_have_the_noise_of_their_mean():
     assert truth(more, more)[1] < truth(label, score)[1] / 2
 
 
-def test_no_labels_no_truth():
+def test_without_labels_the_truth_is_missing():
     assert np.isnan(truth(np.full((3, 1), NAN), np.zeros((3, 1)))).all()
     assert np.isnan(truth_of([], [])).all()
     assert np.isnan(truth(np.ones((1, 1)), np.ones((1, 1)))[1])
 
 
-def test_the_standard_error_covers_given_the_scores():
+def test_intervals_of_the_truth_contain_the_mean_score_in_about_95_of_100_draws():
     rng = np.random.default_rng(5)
     score = rng.uniform(size=(200, 1))
     hits = []
@@ -81,7 +81,7 @@ def test_grades_are_joined_by_prompt_and_draw():
     assert truth_of(judge, oracle) == expected
 
 
-def test_labels_of_some_prompts_are_moved_to_all_of_them():
+def test_labels_of_some_prompts_are_extrapolated_to_all_prompts_by_their_scores():
     """The label is the score, so that it is predicted where it is missing: here at low scores more often than at high ones."""
     score = np.repeat(np.linspace(0, 1, 10), 20)[:, None]
     label = np.where(np.arange(200)[:, None] % 4 < 3, score, NAN)
@@ -90,7 +90,7 @@ def test_labels_of_some_prompts_are_moved_to_all_of_them():
     assert truth(label, score) == (pytest.approx(0.5), pytest.approx(0, abs=1e-12))
 
 
-def test_the_standard_error_covers_where_few_prompts_have_a_label():
+def test_intervals_of_the_truth_hold_when_few_prompts_have_a_label():
     """Labels of a seventh of the prompts estimate the value over all of them, with an error that is the noise of these labels."""
     rng = np.random.default_rng(8)
     score = rng.uniform(size=(420, 1))
