@@ -239,7 +239,7 @@ def test_labels_are_counted_as_masked(result):
     assert result.document["calibration"]["n_labels"] == 120
 
 
-def test_a_result_comes_back_from_its_files(result, tmp_path):
+def test_a_result_read_from_its_files_equals_the_one_written(result, tmp_path):
     write(result, tmp_path / "e.json", tmp_path / "e.csv", tmp_path / "e.influence.parquet")
     back = arena_cje.load(tmp_path / "e.json")
     assert back.to_json() == result.to_json() == (tmp_path / "e.json").read_text()
@@ -278,7 +278,7 @@ def test_a_file_that_is_no_result_is_refused(tmp_path):
         arena_cje.load(tmp_path / "gone.json")
 
 
-def test_data_brought_at_a_coverage_is_data_analyzed_at_it(data, tmp_path):
+def test_data_prepared_at_a_coverage_give_the_influence_of_analyze_at_that_coverage(data, tmp_path):
     rows, _, _, summary = read_user_data(data / "logged.jsonl", None, 0.3, 42, 0.0)
     write_logged(tmp_path / "cje_dataset.jsonl", rows)
     of_dataset = arena_cje.analyze(tmp_path / "cje_dataset.jsonl")
@@ -288,7 +288,7 @@ def test_data_brought_at_a_coverage_is_data_analyzed_at_it(data, tmp_path):
     np.testing.assert_array_equal(of_dataset.estimates, of_source.estimates)
 
 
-def test_a_frame_is_as_good_as_a_file(data):
+def test_data_frames_give_the_same_result_as_files(data):
     fresh = {p: pl.read_ndjson(data / "fresh" / f"{p}.jsonl") for p in ("same", "near", "far")}
     of_frame = arena_cje.analyze(pl.read_ndjson(data / "logged.jsonl"), fresh, "direct")
     of_file = arena_cje.analyze(data / "logged.jsonl", data / "fresh", "direct")
@@ -307,7 +307,7 @@ def test_full_labels_and_equal_policies_give_the_mean_label(tmp_path):
         assert result.standard_errors[0] == pytest.approx(logged.oracle_label.std(ddof=1) / np.sqrt(80), rel=1e-9)
 
 
-def test_fresh_draws_name_the_targets_where_nothing_is_scored(data, tmp_path):
+def test_without_log_probabilities_the_target_policies_are_those_of_the_fresh_draws(data, tmp_path):
     rows = [
         json.loads(line) | {"target_policy_logprobs": {}} for line in (data / "logged.jsonl").read_text().splitlines()
     ]
@@ -335,7 +335,7 @@ def test_fresh_draws_name_the_targets_where_nothing_is_scored(data, tmp_path):
         ({"thresholds": {"ess_refus": 0.2}}, "unknown threshold 'ess_refus'.*ess_refuse"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_a_sentence(data, options, message):
+def test_wrong_arguments_of_analyze_are_refused_with_one_sentence(data, options, message):
     with pytest.raises(UserError, match=message):
         arena_cje.analyze(data / "logged.jsonl", **options)
 
@@ -351,7 +351,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(data, options, message):
         ("options", r"no option 'options'"),
     ],
 )
-def test_an_unknown_option_is_refused_with_the_nearest(data, name, message):
+def test_an_unknown_option_is_refused_with_the_nearest_name_or_the_list(data, name, message):
     with pytest.raises(TypeError, match=message):
         arena_cje.analyze(data / "logged.jsonl", **{name: 1})
 
@@ -382,7 +382,7 @@ def test_every_option_is_described():
         assert f"\n    {field.name}: " in Options.__doc__
 
 
-def test_thresholds_move_verdicts_and_are_written_down(data):
+def test_thresholds_change_verdicts_and_are_in_the_document(data):
     strict = arena_cje.analyze(data / "logged.jsonl", thresholds={"labels_refuse": 500})
     assert strict.verdicts["same"].level == "refuse"
     assert strict.document["metadata"]["thresholds"]["labels_refuse"] == 500
@@ -396,12 +396,12 @@ def test_fewer_labels_than_requested_are_noted(data):
     assert "150 oracle labels (50.0 %); 270 labels were requested" in result.details()
 
 
-def test_provenance_is_kept_as_it_is(data):
+def test_provenance_is_in_the_document_unchanged(data):
     provenance = {"code": "abc", "nested": {"a": [1, None]}}
     assert arena_cje.analyze(data / "logged.jsonl", provenance=provenance).document["provenance"] == provenance
 
 
-def test_a_policy_that_says_nothing_the_base_says_has_no_number(tmp_path):
+def test_a_target_policy_whose_weights_are_all_zero_is_refused_without_an_estimate(tmp_path):
     logged, _, _ = simulate.draw(FAR, 60, 1)
     ratio = logged.log_ratio.copy()
     ratio[:, 1] = -np.inf
@@ -450,20 +450,20 @@ def write_rows(path, rows):
     return path
 
 
-def places(value, at=()):
+def numbers_with_paths(value, at=()):
     """Every number of a document with the names that lead to it."""
     if isinstance(value, dict):
         for name, part in value.items():
-            yield from places(part, (*at, name))
+            yield from numbers_with_paths(part, (*at, name))
     elif isinstance(value, list):
         for k, part in enumerate(value):
-            yield from places(part, (*at, k))
+            yield from numbers_with_paths(part, (*at, k))
     elif isinstance(value, float):
         yield at, value
 
 
 @pytest.mark.parametrize("name", ["snips", "calibrated-ips", "direct", "dr-cpo"])
-def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
+def test_a_refused_policy_is_never_recommended_even_with_the_highest_value(name, tmp_path):
     """The number of a refused policy stands under `refused` and nowhere else (trap T22)."""
     world = World(targets={"near": Target(0.2, 0.2), "far": Target(4.0, 3.0)}, coverage=0.5)
     logged, draws, _ = simulate.draw(world, 300, 7)
@@ -476,11 +476,11 @@ def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
     assert refusal["estimate"] > result.summary("near")["estimate"]
     assert result.best == "near"
     assert result.document["best_policy"] == {"policy": "near", "refused_but_higher": ["far"]}
-    locations = [at for at, value in places(result.document) if value == refusal["estimate"]]
+    locations = [at for at, value in numbers_with_paths(result.document) if value == refusal["estimate"]]
     assert locations == [("refused", "far", "estimate")]
     assert [
         at
-        for at, value in places(result.document)
+        for at, value in numbers_with_paths(result.document)
         if at[-2:-1] == ("confidence_interval",) and value in refusal["confidence_interval"]
     ] == [
         ("refused", "far", "confidence_interval", 0),
@@ -500,7 +500,7 @@ def test_the_highest_value_wins_no_prize_when_it_is_refused(name, tmp_path):
     assert result.document["differences_to_base"]["far"]["difference"] is None
 
 
-def test_one_figure_for_overlap_on_every_surface(tmp_path):
+def test_verdict_document_table_and_console_show_the_same_ess(tmp_path):
     """A quarter of the rows effective is a caution in verdict, document, table and console (trap T21)."""
     n = 400
     logged, _, _ = simulate.draw(World(targets={"near": Target()}, coverage=0.5), n, 1)
@@ -524,7 +524,7 @@ def test_one_figure_for_overlap_on_every_surface(tmp_path):
     assert f"{share:.3f}" in printed and printed.endswith("caution")
 
 
-def test_scores_beyond_the_labelled_ones_are_on_the_card(data):
+def test_judge_scores_outside_the_labelled_range_are_refused_in_the_diagnostics(data):
     """A target whose judge scores lie outside the range of the labelled ones is refused (trap T26)."""
     draws = pl.DataFrame({"prompt_id": [f"prompt-{k}" for k in range(300)], "judge_score": [1.0] * 300})
     result = arena_cje.analyze(data / "logged.jsonl", dict.fromkeys(("same", "near", "far"), draws), "direct")
@@ -533,7 +533,7 @@ def test_scores_beyond_the_labelled_ones_are_on_the_card(data):
     assert result.verdicts["near"].level == "refuse"
 
 
-def test_the_greatest_weight_is_told_before_and_after_the_clip(data):
+def test_the_largest_weight_is_reported_before_and_after_clipping(data):
     """After rescaling a weight may exceed the clip, and the document has the largest before and after it (trap T47)."""
     result = arena_cje.analyze(data / "logged.jsonl", estimator="raw-ips", clip=1.5)
     diagnostics = result.document["metadata"]["diagnostics"]["near"]
@@ -555,7 +555,7 @@ def test_the_greatest_weight_is_told_before_and_after_the_clip(data):
         ({"target_policy_logprobs": {"same": -1.0, "near": 2.0, "far": -1.0}}, "near is 2.0"),
     ],
 )
-def test_log_probabilities_that_cannot_be_are_refused_with_their_place(data, changes, message):
+def test_impossible_log_probabilities_are_refused_with_their_row(data, changes, message):
     """Impossible log probabilities are an error that names the row (trap T18)."""
     rows = lines_of(data / "logged.jsonl")
     frame = pl.DataFrame(rows[:4] + [rows[4] | changes] + rows[5:], infer_schema_length=None)
@@ -563,7 +563,7 @@ def test_log_probabilities_that_cannot_be_are_refused_with_their_place(data, cha
         arena_cje.analyze(frame, estimator="snips")
 
 
-def test_a_target_that_cannot_say_a_response_weighs_it_nothing(data):
+def test_a_target_log_probability_of_minus_infinity_is_a_weight_of_zero(data):
     """A log probability of -inf under a target is a weight of zero, and the row stays (trap T18)."""
     rows = lines_of(data / "logged.jsonl")
     rows[0]["target_policy_logprobs"]["near"] = float("-inf")
@@ -572,7 +572,7 @@ def test_a_target_that_cannot_say_a_response_weighs_it_nothing(data):
     assert result.document["metadata"]["diagnostics"]["near"]["weights"]["raw"]["n_zero"] == 1
 
 
-def test_zero_and_the_empty_string_find_their_draws(tmp_path):
+def test_prompt_ids_zero_and_empty_string_are_joined_to_their_fresh_draws(tmp_path):
     """Ids that are false in Python are ids (trap T19)."""
     logged, draws, _ = simulate.draw(World(targets={"near": Target(0.2)}, coverage=1.0), 30, 1)
     names = [0, "", *range(1, 29)]
@@ -591,7 +591,7 @@ def test_zero_and_the_empty_string_find_their_draws(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["top", "metadata", "both"])
-def test_masked_labels_are_masked_wherever_they_stand(data, tmp_path, place):
+def test_labels_are_masked_in_the_column_and_in_the_metadata(data, tmp_path, place):
     """Each coverage uses exactly the labels of its mask, so that estimates differ (trap T24)."""
     rows = lines_of(data / "logged.jsonl")
     for row in rows:
@@ -611,7 +611,7 @@ def test_masked_labels_are_masked_wherever_they_stand(data, tmp_path, place):
     assert results[0.1].estimates[0] == plain.estimates[0]
 
 
-def test_labels_of_several_policies_to_one_prompt_are_several_pairs(data):
+def test_labels_of_several_policies_on_one_prompt_are_separate_calibration_pairs(data):
     """Calibration pairs are identified by response, not by prompt (trap T15)."""
     pairs = [
         {"prompt_id": "prompt-0", "policy": policy, "judge_score": 0.1 * k, "oracle_label": 0.1 * k}
@@ -622,7 +622,7 @@ def test_labels_of_several_policies_to_one_prompt_are_several_pairs(data):
     assert more.document["calibration"]["n_labels"] == plain.document["calibration"]["n_labels"] + 4
 
 
-def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
+def test_calibration_data_replace_no_logged_row_and_no_fresh_draw(data, tmp_path):
     """Calibration data serve calibration alone, and replace no logged row or draw (trap T11)."""
     logged, _, _ = simulate.draw(World(coverage=1.0), 500, 3)
     pairs = pl.DataFrame(
@@ -649,13 +649,15 @@ def test_calibration_data_leave_rows_and_policies_as_they_are(data, tmp_path):
         (None, "dr-cpo", "'dr-cpo' needs fresh draws of every target policy"),
     ],
 )
-def test_draws_that_are_missing_are_missed(data, tmp_path, fresh, estimator, message):
+def test_missing_fresh_draws_are_refused_for_every_estimator_that_names_or_needs_them(
+    data, tmp_path, fresh, estimator, message
+):
     """No other estimator is used instead, and no path among the arguments is ignored (trap T28)."""
     with pytest.raises(UserError, match=message):
         arena_cje.analyze(data / "logged.jsonl", None if fresh is None else tmp_path / fresh, estimator)
 
 
-def test_draws_beside_logged_data_are_used_where_an_estimator_wants_them(data):
+def test_fresh_draws_change_the_estimate_exactly_where_the_estimator_needs_draws(data):
     """Fresh draws are not replaced by logged responses (trap T28)."""
     moved = {p: pl.read_ndjson(data / "fresh" / f"{p}.jsonl") for p in ("same", "near", "far")}
     moved["near"] = moved["near"].with_columns(pl.col("judge_score") * 0.9)
@@ -665,7 +667,7 @@ def test_draws_beside_logged_data_are_used_where_an_estimator_wants_them(data):
         assert (one != other) == estimators.needs_draws(name)
 
 
-def test_rows_are_checked_as_they_were_written(data, tmp_path):
+def test_a_result_has_the_ids_of_the_file_and_an_error_names_the_line(data, tmp_path):
     """Ids of a result are those of the file, and an error names the line of the wrong value (trap T36)."""
     rows = [row | {"prompt_id": f"id {k}"} for k, row in enumerate(lines_of(data / "logged.jsonl"))]
     result = arena_cje.analyze(write_rows(tmp_path / "x.jsonl", rows), estimator="snips")
@@ -676,7 +678,7 @@ def test_rows_are_checked_as_they_were_written(data, tmp_path):
         )
 
 
-def test_another_scale_gives_the_same_result(data, tmp_path):
+def test_a_declared_scale_gives_the_same_result_and_an_undeclared_one_is_refused(data, tmp_path):
     """A scale that is declared is mapped to [0, 1]; one that is not is refused (trap T37)."""
     rows = lines_of(data / "logged.jsonl")
     for row in rows:
@@ -696,7 +698,7 @@ def test_another_scale_gives_the_same_result(data, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["logged", "fresh", "calibration_data"])
-def test_a_label_that_is_not_a_number_is_refused(data, where):
+def test_a_label_that_is_nan_is_refused(data, where):
     """Null means unlabelled; NaN has no meaning (trap T49)."""
     label = [float("nan")] + [0.5] * 299
     rows = pl.DataFrame(
@@ -714,7 +716,7 @@ def test_a_label_that_is_not_a_number_is_refused(data, where):
         arena_cje.analyze(**arguments, estimator="snips")
 
 
-def test_rewards_by_the_judge_are_called_what_they_are(data):
+def test_without_oracle_labels_judge_rewards_are_refused_as_uncalibrated(data):
     """Without a single label the estimate is uncalibrated, and refused (trap T29)."""
     rows = [row | {"oracle_label": None} for row in lines_of(data / "logged.jsonl")]
     frame = pl.DataFrame(rows, infer_schema_length=None)
@@ -729,14 +731,14 @@ def test_rewards_by_the_judge_are_called_what_they_are(data):
         arena_cje.analyze(frame, data / "fresh", "direct")
 
 
-def test_unchecked_transport_is_said_of_every_target(data):
+def test_a_target_without_labels_has_the_reason_transport_unverified(data):
     """The verdict of a target without labels of its own has a reason for it (trap T50)."""
     for name in ("direct", "dr-cpo", "snips"):
         result = arena_cje.analyze(data / "logged.jsonl", data / "fresh", name)
         assert "transport_unverified" in {reason.code for reason in result.verdicts["near"].reasons}
 
 
-def test_draws_of_ten_thousand_prompts_are_found_without_searching():
+def test_ten_thousand_prompts_are_loaded_joined_and_estimated_within_five_seconds():
     """Loading, joining and a doubly robust estimate of 10 000 prompts take seconds (trap T51)."""
     n = 10_000
     logged, draws, _ = simulate.draw(World(targets={"near": Target(0.2, 0.2)}, coverage=0.1), n, 0)
@@ -769,7 +771,7 @@ def test_a_policy_that_is_not_in_the_result_is_refused_with_the_nearest(data, me
         getattr(result, method)("nera")
 
 
-def test_a_result_knows_its_differences_after_the_files(data, tmp_path):
+def test_differences_are_the_same_after_a_result_is_read_from_its_files(data, tmp_path):
     """Influence, jackknife and bootstrap values are read back, so that a difference equals that of the estimates themselves."""
     logged, draws, _ = simulate.draw(FAR, 300, 7)
     for name, options in (("dr-cpo", {}), ("direct", {"inference": "bootstrap", "n_bootstrap": 50})):
@@ -783,7 +785,7 @@ def test_a_result_knows_its_differences_after_the_files(data, tmp_path):
             assert contrast.interval() == pytest.approx(expected.interval(), rel=1e-9)
 
 
-def test_typicality_counts_by_the_token(data):
+def test_typicality_does_not_depend_on_the_number_of_tokens(data):
     """Responses of twice the tokens at twice the surprisal are as typical as they were (trap T25)."""
     rows, rng = lines_of(data / "logged.jsonl"), np.random.default_rng(0)
     longer = []
@@ -809,7 +811,7 @@ def test_typicality_counts_by_the_token(data):
     assert weights[0]["bound"] == pytest.approx(weights[1]["bound"])
 
 
-def test_bootstrap_draws_of_a_refused_policy_do_not_tell_its_level(data):
+def test_bootstrap_deviations_of_a_refused_policy_do_not_reveal_its_estimate(data):
     all_refused = {"labels_refuse": 10**6, "labels_caution": 10**6}
     result = arena_cje.analyze(
         data / "logged.jsonl", data / "fresh", "direct", inference="bootstrap", n_bootstrap=60, thresholds=all_refused
@@ -820,7 +822,7 @@ def test_bootstrap_draws_of_a_refused_policy_do_not_tell_its_level(data):
         assert abs(deviations.mean()) < 0.05 < result.refused[policy]["estimate"]
 
 
-def test_an_infinite_clip_is_told_like_any_other(data):
+def test_details_are_printed_with_an_infinite_clip_and_threshold(data):
     infinite = float("inf")
     result = arena_cje.analyze(
         data / "logged.jsonl", None, "raw-ips", clip=infinite, thresholds={"cv_caution": infinite}

@@ -69,7 +69,7 @@ def test_a_refused_policy_has_no_number(folder):
         assert line.split()[1:] == ["refused", "refuse"]
 
 
-def test_a_file_of_an_earlier_version_is_shown_without_what_it_lacks(result, tmp_path):
+def test_a_file_of_an_earlier_version_is_printed_without_the_fields_it_lacks(result, tmp_path):
     later = ("decision", "remedies", "judge_worth")
     document = {name: entry for name, entry in result.document.items() if name not in later}
     (tmp_path / "direct.json").write_text(json.dumps(document))
@@ -172,7 +172,7 @@ def test_paths_frames_and_lists_give_the_same_numbers(folder, result):
 
 
 @pytest.mark.parametrize("one", [arena_cje.analyze, arena_cje.load, results.Result])
-def test_help_stands_alone(one):
+def test_the_help_has_an_example_and_every_argument(one):
     page = inspect.getdoc(one)
     assert "Example" in page and "arena_cje." in page
     if inspect.isfunction(one):
@@ -187,7 +187,7 @@ def test_the_help_of_analyze_has_formula_shapes_units_and_errors():
         assert word in page, word
 
 
-def test_the_package_lists_what_it_gives():
+def test_dir_of_the_package_lists_its_public_names_alone():
     code = "import arena_cje; print(dir(arena_cje)); print(arena_cje.Result.__name__)"
     process = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True

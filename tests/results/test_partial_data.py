@@ -48,7 +48,7 @@ def value(result: arena_cje.Result, policy: str) -> float | None:
     return result.document["estimates"][result.policies.index(policy)]
 
 
-def test_a_policy_without_log_probabilities_stands_beside_one_with_them(tmp_path):
+def test_a_policy_without_log_probabilities_is_refused_by_weights_and_estimated_from_draws(tmp_path):
     data = logged(tmp_path)
     write_draws(tmp_path, "shift", range(N))
     draws = write_draws(tmp_path, "hosted", range(N))
@@ -61,7 +61,7 @@ def test_a_policy_without_log_probabilities_stands_beside_one_with_them(tmp_path
     assert "log probabilities under both hosted and the base" in str(weighted.refused["hosted"])
 
 
-def test_a_policy_without_draws_stands_beside_one_with_them(tmp_path):
+def test_a_policy_without_fresh_draws_is_refused_by_direct_and_estimated_by_weights(tmp_path):
     data, draws = logged(tmp_path), write_draws(tmp_path, "hosted", range(N))
     direct = arena_cje.analyze(data, draws, "direct")
     assert value(direct, "hosted") == pytest.approx(0.5)
@@ -71,7 +71,7 @@ def test_a_policy_without_draws_stands_beside_one_with_them(tmp_path):
 
 
 @pytest.mark.parametrize(("n_drawn", "level"), [(196, "ok"), (120, "caution")])
-def test_draws_of_some_prompts_give_the_value_on_these(tmp_path, n_drawn, level):
+def test_fresh_draws_of_some_prompts_give_the_value_on_those_prompts(tmp_path, n_drawn, level):
     data, draws = logged(tmp_path), write_draws(tmp_path, "shift", range(n_drawn))
     result = arena_cje.analyze(data, draws, "direct")
     assert value(result, "shift") == pytest.approx(0.5)
@@ -81,7 +81,7 @@ def test_draws_of_some_prompts_give_the_value_on_these(tmp_path, n_drawn, level)
     assert counts["prompts_without_draws"] == N - n_drawn
 
 
-def test_labels_of_one_target_alone_name_what_helps(tmp_path):
+def test_labels_in_fresh_draws_alone_are_refused_with_a_hint_to_calibration_data(tmp_path):
     data = logged(tmp_path, oracle_label=None)
     draws = write_draws(tmp_path, "shift", range(N), oracle_label=1.0)
     with pytest.raises(
@@ -125,7 +125,7 @@ def test_rows_that_an_earlier_step_left_out_are_counted_too(tmp_path):
     assert "Left out: 3 of 203 logged responses (response empty: 3; with an oracle label: 1)." in repr(results["snips"])
 
 
-def twice(rows: list[dict], **changes) -> list[dict]:
+def in_two_languages(rows: list[dict], **changes) -> list[dict]:
     """Each question in two languages, with the same numbers."""
     return [
         row | {"prompt_id": f"{row['prompt_id']}-{language}"} | {k: row["prompt_id"] for k in changes}
@@ -142,8 +142,8 @@ def test_translations_of_a_question_are_one_cluster(tmp_path, estimator):
     results = []
     for kind, both in (
         ("once", (rows, fresh)),
-        ("clustered", (twice(rows, cluster=True), twice(fresh))),
-        ("apart", (twice(rows), twice(fresh))),
+        ("clustered", (in_two_languages(rows, cluster=True), in_two_languages(fresh))),
+        ("apart", (in_two_languages(rows), in_two_languages(fresh))),
     ):
         data = foreign_files.write_lines(tmp_path / kind / "logged.jsonl", both[0])
         foreign_files.write_lines(tmp_path / kind / "draws" / "shift.jsonl", both[1])

@@ -35,7 +35,7 @@ def document(original):
     return copy.deepcopy(original.document)
 
 
-def test_the_schema_is_one():
+def test_the_results_schema_is_a_valid_json_schema_of_the_current_version():
     schema = read_json(results_schema.SCHEMA)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     Draft202012Validator.check_schema(schema)
@@ -43,7 +43,7 @@ def test_the_schema_is_one():
 
 
 @pytest.mark.parametrize("name", estimators.NAMES)
-def test_every_estimator_writes_what_is_declared(name, data):
+def test_the_document_of_every_estimator_matches_the_schema(name, data):
     assert list(results_schema.problems(analyzed(data, name).document)) == []
 
 
@@ -59,11 +59,11 @@ def test_every_estimator_writes_what_is_declared(name, data):
     ],
     ids=str,
 )
-def test_every_way_to_analyse_writes_what_is_declared(options, data):
+def test_documents_with_any_option_match_the_schema(options, data):
     assert list(results_schema.problems(analyzed(data, "direct", **options).document)) == []
 
 
-def test_a_result_without_weights_or_without_draws_is_as_declared(data, tmp_path):
+def test_results_without_weights_or_without_draws_match_the_schema(data, tmp_path):
     import arena_cje
 
     rows = schemas.read_jsonl(data / "logged.jsonl")
@@ -81,7 +81,7 @@ def publish_the_refused(document):
     document["confidence_intervals"] = [[0.3, 0.7]] * 4
 
 
-def half_a_difference(document):
+def a_difference_without_its_error(document):
     document["differences_to_base"]["far"]["difference"] = 0.1
 
 
@@ -133,7 +133,7 @@ def no_policy(document):
     "broken",
     [
         publish_the_refused,
-        half_a_difference,
+        a_difference_without_its_error,
         a_value_without_its_interval,
         refuse_without_a_reason,
         a_refusal_without_a_reason,
@@ -147,7 +147,7 @@ def no_policy(document):
         no_policy,
     ],
 )
-def test_the_schema_alone_refuses(broken, document):
+def test_the_schema_alone_refuses_a_broken_document(broken, document):
     assert VALIDATOR.is_valid(document)
     broken(document)
     assert not VALIDATOR.is_valid(document)
@@ -162,7 +162,7 @@ def publish_one_of_two(document):
         difference.update(difference=None, se=None, confidence_interval=[None, None], df=None, p_value=None)
 
 
-def publish_in_the_place_of_another(document):
+def swap_first_and_last_estimate(document):
     for field in results_schema.BY_TARGET:
         document[field][0], document[field][-1] = document[field][-1], document[field][0]
 
@@ -179,7 +179,7 @@ def a_refusal_that_is_not_listed(document):
     document["refused"] = {}
 
 
-def a_policy_too_few(document):
+def one_estimate_too_few(document):
     for field in results_schema.BY_TARGET:
         del document[field][0]
 
@@ -192,21 +192,21 @@ def a_policy_without_a_verdict(document):
     ("broken", "message"),
     [
         (publish_one_of_two, "policy 'base' is refused, but"),
-        (publish_in_the_place_of_another, "policy 'far' is refused, but"),
+        (swap_first_and_last_estimate, "policy 'far' is refused, but"),
         (a_difference_to_a_refused_policy, "differences_to_base.far"),
         (the_best_is_refused, "best_policy is 'far', which is refused"),
         (a_refusal_that_is_not_listed, "refused holds"),
-        (a_policy_too_few, "estimates has 3 entries, expected one for each of 4"),
+        (one_estimate_too_few, "estimates has 3 entries, expected one for each of 4"),
         (a_policy_without_a_verdict, "verdicts is of"),
     ],
 )
-def test_what_a_schema_cannot_say_is_refused_too(broken, message, document):
+def test_contradictions_that_a_schema_cannot_express_are_refused(broken, message, document):
     broken(document)
     assert message in " ".join(results_schema.problems(document))
 
 
-def test_nothing_is_written_that_is_not_as_declared(original, document, tmp_path):
-    half_a_difference(document)
+def test_a_result_that_does_not_match_the_schema_is_not_written(original, document, tmp_path):
+    a_difference_without_its_error(document)
     wrong = Result(document, original.prompt_id, original.influence, original.base_influence)
     paths = [tmp_path / name for name in ("r.json", "r.csv", "r.influence.parquet")]
     with pytest.raises(ValueError, match=r"r\.json: not a results file .*differences_to_base\.far"):
