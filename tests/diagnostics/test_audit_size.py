@@ -19,18 +19,18 @@ from arena_cje.simulate import Target, World, draw
 THRESHOLDS = Thresholds()
 
 
-def test_labels_by_hand():
+def test_labels_to_pass_equals_the_formula_computed_by_hand():
     """(1.960 + 1.282)^2 (.165 / .05)^2 = 114.4; with 250 labels of the base 1 / (1/114.4 - 1/250) = 211.03."""
     assert labels_to_pass(THRESHOLDS, family=1) == 115
     assert labels_to_pass(THRESHOLDS, family=1, base_labels=250) == 212
 
 
-def test_no_number_of_labels_is_enough_beside_a_calibrator_that_is_too_uncertain():
+def test_no_number_of_own_labels_suffices_with_too_few_base_labels():
     assert labels_to_pass(THRESHOLDS, family=1, base_labels=114) is None
     assert labels_to_pass(THRESHOLDS, family=1, base_labels=116) > 5000
 
 
-def test_the_labels_of_both_pass_and_fewer_of_both_do_not():
+def test_equal_numbers_of_base_and_own_labels_are_the_smallest_that_pass():
     """Twice 114.4, as 1/m + 1/m is 1/114.4."""
     both = labels_of_both_to_pass(THRESHOLDS, family=1)
     assert both == 229
@@ -38,14 +38,14 @@ def test_the_labels_of_both_pass_and_fewer_of_both_do_not():
     assert labels_to_pass(THRESHOLDS, family=1, base_labels=both - 1) > both - 1
 
 
-def test_a_pass_has_at_least_the_labels_that_its_rule_asks_for():
+def test_a_pass_needs_the_minimum_number_of_prompts_even_with_small_residuals():
     assert labels_to_pass(THRESHOLDS, family=1, residual_sd=0.01) == THRESHOLDS.transport_prompts
     assert chance_to_pass(19, THRESHOLDS, family=1, residual_sd=0.01) == 0
     assert chance_to_pass(20, THRESHOLDS, family=1, residual_sd=0.01) == pytest.approx(1)
 
 
 @given(st.floats(0.05, 0.4), st.integers(1, 8), st.floats(0.5, 0.99), st.floats(100, 1e6))
-def test_the_labels_have_the_power_and_one_fewer_has_not(residual_sd, family, power, base_labels):
+def test_the_number_of_labels_is_the_smallest_with_the_requested_power(residual_sd, family, power, base_labels):
     facts = {"family": family, "residual_sd": residual_sd, "base_labels": base_labels}
     needed = labels_to_pass(THRESHOLDS, power=power, **facts)
     assume(needed is not None and needed < 1e9)
@@ -54,7 +54,7 @@ def test_the_labels_have_the_power_and_one_fewer_has_not(residual_sd, family, po
     assert chance_to_pass(needed - 1, THRESHOLDS, **facts) <= power + 1e-6
 
 
-def test_fifty_labels_hardly_pass():
+def test_fifty_labels_pass_with_a_probability_below_one_fifth():
     assert chance_to_pass(50, THRESHOLDS, family=1) < 0.2
 
 
@@ -73,5 +73,5 @@ def test_audits_pass_as_often_as_planned():
     assert np.mean(np.array(statuses) == "PASS") == pytest.approx(0.8, abs=0.13)
 
 
-def test_labels_without_residuals_pass():
+def test_labels_without_spread_of_residuals_always_pass():
     assert chance_to_pass(60, Thresholds(), family=2, residual_sd=0.0) == 1.0

@@ -23,12 +23,12 @@ T = Thresholds()
 CHAT = World({"shifted": Target(0.8, 0.2)}, coverage=200, target_labels=100, paired=True)
 
 
-def of_world(world: World = CHAT, n: int = 600, seed: int = 0, **further):
+def simulated_worth(world: World = CHAT, n: int = 600, seed: int = 0, **further):
     logged, draws, _ = draw(world, n, seed)
     return judge_worth(fit(logged, Options()), logged, draws, further, T), logged, draws
 
 
-def test_the_share_is_that_of_the_held_out_residual_and_the_multiplier_its_inverse():
+def test_the_share_is_the_variance_that_rewards_explain_and_the_multiplier_follows_from_it():
     rng = np.random.default_rng(0)
     label, reward, cluster = rng.random(200), rng.random(200), np.arange(200)
     one = worth(label, reward, cluster)
@@ -39,7 +39,7 @@ def test_the_share_is_that_of_the_held_out_residual_and_the_multiplier_its_inver
     assert worth(label, np.full(200, 0.4), cluster).share == pytest.approx(0)
 
 
-def test_the_interval_is_the_jackknife_over_prompts():
+def test_the_interval_is_a_jackknife_over_prompts():
     rng = np.random.default_rng(1)
     label, cluster = rng.random(110), np.repeat(np.arange(55), 2)
     reward = 0.5 * label + 0.2 * rng.random(110)
@@ -56,7 +56,7 @@ def test_the_interval_is_the_jackknife_over_prompts():
 
 
 def test_intervals_cover_the_share():
-    """Of calibrated scores of a fixed map: 600 samples of 60 labels, whose Monte Carlo error is .009."""
+    """600 samples of 60 labels, with rewards from a fixed map; the Monte Carlo error is .009."""
     rng = np.random.default_rng(2)
     covered = []
     for _ in range(600):
@@ -77,8 +77,8 @@ def _true_share() -> float:
 TRUE_SHARE = _true_share()
 
 
-def test_policies_are_not_pooled_and_a_mean_shift_between_them_saves_nothing():
-    savings, logged, draws = of_world()
+def test_each_policy_has_its_own_share_and_a_shift_of_its_mean_label_changes_nothing():
+    savings, logged, draws = simulated_worth()
     assert list(savings.policies) == ["base", "shifted"]
     assert savings.policies["base"].n_prompts == 200 and savings.policies["shifted"].n_prompts == 100
     assert all(0.3 < one.share < 0.9 for one in savings.policies.values())
@@ -90,11 +90,11 @@ def test_policies_are_not_pooled_and_a_mean_shift_between_them_saves_nothing():
     assert worth(label - 0.3, reward, code).share == pytest.approx(worth(label, reward, code).share)
 
 
-def test_a_judge_beside_itself_takes_the_same_labels_and_a_noisy_one_more():
-    _, logged, _ = of_world()
+def test_a_judge_compared_with_itself_needs_the_same_labels_and_a_noisier_one_needs_more():
+    _, logged, _ = simulated_worth()
     noise = np.random.default_rng(4).standard_normal(len(logged.judge_score))
     partly = np.where(np.arange(len(noise)) % 4, logged.judge_score, np.nan)
-    savings, *_ = of_world(same=100 * logged.judge_score, noisy=logged.judge_score + noise, partly=partly)
+    savings, *_ = simulated_worth(same=100 * logged.judge_score, noisy=logged.judge_score + noise, partly=partly)
     same, noisy = savings.others["same"], savings.others["noisy"]
     assert same.label_ratio == pytest.approx(1) and same.ratio_interval == pytest.approx((1, 1))
     assert noisy.label_ratio > 1.5 and noisy.ratio_interval[0] > 1
@@ -103,7 +103,7 @@ def test_a_judge_beside_itself_takes_the_same_labels_and_a_noisy_one_more():
     assert savings.better is None
 
 
-def test_the_judge_that_goes_better_with_the_oracle_is_named():
+def test_a_further_judge_that_agrees_better_with_the_oracle_is_reported():
     world = replace(CHAT, judge_slope=0.0, judge_style=1.0)
     logged, draws, _ = draw(world, 600, 0)
     logged = replace(logged, covariates=None)
@@ -121,12 +121,12 @@ def test_the_judge_that_goes_better_with_the_oracle_is_named():
         (np.ones(MIN_PROMPTS), "labels that are all equal"),
     ],
 )
-def test_nothing_is_claimed_where_labels_do_not_carry_it(label, why):
+def test_the_share_is_unknown_with_a_reason_where_labels_are_too_few_or_all_equal(label, why):
     one = worth(label, 0.5 * label, np.arange(len(label)))
     assert np.isnan([one.share, one.multiplier, *one.interval]).all() and one.why_unknown == why
 
 
-def test_a_judge_that_says_the_labels_saves_all_of_them_and_no_interval_is_claimed():
+def test_a_judge_equal_to_the_labels_saves_all_of_them_and_has_no_interval():
     label = np.linspace(0, 1, 60)
     one = worth(label, label, np.arange(60))
     assert one.share == 1 and one.multiplier == np.inf and np.isnan(one.interval).all()
@@ -136,7 +136,7 @@ def test_a_judge_that_says_the_labels_saves_all_of_them_and_no_interval_is_claim
     assert first == "This judge saves 10 of 10 labels." and "times" not in second
 
 
-def test_scores_that_are_not_calibrated_have_no_worth():
+def test_without_calibration_no_judge_worth_is_computed():
     logged, draws, _ = draw(CHAT, 300, 0)
     savings = judge_worth(fit(logged, Options(rewards="judge")), logged, draws, {"judge_b": logged.judge_score}, T)
     assert savings.policies == {} and savings.others == {}
@@ -154,7 +154,7 @@ def rows(n: int, labelled: int, **fields) -> list[dict]:
     ]  # fmt: skip
 
 
-def test_judges_are_found_among_the_fields_of_the_rows():
+def test_numeric_judge_fields_of_the_rows_are_read_as_further_judges():
     data = rows(
         40, 40,
         judge_b=lambda i, s: 100 * s if i else None,
@@ -169,7 +169,7 @@ def test_judges_are_found_among_the_fields_of_the_rows():
     assert list(further_judges(responses, Reading(judge="c"))) == ["judge_b", "judge_score"]
 
 
-def test_the_result_says_in_words_what_its_judges_are_worth():
+def test_console_and_dashboard_report_the_labels_that_each_judge_saves():
     noise = np.random.default_rng(6).standard_normal(400)
     result = arena_cje.analyze(rows(400, 200, judge_noisy=lambda i, s: s + noise[i]))
     entry = result.document["judge_worth"]
@@ -189,7 +189,7 @@ def test_the_result_says_in_words_what_its_judges_are_worth():
     assert f"<p>{first}</p>" in page
 
 
-def test_the_result_says_when_labels_are_too_few():
+def test_with_too_few_labels_the_result_reports_that_saved_labels_are_unknown():
     result = arena_cje.analyze(rows(100, 20))
     assert result.document["judge_worth"]["policies"]["base"]["share"] is None
     assert judge_sentences(result) == [

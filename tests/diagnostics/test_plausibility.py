@@ -1,4 +1,4 @@
-"""Log probabilities that no model computes are rejected, exact zeros and extreme ratios are counted."""
+"""Log probabilities that no model can produce are rejected; exact zeros and extreme ratios are counted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def codes(result: arena_cje.Result) -> set[str]:
     return {reason.code for reason in result.verdicts["new"].reasons}
 
 
-def test_a_clone_has_equal_ratios_and_no_caution():
+def test_a_clone_has_equal_log_probabilities_and_no_caution():
     result = arena_cje.analyze(frame(), estimator="ips")
     assert (counts(result)["n_equal"], counts(result)["n_ratios"], counts(result)["n_rejected"]) == (100, 100, 0)
     assert not codes(result) & {"zero_logprobs", "implausible_logprobs"}
@@ -43,8 +43,8 @@ def test_a_clone_has_equal_ratios_and_no_caution():
 
 
 @pytest.mark.parametrize("column", ["target", "base_policy_logprob"])
-def test_what_no_model_computes_is_left_out_and_counted(column):
-    """-1001 nats for ten tokens; of the rows that are left a quarter is good."""
+def test_implausible_log_probabilities_are_left_out_and_counted(column):
+    """Twenty rows have -1001 nats for ten tokens; a quarter of the other rows is good."""
     values = [-1001.0 if k < 20 else -10.0 for k in range(100)]
     result = arena_cje.analyze(frame(**{column: values}), estimator="ips")
     assert (counts(result)["n_rejected"], counts(result)["n_ratios"]) == (20, 80)
@@ -52,13 +52,13 @@ def test_what_no_model_computes_is_left_out_and_counted(column):
     np.testing.assert_allclose(result.estimates, [0.25])
 
 
-def test_rows_without_counted_tokens_are_not_rejected():
+def test_rows_without_a_token_count_are_not_rejected():
     values = [-1001.0 if k < 20 else -10.0 for k in range(100)]
     data = frame(target=values).drop("metadata").with_columns(response=pl.lit("x"))
     assert counts(arena_cje.analyze(data, estimator="ips"))["n_rejected"] == 0
 
 
-def test_the_limit_can_be_set():
+def test_the_limit_of_implausible_log_probabilities_can_be_set():
     values = [-1001.0 if k < 20 else -10.0 for k in range(100)]
     result = arena_cje.analyze(frame(target=values), estimator="ips", thresholds={"implausible_logprob": -math.inf})
     assert counts(result)["n_rejected"] == 0
@@ -74,7 +74,7 @@ def test_a_response_outside_the_support_is_not_rejected():
     assert (counts(result)["n_outside_support"], counts(result)["n_rejected"]) == (50, 0)
 
 
-def test_more_than_a_twentieth_of_zeros_is_a_caution():
+def test_zero_log_probabilities_on_more_than_a_twentieth_of_rows_are_a_caution():
     for n_zero, caution in ((5, False), (6, True)):
         values = [0.0 if k < n_zero else -10.0 for k in range(100)]
         result = arena_cje.analyze(frame(target=values), estimator="snips")

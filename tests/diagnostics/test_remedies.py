@@ -36,7 +36,7 @@ from dashboard_study import study
 
 T = Thresholds()
 PRICES = UnitPrices(label=0.5, response=0.02)
-AT_HAND = Circumstances(
+DIRECT = Circumstances(
     estimator="direct",
     is_base=False,
     n_prompts=400,
@@ -48,7 +48,7 @@ AT_HAND = Circumstances(
     n_labels=25,
     n_unlabelled=375,
 )
-BY_WEIGHTS = replace(AT_HAND, estimator="calibrated-ips", own_correct="direct")
+WEIGHTED = replace(DIRECT, estimator="calibrated-ips", own_correct="direct")
 # Reasons that no label, response or option lifts, and the beginning of their remedy.
 LAST_RESORTS = {
     "weak_judge": "Use another judge or rubric; more labels do not",
@@ -58,7 +58,7 @@ LAST_RESORTS = {
 }
 
 
-def codes() -> set[str]:
+def all_reason_codes() -> set[str]:
     """Codes of all reasons that a verdict can have at `refuse` or `caution`, from the source code that creates them."""
     reason_codes = set()
     for module in (verdict, calibration, plausibility, analyze, scoring):
@@ -74,22 +74,22 @@ def codes() -> set[str]:
     return reason_codes
 
 
-def one(code: str, level: str, at_hand: Circumstances = AT_HAND, prices: UnitPrices = NO_PRICES):
+def remedy_for(code: str, level: str, at_hand: Circumstances = DIRECT, prices: UnitPrices = NO_PRICES):
     (remedy,) = remedies_of([Reason(code, "Because.", level)], at_hand, T, prices)
     assert remedy.reason == code
     return remedy
 
 
 def test_every_reason_that_is_not_ok_is_known_to_the_remedies():
-    assert codes() == LIFTS.keys()
-    assert {"unsupported_labels", "transport_failed", "api_log_probabilities", "few_labels"} <= codes()
+    assert all_reason_codes() == LIFTS.keys()
+    assert {"unsupported_labels", "transport_failed", "api_log_probabilities", "few_labels"} <= all_reason_codes()
 
 
-@pytest.mark.parametrize("at_hand", [AT_HAND, BY_WEIGHTS, replace(BY_WEIGHTS, has_draws=False)])
+@pytest.mark.parametrize("at_hand", [DIRECT, WEIGHTED, replace(WEIGHTED, has_draws=False)])
 @pytest.mark.parametrize("level", ["refuse", "caution"])
 @pytest.mark.parametrize("code", sorted(LIFTS))
 def test_every_reason_has_a_remedy_or_a_statement_of_what_alone_lifts_it(code, level, at_hand):
-    remedy = one(code, level, at_hand)
+    remedy = remedy_for(code, level, at_hand)
     assert re.fullmatch(r"[A-Z][^\n]*\.", remedy.text) and "  " not in remedy.text
     if code in LAST_RESORTS:
         assert remedy.text.startswith(LAST_RESORTS[code])
@@ -104,66 +104,69 @@ def test_every_reason_has_a_remedy_or_a_statement_of_what_alone_lifts_it(code, l
         assert name in estimators.NAMES
 
 
-def test_a_reason_of_a_caller_is_named_as_one_that_comes_with_the_data():
-    remedy = one("found_by_hand", "refuse")
+def test_an_unknown_reason_of_a_caller_has_a_remedy_of_kind_data():
+    remedy = remedy_for("found_by_hand", "refuse")
     assert remedy.kind == "data" and remedy.text.startswith("No option of this analysis helps")
 
 
 @pytest.mark.parametrize(
     ("code", "level", "at_hand", "kind", "amount"),
     [
-        ("few_labels", "caution", AT_HAND, "base_labels", 5),
-        ("few_labels", "refuse", replace(AT_HAND, n_labels=6), "base_labels", 4),
-        ("few_labels", "caution", replace(AT_HAND, n_unlabelled=2), "prompts", 3),
-        ("unsupported_labels", "refuse", AT_HAND, "own_labels", 50),
-        ("transport_failed", "refuse", replace(AT_HAND, own=OwnLabels(20, 0.2, None)), "own_labels", 30),
-        ("transport_inconclusive", "caution", replace(AT_HAND, own=OwnLabels(20, 0.05, 28)), "own_labels", 8),
-        ("transport_inconclusive", "caution", replace(AT_HAND, own=OwnLabels(20, 0.2, 120)), "own_labels", 30),
-        ("transport_failed", "refuse", replace(BY_WEIGHTS, own=OwnLabels(60, 0.2, None)), "estimator", None),
-        ("transport_failed", "refuse", replace(AT_HAND, n_prompts=30, n_rows=30), "prompts", 20),
-        ("low_ess", "refuse", BY_WEIGHTS, "estimator", None),
-        ("low_ess", "refuse", replace(BY_WEIGHTS, has_draws=False), "fresh_draws", 400),
-        ("low_ess", "refuse", replace(BY_WEIGHTS, direct_supported=False), "own_labels", 50),
-        ("rows_left_out", "caution", AT_HAND, "fresh_draws", 20),
-        ("uncalibrated_rewards", "refuse", AT_HAND, "estimator", None),
-        ("uncalibrated_rewards", "refuse", replace(AT_HAND, n_labels=0, mode="none"), "base_labels", 10),
-        ("weak_judge", "caution", replace(AT_HAND, better_judge="judge_b"), "judge", None),
+        ("few_labels", "caution", DIRECT, "base_labels", 5),
+        ("few_labels", "refuse", replace(DIRECT, n_labels=6), "base_labels", 4),
+        ("few_labels", "caution", replace(DIRECT, n_unlabelled=2), "prompts", 3),
+        ("unsupported_labels", "refuse", DIRECT, "own_labels", 50),
+        ("transport_failed", "refuse", replace(DIRECT, own=OwnLabels(20, 0.2, None)), "own_labels", 30),
+        ("transport_inconclusive", "caution", replace(DIRECT, own=OwnLabels(20, 0.05, 28)), "own_labels", 8),
+        ("transport_inconclusive", "caution", replace(DIRECT, own=OwnLabels(20, 0.2, 120)), "own_labels", 30),
+        ("transport_failed", "refuse", replace(WEIGHTED, own=OwnLabels(60, 0.2, None)), "estimator", None),
+        ("transport_failed", "refuse", replace(DIRECT, n_prompts=30, n_rows=30), "prompts", 20),
+        ("low_ess", "refuse", WEIGHTED, "estimator", None),
+        ("low_ess", "refuse", replace(WEIGHTED, has_draws=False), "fresh_draws", 400),
+        ("low_ess", "refuse", replace(WEIGHTED, direct_supported=False), "own_labels", 50),
+        ("rows_left_out", "caution", DIRECT, "fresh_draws", 20),
+        ("uncalibrated_rewards", "refuse", DIRECT, "estimator", None),
+        ("uncalibrated_rewards", "refuse", replace(DIRECT, n_labels=0, mode="none"), "base_labels", 10),
+        ("weak_judge", "caution", replace(DIRECT, better_judge="judge_b"), "judge", None),
     ],
 )
-def test_a_remedy_counts_what_is_missing(code, level, at_hand, kind, amount):
-    remedy = one(code, level, at_hand)
+def test_a_remedy_has_the_kind_and_the_amount_that_is_missing(code, level, at_hand, kind, amount):
+    remedy = remedy_for(code, level, at_hand)
     assert (remedy.kind, remedy.amount) == (kind, amount)
 
 
-def test_labels_that_are_for_the_audit_alone_correct_with_the_option_that_lets_them():
-    audit_alone = replace(AT_HAND, own_correct="joint")
-    assert ", chosen at random, and set `correction: joint`" in one("unsupported_labels", "refuse", audit_alone).text
+def test_where_own_labels_serve_the_audit_alone_the_remedy_sets_correction_joint():
+    audit_alone = replace(DIRECT, own_correct="joint")
+    assert (
+        ", chosen at random, and set `correction: joint`"
+        in remedy_for("unsupported_labels", "refuse", audit_alone).text
+    )
     labelled = replace(audit_alone, own=OwnLabels(60, 0.2, None))
-    assert one("transport_failed", "refuse", labelled).text.startswith("Set `correction: joint`")
+    assert remedy_for("transport_failed", "refuse", labelled).text.startswith("Set `correction: joint`")
 
 
-def test_a_price_is_said_where_it_is_known_and_only_there():
-    remedy = one("few_labels", "caution", prices=PRICES)
+def test_a_remedy_has_a_price_only_where_its_unit_prices_are_known():
+    remedy = remedy_for("few_labels", "caution", prices=PRICES)
     assert remedy.usd == pytest.approx(5 * 0.5) and remedy.text.endswith("30 in total (about $2.50).")
-    unknown = one("few_labels", "caution")
+    unknown = remedy_for("few_labels", "caution")
     assert unknown.usd is None and "$" not in unknown.text
-    draws = replace(BY_WEIGHTS, has_draws=False)
-    assert one("low_ess", "refuse", draws, PRICES).usd == pytest.approx(400 * 0.02)
-    assert one("low_ess", "refuse", draws, UnitPrices(label=0.5)).usd is None
-    assert one("low_ess", "refuse", BY_WEIGHTS).usd == 0  # the draws are there
-    both = one("unsupported_labels", "refuse", draws, PRICES)
+    draws = replace(WEIGHTED, has_draws=False)
+    assert remedy_for("low_ess", "refuse", draws, PRICES).usd == pytest.approx(400 * 0.02)
+    assert remedy_for("low_ess", "refuse", draws, UnitPrices(label=0.5)).usd is None
+    assert remedy_for("low_ess", "refuse", WEIGHTED).usd == 0  # the draws are there
+    both = remedy_for("unsupported_labels", "refuse", draws, PRICES)
     assert both.usd == pytest.approx(50 * 0.5 + 400 * 0.02)
 
 
-def test_one_measure_that_lifts_several_reasons_is_cheaper_than_one_for_each():
+def test_one_measure_is_chosen_for_all_reasons_that_it_lifts():
     reasons = [Reason(code, ".", "refuse") for code in ("low_ess", "unsupported_labels", "few_effective_labels")]
-    remedy_list = remedies_of(reasons, BY_WEIGHTS, T)
+    remedy_list = remedies_of(reasons, WEIGHTED, T)
     assert {remedy.kind for remedy in remedy_list} == {"own_labels"}
     assert len({remedy.text for remedy in remedy_list}) == 1
     assert [remedy.reason for remedy in remedy_list] == ["low_ess", "unsupported_labels", "few_effective_labels"]
 
 
-def test_of_two_amounts_of_a_kind_the_larger_stands_for_both():
+def test_the_larger_of_two_amounts_of_one_kind_is_used_for_both_reasons():
     options = {
         "a": [Measure("base_labels", "Few", 3, labels=3)],
         "b": [Measure("base_labels", "Many", 9, labels=9), Measure("own_labels", "Own", 50, labels=50)],
@@ -171,19 +174,19 @@ def test_of_two_amounts_of_a_kind_the_larger_stands_for_both():
     assert {code: measure.amount for code, measure in cheapest(options, UnitPrices()).items()} == {"a": 9, "b": 9}
 
 
-def test_refusals_come_before_cautions_and_cheap_before_dear():
+def test_remedies_of_refusals_come_first_and_cheaper_ones_before_expensive_ones():
     reasons = [
         Reason("bootstrap_too_short", ".", "caution"),
         Reason("few_labels", ".", "refuse"),
         Reason("judge_uninformative", ".", "refuse"),
         Reason("own_labels", ".", "ok"),
     ]
-    remedy_list = remedies_of([r for r in reasons if r.level != "ok"], replace(AT_HAND, n_labels=6), T)
+    remedy_list = remedies_of([r for r in reasons if r.level != "ok"], replace(DIRECT, n_labels=6), T)
     assert [remedy.reason for remedy in remedy_list] == ["few_labels", "judge_uninformative", "bootstrap_too_short"]
     assert [remedy.amount for remedy in remedy_list] == [4, 50, None]
 
 
-# Numbers from the data
+# Numbers that remedies take from the data
 
 
 def score_cells(seed: int = 0, labels: int = 20) -> tuple[ScoreCells, tuple[np.ndarray, ...]]:
@@ -192,7 +195,7 @@ def score_cells(seed: int = 0, labels: int = 20) -> tuple[ScoreCells, tuple[np.n
     return ScoreCells.of(base[:labels], base[labels:], target, np.ones(500)), (base, target)
 
 
-def test_the_limits_are_those_of_the_support_check():
+def test_limits_of_label_needs_agree_with_the_support_check():
     cells, (base, target) = score_cells()
     support = effective_labels(base[:20], target, np.ones(500))
     for share, count, expected in ((support.share, support.effective_labels, True), (support.share * 1.01, 0, False)):
@@ -200,12 +203,12 @@ def test_the_limits_are_those_of_the_support_check():
     assert not Limits(0, support.effective_labels * 1.01).hold(cells.mass, cells.labels)
 
 
-def test_so_many_random_labels_are_nearly_always_enough_and_half_of_them_are_not():
+def test_the_number_of_random_labels_is_nearly_always_enough_and_half_of_it_is_not():
     cells, (base, target) = score_cells()
     limits = Limits(0.2, 30)
     count = cells.at_random(limits).count
 
-    def share_of_enough(more: int) -> float:
+    def share_of_sufficient_samples(more: int) -> float:
         rng = np.random.default_rng(1)
         enough = []
         for _ in range(200):
@@ -214,11 +217,11 @@ def test_so_many_random_labels_are_nearly_always_enough_and_half_of_them_are_not
             enough.append(support.share >= limits.share and support.effective_labels >= limits.count)
         return float(np.mean(enough))
 
-    assert share_of_enough(count) > 0.9
-    assert share_of_enough(count // 2) < 0.5
+    assert share_of_sufficient_samples(count) > 0.9
+    assert share_of_sufficient_samples(count // 2) < 0.5
 
 
-def test_labels_at_scores_are_fewer_than_random_ones_and_lie_between_these_scores():
+def test_labels_at_chosen_scores_are_no_more_than_random_ones_and_have_a_score_range():
     cells, (base, target) = score_cells()
     limits = Limits(0.4, 30)
     at_scores, at_random = cells.at_scores(limits), cells.at_random(limits)
@@ -227,14 +230,14 @@ def test_labels_at_scores_are_fewer_than_random_ones_and_lie_between_these_score
     assert 0 <= low < high < 1
 
 
-def test_no_number_of_base_labels_is_named_where_none_would_do():
+def test_no_number_of_base_labels_is_proposed_where_none_suffices():
     cells = ScoreCells.of(np.linspace(0.6, 1, 30), np.linspace(0.6, 1, 300), np.linspace(0, 0.2, 100), np.ones(100))
     assert cells.at_random(Limits(0.33, 10)) is None and cells.at_scores(Limits(0.33, 10)) is None
     assert ScoreCells.of(np.ones(3), np.ones(3), np.full(4, np.nan), np.ones(4)) is None
 
 
-def test_the_audit_passes_with_the_labels_that_are_named():
-    """Nine of ten times if the estimated shift is the true one; the Monte Carlo error of 40 draws is .05."""
+def test_the_audit_usually_passes_with_the_estimated_number_of_own_labels():
+    """It passes nine of ten times if the estimated shift is the true one; the Monte Carlo error of 40 draws is .05."""
     world = replace(WORLDS["healthy"], coverage=800, target_labels=15, noise=0.15, paired=True)
     passes = []
     for seed in range(40):
@@ -248,7 +251,7 @@ def test_the_audit_passes_with_the_labels_that_are_named():
     assert len(passes) > 20 and np.mean(passes) > 0.75
 
 
-def test_a_policy_at_the_named_distance_has_overlap():
+def test_weights_within_reach_keep_the_raw_ess_above_the_caution_limit():
     log_ratio = 1.5 * np.random.default_rng(0).standard_normal(500)
     reach = weights_reach(log_ratio, T)
 
@@ -260,7 +263,7 @@ def test_a_policy_at_the_named_distance_has_overlap():
     assert np.isnan(weights_reach(np.full(5, -np.inf), T))
 
 
-# In results
+# Remedies in results
 
 
 def test_every_policy_of_a_result_has_the_remedies_of_its_reasons(tmp_path):
@@ -278,7 +281,7 @@ def test_every_policy_of_a_result_has_the_remedies_of_its_reasons(tmp_path):
     assert f"<li>{escape(results[1].remedies('far')[0])}</li>" in page and page.count("What to do") >= 1
 
 
-def test_remedies_that_do_not_fit_the_verdicts_are_no_results_file(tmp_path):
+def test_a_results_file_whose_remedies_do_not_fit_its_verdicts_is_invalid(tmp_path):
     result = study(tmp_path / "s", 200, ("clone", "far"), coverage=0.2).result("direct")
     lacking = result.document | {"remedies": result.document["remedies"] | {"far": []}}
     assert "remedies.far lifts []" in next(schema.problems(lacking))
@@ -289,8 +292,8 @@ def test_remedies_that_do_not_fit_the_verdicts_are_no_results_file(tmp_path):
     assert replace(result, document=earlier).remedies("far") == []
 
 
-def test_a_target_far_from_the_base_is_not_published_by_base_labels_at_its_scores():
-    """They would lift its support, and its value would be wrong: its labels are lower at every score."""
+def test_the_remedy_for_a_target_far_from_the_base_is_own_labels_not_base_labels():
+    """Base labels would lift its support, and its value would be wrong: its labels are lower at every score."""
     logged, draws, _ = draw(replace(WORLDS["no_transport"], coverage=62), 250, 1)
     evaluation = evaluate("direct", logged, draws, Options())
     evidence = gather(evaluation, logged, draws, T)
@@ -302,7 +305,7 @@ def test_a_target_far_from_the_base_is_not_published_by_base_labels_at_its_score
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in arctanh")  # a correlation of infinity
-def test_any_threshold_of_a_user_has_its_remedies():
+def test_every_reason_has_a_remedy_at_any_value_of_any_threshold():
     logged, draws, _ = draw(replace(WORLDS["no_transport"], coverage=40, target_labels=20), 120, 1)
     evaluations = [evaluate(name, logged, draws, Options()) for name in ("direct", "ips")]
     evaluations.append(evaluate("direct", logged, draws, Options(rewards="judge")))
@@ -318,7 +321,7 @@ def test_any_threshold_of_a_user_has_its_remedies():
                     assert {remedy.reason for remedy in of_policy} == codes_of, (field.name, value)
 
 
-def test_refused_policies_are_published_with_what_their_remedies_name():
+def test_most_refused_policies_are_published_once_their_remedies_are_applied():
     """Of about fifty refusals 95 % are published with their remedies; `make bench ONLY=coverage` has more of them."""
     rows = [row for one_study in STUDIES for seed in range(2) for row in outcomes(one_study, seed)]
     rows_with_remedy = [row for row in rows if row["published"] is not None]
@@ -329,7 +332,7 @@ def test_refused_policies_are_published_with_what_their_remedies_name():
     assert np.mean([row["wrong"] for row in rows_with_remedy]) <= 0.1
 
 
-def test_prices_come_with_the_settings(tmp_path):
+def test_remedies_of_results_use_the_unit_prices_of_the_settings(tmp_path):
     small_study = study(tmp_path / "s", 200, ("clone", "far"), coverage=0.2)
     settings = analyze.Settings(Options(), prices=PRICES)
     draws = {policy: small_study.folder / "draws" / f"{k}.jsonl" for k, policy in enumerate(small_study.policies)}

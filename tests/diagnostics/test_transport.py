@@ -87,7 +87,7 @@ def test_residuals_are_held_out_and_the_calibrators_own_error_is_in_the_interval
     assert residual_shift.sampling_variance == pytest.approx(expected, rel=1e-9)
 
 
-def test_ten_noisy_probes_are_no_pass():
+def test_ten_noisy_probes_are_inconclusive():
     """An interval that contains zero because data are few is no evidence of transport (trap T32)."""
     result = audit_of(np.tile([0.3, -0.3], 5))
     assert result.status == "INCONCLUSIVE" and result.interval[0] < 0 < result.interval[1]
@@ -98,8 +98,8 @@ def test_a_pass_needs_twenty_prompts_however_small_their_residuals(labels, statu
     assert audit_of(np.resize([0.01, -0.01], labels)).status == status
 
 
-def test_twenty_labels_of_few_prompts_are_few_prompts():
-    """Ten draws of one prompt and one each of ten others: 20 labels, under four effective prompts."""
+def test_twenty_labels_of_two_prompts_are_inconclusive():
+    """Ten draws of each of two prompts: 20 labels, two effective prompts."""
     result = audit_of(np.resize([0.01, -0.01], 20), draws=10)
     assert (result.n_labels, result.effective_prompts) == (20, pytest.approx(2))
     assert result.status == "INCONCLUSIVE"
@@ -110,7 +110,7 @@ def test_a_large_shift_fails_even_with_few_probes(sign):
     assert audit_of(sign * np.array([0.4, 0.45, 0.35, 0.4])).status == "FAIL"
 
 
-def test_a_known_small_shift_passes_and_a_known_larger_one_fails():
+def test_a_precisely_measured_shift_passes_below_the_margin_and_fails_above_it():
     residual = np.resize([0.02, -0.02], 100)
     assert audit_of(residual + 0.03).status == "PASS"
     assert audit_of(residual + 0.049).status == "INCONCLUSIVE"  # the margin itself lies inside the interval
@@ -118,7 +118,7 @@ def test_a_known_small_shift_passes_and_a_known_larger_one_fails():
     assert audit_of(residual + 0.07, margin=0.1).status == "PASS"
 
 
-def test_a_shift_beyond_the_margin_that_is_not_zero_fails_before_it_is_known_to_be_beyond():
+def test_a_significant_shift_fails_although_its_interval_reaches_below_the_margin():
     spread = np.resize([0.25, -0.25], 50)
     fails, zero_inside = audit_of(spread + 0.11), audit_of(spread + 0.075)
     assert fails.interval[0] < 0.05 < fails.delta and fails.status == "FAIL"
@@ -126,7 +126,7 @@ def test_a_shift_beyond_the_margin_that_is_not_zero_fails_before_it_is_known_to_
     assert audit_of(spread + 0.11, margin=0.15).status == "INCONCLUSIVE"
 
 
-def test_nothing_to_check_with_is_not_checked():
+def test_without_probes_transport_is_reported_as_unchecked():
     logged = logged_of()
     evaluation = evaluation_of(labelled_draws([]), logged)
     for fresh in (None, labelled_draws([]), replace(labelled_draws([0.1]), judge_score=np.full((400, 1), NAN))):
@@ -136,7 +136,7 @@ def test_nothing_to_check_with_is_not_checked():
 
 
 def test_a_single_probe_is_inconclusive():
-    """One prompt has no spread to judge by, however far off it is."""
+    """The residual of one prompt has no spread, however large it is."""
     assert audit_of([0.4]).status == "INCONCLUSIVE"
 
 
@@ -148,7 +148,7 @@ def test_more_policies_widen_the_interval_of_each():
     assert np.diff(five.interval) > 1.2 * np.diff(single.interval)
 
 
-def test_the_family_is_the_policies_that_have_labels():
+def test_only_policies_with_own_labels_count_in_the_family():
     world = replace(WORLDS["healthy"], target_labels=0.2)
     logged, draws, _ = draw(world, 400, 0)
     alone = draws | {"clone": replace(draws["clone"], oracle_label=np.full((400, 1), NAN))}
@@ -160,7 +160,7 @@ def test_the_family_is_the_policies_that_have_labels():
     assert np.diff(both.interval) > 1.1 * np.diff(single.interval)
 
 
-def test_the_margin_is_a_threshold():
+def test_the_audit_takes_its_margin_from_the_thresholds():
     logged, draws, _ = healthy(target_labels=0.5)
     evaluation = evaluate("direct", logged, draws, Options())
     strict, wide = (
@@ -169,7 +169,7 @@ def test_the_margin_is_a_threshold():
     assert (strict.status, wide.status) == ("INCONCLUSIVE", "PASS")
 
 
-def test_the_other_numbers_of_the_audit_are_thresholds_too():
+def test_the_audit_takes_its_other_limits_from_the_thresholds():
     """How many prompts a PASS needs, the level of the interval, and the level at which a shift is suspicious."""
     few, spread = np.linspace(-0.01, 0.01, 12), np.resize([0.25, -0.25], 50)
     assert [audit_of(few, transport_prompts=needed).status for needed in (13, 12)] == ["INCONCLUSIVE", "PASS"]
@@ -187,7 +187,7 @@ def audits(world: str, policy: str, labels: int, seeds: int):
         yield audit(evaluate("direct", logged, draws, Options()), logged, draws[policy], Thresholds(), family=1)
 
 
-def test_audits_distinguish_worlds():
+def test_audits_fail_without_transport_and_hardly_ever_with_it():
     """75 labels detect a drop of .15; where labels keep their meaning, hardly any audit fails."""
     statuses = [audit.status for audit in audits("no_transport_hidden", "worse", 75, 30)]
     assert statuses.count("FAIL") >= 27 and "PASS" not in statuses
@@ -195,14 +195,14 @@ def test_audits_distinguish_worlds():
 
 
 def test_the_interval_covers_the_shift_it_measures():
-    """In a world that transports the shift is zero but for the calibrator's own error, which the interval includes."""
+    """Where transport holds, the shift is zero apart from the calibrator's own error, which the interval includes."""
     intervals = np.array([audit.interval for audit in audits("healthy", "better", 30, 150)])
     covered = np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0))
     assert covered >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / 150)
 
 
-def test_what_a_label_term_adds_is_its_shift():
-    """Value, influence function and jackknife of what labels under the weights add to a doubly robust estimate."""
+def test_the_label_shift_equals_what_the_label_term_adds_to_an_estimate():
+    """Value, influence function and jackknife of what weighted base labels add to a doubly robust estimate."""
     logged, draws, _ = healthy()
     off, on = (
         evaluate("dr-cpo", logged, draws, Options(weights="raw", label_term=term)).estimates["better"]
@@ -215,7 +215,7 @@ def test_what_a_label_term_adds_is_its_shift():
 
 
 @pytest.mark.parametrize(("world", "mends"), [("style_matters", True), ("no_transport_hidden", False)])
-def test_a_label_term_is_held_against_own_labels(world, mends):
+def test_a_label_term_is_audited_with_own_labels(world, mends):
     """It corrects shifts that follow the weights, and cannot correct labels that fall for every response."""
     logged, draws, _ = draw(replace(WORLDS[world], target_labels=0.2), 2000, 0)
     policy = logged.policies[0]
@@ -234,7 +234,7 @@ def test_a_label_term_is_held_against_own_labels(world, mends):
 
 
 @pytest.mark.parametrize("labels", [2, 4, 8])
-def test_few_labels_that_agree_by_chance_fail_no_calibration_that_holds(labels):
+def test_few_labels_that_agree_by_chance_rarely_fail_the_audit_of_a_valid_calibration(labels):
     """Labels of zero and one: the residuals of a handful are often all alike, and then have no variance of their own."""
     world = World({"same": Target(0.2, 0.2)}, binary=True, coverage=0.3, target_labels=labels)
     failures = 0

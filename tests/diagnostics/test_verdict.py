@@ -69,7 +69,7 @@ def test_the_worst_reason_gives_the_level():
         ({"top5_mass": 0.31, "cv": 2.1}, {"concentrated_weights": "caution"}),
     ],
 )
-def test_lines_about_raw_weights(figures, expected):
+def test_raw_weights_give_a_reason_beyond_each_limit(figures, expected):
     weights_overlap = replace(GOOD_OVERLAP, raw=replace(GOOD_OVERLAP.raw, **figures))
     assert levels(verdict.overlap_reasons(weights_overlap, T)) == expected
     stabilised = replace(GOOD_OVERLAP, stabilised=replace(GOOD_OVERLAP.raw, **figures))
@@ -77,7 +77,7 @@ def test_lines_about_raw_weights(figures, expected):
 
 
 @pytest.mark.parametrize(("z", "expected"), [(4.0, {}), (4.1, {"mean_weight_off": "caution"}), (-4.1, None)])
-def test_line_about_the_mean_weight(z, expected):
+def test_the_mean_weight_gives_a_caution_beyond_four_standard_errors(z, expected):
     reason_levels = levels(verdict.overlap_reasons(replace(GOOD_OVERLAP, mean_weight_z=z), T))
     assert reason_levels == ({"mean_weight_off": "caution"} if expected is None else expected)
 
@@ -94,7 +94,7 @@ def test_line_about_the_mean_weight(z, expected):
         (float("nan"), float("nan"), {"unsupported_labels": "caution", "few_effective_labels": "caution"}),
     ],
 )
-def test_lines_about_support(share, count, expected):
+def test_support_gives_a_reason_below_each_limit(share, count, expected):
     assert levels(verdict.support_reasons(Support(0.0, share, count), T)) == expected
 
 
@@ -111,7 +111,7 @@ def test_lines_about_support(share, count, expected):
         ({"reasons": (Reason("inverted_judge", ".", "caution"),)}, {"inverted_judge": "caution"}),
     ],
 )
-def test_lines_about_labels_and_judge(figures, expected):
+def test_labels_and_judge_give_a_reason_below_each_limit(figures, expected):
     assert levels(verdict.calibration_reasons(replace(GOOD_CALIBRATION, **figures), T)) == expected
 
 
@@ -147,7 +147,7 @@ def test_an_unhelpful_policy_is_refused_although_no_label_lies_out_of_range(name
         assert abs(evaluation.estimates["unhelpful"].value - values["unhelpful"]) > 0.1
 
 
-def test_style_alone_costs_overlap_and_not_support():
+def test_large_log_ratios_refuse_a_weighted_estimate_and_not_a_direct_one():
     logged, draws, _ = healthy(n=1000)
     stretched = replace(logged, log_ratio=np.where(logged.log_ratio == 0, 0, 8 * logged.log_ratio))
     weighted, _ = evaluate_verdicts("snips", stretched, draws)
@@ -156,7 +156,7 @@ def test_style_alone_costs_overlap_and_not_support():
     assert direct["better"].level == "ok"
 
 
-def test_no_overlap_and_no_rows_are_refused_with_their_own_reason():
+def test_no_overlap_and_no_rows_are_refused_with_different_reasons():
     logged, draws, _ = healthy()
     log_ratio = logged.log_ratio.copy()
     log_ratio[:, 0], log_ratio[:, 1], log_ratio[:7, 2] = -np.inf, np.nan, np.nan
@@ -188,7 +188,7 @@ def test_rows_of_a_single_prompt_are_refused():
     assert levels(verdicts["better"].reasons)["too_few_rows"] == "refuse"
 
 
-def test_the_base_policy_answers_for_labels_and_judge_alone():
+def test_the_verdict_of_the_base_policy_depends_on_labels_and_judge_alone():
     logged, draws, _ = healthy(n=60, coverage=0.1)
     base_verdict = evaluate_verdicts("snips", logged, draws)[0]["base"]
     assert base_verdict.level == "refuse" and levels(base_verdict.reasons)["few_labels"] == "refuse"
@@ -217,7 +217,7 @@ def test_the_base_policys_prompts_count_once_however_many_rows_they_have():
     assert base_support(often, repeated).share == pytest.approx(expected.share)
 
 
-def test_directs_support_counts_prompts_not_draws():
+def test_support_of_the_direct_estimator_counts_prompts_not_draws():
     """One prompt with fifty draws where no label lies is one prompt in four hundred."""
     logged, draws, _ = healthy()
     label = np.where(logged.judge_score > 0.2, logged.oracle_label, np.nan)
@@ -242,12 +242,12 @@ def test_directs_support_counts_prompts_not_draws():
         (("log_ratio", "fresh_score"), [0.0, 0.0, 0.0], True),
     ],
 )
-def test_transport_is_open_unless_every_response_is_known_to_be_the_bases_own(needs, log_ratio, has_reason):
+def test_transport_needs_no_check_only_where_all_weighted_rows_have_a_log_ratio_of_zero(needs, log_ratio, has_reason):
     assert bool(verdict.transport_reasons(needs, np.array(log_ratio))) == has_reason
 
 
 @pytest.mark.parametrize(("bias", "level"), [(0.0, None), (0.024, "ok"), (-0.024, "ok"), (-0.026, "caution")])
-def test_line_about_capped_weights(bias, level):
+def test_the_level_of_capped_weights_follows_the_bias_of_capping(bias, level):
     logged, draws, _ = healthy()
     _, evaluation = evaluate_verdicts("calibrated-ips", logged, draws)
     influence = np.resize([2.0, -2.0], 400) * np.sqrt(399 / 400)  # standard error .1
@@ -260,13 +260,13 @@ def test_line_about_capped_weights(bias, level):
     assert ("variance_capped" in levels(reasons)) == (level is not None)
 
 
-def test_unequal_log_probabilities_show_in_the_mean_weight():
+def test_log_ratios_shifted_by_a_constant_are_detected_by_the_mean_weight():
     logged, draws, _ = healthy(n=1000)
     verdicts, _ = evaluate_verdicts("snips", replace(logged, log_ratio=logged.log_ratio - 1.0), draws)
     assert levels(verdicts["better"].reasons)["mean_weight_off"] == "caution"
 
 
-def test_overlap_is_described_before_and_after():
+def test_overlap_is_described_before_and_after_stabilisation():
     log_ratio = np.append(np.random.default_rng(0).normal(0, 2, 999), np.nan)
     raw = np.append(hajek(log_ratio[:-1]), np.nan)
     weights_overlap = overlap.diagnose(Weights(raw, np.where(np.isnan(raw), np.nan, 1.0)), log_ratio, np.arange(1000))
@@ -307,7 +307,7 @@ def test_effective_labels_follow_the_weights():
     assert tilted.share == pytest.approx(1 / (100 * (0.1**2 / 90 + 0.9**2 / 10)))
 
 
-def test_boundary_card_turns_with_what_lies_outside():
+def test_the_boundary_card_status_follows_the_scores_outside_the_labelled_range():
     """The boundary card's status is computed from the scores, not fixed (trap T26)."""
     label_score = np.linspace(0.3, 0.7, 50)
     label = np.linspace(0.2, 0.9, 50)
@@ -325,7 +325,7 @@ def test_boundary_card_turns_with_what_lies_outside():
     assert boundary_card(calibrator, known, np.full(3, np.nan), np.ones(3), T).status == "inconclusive"
 
 
-AUDITED = Audit("NOT_CHECKED", float("nan"), (float("nan"), float("nan")), 0, 0.0, 0.05)
+UNCHECKED_AUDIT = Audit("NOT_CHECKED", float("nan"), (float("nan"), float("nan")), 0, 0.0, 0.05)
 
 
 def levels_with(name: str, *, label_term: bool = False, **changes) -> dict[str, str]:
@@ -333,11 +333,11 @@ def levels_with(name: str, *, label_term: bool = False, **changes) -> dict[str, 
     logged, draws, _ = healthy(n=200)
     evaluation = evaluate(name, logged, draws, Options(label_term=label_term, jackknife_folds=2))
     evidence = gather(evaluation, logged, draws, T)
-    changed = Evidence(**{"overlap": GOOD_OVERLAP, "support": GOOD_SUPPORT, "audit": AUDITED} | changes)
+    changed = Evidence(**{"overlap": GOOD_OVERLAP, "support": GOOD_SUPPORT, "audit": UNCHECKED_AUDIT} | changes)
     return levels(verdict.judge(evaluation, logged, evidence | {"better": changed}, T)["better"].reasons)
 
 
-def raw_weights(**figures) -> Overlap:
+def overlap_of_raw_weights(**figures) -> Overlap:
     return replace(GOOD_OVERLAP, raw=replace(GOOD_OVERLAP.raw, **figures))
 
 
@@ -352,9 +352,9 @@ def raw_weights(**figures) -> Overlap:
         ({"top5_mass": 0.5, "cv": 3.0}, "concentrated_weights", "caution", "caution"),
     ],
 )
-def test_weights_refuse_what_fresh_draws_beside_them_only_caution(name, figures, code, alone, beside):
+def test_reasons_of_poor_weights_are_equal_or_milder_for_doubly_robust_estimators(name, figures, code, alone, beside):
     """Weights that are flagged for IPS are flagged for doubly robust estimators, too (trap T27). Direct has no weights."""
-    reason_levels = levels_with(name, overlap=raw_weights(**figures))
+    reason_levels = levels_with(name, overlap=overlap_of_raw_weights(**figures))
     expected = alone if name in WEIGHTED else beside if name in ROBUST else None
     assert reason_levels.get(code) == expected
 
@@ -363,7 +363,7 @@ def test_weights_refuse_what_fresh_draws_beside_them_only_caution(name, figures,
 @pytest.mark.parametrize(
     ("share", "count", "level"), [(0.2, 90.0, "refuse"), (0.9, 9.0, "refuse"), (0.4, 29.0, "caution")]
 )
-def test_support_speaks_for_every_family(name, share, count, level):
+def test_poor_support_gives_a_reason_for_every_estimator(name, share, count, level):
     reason_levels = levels_with(name, support=Support(0.1, share, count))
     assert level in {reason_levels.get("unsupported_labels"), reason_levels.get("few_effective_labels")}
 
@@ -378,25 +378,29 @@ def test_support_speaks_for_every_family(name, share, count, level):
         ("NOT_CHECKED", "transport_unverified", "ok"),
     ],
 )
-def test_the_audit_speaks_for_every_family(name, status, code, level):
+def test_the_audit_status_is_among_the_reasons_of_every_estimator(name, status, code, level):
     """A policy without labels of its own has the status of the audit among its reasons (trap T50)."""
-    reason_levels = levels_with(name, audit=replace(AUDITED, status=status, delta=0.1, interval=(0.0, 0.2)))
+    reason_levels = levels_with(name, audit=replace(UNCHECKED_AUDIT, status=status, delta=0.1, interval=(0.0, 0.2)))
     assert reason_levels.get(code) == level
     assert [other for other in reason_levels if other.startswith("transport")] == [code]
 
 
-BAD = {"support": Support(0.5, 0.1, 5.0), "audit": replace(AUDITED, status="FAIL", delta=-0.2, interval=(-0.3, -0.1))}
+BAD_EVIDENCE = {
+    "support": Support(0.5, 0.1, 5.0),
+    "audit": replace(UNCHECKED_AUDIT, status="FAIL", delta=-0.2, interval=(-0.3, -0.1)),
+}
 
 
 @pytest.mark.parametrize("name", ["direct", *(name for name in ROBUST if name != "tr-cpo")])
-def test_fifty_labels_of_its_own_exempt_a_policy(name):
-    assert levels_with(name, **BAD, own_labels=50) == {"own_labels": "ok"}
-    reason_levels = levels_with(name, **BAD, own_labels=49)
+def test_fifty_own_labels_exempt_a_policy_from_support_and_audit(name):
+    assert levels_with(name, **BAD_EVIDENCE, own_labels=50) == {"own_labels": "ok"}
+    reason_levels = levels_with(name, **BAD_EVIDENCE, own_labels=49)
     assert (reason_levels["unsupported_labels"], reason_levels["transport_failed"]) == ("refuse", "refuse")
     # Own labels exempt from support and audit, not from overlap.
     if name != "direct":
         assert (
-            levels_with(name, overlap=raw_weights(near_zero_share=0.9), own_labels=50)["near_zero_weights"] == "caution"
+            levels_with(name, overlap=overlap_of_raw_weights(near_zero_share=0.9), own_labels=50)["near_zero_weights"]
+            == "caution"
         )
 
 
@@ -406,7 +410,7 @@ def test_fifty_labels_of_its_own_exempt_a_policy(name):
 @pytest.mark.parametrize("name", ROBUST)
 def test_a_label_term_with_effective_labels_exempts_from_support_and_not_from_the_audit(name, count, share, exempt):
     """At least twenty effective labels, and a tenth of all; the audit by own labels may still find another shift."""
-    reason_levels = levels_with(name, label_term=True, **BAD, weighted_labels=(count, share))
+    reason_levels = levels_with(name, label_term=True, **BAD_EVIDENCE, weighted_labels=(count, share))
     assert ("unsupported_labels" in reason_levels) == ("few_effective_labels" in reason_levels) == (not exempt)
     assert reason_levels["transport_failed"] == "refuse"
 
@@ -432,7 +436,7 @@ def test_evidence_counts_own_labels_only_where_they_are_used():
     assert gather(evaluate("direct", logged, few, Options()), logged, few, T)["better"].own_labels == 0
 
 
-def test_rewards_by_the_judge_alone_are_never_published():
+def test_estimates_from_uncalibrated_judge_scores_are_never_published():
     """Estimates from uncalibrated judge scores are refused, with labels or without (trap T29)."""
     logged, draws, _ = healthy()
     for name in estimators.NAMES:
@@ -448,13 +452,13 @@ def test_ips_is_refused_where_its_weights_do_not_average_to_one():
     shifted = replace(logged, log_ratio=logged.log_ratio - 0.5)
     assert levels(evaluate_verdicts("ips", shifted, draws)[0]["better"].reasons)["mean_weight_not_one"] == "refuse"
     assert "mean_weight_not_one" not in levels(evaluate_verdicts("snips", shifted, draws)[0]["better"].reasons)
-    heavy = raw_weights(tail_index=1.9)
+    heavy = overlap_of_raw_weights(tail_index=1.9)
     assert levels_with("ips", overlap=heavy)["infinite_variance"] == "refuse"
     assert "infinite_variance" not in levels_with("snips", overlap=heavy)
 
 
 @pytest.mark.parametrize("name", WEIGHTED + ROBUST)
-def test_a_tail_that_cannot_be_known_is_not_good(name):
+def test_weights_with_an_unknown_tail_index_are_flagged_by_other_limits(name):
     """Where 96 % of the weights are zero the tail index is unknown, and other limits give the reasons (trap T20)."""
     logged, draws, _ = healthy(n=1000)
     log_ratio = np.where(np.arange(1000)[:, None] < 960, -np.inf, logged.log_ratio)
@@ -466,13 +470,13 @@ def test_a_tail_that_cannot_be_known_is_not_good(name):
     assert verdicts["better"].level == level
 
 
-def test_a_threshold_of_another_name_is_refused():
+def test_an_unknown_threshold_is_refused_with_the_correct_name():
     assert with_overrides({"own_labels": 20}).own_labels == 20
     with pytest.raises(UserError, match=r"unknown threshold 'own_label' \(did you mean 'own_labels'\?\)"):
         with_overrides({"own_label": 20})
 
 
-def test_a_bootstrap_with_few_labels_calls_for_caution():
+def test_a_bootstrap_with_few_labels_gives_a_caution():
     logged, draws, _ = healthy(n=900)
     few = replace(logged, oracle_label=np.where(np.cumsum(logged.labelled) <= 60, logged.oracle_label, np.nan))
     options = {"inference": "bootstrap", "n_bootstrap": 20}
@@ -504,7 +508,7 @@ def test_typicality_by_hand():
     assert np.isnan(overlap.typicality(surprisal, np.zeros(10))).all()
 
 
-def test_typicality_does_not_know_the_length_of_responses():
+def test_typicality_does_not_depend_on_the_length_of_responses():
     """Typicality is by surprisal per token: twice the tokens at twice the surprisal are as typical (trap T25)."""
     rng = np.random.default_rng(1)
     tokens, by_token = rng.integers(20, 400, 500), -rng.gamma(2.0, 0.3, 500)
@@ -528,7 +532,7 @@ def test_typicality_is_among_the_evidence_where_tokens_are_counted():
 
 
 def test_affinity_by_hand():
-    """Of equal scores one, of disjoint scores zero, of scores that half overlap the square root of a half."""
+    """Affinity is 1 for equal scores, 0 for disjoint ones, and the square root of a half where half of them overlap."""
     score = np.linspace(0, 1, 2001)
     assert affinity(score, score, np.ones(2001)) == pytest.approx(1)
     low, high = np.zeros(10), np.ones(10)

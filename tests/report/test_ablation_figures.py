@@ -15,7 +15,7 @@ from arena_cje.config.targets import ABLATION_PLOTS
 from arena_cje.diagnostics.thresholds import Thresholds
 from arena_cje.report import ablation_figures, theme
 
-APART = ["unhelpful"]
+SEPARATE_POLICIES = ["unhelpful"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def table() -> pl.DataFrame:
         run_block(Simulated(WORLDS["arena"]), Block(n, 0, 2), (0.2, 0.5), chosen, Thresholds())
         for n in (60, 100, 120, 150)
     ]
-    return summary.summarise(pl.concat(blocks), APART)
+    return summary.summarise(pl.concat(blocks), SEPARATE_POLICIES)
 
 
 def test_there_is_a_figure_for_each_target():
@@ -34,23 +34,25 @@ def test_there_is_a_figure_for_each_target():
 
 @pytest.mark.parametrize("name", ABLATION_PLOTS)
 def test_figures_can_be_drawn(table, name):
-    assert theme.png(ablation_figures.FIGURES[name](table, APART)).startswith(b"\x89PNG")
+    assert theme.png(ablation_figures.FIGURES[name](table, SEPARATE_POLICIES)).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("name", "column"), [("errors", "rmse_debiased"), ("coverage", "covered_published"), ("ranking", "pairwise")]
 )
-def test_a_dot_is_a_row_of_the_summary(table, name, column):
-    dots = ablation_figures.FIGURES[name](table, APART).data
+def test_every_dot_has_the_value_of_its_row_in_the_summary(table, name, column):
+    dots = ablation_figures.FIGURES[name](table, SEPARATE_POLICIES).data
     rows = table.filter((pl.col("policies") != "unhelpful") & pl.col(column).is_not_null())
     np.testing.assert_array_equal(dots["value"], rows[column])
 
 
-def test_a_bar_is_whole(table):
-    bars = ablation_figures.refusals(table, APART).data
+def test_shares_of_each_bar_sum_to_one(table):
+    bars = ablation_figures.refusals(table, SEPARATE_POLICIES).data
     np.testing.assert_allclose(bars.groupby(["policies", "setting"], observed=True)["share"].sum(), 1)
 
 
-def test_without_a_pair_of_different_truths_the_figure_says_so(table):
+def test_the_ranking_figure_states_that_no_two_truths_differ(table):
     alike = table.with_columns(pl.lit(None, pl.Float64).alias("pairwise"))
-    assert "no two truths" in " ".join(ablation_figures.ranking(alike, APART).data["text"].str.replace("\n", " "))
+    assert "no two truths" in " ".join(
+        ablation_figures.ranking(alike, SEPARATE_POLICIES).data["text"].str.replace("\n", " ")
+    )

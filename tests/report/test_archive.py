@@ -45,41 +45,43 @@ def archived_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inside(archived_run):
+def archived_files(archived_run):
     with zipfile.ZipFile(archived_run.path("archive.zip")) as zip_file:
         assert zip_file.testzip() is None
         return {name.removeprefix("arena-cje/"): zip_file.read(name) for name in zip_file.namelist()}
 
 
-def test_results_are_there_byte_for_byte(archived_run, inside):
+def test_results_are_in_the_archive_byte_for_byte(archived_run, archived_files):
     expected = ["coverage_0.5/snips.json", "coverage_0.5/snips.csv", "coverage_0.5/snips.influence.parquet"]
     expected += ["coverage_0.5/summary.json", "coverage_0.5/comparisons.json", "coverage_0.5/comparisons.csv"]
     expected += ["export/results.csv", "export/results.parquet", "export/coverage_0.5/leaderboard.csv"]
     expected += ["planning/plan.json", "planning/plan.png"]
     expected += [f"export/coverage_0.5/{name}" for name in ("precomputed_sampler.jsonl", "stochastic_log.jsonl")]
     for name in expected:
-        assert inside[name] == archived_run.path(name).read_bytes()
+        assert archived_files[name] == archived_run.path(name).read_bytes()
 
 
-def test_what_nobody_asked_for_is_not_there(archived_run, inside):
+def test_the_archive_has_no_undeclared_files_and_no_secrets(archived_run, archived_files):
     additions = {"README.txt", "SHA256SUMS", "configuration.yaml", "provenance.json", "throughput.tsv"}
-    outputs = {name for name in inside if name not in additions}
+    outputs = {name for name in archived_files if name not in additions}
     assert all(archived_run.path(name).is_file() for name in outputs)
-    assert "stray.json" not in inside and "archive.zip" not in inside
-    assert not any(".snakemake" in name or "journal" in name or name.endswith(".gguf") for name in inside)
-    assert not any(SECRET.encode() in content for content in inside.values())
+    assert "stray.json" not in archived_files and "archive.zip" not in archived_files
+    assert not any(".snakemake" in name or "journal" in name or name.endswith(".gguf") for name in archived_files)
+    assert not any(SECRET.encode() in content for content in archived_files.values())
 
 
-def test_every_file_has_its_meaning_and_its_hash(inside):
-    assert not [name for name in inside if archive.meaning(name) == "another result"]
-    listed = inside["README.txt"].decode().splitlines()
-    assert [line for line in listed if line in inside] == sorted(inside)
-    sums = dict(reversed(line.split("  ")) for line in inside["SHA256SUMS"].decode().splitlines())
-    assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in inside.items() if name != "SHA256SUMS"}
+def test_every_file_has_a_description_and_a_hash(archived_files):
+    assert not [name for name in archived_files if archive.meaning(name) == "another result"]
+    listed = archived_files["README.txt"].decode().splitlines()
+    assert [line for line in listed if line in archived_files] == sorted(archived_files)
+    sums = dict(reversed(line.split("  ")) for line in archived_files["SHA256SUMS"].decode().splitlines())
+    assert sums == {
+        name: hashlib.sha256(data).hexdigest() for name, data in archived_files.items() if name != "SHA256SUMS"
+    }
 
 
-def test_the_configuration_is_complete_and_can_be_used_again(archived_run, inside):
-    configuration = yaml.safe_load(inside["configuration.yaml"])
+def test_the_configuration_is_complete_and_can_be_used_again(archived_run, archived_files):
+    configuration = yaml.safe_load(archived_files["configuration.yaml"])
     assert configuration["variants"]["hajek"]["estimator"] == "snips"
     assert configuration["analysis"]["jackknife_folds"] == 20  # a default that the run did not name
     # In the order of declaration, too, which is that of policies in every table.
@@ -87,26 +89,26 @@ def test_the_configuration_is_complete_and_can_be_used_again(archived_run, insid
     assert json.dumps(complete) == json.dumps(configuration)
 
 
-def test_what_results_were_made_from_is_there(archived_run, inside, tmp_path):
-    (tmp_path / "provenance.json").write_bytes(inside["provenance.json"])
+def test_provenance_has_the_versions_and_the_inputs_of_the_results(archived_run, archived_files, tmp_path):
+    (tmp_path / "provenance.json").write_bytes(archived_files["provenance.json"])
     provenance = read_json(tmp_path / "provenance.json")
     assert provenance["arena_cje"] == arena_cje.__version__ and provenance["packages"]["numpy"]
     summary = read_json(archived_run.path("coverage_0.5/summary.json"))
     assert provenance["made_from"]["coverage_0.5"] == summary["provenance"]
 
 
-def test_throughput_of_all_jobs_is_one_table(inside):
-    assert inside["throughput.tsv"].decode() == "job\ts\titems\njudge/base/0000\t0.5\t12\nscore/0000\t1.5\t24\n"
+def test_throughput_of_all_jobs_is_one_table(archived_files):
+    assert archived_files["throughput.tsv"].decode() == "job\ts\titems\njudge/base/0000\t0.5\t12\nscore/0000\t1.5\t24\n"
 
 
-def test_a_result_of_the_archive_can_be_loaded(inside, tmp_path):
+def test_a_result_of_the_archive_can_be_loaded(archived_files, tmp_path):
     for name in ("coverage_0.5/snips.json", "coverage_0.5/snips.influence.parquet"):
-        (tmp_path / Path(name).name).write_bytes(inside[name])
+        (tmp_path / Path(name).name).write_bytes(archived_files[name])
     result = arena_cje.load(tmp_path / "snips.json")
     assert len(result.comparisons()) == 10
 
 
-def test_nothing_is_to_be_done_again(archived_run):
+def test_an_existing_archive_is_not_made_again(archived_run):
     assert "Nothing to be done" in archived_run.snakemake("results/archive.zip")
     assert "Nothing to be done" in archived_run.snakemake("--config", "model_slots=1", "--", "results/archive.zip")
 
@@ -135,7 +137,7 @@ def test_other_content_gives_other_bytes(tmp_path):
     assert (tmp_path / "one.zip").read_bytes() != (tmp_path / "two.zip").read_bytes()
 
 
-def test_texts_of_one_name_stand_side_by_side(tmp_path):
+def test_texts_with_the_same_file_name_are_numbered(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "helpful.txt").write_text(name)
@@ -147,12 +149,12 @@ def test_texts_of_one_name_stand_side_by_side(tmp_path):
     }
 
 
-def test_an_archive_without_benchmarks_has_no_table_of_them(tmp_path):
+def test_an_archive_without_benchmarks_has_no_throughput_table(tmp_path):
     assert archive.throughput_table(tmp_path / "none") == "" == archive.throughput_table(None)
     assert "throughput.tsv" not in archive.members([], root=tmp_path, configuration={}, package_version="1.0")
 
 
-def test_a_failed_archive_leaves_the_old_one(tmp_path):
+def test_a_failed_write_leaves_the_earlier_archive(tmp_path):
     archive.write(tmp_path / "a.zip", {"README.txt": b"first"})
     before = (tmp_path / "a.zip").read_bytes()
     with pytest.raises(UserError, match="gone.json: no such file"):

@@ -1,4 +1,4 @@
-"""Differences are those of the paired estimates, corrected by families; ranks separate no policies that the decision does not."""
+"""Differences come from paired estimates, corrected by families; ranks separate only what the decision separates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def result(request, data):
     return analyzed(data, request.param, assume_transport=True)
 
 
-def test_every_pair_is_there_once_the_base_first(result):
+def test_every_pair_is_compared_once_and_pairs_with_the_base_come_first(result):
     pairs = [(row["first"], row["second"]) for row in comparisons.pairs(result)]
     assert pairs[: len(TARGETS)] == [(policy, "base") for policy in TARGETS]
     policies = ("base", *TARGETS)
@@ -37,7 +37,7 @@ def test_every_pair_is_there_once_the_base_first(result):
     assert len(pairs) == len(expected) == len({frozenset(pair) for pair in pairs})
 
 
-def test_a_pair_with_a_refused_policy_has_no_number_and_says_which(result):
+def test_a_pair_with_a_refused_policy_has_no_number_and_names_the_policy(result):
     assert set(result.refused) == {"far"}
     for row in comparisons.pairs(result):
         refused = "far" in (row["first"], row["second"])
@@ -54,7 +54,7 @@ def test_a_difference_is_that_of_the_published_values(result):
             assert row["ci_upper"] - row["difference"] == pytest.approx(reach)
 
 
-def test_holm_is_over_the_pairs_of_published_policies(result):
+def test_holm_p_values_are_corrected_over_the_pairs_of_published_policies(result):
     """By hand: the k-th smallest of m p-values times m - k + 1, never falling, at most 1."""
     rows = sorted((row for row in comparisons.pairs(result) if row["p_value"] is not None), key=lambda r: r["p_value"])
     assert len(rows) == 6  # four published policies
@@ -65,7 +65,7 @@ def test_holm_is_over_the_pairs_of_published_policies(result):
         assert row["p_value"] <= row["p_bh"] <= row["p_holm"] + 1e-12
 
 
-def test_the_ranking_is_by_value_and_leaves_the_refused_out(result):
+def test_the_ranking_is_by_value_and_leaves_out_refused_policies(result):
     places = comparisons.ranking(result, comparisons.pairs(result))
     assert {place.policy for place in places} == {"base", *TARGETS} - {"far"}
     values = [result.summary(place.policy)["estimate"] for place in places]
@@ -73,8 +73,8 @@ def test_the_ranking_is_by_value_and_leaves_the_refused_out(result):
     assert places[0].policy == result.best == "better"
 
 
-def test_ranks_leave_open_what_differences_leave_open(result):
-    """From both ends: a rank range holds every policy that is not separated, and no policy that is."""
+def test_the_rank_range_of_a_policy_excludes_only_policies_separated_from_it(result):
+    """The range ends below the policies that are separated above, and above those that are separated below."""
     pairs = comparisons.pairs(result)
     apart = {frozenset((row["first"], row["second"])): row["apart"] for row in pairs}
     places = comparisons.ranking(result, pairs)
@@ -92,14 +92,14 @@ def test_a_policy_equal_to_the_base_shares_its_rank(data):
     assert places["same"].best_rank == 3 and places["base"].worst_rank == 4
 
 
-def test_a_certain_lead_is_stated(data):
+def test_a_significant_lead_over_all_policies_is_stated(data):
     top = _top(analyzed(data, assume_transport=True))
     assert (top.policy, top.second, top.apart_from_second, top.not_apart_from) == ("better", "near", True, ())
     assert "with a significant difference from every other published policy" in top.says
     assert "Refused, so not ranked: far." in top.says
 
 
-def test_an_uncertain_lead_names_the_rivals(tmp_path):
+def test_without_a_significant_lead_the_policies_that_may_be_best_are_named(tmp_path):
     world = World(targets={"a": Target(0, 0.4), "b": Target(0, 0.5), "worse": Target(-0.9, 0.1)}, coverage=1.0)
     top = _top(analyzed(write_data(tmp_path, world=world), coverage=0.2, assume_transport=True))
     others = {"a", "b", "base"} - {top.policy}
@@ -109,8 +109,8 @@ def test_an_uncertain_lead_names_the_rivals(tmp_path):
     assert top.says.startswith("No policy is known to be best")
 
 
-def test_what_rests_on_the_judge_tells_nobody_apart(data):
-    """The same numbers as above, without a label of the targets' own and without the declaration: no rank rests on them."""
+def test_differences_from_judge_scores_alone_separate_no_policies(data):
+    """Without own labels, and without the option that assumes transport, all differences depend on judge scores alone."""
     result = analyzed(data, "direct")
     pairs = comparisons.pairs(result)
     assert all(row["judge_only"] and not row["apart"] for row in pairs if not row["refused"])
@@ -119,7 +119,7 @@ def test_what_rests_on_the_judge_tells_nobody_apart(data):
     assert set(_top(result).not_apart_from) == {"near", "base", "same"}
 
 
-def test_a_pair_is_apart_where_the_decision_says_so(result):
+def test_a_pair_with_the_base_is_separated_where_the_interval_of_the_decision_excludes_zero(result):
     """One family of intervals: the comparisons with the base have exactly the intervals of the decision."""
     decided = result.decision["policies"]
     for row in comparisons.pairs(result):
@@ -140,7 +140,7 @@ def test_intervals_are_corrected_for_their_family(result):
             assert row["p_corrected"] == pytest.approx(min(1, 3 * row["p_value"]))
 
 
-def test_apart_from_the_second_is_not_apart_from_all(data):
+def test_a_lead_over_the_second_policy_is_not_a_lead_over_all(data):
     """A policy further down may have the larger standard error: the first is compared with every other one."""
     result = analyzed(data, assume_transport=True)
     pairs = comparisons.pairs(result)
@@ -151,7 +151,7 @@ def test_apart_from_the_second_is_not_apart_from_all(data):
     assert top.not_apart_from == ("base",) and "without a significant difference from base" in top.says
 
 
-def test_refused_policies_that_computed_higher_are_named_without_a_number(data):
+def test_refused_policies_with_a_higher_unpublished_estimate_are_named_without_a_number(data):
     result = analyzed(data, "ips", thresholds={"mean_weight_refuse": 0.05})
     assert "better" in result.refused
     top = _top(result)
@@ -160,7 +160,7 @@ def test_refused_policies_that_computed_higher_are_named_without_a_number(data):
     assert not any(digits in top.says for digits in _digits(result.refused["better"]["estimate"]))
 
 
-def test_where_all_are_refused_nobody_leads(data):
+def test_without_published_policies_there_is_no_ranking_and_no_best_policy(data):
     result = analyzed(data, rewards="judge")
     assert len(result.refused) == 5
     assert _ranking(result) == []
@@ -170,14 +170,14 @@ def test_where_all_are_refused_nobody_leads(data):
     assert {row["p_holm"] for row in comparisons.pairs(result)} == {None}
 
 
-def test_one_published_policy_is_ranked_against_nothing(tmp_path):
+def test_a_single_published_policy_is_first_without_a_comparison(tmp_path):
     result = analyzed(write_data(tmp_path, world=World(targets={"far": WORLD.targets["far"]}, coverage=1.0)))
     top = _top(result)
     assert (top.policy, top.second, top.apart_from_second) == ("base", None, None)
     assert "nothing to rank it against" in top.says and "far" in top.refused
 
 
-def test_the_document_and_the_table_say_the_same(data):
+def test_the_document_and_the_table_have_the_same_numbers(data):
     results = [analyzed(data, name) for name in ("calibrated-ips", "direct")]
     document, table = comparisons.document(results, "0.5"), comparisons.table(results)
     assert list(document["estimators"]) == ["calibrated-ips", "direct"]
@@ -189,7 +189,7 @@ def test_the_document_and_the_table_say_the_same(data):
     json.loads(files.json_text(document))
 
 
-def test_no_refused_number_is_in_what_is_written(data, tmp_path):
+def test_written_comparisons_contain_no_number_of_a_refused_policy(data, tmp_path):
     result = analyzed(data)
     files.write_csv(tmp_path / "c.csv", comparisons.table([result]))
     text = (tmp_path / "c.csv").read_text() + files.json_text(comparisons.document([result], "0.5"))
@@ -198,7 +198,7 @@ def test_no_refused_number_is_in_what_is_written(data, tmp_path):
         assert not any(digits in text for digits in _digits(value))
 
 
-def test_the_workflow_compares(tmp_path):
+def test_the_workflow_writes_comparisons_and_a_decision_that_agree(tmp_path):
     write_data(tmp_path, n=200)
     own = {"logged_data": "logged.jsonl", "fresh_draws": "draws", "estimators": ["direct", "snips"]}
     own["decision"] = {"margin": 0.03}

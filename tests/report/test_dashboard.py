@@ -24,23 +24,23 @@ from workflow_run import Run
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Study:
+def small_study(tmp_path_factory) -> Study:
     return study(tmp_path_factory.mktemp("small"), 240, ("better", "<b>worse</b>", "__proto__", "unhelpful"))
 
 
 @pytest.fixture(scope="module")
-def result(small) -> Result:
-    return small.result()
+def result(small_study) -> Result:
+    return small_study.result()
 
 
 @pytest.fixture(scope="module")
-def page(small, result) -> str:
-    others = [("0.1", small.result(oracle_coverage=0.1))]
-    results = [result, small.result("direct"), small.result("snips")]
+def page(small_study, result) -> str:
+    others = [("0.1", small_study.result(oracle_coverage=0.1))]
+    results = [result, small_study.result("direct"), small_study.result("snips")]
     truths = [
         {"estimator": "calibrated-ips", "policy": "better", "truth": 0.61234, "absolute_error": 0.0123, "covered": True}
     ]
-    return dashboard.render(results, **small.arguments, others=others, validation=truths, coverage="0.25")
+    return dashboard.render(results, **small_study.arguments, others=others, validation=truths, coverage="0.25")
 
 
 def figure(page: str, name: str) -> dict:
@@ -74,7 +74,7 @@ class Reader(HTMLParser):
             (self.folded if self.depth else self.text).append(data)
 
 
-# ---- what it shows -----------------------------------------------------------------------------------------------------
+# ---- numbers on the page -----------------------------------------------------------------------------------------------
 
 
 def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
@@ -95,21 +95,21 @@ def test_the_figures_hold_the_published_levels_and_no_refused_one(page, result):
     assert page.count("Refused in every case, so not drawn: unhelpful.") == 2
 
 
-def test_the_groups_of_like_score_are_those_of_the_figure(page, result, small):
-    logged, _ = load_logged(small.folder / "logged.jsonl")
+def test_calibration_groups_of_the_page_equal_those_of_the_figure(page, result, small_study):
+    logged, _ = load_logged(small_study.folder / "logged.jsonl")
     published = [tuple(row.values()) for row in figure(page, "calibration")["rows"]["groups"]]
     reference = tidy.calibration_of(result, logged).bins[["score", "label", "low", "high", "n"]].to_numpy()
     assert len(published) == 10
     np.testing.assert_allclose(published, reference, rtol=5e-4)
 
 
-def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, result, small):
+def test_numbers_of_a_refused_policy_are_shown_only_in_its_folded_section(page, result, small_study):
     reader = Reader(page)
     visible, folded = " ".join(reader.text), " ".join(reader.folded)
     for estimator in ("calibrated-ips", "snips"):
-        of = result if estimator == result.name else small.result(estimator)
-        assert "unhelpful" in of.refused
-        summary = of.summary("unhelpful")
+        source = result if estimator == result.name else small_study.result(estimator)
+        assert "unhelpful" in source.refused
+        summary = source.summary("unhelpful")
         for name in ("estimate", "ci_lower", "ci_upper", "se"):
             number_text = f"{summary[name]:.3f}"
             assert number_text in folded
@@ -120,7 +120,7 @@ def test_a_refused_level_is_written_in_its_folded_field_and_nowhere_else(page, r
         assert value != pytest.approx(result.summary("unhelpful")["estimate"], abs=1e-5), path
 
 
-def test_without_a_number_nothing_is_withheld(result):
+def test_a_refused_policy_without_an_estimate_has_no_withheld_number(result):
     policy = next(iter(result.refused))
     nothing = {"estimate": None, "se": None, "confidence_interval": [None, None]}
     document = {**result.document, "refused": {**result.document["refused"], policy: nothing}}
@@ -162,8 +162,8 @@ def test_the_page_begins_with_the_decision(page, result):
     assert "decides nothing" in table.note
 
 
-def test_the_page_says_what_planned_looks_say(result):
-    """Beside the decision of the coverage alone, in one paragraph."""
+def test_the_page_shows_the_decision_of_planned_looks(result):
+    """One paragraph, in addition to the decision of the coverage alone."""
     plan = looks.Plan(coverages=("0.25", "0.5"))
     look = looks.Look.of("0.25", result, target_labels=0, usd_per_label=0.5)
     account = looks.document(plan, [look], alpha=0.05, estimator=result.name, against=result.base_policy)
@@ -208,28 +208,28 @@ def test_the_chart_of_differences_has_the_intervals_of_its_table(page, result):
         assert rows[policy]["judge_only"] == entry["judge_only"]
 
 
-def test_without_influence_values_the_page_says_so(small, result):
+def test_the_page_states_that_influence_values_are_missing(small_study, result):
     bare = Result(result.document)
-    page = dashboard.render([bare], **small.arguments)
+    page = dashboard.render([bare], **small_study.arguments)
     assert "influence values" in " ".join(Reader(page).text)
     assert set(payload(page)["items"]["squares"]) == {0}
     assert payload(page)["items"]["move"][0][0] is None
 
 
-def test_without_rows_there_are_tables_and_no_items(result):
+def test_a_page_without_data_rows_has_tables_and_no_items(result):
     page = dashboard.render([result])
     assert payload(page)["items"] is None
     assert "no items to look at" in " ".join(Reader(page).text)
     assert {f["name"] for f in payload(page)["figures"]} == {"forest", "estimators", "differences", "calibration"}
 
 
-def test_rows_of_other_data_are_refused(small, result):
-    arguments = small.arguments
+def test_rows_of_other_data_are_refused(small_study, result):
+    arguments = small_study.arguments
     with pytest.raises(UserError, match="not those of the results file"):
         dashboard.render([result], logged=arguments["logged"][1:])
 
 
-def test_what_was_dropped_is_counted_with_its_reason(result):
+def test_dropped_rows_are_counted_with_their_reason(result):
     summary = {
         "n_responses": 250,
         "dropped": {"response empty": 7, "no judge score: refused": 3},
@@ -244,44 +244,44 @@ def test_what_was_dropped_is_counted_with_its_reason(result):
 
 
 def test_a_clone_has_equal_weights_and_an_infinite_tail_index(tmp_path):
-    of = study(tmp_path, 120, ("clone", "unhelpful"))
-    result = of.result(oracle_coverage=1.0)
+    source = study(tmp_path, 120, ("clone", "unhelpful"))
+    result = source.result(oracle_coverage=1.0)
     table = dashboard_data.weights(result)
     row = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
     assert (row["raw ESS"], row["largest weight"], row["tail index"]) == ("100.0 %", "1", "∞")
     assert (row["overlap"], row["mean before scaling"]) == ("ok", "1 ± 0")
-    bins = figure(dashboard.render([result], **of.arguments), "weights")["rows"]["bins"]
+    bins = figure(dashboard.render([result], **source.arguments), "weights")["rows"]["bins"]
     (bar,) = [row for row in bins if row["policy"] == "clone"]
     assert bar["n"] == 120
     assert bar["low"] < 1 < bar["high"]
 
 
-def test_the_weights_of_an_estimator_that_uses_none_have_no_verdict_of_it(small):
+def test_the_weight_table_of_an_estimator_without_weights_has_no_verdict_column(small_study):
     """`direct` publishes a policy whose weights are useless: the table shows what the weights allow."""
-    result = small.result("direct", thresholds={"effective_labels_refuse": 0, "label_share_refuse": 0})
+    result = small_study.result("direct", thresholds={"effective_labels_refuse": 0, "label_share_refuse": 0})
     table = dashboard_data.weights(result)
     rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert "verdict" not in table.columns and "ESS as used" not in table.columns
     assert (rows["unhelpful"]["overlap"].text, rows["unhelpful"]["overlap"].level) == ("insufficient", "refuse")
     assert rows["better"]["overlap"].level == "ok"
     assert "direct uses no weights" in table.note
-    assert "ESS as used" in dashboard_data.weights(small.result()).columns
+    assert "ESS as used" in dashboard_data.weights(small_study.result()).columns
 
 
 def test_without_log_probabilities_there_is_a_sentence_and_no_empty_axes(tmp_path):
-    of = study(tmp_path, 120, ("better", "unhelpful"))
-    rows = [json.loads(line) for line in (of.folder / "logged.jsonl").read_text().splitlines()]
+    source = study(tmp_path, 120, ("better", "unhelpful"))
+    rows = [json.loads(line) for line in (source.folder / "logged.jsonl").read_text().splitlines()]
     bare = [{k: v for k, v in row.items() if not k.endswith(("_logprob", "_logprobs"))} for row in rows]
-    write(of.folder / "logged.jsonl", bare)
-    result = of.result("direct")
-    draws = {name: read_draws(of.folder / "draws" / f"{k}.jsonl", name) for k, name in enumerate(of.policies)}
-    logged = read_logged(of.folder / "logged.jsonl", policies=of.policies)[0]
+    write(source.folder / "logged.jsonl", bare)
+    result = source.result("direct")
+    draws = {name: read_draws(source.folder / "draws" / f"{k}.jsonl", name) for k, name in enumerate(source.policies)}
+    logged = read_logged(source.folder / "logged.jsonl", policies=source.policies)[0]
     page = dashboard.render([result], logged=logged, draws=draws)
     assert not {"weights", "scatter"} & {one["name"] for one in payload(page)["figures"]}
     assert "no log probabilities, so that there are no weights; direct needs none" in " ".join(Reader(page).text)
 
 
-def test_labels_in_the_data_are_those_of_the_summary_not_of_the_masked_file(result):
+def test_the_number_of_labels_in_the_data_comes_from_the_summary_not_from_the_masked_file(result):
     summary = {"n_labels_found": 480, "n_labels_wanted": 100}
     rows = {row[0].text: row[1].text for row in dashboard_data.rows_read(result, summary).rows}
     assert (rows["oracle labels in the data"], rows["oracle labels at this coverage"]) == ("480", "100")
@@ -305,16 +305,16 @@ def test_every_column_has_a_title(page):
         ("see <b> " + "x" * 30, "see &lt;b&gt; " + "x" * 24 + "<wbr>" + "x" * 6),
     ],
 )
-def test_long_words_may_break_after_their_parts_and_stay_text(text, html):
+def test_long_words_get_places_to_break_and_are_escaped(text, html):
     assert str(pages.breakable(text)) == html
 
 
-def test_a_limit_below_zero_keeps_its_sign():
+def test_an_interval_limit_that_rounds_to_zero_has_a_sign_only_in_a_signed_format():
     assert dashboard_data.interval(-0.0001, 0.0171, "+.3f") == "[-0.000, +0.017]"
     assert dashboard_data.interval(-0.0001, 0.0171) == "[0.000, 0.017]"
 
 
-def test_a_missing_cost_is_not_a_zero(tmp_path):
+def test_a_missing_cost_is_not_shown_as_zero(tmp_path):
     (tmp_path / "judge" / "base").mkdir(parents=True)
     (tmp_path / "judge/base/0000.tsv").write_text("s\titems\tprompt_tokens\tresponse_tokens\n2.5\t10\tNA\t40\n")
     (tmp_path / "judge/base/0001.tsv").write_text("s\titems\tprompt_tokens\tresponse_tokens\n1.5\t10\tNA\t2\n")
@@ -335,11 +335,11 @@ def test_costs_are_summed_where_they_are_known():
 # ---- items -------------------------------------------------------------------------------------------------------------
 
 
-def test_weights_on_the_page_are_the_mean_one_weights(page, small):
+def test_weights_on_the_page_are_scaled_to_a_mean_of_one(page, small_study):
     page_items = payload(page)["items"]
-    position = {response.prompt_id: k for k, response in enumerate(small.arguments["logged"])}
-    ratio, log_mean = dashboard_items.weights_of(small.arguments["logged"], small.policies)
-    for k in range(len(small.policies)):
+    position = {response.prompt_id: k for k, response in enumerate(small_study.arguments["logged"])}
+    ratio, log_mean = dashboard_items.weights_of(small_study.arguments["logged"], small_study.policies)
+    for k in range(len(small_study.policies)):
         weight = np.exp(np.array(page_items["ratio"][k]) - page_items["log_mean"][k])
         expected = hajek(ratio[:, k])[[position[name] for name in page_items["id"]]]
         np.testing.assert_allclose(weight, expected, rtol=1e-3)
@@ -370,52 +370,52 @@ def test_infinite_and_missing_ratios_are_distinct():
     assert np.isnan(dashboard_items._log_mean(np.array([])))
 
 
-def test_rows_and_texts_that_do_not_fit_are_counted(small, result, monkeypatch):
+def test_rows_and_texts_that_do_not_fit_are_counted(small_study, result, monkeypatch):
     monkeypatch.setattr(dashboard_items, "LISTED", 100)
     monkeypatch.setattr(dashboard_items, "TEXT_BYTES", 12_000)
     monkeypatch.setattr(dashboard_items, "CUTS", (30, 20))
-    page_items = dashboard_items.items(result, **small.arguments)
+    page_items = dashboard_items.items(result, **small_study.arguments)
     assert (page_items["n_rows"], len(page_items["id"])) == (240, 100)
     assert 10 < len(page_items["texts"]) < 100
     assert page_items["cut"] == 20
     k = 0
-    full = next(r for r in small.arguments["logged"] if r.prompt_id == page_items["id"][k]).row["response"]
+    full = next(r for r in small_study.arguments["logged"] if r.prompt_id == page_items["id"][k]).row["response"]
     assert page_items["texts"][k][1] == [full[:20], len(full)]
     assert len(dashboard_items.script_json(page_items["texts"]).encode()) <= 12_000 + len(page_items["texts"]) + 2
     assert page_items["begin"][0] is None
     assert "question" in page_items["begin"][-1] or len(page_items["begin"][-1]) > 10
 
 
-def test_texts_of_listed_rows_are_all_that_a_page_needs(small, result, monkeypatch):
+def test_a_page_needs_only_the_texts_of_the_rows_that_it_lists(small_study, result, monkeypatch):
     assert dashboard_items.listed_prompts(result) is None  # the page lists all rows
     monkeypatch.setattr(dashboard_items, "LISTED", 50)
     listed = dashboard_items.listed_prompts(result)
     few = {
-        "logged": read_logged(small.folder / "logged.jsonl", texts=listed)[0],
+        "logged": read_logged(small_study.folder / "logged.jsonl", texts=listed)[0],
         "draws": {
-            policy: read_draws(small.folder / "draws" / f"{k}.jsonl", policy, texts=listed)
+            policy: read_draws(small_study.folder / "draws" / f"{k}.jsonl", policy, texts=listed)
             for k, policy in enumerate(result.policies)
         },
     }
     assert sum("response" in one.row for one in few["logged"]) == 50
-    assert dashboard_items.items(result, **few) == dashboard_items.items(result, **small.arguments)
+    assert dashboard_items.items(result, **few) == dashboard_items.items(result, **small_study.arguments)
 
 
-def test_long_texts_are_whole_where_they_fit(small, result):
-    assert dashboard_items.items(result, **small.arguments)["cut"] == dashboard_items.CUTS[0]
+def test_long_texts_are_whole_where_they_fit(small_study, result):
+    assert dashboard_items.items(result, **small_study.arguments)["cut"] == dashboard_items.CUTS[0]
 
 
-# ---- data are data -----------------------------------------------------------------------------------------------------
+# ---- data are never treated as code ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_the_payload_keeps_its_text_and_cannot_end_its_element(text):
+def test_text_in_the_script_data_is_unchanged_and_cannot_close_the_script_element(text):
     script_text = dashboard_items.script_json({"text": [text]})
     assert json.loads(script_text) == {"text": [text]}
     assert not set("<>&\u2028\u2029") & set(script_text)
 
 
-def test_halves_of_surrogate_pairs_become_something_that_utf8_holds():
+def test_unpaired_surrogates_become_the_replacement_character():
     script_text = dashboard_items.script_json(["a\ud800b", "\U0001f600"])
     assert json.loads(script_text) == ["a\ufffdb", "\U0001f600"]
     script_text.encode()
@@ -431,7 +431,7 @@ def test_no_markup_comes_from_data(page):
     assert {prompt.rpartition(" question")[0] for prompt, *_ in texts} == set(HOSTILE)
 
 
-def test_the_page_asks_nothing_of_anybody(page):
+def test_the_page_references_no_external_resource(page):
     reader = Reader(page)
     places = ("src", "href", "srcset", "action", "poster", "data", "formaction")
     assert [attributes[name] for _, attributes in reader.tags for name in places if name in attributes] == ["data:,"]
@@ -449,7 +449,7 @@ def test_only_the_pages_own_scripts_may_run(page):
     assert allowed == hashes
 
 
-def test_expressions_and_field_names_are_the_pages_own(page, small):
+def test_chart_specifications_contain_policy_names_only_as_scale_domains(page, small_study):
     """Names of policies stand in lists of domains alone; the rest of a specification is the same for any data."""
     for drawing in payload(page)["figures"]:
         for path, text in strings(drawing["spec"]):
@@ -488,14 +488,14 @@ def strings(value, path=""):
 # ---- size of a page ----------------------------------------------------------------------------------------------------
 
 
-def test_the_same_results_give_the_same_bytes(small, result):
-    assert dashboard.render([result], **small.arguments) == dashboard.render([result], **small.arguments)
+def test_the_same_results_give_the_same_bytes(small_study, result):
+    assert dashboard.render([result], **small_study.arguments) == dashboard.render([result], **small_study.arguments)
 
 
 def test_200_prompts_and_6_policies_stay_under_3_mb(tmp_path):
     names = tuple(f"policy_{k}" for k in range(6))
-    of = study(tmp_path, 200, names, prompts=("How? " * 50,), length=1800)
-    page = dashboard.render([of.result()], **of.arguments)
+    source = study(tmp_path, 200, names, prompts=("How? " * 50,), length=1800)
+    page = dashboard.render([source.result()], **source.arguments)
     assert len(page.encode()) < 3_000_000
     assert len(payload(page)["items"]["texts"]) > 80
 
@@ -508,7 +508,7 @@ def test_10_000_prompts_make_a_page_of_bounded_size(tmp_path_factory):
     assert 50 < len(page_items["texts"]) < 1000
 
 
-# ---- accessible without a browser --------------------------------------------------------------------------------------
+# ---- accessibility, as far as it can be tested without a browser -------------------------------------------------------
 
 
 def test_headings_descend_one_level_at_a_time_and_everything_has_a_name(page):
@@ -531,9 +531,9 @@ def test_headings_descend_one_level_at_a_time_and_everything_has_a_name(page):
 
 
 def test_the_workflow_makes_the_page_and_only_when_something_changed(tmp_path):
-    of = study(tmp_path / "data", 120, ("better", "unhelpful"))
-    for k, name in enumerate(of.policies):
-        (of.folder / "draws" / f"{k}.jsonl").rename(of.folder / "draws" / f"{name}.jsonl")
+    source = study(tmp_path / "data", 120, ("better", "unhelpful"))
+    for k, name in enumerate(source.policies):
+        (source.folder / "draws" / f"{k}.jsonl").rename(source.folder / "draws" / f"{name}.jsonl")
     run = Run(
         tmp_path,
         {"logged_data": "data/logged.jsonl", "fresh_draws": "data/draws", "coverages": ["0.1", "0.2"]}

@@ -25,9 +25,11 @@ FIGURES = ("forest", "estimators", "sweep", "weights", "scatter", "calibration",
 def page_path(tmp_path_factory) -> Path:
     """A page of a study whose prompts and names would be harmful as code."""
     folder = tmp_path_factory.mktemp("page")
-    of = study(folder / "study", 240, POLICIES)
-    results = [of.result(), of.result("direct")]
-    page = dashboard.render(results, **of.arguments, others=[("0.1", of.result(oracle_coverage=0.1))], coverage="0.25")
+    study_data = study(folder / "study", 240, POLICIES)
+    results = [study_data.result(), study_data.result("direct")]
+    page = dashboard.render(
+        results, **study_data.arguments, others=[("0.1", study_data.result(oracle_coverage=0.1))], coverage="0.25"
+    )
     (folder / "page.html").write_text(page, encoding="utf-8")
     return folder / "page.html"
 
@@ -35,23 +37,23 @@ def page_path(tmp_path_factory) -> Path:
 @pytest.fixture
 def open_page(browser, page_path):
     """Opens the page, and checks at the end that it made no request, wrote nothing to the console, and ran no data."""
-    closing = []
+    opened_pages = []
 
-    def go(path: Path = page_path, hash: str = "", with_figures: bool = False, **options):
+    def open_in_new_context(path: Path = page_path, hash: str = "", with_figures: bool = False, **options):
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         page, requests, messages = context.new_page(), [], []
-        context.route("**/*", lambda route: (requests.append(route.request.url), _only_files(route)))
+        context.route("**/*", lambda route: (requests.append(route.request.url), _allow_only_files(route)))
         page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: messages.append(str(error)))
         page.on("dialog", lambda dialog: (messages.append("dialog"), dialog.dismiss()))
-        closing.append((context, page, requests, messages))
+        opened_pages.append((context, page, requests, messages))
         page.goto(path.as_uri() + hash)
         if with_figures:
             page.wait_for_selector("html[data-ready=true]", timeout=30_000)
         return page
 
-    yield go
-    for context, page, requests, messages in closing:
+    yield open_in_new_context
+    for context, page, requests, messages in opened_pages:
         hacked = page.evaluate("window.hacked")
         context.close()
         assert [url for url in requests if not url.startswith("file:")] == []
@@ -59,11 +61,11 @@ def open_page(browser, page_path):
         assert hacked is None
 
 
-def _only_files(route):
+def _allow_only_files(route):
     return route.continue_() if route.request.url.startswith("file:") else route.abort()
 
 
-def rows(page) -> list[str]:
+def row_titles(page) -> list[str]:
     return page.locator("#list tbody th").all_inner_texts()
 
 
@@ -85,10 +87,10 @@ def test_every_figure_renders(open_page, page_path):
     assert points == sum(row["value"] is not None for row in levels)
     assert page.locator("#plot-forest svg text", has_text="refused").count() == 1
     page.click("#tab-weights")
-    assert len({tuple(pixel) for pixel in pixels(page, "#plot-weights")}) > 3
+    assert len({tuple(pixel) for pixel in pixel_colours(page, "#plot-weights")}) > 3
 
 
-def pixels(page, selector: str):
+def pixel_colours(page, selector: str):
     """Colours along a grid over a picture of one element."""
     import io
 
@@ -118,7 +120,7 @@ def test_a_point_opens_its_item_and_the_item_is_marked_in_the_figures(open_page,
         expect(page.locator(f"#plot-{name} svg path[stroke='var(--ring)']")).to_have_count(1)
 
 
-def test_choosing_a_row_rings_its_points(open_page):
+def test_choosing_a_row_marks_its_points_in_the_figures(open_page):
     page = open_page(hash="#items", with_figures=True)
     page.check("#labelled")
     page.locator("#list tbody tr").nth(3).click()
@@ -126,7 +128,7 @@ def test_choosing_a_row_rings_its_points(open_page):
         expect(page.locator(f"#plot-{name} path[stroke='var(--ring)']")).to_have_count(1)
 
 
-def test_the_scatter_follows_the_policy_chosen(open_page):
+def test_the_scatter_plot_shows_the_chosen_policy(open_page):
     page = open_page(hash="#weights")
     expect(page.locator("#extra-scatter")).to_contain_text("better: ")
     page.select_option("#weights select.policy", label="unhelpful")
@@ -137,30 +139,30 @@ def test_the_scatter_follows_the_policy_chosen(open_page):
 # ---- tabs, search, filters ---------------------------------------------------------------------------------------------
 
 
-def test_tabs_by_mouse_keys_and_address(open_page):
+def test_tabs_open_by_mouse_by_keys_and_by_address(open_page):
     page = open_page()
     for name in TABS:
         page.click(f"#tab-{name}")
-        assert visible(page) == [name]
+        assert visible_tabs(page) == [name]
         assert page.url.endswith(f"#{name}")
     page.focus("#tab-items")
     for key, name in (("ArrowRight", "overview"), ("ArrowLeft", "items"), ("Home", "overview"), ("End", "items")):
         page.keyboard.press(key)
-        assert visible(page) == [name]
+        assert visible_tabs(page) == [name]
         assert page.evaluate("document.activeElement.id") == f"tab-{name}"
     assert page.locator("[role=tab][tabindex='0']").count() == 1
-    assert visible(open_page(hash="#calibration")) == ["calibration"]
-    assert visible(open_page(hash="#no-such-tab")) == ["overview"]
+    assert visible_tabs(open_page(hash="#calibration")) == ["calibration"]
+    assert visible_tabs(open_page(hash="#no-such-tab")) == ["overview"]
 
 
-def visible(page) -> list[str]:
+def visible_tabs(page) -> list[str]:
     panels = page.evaluate(
         "() => [...document.querySelectorAll('[role=tabpanel]')].filter((s) => s.checkVisibility()).map((s) => s.id)"
     )
     return [name for name in TABS if name in panels]
 
 
-def test_search_and_filters_and_their_clearing(open_page, page_path):
+def test_search_and_filters_select_rows_and_can_be_cleared(open_page, page_path):
     page = open_page(hash="#items")
     page_items = payload(page_path.read_text())["items"]
     assert n_matches(page) == 240
@@ -185,16 +187,16 @@ def test_search_and_filters_and_their_clearing(open_page, page_path):
     assert n_matches(page) == above
 
 
-def test_sorting_and_paging(open_page, page_path):
+def test_rows_can_be_sorted_and_paged_with_missing_values_last(open_page, page_path):
     page = open_page(hash="#items")
     page_items = payload(page_path.read_text())["items"]
-    assert rows(page)[0] == page_items["id"][most_influential(page_items, 0)]
+    assert row_titles(page)[0] == page_items["id"][most_influential(page_items, 0)]
     page.click("[data-sort=score]")
     top = sorted(range(240), key=lambda k: -page_items["score"][k])
-    assert rows(page)[0] == page_items["id"][top[0]]
+    assert row_titles(page)[0] == page_items["id"][top[0]]
     assert page.locator("#list th[aria-sort=descending]").inner_text().startswith("judge score")
     page.click("[data-sort=score]")
-    assert rows(page)[0] in {
+    assert row_titles(page)[0] in {
         page_items["id"][k] for k in range(240) if page_items["score"][k] == min(page_items["score"])
     }
     page.click("[data-sort=label]")
@@ -204,11 +206,11 @@ def test_sorting_and_paging(open_page, page_path):
     page.click("#last")
     assert page.locator("#list tbody tr td:nth-child(5)").last.inner_text() == "–"
     page.click("#first")
-    assert len(rows(page)) == 25
-    listed_ids = set(rows(page))
+    assert len(row_titles(page)) == 25
+    listed_ids = set(row_titles(page))
     while page.is_enabled("#next"):
         page.click("#next")
-        listed_ids |= set(rows(page))
+        listed_ids |= set(row_titles(page))
     assert listed_ids == set(page_items["id"])
 
 
@@ -223,7 +225,7 @@ def test_influence_is_that_on_the_chosen_policy_and_sums_to_one(open_page, page_
     page.select_option("#size", "100")
     for policy in (0, 2):
         page.select_option("#policy", str(policy))
-        assert rows(page)[0] == page_items["id"][most_influential(page_items, policy)]
+        assert row_titles(page)[0] == page_items["id"][most_influential(page_items, policy)]
         shares = []
         while True:
             shares += page.locator("#list tbody td:first-child").all_inner_texts()
@@ -233,10 +235,10 @@ def test_influence_is_that_on_the_chosen_policy_and_sums_to_one(open_page, page_
         assert sum(float(text.removesuffix(" %")) for text in shares) == pytest.approx(100, abs=1)
 
 
-def test_the_table_by_keys(open_page):
+def test_the_table_can_be_used_with_keys(open_page):
     page = open_page(hash="#items")
     page.locator("#list tbody tr").first.focus()
-    names = rows(page)
+    names = row_titles(page)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert page.inner_text("#item-title") == names[1]
@@ -250,7 +252,7 @@ def test_the_table_by_keys(open_page):
     assert page.evaluate("document.activeElement.querySelector('th').textContent") == names[24]
 
 
-# ---- data are data -----------------------------------------------------------------------------------------------------
+# ---- data are never treated as code ------------------------------------------------------------------------------------
 
 
 def test_harmful_prompts_stay_text(open_page, page_path):
@@ -273,7 +275,7 @@ def test_tooltips_are_text(open_page):
     assert page.locator("#tip *:not(p)").count() == 0
 
 
-def test_an_injected_script_would_not_run(open_page, page_path, tmp_path):
+def test_an_injected_script_does_not_run(open_page, page_path, tmp_path):
     """The page's policy holds even where the escaping would fail."""
     broken = tmp_path / "broken.html"
     broken.write_text(
@@ -287,7 +289,7 @@ def test_an_injected_script_would_not_run(open_page, page_path, tmp_path):
     assert any("Content Security Policy" in text for text in messages)
 
 
-# ---- accessible --------------------------------------------------------------------------------------------------------
+# ---- accessibility -----------------------------------------------------------------------------------------------------
 
 # Text whose contrast is below 4.5 (WCAG 2.2, 1.4.3), by what lies behind it.
 CONTRAST = """() => {
@@ -316,7 +318,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_has_contrast(open_page, scheme):
+def test_all_text_has_sufficient_contrast(open_page, scheme):
     page = open_page(color_scheme=scheme, with_figures=True)
     for name in TABS:
         page.click(f"#tab-{name}")
@@ -325,7 +327,7 @@ def test_all_text_has_contrast(open_page, scheme):
         assert page.evaluate(CONTRAST) == [], name
 
 
-def test_everything_has_a_name_and_is_reached_by_keys(open_page):
+def test_every_control_has_a_name_and_is_reached_by_keys(open_page):
     page = open_page(hash="#items")
     unnamed = """all => all.filter((one) => !(one.labels && one.labels.length) && !one.textContent.trim()
       && !one.getAttribute('aria-label')).map((one) => one.outerHTML)"""
@@ -351,11 +353,11 @@ def test_a_narrow_page_does_not_scroll_sideways_and_print_shows_every_section(op
         page.click(f"#tab-{name}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
     page.emulate_media(media="print")
-    assert visible(page) == [name for name in TABS if name != "items"]
+    assert visible_tabs(page) == [name for name in TABS if name != "items"]
     assert page.locator("#plot-calibration svg").is_visible()
 
 
-LONG = (
+LONG_NAMES = (
     "meta-llama/Llama-3.1-8B-Instruct/system-prompt-v2/temperature-0.7",
     "8f14e45fceea167a5a36dedd4bea2543f3a0c0e1b2c3d4e5f60718293a4b5c6d",
     "parallel_universe_prompt",
@@ -370,24 +372,24 @@ TALL = """() => [...document.querySelectorAll('main section:not([hidden]) tbody 
 
 
 @pytest.fixture(scope="module")
-def long_names(tmp_path_factory) -> Path:
+def long_names_path(tmp_path_factory) -> Path:
     """A page of policies whose names are 24 to 65 characters long, with the truth known."""
     folder = tmp_path_factory.mktemp("long")
-    of = study(folder / "study", 160, LONG)
-    results = [of.result(name) for name in ("direct", "calibrated-ips", "raw-ips", "snips")]
-    truths = [{"estimator": "direct", "policy": policy, "truth": 0.6, "absolute_error": 0.1} for policy in LONG]
+    study_data = study(folder / "study", 160, LONG_NAMES)
+    results = [study_data.result(name) for name in ("direct", "calibrated-ips", "raw-ips", "snips")]
+    truths = [{"estimator": "direct", "policy": policy, "truth": 0.6, "absolute_error": 0.1} for policy in LONG_NAMES]
     page = dashboard.render(
-        results, **of.arguments, validation=truths, others=[("0.1", of.result("direct", oracle_coverage=0.1))],
+        results, **study_data.arguments, validation=truths, others=[("0.1", study_data.result("direct", oracle_coverage=0.1))],
         benchmarks=[{"stage": "generate", "s": 12.0, "items": 400, "cpu_time": 11.0, "max_rss": 320.0}],
-        configuration={"policies": list(LONG)}, coverage="0.25",
+        configuration={"policies": list(LONG_NAMES)}, coverage="0.25",
     )  # fmt: skip
     (folder / "page.html").write_text(page, encoding="utf-8")
     return folder / "page.html"
 
 
 @pytest.mark.parametrize("width", [1400, 1000, 400])
-def test_nothing_is_clipped_and_no_row_grows_beyond_the_screen(open_page, long_names, width):
-    page = open_page(long_names, with_figures=True)
+def test_nothing_is_clipped_and_no_row_grows_beyond_the_screen(open_page, long_names_path, width):
+    page = open_page(long_names_path, with_figures=True)
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(600)
     for name in TABS:
@@ -397,8 +399,8 @@ def test_nothing_is_clipped_and_no_row_grows_beyond_the_screen(open_page, long_n
         assert page.evaluate(TALL) == [], name
 
 
-def test_every_value_has_its_column_title_where_rows_are_blocks(open_page, long_names):
-    page = open_page(long_names, hash="#estimates")
+def test_every_value_has_its_column_title_where_rows_are_blocks(open_page, long_names_path):
+    page = open_page(long_names_path, hash="#estimates")
     page.set_viewport_size({"width": 400, "height": 900})
     unnamed = "all => all.filter((one) => !getComputedStyle(one, '::before').content.match(/[a-z]/)).length"
     cells = page.locator("#estimates table.plain tbody td, #estimates table.wide tbody td")
@@ -406,8 +408,8 @@ def test_every_value_has_its_column_title_where_rows_are_blocks(open_page, long_
     assert cells.evaluate_all(unnamed) == 0
 
 
-def test_short_names_stay_whole_and_long_ones_break_after_their_parts(open_page, long_names):
-    page = open_page(long_names)
+def test_short_names_stay_whole_and_long_ones_break_after_their_parts(open_page, long_names_path):
+    page = open_page(long_names_path)
     heading = page.locator("#overview .card h4", has_text="parallel_universe_prompt")
     assert heading.locator("wbr").count() == 0
     page.set_viewport_size({"width": 400, "height": 900})
@@ -417,15 +419,15 @@ def test_short_names_stay_whole_and_long_ones_break_after_their_parts(open_page,
     parts = page.locator("#overview .card h4", has_text="meta-llama").evaluate(
         "one => [...one.childNodes].filter((part) => part.nodeType === 3).map((part) => part.textContent)"
     )
-    assert "".join(parts) == LONG[0] and all(part[-1] in "-/_" for part in parts[:-1])
+    assert "".join(parts) == LONG_NAMES[0] and all(part[-1] in "-/_" for part in parts[:-1])
 
 
-def test_verdicts_differ_by_shape_and_word_too(open_page, tmp_path):
+def test_verdicts_differ_by_shape_and_word_not_by_colour_alone(open_page, tmp_path):
     """A policy of each verdict: a circle, a triangle, a word."""
-    of = study(tmp_path / "study", 240, ("near", "unhelpful"), coverage=0.1)
-    result = of.result(thresholds={"ess_caution": 0.999})
+    study_data = study(tmp_path / "study", 240, ("near", "unhelpful"), coverage=0.1)
+    result = study_data.result(thresholds={"ess_caution": 0.999})
     assert [result.verdicts[policy].level for policy in ("near", "unhelpful")] == ["caution", "refuse"]
-    (tmp_path / "page.html").write_text(dashboard.render([result], **of.arguments), encoding="utf-8")
+    (tmp_path / "page.html").write_text(dashboard.render([result], **study_data.arguments), encoding="utf-8")
     page = open_page(tmp_path / "page.html", with_figures=True)
     shapes = {
         path.split("A")[0][:4]
@@ -439,7 +441,7 @@ def test_verdicts_differ_by_shape_and_word_too(open_page, tmp_path):
     assert page.locator("#plot-forest svg text", has_text="refused").count() == 1
 
 
-# ---- large -------------------------------------------------------------------------------------------------------------
+# ---- large pages -------------------------------------------------------------------------------------------------------
 
 
 def test_10_000_prompts_open_and_are_searched(open_page, tmp_path, tmp_path_factory):

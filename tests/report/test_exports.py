@@ -42,7 +42,7 @@ def result(data):
 
 @pytest.fixture(scope="module")
 def logged(data, result):
-    """The logged rows as they were analysed: half of the labels."""
+    """The logged rows of the data, with a label on every row."""
     return schemas.read_jsonl(data / "logged.jsonl")
 
 
@@ -55,7 +55,7 @@ def test_rewards_are_the_isotonic_fit_of_labels_on_scores(data):
 
 
 def test_rewards_average_to_the_base_policys_value(data, result, tmp_path):
-    """At a coverage, from the data set that holds the labels kept there."""
+    """The data set at a coverage has only the labels of that coverage."""
     analysis = analyzed(data)
     sample = label_sample(data, tmp_path, 0.5)
     assert np.mean(exports.logged_rows(sample, analysis)[1]) == pytest.approx(analysis.summary("base")["estimate"])
@@ -74,8 +74,8 @@ def test_rewards_are_on_the_scale_of_the_labels(data, tmp_path):
     rows = schemas.read_jsonl(data / "logged.jsonl")
     moved = [row | {name: 1 + 9 * row[name] for name in ("judge_score", "oracle_label")} for row in rows]
     files.write_jsonl(tmp_path / "logged.jsonl", moved)
-    ten = analyzed_alone(tmp_path / "logged.jsonl", scale=(1, 10))
-    plain = analyzed_alone(data / "logged.jsonl")
+    ten = analyzed_without_draws(tmp_path / "logged.jsonl", scale=(1, 10))
+    plain = analyzed_without_draws(data / "logged.jsonl")
     scaled_rows, rewards = exports.logged_rows(tmp_path / "logged.jsonl", ten)
     np.testing.assert_allclose([row["oracle_label"] for row in scaled_rows], [row["oracle_label"] for row in moved])
     np.testing.assert_allclose(
@@ -83,34 +83,34 @@ def test_rewards_are_on_the_scale_of_the_labels(data, tmp_path):
     )
 
 
-def analyzed_alone(logged, **options):
+def analyzed_without_draws(logged, **options):
     import arena_cje
 
     return arena_cje.analyze(logged, estimator="snips", **options)
 
 
-def test_labels_beside_the_logged_data_enter_the_rewards(data, tmp_path):
+def test_labels_of_calibration_data_are_used_for_the_rewards(data, tmp_path):
     more = [{"prompt_id": f"new{k}", "judge_score": k / 40, "oracle_label": 1.0} for k in range(40)]
     files.write_jsonl(tmp_path / "more.jsonl", more)
     sample = label_sample(data, tmp_path, 0.1)
-    analysis = analyzed_alone(sample, calibration_data=tmp_path / "more.jsonl")
+    analysis = analyzed_without_draws(sample, calibration_data=tmp_path / "more.jsonl")
     rewards = exports.logged_rows(sample, analysis, tmp_path / "more.jsonl")[1]
     assert np.mean(rewards) == pytest.approx(analysis.summary("base")["estimate"])
     assert np.mean(rewards) > np.mean(exports.logged_rows(sample, analysis)[1]) + 0.1
 
 
-def test_uncalibrated_rewards_are_not_called_calibrated(data):
+def test_without_calibration_the_exported_rewards_are_missing(data):
     assert set(exports.logged_rows(data / "logged.jsonl", analyzed(data, rewards="judge"))[1]) == {None}
 
 
-def test_a_two_stage_calibrator_is_exported_as_it_is(data):
+def test_rewards_of_a_two_stage_calibrator_have_the_mean_of_the_labels(data):
     analysis = analyzed(data, coverage=None, calibration="two_stage", covariates=["response_length"])
     rewards = exports.logged_rows(data / "logged.jsonl", analysis)[1]
     label = [row["oracle_label"] for row in schemas.read_jsonl(data / "logged.jsonl")]
     assert np.mean(rewards) == pytest.approx(np.mean(label))
 
 
-def test_a_row_without_a_score_has_no_reward_and_shifts_no_other(data, result, tmp_path):
+def test_a_row_without_a_score_has_no_reward_and_changes_no_other_reward(data, result, tmp_path):
     rows = schemas.read_jsonl(data / "logged.jsonl")
     rewards = []
     for score in (rows[3]["judge_score"], None):
@@ -122,12 +122,14 @@ def test_a_row_without_a_score_has_no_reward_and_shifts_no_other(data, result, t
     assert without[:3] + without[4:] == with_score[:3] + with_score[4:]
 
 
-def test_fields_are_read_wherever_they_are_in_the_file(data, tmp_path):
-    """Older files keep id, score and label under metadata, and do not number the rows of a prompt."""
+def test_fields_under_metadata_are_exported_like_those_at_the_top_level(data, tmp_path):
+    """Older files have id, score and label under metadata, and do not number the rows of a prompt."""
     rows = schemas.read_jsonl(data / "logged.jsonl")
     plain = list(
         exports.log_rows(
-            exports.logged_rows(data / "logged.jsonl", analyzed_alone(data / "logged.jsonl"))[0], range(400), "b"
+            exports.logged_rows(data / "logged.jsonl", analyzed_without_draws(data / "logged.jsonl"))[0],
+            range(400),
+            "b",
         )
     )
     fields = ("prompt_id", "judge_score", "oracle_label")
@@ -137,17 +139,17 @@ def test_fields_are_read_wherever_they_are_in_the_file(data, tmp_path):
         for row in rows
     ]
     files.write_jsonl(tmp_path / "old.jsonl", moved)
-    result = analyzed_alone(tmp_path / "old.jsonl")
+    result = analyzed_without_draws(tmp_path / "old.jsonl")
     assert list(exports.log_rows(exports.logged_rows(tmp_path / "old.jsonl", result)[0], range(400), "b")) == plain
     assert [row["judge_raw"] for row in plain] == [row["judge_score"] for row in rows]
     files.write_jsonl(tmp_path / "twice.jsonl", [*rows, rows[0] | {"response": "said otherwise"}])
-    twice = exports.logged_rows(tmp_path / "twice.jsonl", analyzed_alone(tmp_path / "twice.jsonl"))[0]
+    twice = exports.logged_rows(tmp_path / "twice.jsonl", analyzed_without_draws(tmp_path / "twice.jsonl"))[0]
     uids = [row["uid"] for row in exports.log_rows(twice, range(401), "b")]
     assert uids[0] == f"{rows[0]['prompt_id']}#0" and uids[-1] == f"{rows[0]['prompt_id']}#1"
     assert len(set(uids)) == 401
 
 
-def test_sampler_rows_hold_the_log_probabilities_as_they_are(logged):
+def test_sampler_rows_have_the_log_probabilities_of_the_logged_data(logged):
     rows = list(exports.sampler_rows(logged, [0.5] * len(logged)))
     for row, source in zip(rows, logged, strict=True):
         assert row["total_logprob"] == source["base_policy_logprob"]
@@ -156,7 +158,7 @@ def test_sampler_rows_hold_the_log_probabilities_as_they_are(logged):
         assert (row["prompt"], row["response"]) == (source["prompt"], source["response"])
 
 
-def test_what_a_target_cannot_say_keeps_its_mark(logged):
+def test_responses_outside_the_support_of_a_target_keep_their_mark(logged):
     impossible = logged[0] | {"metadata": {"outside_support": ["far"]}}
     impossible["target_policy_logprobs"] = impossible["target_policy_logprobs"] | {"far": -10000.0}
     first, second = exports.sampler_rows([impossible, logged[1]], [0.5, 0.5])
@@ -164,7 +166,7 @@ def test_what_a_target_cannot_say_keeps_its_mark(logged):
     assert "metadata" not in second
 
 
-def test_log_rows_have_the_guides_fields_and_null_where_unknown(logged):
+def test_log_rows_have_the_fields_of_the_guide_and_null_for_unknown_values(logged):
     rows = list(exports.log_rows(logged, [0.25] * len(logged), "base", {logged[0]["prompt_id"]: [-20.0, -40.0]}))
     guide = ("uid", "prompt", "answer", "token_logprobs", "action", "sequence_logp", "pi0", "oracle_score", "judge_raw")
     assert tuple(rows[0]) == (*guide, "calibrated_reward")
@@ -192,7 +194,7 @@ def test_uids_are_unique_where_a_prompt_has_several_rows(logged):
     assert [row["uid"] for row in exports.log_rows(numbered, [None] * 3, "base")] == [f"{first}#4", f"{first}#2", last]
 
 
-def test_guide_results_hold_the_published_numbers(result):
+def test_token_level_results_have_the_published_numbers(result):
     document = exports.token_level(result, "0.5", exports.truths_of(VALIDATION, "calibrated-ips"))
     assert list(document["results"]) == [name for name in TARGETS if name != "far"]
     for k, policy in enumerate(result.policies):
@@ -219,16 +221,16 @@ def test_a_refused_policy_has_its_reason_and_no_number(result):
     assert exports.token_level(result, "0.5", error)["refused"]["far"]["absolute_error"] is None
     assert entry["verdict"] == "refuse" and entry["reasons"] == result.refused["far"]["reasons"]
     assert any(sentence.startswith("refuse: far: raw ESS") for sentence in document["guard_rail_violations"])
-    assert no_refused_number(files.json_text(document), result)
+    assert has_no_refused_number(files.json_text(document), result)
 
 
-def no_refused_number(text, result):
+def has_no_refused_number(text, result):
     number = result.refused["far"]
     values = (number["estimate"], number["se"], *number["confidence_interval"])
     return not any(repr(value)[:8] in text or f"{value:.4f}" in text for value in values)
 
 
-def test_violations_come_worst_first(data):
+def test_violations_are_sorted_with_refusals_first(data):
     sentences = exports.violations(analyzed(data, "ips"))
     kinds = [sentence.split(":")[0] for sentence in sentences]
     assert kinds == sorted(kinds, key=["refuse", "caution"].index)
@@ -247,7 +249,7 @@ def test_poor_coverage_of_the_truth_is_a_violated_guard_rail(data):
     )
 
 
-def test_the_leaderboard_ranks_the_published_and_ends_with_the_refused(data, result):
+def test_the_leaderboard_ranks_published_policies_and_ends_with_the_refused_ones(data, result):
     other = analyzed(data, "direct")
     table = exports.leaderboard([result, other])
     assert table["estimator"].to_list() == ["calibrated-ips"] * 5 + ["direct"] * 5
@@ -259,7 +261,7 @@ def test_the_leaderboard_ranks_the_published_and_ends_with_the_refused(data, res
     named = ("estimator", "policy", "role", "decision", "status", "reasons")
     assert {name for name, value in last.items() if value is not None} == set(named)
     assert "effective" in last["reasons"]
-    assert no_refused_number(table.write_csv(), result) and no_refused_number(table.write_csv(), other)
+    assert has_no_refused_number(table.write_csv(), result) and has_no_refused_number(table.write_csv(), other)
 
 
 def test_the_tidy_table_has_every_policy_of_every_result_once(data, result):
@@ -285,7 +287,7 @@ def test_the_tidy_table_without_truth_has_its_columns_empty(result):
     assert table.schema == exports.tidy([("0.5", result)], {"0.5": VALIDATION}).schema
 
 
-def test_without_results_there_is_an_error():
+def test_an_export_without_results_is_refused():
     with pytest.raises(UserError, match="no result to export"):
         exports.tidy([])
 
@@ -293,8 +295,8 @@ def test_without_results_there_is_an_error():
 TABLES = ("results/export/results.csv", "results/export/results.parquet")
 
 
-def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
-    """From a language model on: token log probabilities sum to the total, truths are those of validation.csv."""
+def test_exports_of_the_workflow_agree_with_its_data_and_validation(tmp_path, tiny_model):
+    """In a run with a language model, token log probabilities sum to the total, and truths are those of validation.csv."""
     (tmp_path / "tiny.gguf").symlink_to(tiny_model)
     write_prompts(tmp_path / "prompts.jsonl", 40)
     few = {"shard_size": 24, "coverages": ["0.5"], "estimators": ["snips", "direct"]}
@@ -327,7 +329,7 @@ def test_the_workflow_exports_what_it_generated(tmp_path, tiny_model):
 FILES = ("precomputed_sampler.jsonl", "stochastic_log.jsonl", "token_level_cje_results.json", "leaderboard.csv")
 
 
-def test_the_console_shows_the_weights_where_they_are_used(data):
+def test_the_console_shows_weights_only_for_an_estimator_that_uses_them(data):
     with_weights, without = analyzed(data, "snips").details(), analyzed(data, "direct").details()
     assert "| Policy | ESS    | Mean Weight | Status   | Issues" in with_weights
     assert with_weights.index("better  ") < with_weights.index("| Policy")  # below the estimates

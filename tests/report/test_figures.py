@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from arena_cje.estimation.records import Draws, Logged
     from arena_cje.results.result import Result
 
-LONG = "a policy whose name takes sixty characters, more or less, ok"
+LONG_NAME = "a policy whose name takes sixty characters, more or less, ok"
 HOSTILE = "<script>alert('x')</script>_{{7*7}}_$\\frac{1}{0}$_%s_\n"
 TARGETS = {"better": Target(0.4, 0.3), "clone": Target(), "unhelpful": Target(-4.0, 4.0)}
-TWELVE = {LONG: Target(0.2), HOSTILE: Target(0.1, 0.2)} | {f"policy_{k}": Target(0.05 * k, 0.2) for k in range(10)}
+TWELVE_TARGETS = {LONG_NAME: Target(0.2), HOSTILE: Target(0.1, 0.2)} | {
+    f"policy_{k}": Target(0.05 * k, 0.2) for k in range(10)
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ def frames(logged: Logged, draws: dict[str, Draws]) -> tuple[pl.DataFrame, dict[
             | {"oracle_label": None if np.isnan(label) else label}
         )
     draw_frames = {
-        policy: pl.DataFrame({"prompt_id": logged.prompt_id.tolist(), "judge_score": of.judge_score[:, 0].tolist()})
-        for policy, of in draws.items()
+        policy: pl.DataFrame({"prompt_id": logged.prompt_id.tolist(), "judge_score": source.judge_score[:, 0].tolist()})
+        for policy, source in draws.items()
     }
     return pl.DataFrame(rows, infer_schema_length=None), draw_frames
 
@@ -94,7 +96,7 @@ def all_refused(targets: dict[str, Target]) -> Case:
 CASES = {
     "one refused": lambda: case(TARGETS, n=400),
     "two policies": lambda: case({"better": Target(0.4)}, truth=False),
-    "twelve policies": lambda: case(TWELVE),
+    "twelve policies": lambda: case(TWELVE_TARGETS),
     "all refused": lambda: all_refused(TARGETS),
     "all refused, no truth": lambda: replace(all_refused(TARGETS), truth=None),
     "one label": lambda: case(TARGETS, world=World(coverage=1 / 150), rewards="judge"),
@@ -111,21 +113,21 @@ def cases() -> dict[str, Case]:
 
 
 @pytest.fixture(scope="module")
-def plain(cases) -> Case:
+def refusal_case(cases) -> Case:
     return cases["one refused"]
 
 
-DRAW = {
-    "policy_estimates": lambda of: figures.policy_estimates(of.results, of.truth),
-    "weight_distributions": lambda of: figures.weight_distributions(of.logged),
-    "calibration_curve": lambda of: figures.calibration_curve(of.results[0], of.logged),
-    "comparison_heatmap": lambda of: figures.comparison_heatmap(of.results[0]),
-    "judge_distributions": lambda of: figures.judge_distributions(of.logged, of.draws),
-    "sweep": lambda of: figures.sweep({"0.1": of.results, "0.25": of.results}, of.truth),
+DRAW_FIGURE = {
+    "policy_estimates": lambda source: figures.policy_estimates(source.results, source.truth),
+    "weight_distributions": lambda source: figures.weight_distributions(source.logged),
+    "calibration_curve": lambda source: figures.calibration_curve(source.results[0], source.logged),
+    "comparison_heatmap": lambda source: figures.comparison_heatmap(source.results[0]),
+    "judge_distributions": lambda source: figures.judge_distributions(source.logged, source.draws),
+    "sweep": lambda source: figures.sweep({"0.1": source.results, "0.25": source.results}, source.truth),
 }
-OF_ESTIMATES = ("policy_estimates", "comparison_heatmap", "sweep")
-FIGURES_OF_CASE = dict.fromkeys(CASES, tuple(DRAW)) | {
-    "all refused": OF_ESTIMATES,
+ESTIMATE_FIGURES = ("policy_estimates", "comparison_heatmap", "sweep")
+FIGURES_OF_CASE = dict.fromkeys(CASES, tuple(DRAW_FIGURE)) | {
+    "all refused": ESTIMATE_FIGURES,
     "all refused, no truth": ("policy_estimates", "sweep"),
     "one label": ("calibration_curve",),
     "full coverage": ("calibration_curve",),
@@ -160,13 +162,13 @@ def refused_numbers(result: Result) -> list[float]:
     ]
 
 
-# What every figure keeps to
+# Properties of every figure
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_figure_renders(name, cases):
     for figure in FIGURES_OF_CASE[name]:
-        pixels = image.imread(io.BytesIO(theme.png(DRAW[figure](cases[name]))))[..., :3]
+        pixels = image.imread(io.BytesIO(theme.png(DRAW_FIGURE[figure](cases[name]))))[..., :3]
         height, width = pixels.shape[:2]
         assert (pixels < 0.5).any(axis=2).mean() > 0.002, figure
         assert height < 6000 and width < 3600, figure
@@ -174,22 +176,22 @@ def test_every_figure_renders(name, cases):
         assert all((edge > 0.99).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])), figure
 
 
-def test_no_figure_holds_a_refused_number(plain, cases):
-    for of in (plain, cases["all refused"]):
-        numbers = [number for result in of.results for number in refused_numbers(result)]
+def test_no_figure_holds_a_refused_number(refusal_case, cases):
+    for source in (refusal_case, cases["all refused"]):
+        numbers = [number for result in source.results for number in refused_numbers(result)]
         assert numbers
-        for figure in OF_ESTIMATES:
-            plot = DRAW[figure](of)
+        for figure in ESTIMATE_FIGURES:
+            plot = DRAW_FIGURE[figure](source)
             values = np.concatenate([t.select_dtypes("number").to_numpy().ravel() for t in tables(plot)])
             assert not np.isin(numbers, values).any(), figure
             words = " ".join(texts(plot))
             assert not [number for number in numbers if f"{number:.3f}" in words], figure
 
 
-def test_a_refused_policy_is_there_and_called_refused(plain):
-    figure_words = {figure: texts(DRAW[figure](plain)) for figure in OF_ESTIMATES}
+def test_a_refused_policy_is_shown_or_named_as_refused(refusal_case):
+    figure_words = {figure: texts(DRAW_FIGURE[figure](refusal_case)) for figure in ESTIMATE_FIGURES}
     refusals = [word for word in figure_words["policy_estimates"] if word.startswith("refused (truth")]
-    assert len(refusals) == sum(len(result.refused) for result in plain.results) == 2
+    assert len(refusals) == sum(len(result.refused) for result in refusal_case.results) == 2
     assert "unhelpful" in figure_words["policy_estimates"]
     # Without a single estimate of it there is no row, column or panel, but a sentence.
     assert any(
@@ -201,35 +203,35 @@ def test_a_refused_policy_is_there_and_called_refused(plain):
         assert "unhelpful" not in figure_words[figure] and "refused" not in figure_words[figure]
 
 
-def test_hostile_names_stay_text(cases):
-    words = " ".join(texts(DRAW["policy_estimates"](cases["twelve policies"])).__str__().split())
+def test_hostile_names_are_shown_as_text(cases):
+    words = " ".join(texts(DRAW_FIGURE["policy_estimates"](cases["twelve policies"])).__str__().split())
     for piece in ("<script>alert(", "{{7*7}}", r"\$"):
         assert piece in words
 
 
-@pytest.mark.parametrize("text", [LONG, HOSTILE, "x" * 60, "a", "under_score_" * 5, "$", ""])
+@pytest.mark.parametrize("text", [LONG_NAME, HOSTILE, "x" * 60, "a", "under_score_" * 5, "$", ""])
 def test_wrapping_keeps_every_character_within_the_width(text):
     wrapped = theme.name(text, 20)
     assert max(len(line.replace(r"\$", "$")) for line in wrapped.split("\n")) <= 20
     assert "".join(wrapped.replace(r"\$", "$").split()) == "".join(text.split())
 
 
-def test_the_same_figure_is_the_same_bytes(plain):
+def test_drawing_a_figure_twice_gives_the_same_bytes(refusal_case):
     for figure in ("calibration_curve", "policy_estimates"):
-        assert theme.png(DRAW[figure](plain)) == theme.png(DRAW[figure](plain))
+        assert theme.png(DRAW_FIGURE[figure](refusal_case)) == theme.png(DRAW_FIGURE[figure](refusal_case))
 
 
-def test_the_package_stays_light():
+def test_importing_results_loads_neither_pandas_nor_plotting_libraries():
     code = "import sys, arena_cje.results; print([m for m in ('plotnine', 'pandas', 'altair') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-# Figure by figure
+# Single figures
 
 
-def test_estimates_are_those_of_the_results(plain):
-    table = tidy.estimates(plain.results, plain.truth).set_index(["estimator", "policy"])
-    for result in plain.results:
+def test_estimates_are_those_of_the_results(refusal_case):
+    table = tidy.estimates(refusal_case.results, refusal_case.truth).set_index(["estimator", "policy"])
+    for result in refusal_case.results:
         for k, policy in enumerate(result.policies):
             row = table.loc[(result.name, policy)]
             assert row["estimate"] == pytest.approx(result.estimates[k], nan_ok=True)
@@ -237,15 +239,15 @@ def test_estimates_are_those_of_the_results(plain):
                 result.confidence_intervals[k].tolist(), nan_ok=True
             )
             assert row["level"] == result.verdicts[policy].level
-            assert row["truth"] == plain.truth[policy]
+            assert row["truth"] == refusal_case.truth[policy]
     refused = table[table["level"] == "refuse"]
     assert len(refused) and refused[["estimate", "ci_lower", "ci_upper"]].isna().all(axis=None)
     assert table["truth"].notna().all()
-    assert tidy.estimates(plain.results)["truth"].isna().all()
+    assert tidy.estimates(refusal_case.results)["truth"].isna().all()
     assert table.loc["direct"].index.tolist() == ["base", *TARGETS]
 
 
-def test_the_axis_of_values_does_not_give_a_refused_one_away(plain):
+def test_the_axis_of_values_does_not_reveal_a_refused_value(refusal_case):
     """Limits come from what is published: a range that makes room for the refused number would reveal it."""
     hidden = case(TARGETS, n=400, truth=False)
     limits = figures.policy_estimates(hidden.results).scales.get_scales("x").limits
@@ -253,11 +255,11 @@ def test_the_axis_of_values_does_not_give_a_refused_one_away(plain):
     assert limits[0] > intervals.min() - 0.11 and limits[1] < intervals.max() + 0.11
 
 
-def test_the_sweep_has_each_estimate_at_its_coverage(plain):
+def test_the_sweep_has_each_estimate_at_its_coverage(refusal_case):
     other = case(TARGETS, n=400, oracle_coverage=0.2)
-    table = tidy.over_coverages({"0.2": other.results, "0.4": plain.results}, plain.truth)
+    table = tidy.over_coverages({"0.2": other.results, "0.4": refusal_case.results}, refusal_case.truth)
     row = table[(table["coverage"] == "0.2") & (table["estimator"] == "direct") & (table["policy"] == "better")]
-    assert row["estimate"].item() == other.results[1].estimates[0] != plain.results[1].estimates[0]
+    assert row["estimate"].item() == other.results[1].estimates[0] != refusal_case.results[1].estimates[0]
 
 
 def test_weights_are_counted_and_none_is_lost():
@@ -288,8 +290,10 @@ def test_weights_are_counted_and_none_is_lost():
     assert (never.n, never.impossible) == (0, 1000)
 
 
-def test_lines_at_extreme_weights_are_named_where_they_are_drawn(cases):
-    far, near = (" ".join(texts(DRAW["weight_distributions"](cases[name]))) for name in ("one refused", "two policies"))
+def test_the_caption_explains_lines_at_extreme_weights_only_where_they_are_drawn(cases):
+    far, near = (
+        " ".join(texts(DRAW_FIGURE["weight_distributions"](cases[name]))) for name in ("one refused", "two policies")
+    )
     assert "Dashed: weights of 0.01 and 100." in " ".join(far.split())
     assert "Dashed" not in near
     assert "every weight is exactly 1" in far
@@ -297,8 +301,8 @@ def test_lines_at_extreme_weights_are_named_where_they_are_drawn(cases):
 
 
 def test_every_panel_of_weights_has_ticks(cases):
-    """Also one above a place that stays empty."""
-    figure = DRAW["weight_distributions"](cases["one refused"]).draw()
+    """Also a panel above an empty cell of the grid."""
+    figure = DRAW_FIGURE["weight_distributions"](cases["one refused"]).draw()
     try:
         panels = [axes for axes in figure.axes if axes.get_visible()]
         assert len(panels) == 3
@@ -307,11 +311,11 @@ def test_every_panel_of_weights_has_ticks(cases):
         pyplot.close(figure)
 
 
-def test_png_and_dashboard_have_the_same_histogram(plain):
-    bars, _ = tidy.weights(plain.logged)
-    log_mean = np.log(np.exp(plain.logged.log_ratio).mean(axis=0))
-    figure = dashboard_figures.weights(plain.logged.policies, plain.logged.log_ratio, log_mean)
-    for policy in plain.logged.policies:
+def test_png_and_dashboard_have_the_same_histogram(refusal_case):
+    bars, _ = tidy.weights(refusal_case.logged)
+    log_mean = np.log(np.exp(refusal_case.logged.log_ratio).mean(axis=0))
+    figure = dashboard_figures.weights(refusal_case.logged.policies, refusal_case.logged.log_ratio, log_mean)
+    for policy in refusal_case.logged.policies:
         mine = bars[bars["policy"] == policy]
         rows = [row for row in figure.rows["bins"] if row["policy"] == policy]
         assert [row["share"] for row in rows] == pytest.approx(mine["share"].tolist())
@@ -341,31 +345,34 @@ def test_one_wide_interval_does_not_stretch_the_axis():
     assert value_axis.limits([]) == pytest.approx((-0.05, 1.05))
 
 
-def test_an_interval_beyond_the_axis_has_an_arrow(plain):
-    document = json.loads(plain.results[1].to_json())
+def test_an_interval_beyond_the_axis_has_an_arrow(refusal_case):
+    document = json.loads(refusal_case.results[1].to_json())
     document["confidence_intervals"][0] = [-3.0, 4.0]
-    wide = replace(plain.results[1], document=document)
-    words = texts(figures.policy_estimates([plain.results[1], wide, plain.results[0]]))
+    wide = replace(refusal_case.results[1], document=document)
+    words = texts(figures.policy_estimates([refusal_case.results[1], wide, refusal_case.results[0]]))
     assert {"◂", "▸"} <= set(words)
     assert any("arrows: the interval goes on beyond the axis" in " ".join(text.split()) for text in words)
 
 
-def test_legends_name_what_is_there_and_nothing_else(plain, cases):
+def test_legends_contain_only_the_verdicts_and_truths_that_are_drawn(refusal_case, cases):
     """The verdicts of the estimates that are drawn; no truth where none is known."""
-    for of in (plain, cases["two policies"]):
-        words = texts(DRAW["policy_estimates"](of))
+    for source in (refusal_case, cases["two policies"]):
+        words = texts(DRAW_FIGURE["policy_estimates"](source))
         levels = {
             result.verdicts[policy].level
-            for result in of.results
+            for result in source.results
             for policy in result.all_policies
             if policy not in result.refused
         }
         assert {word for word in words if word in ("ok", "caution")} == levels
-        assert any("truth" in word for word in words) == (of.truth is not None)
+        assert any("truth" in word for word in words) == (source.truth is not None)
 
 
-def test_of_many_estimators_each_policy_has_a_panel(plain):
-    four = [plain.results[0], *(replace(plain.results[1], document=named(plain.results[1], f"e{k}")) for k in range(3))]
+def test_with_more_than_three_estimators_each_policy_has_a_panel(refusal_case):
+    four = [
+        refusal_case.results[0],
+        *(replace(refusal_case.results[1], document=named(refusal_case.results[1], f"e{k}")) for k in range(3)),
+    ]
     plot = figures.policy_estimates(four)
     assert plot.facet.vars == ["policy"]
     assert figures.policy_estimates(four[:3]).facet.vars == ["estimator"]
@@ -378,26 +385,28 @@ def named(result, name):
     return {**document, "metadata": {**document["metadata"], "variant": name}}
 
 
-def test_data_without_log_probabilities_say_so(plain):
-    bare = replace(plain.logged, policies=(), log_ratio=np.empty((400, 0)))
+def test_the_weight_figure_states_that_there_are_no_log_probabilities(refusal_case):
+    bare = replace(refusal_case.logged, policies=(), log_ratio=np.empty((400, 0)))
     assert any("no log probabilities" in text for text in texts(figures.weight_distributions(bare)))
 
 
-def test_the_calibration_is_the_results_own(plain):
-    table = tidy.calibration_of(plain.results[0], plain.logged)
-    record = plain.results[0].document["calibration"]
+def test_the_calibration_figure_shows_the_calibration_of_the_result(refusal_case):
+    table = tidy.calibration_of(refusal_case.results[0], refusal_case.logged)
+    record = refusal_case.results[0].document["calibration"]
     assert table.curve["score"].tolist() == record["knots"] and table.curve["reward"].tolist() == record["values"]
-    labelled = plain.logged.labelled
-    assert sorted(table.points["label"]) == sorted(plain.logged.oracle_label[labelled])
+    labelled = refusal_case.logged.labelled
+    assert sorted(table.points["label"]) == sorted(refusal_case.logged.oracle_label[labelled])
     assert table.folds["fold"].nunique() == 5
-    assert (table.bins["label"] * table.bins["n"]).sum() == pytest.approx(plain.logged.oracle_label[labelled].sum())
+    assert (table.bins["label"] * table.bins["n"]).sum() == pytest.approx(
+        refusal_case.logged.oracle_label[labelled].sum()
+    )
     assert table.bins["n"].sum() == labelled.sum()
     assert len(table.bins) == 10 and (table.bins["n"] == 16).all()
     assert (table.bins["low"] <= table.bins["label"]).all() and (table.bins["label"] <= table.bins["high"]).all()
     assert not table.all_labelled
 
 
-def test_of_many_labels_a_sample_is_plotted():
+def test_only_a_sample_of_many_labels_is_plotted():
     many = case({"better": Target(0.2)}, ("snips",), n=5000, world=World(coverage=0.5))
     plot = figures.calibration_curve(many.results[0], many.logged)
     dots = [table for table in tables(plot) if list(table.columns) == ["score", "label", "kind"]]
@@ -407,14 +416,14 @@ def test_of_many_labels_a_sample_is_plotted():
     assert len(tidy.calibration_of(many.results[0], many.logged).points) == 2500
 
 
-def test_data_of_another_coverage_are_refused(plain):
-    fewer = plain.logged.oracle_label.copy()
-    fewer[np.flatnonzero(plain.logged.labelled)[:40]] = np.nan
+def test_data_of_another_coverage_are_refused(refusal_case):
+    fewer = refusal_case.logged.oracle_label.copy()
+    fewer[np.flatnonzero(refusal_case.logged.labelled)[:40]] = np.nan
     with pytest.raises(UserError, match="has 120 labelled responses, the result was made from 160"):
-        figures.calibration_curve(plain.results[0], replace(plain.logged, oracle_label=fewer))
+        figures.calibration_curve(refusal_case.results[0], replace(refusal_case.logged, oracle_label=fewer))
 
 
-def test_scores_with_hardly_a_label_are_sparse():
+def test_score_ranges_with_hardly_any_labels_are_sparse():
     score = np.linspace(0, 1, 101)
     labelled = np.concatenate([np.linspace(0.01, 0.38, 40), [0.95, 0.96, 0.97]])
     assert tidy.sparse_ranges(score, labelled).to_numpy() == pytest.approx(np.array([[0.4, 0.9]]))
@@ -422,16 +431,16 @@ def test_scores_with_hardly_a_label_are_sparse():
 
 
 def test_full_coverage_and_no_calibration_are_stated(cases):
-    full = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["full coverage"]))).split())
+    full = " ".join(" ".join(texts(DRAW_FIGURE["calibration_curve"](cases["full coverage"]))).split())
     assert "Every logged response is labelled" in full
-    none = " ".join(" ".join(texts(DRAW["calibration_curve"](cases["one label"]))).split())
+    none = " ".join(" ".join(texts(DRAW_FIGURE["calibration_curve"](cases["one label"]))).split())
     assert "does not calibrate judge scores" in none and "1 labelled response " in none
     assert "without one fold" in full and "without one fold" not in none
 
 
-def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
-    table = tidy.differences(plain.results[0]).set_index(["row", "column"])
-    for pair in plain.results[0].comparisons().iter_rows(named=True):
+def test_differences_are_antisymmetric_and_those_of_the_comparisons(refusal_case):
+    table = tidy.differences(refusal_case.results[0]).set_index(["row", "column"])
+    for pair in refusal_case.results[0].comparisons().iter_rows(named=True):
         there, back = (table.loc[key] for key in ((pair["first"], pair["second"]), (pair["second"], pair["first"])))
         if pair["difference"] is None:
             assert there["kind"] == back["kind"] == "refused" and np.isnan(there["difference"]) and not there["apart"]
@@ -447,12 +456,12 @@ def test_differences_are_antisymmetric_and_those_of_the_comparisons(plain):
     ("value", "apart", "judge_only", "text"),
     [(0.1234, True, False, "+0.123*"), (-0.05, False, True, "−0.050†"), (-0.0001, False, False, "0.000")],
 )
-def test_a_cell_has_the_difference_and_whether_it_is_significant(value, apart, judge_only, text):
+def test_a_cell_shows_the_difference_and_its_marks(value, apart, judge_only, text):
     assert figures._difference_text(value, apart, judge_only) == text
 
 
-def test_the_heat_map_explains_the_marks_that_it_has(plain, cases):
-    result = plain.results[1]
+def test_the_heat_map_explains_the_marks_that_it_has(refusal_case, cases):
+    result = refusal_case.results[1]
     assert all(one["judge_only"] for one in result.comparisons().to_dicts() if one["difference"] is not None)
     words = " ".join(" ".join(texts(figures.comparison_heatmap(result))).split())
     assert "All differences are based on judge scores alone" in words and "†" not in words and "Star" not in words
@@ -460,11 +469,11 @@ def test_the_heat_map_explains_the_marks_that_it_has(plain, cases):
     assert "There are no two published policies to compare" in alone
 
 
-def test_few_scores_are_bars_at_the_scores_themselves(cases):
-    of = cases["few scores"]
-    judge_scores = tidy.judge_scores(of.logged, of.draws)
+def test_few_distinct_scores_are_drawn_as_bars_at_these_scores(cases):
+    source = cases["few scores"]
+    judge_scores = tidy.judge_scores(source.logged, source.draws)
     assert judge_scores.discrete
-    for policy, score in (("base", of.logged.judge_score), ("better", of.draws["better"].judge_score.ravel())):
+    for policy, score in (("base", source.logged.judge_score), ("better", source.draws["better"].judge_score.ravel())):
         bars = judge_scores.bars[judge_scores.bars["policy"] == policy]
         at, count = np.unique(score, return_counts=True)
         assert ((bars["left"] + bars["right"]) / 2).to_numpy() == pytest.approx(at)
@@ -475,13 +484,15 @@ def test_few_scores_are_bars_at_the_scores_themselves(cases):
     ].all()  # apart
 
 
-def test_many_scores_are_a_histogram_and_missing_ones_are_counted(plain):
-    score = plain.draws["better"].judge_score.copy()
+def test_many_distinct_scores_are_drawn_as_a_histogram_and_missing_ones_are_counted(refusal_case):
+    score = refusal_case.draws["better"].judge_score.copy()
     score[:7] = np.nan
-    scores = tidy.judge_scores(plain.logged, {"better": replace(plain.draws["better"], judge_score=score)})
+    scores = tidy.judge_scores(
+        refusal_case.logged, {"better": replace(refusal_case.draws["better"], judge_score=score)}
+    )
     assert not scores.discrete and scores.n_missing == {"base": 0, "better": 7} and scores.n["better"] == 393
     assert scores.bars.groupby("policy")["share"].sum().tolist() == pytest.approx([1, 1])
-    figure_texts = texts(figures.judge_distributions(plain.logged, {"better": plain.draws["better"]}))
+    figure_texts = texts(figures.judge_distributions(refusal_case.logged, {"better": refusal_case.draws["better"]}))
     assert any("No fresh draws of clone, unhelpful" in " ".join(text.split()) for text in figure_texts)
 
 
@@ -494,18 +505,20 @@ def test_draws_of_a_prompt_that_was_logged_twice_count_once():
 # In a notebook
 
 
-def test_a_loaded_result_draws_itself(plain, tmp_path):
+def test_a_loaded_result_draws_the_same_figures(refusal_case, tmp_path):
     path = tmp_path / "direct.json"
-    write(plain.results[1], path, tmp_path / "a.csv", tmp_path / "direct.influence.parquet")
+    write(refusal_case.results[1], path, tmp_path / "a.csv", tmp_path / "direct.influence.parquet")
     loaded = arena_cje.load(path)
-    assert theme.png(loaded.plot_estimates(plain.truth)) == theme.png(plain.results[1].plot_estimates(plain.truth))
-    rows, _ = frames(plain.logged, plain.draws)
-    bars = [next(tables(loaded.plot_weight_diagnostics(logged))) for logged in (rows, plain.logged)]
+    assert theme.png(loaded.plot_estimates(refusal_case.truth)) == theme.png(
+        refusal_case.results[1].plot_estimates(refusal_case.truth)
+    )
+    rows, _ = frames(refusal_case.logged, refusal_case.draws)
+    bars = [next(tables(loaded.plot_weight_diagnostics(logged))) for logged in (rows, refusal_case.logged)]
     assert bars[0].equals(bars[1])
 
 
-def test_weights_have_a_status_and_its_reason(plain):
-    statuses = plain.results[0].diagnose_weights()
+def test_weights_have_a_status_and_its_reason(refusal_case):
+    statuses = refusal_case.results[0].diagnose_weights()
     assert {policy: status.status for policy, status in statuses.items()} == {
         "better": "GOOD",
         "clone": "GOOD",
@@ -514,27 +527,27 @@ def test_weights_have_a_status_and_its_reason(plain):
     assert statuses["clone"].issues == () and statuses["clone"].ess_share == pytest.approx(1)
     assert "low ESS" in statuses["unhelpful"].issues
     assert any(sentence.startswith("raw ESS") for sentence in statuses["unhelpful"].reasons)
-    weight = np.exp(plain.logged.log_ratio[:, 2])
+    weight = np.exp(refusal_case.logged.log_ratio[:, 2])
     assert statuses["unhelpful"].mean_weight == pytest.approx(weight.mean())
     assert statuses["unhelpful"].n_below_0_001 == np.sum(weight / weight.mean() < 0.001)
     assert statuses["unhelpful"].clipped_mass == 0.0  # calibrated-ips clips nothing
 
 
-def test_the_status_of_weights_does_not_depend_on_what_an_estimator_makes_of_them(plain):
+def test_the_status_of_weights_does_not_depend_on_the_estimator(refusal_case):
     """`direct` uses no weights and the doubly robust family has milder verdicts on them; the status is of the weights alone."""
-    rows, draw_frames = frames(plain.logged, plain.draws)
+    rows, draw_frames = frames(refusal_case.logged, refusal_case.draws)
     for name in ("direct", "dr-cpo"):
         statuses = arena_cje.analyze(rows, draw_frames, name).diagnose_weights()
         assert [status.status for status in statuses.values()] == ["GOOD", "GOOD", "CRITICAL"]
 
 
 @pytest.mark.parametrize("name", ["snips", "dr-cpo", "direct"])
-def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name):
+def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(refusal_case, name):
     """A missing fresh draw leaves a row out of an estimate, and not out of the weights."""
-    log_ratio = plain.logged.log_ratio.copy()
+    log_ratio = refusal_case.logged.log_ratio.copy()
     log_ratio[:7, 0] = np.nan
-    rows, draw_frames = frames(replace(plain.logged, log_ratio=log_ratio), plain.draws)
-    lacking = pl.col("prompt_id") == plain.logged.prompt_id[9]
+    rows, draw_frames = frames(replace(refusal_case.logged, log_ratio=log_ratio), refusal_case.draws)
+    lacking = pl.col("prompt_id") == refusal_case.logged.prompt_id[9]
     draw_frames["clone"] = draw_frames["clone"].with_columns(judge_score=pl.when(~lacking).then("judge_score"))
     result = arena_cje.analyze(rows, draw_frames, name)
     statuses = result.diagnose_weights()
@@ -545,18 +558,18 @@ def test_rows_without_a_log_ratio_are_counted_whatever_the_estimator(plain, name
     assert "| GOOD     | 7 rows left out" in notebook.weight_table(result)
 
 
-def test_status_follows_moved_thresholds(plain):
-    rows, _ = frames(plain.logged, plain.draws)
-    share = plain.results[0].diagnose_weights()["better"].ess_share
+def test_the_status_of_weights_uses_the_thresholds_of_the_analysis(refusal_case):
+    rows, _ = frames(refusal_case.logged, refusal_case.draws)
+    share = refusal_case.results[0].diagnose_weights()["better"].ess_share
     moved = arena_cje.analyze(rows, None, "snips", thresholds={"ess_caution": share + 0.01})
     assert moved.diagnose_weights()["better"].status == "WARNING"
     assert moved.diagnose_weights()["better"].issues == ("moderate ESS",)
 
 
-def test_clipped_mass_is_counted_from_the_data(plain):
-    rows, _ = frames(plain.logged, plain.draws)
+def test_clipped_mass_is_computed_from_the_data(refusal_case):
+    rows, _ = frames(refusal_case.logged, refusal_case.draws)
     result = arena_cje.analyze(rows, None, "raw-ips", clip=5.0)
-    weight = np.exp(plain.logged.log_ratio[:, 2])
+    weight = np.exp(refusal_case.logged.log_ratio[:, 2])
     weight /= weight.mean()
     assert result.diagnose_weights(rows)["unhelpful"].clipped_mass == pytest.approx(
         np.maximum(weight - 5, 0).sum() / weight.sum(), rel=1e-6
@@ -565,17 +578,17 @@ def test_clipped_mass_is_counted_from_the_data(plain):
     assert result.diagnose_weights()["clone"].clipped_mass == 0.0
 
 
-def test_a_policy_declared_the_base_again_must_weigh_one(plain):
+def test_a_policy_declared_the_same_as_the_base_must_have_weights_of_one(refusal_case):
     like = {"context": "m-helpful", "temperature": 1.0, "top_p": 1.0}
     other = like | {"context": "m-other"}
     provenance = {"policies": {"base": like, "clone": like, "better": like, "unhelpful": other}}
-    rows, _ = frames(plain.logged, plain.draws)
+    rows, _ = frames(refusal_case.logged, refusal_case.draws)
     statuses = arena_cje.analyze(rows, None, "snips", provenance=provenance).diagnose_weights()
     assert (statuses["clone"].same_as_base, statuses["clone"].status) == (True, "GOOD")
     assert (statuses["better"].same_as_base, statuses["better"].status) == (False, "CRITICAL")
     assert any("all weights must be 1" in sentence for sentence in statuses["better"].reasons)
     assert statuses["unhelpful"].same_as_base is None
-    assert plain.results[0].diagnose_weights()["clone"].same_as_base is None
+    assert refusal_case.results[0].diagnose_weights()["clone"].same_as_base is None
 
 
 def test_the_table_of_weights_is_narrow_and_complete(cases):
@@ -588,8 +601,10 @@ def test_the_table_of_weights_is_narrow_and_complete(cases):
     assert "| clone     | 100.0% | 1.000       | GOOD     | None" in table
 
 
-def test_no_weights_no_table(plain):
-    rows, draw_frames = frames(replace(plain.logged, policies=(), log_ratio=np.empty((400, 0))), plain.draws)
+def test_a_result_without_weights_has_no_weight_table(refusal_case):
+    rows, draw_frames = frames(
+        replace(refusal_case.logged, policies=(), log_ratio=np.empty((400, 0))), refusal_case.draws
+    )
     result = arena_cje.analyze(rows.drop("target_policy_logprobs"), draw_frames, "direct")
     assert result.diagnose_weights() == {} and notebook.weight_table(result) == ""
 
@@ -610,24 +625,24 @@ class Reader(HTMLParser):
         self.texts.append(data)
 
 
-def test_the_html_of_a_result_escapes_and_refuses(plain, cases):
+def test_the_html_of_a_result_escapes_names_and_hides_refused_numbers(refusal_case, cases):
     page = Reader(cases["twelve policies"].results[0]._repr_html_())
     assert "script" not in page.tags and HOSTILE in page.texts
-    result = plain.results[0]
+    result = refusal_case.results[0]
     page = Reader(result._repr_html_())
     published = [entry for entry in result.decision["policies"].values() if entry["difference"] is not None]
     assert page.tags.count("tr") == 1 + len(result.all_policies) + 1 + len(published)
     assert page.texts.count("refused") == len(result.refused) == 1
     text = " ".join(page.texts)
-    assert f"{plain.results[0].estimates[0]:.3f}" in text
-    assert not [number for number in refused_numbers(plain.results[0]) if f"{number:.3f}" in text]
+    assert f"{refusal_case.results[0].estimates[0]:.3f}" in text
+    assert not [number for number in refused_numbers(refusal_case.results[0]) if f"{number:.3f}" in text]
     assert "refuse: unhelpful: " in text and "effective" in text
 
 
 # In the workflow
 
 
-def test_figures_and_their_report_from_data_brought_along(tmp_path):
+def test_the_workflow_draws_figures_and_a_report_from_user_data(tmp_path):
     write_world(tmp_path)
     names = ["calibrated-ips", "direct"]
     run = Run(
@@ -655,7 +670,7 @@ def figure_names() -> tuple[str, ...]:
     return tuple(figure for figure in figures.__all__ if figure not in ("save", "sweep"))
 
 
-def test_a_figure_makes_no_more_than_it_needs(tmp_path, tiny_model):
+def test_a_figure_runs_only_the_rules_that_it_needs(tmp_path, tiny_model):
     write_prompts(tmp_path / "prompts.jsonl", 24)
     (tmp_path / "other.txt").write_text("Answer with other words.")
     (tmp_path / "tiny.gguf").symlink_to(tiny_model)

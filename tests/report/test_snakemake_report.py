@@ -32,16 +32,16 @@ def page(tmp_path_factory):
     return (run.directory / "report.html").read_text(encoding="utf-8")
 
 
-def embedded(page, name):
-    """What the page holds under a name of its script."""
+def script_value(page, name):
+    """The JSON object that the page's script assigns to a name."""
     return json.JSONDecoder().raw_decode(page, page.index(f"{name} = {{") + len(name) + 3)[0]
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_table_is_in_it_in_its_category(page, table):
-    assert embedded(page, "results")[table]["mime_type"] == "text/csv"
+def test_every_table_is_in_the_report_in_its_category(page, table):
+    assert script_value(page, "results")[table]["mime_type"] == "text/csv"
     place = "coverage 0.5" if "0.5" in table else "all coverages"
-    assert table in embedded(page, "categories")["Tables"][place]
+    assert table in script_value(page, "categories")["Tables"][place]
 
 
 def test_the_front_page_begins_with_the_result(page):
@@ -52,14 +52,14 @@ def test_the_front_page_begins_with_the_result(page):
     assert ":file:" not in front
 
 
-def test_captions_are_filled_in(page):
+def test_captions_have_no_unfilled_placeholders(page):
     assert "Differences of all pairs of policies at coverage 0.5" in page
     assert "Ranks at coverage 0.5" in page
     assert "your own data" in page
     assert not re.search(r"\{\{ ?snakemake\.", page)
 
 
-def test_captions_say_what_a_refusal_is(page):
+def test_captions_explain_refused_policies(page):
     assert "has no published number" in page
     assert "Refused policies stand last, without rank and number" in page
 
