@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 # Files that the jobs of a machine share are in a folder of this test run; test modules pass the environment to processes.
 MACHINE = tempfile.TemporaryDirectory(prefix="arena-cje-tests-")
 os.environ["TMPDIR"] = tempfile.tempdir = MACHINE.name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """Ctrl-C raises in this process and in those that it starts: a background job of a shell would ignore it."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
 
 
 @pytest.fixture(scope="session")

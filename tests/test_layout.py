@@ -17,6 +17,7 @@ MOST_LOOSE_FILES = 8  # at the top of the library, outside all folders
 
 # The folders and top files that a folder, or a file at the top, may import besides itself.
 SHARED = {"errors", "files", "journal", "provenance", "yaml_files"}
+ANALYSIS = {"data", "diagnostics", "estimation", "estimators", "evaluation"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
@@ -29,30 +30,10 @@ ALLOWED = {
     "estimators": {"errors", "estimation"},
     "evaluation": {"errors", "estimation", "estimators"},
     "diagnostics": {"errors", "estimation", "estimators", "evaluation"},
-    "results": {*SHARED, "data", "diagnostics", "estimation", "estimators", "evaluation", "numbers"},
-    "report": {
-        *SHARED,
-        "config",
-        "data",
-        "diagnostics",
-        "estimation",
-        "estimators",
-        "evaluation",
-        "numbers",
-        "results",
-    },
-    "ablation": {
-        *SHARED,
-        "config",
-        "data",
-        "diagnostics",
-        "estimation",
-        "estimators",
-        "evaluation",
-        "results",
-        "simulate",
-    },
-    "planning": {*SHARED, "data", "diagnostics", "estimation", "estimators", "evaluation", "numbers", "results"},
+    "results": {*SHARED, *ANALYSIS, "numbers"},
+    "report": {*SHARED, *ANALYSIS, "config", "numbers", "results"},
+    "ablation": {*SHARED, *ANALYSIS, "config", "results", "simulate"},
+    "planning": {*SHARED, *ANALYSIS, "numbers", "results"},
     "simulate": {"errors", "estimation"},
     # Tables, models and calls, which do not depend on the configuration; then the configuration and its dependents.
     "data": {*SHARED, "estimation"},

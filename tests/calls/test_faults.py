@@ -317,15 +317,6 @@ def test_a_second_interrupt_ends_the_job_at_once(tmp_path):
     assert journal_keys(tmp_path) == []
 
 
-@pytest.fixture
-def _interruptible():
-    """Makes Ctrl-C raise in this process: a background job of a shell would ignore it."""
-    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, earlier)
-
-
-@pytest.mark.usefixtures("_interruptible")
 def test_the_wait_after_an_interrupt_has_a_bound(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(runner, "DRAIN_SECONDS", 0.3)
     with FaultServer() as server:

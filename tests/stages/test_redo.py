@@ -5,7 +5,7 @@ import json
 import pytest
 
 from arena_cje.errors import UserError
-from arena_cje.stages import redo
+from arena_cje.stages import doctor, redo
 from workflow_run import CONFIG, Run, write_prompts
 
 TARGET = "results/coverage_0.5/calibrated-ips.json"
@@ -45,6 +45,14 @@ def test_only_the_contexts_of_the_named_policies_are_scored_again(run):
     run.snakemake(TARGET)
     assert run.path("coverage_0.5/cje_dataset.jsonl").read_bytes() == before
     assert run.jobs(TARGET) == set()
+
+
+def test_nothing_is_removed_while_snakemake_runs_in_the_folder(run, monkeypatch):
+    monkeypatch.setattr(doctor, "_running_snakemake", lambda folder: 7)
+    before = {path: path.read_bytes() for path in (run.path("journal") / "score").rglob("*.jsonl")}
+    with pytest.raises(UserError, match="process 7.* is running in"):
+        redo.logprobs(run.directory, ["other"])
+    assert before and {path: path.read_bytes() for path in before} == before
 
 
 def test_policies_of_one_context_are_scored_together(run):

@@ -9,6 +9,7 @@ where a log probability is meant: that of an event of probability zero.
 from __future__ import annotations
 
 import codecs
+import fcntl
 import json
 import math
 import mmap
@@ -16,7 +17,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -76,7 +77,7 @@ def text_bytes(path: str | Path) -> bytes:
 
 
 def as_utf8(path: str | Path, content: bytes) -> bytes:
-    """The text in some bytes of a file, as `text_bytes` has that of the file."""
+    """The text of a file's bytes in UTF-8, without a byte order mark; path: for errors, which are those of `text_bytes`."""
     for mark, encoding in MARKS:
         if content.startswith(mark):
             # The decoders of UTF-16 and UTF-32 take the mark off themselves, as it gives the order of the bytes.
@@ -305,6 +306,15 @@ def _of_cells(frame: pl.DataFrame, change: Callable[[str], str]) -> pl.DataFrame
 
     texts = pl.col(pl.String).map_elements(change, return_dtype=pl.String)
     return frame.with_columns(texts).rename(change)
+
+
+def try_lock(file: int | BinaryIO, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock an open file, or change its lock, without waiting for other processes; whether this succeeded."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

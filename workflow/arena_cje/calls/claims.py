@@ -8,13 +8,13 @@ kernel releases the locks of a process that dies.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import random
 from pathlib import Path
 from typing import Any
 
 from arena_cje import journal
+from arena_cje.files import try_lock
 
 KEY_DIGITS = 3  # 4096 files, so that two different requests seldom share one and wait for each other
 POLL_SECONDS = (0.005, 0.05)  # pause between two attempts to lock a file: the first one, and the longest
@@ -34,7 +34,7 @@ class Claims:
         file = os.open(self._folder / key[:KEY_DIGITS], os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             pause, longest = POLL_SECONDS
-            while not _try_lock(file):
+            while not try_lock(file):
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, longest)
             record = self._record_of_other_job(file, key)
@@ -64,12 +64,3 @@ class Claims:
             if is_other and (record := journal.record_in(Path(path), key)) is not None:
                 return record
         return None
-
-
-def _try_lock(file: int) -> bool:
-    """Lock a file unless another process holds its lock; whether this succeeded."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -32,6 +32,7 @@ from arena_cje.calls import pace
 from arena_cje.calls.errors import MAX_WAIT
 from arena_cje.calls.pace import Pace
 from arena_cje.errors import UserError
+from arena_cje.files import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -239,7 +240,7 @@ class JobSlots:
         for k in range(self.limit):
             path = self._folder / f"slot-{(start + k) % self.limit}"
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if _try_lock(file, fcntl.LOCK_EX):
+            if try_lock(file, fcntl.LOCK_EX):
                 self._locked_at[file] = time.monotonic()
                 return file
             os.close(file)
@@ -258,8 +259,8 @@ class JobSlots:
         if time.monotonic() - self._locked_at[file] < TURN:
             return False
         self._locked_at[file] = time.monotonic()
-        others_wait = not _try_lock(self._waiting_file, fcntl.LOCK_EX)
-        _try_lock(self._waiting_file, fcntl.LOCK_SH if self._poller else fcntl.LOCK_UN)
+        others_wait = not try_lock(self._waiting_file, fcntl.LOCK_EX)
+        try_lock(self._waiting_file, fcntl.LOCK_SH if self._poller else fcntl.LOCK_UN)
         return others_wait
 
     def _unlock(self, file: int) -> None:
@@ -281,7 +282,7 @@ class JobSlots:
         waiting_since: float | None = time.monotonic()  # None once the wait was logged or a slot was locked
         while self._waiting:
             try:
-                _try_lock(self._waiting_file, fcntl.LOCK_SH)
+                try_lock(self._waiting_file, fcntl.LOCK_SH)
                 file = self._try_lock_slot()
             except OSError as error:  # also of a file system without locks
                 self._fail_waiting(error)
@@ -298,19 +299,10 @@ class JobSlots:
                 waiting_since = None
         self._poller = None
         with suppress(OSError):
-            _try_lock(self._waiting_file, fcntl.LOCK_UN)
+            try_lock(self._waiting_file, fcntl.LOCK_UN)
 
     def _fail_waiting(self, error: OSError) -> None:
         """Raise an error in all waiting requests: the lock files cannot be opened."""
         while self._waiting:
             if not (place := self._waiting.popleft()).done():
                 place.set_exception(error)
-
-
-def _try_lock(file: int, kind: int) -> bool:
-    """Lock a file, or change its lock, without waiting for other processes; whether this succeeded."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

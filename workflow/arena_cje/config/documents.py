@@ -43,24 +43,18 @@ def _keys(record: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]
     for name, field in record.model_fields.items():
         if name in inherited:
             continue
+        default = _default_text(field.get_default(call_default_factory=True))
+        key = (f"{prefix}{name}", default, field.description or "")
         nested = next(
             (part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)), None
         )
         if nested is not None and str in _parts(field.annotation) and typing.get_origin(field.annotation) is not dict:
-            yield (
-                f"{prefix}{name}",
-                _default_text(field.get_default(call_default_factory=True)),
-                field.description or "",
-            )
+            yield key
         if nested is not None:
             by_name = ".NAME" if typing.get_origin(field.annotation) is dict else ""
             yield from _keys(nested, f"{prefix}{name}{by_name}.")
         else:
-            yield (
-                f"{prefix}{name}",
-                _default_text(field.get_default(call_default_factory=True)),
-                field.description or "",
-            )
+            yield key
 
 
 def _parts(annotation: object) -> Iterator[object]:

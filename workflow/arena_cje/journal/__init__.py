@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arena_cje.errors import file_errors
-from arena_cje.files import write_bytes
+from arena_cje.files import try_lock, write_bytes
 from arena_cje.journal import index, lines
 
 if TYPE_CHECKING:
@@ -115,9 +115,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             self._file = self.path.open("ab+")
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(self._file):
                 log.info("waiting for another process that uses %s", self.path)
                 fcntl.flock(self._file, fcntl.LOCK_EX)
             if self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
@@ -217,11 +215,7 @@ def read(path: Path, *, in_use: bool = False) -> Iterator[tuple[str, dict[str, A
 def is_in_use(path: Path) -> bool:
     """Whether another process has a journal open."""
     with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not try_lock(file, fcntl.LOCK_SH)
 
 
 def record_in(path: Path, key: str) -> dict[str, Any] | None:

@@ -77,11 +77,10 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _find_in_index(path: Path, own: str, sizes: Mapping[str, int], keys: Collection[str]) -> Found:
     with closing(sqlite3.connect(path, timeout=WAIT, isolation_level=None)) as database:
         database.executescript(TABLES)
-        if _behind(database, sizes) or _lacks_journal(database, path, {own, *sizes}):
+        names = {own, *sizes}
+        if _behind(database, sizes) or _lacks_journal(database, path, names):
             database.execute("BEGIN IMMEDIATE")  # another process may have caught up in the meantime
-            if _lacks_journal(
-                database, path, {own, *sizes}
-            ):  # another journal may have its items, too: all are read again
+            if _lacks_journal(database, path, names):  # others may have its items, too: all are read again
                 database.execute("DELETE FROM item")
                 database.execute("DELETE FROM file")
             for name, indexed in _behind(database, sizes).items():

@@ -82,10 +82,12 @@ def _key(body: bytes) -> str:
     return orjson.loads(body)["key"]
 
 
-def sound(path: Path) -> tuple[list[Place], int]:
-    """Places of the lines of a file that are not damaged, and the number of those that are."""
+def sound(path: Path, *, in_use: bool = False) -> tuple[list[Place], int]:
+    """Places of the lines of a file that are not damaged, and the number of those that are; in_use: as in `scan`."""
     places, n_damaged = [], 0
     for line, place in _lines(path, 0):
+        if in_use and not line.endswith(b"\n"):
+            break
         if _body(line.rstrip(b"\n")) is not None:
             places.append(place)
         else:

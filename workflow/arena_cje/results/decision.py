@@ -285,7 +285,7 @@ def _decided(outcome: str, low: float, high: float, against: str, margin: float)
 def _judge_only_sentence(policy: str, own: Side, against: str, numbers: str) -> str:
     """Why a difference that depends on judge scores alone decides nothing, and what would."""
     lacking = policy if own.rests_on != LABELS else against
-    if own.rests_on != LABELS and own.unused_labels >= MIN_ADVISED:
+    if own.unused_labels >= MIN_ADVISED:
         use = (
             "set `correction: joint`, if they are a random sample"
             if own.corrected_by_labels == JOINT

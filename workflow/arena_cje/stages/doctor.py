@@ -9,7 +9,6 @@ items are in the journals and are not computed again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections import defaultdict
@@ -26,6 +25,7 @@ from arena_cje.data.prompt_sets.pool import read_index
 from arena_cje.errors import UserError, file_errors
 from arena_cje.journal import index, is_in_use, lines
 from arena_cje.stages import seals
+from arena_cje.stages.run_record import CLOCK_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,6 @@ LOCKS = Path(".snakemake/locks")
 TEMPORARY = re.compile(
     r"\..+\.(\d+)"
 )  # what `files.replace` writes before it renames; the number is that of its process
-CLOCKS_DIFFER = 1.0  # seconds between the clocks of files and processes, at most
 
 
 @dataclass(frozen=True)
@@ -145,10 +144,7 @@ def _are_those_of(plan: Any, rows: Sequence[bytes]) -> bool:
 def _journals() -> Iterator[Finding]:
     for path in sorted(JOURNALS.rglob("*.jsonl")):
         if path != LEDGER:
-            _, n_damaged = lines.sound(path)
-            n_damaged -= (
-                bool(n_damaged) and is_in_use(path) and not path.read_bytes().endswith(b"\n")
-            )  # a job is writing it
+            _, n_damaged = lines.sound(path, in_use=is_in_use(path))
             if n_damaged:
                 yield Finding(path, f"has {n_damaged} damaged line(s); their items are computed again")
 
@@ -156,14 +152,11 @@ def _journals() -> Iterator[Finding]:
 def _rewrite(path: Path) -> None:
     """Write a journal anew without its damaged lines; raises a `UserError` where a job has it open."""
     with path.open("rb") as file:
-        try:
-            fcntl.flock(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # a job that opens it now waits, and then opens the new file
-        except BlockingIOError:
+        if not files.try_lock(file):
             raise UserError(
                 f"{path}: a job is writing this journal; wait until it ends, and run the same command again"
-            ) from None
+            )
+        # A job that opens the journal from here on waits, and then opens the new file.
         places, _ = lines.sound(path)
         content = file.read()
         files.write_bytes(path, b"".join(content[start : start + size] + b"\n" for start, size in places))
@@ -173,7 +166,7 @@ def _rewrite(path: Path) -> None:
 def _may_be_writing(process: int, path: Path) -> bool:
     """Whether a process with this number runs that is as old as a file: numbers of processes that have ended are used again."""
     try:
-        return psutil.Process(process).create_time() <= path.stat().st_mtime + CLOCKS_DIFFER
+        return psutil.Process(process).create_time() <= path.stat().st_mtime + CLOCK_TOLERANCE
     except (psutil.NoSuchProcess, FileNotFoundError):
         return False
 

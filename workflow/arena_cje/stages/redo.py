@@ -19,8 +19,11 @@ def logprobs(folder: Path, policies: list[str]) -> list[str]:
     """Have the log probabilities of policies computed again; returns all policies that share their scoring contexts.
 
     folder: working directory of a run whose data set is there, which names the context of each policy. Raises a `UserError`
-    for an unknown policy, and where there is no data set.
+    for an unknown policy, where there is no data set, and while Snakemake runs in the folder.
     """
+    from arena_cje.stages.doctor import check_at_rest  # rules read this module at every start, and need no `doctor`
+
+    check_at_rest(folder)
     context_of = _contexts(folder)
     if not policies:
         raise UserError(f"no policy is named; this run has log probabilities under {', '.join(context_of)}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from arena_cje.config.records import Config
 
 RECORD = Path(".arena-cje/run.json")
+CLOCK_TOLERANCE = 1.0  # seconds between the clocks of this machine and of the file system, at most
 NO_RECORD = "is not the record of a run; remove it, and the next run writes it again"
 # The outputs of jobs that generate, score or grade, whose items are counted.
 OUTPUT = re.compile(

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from arena_cje.stages.run_record import PlannedJob, RunRecord
 
-CLOCK_TOLERANCE = 1.0  # seconds between the clocks of this machine and of the file system
 LOG_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ")
 LOG_TO_DO = re.compile(r"INFO (\d+) \w+: (\d+) in the journal, \d+ to do$")
 LOG_ERROR = re.compile(r"ERROR (.*)")
@@ -196,7 +195,7 @@ def read_status(folder: Path, *, with_rows: bool = True, finished: dict[PlannedJ
 def _job_state(job: PlannedJob, folder: Path, record: RunRecord) -> JobState:
     outputs = [_modified(folder / output) for output in job.outputs]
     log = _modified(folder / job.log) if job.log else None
-    began = record.started - CLOCK_TOLERANCE if job.needed else 0.0
+    began = record.started - run_record.CLOCK_TOLERANCE if job.needed else 0.0
     if all(output is not None and output >= began for output in outputs):
         written = max(*outputs, log or 0.0) if job.needed else 0.0
         if job.needed and job.benchmark:

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import threading
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -104,11 +105,13 @@ class RunLines(logging.Handler):
         self.ended = False  # only what goes wrong follows the last lines of a run
         self._is_run = self._has_stats = False
         self._answers: set[str] = set()  # those that were shown: Snakemake repeats one with each job that ends
-        self._planned_rules: dict[str, dict[str, None]] = {}  # by policy or context, in the order of the plan
+        self._planned_rules: defaultdict[str, set[str]] = defaultdict(set)  # of a dry run, by policy or context
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, or leave it out."""
         self._is_run = self._is_run or getattr(record, "event", None) == "workflow_started"
+        if self._settings.dryrun and getattr(record, "event", None) == "job_info":
+            self._note_plan(record)
         if getattr(record, "exception", None) == "LockException":
             self.screen.write([self._lock_sentence()])
         elif (self.verbose and not self.ended) or self._is_shown(record):
@@ -118,6 +121,11 @@ class RunLines(logging.Handler):
                 self.inner.handle(self._in_short(record))
             if str(record.msg).startswith(NOTHING) and not self._settings.dryrun:
                 self.screen.write(self._closing_lines())
+
+    def _note_plan(self, record: logging.LogRecord) -> None:
+        wildcards = getattr(record, "wildcards", None) or {}
+        if name := wildcards.get("policy") or wildcards.get("context"):
+            self._planned_rules[name].add(record.rule_name)
 
     def _plan_by_policy(self) -> list[str]:
         """Which policies, and contexts of log probabilities, have planned jobs of which rules; a line for equal ones."""
@@ -129,10 +137,6 @@ class RunLines(logging.Handler):
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
         event, text = getattr(record, "event", None), str(record.msg)
-        if event == "job_info":
-            wildcards = getattr(record, "wildcards", None) or {}
-            if name := wildcards.get("policy") or wildcards.get("context"):
-                self._planned_rules.setdefault(name, {})[record.rule_name] = None
         if event in REQUESTED or text.startswith(SOFTWARE):
             return True
         if text.startswith(ANSWERS):

@@ -104,6 +104,11 @@ def draw_index(value: Any, where: str, name: str) -> int | None:
     return None if index is None else int(index)
 
 
+def numbers(values: Mapping[str, Any], where: str) -> dict[str, float | None]:
+    """The scores among some values by name, as `number` has them; others are left out."""
+    return {name: number(value, where, name) for name, value in values.items() if is_number(value)}
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is a score: a number or a truth value."""
     return isinstance(value, bool | int | float)

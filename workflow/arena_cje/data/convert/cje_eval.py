@@ -12,7 +12,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, draw_index, id_of, is_number, number, text_id
+from arena_cje.data.convert._answers import (
+    Answer,
+    DrawCounter,
+    Loss,
+    draw_index,
+    id_of,
+    number,
+    numbers,
+    text_id,
+)
 from arena_cje.errors import UserError, display_form
 
 if TYPE_CHECKING:
@@ -115,8 +124,8 @@ def _answer(document: Document, where: str, row: Row, unnamed: str, draws: DrawC
 
 def _further(row: Row, where: str) -> dict[str, float | None]:
     """Scores of further judges."""
-    names = [name for name in row if name.startswith("judge_") and name not in NAMES["judge_score"]]
-    return {name.removeprefix("judge_"): number(row[name], where, name) for name in names if is_number(row[name])}
+    fields = {name: row[name] for name in row if name.startswith("judge_") and name not in NAMES["judge_score"]}
+    return {name.removeprefix("judge_"): score for name, score in numbers(fields, where).items()}
 
 
 def _policy_of_file(document: Document) -> str:

@@ -12,7 +12,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, conversation, id_of, is_number, number, text_of
+from arena_cje.data.convert._answers import (
+    Answer,
+    DrawCounter,
+    Loss,
+    conversation,
+    id_of,
+    number,
+    numbers,
+    text_of,
+)
 from arena_cje.errors import UserError, display_form
 
 if TYPE_CHECKING:
@@ -48,10 +57,11 @@ def _items(document: Document) -> list[RowWithPlace]:
     """Output items: the `data` of a page, or the rows; raises a `UserError` for an item that is no object."""
     data = document.first.get("data")
     if document.first.get("object") == "list" and isinstance(data, list):
-        for k, item in enumerate(data, start=1):
+        items = [(f"{document.path} (item {k})", item) for k, item in enumerate(data, start=1)]
+        for where, item in items:
             if not isinstance(item, dict):
-                raise UserError(f"{document.path} (item {k}): is {display_form(item)}, expected a JSON object")
-        return [(f"{document.path} (item {k})", item) for k, item in enumerate(data, start=1)]
+                raise UserError(f"{where}: is {display_form(item)}, expected a JSON object")
+        return items
     return document.rows
 
 
@@ -92,13 +102,9 @@ def _log(document: Document) -> Iterator[Answer | Loss]:
         elif kind == "match":
             yield Answer(where, policy, sample_id, scores={"match": number(data.get("correct"), where, "correct")})
         elif kind == "metrics":
-            yield Answer(where, policy, sample_id, scores=_metrics(data, where))
+            yield Answer(where, policy, sample_id, scores=numbers(data, where))
         else:
             yield Loss(f"events of type {kind}")
-
-
-def _metrics(data: Row, where: str) -> dict[str, float | None]:
-    return {name: number(value, where, name) for name, value in data.items() if is_number(value)}
 
 
 def _completion_function(document: Document) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, is_number, number, text_id, text_of
+from arena_cje.data.convert._answers import Answer, DrawCounter, Loss, number, numbers, text_id, text_of
 from arena_cje.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ def _scores(row: Row, where: str) -> dict[str, float | None]:
     score = number(row.get("score", grading.get("score", row.get("success"))), where, JUDGE)
     if ratings:
         score = _weighted_mean([part for part in parts if part not in ratings], where)
-    named_scores = row.get("namedScores") or {}
-    named_scores = {name: number(value, where, name) for name, value in named_scores.items() if is_number(value)}
+    named_scores = numbers(row.get("namedScores") or {}, where)
     human = {HUMAN: number(ratings[-1].get("score"), where, HUMAN)} if ratings else {}
     return {JUDGE: score} | named_scores | human
 
